@@ -1,0 +1,39 @@
+# make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
+# make test     install the frameworks and run the whole suite
+# make lint     ruff and mypy, as pinned for pre-commit
+# make models   train the bundled models again and convert them
+
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint models clean
+
+demo: .venv-demo/ready
+	.venv-demo/bin/python models/sine_keras/demo.py build/demo
+
+test: .venv-test/ready
+	.venv-test/bin/python -m pytest
+
+lint: .venv-test/ready
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+models: .venv-test/ready
+	.venv-test/bin/python models/sine_keras/train.py
+	.venv-test/bin/python models/damped_sine_keras/train.py
+
+clean:
+	rm -rf .venv-demo .venv-test build
+
+.venv-demo/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python $(PIP) -e '.[all]'
+	touch $@
+
+# pip reads dependency groups from version 25.1 on.
+.venv-test/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python $(PIP) 'pip>=25.1'
+	.venv-test/bin/python $(PIP) -e . --group dev
+	touch $@

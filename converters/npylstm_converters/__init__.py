@@ -1,0 +1,60 @@
+"""Importers for npylstm: from a trained model to a :class:`npylstm.ModelSpec`.
+
+>>> import npylstm, npylstm_converters as nc
+>>> spec = nc.convert("models/sine_keras/sine.keras")
+>>> spec["lstm"].weights["W_i"].shape
+(1, 100)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from npylstm import ModelSpec
+from npylstm_converters.recording import make_cases, record
+from npylstm_converters.registry import Importer, Runner, find_importer
+
+__all__ = [
+    "Importer",
+    "Runner",
+    "convert",
+    "find_importer",
+    "from_keras",
+    "make_cases",
+    "record",
+]
+
+
+def convert(source: Any, **options: Any) -> ModelSpec:
+    """Convert a model file or object, whichever framework it is from.
+
+    Parameters
+    ----------
+    source
+        A path, judged by its content and not its suffix, or a model object.
+    **options
+        What the framework's own function takes, such as ``architecture`` of :func:`from_keras`.
+
+    Returns
+    -------
+    ModelSpec
+        Without recorded cases; :func:`record` adds them.
+
+    Raises
+    ------
+    UnsupportedError
+        Listing everything that stands in the way.
+    FormatError
+        If the file is damaged or of no known kind.
+    OSError
+        If it cannot be read.
+    """
+    return find_importer(source).convert(source, **options)
+
+
+def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) -> ModelSpec:
+    """Convert a Keras file or model; see :func:`npylstm_converters.keras.from_keras`."""
+    from npylstm_converters.keras import from_keras as convert_keras
+
+    return convert_keras(source, architecture)

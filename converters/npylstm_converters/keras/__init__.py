@@ -1,0 +1,21 @@
+"""The Keras importer: files of Keras 1, 2 and 3 and model objects, without Keras.
+
+=====================  ============================================================
+module                 what it knows
+=====================  ============================================================
+``files``              containers: zip and HDF5, and which Keras wrote them
+``hdf5``               HDF5, read with suspicion
+``graph``              model configs in the dialects of Keras 1, 2 and 3
+``layers``             one function per layer class
+``activations``        names of activations, by version
+``weights``            where the arrays lie
+``importer``           all together: from a source to a ModelSpec
+``runner``             the source run by its own framework, for recorded cases
+=====================  ============================================================
+"""
+
+from __future__ import annotations
+
+from npylstm_converters.keras.importer import IMPORTER, from_keras
+
+__all__ = ["IMPORTER", "from_keras"]

@@ -1,0 +1,194 @@
+"""Containers: which kind of file it is, what config it holds, where its weights are."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from npylstm import FormatError, UnsupportedError
+from npylstm_converters.keras import hdf5
+from npylstm_converters.keras.layers import Writer
+from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
+
+__all__ = ["Container", "is_keras_file", "open_container", "read_json"]
+
+_MAX_JSON = 64 << 20
+_BOMB_BYTES = 16 << 20
+_BOMB_RATIO = 100
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
+               NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a source holds: the config document (None in weights-only files) and the weights."""
+
+    document: Any
+    store: Store
+    writer: Writer
+    format: str
+    sha256: str
+
+
+def is_keras_file(head: bytes) -> bool:
+    """Whether the first bytes may be those of a Keras file: HDF5, or a zip."""
+    return hdf5.looks_like_hdf5(head) or head.startswith(b"PK\x03\x04")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read an architecture, the text of ``model.to_json()``.
+
+    Raises
+    ------
+    FormatError
+        If it is not JSON.
+    OSError
+        If it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        return _parse_json(stream.read(_MAX_JSON + 1), str(path))
+
+
+def _parse_json(data: bytes | str, label: str) -> Any:
+    if len(data) > _MAX_JSON:
+        raise FormatError(f"{label}: expected up to {_MAX_JSON} bytes of JSON")
+    try:
+        document = json.loads(data)
+        # Some save the string that to_json() returns by json.dump: JSON in JSON.
+        return json.loads(document) if isinstance(document, str) else document
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{label}: not JSON: {error}") from None
+
+
+@contextlib.contextmanager
+def open_container(
+    path: str | os.PathLike[str], architecture: str | os.PathLike[str] | None = None
+) -> Iterator[Container]:
+    """Open a Keras file; its arrays can be read while the context lasts.
+
+    Parameters
+    ----------
+    path
+        A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, judged by its content.
+    architecture
+        A JSON file with the config, for weights-only files.
+
+    Raises
+    ------
+    FormatError, UnsupportedError, OSError
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UnsupportedError(
+            f"{path}: folders (TensorFlow SavedModel) are not supported; "
+            "load it where it was trained and call model.save('model.keras')"
+        )
+    given = read_json(architecture) if architecture is not None else None
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else None
+        sha256 = digest.hexdigest() if digest else hashlib.sha256(stream.read()).hexdigest()
+    if hdf5.looks_like_hdf5(head):
+        with hdf5.open_file(path, str(path)) as root:
+            yield _from_hdf5(root, given, sha256)
+    elif head.startswith(b"PK\x03\x04"):
+        with _from_zip(path, given, sha256) as container:
+            yield container
+    else:
+        what = "empty" if not head else f"begins with {head!r}"
+        raise FormatError(f"{path}: neither HDF5 nor a .keras file ({what})")
+
+
+def _from_hdf5(root: hdf5.File, given: Any, sha256: str) -> Container:
+    text = root.attribute("model_config") or root.attribute("config")
+    document = _parse_json(text, f"{root.label}: model_config") if isinstance(text, str) else None
+    weights = root.group("model_weights") or root
+    if weights.names("layer_names") is not None:
+        store: Store = LegacyStore(weights)
+    elif any(root.group(name) for name in SavedStore._ROOTS) or _has_backslashes(root):
+        store = SavedStore(root)
+    else:
+        raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
+    version = root.attribute("keras_version") or weights.attribute("keras_version")
+    full = document is not None
+    if given is not None:
+        document = given
+    writer = _writer(document, version if isinstance(version, str) else None)
+    return Container(document, store, writer, "HDF5 model" if full else "HDF5 weights", sha256)
+
+
+def _has_backslashes(root: hdf5.File) -> bool:
+    groups, _ = root.walk()
+    return any(path.split("/")[0] in SavedStore._ROOTS for path in groups)
+
+
+@contextlib.contextmanager
+def _from_zip(path: Path, given: Any, sha256: str) -> Iterator[Container]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except _ZIP_DAMAGE as error:
+        raise FormatError(f"{path}: damaged zip: {error}") from None
+    with archive:
+        members = {i.filename.replace("\\", "/"): i for i in archive.infolist()}
+        if "config.json" not in members:
+            raise FormatError(f"{path}: a zip without config.json, so not a .keras file")
+        document = _parse_json(
+            _member(archive, members, "config.json", path), f"{path}: config.json"
+        )
+        metadata: Any = {}
+        if "metadata.json" in members:
+            text = _member(archive, members, "metadata.json", path)
+            metadata = _parse_json(text, f"{path}: metadata.json")
+        if "model.weights.h5" not in members:
+            raise FormatError(
+                f"{path}: no model.weights.h5 in it; found {', '.join(sorted(members))}"
+            )
+        weights = io.BytesIO(_member(archive, members, "model.weights.h5", path))
+    version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
+    if given is not None:
+        document = given
+    with hdf5.open_file(weights, f"{path}: model.weights.h5") as root:
+        writer = _writer(document, version if isinstance(version, str) else None)
+        yield Container(document, SavedStore(root), writer, "Keras archive", sha256)
+
+
+def _member(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, path: Path
+) -> bytes:
+    info = members[name]
+    if info.file_size > _BOMB_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
+        raise FormatError(
+            f"{path}: {name}: {info.compress_size} bytes claim to hold {info.file_size}"
+        )
+    try:
+        return archive.read(info)
+    except _ZIP_DAMAGE as error:
+        raise FormatError(f"{path}: {name}: damaged: {error}") from None
+
+
+def _writer(document: Any, version: str | None) -> Writer:
+    """Decide which Keras wrote the model: by its word, otherwise by the evidence in the config."""
+    top = document if isinstance(document, Mapping) else {}
+    own = top.get("keras_version")
+    if isinstance(own, str):
+        # The config is what the formulas hang on; weights may have been saved later.
+        version = own
+    if version is not None:
+        name = "tf.keras" if version.endswith("-tf") else "Keras"
+        return Writer(name, version, f"it says keras_version {version!r}")
+    text = json.dumps(document)
+    if '"inner_activation"' in text or '"output_dim"' in text:
+        return Writer("Keras", "1", "no version; output_dim and inner_activation are Keras 1's")
+    if '"DTypePolicy"' in text or '"__keras_tensor__"' in text or '"batch_shape"' in text:
+        return Writer("Keras", "3", "no version; dtype policies and batch_shape are Keras 3's")
+    return Writer("Keras", "2", "no version; the config's keys are Keras 2's")

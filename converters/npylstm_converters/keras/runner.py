@@ -1,0 +1,125 @@
+"""A Keras source run by Keras itself, the only place that imports the framework."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.keras.files import open_container
+
+__all__ = ["KerasRunner"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class KerasRunner:
+    """Runs a Keras model, from given states where a case has them.
+
+    Parameters
+    ----------
+    source
+        A path or a model object.
+    spec
+        What the importer made of it, for names.
+    architecture
+        As for :func:`npylstm_converters.from_keras`.
+
+    Attributes
+    ----------
+    description
+        Framework and version.
+    batch_size
+        The batch size that the model pins, or None.
+
+    Raises
+    ------
+    NpylstmError
+        If no fitting Keras is installed or it cannot load the source.
+    """
+
+    accepts_state = True
+
+    def __init__(
+        self, source: Any, spec: ModelSpec, architecture: str | os.PathLike[str] | None = None
+    ) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self._spec = spec
+        self._model = source
+        major = int(str(spec.provenance.get("framework_version", "3")).split(".")[0])
+        if isinstance(source, (str, os.PathLike)):
+            self._model, self.description = _load(source, architecture, major)
+        else:
+            self.description = f"Keras {spec.provenance.get('framework_version')}"
+        shape = self._model.inputs[0].shape
+        self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None
+
+    def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
+        given = [inputs[t.name] for t in self._spec.inputs]
+        self._reset()
+        if state:
+            y = self._walk(inputs, state)
+        else:
+            x = given[0] if len(given) == 1 else given
+            y = self._model.predict(x, batch_size=len(given[0]), verbose=0)
+        values = y if isinstance(y, (list, tuple)) else [y]
+        return {n: np.asarray(v) for n, v in zip(self._spec.outputs, values, strict=True)}
+
+    def _walk(self, inputs: Arrays, state: Mapping[str, Arrays]) -> list[Any]:
+        """Call layer by layer, recurrent ones from the given states."""
+        own = [layer for layer in self._model.layers if type(layer).__name__ != "InputLayer"]
+        layers = {spec.name: layer for spec, layer in zip(self._spec.layers, own, strict=True)}
+        tensors: dict[str, Any] = dict(inputs)
+        for edge in self._spec.edges:
+            options: dict[str, Any] = {}
+            if edge.layer in state:
+                options["initial_state"] = [np.asarray(s) for s in state[edge.layer].values()]
+            y = layers[edge.layer](tensors[edge.inputs[0]], **options)
+            values = y if isinstance(y, (list, tuple)) else [y]
+            tensors |= dict(zip(edge.outputs, values, strict=True))
+        return [tensors[name] for name in self._spec.outputs]
+
+    def _reset(self) -> None:
+        """Forget what a stateful model remembers of the last case."""
+        for layer in self._model.layers:
+            if getattr(layer, "stateful", False):
+                layer.reset_states()
+
+
+def _load(source: Any, architecture: Any, major: int) -> tuple[Any, str]:
+    name, keras = _find_keras(major)
+    with open_container(source, architecture) as container:
+        weights_only = container.format == "HDF5 weights" or architecture is not None
+    try:
+        if weights_only:
+            with open(architecture, encoding="utf-8") as stream:
+                model = keras.models.model_from_json(stream.read())
+            model.load_weights(os.fspath(source))
+        else:
+            model = keras.models.load_model(os.fspath(source), compile=False)
+    except Exception as error:  # frameworks raise anything; it is theirs, not ours
+        text = " ".join(str(error).split())[:200]
+        raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
+    return model, name
+
+
+def _find_keras(major: int) -> tuple[str, Any]:
+    """Find a Keras of the generation that wrote the model: another one has other formulas."""
+    if major < 2:
+        raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")
+    for package in ("keras",) if major >= 3 else ("tf_keras", "keras"):
+        try:
+            module = importlib.import_module(package)
+        except ImportError:
+            continue
+        version = str(module.__version__)
+        generation = 3 if package == "keras" and not version.startswith("2.") else 2
+        if generation == min(major, 3):
+            return f"{package} {version}", module
+    wanted = "keras>=3 with a backend" if major >= 3 else "tf_keras"
+    raise NpylstmError(f"running this model needs Keras {min(major, 3)}: pip install {wanted}")

@@ -1,0 +1,246 @@
+"""Where the weights lie: three stores with one interface.
+
+* :class:`LegacyStore`: HDF5 of Keras 1 and 2 (and Keras 3 when asked for ``.h5``): one group
+  per layer name, arrays listed in an attribute.
+* :class:`SavedStore`: ``model.weights.h5`` of Keras 3 and late Keras 2: groups named by class and
+  count, arrays numbered.
+* :class:`LiveStore`: a model object in memory.
+
+A store hands a layer its arrays in the framework's order and keeps the ledger of what nobody
+asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm import FormatError
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.graph import RawLayer
+from npylstm_converters.keras.hdf5 import Dataset, File
+
+__all__ = ["LayerTensors", "LegacyStore", "LiveStore", "SavedStore", "Store"]
+
+Array = npt.NDArray[Any]
+
+
+class Source(Protocol):
+    """An array not read yet."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def read(self) -> Array: ...
+
+
+class LayerTensors:
+    """The arrays of one layer, in the framework's order.
+
+    Parameters
+    ----------
+    layer
+        The layer's name, for messages.
+    sources
+        Its arrays, not read yet.
+    """
+
+    def __init__(self, layer: str, sources: Sequence[Source]) -> None:
+        self.layer = layer
+        self.sources = tuple(sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def take(self, *roles: str) -> dict[str, Source]:
+        """Hand out all arrays, one for each role.
+
+        Names decide where they name the roles; otherwise the order does.
+
+        Raises
+        ------
+        Refusal
+            If there are more or fewer arrays than roles.
+        """
+        if len(self.sources) != len(roles):
+            found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
+            raise Refusal(f"expected the weights {', '.join(roles) or 'none'}; found {found}")
+        named = {_role(s.path, self.layer): s for s in self.sources}
+        if set(named) == set(roles):
+            return {role: named[role] for role in roles}
+        return dict(zip(roles, self.sources, strict=True))
+
+
+def _role(path: str, layer: str) -> str:
+    """``lstm_1/lstm_cell/kernel:0`` -> ``kernel``; Keras 1: ``lstm_1_W_i`` -> ``W_i``."""
+    last = path.rsplit("/", 1)[-1].split(":", 1)[0]
+    return last.removeprefix(f"{layer}_")
+
+
+def read_array(source: Source, expected: tuple[int, ...]) -> Array:
+    """Read an array whose shape is known beforehand.
+
+    Raises
+    ------
+    Refusal
+        If the shape is another one or the element type is not float32 or float64.
+    """
+    if source.shape != expected:
+        raise Refusal(f"{source.path}: expected shape {expected}, got {source.shape}")
+    if source.dtype not in (np.float32, np.float64):
+        raise Refusal(f"{source.path}: expected float32 or float64, got {source.dtype}")
+    return source.read()
+
+
+class Store(Protocol):
+    """Weights by layer."""
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        """The arrays of a layer; each array is handed out once."""
+        ...
+
+    def unread(self) -> list[str]:
+        """Paths of the arrays that no layer has asked for."""
+        ...
+
+
+class LegacyStore:
+    """Groups by layer name, with the attributes ``layer_names`` and ``weight_names``."""
+
+    def __init__(self, root: File) -> None:
+        names = root.names("layer_names")
+        if names is None:
+            raise FormatError(
+                f"{root.label}: no attribute layer_names, so these are not Keras weights"
+            )
+        self._layers: dict[str, list[Dataset]] = {}
+        for name in names:
+            group = root.group(name)
+            if group is None:
+                raise FormatError(f"{root.label}: no group {name!r}, which layer_names lists")
+            datasets = []
+            for weight in group.names("weight_names") or []:
+                dataset = group.dataset(weight)
+                if dataset is None:
+                    raise FormatError(
+                        f"{group.label}: no array {weight!r}, which weight_names lists"
+                    )
+                datasets.append(dataset)
+            self._layers[name] = datasets
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        return LayerTensors(layer.name, self._layers.pop(layer.name, []))
+
+    def unread(self) -> list[str]:
+        return [f"{name}: {d.path} {d.shape}" for name, ds in self._layers.items() for d in ds]
+
+
+class SavedStore:
+    """Groups by class and count: ``layers/lstm_1/cell/vars/0``.
+
+    The counts rise with the model's layers, but not always by one: late Keras 2, which calls
+    the root ``_layer_checkpoint_dependencies``, counts a layer twice. So the n-th group of a
+    class belongs to the n-th layer of that class.
+    """
+
+    _ROOTS = ("layers", "_layer_checkpoint_dependencies")
+    # States of random generators, optimizers and metrics: of no use to inference.
+    _ASIDE = ("seed_generator", "optimizer", "metrics")
+
+    def __init__(self, root: File) -> None:
+        groups, datasets = root.walk()
+        paths = (p.split("/") for p in (*groups, *(d.path for d in datasets)))
+        names = {p[1] for p in paths if p[0] in self._ROOTS and len(p) > 1}
+        self._queues: dict[str, list[str]] = {}
+        for name in sorted(names, key=_count):
+            self._queues.setdefault(_COUNT.sub("", name), []).append(name)
+        self._groups: dict[str, list[Dataset]] = {}
+        self._others: list[Dataset] = []
+        for dataset in datasets:
+            parts = dataset.path.split("/")
+            if any(part.startswith(self._ASIDE) for part in parts):
+                continue
+            if parts[0] in self._ROOTS and len(parts) > 2:
+                self._groups.setdefault(parts[1], []).append(dataset)
+            else:
+                self._others.append(dataset)
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        """Layers must come in the model's order, because groups are counted in it."""
+        queue = self._queues.get(_snake_case(layer.class_name))
+        datasets = self._groups.pop(queue.pop(0), []) if queue else []
+        return LayerTensors(layer.name, sorted(datasets, key=lambda d: _numbered(d.path)))
+
+    def unread(self) -> list[str]:
+        left = [*(d for ds in self._groups.values() for d in ds), *self._others]
+        return [f"{d.path} {d.shape}" for d in left]
+
+
+_COUNT = re.compile(r"_\d+$")
+
+
+def _count(name: str) -> int:
+    match = _COUNT.search(name)
+    return int(match[0][1:]) if match else 0
+
+
+# Where Keras begins a new word: before a capital that a small letter follows, and between a
+# small letter and a capital. ``LeakyReLU`` -> ``leaky_re_lu``, ``LSTM`` -> ``lstm``.
+_WORD = re.compile(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])")
+
+
+def _snake_case(class_name: str) -> str:
+    return _WORD.sub("_", class_name).lower()
+
+
+def _numbered(path: str) -> list[tuple[int, int, str]]:
+    """A sort key that counts: ``vars/10`` after ``vars/9``."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in path.split("/")]
+
+
+@dataclass(frozen=True)
+class LiveVariable:
+    """A variable of a model in memory."""
+
+    path: str
+    variable: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(d) for d in self.variable.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        name = getattr(self.variable.dtype, "name", self.variable.dtype)
+        try:
+            return np.dtype(str(name))
+        except TypeError:
+            raise Refusal(f"{self.path}: expected float32 or float64, got {name}") from None
+
+    def read(self) -> Array:
+        numpy = getattr(self.variable, "numpy", None)
+        return np.asarray(numpy() if callable(numpy) else self.variable)
+
+
+class LiveStore:
+    """The layers of a Keras 3 or tf_keras model object."""
+
+    def __init__(self, model: Any) -> None:
+        self._layers: dict[str, list[LiveVariable]] = {}
+        for layer in model.layers:
+            variables = [LiveVariable(str(getattr(v, "path", v.name)), v) for v in layer.weights]
+            self._layers[layer.name] = variables
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        return LayerTensors(layer.name, self._layers.pop(layer.name, []))
+
+    def unread(self) -> list[str]:
+        return [f"{v.path} {v.shape}" for vs in self._layers.values() for v in vs]

@@ -1,0 +1,91 @@
+"""The one table of gate orders and weight layouts, in pure NumPy.
+
+Past this file only the gates i, f, c, o exist, as separate arrays in Keras' orientation:
+input kernels (features, units), recurrent kernels (units, units), biases (units,).
+
+======================  ============================  =====================================
+source                  gate order along the packed   orientation and biases
+                        axis
+======================  ============================  =====================================
+Keras 2 and 3           i f c o                       columns; one bias
+Keras 1                 twelve arrays, stored i c f o one array per gate
+CuDNNLSTM in Keras      i f c o                       columns, each gate's kernel scrambled
+                                                      (see :func:`lstm_from_cudnn`); two
+                                                      biases, to be added
+======================  ============================  =====================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "GATE_ORDER",
+    "KERAS1_ORDER",
+    "lstm_from_cudnn",
+    "lstm_from_keras",
+    "lstm_from_keras1",
+    "split_gates",
+]
+
+Array = npt.NDArray[Any]
+
+GATE_ORDER = {"keras": "ifco", "cudnn": "ifco"}
+
+# The order in which Keras 1 lists the twelve arrays of an LSTM.
+KERAS1_ORDER = tuple(f"{letter}_{gate}" for gate in "icfo" for letter in "WUb")
+
+
+def split_gates(packed: Array, order: str) -> dict[str, Array]:
+    """Cut an array along its last axis into one array per gate, keyed ``"i" "f" "c" "o"``."""
+    return dict(zip(order, np.split(packed, len(order), axis=-1), strict=True))
+
+
+def _named(letter: str, gates: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{letter}_{gate}": gates[gate] for gate in "ifco"}
+
+
+def lstm_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -> dict[str, Array]:
+    """Split Keras' three packed arrays.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel, bias
+        (features, 4 units), (units, 4 units), (4 units,) or None.
+    """
+    order = GATE_ORDER["keras"]
+    weights = _named("W", split_gates(kernel, order))
+    weights |= _named("U", split_gates(recurrent_kernel, order))
+    if bias is not None:
+        weights |= _named("b", split_gates(bias, order))
+    return weights
+
+
+def lstm_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
+    """Name the twelve arrays of a Keras 1 LSTM, given in Keras 1's order."""
+    named = dict(zip(KERAS1_ORDER, arrays, strict=True))
+    return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "ifco"}
+
+
+def lstm_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
+    """Split the arrays of Keras' CuDNNLSTM.
+
+    The layer hands the memory of each gate's array to cuDNN as it lies, and cuDNN reads it as
+    (units, features): so a gate's kernel has the right numbers under the wrong shape. The
+    recurrent kernels are square and come out transposed. Of the two biases, of the input and
+    of the recurrent product, an LSTM only ever uses the sum.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel, bias
+        (features, 4 units), (units, 4 units), (8 units,).
+    """
+    order = GATE_ORDER["cudnn"]
+    W = {g: k.reshape(k.shape[::-1]).T for g, k in split_gates(kernel, order).items()}
+    U = {g: k.T for g, k in split_gates(recurrent_kernel, order).items()}
+    b = split_gates(np.add(*np.split(bias, 2)), order)
+    return _named("W", W) | _named("U", U) | _named("b", b)

@@ -1,0 +1,111 @@
+"""Importers, found by entry points in the group ``npylstm.converters``.
+
+An importer is an object with the interface of :class:`Importer`. A third party adds its own by
+an entry point of the same group in its own distribution; nothing here changes.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm import FormatError, ModelSpec, NpylstmError
+
+__all__ = ["GROUP", "Importer", "Runner", "find_importer", "importers"]
+
+GROUP = "npylstm.converters"
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+class Runner(Protocol):
+    """A source ready to be run by its own framework."""
+
+    description: str
+
+    def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
+        """Compute all outputs by name; ``state`` may be empty, which means zeros."""
+        ...
+
+
+class Importer(ABC):
+    """What an importer offers.
+
+    Attributes
+    ----------
+    name
+        Unique among all importers.
+    """
+
+    name: str
+
+    @abstractmethod
+    def accepts(self, source: Any, head: bytes) -> bool:
+        """Judge a source: a file by its first 512 bytes, an object (no bytes) by itself."""
+
+    @abstractmethod
+    def convert(self, source: Any, **options: Any) -> ModelSpec:
+        """Convert a source."""
+
+    @abstractmethod
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
+        """Load a source in its framework, in order to record what it computes.
+
+        Raises
+        ------
+        NpylstmError
+            If the framework is not installed or cannot read the source.
+        """
+
+
+def importers() -> list[Importer]:
+    """Load every importer.
+
+    Raises
+    ------
+    NpylstmError
+        If two have one name or none is registered.
+    """
+    found: dict[str, Importer] = {}
+    for entry in entry_points(group=GROUP):
+        importer: Importer = entry.load()
+        if importer.name in found and found[importer.name] is not importer:
+            raise NpylstmError(f"importer {importer.name!r}: registered twice in {GROUP}")
+        found[importer.name] = importer
+    if not found:
+        raise NpylstmError(
+            f"no importers in {GROUP}: install npylstm with pip, so that it has metadata"
+        )
+    return list(found.values())
+
+
+def find_importer(source: Any) -> Importer:
+    """Find the importer for a path or an object.
+
+    Raises
+    ------
+    FormatError
+        If no importer accepts it.
+    OSError
+        If the file cannot be read.
+    """
+    head, label = b"", type(source).__name__
+    if isinstance(source, (str, os.PathLike)):
+        label = os.fspath(source)
+        if not Path(source).is_dir():
+            with open(source, "rb") as stream:
+                head = stream.read(512)
+            if not head:
+                raise FormatError(f"{label}: is empty")
+    for importer in importers():
+        if importer.accepts(source, head):
+            return importer
+    names = ", ".join(i.name for i in importers())
+    raise FormatError(f"{label}: no importer knows this kind of source; known are: {names}")

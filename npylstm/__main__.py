@@ -1,0 +1,7 @@
+"""``python -m npylstm``."""
+
+import sys
+
+from npylstm.cli import main
+
+sys.exit(main())

@@ -1,0 +1,250 @@
+"""The one table of activation functions.
+
+A row says everything about an activation but its native loop: its name, its
+parameters with their defaults, the integer code by which kernels know it, and its NumPy
+form. The native loops stand in :mod:`npylstm.engine.native_activations`, selected by
+the same code.
+
+Formulas are pinned by name. Where frameworks give one name to two functions there are
+two rows: ``hard_sigmoid_fifth`` (slope 1/5: Keras 1 and 2, TensorFlow.js) and
+``hard_sigmoid_sixth`` (slope 1/6: Keras 3, PyTorch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm.errors import FormatError
+
+__all__ = ["LINEAR", "SIGMOID", "TABLE", "TANH", "Activation", "Row"]
+
+Array = npt.NDArray[Any]
+
+SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
+SELU_SCALE = 1.0507009873554805
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])  # slow, exact, rarely needed
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives the exact limit, 0
+        return 1 / (1 + np.exp(-x))
+
+
+def _softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _relu(x: Array, negative_slope: float, max_value: float, threshold: float) -> Array:
+    # A slope of zero is written out: 0 * -inf would be nan.
+    below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
+    return np.minimum(np.where(x < threshold, below, x), max_value)
+
+
+def _elu(x: Array, alpha: float) -> Array:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _gelu(x: Array) -> Array:
+    y: Array = 0.5 * x * (1 + _erf(x / math.sqrt(2)).astype(x.dtype))
+    return y
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _softmax(x: Array, axis: int) -> Array:
+    # Without finite entries the maximum is inf or nan, and so is the result.
+    with np.errstate(invalid="ignore"):
+        e = np.exp(x - x.max(axis=int(axis), keepdims=True))
+    y: Array = e / e.sum(axis=int(axis), keepdims=True)
+    return y
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    with np.errstate(invalid="ignore"):
+        shifted = x - x.max(axis=int(axis), keepdims=True)
+    y: Array = shifted - np.log(np.exp(shifted).sum(axis=int(axis), keepdims=True))
+    return y
+
+
+def _celu(x: Array, alpha: float) -> Array:
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0) / alpha)
+
+
+def _sparse_plus(x: Array) -> Array:
+    y = np.where(x < 1, 0.25 * (x + 1) * (x + 1), x)
+    return np.where(x <= -1, np.zeros_like(x), y)
+
+
+def _sparse_sigmoid(x: Array) -> Array:
+    return np.clip(0.5 * (x + 1), 0, 1)
+
+
+def _soft_shrink(x: Array, threshold: float) -> Array:
+    return np.where(np.abs(x) <= threshold, np.zeros_like(x), x - np.sign(x) * threshold)
+
+
+def _hard_shrink(x: Array, threshold: float) -> Array:
+    return np.where(np.abs(x) <= threshold, np.zeros_like(x), x)
+
+
+def _thresholded_relu(x: Array, theta: float) -> Array:
+    return np.where(x > theta, x, np.zeros_like(x))
+
+
+def _silu(x: Array) -> Array:
+    # x = -inf: -inf * 0 is nan, as in the frameworks.
+    with np.errstate(invalid="ignore"):
+        return x * _sigmoid(x)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One activation: its kernel code, NumPy form, parameters and how it sees an array.
+
+    ``elementwise`` is False where a value depends on its neighbours (softmax).
+    ``code`` is None where only the NumPy form exists.
+    """
+
+    code: int | None
+    numpy: Callable[..., Array]
+    params: Mapping[str, float] = field(default_factory=dict)
+    elementwise: bool = True
+
+
+TABLE: dict[str, Row] = {
+    # name: code, formula, parameters
+    "linear": Row(0, lambda x: x),
+    "tanh": Row(1, np.tanh),
+    "sigmoid": Row(2, _sigmoid),
+    "hard_sigmoid_fifth": Row(3, lambda x: np.clip(0.2 * x + 0.5, 0, 1)),
+    "hard_sigmoid_sixth": Row(4, lambda x: np.clip(x + 3, 0, 6) / 6),
+    "relu": Row(5, _relu, {"negative_slope": 0.0, "max_value": math.inf, "threshold": 0.0}),
+    "elu": Row(6, _elu, {"alpha": 1.0}),
+    "selu": Row(7, lambda x: SELU_SCALE * _elu(x, SELU_ALPHA)),
+    "softplus": Row(8, _softplus),
+    "softsign": Row(9, lambda x: x / (1 + np.abs(x))),
+    "exponential": Row(10, np.exp),
+    "silu": Row(11, _silu),
+    "gelu": Row(12, _gelu),
+    "gelu_tanh": Row(13, _gelu_tanh),
+    "mish": Row(14, lambda x: x * np.tanh(_softplus(x))),
+    "softmax": Row(15, _softmax, {"axis": -1}, elementwise=False),
+    # Rare ones live on their NumPy form alone.
+    "log_softmax": Row(None, _log_softmax, {"axis": -1}, elementwise=False),
+    "hard_silu": Row(None, lambda x: x * (np.clip(x + 3, 0, 6) / 6)),
+    "hard_tanh": Row(None, lambda x: np.clip(x, -1, 1)),
+    "celu": Row(None, _celu, {"alpha": 1.0}),
+    "log_sigmoid": Row(None, lambda x: -_softplus(-x)),
+    "tanh_shrink": Row(None, lambda x: x - np.tanh(x)),
+    "soft_shrink": Row(None, _soft_shrink, {"threshold": 0.5}),
+    "hard_shrink": Row(None, _hard_shrink, {"threshold": 0.5}),
+    "squareplus": Row(None, lambda x, b: (x + np.sqrt(x * x + b)) / 2, {"b": 4.0}),
+    "sparse_plus": Row(None, _sparse_plus),
+    "sparse_sigmoid": Row(None, _sparse_sigmoid),
+    "thresholded_relu": Row(None, _thresholded_relu, {"theta": 1.0}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation with its parameters: a row of the table, applied.
+
+    Parameters
+    ----------
+    name
+        A name of :data:`TABLE`.
+    params
+        Values for the row's parameters, in the row's order; empty means the defaults.
+
+    Raises
+    ------
+    FormatError
+        If the name is not in the table or a parameter is not a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Activation.of("hard_sigmoid_fifth")(np.float64([-3, 0, 1]))
+    array([0. , 0.5, 0.7])
+    """
+
+    name: str
+    params: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        row = TABLE.get(self.name)
+        if row is None:
+            known = ", ".join(sorted(TABLE))
+            raise FormatError(f"activation: unknown name {self.name!r}, expected one of {known}")
+        if not self.params:
+            object.__setattr__(self, "params", tuple(row.params.values()))
+        if len(self.params) != len(row.params):
+            raise FormatError(
+                f"activation {self.name}: expected {len(row.params)} parameters, "
+                f"got {len(self.params)}"
+            )
+
+    @classmethod
+    def of(cls, name: str, **params: float) -> Activation:
+        """Make one by name; parameters not given take the table's defaults."""
+        row = TABLE.get(name)
+        if row is None:
+            return cls(name)  # raises, listing the known names
+        unknown = sorted(set(params) - set(row.params))
+        if unknown:
+            raise FormatError(
+                f"activation {name}: unknown parameter {unknown[0]!r}, "
+                f"expected {sorted(row.params) or 'none'}"
+            )
+        for key, value in params.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise FormatError(f"activation {name}: {key} must be a number, got {value!r}")
+        return cls(name, tuple(params.get(key, default) for key, default in row.params.items()))
+
+    @classmethod
+    def from_json(cls, value: object) -> Activation:
+        """Read ``"tanh"`` or ``{"name": "elu", "alpha": 0.5}``."""
+        if isinstance(value, str):
+            return cls.of(value)
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            params = {k: math.inf if v is None else v for k, v in value.items() if k != "name"}
+            return cls.of(value["name"], **params)
+        raise FormatError(f"activation: expected a name or {{'name': ...}}, got {value!r}")
+
+    def to_json(self) -> str | dict[str, Any]:
+        """Write what :meth:`from_json` reads; an infinite bound is written as null."""
+        given = dict(zip(self.row.params, self.params, strict=True))
+        changed = {k: v for k, v in given.items() if v != self.row.params[k]}
+        if not changed:
+            return self.name
+        return {"name": self.name, **{k: None if v == math.inf else v for k, v in changed.items()}}
+
+    @property
+    def row(self) -> Row:
+        """The activation's row in the table."""
+        return TABLE[self.name]
+
+    def __call__(self, x: Array) -> Array:
+        """Apply to an array of any shape; returns the same shape and element type."""
+        y = self.row.numpy(x, *self.params)
+        return y if y.dtype == x.dtype else y.astype(x.dtype)
+
+    def __str__(self) -> str:
+        json = self.to_json()
+        if isinstance(json, str):
+            return json
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in json.items() if k != 'name')})"
+
+
+LINEAR = Activation("linear")
+TANH = Activation("tanh")
+SIGMOID = Activation("sigmoid")

@@ -1,0 +1,134 @@
+"""The command line. ``python -m npylstm`` is the same as ``npylstm``.
+
+Results go to stdout, progress and warnings to stderr. Exit status: 0 fine, 1 parity
+failed, 2 bad input or usage (one line on stderr).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from npylstm import __version__
+from npylstm.cli import commands
+from npylstm.engine import BACKENDS
+from npylstm.errors import NpylstmError, ParityError
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line and where to read more."""
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="npylstm", description="Trained recurrent networks, run with NumPy alone."
+    )
+    parser.add_argument("--version", action="version", version=f"npylstm {__version__}")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        sub = group.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=getattr(commands, name))
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        return sub
+
+    def backend(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto")
+
+    def source_options(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--architecture", metavar="JSON", help="model.to_json() text, for weights-only files"
+        )
+
+    sub = command("convert", "Convert a trained model to .npz.")
+    sub.add_argument("source", metavar="SOURCE", help="the framework's file")
+    sub.add_argument("output", metavar="MODEL.npz", help="the file to write")
+    sub.add_argument(
+        "--record", metavar="N", type=_count, default=None,
+        help="cases to record with the framework; by default 8 where it is installed, 0 for none",
+    )  # fmt: skip
+    source_options(sub)
+
+    sub = command("info", "Describe a model, converted or not.")
+    sub.add_argument("model", metavar="MODEL.npz|SOURCE")
+    source_options(sub)
+
+    sub = command("verify", "Replay the recorded cases, or run the source in its framework.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--against", metavar="SOURCE", help="run this source on fresh inputs instead")
+    sub.add_argument("--cases", metavar="N", type=_count, default=None, help="fresh cases")
+    sub.add_argument("--seed", type=int, default=None, help="of the fresh inputs; default: random")
+    sub.add_argument("--plot", metavar="PARITY.png", help="draw the differences")
+    source_options(sub)
+    backend(sub)
+
+    sub = command("predict", "Compute outputs for inputs in a file.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
+    sub.add_argument("-o", "--output", metavar="Y.npy", help=".npy, .npz or .csv; default: stdout")
+    sub.add_argument("--batch-size", metavar="N", type=_positive, default=None)
+    sub.add_argument("--threads", metavar="N", type=_positive, default=1)
+    backend(sub)
+
+    sub = command("trace", "Show what happens inside the recurrent layers.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
+    sub.add_argument(
+        "-o", "--output", metavar="GATES.png", required=True, help=".png, .svg or .npz"
+    )
+    sub.add_argument("--sample", metavar="K", type=_count, default=0, help="which row; default: 0")
+
+    sub = command("bench", "Measure the time of a call on this machine.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
+    sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
+    sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except ParityError as error:
+        return _complain(str(error), 1)
+    except NpylstmError as error:
+        return _complain(str(error), 2)
+    except BrokenPipeError:
+        # The reader has gone; keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _complain(what, 2)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"npylstm: error: {' '.join(message.split())}", file=sys.stderr)
+    return status

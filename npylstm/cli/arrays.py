@@ -1,0 +1,118 @@
+"""Arrays in files: ``.npy``, ``.npz`` and ``.csv``."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npylstm import npz
+from npylstm.errors import FormatError, ShapeError
+from npylstm.layers.base import Array, format_shape
+from npylstm.spec import TensorSpec
+
+__all__ = ["print_csv", "read_inputs", "write"]
+
+
+def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Read a model's inputs.
+
+    Parameters
+    ----------
+    path
+        ``.npy``: one array. ``.npz``: one array per input, by name (for one input, any name).
+        ``.csv``: one sample per row where the columns are all numbers of a sample; otherwise one
+        sequence, a time step per row.
+    expected
+        The model's inputs.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged or of another kind.
+    ShapeError
+        If it holds other inputs than the model takes.
+    """
+    suffix = Path(path).suffix.lower()
+    names = [t.name for t in expected]
+    if suffix == ".npz":
+        with npz.Archive(path) as archive:
+            found = {key: archive.array(key) for key in sorted(archive.keys)}
+        if len(names) == 1 and len(found) == 1:
+            return {names[0]: next(iter(found.values()))}
+        if set(found) != set(names):
+            raise ShapeError(f"{path}: expected arrays {sorted(names)}, got {sorted(found)}")
+        return found
+    if suffix not in (".npy", ".csv"):
+        raise FormatError(f"{path}: expected a .npy, .npz or .csv file")
+    if len(names) > 1:
+        raise ShapeError(f"{path}: expected an .npz with the arrays {sorted(names)}")
+    array = _read_npy(path) if suffix == ".npy" else _read_csv(path, expected[0])
+    return {names[0]: array}
+
+
+def _read_npy(path: str) -> Array:
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+    except (
+        ValueError,
+        EOFError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+        MemoryError,
+    ) as error:
+        raise FormatError(f"{path}: not a .npy file of numbers: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise FormatError(f"{path}: not a .npy file of numbers, but an .npz")
+    return array
+
+
+def _read_csv(path: str, expected: TensorSpec) -> Array:
+    try:
+        table = np.loadtxt(path, delimiter=",", ndmin=2)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: expected rows of numbers with commas: {error}") from None
+    inner = expected.shape[1:]
+    sample = [d for d in inner if isinstance(d, int)]
+    if len(sample) == len(inner) and np.prod(sample) == table.shape[1]:
+        return table.reshape(len(table), *sample)
+    if len(inner) == 2 and inner[1] == table.shape[1]:
+        return table[None]
+    raise ShapeError(
+        f"{path}: {table.shape[1]} columns do not fit the input {format_shape(expected.shape)}"
+    )
+
+
+def write(outputs: Mapping[str, Array], path: str) -> None:
+    """Write outputs in the format that the suffix names.
+
+    Raises
+    ------
+    FormatError
+        If the suffix is unknown, or one array's format is asked to hold several.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npz":
+        npz.write_arrays(outputs, path)
+        return
+    if suffix not in (".npy", ".csv"):
+        raise FormatError(f"{path}: expected a .npy, .npz or .csv file")
+    if len(outputs) > 1:
+        raise FormatError(f"{path}: the model has outputs {sorted(outputs)}, write an .npz")
+    (array,) = outputs.values()
+    with npz.written_whole(path) as stream:
+        if suffix == ".npy":
+            np.save(stream, array, allow_pickle=False)
+        else:
+            np.savetxt(stream, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")
+
+
+def print_csv(array: Array) -> None:
+    """Print an array, one sample per row."""
+    np.savetxt(sys.stdout, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")

@@ -1,0 +1,223 @@
+"""What the commands do. Each takes the parsed options and returns the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import secrets
+import statistics
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from npylstm import console, npz, plot
+from npylstm.cli import arrays
+from npylstm.errors import NpylstmError
+from npylstm.layers.base import BATCH, format_shape
+from npylstm.model import Model, load
+from npylstm.parity import ParityReport, replay
+from npylstm.spec import ModelSpec
+
+__all__ = ["bench", "convert", "info", "predict", "trace", "verify"]
+
+
+def _converters() -> ModuleType:
+    """The importers: the runtime does without them, only these commands ask."""
+    try:
+        return importlib.import_module("npylstm_converters")
+    except ImportError as error:
+        raise NpylstmError(f"the importers are not installed: {error}") from None
+
+
+def _source_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {"architecture": options.architecture} if options.architecture else {}
+
+
+def _importer(source: str) -> Any:
+    try:
+        return _converters().find_importer(source)
+    except ImportError as error:
+        raise NpylstmError(f"{error}; pip install 'npylstm[keras]'") from None
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Convert, record where the framework is there, write, and say what was done."""
+    importer, extra = _importer(options.source), _source_options(options)
+    spec: ModelSpec = importer.convert(options.source, **extra)
+    report: ParityReport | None = None
+    if options.record != 0:
+        try:
+            runner = importer.runner(options.source, spec, **extra)
+            count = options.record or _converters().recording.DEFAULT_CASES
+            spec = _converters().record(spec, runner, count, progress=True)
+            report = replay(Model(spec), spec.cases)
+        except NpylstmError as error:
+            if options.record is not None:
+                raise
+            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+    npz.save(spec, options.output)
+    if options.json:
+        result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
+                  "provenance": dict(spec.provenance)}  # fmt: skip
+        _print_json(result | {"parity": report.to_json() if report else None})
+    else:
+        print(f"{options.output}: {len(spec.layers)} layers, {spec.parameters:,} parameters, "
+              f"{len(spec.cases)} recorded cases")  # fmt: skip
+        if report:
+            print(report.verdict)
+    return 0 if report is None or report.passed else 1
+
+
+def info(options: argparse.Namespace) -> int:
+    """Describe a converted model, or what a source would become."""
+    if npz.is_model(options.model):
+        spec = npz.read(options.model)
+    else:
+        spec = _importer(options.model).convert(options.model, **_source_options(options))
+    if options.json:
+        weights = {
+            f"{layer.name}/{key}": list(array.shape)
+            for layer in spec.layers
+            for key, array in layer.weights.items()
+        }
+        _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)})
+        return 0
+    print(Model(spec, "numpy").summary())
+    for key, value in spec.provenance.items():
+        for entry in value if isinstance(value, list) else [value]:
+            print(f"  {key}: {entry}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Replay recorded cases or fresh ones and print the parity table."""
+    model = load(options.model, options.backend)
+    if options.against is None:
+        if options.cases is not None or options.seed is not None:
+            raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
+        cases, framework = model.spec.cases, ""
+    else:
+        extra = _source_options(options)
+        runner = _importer(options.against).runner(options.against, model.spec, **extra)
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        converters = _converters()
+        count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
+        fresh = converters.record(model.spec, runner, count, seed=seed, progress=True)
+        cases, framework = fresh.cases, f"{runner.description}, seed {seed}"
+    report = replay(model, cases, framework)
+    if options.json:
+        _print_json(report.to_json())
+    else:
+        console.print_table(*report.table())
+        print(report.verdict)
+    if options.plot:
+        plot.parity(model, cases, options.plot)
+    return 0 if report.passed else 1
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Compute outputs and write them."""
+    model = load(options.model, options.backend)
+    inputs = arrays.read_inputs(options.input, model.inputs)
+    y = model.predict(
+        inputs, batch_size=options.batch_size, threads=options.threads,
+        progress=options.batch_size is not None,
+    )  # fmt: skip
+    outputs = y if isinstance(y, dict) else {model.outputs[0].name: y}
+    if options.output:
+        arrays.write(outputs, options.output)
+    if options.json:
+        shapes = {name: list(array.shape) for name, array in outputs.items()}
+        values = None if options.output else {k: v.tolist() for k, v in outputs.items()}
+        _print_json({"output": options.output, "shapes": shapes, "values": values})
+    elif options.output:
+        listed = ", ".join(f"{k} {format_shape(v.shape)}" for k, v in outputs.items())
+        print(f"{options.output}: {listed}, {model.backend} back end")
+    else:
+        for name, array in outputs.items():
+            if len(outputs) > 1:
+                print(f"# {name} {format_shape(array.shape)}")
+            arrays.print_csv(array)
+    return 0
+
+
+def trace(options: argparse.Namespace) -> int:
+    """Compute the gates of all recurrent layers and draw or write them."""
+    model = load(options.model, "numpy")
+    inputs = arrays.read_inputs(options.input, model.inputs)
+    gates = model.trace(inputs)
+    if not gates:
+        raise NpylstmError(f"{options.model}: has no recurrent layer to trace")
+    rows = next(iter(gates.values())).h.shape[0]
+    if options.sample >= rows:
+        raise NpylstmError(f"--sample: expected less than {rows}, got {options.sample}")
+    if options.output.endswith(".npz"):
+        flat = {f"{n}/{f}": getattr(g, f) for n, g in gates.items() for f in g._fields}
+        npz.write_arrays(flat, options.output)
+    else:
+        plot.gates(gates, options.output, sample=options.sample)
+    summary = {name: list(g.h.shape) for name, g in gates.items()}
+    if options.json:
+        _print_json({"output": options.output, "layers": summary})
+    else:
+        listed = ", ".join(f"{n} {format_shape(s)}" for n, s in summary.items())
+        print(f"{options.output}: {listed}")
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Time whole calls, both back ends in turn, and print medians."""
+    spec = npz.read(options.model)
+    models = [Model(spec, "numpy")]
+    if Model(spec, "auto").backend == "numba":
+        models.append(Model(spec, "numba"))
+    rng = np.random.default_rng(0)
+    results: list[dict[str, Any]] = []
+    with console.progress("bench", len(options.batch) * len(models)) as advance:
+        for batch in options.batch:
+            sizes = {BATCH: batch}
+            x = {
+                t.name: rng.standard_normal(
+                    [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
+                ).astype(spec.dtype)
+                for t in spec.inputs
+            }
+            for model in models:
+                times = _time(lambda: model.predict(x), options.seconds)  # noqa: B023
+                shape = next(iter(x.values())).shape
+                results.append(
+                    {"backend": model.backend, "input": list(shape), "calls": len(times),
+                     "median_us": 1e6 * statistics.median(times), "min_us": 1e6 * min(times)}
+                )  # fmt: skip
+                advance()
+    if options.json:
+        _print_json(results)
+        return 0
+    rows = [
+        [r["backend"], format_shape(r["input"]), str(r["calls"]), f"{r['median_us']:.1f}",
+         f"{r['min_us']:.1f}"]
+        for r in results
+    ]  # fmt: skip
+    header = ["back end", "input", "calls", "median us", "min us"]
+    console.print_table(header, rows, title=f"{spec.name}, 1 thread of npylstm's own")
+    return 0
+
+
+def _time(call: Any, seconds: float) -> list[float]:
+    """Time a call again and again, after a first one that compiles."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times

@@ -1,0 +1,128 @@
+"""The whole jit policy, in one decorator.
+
+* ``nogil``: threads with their own data run side by side.
+* No fast-math at all: nan and infinities pass through, sums keep the order in which they
+  are written, and so one row gives the same bits as a thousand. Fused multiply-adds are
+  asked for one by one with :func:`fma`.
+* ``error_model="numpy"``: a division by zero gives inf or nan, as in NumPy.
+* Compiled code is kept on disk: in Numba's cache folder where one can be written (beside
+  the source, the user's cache folder, or ``NUMBA_CACHE_DIR``), otherwise in the system's
+  temporary folder, otherwise nowhere. A cache that fails costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import caching, types
+from numba.extending import intrinsic
+
+__all__ = ["bits_as_float", "fma", "jit"]
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a kernel, lazily, by the policy above."""
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    # Where no folder can be written, the kernel compiles in every process.
+    with contextlib.suppress(RuntimeError, OSError):
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+def _source_digest() -> bytes:
+    """Digest of all kernel sources: a kernel is stale when any helper that it inlines changed."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+class _Stamped:
+    """Make a locator judge freshness by the content of all kernels."""
+
+    def get_source_stamp(self) -> bytes:
+        return _source_digest()
+
+
+class _InUserDir(_Stamped, caching.UserProvidedCacheLocator):
+    pass
+
+
+class _InTree(_Stamped, caching.InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_Stamped, caching.UserWideCacheLocator):
+    pass
+
+
+class _Temporary(_Stamped, caching.UserWideCacheLocator):
+    """The last resort: a folder of this user's own in the system's temporary folder.
+
+    Cached code is code: a folder that somebody else made there is not trusted.
+    """
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        super().__init__(py_func, py_file)
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        self._root = os.path.join(tempfile.gettempdir(), f"npylstm-cache-{user}")
+        self._cache_path = os.path.join(self._root, self.get_suitable_cache_subpath(py_file))
+
+    def ensure_cache_path(self) -> None:
+        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        info = os.lstat(self._root)
+        if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & 0o022):
+            raise OSError(f"{self._root} belongs to somebody else")
+        super().ensure_cache_path()
+
+
+class _CacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = (_InUserDir, _InTree, _UserWide, _Temporary)
+
+
+class _Cache(caching.FunctionCache):
+    """Numba's cache, but damaged files and full disks are answered by compiling."""
+
+    _impl_class = _CacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling foreign bytes may raise
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            self.disable()
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def bits_as_float(typingctx: Any, bits: Any) -> Any:
+    """Read the bits of an int32 as a float32, of an int64 as a float64."""
+    result = types.float32 if bits == types.int32 else types.float64
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FloatType() if result == types.float32 else ir.DoubleType()
+        return builder.bitcast(args[0], kind)
+
+    return result(bits), generate

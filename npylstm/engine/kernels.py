@@ -1,0 +1,226 @@
+"""Native kernels and the one function that runs a program of them.
+
+A program is a table of integers, one row per operation; numbers live in three flat
+buffers: ``params`` (packed weights), ``state`` and ``work`` (all tensors). A row says
+where in them an operation reads and writes. So one compiled function serves all models,
+and a call is one dispatch, however deep the model is.
+
+Sums run in one fixed order (blocks of eight terms, then the blocks), whatever the number
+of rows, so the bits of a row do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from npylstm.engine.jit import fma, jit
+from npylstm.engine.native_activations import activate
+
+__all__ = ["execute"]
+
+# Operations.
+DENSE, LSTM, ACTIVATE, REPEAT, FETCH = range(5)
+
+# Columns that all operations share.
+OP, X, Y, PARAM, ROWS, IN, UNITS, CODE, CODE_PARAM = range(9)
+# Columns of LSTM alone.
+(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, SEQUENCES, RECURRENT_CODE,
+ RECURRENT_CODE_PARAM, STATE, SCRATCH) = range(9, 20)  # fmt: skip
+WIDTH = 20
+
+# Rows that go through a product side by side, so that each weight is loaded once for them.
+ROW_BLOCK = 4
+# Time steps whose input product is computed in one pass.
+STEP_BLOCK = 16
+
+
+@jit
+def _add_product_1(z, x, w):
+    """``z += x @ w`` for one row: z (n,), x (k,), w (k, n)."""
+    terms, n = w.shape
+    full = terms - terms % 8
+    for k in range(0, full, 8):
+        a0, a1, a2, a3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+        a4, a5, a6, a7 = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
+        w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+        w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
+        for j in range(n):
+            s = fma(a3, w3[j], fma(a2, w2[j], fma(a1, w1[j], a0 * w0[j])))
+            s = fma(a7, w7[j], fma(a6, w6[j], fma(a5, w5[j], fma(a4, w4[j], s))))
+            z[j] += s
+    for k in range(full, terms):
+        a = x[k]
+        wk = w[k]
+        for j in range(n):
+            z[j] = fma(a, wk[j], z[j])
+
+
+@jit
+def _add_product_4(z, x, w):
+    """``z += x @ w`` for four rows, each summed exactly as in :func:`_add_product_1`."""
+    terms, n = w.shape
+    full = terms - terms % 8
+    z0, z1, z2, z3 = z[0], z[1], z[2], z[3]
+    for k in range(0, full, 8):
+        w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+        w4, w5, w6, w7 = w[k + 4], w[k + 5], w[k + 6], w[k + 7]
+        a0, a1, a2, a3 = x[0, k], x[0, k + 1], x[0, k + 2], x[0, k + 3]
+        a4, a5, a6, a7 = x[0, k + 4], x[0, k + 5], x[0, k + 6], x[0, k + 7]
+        b0, b1, b2, b3 = x[1, k], x[1, k + 1], x[1, k + 2], x[1, k + 3]
+        b4, b5, b6, b7 = x[1, k + 4], x[1, k + 5], x[1, k + 6], x[1, k + 7]
+        c0, c1, c2, c3 = x[2, k], x[2, k + 1], x[2, k + 2], x[2, k + 3]
+        c4, c5, c6, c7 = x[2, k + 4], x[2, k + 5], x[2, k + 6], x[2, k + 7]
+        d0, d1, d2, d3 = x[3, k], x[3, k + 1], x[3, k + 2], x[3, k + 3]
+        d4, d5, d6, d7 = x[3, k + 4], x[3, k + 5], x[3, k + 6], x[3, k + 7]
+        for j in range(n):
+            u0, u1, u2, u3 = w0[j], w1[j], w2[j], w3[j]
+            u4, u5, u6, u7 = w4[j], w5[j], w6[j], w7[j]
+            s = fma(a3, u3, fma(a2, u2, fma(a1, u1, a0 * u0)))
+            z0[j] += fma(a7, u7, fma(a6, u6, fma(a5, u5, fma(a4, u4, s))))
+            s = fma(b3, u3, fma(b2, u2, fma(b1, u1, b0 * u0)))
+            z1[j] += fma(b7, u7, fma(b6, u6, fma(b5, u5, fma(b4, u4, s))))
+            s = fma(c3, u3, fma(c2, u2, fma(c1, u1, c0 * u0)))
+            z2[j] += fma(c7, u7, fma(c6, u6, fma(c5, u5, fma(c4, u4, s))))
+            s = fma(d3, u3, fma(d2, u2, fma(d1, u1, d0 * u0)))
+            z3[j] += fma(d7, u7, fma(d6, u6, fma(d5, u5, fma(d4, u4, s))))
+    for k in range(full, terms):
+        wk = w[k]
+        a, b, c, d = x[0, k], x[1, k], x[2, k], x[3, k]
+        for j in range(n):
+            u = wk[j]
+            z0[j] = fma(a, u, z0[j])
+            z1[j] = fma(b, u, z1[j])
+            z2[j] = fma(c, u, z2[j])
+            z3[j] = fma(d, u, z3[j])
+
+
+@jit
+def _add_product(z, x, w):
+    """``z += x @ w``: z (rows, n), x (rows, k), w (k, n)."""
+    rows = z.shape[0]
+    blocked = rows - rows % ROW_BLOCK
+    for r in range(0, blocked, ROW_BLOCK):
+        _add_product_4(z[r : r + ROW_BLOCK], x[r : r + ROW_BLOCK], w)
+    for r in range(blocked, rows):
+        _add_product_1(z[r], x[r], w)
+
+
+@jit
+def _dense(row, params, work):
+    rows, features, units = row[ROWS], row[IN], row[UNITS]
+    x = work[row[X] : row[X] + rows * features].reshape((rows, features))
+    y = work[row[Y] : row[Y] + rows * units].reshape((rows, units))
+    p = row[PARAM]
+    w = params[p : p + features * units].reshape((features, units))
+    bias = params[p + features * units : p + features * units + units]
+    for r in range(rows):
+        y[r] = bias
+    _add_product(y, x, w)
+    code, code_params = row[CODE], params[row[CODE_PARAM] :]
+    for r in range(rows):
+        activate(code, code_params, y[r])
+
+
+@jit
+def _lstm_step(z, h, c, U, units, code, code_params, rcode, rcode_params, scratch):
+    """One time step: z (rows, 4 units) holds the input's part; h and c (rows, units) advance."""
+    _add_product(z, h, U)
+    for r in range(z.shape[0]):
+        zr, hr, cr = z[r], h[r], c[r]
+        i, f = zr[:units], zr[units : 2 * units]
+        g, o = zr[2 * units : 3 * units], zr[3 * units :]
+        if rcode == 15:  # softmax gates are normalised gate by gate
+            activate(rcode, rcode_params, i)
+            activate(rcode, rcode_params, f)
+        else:
+            activate(rcode, rcode_params, zr[: 2 * units])
+        activate(code, code_params, g)
+        activate(rcode, rcode_params, o)
+        for j in range(units):
+            cr[j] = f[j] * cr[j] + i[j] * g[j]
+        for j in range(units):
+            scratch[j] = cr[j]
+        activate(code, code_params, scratch)
+        for j in range(units):
+            hr[j] = o[j] * scratch[j]
+
+
+@jit
+def _lstm(row, params, state, work):
+    rows, steps, features, units = row[ROWS], row[STEPS], row[IN], row[UNITS]
+    p = row[PARAM]
+    W = params[p : p + features * 4 * units].reshape((features, 4 * units))
+    p += features * 4 * units
+    U = params[p : p + units * 4 * units].reshape((units, 4 * units))
+    p += units * 4 * units
+    bias = params[p : p + 4 * units]
+    code, code_params = row[CODE], params[row[CODE_PARAM] :]
+    rcode, rcode_params = row[RECURRENT_CODE], params[row[RECURRENT_CODE_PARAM] :]
+    s, n = row[STATE], rows * units
+    h_all = state[s : s + n].reshape((rows, units))
+    c_all = state[s + n : s + 2 * n].reshape((rows, units))
+    s = row[SCRATCH]
+    z_all = work[s : s + STEP_BLOCK * ROW_BLOCK * 4 * units]
+    s += STEP_BLOCK * ROW_BLOCK * 4 * units
+    x_all = work[s : s + STEP_BLOCK * ROW_BLOCK * features]
+    scratch = work[s + x_all.size : s + x_all.size + units]
+
+    for r0 in range(0, rows, ROW_BLOCK):
+        block = min(ROW_BLOCK, rows - r0)
+        h, c = h_all[r0 : r0 + block], c_all[r0 : r0 + block]
+        for t0 in range(0, steps, STEP_BLOCK):
+            count = min(STEP_BLOCK, steps - t0)
+            # Gather x[t, r] of this block, oldest step first, and multiply it in one pass.
+            z = z_all[: count * block * 4 * units].reshape((count * block, 4 * units))
+            x = x_all[: count * block * features].reshape((count * block, features))
+            for t in range(count):
+                source = steps - 1 - (t0 + t) if row[REVERSE] else t0 + t
+                for r in range(block):
+                    at = row[X] + (r0 + r) * row[X_ROW] + source * row[X_STEP]
+                    x[t * block + r] = work[at : at + features]
+                    z[t * block + r] = bias
+            _add_product(z, x, W)
+            for t in range(count):
+                zt = z[t * block : (t + 1) * block]
+                _lstm_step(zt, h, c, U, units, code, code_params, rcode, rcode_params, scratch)
+                if row[SEQUENCES]:
+                    for r in range(block):
+                        at = row[Y] + (r0 + r) * row[Y_ROW] + (t0 + t) * row[Y_STEP]
+                        work[at : at + units] = h[r]
+
+
+@jit
+def _activate(row, params, work):
+    rows, features = row[ROWS], row[IN]
+    code, code_params = row[CODE], params[row[CODE_PARAM] :]
+    for r in range(rows):
+        x = work[row[X] + r * features : row[X] + (r + 1) * features]
+        y = work[row[Y] + r * features : row[Y] + (r + 1) * features]
+        y[:] = x
+        activate(code, code_params, y)
+
+
+@jit
+def _repeat(row, work):
+    rows, features, times = row[ROWS], row[IN], row[UNITS]
+    for r in range(rows):
+        x = work[row[X] + r * features : row[X] + (r + 1) * features]
+        for k in range(times):
+            at = row[Y] + (r * times + k) * features
+            work[at : at + features] = x
+
+
+@jit
+def execute(program, params, state, work):
+    """Run every operation of ``program`` (operations, WIDTH) in order."""
+    for k in range(program.shape[0]):
+        row = program[k]
+        if row[OP] == LSTM:
+            _lstm(row, params, state, work)
+        elif row[OP] == DENSE:
+            _dense(row, params, work)
+        elif row[OP] == ACTIVATE:
+            _activate(row, params, work)
+        elif row[OP] == REPEAT:
+            _repeat(row, work)
+        elif row[OP] == FETCH:  # a recurrent layer's state becomes a tensor
+            n = row[ROWS] * row[UNITS]
+            work[row[Y] : row[Y] + n] = state[row[X] : row[X] + n]

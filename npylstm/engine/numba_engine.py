@@ -1,0 +1,107 @@
+"""The native back end: runs of layers with kernels go through one compiled call each.
+
+The edges of a spec are cut into segments. Where every layer of a run has a kernel, the
+segment is native: a program over flat buffers. What has none runs in NumPy between them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from npylstm.engine import State
+from npylstm.engine.kernels import execute
+from npylstm.engine.lowering import Parameters, Program, is_native
+from npylstm.engine.numpy_engine import NumpyEngine
+from npylstm.layers.base import Array
+from npylstm.spec import Edge, ModelSpec
+
+__all__ = ["NumbaEngine"]
+
+_MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
+
+
+class _Segment:
+    """A run of native edges."""
+
+    def __init__(self, edges: Sequence[Edge], spec: ModelSpec, parameters: Parameters) -> None:
+        made = {t for edge in edges for t in edge.outputs}
+        later = {t for edge in spec.edges if edge not in edges for t in edge.inputs}
+        self._edges = edges
+        self._layers = {layer.name: layer.layer for layer in spec.layers}
+        self._parameters = parameters
+        self._reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
+        self._writes = tuple(sorted(made & (later | set(spec.outputs))))
+        self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
+
+    def _program(self, tensors: Mapping[str, Array]) -> Program:
+        sizes = tuple(tensors[t].shape for t in self._reads)
+        program = self._programs.get(sizes)
+        if program is None:
+            reads = dict(zip(self._reads, sizes, strict=True))
+            program = Program(self._edges, self._layers, self._parameters, reads, self._writes)
+            if len(self._programs) >= _MAX_PROGRAMS:
+                self._programs = {}
+            self._programs[sizes] = program
+        return program
+
+    def run(
+        self, tensors: dict[str, Array], state: State, after: dict[str, dict[str, Array]]
+    ) -> None:
+        """Add this segment's outputs to ``tensors`` and its states to ``after``."""
+        program = self._program(tensors)
+        params = self._parameters.buffer
+        work = np.empty(program.work_size, params.dtype)
+        carried = np.empty(program.state_size, params.dtype)
+        for place in program.reads:
+            work[place.start : place.stop] = tensors[place.name[0]].reshape(-1)
+        for place in program.states:
+            layer, name = place.name
+            carried[place.start : place.stop] = state[layer][name].reshape(-1)
+        execute(program.table, params, carried, work)
+        for place in program.writes:
+            tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
+        for place in program.states:
+            layer, name = place.name
+            values = carried[place.start : place.stop].reshape(place.shape)
+            after.setdefault(layer, {})[name] = values.copy()
+
+
+class NumbaEngine:
+    """Runs a spec segment by segment."""
+
+    name = "numba"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        layers = {layer.name: layer for layer in spec.layers}
+        native = [layer for layer in spec.layers if is_native(layer.layer)]
+        parameters = Parameters(native, spec.dtype)
+        self._fallback = NumpyEngine(spec)
+        self._runs: list[_Segment | Edge] = []
+        for is_segment, edges in itertools.groupby(
+            spec.edges, lambda edge: is_native(layers[edge.layer].layer)
+        ):
+            if is_segment:
+                self._runs.append(_Segment(tuple(edges), spec, parameters))
+            else:
+                self._runs.extend(edges)
+
+    def run(
+        self, inputs: Mapping[str, Array], state: State
+    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        tensors = dict(inputs)
+        after: dict[str, dict[str, Array]] = {}
+        for run in self._runs:
+            if isinstance(run, _Segment):
+                run.run(tensors, state, after)
+                continue
+            read = [tensors[t] for t in run.inputs]
+            outputs, carried = self._fallback.call(run.layer, read, state)
+            contiguous = (np.ascontiguousarray(y) for y in outputs)
+            tensors |= dict(zip(run.outputs, contiguous, strict=True))
+            if carried:
+                after[run.layer] = carried
+        return {name: tensors[name] for name in self._spec.outputs}, after

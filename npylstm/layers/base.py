@@ -1,0 +1,188 @@
+"""What every layer kind declares, and how its config travels to and from JSON.
+
+A layer is a frozen dataclass: its fields are the config, its methods say which weights
+it has, which shapes it makes, which state it carries, and how it computes. It holds no
+weights and no state; both are arguments.
+
+Shapes are tuples of integers and symbols. ``"batch"`` marks the batch axis; other symbols
+(``"steps"``) stand for sizes that are known only when the model is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm.activations import Activation
+from npylstm.errors import FormatError
+
+__all__ = ["BATCH", "STEPS", "Array", "Dim", "Layer", "Shape", "format_shape"]
+
+Array = npt.NDArray[Any]
+Dim = int | str
+Shape = tuple[Dim, ...]
+
+BATCH = "batch"
+STEPS = "steps"
+
+
+def format_shape(shape: Sequence[Dim | None]) -> str:
+    """Write a shape as people read it: ``(batch, steps, 3)``."""
+    inner = ", ".join(str(d) for d in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer kind applied to a config: the declaration that everything else reads.
+
+    Subclasses are frozen dataclasses whose fields are the config (types: int, bool, str,
+    :class:`~npylstm.activations.Activation`, tuple of int) and override what differs.
+    """
+
+    kind: ClassVar[str]
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights by name, in the order of the file."""
+        return {}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the carried state by name, without the batch axis."""
+        return {}
+
+    def output_names(self) -> tuple[str, ...]:
+        """Suffixes of the output tensors; the main output has the empty one."""
+        return ("",)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        """Shapes of the outputs for the given input shapes.
+
+        Raises
+        ------
+        FormatError
+            If the layer cannot take such an input.
+        """
+        raise NotImplementedError
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrange the weights once, at load, as :meth:`forward` wants them."""
+        return dict(weights)
+
+    def forward(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """Compute outputs and the state after the last step, in NumPy.
+
+        Parameters
+        ----------
+        packed
+            What :meth:`pack` returned.
+        inputs
+            Arrays of one floating-point type, shapes as :meth:`output_shapes` accepted.
+        state
+            One array ``(batch, *shape)`` per entry of :meth:`state_shapes`.
+
+        Returns
+        -------
+        outputs, state
+            One array per entry of :meth:`output_names`; the new state.
+        """
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the whole config, defaults included, as plain JSON values."""
+        config: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Activation):
+                value = value.to_json()
+            config[field.name] = list(value) if isinstance(value, tuple) else value
+        return config
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> Layer:
+        """Read a config; unknown keys, missing keys and wrong types are refused.
+
+        Raises
+        ------
+        FormatError
+            Naming the key, the value and what was expected.
+        """
+        hints = get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(config) - set(fields))
+        if unknown:
+            raise FormatError(f"unknown config key {unknown[0]!r}, expected {sorted(fields)}")
+        values = {}
+        for name, field in fields.items():
+            if name in config:
+                values[name] = _READERS[hints[name]](name, config[name])
+            elif field.default is dataclasses.MISSING:
+                raise FormatError(f"config key {name!r} is missing")
+        return cls(**values)
+
+
+def _read_int(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise FormatError(f"{name}: expected an integer, got {value!r}")
+    return value
+
+
+def _read_bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise FormatError(f"{name}: expected true or false, got {value!r}")
+    return value
+
+
+def _read_ints(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise FormatError(f"{name}: expected a list of integers, got {value!r}")
+    return tuple(_read_int(name, v) for v in value)
+
+
+def _read_activation(name: str, value: object) -> Activation:
+    try:
+        return Activation.from_json(value)
+    except FormatError as error:
+        raise FormatError(f"{name}: {error}") from None
+
+
+_READERS: dict[Any, Callable[[str, object], Any]] = {
+    int: _read_int,
+    bool: _read_bool,
+    tuple[int, ...]: _read_ints,
+    Activation: _read_activation,
+}
+
+
+def positive(name: str, value: int) -> None:
+    """Refuse a size below one."""
+    if value < 1:
+        raise FormatError(f"{name}: expected a positive integer, got {value}")
+
+
+def expect_features(shape: Shape, features: int, rank: int | None = None) -> None:
+    """Refuse an input whose rank or last axis is not the layer's."""
+    if rank is not None and len(shape) != rank:
+        raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
+    if len(shape) < 2 or shape[-1] != features:
+        raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
+
+
+def one_input(inputs: Sequence[Shape]) -> Shape:
+    """Return the only input shape, or refuse."""
+    if len(inputs) != 1:
+        raise FormatError(f"expected 1 input, got {len(inputs)}")
+    return inputs[0]
+
+
+def zeros(state_shapes: Mapping[str, tuple[int, ...]], batch: int, dtype: Any) -> dict[str, Array]:
+    """Make the state of a sequence that has not begun."""
+    return {name: np.zeros((batch, *shape), dtype) for name, shape in state_shapes.items()}

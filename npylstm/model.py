@@ -1,0 +1,367 @@
+"""Model: a spec made ready to compute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm import console, npz, parity
+from npylstm.engine import Engine, make_engine
+from npylstm.engine.numpy_engine import NumpyEngine
+from npylstm.errors import NpylstmError, ShapeError, StateError
+from npylstm.layers.base import BATCH, Array, Shape, format_shape, zeros
+from npylstm.layers.lstm import Gates
+from npylstm.spec import Case, ModelSpec, TensorSpec
+
+__all__ = ["Model", "load"]
+
+Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
+StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
+NewState = dict[str, dict[str, Array]]
+
+
+def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
+    """Load a model from an ``.npz``.
+
+    Parameters
+    ----------
+    path
+        A file that ``npylstm convert`` or :func:`npylstm.save` wrote.
+    backend
+        ``"auto"`` (Numba where it is installed, otherwise NumPy; the environment variable
+        ``NPYLSTM_BACKEND`` overrules it), ``"numba"`` or ``"numpy"``.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged or not a model.
+    OSError
+        If it cannot be opened.
+    """
+    return Model(npz.read(path), backend)
+
+
+class Model:
+    """A model that computes. It never changes, holds no state, and serves many threads at once.
+
+    Parameters
+    ----------
+    spec
+        The graph with its weights.
+    backend
+        As in :func:`load`.
+
+    Attributes
+    ----------
+    spec
+        The graph with its weights.
+    """
+
+    def __init__(self, spec: ModelSpec, backend: str = "auto") -> None:
+        self.spec = spec
+        self._engine: Engine = make_engine(spec, backend)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(str(t) for t in self.inputs)
+        outputs = ", ".join(str(t) for t in self.outputs)
+        return f"<npylstm.Model {self.spec.name!r}: {inputs} -> {outputs}, {self.backend}>"
+
+    @property
+    def backend(self) -> str:
+        """The back end in use: ``"numba"`` or ``"numpy"``."""
+        return self._engine.name
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of the inputs, in order."""
+        return self.spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of the outputs, in order."""
+        return self.spec.output_specs
+
+    def predict(
+        self,
+        x: Inputs,
+        *,
+        batch_size: int | None = None,
+        threads: int = 1,
+        progress: bool = False,
+        state: StateArrays | None = None,
+        return_state: bool = False,
+    ) -> Any:
+        """Compute the outputs for a batch of sequences.
+
+        Parameters
+        ----------
+        x
+            One array for a model with one input; for several a list in the order of
+            :attr:`inputs`, or a mapping by name. Converted to the model's element type.
+        batch_size
+            Rows that are computed at a time; None means all at once.
+        threads
+            Threads that share the rows.
+        progress
+            Show a progress bar on stderr.
+        state
+            The state to begin with, ``{layer: {"h": (batch, units), "c": ...}}``, for all
+            recurrent layers; None means zeros.
+        return_state
+            Return the state after the last step, too.
+
+        Returns
+        -------
+        y
+            One array, or ``{name: array}`` for a model with several outputs.
+        state
+            Only with ``return_state``: the same structure as ``state``.
+
+        Raises
+        ------
+        ShapeError
+            If an input's shape or element type does not fit.
+        StateError
+            If a state's layers, names or shapes do not fit.
+
+        Examples
+        --------
+        >>> model = load("models/sine_keras/sine.npz", backend="numpy")
+        >>> model.predict(np.zeros((2, 5, 1))).shape
+        (2, 1)
+        """
+        inputs = self._bind(x)
+        batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
+        carried = self._bind_state(state, batch)
+        for name, value in (("batch_size", batch_size), ("threads", threads)):
+            if value is not None and value < 1:
+                raise NpylstmError(f"{name}: expected a positive integer, got {value}")
+        size = batch_size or max(1, -(-batch // threads))
+        slices = [slice(start, start + size) for start in range(0, batch, size)] or [slice(0, 0)]
+        if len(slices) == 1:
+            results = [self._engine.run(inputs, carried)]
+        else:
+            results = self._run_slices(inputs, carried, slices, threads, progress)
+        y = self._join(results)
+        return (y, _join_states([after for _, after in results])) if return_state else y
+
+    def _run_slices(
+        self,
+        inputs: Mapping[str, Array],
+        state: Mapping[str, Mapping[str, Array]],
+        slices: Iterable[slice],
+        threads: int,
+        progress: bool,
+    ) -> list[tuple[dict[str, Array], NewState]]:
+        axes = {t.name: t.shape.index(BATCH) for t in self.inputs}
+
+        def run(rows: slice) -> tuple[dict[str, Array], NewState]:
+            part = {
+                name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
+                for name, x in inputs.items()
+            }
+            part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
+            return self._engine.run(part, part_state)
+
+        slices = list(slices)
+        with console.progress("predict", len(slices), enabled=progress) as advance:
+            if threads == 1:
+                results = []
+                for rows in slices:
+                    results.append(run(rows))
+                    advance()
+                return results
+            with ThreadPoolExecutor(threads) as pool:
+                futures = [pool.submit(run, rows) for rows in slices]
+                for future in futures:
+                    future.add_done_callback(lambda _: advance())
+                return [future.result() for future in futures]
+
+    def _join(self, results: list[tuple[dict[str, Array], NewState]]) -> Any:
+        joined = {}
+        for tensor in self.outputs:
+            parts = [outputs[tensor.name] for outputs, _ in results]
+            axis = tensor.shape.index(BATCH) if BATCH in tensor.shape else 0
+            joined[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+        return joined if len(joined) > 1 else joined[self.outputs[0].name]
+
+    def trace(self, x: Inputs, *, state: StateArrays | None = None) -> dict[str, Gates]:
+        """Compute everything that happens inside the recurrent layers.
+
+        Always by the NumPy back end.
+
+        Parameters
+        ----------
+        x, state
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        dict
+            ``{layer: Gates(i, f, c_tilde, o, c, h)}``, each ``(batch, steps, units)``;
+            ``[:, t]`` belongs to the layer's input step ``t``.
+        """
+        inputs = self._bind(x)
+        batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
+        return NumpyEngine(self.spec).trace(inputs, self._bind_state(state, batch))
+
+    def verify(self, cases: Iterable[Case] | None = None) -> parity.ParityReport:
+        """Replay recorded runs of the framework and compare.
+
+        Parameters
+        ----------
+        cases
+            Other cases than those in the file.
+
+        Returns
+        -------
+        ParityReport
+            Its ``passed`` is the verdict.
+
+        Raises
+        ------
+        NpylstmError
+            If there are no cases.
+        """
+        return parity.replay(self, self.spec.cases if cases is None else tuple(cases))
+
+    def astype(self, dtype: npt.DTypeLike) -> Model:
+        """Return the same model computing in ``"float32"`` or ``"float64"``."""
+        return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to an ``.npz``; see :func:`npylstm.save`."""
+        npz.save(self.spec, path)
+
+    def summary(self) -> str:
+        """Describe layers, shapes, sizes and origin as a printable text."""
+        made = {edge.layer: edge.outputs for edge in self.spec.edges}
+        rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in self.inputs]
+        for layer in self.spec.layers:
+            options = {k: v for k, v in layer.config.items() if k not in ("features", "units", "n")}
+            shapes = ", ".join(format_shape(self.spec.shapes[t]) for t in made[layer.name])
+            count = sum(w.size for w in layer.weights.values())
+            notes = ", ".join(_option(k, v) for k, v in options.items() if v is not False)
+            rows.append([layer.name, layer.kind, shapes, f"{count:,}", notes])
+        origin = self.spec.provenance
+        source = " ".join(
+            str(origin[k]) for k in ("framework", "framework_version") if origin.get(k)
+        )
+        text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
+        return console.Text(
+            f"{self.spec.name}: {self.spec.parameters:,} parameters, {self.spec.dtype}, "
+            f"{self.backend} back end\n{text}\n"
+            f"from {source or 'an unknown source'}, {len(self.spec.cases)} recorded cases"
+        )
+
+    def _bind(self, x: Inputs) -> dict[str, Array]:
+        """Check the inputs against their shapes and bring them to the model's type."""
+        given = self._by_name(x)
+        sizes: dict[str, tuple[int, str]] = {}
+        bound = {}
+        for tensor in self.inputs:
+            label = f"input {tensor.name!r}"
+            array = _numbers(given[tensor.name], self.spec.dtype, label)
+            expected = format_shape(tensor.shape)
+            if array.ndim != len(tensor.shape):
+                raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}")
+            for symbol, size in zip(tensor.shape, array.shape, strict=True):
+                if isinstance(symbol, int):
+                    known, where = symbol, label
+                else:
+                    known, where = sizes.setdefault(symbol, (size, tensor.name))
+                if size != known or (size == 0 and symbol != BATCH):
+                    reason = (
+                        f" ({symbol} is {known} in {where!r})"
+                        if isinstance(symbol, str) and size
+                        else ""
+                    )
+                    raise ShapeError(
+                        f"{label}: expected shape {expected}, got {array.shape}{reason}"
+                    )
+            bound[tensor.name] = array
+        return bound
+
+    def _by_name(self, x: Inputs) -> dict[str, Any]:
+        names = [t.name for t in self.inputs]
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise ShapeError(f"inputs: expected {names}, got {sorted(map(str, x))}")
+            return dict(x)
+        if len(names) == 1:
+            return {names[0]: x}
+        if not isinstance(x, (list, tuple)) or len(x) != len(names):
+            got = f"{len(x)} arrays" if isinstance(x, (list, tuple)) else type(x).__name__
+            raise ShapeError(f"inputs: expected {len(names)} arrays for {names}, got {got}")
+        return dict(zip(names, x, strict=True))
+
+    def _bind_state(self, state: StateArrays | None, batch: int) -> dict[str, dict[str, Array]]:
+        """Check a state, or make that of a sequence that has not begun."""
+        expected = self.spec.state_shapes()
+        if state is None:
+            return {k: zeros(shapes, batch, self.spec.dtype) for k, shapes in expected.items()}
+        if not isinstance(state, Mapping) or set(state) != set(expected):
+            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise StateError(f"state: expected layers {sorted(expected)}, got {got}")
+        bound: dict[str, dict[str, Array]] = {}
+        for layer, shapes in expected.items():
+            entries = state[layer]
+            if not isinstance(entries, Mapping) or set(entries) != set(shapes):
+                got = (
+                    sorted(map(str, entries))
+                    if isinstance(entries, Mapping)
+                    else type(entries).__name__
+                )
+                raise StateError(f"state of {layer}: expected {sorted(shapes)}, got {got}")
+            bound[layer] = {}
+            for name, shape in shapes.items():
+                label = f"state {layer}/{name}"
+                try:
+                    array = _numbers(entries[name], self.spec.dtype, label)
+                except ShapeError as error:
+                    raise StateError(str(error)) from None
+                if array.shape != (batch, *shape):
+                    raise StateError(
+                        f"{label}: expected shape {(batch, *shape)}, got {array.shape}"
+                    )
+                bound[layer][name] = array
+        return bound
+
+
+def _axis_size(shape: Shape, array: Array) -> int:
+    return int(array.shape[shape.index(BATCH)])
+
+
+def _join_states(states: list[NewState]) -> NewState:
+    if len(states) == 1:
+        return states[0]
+    return {
+        layer: {name: np.concatenate([s[layer][name] for s in states]) for name in entries}
+        for layer, entries in states[0].items()
+    }
+
+
+def _numbers(value: Any, dtype: str, label: str) -> Array:
+    """Bring anything array-like to a contiguous array of real numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"{label}: expected an array, got ragged {type(value).__name__}") from None
+    if array.dtype.kind not in "fiub":
+        raise ShapeError(f"{label}: expected real numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
+
+
+def _option(name: str, value: Any) -> str:
+    if value is True:
+        return name
+    return str(value) if name == "activation" and isinstance(value, str) else f"{name}={value}"

@@ -1,0 +1,274 @@
+"""Parity: how far npylstm is from the framework, and whether rounding explains it.
+
+The yardstick is the model itself in float64. Both the framework's recorded outputs and
+npylstm's are measured against it. A disagreement is explained by rounding if it is of the
+size of the rounding errors that this model shows on this input; a wrong gate, bias or
+formula is larger by orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm import console
+from npylstm.errors import NpylstmError, ParityError
+from npylstm.layers.base import Array
+from npylstm.spec import Case
+
+if TYPE_CHECKING:
+    from npylstm.model import Model
+
+__all__ = ["OutputParity", "ParityReport", "replay"]
+
+# Two correct float32 programs differ in the order of their sums and in the last bits of exp and
+# tanh. Errors so made behave like noise: over a case's outputs the largest is a few times the
+# root mean square, and the two programs' rms differ by a small factor. 64 leaves room for
+# both (about 8 for the largest of thousands of values over their rms, 8 for one program against
+# the other). The smallest mistakes that are known, a hard_sigmoid of the other slope or
+# a lost bias, are 1e3 to 1e6 times the noise.
+NOISE_FACTOR = 64
+
+# Where the float32 run happens to be exact (zeros in, saturated gates) the noise is taken to be
+# this many units in the last place of the largest output.
+FLOOR_ULPS = 1
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One output compared over all cases.
+
+    Attributes
+    ----------
+    output
+        Name of the output.
+    max_abs, max_rel
+        Largest absolute difference between npylstm and the framework, and largest difference
+        relative to the framework's value, taken over values above one millionth of the largest.
+    where
+        Indices of ``max_abs``: case, sample, step, feature.
+    rms
+        Root mean square of the difference.
+    framework_rms_error, npylstm_rms_error
+        Either side's rms error against the float64 run.
+    tolerance
+        The largest absolute difference that rounding explains, in the case of ``where``.
+    passed
+        Whether every case stayed within its tolerance.
+    """
+
+    output: str
+    max_abs: float
+    max_rel: float
+    where: dict[str, int]
+    rms: float
+    framework_rms_error: float
+    npylstm_rms_error: float
+    tolerance: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The comparison of a model with its framework: one entry per output, and a verdict."""
+
+    outputs: tuple[OutputParity, ...]
+    cases: int
+    framework: str
+    backend: str
+
+    @property
+    def passed(self) -> bool:
+        """The verdict: whether rounding explains every difference."""
+        return all(o.passed for o in self.outputs)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def check(self) -> None:
+        """Raise :class:`ParityError` unless parity holds."""
+        if not self.passed:
+            raise ParityError(self.verdict)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        scope = f"{self.cases} recorded cases against {self.framework}, {self.backend} back end"
+        failed = [o for o in self.outputs if not o.passed]
+        if not failed:
+            return f"parity held: {scope}"
+        worst = failed[0]
+        place = ", ".join(f"{k} {v}" for k, v in worst.where.items())
+        return (
+            f"parity FAILED: output {worst.output!r} differs by {worst.max_abs:.3g} at {place}, "
+            f"rounding explains {worst.tolerance:.2g} ({scope})"
+        )
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows for printing."""
+        header = ["output", "max abs", "max rel", "where", "rms", "framework rms error",
+                  "npylstm rms error", "tolerance", "parity"]  # fmt: skip
+        rows = [
+            [
+                o.output, f"{o.max_abs:.2e}", f"{o.max_rel:.2e}",
+                " ".join(f"{k} {v}" for k, v in o.where.items()), f"{o.rms:.2e}",
+                f"{o.framework_rms_error:.2e}", f"{o.npylstm_rms_error:.2e}",
+                f"{o.tolerance:.2e}", "held" if o.passed else "FAILED",
+            ]
+            for o in self.outputs
+        ]  # fmt: skip
+        return header, rows
+
+    def __str__(self) -> str:
+        return f"{console.plain_table(*self.table())}\n{self.verdict}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Write everything as plain JSON values."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "cases": self.cases,
+            "framework": self.framework,
+            "backend": self.backend,
+            "outputs": [{k: _finite(v) for k, v in asdict(o).items()} for o in self.outputs],
+        }
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass
+class _Comparison:
+    """One output in one case."""
+
+    framework: Array
+    ours: Array
+    exact: Array
+    axes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(self.ours.astype(np.float64) - self.framework.astype(np.float64))
+        # Equal infinities and nan on both sides agree; on one side only they do not.
+        same = (self.ours == self.framework) | (np.isnan(self.ours) & np.isnan(self.framework))
+        self.difference = np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+
+    @property
+    def tolerance(self) -> float:
+        dtype = self.ours.dtype
+        finite = np.abs(self.exact[np.isfinite(self.exact)])
+        largest = float(finite.max(initial=0.0))
+        ulp = float(np.finfo(dtype).eps) * largest
+        return NOISE_FACTOR * max(
+            rms(self.errors(self.ours)), FLOOR_ULPS * ulp, float(np.finfo(dtype).tiny)
+        )
+
+    def errors(self, values: Array) -> Array:
+        """Finite errors against the float64 run."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = values.astype(np.float64) - self.exact
+        return error[np.isfinite(error)]
+
+    @property
+    def relative(self) -> float:
+        size = np.abs(self.framework.astype(np.float64))
+        counted = np.isfinite(size) & (size > 1e-6 * size[np.isfinite(size)].max(initial=0.0))
+        return float((self.difference[counted] / size[counted]).max(initial=0.0))
+
+
+def rms(values: Array) -> float:
+    """Root mean square; 0 of nothing."""
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def replay(model: Model, cases: Sequence[Case], framework: str = "") -> ParityReport:
+    """Run a model on recorded cases and compare with what the framework gave.
+
+    Parameters
+    ----------
+    model
+        The model, in the back end and element type to be judged.
+    cases
+        Recorded runs of the framework.
+    framework
+        Its name and version, for the report; by default from the model's provenance.
+
+    Returns
+    -------
+    ParityReport
+
+    Raises
+    ------
+    NpylstmError
+        If there are no cases.
+    """
+    from npylstm.model import Model
+
+    if not cases:
+        raise NpylstmError(
+            f"{model.spec.name}: holds no recorded cases; convert it where its framework is "
+            "installed, or compare with `npylstm verify MODEL.npz --against SOURCE`"
+        )
+    oracle = Model(model.spec.with_cases(()).astype("float64"), "numpy")
+    compared: dict[str, list[_Comparison]] = {t.name: [] for t in model.outputs}
+    for case in cases:
+        state = case.state or None
+        # Inf and nan on the way are the model's business, not a reason to warn.
+        with np.errstate(all="ignore"):
+            ours = _named(model, model.predict(case.inputs, state=state))
+            exact = _named(model, oracle.predict(case.inputs, state=state))
+        for tensor in model.outputs:
+            name = tensor.name
+            expected = case.outputs[name]
+            if expected.shape != ours[name].shape:
+                raise ParityError(
+                    f"output {name!r}: the framework gave shape {expected.shape}, "
+                    f"npylstm {ours[name].shape}"
+                )
+            axes = _axis_names(ours[name].ndim)
+            compared[name].append(_Comparison(expected, ours[name], exact[name], axes))
+    origin = model.spec.provenance
+    version = f"{origin.get('framework', 'the framework')} {origin.get('framework_version', '')}"
+    outputs = tuple(_summarise(name, parts) for name, parts in compared.items())
+    recorded_by = framework or str(origin.get("recorded_by") or version.strip())
+    return ParityReport(outputs, len(cases), recorded_by, model.backend)
+
+
+def _named(model: Model, y: Any) -> dict[str, Array]:
+    return y if isinstance(y, dict) else {model.outputs[0].name: y}
+
+
+def _axis_names(ndim: int) -> tuple[str, ...]:
+    if ndim <= 2:
+        return ("sample", "feature")[:ndim]
+    return ("sample", "step", *(f"axis{k}" for k in range(2, ndim - 1)), "feature")
+
+
+def _summarise(name: str, parts: list[_Comparison]) -> OutputParity:
+    largest = [p.difference.max(initial=0.0) for p in parts]
+    strain = [difference / p.tolerance for difference, p in zip(largest, parts, strict=True)]
+    passed = max(strain) <= 1
+    # Show the largest difference; where parity failed, the one that is least explained.
+    worst = int(np.argmax(largest if passed else strain))
+    part = parts[worst]
+    where = {"case": worst}
+    if part.difference.size:
+        index = np.unravel_index(int(np.argmax(part.difference)), part.difference.shape)
+        where |= {axis: int(i) for axis, i in zip(part.axes, index, strict=True)}
+    everything = np.concatenate([p.difference.reshape(-1) for p in parts])
+    return OutputParity(
+        output=name,
+        max_abs=float(part.difference.max(initial=0.0)),
+        max_rel=part.relative,
+        where=where,
+        rms=rms(everything),
+        framework_rms_error=rms(np.concatenate([p.errors(p.framework) for p in parts])),
+        npylstm_rms_error=rms(np.concatenate([p.errors(p.ours) for p in parts])),
+        tolerance=part.tolerance,
+        passed=bool(passed),
+    )

@@ -1,0 +1,142 @@
+"""Pictures: gates over time, and how far npylstm is from the framework. Needs matplotlib."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm.errors import NpylstmError
+from npylstm.layers.base import Array
+from npylstm.layers.lstm import Gates
+from npylstm.npz import written_whole
+from npylstm.spec import Case
+
+if TYPE_CHECKING:
+    from npylstm.model import Model
+
+__all__ = ["gates", "parity"]
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+# Rows of the gate picture: field, title, range of values. Gates live in 0..1, the others around 0.
+_ROWS = (
+    ("i", "input gate i", (0, 1)),
+    ("f", "forget gate f", (0, 1)),
+    ("o", "output gate o", (0, 1)),
+    ("c_tilde", "candidate c~", None),
+    ("c", "cell state c", None),
+    ("h", "hidden state h", None),
+)
+
+
+def _new_figure(path: str, **options: Any) -> tuple[Any, Any]:
+    """Make a figure and its axes, without touching pyplot's global state."""
+    if Path(path).suffix.lower() not in _FORMATS:
+        raise NpylstmError(f"{path}: expected a picture ending in {', '.join(_FORMATS)}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise NpylstmError(f"{path}: drawing needs matplotlib; pip install 'npylstm[plot]'")
+    from matplotlib.figure import Figure
+
+    rows, columns = options.pop("rows", 1), options.pop("columns", 1)
+    figure = Figure(layout="constrained", **options)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, path: str) -> None:
+    with written_whole(path) as stream:
+        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=120)
+
+
+def gates(traced: Mapping[str, Gates], path: str, sample: int = 0) -> None:
+    """Draw every gate of every recurrent layer over time, units from top to bottom.
+
+    Parameters
+    ----------
+    traced
+        What :meth:`Model.trace` returned.
+    path
+        A ``.png``, ``.svg`` or ``.pdf``.
+    sample
+        Which row of the batch.
+
+    Raises
+    ------
+    NpylstmError
+        If matplotlib is not installed or the suffix is unknown.
+    """
+    size = (4.2 * len(traced) + 0.6, 10.0)
+    figure, axes = _new_figure(path, rows=len(_ROWS), columns=len(traced), figsize=size)
+    for column, (layer, values) in enumerate(traced.items()):
+        for row, (field, title, limits) in enumerate(_ROWS):
+            panel: Array = getattr(values, field)[sample].T
+            low, high = limits or (-_bound(panel), _bound(panel))
+            axis = axes[row, column]
+            image = axis.imshow(
+                panel, aspect="auto", interpolation="nearest", vmin=low, vmax=high,
+                cmap="viridis" if limits else "RdBu_r",
+            )  # fmt: skip
+            axis.set_title(f"{layer}: {title}", fontsize=9)
+            axis.set_ylabel("unit", fontsize=8)
+            axis.tick_params(labelsize=7)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.yaxis.get_major_locator().set_params(integer=True)
+            figure.colorbar(image, ax=axis, pad=0.01).ax.tick_params(labelsize=7)
+        axes[-1, column].set_xlabel("time step")
+    _save(figure, path)
+
+
+def _bound(panel: Array) -> float:
+    return float(np.abs(panel).max(initial=0.0)) or 1.0
+
+
+def parity(model: Model, cases: Sequence[Case], path: str) -> None:
+    """Draw npylstm's outputs against the framework's, and the sizes of both sides' errors.
+
+    Parameters
+    ----------
+    model, cases
+        As for :func:`npylstm.parity.replay`.
+    path
+        A ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises
+    ------
+    NpylstmError
+        If matplotlib is not installed or the suffix is unknown.
+    """
+    figure, axes = _new_figure(path, columns=2, figsize=(10.0, 4.5))
+    left, right = axes[0]
+    oracle = type(model)(model.spec.with_cases(()).astype("float64"), "numpy")
+    theirs: list[Array] = []
+    ours: list[Array] = []
+    exact: list[Array] = []
+    for case in cases:
+        state = case.state or None
+        for kept, engine in ((ours, model), (exact, oracle)):
+            y = engine.predict(case.inputs, state=state)
+            named = y if isinstance(y, dict) else {model.outputs[0].name: y}
+            kept.append(np.concatenate([named[t.name].reshape(-1) for t in model.outputs]))
+        theirs.append(np.concatenate([case.outputs[t.name].reshape(-1) for t in model.outputs]))
+    framework, npylstm, truth = (
+        np.concatenate(a).astype(np.float64) for a in (theirs, ours, exact)
+    )
+    left.plot([truth.min(), truth.max()], [truth.min(), truth.max()], color="0.7", zorder=0)
+    left.scatter(framework, npylstm, s=8, color="tab:blue")
+    left.set(xlabel="framework", ylabel="npylstm", title="outputs of all cases")
+    for label, values, colour in (
+        ("framework", framework, "tab:orange"),
+        ("npylstm", npylstm, "tab:blue"),
+    ):
+        error = np.sort(np.abs(values - truth))
+        right.plot(error, np.linspace(0, 1, error.size), label=label, color=colour)
+    right.set_xscale("symlog", linthresh=1e-9)
+    right.set(
+        xlabel="absolute error against float64", ylabel="fraction of values up to it",
+        title="errors of both sides",
+    )  # fmt: skip
+    right.legend()
+    _save(figure, path)

@@ -1,0 +1,362 @@
+"""ModelSpec: everything there is to know about a model, frozen and checked.
+
+A spec is a graph. Tensors have names: a model input has its own, the outputs of a layer are
+named after it (``lstm``, and ``lstm/h``, ``lstm/c`` where it returns its state). An edge
+is one call of a layer: which tensors go in, which come out. Edges stand in the order of
+computation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from npylstm.errors import FormatError, NpylstmError
+from npylstm.layers import layer_from_json
+from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+
+__all__ = ["FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec"]
+
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float64")
+
+RESERVED = ("npylstm", "case")  # first parts of keys that the file uses itself
+_NAME = re.compile(r"[^\x00-\x1f/\\]+")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model's input or output: its name and its shape, with symbols for free sizes."""
+
+    name: str
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.name} {format_shape(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One call of a layer: names of the tensors it reads and of those it makes."""
+
+    layer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def call(cls, layer: LayerSpec, *inputs: str) -> Edge:
+        """Call a layer for the first time; outputs are named after it."""
+        suffixes = layer.layer.output_names()
+        return cls(
+            layer.name, inputs, tuple(f"{layer.name}/{s}" if s else layer.name for s in suffixes)
+        )
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A named layer with its weights.
+
+    Attributes
+    ----------
+    name
+        Unique in the model.
+    layer
+        The layer kind with its config.
+    weights
+        Read-only arrays by name, as :meth:`Layer.weight_shapes` lists them.
+    """
+
+    name: str
+    layer: Layer
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frozen = {}
+        for key, array in self.weights.items():
+            frozen[key] = np.ascontiguousarray(array)
+            if frozen[key] is array and array.flags.writeable:
+                frozen[key] = array.copy()
+            frozen[key].flags.writeable = False
+        object.__setattr__(self, "weights", MappingProxyType(frozen))
+
+    @property
+    def kind(self) -> str:
+        """The layer kind's name in the table of kinds."""
+        return self.layer.kind
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole config as plain JSON values."""
+        return self.layer.to_json()
+
+    def problems(self, dtype: str) -> Iterator[str]:
+        """Say everything that is wrong with the name and the weights."""
+        if not _NAME.fullmatch(self.name) or self.name in (*RESERVED, ".", ".."):
+            yield f"layer name {self.name!r}: empty, reserved, or contains a slash"
+        shapes = self.layer.weight_shapes()
+        for key in shapes.keys() - self.weights.keys():
+            yield f"{self.name}/{key}: missing, expected shape {shapes[key]}"
+        for key in self.weights.keys() - shapes.keys():
+            yield f"{self.name}/{key}: unexpected, expected only {', '.join(shapes) or 'none'}"
+        for key in shapes.keys() & self.weights.keys():
+            array = self.weights[key]
+            if array.shape != shapes[key]:
+                yield f"{self.name}/{key}: expected shape {shapes[key]}, got {array.shape}"
+            elif array.dtype != dtype:
+                yield f"{self.name}/{key}: expected {dtype}, got {array.dtype}"
+            elif not np.isfinite(array).all():
+                count = np.count_nonzero(~np.isfinite(array))
+                yield f"{self.name}/{key}: expected finite numbers, got {count} nan or inf"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recorded run of the framework: inputs, its own outputs, and the state it began with.
+
+    ``state`` maps layer to state name to array ``(batch, units)``; empty means zeros.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: layers, the graph that joins them, and where it came from.
+
+    Parameters
+    ----------
+    layers, edges
+        In the order of computation.
+    inputs
+        Names and shapes; ``"batch"`` marks the batch axis.
+    outputs
+        Names of the tensors that the model returns.
+    dtype
+        ``"float32"`` or ``"float64"``, of all weights.
+    provenance
+        Plain JSON values: framework, its version, the source's sha256, decisions taken.
+    cases
+        Recorded runs of the framework.
+
+    Raises
+    ------
+    FormatError
+        Listing everything that does not hold together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npylstm.layers import Dense
+    >>> weights = {"kernel": np.float32([[2.0], [3.0]]), "bias": np.float32([1.0])}
+    >>> dense = LayerSpec("dense", Dense(features=2, units=1), weights)
+    >>> spec = ModelSpec.chain([dense], TensorSpec("x", ("batch", 2)))
+    >>> spec["dense"].weights["bias"]
+    array([1.], dtype=float32)
+    """
+
+    layers: tuple[LayerSpec, ...]
+    edges: tuple[Edge, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    name: str = "model"
+    dtype: str = "float32"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    shapes: Mapping[str, Shape] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shapes: dict[str, Shape] = {}
+        problems = [*self._local_problems(), *self._trace_shapes(shapes)]
+        if problems:
+            raise FormatError("; ".join(problems))
+        object.__setattr__(self, "shapes", MappingProxyType(shapes))
+
+    @classmethod
+    def chain(cls, layers: Iterable[LayerSpec], input: TensorSpec, **others: Any) -> ModelSpec:
+        """Join layers one after the other; every output of the last is an output."""
+        layers = tuple(layers)
+        edges: list[Edge] = []
+        tensor = input.name
+        for layer in layers:
+            edges.append(Edge.call(layer, tensor))
+            tensor = edges[-1].outputs[0]
+        outputs = edges[-1].outputs if edges else (tensor,)
+        return cls(layers, tuple(edges), (input,), outputs, **others)
+
+    def __getitem__(self, name: str) -> LayerSpec:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers)
+        raise KeyError(f"no layer {name!r}, the model has: {known}")
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of the outputs."""
+        return tuple(TensorSpec(name, self.shapes[name]) for name in self.outputs)
+
+    @property
+    def parameters(self) -> int:
+        """Count of all weights."""
+        return sum(w.size for layer in self.layers for w in layer.weights.values())
+
+    def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Shapes of the carried state: layer to state name to shape without the batch axis."""
+        shapes = {layer.name: layer.layer.state_shapes() for layer in self.layers}
+        return {name: shape for name, shape in shapes.items() if shape}
+
+    def astype(self, dtype: str) -> ModelSpec:
+        """Return the same model with weights of another type."""
+        dtype = str(np.dtype(dtype))
+        layers = tuple(
+            replace(layer, weights={k: w.astype(dtype) for k, w in layer.weights.items()})
+            for layer in self.layers
+        )
+        return replace(self, layers=layers, dtype=dtype)
+
+    def with_cases(self, cases: Iterable[Case]) -> ModelSpec:
+        """Return the same model with these recorded cases."""
+        return replace(self, cases=tuple(cases))
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the graph, without weights and cases, as plain JSON values."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "dtype": self.dtype,
+            "inputs": [{"name": t.name, "shape": list(t.shape)} for t in self.inputs],
+            "outputs": list(self.outputs),
+            "layers": [
+                {"name": layer.name, "kind": layer.kind, "config": layer.config}
+                for layer in self.layers
+            ],
+            "edges": [
+                {"layer": e.layer, "inputs": list(e.inputs), "outputs": list(e.outputs)}
+                for e in self.edges
+            ],
+            "provenance": dict(self.provenance),
+        }
+
+    def _local_problems(self) -> Iterator[str]:
+        if self.dtype not in DTYPES:
+            yield f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
+            return
+        names = [layer.name for layer in self.layers]
+        yield from (
+            f"layer name {n!r}: used twice"
+            for n in sorted({n for n in names if names.count(n) > 1})
+        )
+        for layer in self.layers:
+            yield from layer.problems(self.dtype)
+        called = {edge.layer for edge in self.edges}
+        yield from (f"{name}: never called" for name in names if name not in called)
+        if not self.inputs or not self.outputs:
+            yield "a model needs at least one input and one output"
+        for tensor in self.inputs:
+            if not _NAME.fullmatch(tensor.name):
+                yield f"input name {tensor.name!r}: empty or contains a slash"
+            if tensor.shape.count(BATCH) != 1:
+                yield f"{tensor}: expected exactly one axis called {BATCH!r}"
+            sizes = [d for d in tensor.shape if isinstance(d, int)]
+            yield from (f"{tensor}: expected positive sizes, got {d}" for d in sizes if d < 1)
+
+    def _trace_shapes(self, shapes: dict[str, Shape]) -> Iterator[str]:
+        """Follow the shapes along the edges into ``shapes``."""
+        layers = {layer.name: layer for layer in self.layers}
+        shapes |= {t.name: t.shape for t in self.inputs}
+        if len(shapes) < len(self.inputs):
+            yield "input names: used twice"
+        for edge in self.edges:
+            missing = [t for t in edge.inputs if t not in shapes]
+            if edge.layer not in layers or missing:
+                what = f"tensor {missing[0]!r}" if missing else f"layer {edge.layer!r}"
+                yield f"{edge.layer}: {what} is not there when it is needed"
+                return  # everything behind it would be reported, too
+            try:
+                made = layers[edge.layer].layer.output_shapes([shapes[t] for t in edge.inputs])
+            except NpylstmError as error:
+                yield f"{edge.layer}: {error}"
+                return
+            if len(made) != len(edge.outputs) or any(t in shapes for t in edge.outputs):
+                yield f"{edge.layer}: expected {len(made)} new outputs, got {list(edge.outputs)}"
+                return
+            shapes |= dict(zip(edge.outputs, made, strict=True))
+        yield from (f"output {t!r}: no such tensor" for t in self.outputs if t not in shapes)
+        if len(set(self.outputs)) < len(self.outputs):
+            yield f"outputs: used twice in {list(self.outputs)}"
+
+
+def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what :meth:`ModelSpec.to_json` wrote, into arguments of :class:`ModelSpec`.
+
+    The layers come without their weights, which are the caller's to add.
+
+    Raises
+    ------
+    FormatError
+        If the format version is newer than this npylstm or a value has the wrong type.
+    """
+    version = _typed(document, "format_version", int)
+    if version > FORMAT_VERSION:
+        raise FormatError(
+            f"format_version: this npylstm reads up to {FORMAT_VERSION}, the file has {version}; "
+            "install a newer npylstm"
+        )
+    if version < 1:
+        raise FormatError(f"format_version: expected a positive integer, got {version}")
+    layers = []
+    for entry in _objects(document, "layers"):
+        name = _typed(entry, "name", str)
+        try:
+            layers.append((name, layer_from_json(entry.get("kind"), entry.get("config"))))
+        except NpylstmError as error:
+            raise FormatError(f"{name}: {error}") from None
+    return {
+        "name": _typed(document, "name", str),
+        "dtype": _typed(document, "dtype", str),
+        "layers": layers,
+        "edges": tuple(
+            Edge(_typed(e, "layer", str), _strings(e, "inputs"), _strings(e, "outputs"))
+            for e in _objects(document, "edges")
+        ),
+        "inputs": tuple(
+            TensorSpec(_typed(t, "name", str), _shape(t)) for t in _objects(document, "inputs")
+        ),
+        "outputs": _strings(document, "outputs"),
+        "provenance": _typed(document, "provenance", dict),
+    }
+
+
+def _typed(entry: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = entry.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise FormatError(f"spec: {key}: expected {kind.__name__}, got {value!r:.80}")
+    return value
+
+
+def _objects(entry: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    values: list[Any] = _typed(entry, key, list)
+    if not all(isinstance(v, dict) for v in values):
+        raise FormatError(f"spec: {key}: expected a list of objects")
+    return values
+
+
+def _strings(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    values: list[Any] = _typed(entry, key, list)
+    if not all(isinstance(v, str) for v in values):
+        raise FormatError(f"spec: {key}: expected a list of strings")
+    return tuple(values)
+
+
+def _shape(entry: Mapping[str, Any]) -> Shape:
+    values: list[Any] = _typed(entry, "shape", list)
+    if any(isinstance(v, bool) or not isinstance(v, (int, str)) for v in values):
+        raise FormatError(f"spec: shape: expected integers and symbols, got {values!r:.80}")
+    return tuple(values)

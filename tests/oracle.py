@@ -1,0 +1,123 @@
+"""A slow, obvious oracle in float64, which shares no code with npylstm.
+
+Plain loops over samples, steps and units, straight from the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def sigmoid(x: float) -> float:
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+def softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+ACTIVATIONS: dict[str, Callable[[float], float]] = {
+    "linear": lambda x: x,
+    "tanh": math.tanh,
+    "sigmoid": sigmoid,
+    "hard_sigmoid_fifth": lambda x: min(max(x / 5 + 0.5, 0.0), 1.0),
+    "hard_sigmoid_sixth": lambda x: min(max(x / 6 + 0.5, 0.0), 1.0),
+    "relu": lambda x: x if x > 0 else 0.0,
+    "elu": lambda x: x if x > 0 else math.expm1(x),
+    "selu": lambda x: (
+        1.0507009873554804934 * (x if x > 0 else 1.6732632423543772848 * math.expm1(x))
+    ),
+    "softplus": softplus,
+    "softsign": lambda x: x / (1 + abs(x)),
+    "exponential": math.exp,
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: (
+        0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    ),
+    "mish": lambda x: x * math.tanh(softplus(x)),
+    "hard_silu": lambda x: x * min(max(x / 6 + 0.5, 0.0), 1.0),
+    "hard_tanh": lambda x: min(max(x, -1.0), 1.0),
+    "celu": lambda x: x if x > 0 else math.expm1(x),
+    "log_sigmoid": lambda x: -softplus(-x),
+    "tanh_shrink": lambda x: x - math.tanh(x),
+    "soft_shrink": lambda x: 0.0 if abs(x) <= 0.5 else x - math.copysign(0.5, x),
+    "hard_shrink": lambda x: 0.0 if abs(x) <= 0.5 else x,
+    "squareplus": lambda x: (x + math.sqrt(x * x + 4)) / 2,
+    "sparse_plus": lambda x: 0.0 if x <= -1 else (x if x >= 1 else (x + 1) ** 2 / 4),
+    "sparse_sigmoid": lambda x: min(max((x + 1) / 2, 0.0), 1.0),
+    "thresholded_relu": lambda x: x if x > 1 else 0.0,
+}
+
+
+def activate(name: str, values: list[float]) -> list[float]:
+    if name == "softmax":
+        top = max(values)
+        e = [math.exp(v - top) for v in values]
+        return [v / sum(e) for v in e]
+    if name == "log_softmax":
+        top = max(values)
+        total = math.log(sum(math.exp(v - top) for v in values))
+        return [v - top - total for v in values]
+    return [ACTIVATIONS[name](v) for v in values]
+
+
+def affine(x: list[float], W: Array, b: Array | None) -> list[float]:
+    return [
+        math.fsum(
+            [float(x[k]) * float(W[k, j]) for k in range(len(x))]
+            + ([float(b[j])] if b is not None else [])
+        )
+        for j in range(W.shape[1])
+    ]
+
+
+def lstm(
+    weights: Mapping[str, Array],
+    x: Array,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    activation: str = "tanh",
+    recurrent: str = "sigmoid",
+    backwards: bool = False,
+) -> tuple[Array, Array]:
+    """All h and the last c: (batch, steps, units) in processing order, (batch, units)."""
+    units = weights["U_i"].shape[0]
+    batch, steps, _ = x.shape
+    hs, cs = np.zeros((batch, steps, units)), np.zeros((batch, units))
+    for n in range(batch):
+        h = [0.0] * units if h0 is None else [float(v) for v in h0[n]]
+        c = [0.0] * units if c0 is None else [float(v) for v in c0[n]]
+        for t in range(steps):
+            x_t = [float(v) for v in x[n, steps - 1 - t if backwards else t]]
+            gate = {}
+            for g in "ifco":
+                z = affine(
+                    x_t + h,
+                    np.vstack([weights[f"W_{g}"], weights[f"U_{g}"]]),
+                    weights.get(f"b_{g}"),
+                )
+                gate[g] = activate(activation if g == "c" else recurrent, z)
+            c = [gate["f"][j] * c[j] + gate["i"][j] * gate["c"][j] for j in range(units)]
+            a = activate(activation, c)
+            h = [gate["o"][j] * a[j] for j in range(units)]
+            hs[n, t] = h
+        cs[n] = c
+    return hs, cs
+
+
+def dense(weights: Mapping[str, Array], x: Array, activation: str = "linear") -> Array:
+    rows = x.reshape(-1, x.shape[-1])
+    y = [
+        activate(activation, affine(list(r), weights["kernel"], weights.get("bias"))) for r in rows
+    ]
+    return np.array(y).reshape(*x.shape[:-1], -1)
