@@ -33,12 +33,13 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])  # slow, exact, rarely needed
 
 
 def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the exact limit, 0
-        return 1 / (1 + np.exp(-x))
+    y: Array = 1 / (1 + np.exp(-x))  # exp(-x) = inf gives the exact limit, 0
+    return y
 
 
 def _softplus(x: Array) -> Array:
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    y: Array = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return y
 
 
 def _relu(x: Array, negative_slope: float, max_value: float, threshold: float) -> Array:
@@ -57,20 +58,18 @@ def _gelu(x: Array) -> Array:
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    y: Array = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return y
 
 
 def _softmax(x: Array, axis: int) -> Array:
-    # Without finite entries the maximum is inf or nan, and so is the result.
-    with np.errstate(invalid="ignore"):
-        e = np.exp(x - x.max(axis=int(axis), keepdims=True))
+    e = np.exp(x - x.max(axis=int(axis), keepdims=True))
     y: Array = e / e.sum(axis=int(axis), keepdims=True)
     return y
 
 
 def _log_softmax(x: Array, axis: int) -> Array:
-    with np.errstate(invalid="ignore"):
-        shifted = x - x.max(axis=int(axis), keepdims=True)
+    shifted = x - x.max(axis=int(axis), keepdims=True)
     y: Array = shifted - np.log(np.exp(shifted).sum(axis=int(axis), keepdims=True))
     return y
 
@@ -101,9 +100,7 @@ def _thresholded_relu(x: Array, theta: float) -> Array:
 
 
 def _silu(x: Array) -> Array:
-    # x = -inf: -inf * 0 is nan, as in the frameworks.
-    with np.errstate(invalid="ignore"):
-        return x * _sigmoid(x)
+    return x * _sigmoid(x)
 
 
 @dataclass(frozen=True)
@@ -235,7 +232,9 @@ class Activation:
 
     def __call__(self, x: Array) -> Array:
         """Apply to an array of any shape; returns the same shape and element type."""
-        y = self.row.numpy(x, *self.params)
+        # Overflow and inf - inf are part of the formulas: they give the limits, or nan.
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = self.row.numpy(x, *self.params)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 
     def __str__(self) -> str:

@@ -57,11 +57,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str
 
 @contextlib.contextmanager
 def progress(label: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
-    """Show progress on stderr; the context gives a function to call after each part.
+    """Show progress on stderr, if that is a terminal.
 
-    The function may be called from any thread.
+    The context gives a function to call after each part, from any thread.
     """
-    if not enabled or total == 0:
+    if not enabled or total == 0 or not sys.stderr.isatty():
         yield lambda: None
     elif _has_rich():
         from rich.console import Console

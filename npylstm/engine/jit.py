@@ -96,13 +96,15 @@ class _Cache(caching.FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # whatever unpickling foreign bytes may raise
+        except Exception:  # whatever unpickling damaged bytes may raise
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
-        except OSError:
+        except Exception:  # a full disk, an index that somebody else damages meanwhile
             self.disable()
 
 

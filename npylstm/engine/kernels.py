@@ -11,6 +11,8 @@ of rows, so the bits of a row do not depend on its neighbours.
 
 from __future__ import annotations
 
+from numba import float64
+
 from npylstm.engine.jit import fma, jit
 from npylstm.engine.native_activations import activate
 
@@ -28,6 +30,9 @@ WIDTH = 20
 
 # Rows that go through a product side by side, so that each weight is loaded once for them.
 ROW_BLOCK = 4
+# Dense layers up to this size sum in float64: a model's last layer is small, and its rounding
+# is what shows.
+WIDE_UNITS = 64
 # Time steps whose input product is computed in one pass.
 STEP_BLOCK = 16
 
@@ -104,6 +109,33 @@ def _add_product(z, x, w):
 
 
 @jit
+def _add_product_wide(y, x, w):
+    """``y += x @ w`` for one row, summed in float64 and rounded once: y (n,), x (k,), w (k, n)."""
+    terms, n = w.shape
+    full = n - n % 8
+    for j in range(0, full, 8):
+        s0, s1, s2, s3 = float64(y[j]), float64(y[j + 1]), float64(y[j + 2]), float64(y[j + 3])
+        s4, s5, s6, s7 = float64(y[j + 4]), float64(y[j + 5]), float64(y[j + 6]), float64(y[j + 7])
+        for k in range(terms):
+            a, u = float64(x[k]), w[k]
+            s0 = fma(a, float64(u[j]), s0)
+            s1 = fma(a, float64(u[j + 1]), s1)
+            s2 = fma(a, float64(u[j + 2]), s2)
+            s3 = fma(a, float64(u[j + 3]), s3)
+            s4 = fma(a, float64(u[j + 4]), s4)
+            s5 = fma(a, float64(u[j + 5]), s5)
+            s6 = fma(a, float64(u[j + 6]), s6)
+            s7 = fma(a, float64(u[j + 7]), s7)
+        y[j], y[j + 1], y[j + 2], y[j + 3] = s0, s1, s2, s3
+        y[j + 4], y[j + 5], y[j + 6], y[j + 7] = s4, s5, s6, s7
+    for j in range(full, n):
+        s = float64(y[j])
+        for k in range(terms):
+            s = fma(float64(x[k]), float64(w[k, j]), s)
+        y[j] = s
+
+
+@jit
 def _dense(row, params, work):
     rows, features, units = row[ROWS], row[IN], row[UNITS]
     x = work[row[X] : row[X] + rows * features].reshape((rows, features))
@@ -113,7 +145,11 @@ def _dense(row, params, work):
     bias = params[p + features * units : p + features * units + units]
     for r in range(rows):
         y[r] = bias
-    _add_product(y, x, w)
+    if units <= WIDE_UNITS:
+        for r in range(rows):
+            _add_product_wide(y[r], x[r], w)
+    else:
+        _add_product(y, x, w)
     code, code_params = row[CODE], params[row[CODE_PARAM] :]
     for r in range(rows):
         activate(code, code_params, y[r])

@@ -58,14 +58,12 @@ class Parameters:
         return at
 
     def _add_layer(self, spec: LayerSpec) -> None:
-        layer, packed = spec.layer, spec.layer.pack(spec.weights)
+        layer, parts = spec.layer, []
         if isinstance(layer, LSTM):
-            parts = [packed["W"], packed["U"], packed["b"]]
+            parts = list(layer.pack(spec.weights).values())  # W, U, b
         elif isinstance(layer, Dense):
-            bias = packed.get("bias", np.zeros(layer.units, self._dtype))
-            parts = [packed["kernel"], bias]
-        else:
-            parts = []
+            bias = spec.weights.get("bias", np.zeros(layer.units, self._dtype))
+            parts = [spec.weights["kernel"], bias]
         self.weights[spec.name] = self._add(
             np.concatenate([p.reshape(-1) for p in parts] or [np.zeros(0)])
         )

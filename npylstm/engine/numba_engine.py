@@ -14,7 +14,7 @@ import numpy as np
 from npylstm.engine import State
 from npylstm.engine.kernels import execute
 from npylstm.engine.lowering import Parameters, Program, is_native
-from npylstm.engine.numpy_engine import NumpyEngine
+from npylstm.engine.numpy_engine import compute
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
@@ -79,7 +79,11 @@ class NumbaEngine:
         layers = {layer.name: layer for layer in spec.layers}
         native = [layer for layer in spec.layers if is_native(layer.layer)]
         parameters = Parameters(native, spec.dtype)
-        self._fallback = NumpyEngine(spec)
+        self._others = {
+            layer.name: (layer.layer, layer.layer.pack(layer.weights))
+            for layer in spec.layers
+            if not is_native(layer.layer)
+        }
         self._runs: list[_Segment | Edge] = []
         for is_segment, edges in itertools.groupby(
             spec.edges, lambda edge: is_native(layers[edge.layer].layer)
@@ -99,7 +103,7 @@ class NumbaEngine:
                 run.run(tensors, state, after)
                 continue
             read = [tensors[t] for t in run.inputs]
-            outputs, carried = self._fallback.call(run.layer, read, state)
+            outputs, carried = compute(*self._others[run.layer], read, state.get(run.layer, {}))
             contiguous = (np.ascontiguousarray(y) for y in outputs)
             tensors |= dict(zip(run.outputs, contiguous, strict=True))
             if carried:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from npylstm.engine import State
-from npylstm.layers.base import Array
+from npylstm.layers.base import Array, Layer
 from npylstm.layers.lstm import LSTM, Gates
 from npylstm.spec import ModelSpec
 
-__all__ = ["NumpyEngine"]
+__all__ = ["NumpyEngine", "compute"]
+
+
+def compute(
+    layer: Layer, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+) -> tuple[tuple[Array, ...], dict[str, Array]]:
+    """Compute one layer; inf and nan pass as they do in the frameworks, without a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return layer.forward(packed, inputs, state)
 
 
 class NumpyEngine:
@@ -25,31 +35,33 @@ class NumpyEngine:
     def run(
         self, inputs: Mapping[str, Array], state: State
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-        tensors = dict(inputs)
-        after: dict[str, dict[str, Array]] = {}
-        for edge in self._spec.edges:
-            outputs, carried = self.call(edge.layer, [tensors[t] for t in edge.inputs], state)
-            tensors |= dict(zip(edge.outputs, outputs, strict=True))
-            if carried:
-                after[edge.layer] = carried
+        tensors, after = self._walk(inputs, state)
         return {name: tensors[name] for name in self._spec.outputs}, after
-
-    def call(
-        self, layer: str, inputs: list[Array], state: State
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """Compute one layer."""
-        return self._layers[layer].forward(self._packed[layer], inputs, state.get(layer, {}))
 
     def trace(self, inputs: Mapping[str, Array], state: State) -> dict[str, Gates]:
         """Compute everything that happens inside the recurrent layers."""
-        tensors = dict(inputs)
+        tensors, _ = self._walk(inputs, state)
         gates: dict[str, Gates] = {}
         for edge in self._spec.edges:
-            layer, read = self._layers[edge.layer], [tensors[t] for t in edge.inputs]
+            layer = self._layers[edge.layer]
             if isinstance(layer, LSTM):
-                gates[edge.layer] = layer.gates(
-                    self._packed[edge.layer], read[0], state[edge.layer]
-                )
-            outputs, _ = self.call(edge.layer, read, state)
-            tensors |= dict(zip(edge.outputs, outputs, strict=True))
+                packed, x = self._packed[edge.layer], tensors[edge.inputs[0]]
+                with np.errstate(over="ignore", invalid="ignore"):
+                    gates[edge.layer] = layer.gates(packed, x, state[edge.layer])
         return gates
+
+    def _walk(
+        self, inputs: Mapping[str, Array], state: State
+    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        """Compute every tensor, and the state after the last step."""
+        tensors = dict(inputs)
+        after: dict[str, dict[str, Array]] = {}
+        for edge in self._spec.edges:
+            name, read = edge.layer, [tensors[t] for t in edge.inputs]
+            outputs, carried = compute(
+                self._layers[name], self._packed[name], read, state.get(name, {})
+            )
+            tensors |= dict(zip(edge.outputs, outputs, strict=True))
+            if carried:
+                after[name] = carried
+        return tensors, after

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from npylstm.activations import LINEAR, Activation
 from npylstm.layers.base import Array, Layer, Shape, expect_features, one_input, positive
 
@@ -15,6 +17,9 @@ __all__ = ["Dense"]
 @dataclass(frozen=True)
 class Dense(Layer):
     """``y = a(x kernel + bias)`` over the last axis, whatever stands before it.
+
+    Sums run in float64 and are rounded once: a model's last layer is small, and its rounding is
+    what shows.
 
     Weights
     -------
@@ -41,10 +46,15 @@ class Dense(Layer):
         expect_features(shape, self.features)
         return ((*shape[:-1], self.units),)
 
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Widen the weights once, at load."""
+        return {key: array.astype(np.float64) for key, array in weights.items()}
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        y = inputs[0] @ packed["kernel"]
+        x = inputs[0]
+        y = x.astype(np.float64) @ packed["kernel"]
         if self.use_bias:
-            y = y + packed["bias"]
-        return (self.activation(y),), {}
+            y += packed["bias"]
+        return (self.activation(y.astype(x.dtype)),), {}

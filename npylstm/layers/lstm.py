@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -130,31 +130,41 @@ class LSTM(Layer):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        gates = self.gates(packed, inputs[0], state)
-        last = 0 if self.go_backwards else -1
-        h, c = gates.h[:, last], gates.c[:, last]
-        if self.return_sequences:
-            main = gates.h[:, ::-1] if self.go_backwards else gates.h
-            main = main.swapaxes(0, 1) if self.time_major else main
-        else:
-            main = h
+        x = self._batch_major(inputs[0])
+        h, c = state["h"], state["c"]
+        sequence = np.empty((*x.shape[:2], self.units), x.dtype) if self.return_sequences else None
+        for k, (_, *_, c_t, h_t) in enumerate(self._steps(packed, x, h, c)):
+            h, c = h_t, c_t
+            if sequence is not None:
+                sequence[:, k] = h
+        main = h if sequence is None else self._batch_major(sequence)
         return (main, h, c) if self.return_state else (main,), {"h": h, "c": c}
 
     def gates(self, packed: Mapping[str, Array], x: Array, state: Mapping[str, Array]) -> Gates:
-        """Run the recurrence and keep everything it computed, one array per gate."""
-        W, U, b = packed["W"], packed["U"], packed["b"]
-        s, a = self.recurrent_activation, self.activation
-        if self.time_major:
-            x = x.swapaxes(0, 1)
-        h, c = state["h"], state["c"]
-        z_x = x @ W + b  # the input's part of all gates, all steps at once
-        batch, steps, _ = x.shape
-        kept = Gates(*(np.empty((batch, steps, self.units), x.dtype) for _ in Gates._fields))
-        for t in reversed(range(steps)) if self.go_backwards else range(steps):
-            z_i, z_f, z_c, z_o = np.split(z_x[:, t] + h @ U, 4, axis=-1)
-            i, f, c_tilde, o = s(z_i), s(z_f), a(z_c), s(z_o)
-            c = f * c + i * c_tilde
-            h = o * a(c)
-            for array, value in zip(kept, (i, f, c_tilde, o, c, h), strict=True):
+        """Run the recurrence and keep everything it computes, by the input's time step."""
+        x = self._batch_major(x)
+        kept = Gates(*(np.empty((*x.shape[:2], self.units), x.dtype) for _ in Gates._fields))
+        for t, *values in self._steps(packed, x, state["h"], state["c"]):
+            for array, value in zip(kept, values, strict=True):
                 array[:, t] = value
         return kept
+
+    def _batch_major(self, x: Array) -> Array:
+        """Swap the first two axes of a time-major array, in either direction."""
+        return x.swapaxes(0, 1) if self.time_major else x
+
+    def _steps(
+        self, packed: Mapping[str, Array], x: Array, h: Array, c: Array
+    ) -> Iterator[tuple[int, Array, Array, Array, Array, Array, Array]]:
+        """Advance step by step: t, i, f, c~, o, c, h."""
+        W, U, b = packed["W"], packed["U"], packed["b"]
+        s, a, n = self.recurrent_activation, self.activation, self.units
+        z_x = x @ W + b  # the input's part of all gates, all steps at once
+        times = range(x.shape[1])
+        for t in reversed(times) if self.go_backwards else times:
+            z = z_x[:, t] + h @ U
+            i, f = s(z[:, :n]), s(z[:, n : 2 * n])
+            c_tilde, o = a(z[:, 2 * n : 3 * n]), s(z[:, 3 * n :])
+            c = f * c + i * c_tilde
+            h = o * a(c)
+            yield t, i, f, c_tilde, o, c, h

@@ -74,11 +74,12 @@ class KerasRunner:
         """Call layer by layer, recurrent ones from the given states."""
         own = [layer for layer in self._model.layers if type(layer).__name__ != "InputLayer"]
         layers = {spec.name: layer for spec, layer in zip(self._spec.layers, own, strict=True)}
-        tensors: dict[str, Any] = dict(inputs)
+        to_tensor = _to_tensor(own[0])
+        tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
         for edge in self._spec.edges:
             options: dict[str, Any] = {}
             if edge.layer in state:
-                options["initial_state"] = [np.asarray(s) for s in state[edge.layer].values()]
+                options["initial_state"] = [to_tensor(s) for s in state[edge.layer].values()]
             y = layers[edge.layer](tensors[edge.inputs[0]], **options)
             values = y if isinstance(y, (list, tuple)) else [y]
             tensors |= dict(zip(edge.outputs, values, strict=True))
@@ -89,6 +90,12 @@ class KerasRunner:
         for layer in self._model.layers:
             if getattr(layer, "stateful", False):
                 layer.reset_states()
+
+
+def _to_tensor(layer: Any) -> Any:
+    """Find the function that makes tensors in the Keras that a layer belongs to."""
+    keras = importlib.import_module(type(layer).__module__.split(".")[0])
+    return keras.ops.convert_to_tensor if hasattr(keras, "ops") else keras.backend.constant
 
 
 def _load(source: Any, architecture: Any, major: int) -> tuple[Any, str]:

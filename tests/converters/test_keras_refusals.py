@@ -1,0 +1,184 @@
+"""What cannot be converted is refused, with every reason at once, naming the layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import npylstm_converters as nc
+import numpy as np
+import pytest
+import tf_keras
+
+from npylstm import FormatError, UnsupportedError
+
+L = keras.layers
+
+
+def sequential(*layers: Any) -> Any:
+    return keras.Sequential([keras.Input((6, 3)), *layers])
+
+
+def test_all_reasons_at_once() -> None:
+    model = sequential(
+        L.Conv1D(4, 2, name="conv"), L.LSTM(5, activation="sparsemax", name="odd"), L.LayerNormalization(name="norm")
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError) as caught:
+        nc.from_keras(model)
+    assert caught.value.reasons == (
+        "conv: layer class 'Conv1D' is not supported",
+        "odd: activation 'sparsemax' is not supported",
+        "norm: layer class 'LayerNormalization' is not supported",
+    )
+
+
+@keras.saving.register_keras_serializable("mine")
+class Custom(L.Layer):
+    def call(self, x: Any) -> Any:
+        return x
+
+
+@keras.saving.register_keras_serializable("mine")
+def activation_of_mine(x: Any) -> Any:
+    return x * 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: Custom(name="a"), "a: layer class 'Custom' is a class of the user's own"),
+        (lambda: L.Lambda(lambda x: x, name="a"), "a: layer class 'Lambda' is not supported"),
+        (lambda: L.Dense(3, activation=activation_of_mine, name="a"), "a: activation .*activation_of_mine"),
+        (lambda: L.Dense(3, dtype="mixed_float16", name="a"), "a: dtype 'mixed_float16' is not supported: it computes in reduced precision"),
+        (lambda: L.TimeDistributed(L.LSTM(2), name="a"), r"a: TimeDistributed\(LSTM\) is not supported|input"),
+        (lambda: L.Flatten(data_format="channels_first", name="a"), "a: Flatten with data_format='channels_first'"),
+        (lambda: L.Bidirectional(L.LSTM(2), name="a"), "a: layer class 'Bidirectional' is not supported"),
+        (lambda: L.GRU(2, name="a"), "a: layer class 'GRU' is not supported"),
+    ],
+)  # fmt: skip
+def test_reasons(layer: Any, reason: str) -> None:
+    if "TimeDistributed" in reason:
+        model = keras.Sequential([keras.Input((4, 6, 3)), layer()])
+    else:
+        model = sequential(layer())
+    with pytest.raises(UnsupportedError, match=reason):
+        nc.from_keras(model)
+
+
+def edited(change: Any) -> Any:
+    """A tf_keras model whose config somebody else wrote."""
+    model = tf_keras.Sequential(
+        [
+            tf_keras.Input((6, 3)),
+            tf_keras.layers.LSTM(4, name="lstm"),
+            tf_keras.layers.Dense(2, name="d"),
+        ]
+    )
+    document = json.loads(model.to_json())
+    change({layer["config"]["name"]: layer for layer in document["config"]["layers"]}, document)
+    model.to_json = lambda: json.dumps(document)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda l, d: l["lstm"]["config"].update(peephole=True), "lstm: config not understood: peephole=True"),
+        (lambda l, d: l["lstm"]["config"].update(units="4"), "lstm: units: expected a positive integer, got '4'"),
+        (lambda l, d: l["lstm"]["config"].update(units=5), r"lstm: .*kernel.*expected shape \(3, 20\), got \(3, 16\)"),
+        (lambda l, d: l["lstm"]["config"].update(use_bias=False), "lstm: expected the weights kernel, recurrent_kernel; found .*bias"),
+        (lambda l, d: l["d"]["config"].pop("units"), "d: config has no 'units'"),
+        (lambda l, d: l["d"].update(class_name="Dropout"), "d: config not understood"),
+        (lambda l, d: (l["lstm"]["config"].pop("recurrent_activation"), d.update(keras_version="2.2.4-tf")), "recurrent_activation is missing and Keras 2.2.4-tf had two defaults"),
+        (lambda l, d: d["config"]["layers"].pop(), r"weights: d/kernel:0 \(4, 2\) belongs to no layer"),
+        (lambda l, d: d.update(class_name="MyModel"), "model class 'MyModel' is not supported: its graph is code"),
+    ],
+)  # fmt: skip
+def test_configs_that_are_not_understood(change: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        nc.from_keras(edited(change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda l, d: d.update(config=3), "Sequential: expected a list of layers"),
+        (lambda l, d: d["config"].update(layers=[]), "Sequential: expected a list of layers"),
+        (lambda l, d: d["config"]["layers"].append(7), "expected a layer, got 7"),
+        (lambda l, d: l["d"]["config"].update(name="lstm"), "two layers are named 'lstm'"),
+        (lambda l, d: l["d"]["config"].update(name=""), "Dense: expected a name"),
+        (lambda l, d: d.pop("class_name"), "expected an object with a class_name"),
+        (lambda l, d: l["lstm"]["config"].update(return_sequences=True) or l["lstm_input" if "lstm_input" in l else next(iter(l))]["config"].update(batch_input_shape=[None, 5, 7]), "contradicts itself: lstm: expected 3 features"),
+    ],
+)  # fmt: skip
+def test_damaged_configs(change: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        nc.from_keras(edited(change))
+
+
+@pytest.mark.parametrize("missing", ["recurrent_activation", "activation", "use_bias"])
+@pytest.mark.parametrize(("version", "gates"), [("2.2.0", "hard_sigmoid_fifth"), ("2.3.0", "sigmoid"), ("1.2.2", "hard_sigmoid_fifth"), ("3.0.0", "sigmoid")])  # fmt: skip
+def test_a_missing_key_means_the_writers_default(missing: str, version: str, gates: str) -> None:
+    def change(layers: Any, document: Any) -> None:
+        layers["lstm"]["config"].pop(missing)
+        document.update(keras_version=version)
+
+    config = nc.from_keras(edited(change))["lstm"].config
+    assert config["use_bias"] is True
+    assert config["activation"] == "tanh"
+    if missing == "recurrent_activation":
+        assert config["recurrent_activation"] == gates
+
+
+def test_several_inputs_wait_for_their_turn() -> None:
+    a, b = keras.Input((6, 3)), keras.Input((4,))
+    y, _, _ = L.LSTM(4, return_state=True, name="rnn")(
+        a, initial_state=[L.Dense(4)(b), L.Dense(4)(b)]
+    )
+    with pytest.raises(UnsupportedError, match="rnn: takes 3 tensors, expected one"):
+        nc.from_keras(keras.Model([a, b], y))
+
+
+def test_shared_layers_wait_for_their_turn() -> None:
+    a = keras.Input((6, 3))
+    dense = L.Dense(3, name="twice")
+    with pytest.raises(UnsupportedError, match="twice: is called 2 times, expected one call"):
+        nc.from_keras(keras.Model(a, dense(dense(a))))
+
+
+def test_models_in_models_wait_for_their_turn() -> None:
+    inner = keras.Sequential([keras.Input((6, 3)), L.LSTM(4)], name="inner")
+    with pytest.raises(UnsupportedError, match="inner: layer class 'Sequential' is not supported"):
+        nc.from_keras(sequential(inner))
+
+
+def test_subclassed_models_say_what_to_do() -> None:
+    class Mine(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = L.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Mine()
+    model(np.zeros((1, 3)))
+    with pytest.raises(
+        UnsupportedError, match="Sequential or functional model around the same layers"
+    ):
+        nc.from_keras(model)
+
+
+def test_things_that_are_no_model() -> None:
+    with pytest.raises(FormatError, match="expected a path or a Keras model, got int"):
+        nc.from_keras(3)
+    with pytest.raises(FormatError, match="int: no importer knows this kind of source"):
+        nc.convert(3)
+
+
+def test_a_saved_model_folder_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UnsupportedError, match=r"folders \(TensorFlow SavedModel\).*model.save"):
+        nc.convert(tmp_path)

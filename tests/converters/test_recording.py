@@ -1,0 +1,118 @@
+"""Recorded cases: they reach the traps, and hold what the framework gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import npylstm_converters as nc
+import numpy as np
+import pytest
+import tf_keras
+from builders import make_chain
+from npylstm_converters.keras.runner import KerasRunner
+
+from npylstm import Model, NpylstmError, ShapeError
+from npylstm.layers import LSTM, Dense
+from npylstm.spec import Case
+
+
+def spec_of(model: Any) -> Any:
+    return nc.from_keras(model)
+
+
+def stateful(k: Any) -> Any:
+    inputs = k.Input(batch_shape=(2, 4, 3))
+    y = k.layers.LSTM(5, stateful=True, return_sequences=True, name="a")(inputs)
+    y = k.layers.LSTM(4, stateful=True, go_backwards=True, return_state=True, name="b")(y)
+    return k.Model(inputs, y)
+
+
+def test_invented_cases_reach_the_traps() -> None:
+    spec = make_chain(LSTM(3, 5), Dense(5, 2))
+    cases = nc.make_cases(spec)
+    shapes = [case.inputs["x"].shape for case in cases]
+    assert {1, 2, 3} <= {s[0] for s in shapes}
+    assert min(s[1] for s in shapes) == 1
+    assert max(s[1] for s in shapes) >= 50
+    assert any(not case.inputs["x"].any() for case in cases)
+    assert any(np.abs(case.inputs["x"]).max() > 50 for case in cases)
+    carried = [case for case in cases if case.state]
+    assert len(carried) >= 2
+    h, c = carried[0].state["layer_0"]["h"], carried[0].state["layer_0"]["c"]
+    assert h.shape == (3, 5)
+    assert not np.array_equal(h, c)  # or a swap of the two would pass
+    again = nc.make_cases(spec)
+    np.testing.assert_array_equal(again[3].inputs["x"], cases[3].inputs["x"])
+    other = nc.make_cases(spec, seed=1)
+    assert not np.array_equal(other[3].inputs["x"], cases[3].inputs["x"])
+    assert len(nc.make_cases(spec, 20)) == 20
+    assert {case.inputs["x"].shape[0] for case in nc.make_cases(spec, batch_size=7)} == {7}
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_a_stateful_model_with_several_outputs(k: Any, backend: str) -> None:
+    model = stateful(k)
+    spec = spec_of(model)
+    assert spec.outputs == ("b", "b/h", "b/c")
+    recorded = nc.record(spec, KerasRunner(model, spec))
+    assert {case.inputs[spec.inputs[0].name].shape[0] for case in recorded.cases} == {2}
+    report = Model(recorded, backend).verify()
+    report.check()
+    assert [o.output for o in report.outputs] == ["b", "b/h", "b/c"]
+
+
+def test_states_are_really_given_to_the_framework() -> None:
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(5)])
+    spec = spec_of(model)
+    cases = [Case(c.inputs, {}, {}) if k else c for k, c in enumerate(nc.make_cases(spec)[6:7] * 2)]
+    runner = KerasRunner(model, spec)
+    with_state, without = nc.record(spec, runner, cases).cases
+    name = spec.outputs[0]
+    assert np.abs(with_state.outputs[name] - without.outputs[name]).max() > 1e-2
+
+
+def test_any_function_will_do() -> None:
+    spec = make_chain(LSTM(3, 5), Dense(5, 2))
+    model = Model(spec, "numpy")
+    inputs = np.ones((2, 4, 3))
+    for function in (
+        model.predict,
+        lambda x: [model.predict(x)],
+        lambda x: {"layer_1": model.predict(x)},
+    ):
+        recorded = nc.record(spec, function, cases=[inputs, {"x": inputs * 2}])
+        assert len(recorded.cases) == 2
+        assert recorded.cases[1].inputs["x"].dtype == np.float32
+        assert Model(recorded, "numpy").verify().passed
+    assert not any(case.state for case in nc.record(spec, model.predict).cases)
+
+
+def test_wrong_outputs_are_named() -> None:
+    spec = make_chain(LSTM(3, 5))
+    with pytest.raises(ShapeError, match=r"the framework gave 2 outputs, expected \['layer_0'\]"):
+        nc.record(spec, lambda x: [x, x])
+    with pytest.raises(ShapeError, match=r"the framework gave \['y'\], expected \['layer_0'\]"):
+        nc.record(spec, lambda x: {"y": x})
+
+
+def test_keras_1_cannot_be_run_here(keras_data: Any) -> None:
+    path = keras_data / "keras1_stacked.h5"
+    with pytest.raises(NpylstmError, match="no installed Keras runs models of Keras 1"):
+        KerasRunner(path, nc.convert(path))
+
+
+def test_an_old_file_is_run_by_keras_2_with_its_old_formula(keras_data: Any) -> None:
+    path = keras_data / "keras22_stacked.h5"
+    spec = nc.convert(path)
+    recorded = nc.record(spec, KerasRunner(path, spec))
+    assert recorded.provenance["recorded_by"] == f"tf_keras {tf_keras.__version__}"
+    Model(recorded, "numpy").verify().check()
+
+
+def test_a_missing_framework_is_named(keras_data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keras_data / "tf24_stacked.h5"
+    spec = nc.convert(path)
+    monkeypatch.setitem(__import__("sys").modules, "tf_keras", None)
+    with pytest.raises(NpylstmError, match="needs Keras 2: pip install tf_keras"):
+        KerasRunner(path, spec)

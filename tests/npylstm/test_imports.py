@@ -1,0 +1,65 @@
+"""The runtime needs NumPy and the standard library, nothing else; and this can be seen to fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROBE = """
+import json, sys
+import numpy
+before = set(sys.modules)
+{action}
+print(json.dumps(sorted({{name.split(".")[0] for name in set(sys.modules) - before}})))
+"""
+
+FORBIDDEN = {
+    "tensorflow", "keras", "tf_keras", "torch", "jax", "h5py", "onnx", "npylstm_converters",
+    "rich", "matplotlib", "numba", "scipy", "pandas",
+}  # fmt: skip
+
+
+def modules_after(action: str, cwd: Path) -> set[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE.format(action=action)],
+        capture_output=True, text=True, check=True, cwd=cwd,
+    )  # fmt: skip
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import npylstm",
+        "import npylstm; npylstm.load('models/sine_keras/sine.npz', 'numpy').verify()",
+        "from npylstm.cli import main; main(['info', 'models/sine_keras/sine.npz'])",
+    ],
+)
+def test_the_runtime_imports_numpy_and_the_standard_library_alone(action: str, root: Path) -> None:
+    found = modules_after(action, root)
+    allowed = set(sys.stdlib_module_names) | {"npylstm", "numpy"}
+    assert not found & FORBIDDEN
+    assert {name for name in found - allowed if not name.startswith("_")} == set()
+
+
+@pytest.mark.parametrize("intruder", ["h5py", "npylstm_converters", "numba"])
+def test_that_the_test_can_fail(intruder: str, root: Path) -> None:
+    assert modules_after(f"import npylstm, {intruder}", root) & FORBIDDEN
+
+
+def test_numba_comes_only_when_it_computes(root: Path) -> None:
+    found = modules_after("import npylstm; npylstm.load('models/sine_keras/sine.npz')", root)
+    assert "numba" in found
+    assert not found & (FORBIDDEN - {"numba", "scipy"})
+
+
+def test_converting_a_file_needs_no_framework(root: Path) -> None:
+    found = modules_after(
+        "import npylstm_converters as nc; nc.convert('models/sine_keras/sine.keras')", root
+    )
+    assert "h5py" in found
+    assert not found & {"tensorflow", "keras", "tf_keras", "torch", "jax"}

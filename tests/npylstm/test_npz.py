@@ -1,0 +1,93 @@
+"""The file: written whole, readable by NumPy, the same bytes for the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_chain
+
+import npylstm
+from npylstm import ModelSpec, npz
+from npylstm.activations import Activation
+from npylstm.layers import LSTM, Dense
+from npylstm.spec import Case
+
+
+def make() -> ModelSpec:
+    spec = make_chain(
+        LSTM(3, 4, Activation.of("elu", alpha=0.5), return_sequences=True),
+        Dense(4, 2), provenance={"framework": "Keras", "decisions": ["größer"]},
+    )  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    state = {"layer_0": {"h": np.ones((2, 4), "float32"), "c": np.zeros((2, 4), "float32")}}
+    y = npylstm.Model(spec, "numpy").predict(x, state=state)
+    return spec.with_cases([Case({"x": x}, {"layer_1": y}, state)])
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    spec = make()
+    npylstm.save(spec, tmp_path / "m.npz")
+    back = npz.read(tmp_path / "m.npz")
+    assert back.to_json() == spec.to_json()
+    for layer in spec.layers:
+        for key, array in layer.weights.items():
+            np.testing.assert_array_equal(back[layer.name].weights[key], array)
+    np.testing.assert_array_equal(back.cases[0].inputs["x"], spec.cases[0].inputs["x"])
+    np.testing.assert_array_equal(back.cases[0].state["layer_0"]["h"], np.ones((2, 4)))
+    assert npylstm.Model(back, "numpy").verify().passed
+
+
+def test_numpy_opens_it_without_pickle(tmp_path: Path) -> None:
+    npylstm.save(make(), tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz", allow_pickle=False) as file:
+        gates = [f"layer_0/{letter}_{gate}" for letter in "WUb" for gate in "ifco"]
+        assert set(gates) < set(file.files)
+        assert file["layer_0/W_f"].shape == (3, 4)
+        assert file["layer_0/U_o"].shape == (4, 4)
+        assert file["layer_0/b_c"].shape == (4,)
+        assert file["layer_1/kernel"].shape == (4, 2)
+        document = json.loads(file["npylstm/spec"].tobytes().decode("utf-8"))
+        assert file["case/0/input/x"].shape == (2, 5, 3)
+        assert file["case/0/output/layer_1"].shape == (2, 5, 2)
+    assert document["format_version"] == 1
+    assert document["layers"][0]["config"]["activation"] == {"name": "elu", "alpha": 0.5}
+    assert {"edges", "inputs", "outputs", "provenance", "layers"} < set(document)
+
+
+def test_same_model_same_bytes(tmp_path: Path) -> None:
+    npylstm.save(make(), tmp_path / "a.npz")
+    npylstm.save(make(), tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_float64_round_trip(tmp_path: Path) -> None:
+    spec = make_chain(LSTM(3, 4), dtype="float64")
+    npylstm.Model(spec, "numpy").save(tmp_path / "m.npz")
+    assert npz.read(tmp_path / "m.npz")["layer_0"].weights["U_i"].dtype == np.float64
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.npz"
+    npylstm.save(make(), path)
+    before = path.read_bytes()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
+    with pytest.raises(OSError, match="disk full"):
+        npylstm.save(make(), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.npz"]
+
+
+def test_is_model(tmp_path: Path, root: Path) -> None:
+    npylstm.save(make(), tmp_path / "m.npz")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    assert npz.is_model(tmp_path / "m.npz")
+    assert not npz.is_model(tmp_path / "other.npz")
+    assert not npz.is_model(root / "models" / "sine_keras" / "sine.keras")
+    assert not npz.is_model(root / "LICENSE")

@@ -1,0 +1,287 @@
+"""The command line: results, exit statuses, one line for each error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from builders import make_chain
+
+import npylstm
+from npylstm.activations import Activation
+from npylstm.cli import main
+from npylstm.layers import LSTM, Dense
+from npylstm.spec import Case
+
+DATA = Path(__file__).parent / "data" / "keras"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A converted model with a free time axis and a faithful recorded case."""
+    spec = make_chain(LSTM(3, 5), Dense(5, 2, Activation("tanh")), name="small")
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    y = npylstm.Model(spec, "numpy").predict(x)
+    npylstm.save(spec.with_cases([Case({"x": x}, {"layer_1": y})]), tmp_path / "m.npz")
+    np.save(tmp_path / "x.npy", x)
+    return tmp_path / "m.npz"
+
+
+def run(capsys: Any, *arguments: Any) -> tuple[int, str, str]:
+    try:
+        status = main([str(a) for a in arguments])
+    except SystemExit as exit_:
+        status = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_convert_and_info(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m.npz"
+    status, stdout, stderr = run(capsys, "convert", DATA / "tf24_functional.h5", out, "--record", 0)
+    assert (status, stderr) == (0, "")
+    assert (
+        stdout
+        == f"{out}: 5 layers, {npylstm.load(out).spec.parameters} parameters, 0 recorded cases\n"
+    )
+    status, stdout, _ = run(capsys, "info", out)
+    assert status == 0
+    assert "go_backwards" in stdout
+    assert "framework_version: 2.4.0" in stdout
+    assert (
+        run(capsys, "info", DATA / "tf24_functional.h5")[1].splitlines()[:4]
+        == stdout.splitlines()[:4]
+    )
+    document = json.loads(run(capsys, "info", out, "--json")[1])
+    assert document["format_version"] == 1
+    assert document["weights"][document["layers"][0]["name"] + "/W_i"] == [3, 6]
+
+
+def test_convert_weights_with_an_architecture(tmp_path: Path, capsys: Any) -> None:
+    arguments = ["convert", DATA / "keras22_stacked_weights.h5", tmp_path / "m.npz", "--record", 0]
+    assert run(capsys, *arguments, "--architecture", DATA / "keras22_stacked.json")[0] == 0
+    status, _, stderr = run(capsys, *arguments)
+    assert status == 2
+    assert "--architecture model.json" in stderr
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((None, 3)),
+        keras.layers.LSTM(6, return_sequences=True),
+        keras.layers.Dense(2),
+    ]
+    path = tmp_path_factory.mktemp("keras") / "m.keras"
+    keras.Sequential(layers).save(path)
+    return path
+
+
+def test_convert_records_with_the_framework(keras_file: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m.npz"
+    status, stdout, stderr = run(capsys, "convert", keras_file, out)
+    assert status == 0
+    assert "8 recorded cases" in stdout
+    assert f"parity held: 8 recorded cases against keras {keras.__version__}" in stdout
+    assert stderr == ""
+    cases = npylstm.load(out).spec.cases
+    inputs = [next(iter(case.inputs.values())) for case in cases]
+    sizes = {x.shape[:2] for x in inputs}
+    assert {1} < {batch for batch, _ in sizes}
+    assert {steps for _, steps in sizes} >= {1, 60}
+    assert any(case.state for case in cases)
+    assert any(not x.any() for x in inputs)
+    assert any(np.abs(x).max() > 50 for x in inputs)
+    assert run(capsys, "verify", out)[0] == 0
+    assert run(capsys, "convert", keras_file, out, "--record", 3, "--json")[0] == 0
+    assert len(npylstm.load(out).spec.cases) == 3
+
+
+def test_verify_against_the_source(keras_file: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "m.npz"
+    run(capsys, "convert", keras_file, out, "--record", 0)
+    status, stdout, _ = run(capsys, "verify", out, "--against", keras_file, "--seed", 5, "--cases", 4,
+                            "--plot", tmp_path / "p.png")  # fmt: skip
+    assert status == 0
+    assert f"4 recorded cases against keras {keras.__version__}, seed 5" in stdout
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+    spec = npylstm.load(out).spec
+    layer = spec.layers[0]
+    swapped = {**layer.weights, "W_i": layer.weights["W_f"], "W_f": layer.weights["W_i"]}
+    wrong = npylstm.spec.LayerSpec(layer.name, layer.layer, swapped)
+    npylstm.save(
+        npylstm.ModelSpec((wrong, *spec.layers[1:]), spec.edges, spec.inputs, spec.outputs), out
+    )
+    status, stdout, _ = run(capsys, "verify", out, "--against", keras_file)
+    assert status == 1
+    assert "parity FAILED" in stdout
+
+
+def test_a_source_that_cannot_be_run_is_converted_with_a_warning(
+    tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "m.npz"
+    status, stdout, stderr = run(capsys, "convert", DATA / "keras1_stacked.h5", out)
+    assert status == 0
+    assert "0 recorded cases" in stdout
+    assert stderr.startswith(
+        "npylstm: warning: no cases recorded: no installed Keras runs models of Keras 1"
+    )
+    status, _, stderr = run(
+        capsys, "convert", DATA / "keras1_stacked.h5", tmp_path / "n.npz", "--record", 4
+    )
+    assert status == 2
+    assert not (tmp_path / "n.npz").exists()
+
+
+def test_verify(model: Path, capsys: Any) -> None:
+    status, stdout, stderr = run(capsys, "verify", model)
+    assert (status, stderr) == (0, "")
+    assert "parity held: 1 recorded cases" in stdout
+    document = json.loads(run(capsys, "verify", model, "--json", "--backend", "numpy")[1])
+    assert document["passed"] is True
+    assert document["backend"] == "numpy"
+
+
+def test_verify_fails_with_1(model: Path, capsys: Any) -> None:
+    spec = npylstm.load(model).spec
+    wrong = Case(spec.cases[0].inputs, {"layer_1": spec.cases[0].outputs["layer_1"] + 0.01})
+    npylstm.save(spec.with_cases([wrong]), model)
+    status, stdout, _ = run(capsys, "verify", model)
+    assert status == 1
+    assert "parity FAILED: output 'layer_1' differs by 0.01 at case 0" in stdout
+
+
+def test_predict(model: Path, tmp_path: Path, capsys: Any) -> None:
+    x, y = tmp_path / "x.npy", tmp_path / "y.npy"
+    expected = npylstm.load(model).predict(np.load(x))
+    status, stdout, stderr = run(capsys, "predict", model, "--input", x, "-o", y)
+    assert (status, stderr) == (0, "")
+    assert f"{y}: layer_1 (2, 2)" in stdout
+    np.testing.assert_array_equal(np.load(y), expected)
+    _, stdout, _ = run(capsys, "predict", model, "--input", x)
+    np.testing.assert_allclose(np.loadtxt(stdout.splitlines(), delimiter=","), expected, rtol=1e-7)
+    values = json.loads(run(capsys, "predict", model, "--input", x, "--json")[1])["values"]
+    np.testing.assert_allclose(values["layer_1"], expected, rtol=1e-7)
+    for name in ("y.npz", "y.csv"):
+        assert (
+            run(capsys, "predict", model, "--input", x, "-o", tmp_path / name, "--batch-size", 1)[0]
+            == 0
+        )
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npz")["layer_1"], expected)
+
+
+def test_predict_from_npz_and_csv(model: Path, tmp_path: Path, capsys: Any) -> None:
+    x = np.load(tmp_path / "x.npy")
+    expected = run(capsys, "predict", model, "--input", tmp_path / "x.npy")[1]
+    np.savez(tmp_path / "x.npz", anything=x)
+    assert run(capsys, "predict", model, "--input", tmp_path / "x.npz")[1] == expected
+    np.savetxt(tmp_path / "x.csv", x[0], delimiter=",")
+    assert (
+        run(capsys, "predict", model, "--input", tmp_path / "x.csv")[1]
+        == expected.splitlines()[0] + "\n"
+    )
+    spec = make_chain(LSTM(3, 5), shape=("batch", 4, 3))
+    npylstm.save(spec, model)
+    np.savetxt(tmp_path / "x.csv", x.reshape(2, 12), delimiter=",")
+    assert len(run(capsys, "predict", model, "--input", tmp_path / "x.csv")[1].splitlines()) == 2
+
+
+def test_trace(model: Path, tmp_path: Path, capsys: Any) -> None:
+    status, stdout, _ = run(
+        capsys, "trace", model, "--input", tmp_path / "x.npy", "-o", tmp_path / "g.png"
+    )
+    assert status == 0
+    assert "layer_0 (2, 4, 5)" in stdout
+    assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        run(capsys, "trace", model, "--input", tmp_path / "x.npy", "-o", tmp_path / "g.npz")[0] == 0
+    )
+    gates = np.load(tmp_path / "g.npz")
+    np.testing.assert_array_equal(
+        gates["layer_0/f"],
+        npylstm.load(model, "numpy").trace(np.load(tmp_path / "x.npy"))["layer_0"].f,
+    )
+
+
+def test_bench(model: Path, capsys: Any) -> None:
+    status, stdout, _ = run(
+        capsys, "bench", model, "--batch", 1, 3, "--steps", 4, "--seconds", 0.01
+    )
+    assert status == 0
+    assert "numba     (3, 4, 3)" in stdout
+    rows = json.loads(run(capsys, "bench", model, "--seconds", 0.01, "--json")[1])
+    assert {row["backend"] for row in rows} == {"numpy", "numba"}
+    assert all(row["median_us"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bogus"], "invalid choice: 'bogus'"),
+        ([], "the following arguments are required: COMMAND"),
+        (["predict", "MODEL"], "the following arguments are required: --input"),
+        (["predict", "MODEL", "--input", "x.npy", "--threads", "0"], "--threads: expected 1 or more"),
+        (["predict", "nowhere.npz", "--input", "x.npy"], "nowhere.npz: No such file or directory"),
+        (["predict", "MODEL", "--input", "nowhere.npy"], "nowhere.npy: No such file or directory"),
+        (["predict", "MODEL", "--input", "wrong.npy"], r"input 'x': expected shape (batch, steps, 3), got (2, 4, 7)"),
+        (["predict", "MODEL", "--input", "text.csv"], "text.csv: expected rows of numbers with commas"),
+        (["predict", "MODEL", "--input", "five.csv"], "5 columns do not fit the input (batch, steps, 3)"),
+        (["predict", "MODEL", "--input", "pickle.npy"], "pickle.npy: not a .npy file of numbers"),
+        (["predict", "MODEL", "--input", "x.npy", "-o", "y.txt"], "y.txt: expected a .npy, .npz or .csv file"),
+        (["predict", "MODEL", "--input", "x.npy", "-o", "no/y.npy"], "No such file or directory"),
+        (["predict", "text.csv", "--input", "x.npy"], "text.csv: not an .npz file"),
+        (["verify", "MODEL", "--seed", "3"], "--cases and --seed go with --against"),
+        (["verify", "MODEL", "--against", "nowhere.h5"], "nowhere.h5: No such file or directory"),
+        (["trace", "MODEL", "--input", "x.npy", "-o", "g.gif"], "g.gif: expected a picture ending in .png"),
+        (["trace", "MODEL", "--input", "x.npy", "-o", "g.png", "--sample", "9"], "--sample: expected less than 2, got 9"),
+        (["convert", "text.csv", "o.npz"], "text.csv: no importer knows this kind of source; known are: keras"),
+        (["convert", "empty.h5", "o.npz"], "empty.h5: is empty"),
+        (["convert", "MODEL", "o.npz"], "without config.json, so not a .keras file"),
+        (["info", "text.csv"], "no importer knows this kind of source"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(
+    arguments: list[str], message: str, model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    np.save("wrong.npy", np.zeros((2, 4, 7)))
+    np.save("pickle.npy", np.array([{}], object), allow_pickle=True)
+    Path("text.csv").write_text("a,b\nc,d\n")
+    Path("five.csv").write_text("1,2,3,4,5\n")
+    Path("empty.h5").write_bytes(b"")
+    before = sorted(p.name for p in Path().iterdir())
+    status, stdout, stderr = run(capsys, *[str(model) if a == "MODEL" else a for a in arguments])
+    assert status == 2
+    assert stdout == ""
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert sorted(p.name for p in Path().iterdir()) == before
+
+
+def test_python_m_is_the_same(model: Path) -> None:
+    command = [sys.executable, "-m", "npylstm", "verify", str(model)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "parity held" in result.stdout
+    assert result.stderr == ""
+
+
+def test_version(capsys: Any) -> None:
+    assert run(capsys, "--version") == (0, f"npylstm {npylstm.__version__}\n", "")
+
+
+def test_a_closed_pipe_is_no_error(model: Path) -> None:
+    command = f"{sys.executable} -m npylstm info {model} | true"
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
