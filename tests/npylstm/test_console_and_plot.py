@@ -20,16 +20,11 @@ def test_a_plain_table_aligns() -> None:
     assert text.splitlines() == ["name  count", "----  -----", "a         1", "bcd   1,000"]
 
 
-@pytest.fixture
-def terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-
-
-@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("rich", [True, False])
 def test_on_a_terminal(rich: bool, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "_has_rich", lambda: rich)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     console.print_table(["name", "shape"], [["x", "[1]"]], title="title")
     out = capsys.readouterr().out
     assert "title" in out
