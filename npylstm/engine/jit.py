@@ -45,6 +45,11 @@ def _source_digest() -> bytes:
     return digest.digest()
 
 
+def _locator(name: str) -> Any:
+    """Find a cache locator of Numba's; in older versions their names began with an underscore."""
+    return getattr(caching, name, None) or getattr(caching, f"_{name}")
+
+
 class _Stamped:
     """Make a locator judge freshness by the content of all kernels."""
 
@@ -52,19 +57,19 @@ class _Stamped:
         return _source_digest()
 
 
-class _InUserDir(_Stamped, caching.UserProvidedCacheLocator):
+class _InUserDir(_Stamped, _locator("UserProvidedCacheLocator")):
     pass
 
 
-class _InTree(_Stamped, caching.InTreeCacheLocator):
+class _InTree(_Stamped, _locator("InTreeCacheLocator")):
     pass
 
 
-class _UserWide(_Stamped, caching.UserWideCacheLocator):
+class _UserWide(_Stamped, _locator("UserWideCacheLocator")):
     pass
 
 
-class _Temporary(_Stamped, caching.UserWideCacheLocator):
+class _Temporary(_Stamped, _locator("UserWideCacheLocator")):
     """The last resort: a folder of this user's own in the system's temporary folder.
 
     Cached code is code: a folder that somebody else made there is not trusted.
