@@ -214,13 +214,17 @@ class Model:
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         return NumpyEngine(self.spec).trace(inputs, self._bind_state(state, batch))
 
-    def verify(self, cases: Iterable[Case] | None = None) -> parity.ParityReport:
+    def verify(
+        self, cases: Iterable[Case] | None = None, framework: str | None = None
+    ) -> parity.ParityReport:
         """Replay recorded runs of the framework and compare.
 
         Parameters
         ----------
         cases
             Other cases than those in the file.
+        framework
+            Who recorded them, for the report; by default as the file says.
 
         Returns
         -------
@@ -231,8 +235,26 @@ class Model:
         ------
         NpylstmError
             If there are no cases.
+        ParityError
+            If an output has another shape than the framework's.
         """
-        return parity.replay(self, self.spec.cases if cases is None else tuple(cases))
+        cases = self.spec.cases if cases is None else tuple(cases)
+        if not cases:
+            raise NpylstmError(
+                f"{self.spec.name}: holds no recorded cases; convert it where its framework is "
+                "installed, or compare with `npylstm verify MODEL.npz --against SOURCE`"
+            )
+        if framework is None:
+            origin = self.spec.provenance
+            framework = str(origin.get("recorded_by") or self._origin)
+        oracle = Model(self.spec.with_cases(()).astype("float64"), "numpy")
+        ours, exact = ([model.replay(case) for case in cases] for model in (self, oracle))
+        return parity.compare(cases, ours, exact, framework, self.backend)
+
+    def replay(self, case: Case) -> dict[str, Array]:
+        """Compute the outputs of a recorded case, by name."""
+        y = self.predict(case.inputs, state=case.state or None)
+        return y if isinstance(y, dict) else {self.outputs[0].name: y}
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
         """Return the same model computing in ``"float32"`` or ``"float64"``."""
@@ -252,16 +274,18 @@ class Model:
             count = sum(w.size for w in layer.weights.values())
             notes = ", ".join(_option(k, v) for k, v in options.items() if v is not False)
             rows.append([layer.name, layer.kind, shapes, f"{count:,}", notes])
-        origin = self.spec.provenance
-        source = " ".join(
-            str(origin[k]) for k in ("framework", "framework_version") if origin.get(k)
-        )
         text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
         return console.Text(
             f"{self.spec.name}: {self.spec.parameters:,} parameters, {self.spec.dtype}, "
             f"{self.backend} back end\n{text}\n"
-            f"from {source or 'an unknown source'}, {len(self.spec.cases)} recorded cases"
+            f"from {self._origin}, {len(self.spec.cases)} recorded cases"
         )
+
+    @property
+    def _origin(self) -> str:
+        origin = self.spec.provenance
+        parts = [str(origin[k]) for k in ("framework", "framework_version") if origin.get(k)]
+        return " ".join(parts) or "an unknown source"
 
     def _bind(self, x: Inputs) -> dict[str, Array]:
         """Check the inputs against their shapes and bring them to the model's type."""

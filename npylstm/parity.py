@@ -9,21 +9,18 @@ formula is larger by orders of magnitude.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npylstm import console
-from npylstm.errors import NpylstmError, ParityError
+from npylstm.errors import ParityError
 from npylstm.layers.base import Array
 from npylstm.spec import Case
 
-if TYPE_CHECKING:
-    from npylstm.model import Model
-
-__all__ = ["OutputParity", "ParityReport", "replay"]
+__all__ = ["OutputParity", "ParityReport", "compare"]
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
 # tanh. Errors so made behave like noise: over a case's outputs the largest is a few times the
@@ -185,17 +182,23 @@ def rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
-def replay(model: Model, cases: Sequence[Case], framework: str = "") -> ParityReport:
-    """Run a model on recorded cases and compare with what the framework gave.
+def compare(
+    cases: Sequence[Case],
+    ours: Sequence[Mapping[str, Array]],
+    exact: Sequence[Mapping[str, Array]],
+    framework: str,
+    backend: str,
+) -> ParityReport:
+    """Compare recorded outputs of the framework with npylstm's.
 
     Parameters
     ----------
-    model
-        The model, in the back end and element type to be judged.
     cases
         Recorded runs of the framework.
-    framework
-        Its name and version, for the report; by default from the model's provenance.
+    ours, exact
+        For each case, npylstm's outputs by name: as they are to be judged, and in float64.
+    framework, backend
+        For the report.
 
     Returns
     -------
@@ -203,41 +206,22 @@ def replay(model: Model, cases: Sequence[Case], framework: str = "") -> ParityRe
 
     Raises
     ------
-    NpylstmError
-        If there are no cases.
+    ParityError
+        If an output has another shape than the framework's.
     """
-    from npylstm.model import Model
-
-    if not cases:
-        raise NpylstmError(
-            f"{model.spec.name}: holds no recorded cases; convert it where its framework is "
-            "installed, or compare with `npylstm verify MODEL.npz --against SOURCE`"
-        )
-    oracle = Model(model.spec.with_cases(()).astype("float64"), "numpy")
-    compared: dict[str, list[_Comparison]] = {t.name: [] for t in model.outputs}
-    for case in cases:
-        state = case.state or None
-        ours = _named(model, model.predict(case.inputs, state=state))
-        exact = _named(model, oracle.predict(case.inputs, state=state))
-        for tensor in model.outputs:
-            name = tensor.name
+    compared: dict[str, list[_Comparison]] = {}
+    for case, mine, truth in zip(cases, ours, exact, strict=True):
+        for name, array in mine.items():
             expected = case.outputs[name]
-            if expected.shape != ours[name].shape:
+            if expected.shape != array.shape:
                 raise ParityError(
                     f"output {name!r}: the framework gave shape {expected.shape}, "
-                    f"npylstm {ours[name].shape}"
+                    f"npylstm {array.shape}"
                 )
-            axes = _axis_names(ours[name].ndim)
-            compared[name].append(_Comparison(expected, ours[name], exact[name], axes))
-    origin = model.spec.provenance
-    version = f"{origin.get('framework', 'the framework')} {origin.get('framework_version', '')}"
+            part = _Comparison(expected, array, truth[name], _axis_names(array.ndim))
+            compared.setdefault(name, []).append(part)
     outputs = tuple(_summarise(name, parts) for name, parts in compared.items())
-    recorded_by = framework or str(origin.get("recorded_by") or version.strip())
-    return ParityReport(outputs, len(cases), recorded_by, model.backend)
-
-
-def _named(model: Model, y: Any) -> dict[str, Array]:
-    return y if isinstance(y, dict) else {model.outputs[0].name: y}
+    return ParityReport(outputs, len(cases), framework, backend)
 
 
 def _axis_names(ndim: int) -> tuple[str, ...]:

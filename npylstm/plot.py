@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npylstm.errors import NpylstmError
 from npylstm.layers.base import Array
 from npylstm.layers.lstm import Gates
+from npylstm.model import Model
 from npylstm.npz import written_whole
 from npylstm.spec import Case
-
-if TYPE_CHECKING:
-    from npylstm.model import Model
 
 __all__ = ["gates", "parity"]
 
@@ -99,7 +97,7 @@ def parity(model: Model, cases: Sequence[Case], path: str) -> None:
     Parameters
     ----------
     model, cases
-        As for :func:`npylstm.parity.replay`.
+        The model to be judged, and recorded runs of its framework.
     path
         A ``.png``, ``.svg`` or ``.pdf``.
 
@@ -110,20 +108,15 @@ def parity(model: Model, cases: Sequence[Case], path: str) -> None:
     """
     figure, axes = _new_figure(path, columns=2, figsize=(10.0, 4.5))
     left, right = axes[0]
-    oracle = type(model)(model.spec.with_cases(()).astype("float64"), "numpy")
-    theirs: list[Array] = []
-    ours: list[Array] = []
-    exact: list[Array] = []
-    for case in cases:
-        state = case.state or None
-        for kept, engine in ((ours, model), (exact, oracle)):
-            y = engine.predict(case.inputs, state=state)
-            named = y if isinstance(y, dict) else {model.outputs[0].name: y}
-            kept.append(np.concatenate([named[t.name].reshape(-1) for t in model.outputs]))
-        theirs.append(np.concatenate([case.outputs[t.name].reshape(-1) for t in model.outputs]))
-    framework, npylstm, truth = (
-        np.concatenate(a).astype(np.float64) for a in (theirs, ours, exact)
-    )
+    oracle = Model(model.spec.with_cases(()).astype("float64"), "numpy")
+    names = [t.name for t in model.outputs]
+
+    def joined(outputs: Iterable[Mapping[str, Array]]) -> Array:
+        flat = [y[name].reshape(-1) for y in outputs for name in names]
+        return np.concatenate(flat).astype(np.float64)
+
+    framework = joined(case.outputs for case in cases)
+    npylstm, truth = (joined(map(m.replay, cases)) for m in (model, oracle))
     left.plot([truth.min(), truth.max()], [truth.min(), truth.max()], color="0.7", zorder=0)
     left.scatter(framework, npylstm, s=8, color="tab:blue")
     left.set(xlabel="framework", ylabel="npylstm", title="outputs of all cases")

@@ -19,7 +19,7 @@ from npylstm.cli import arrays
 from npylstm.errors import NpylstmError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
-from npylstm.parity import ParityReport, replay
+from npylstm.parity import ParityReport
 from npylstm.spec import ModelSpec
 
 __all__ = ["bench", "convert", "info", "predict", "trace", "verify"]
@@ -58,7 +58,7 @@ def convert(options: argparse.Namespace) -> int:
             runner = importer.runner(options.source, spec, **extra)
             count = options.record or _converters().recording.DEFAULT_CASES
             spec = _converters().record(spec, runner, count, progress=True)
-            report = replay(Model(spec), spec.cases)
+            report = Model(spec).verify()
         except NpylstmError as error:
             if options.record is not None:
                 raise
@@ -103,7 +103,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
-        cases, framework = model.spec.cases, ""
+        cases, framework = model.spec.cases, None
     else:
         extra = _source_options(options)
         runner = _importer(options.against).runner(options.against, model.spec, **extra)
@@ -112,7 +112,7 @@ def verify(options: argparse.Namespace) -> int:
         count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
         fresh = converters.record(model.spec, runner, count, seed=seed, progress=True)
         cases, framework = fresh.cases, f"{runner.description}, seed {seed}"
-    report = replay(model, cases, framework)
+    report = model.verify(cases, framework)
     if options.json:
         _print_json(report.to_json())
     else:

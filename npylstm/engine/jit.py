@@ -50,6 +50,11 @@ def _locator(name: str) -> Any:
     return getattr(caching, name, None) or getattr(caching, f"_{name}")
 
 
+_UserProvided: Any = _locator("UserProvidedCacheLocator")
+_InTreeFolder: Any = _locator("InTreeCacheLocator")
+_UserFolder: Any = _locator("UserWideCacheLocator")
+
+
 class _Stamped:
     """Make a locator judge freshness by the content of all kernels."""
 
@@ -57,19 +62,19 @@ class _Stamped:
         return _source_digest()
 
 
-class _InUserDir(_Stamped, _locator("UserProvidedCacheLocator")):
+class _InUserDir(_Stamped, _UserProvided):
     pass
 
 
-class _InTree(_Stamped, _locator("InTreeCacheLocator")):
+class _InTree(_Stamped, _InTreeFolder):
     pass
 
 
-class _UserWide(_Stamped, _locator("UserWideCacheLocator")):
+class _UserWide(_Stamped, _UserFolder):
     pass
 
 
-class _Temporary(_Stamped, _locator("UserWideCacheLocator")):
+class _Temporary(_Stamped, _UserFolder):
     """The last resort: a folder of this user's own in the system's temporary folder.
 
     Cached code is code: a folder that somebody else made there is not trusted.

@@ -34,7 +34,7 @@ def test_on_a_terminal(rich: bool, capsys: Any, monkeypatch: pytest.MonkeyPatch)
         advance()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "\rwork 1/2\rwork 2/2\n" if not rich else captured.err
+    assert captured.err if rich else captured.err == "\rwork 1/2\rwork 2/2\n"
 
 
 def test_no_progress_where_nobody_looks(capsys: Any) -> None:
