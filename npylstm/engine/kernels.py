@@ -156,30 +156,6 @@ def _dense(row, params, work):
 
 
 @jit
-def _lstm_step(z, h, c, U, units, code, code_params, rcode, rcode_params, scratch):
-    """One time step: z (rows, 4 units) holds the input's part; h and c (rows, units) advance."""
-    _add_product(z, h, U)
-    for r in range(z.shape[0]):
-        zr, hr, cr = z[r], h[r], c[r]
-        i, f = zr[:units], zr[units : 2 * units]
-        g, o = zr[2 * units : 3 * units], zr[3 * units :]
-        if rcode == 15:  # softmax gates are normalised gate by gate
-            activate(rcode, rcode_params, i)
-            activate(rcode, rcode_params, f)
-        else:
-            activate(rcode, rcode_params, zr[: 2 * units])
-        activate(code, code_params, g)
-        activate(rcode, rcode_params, o)
-        for j in range(units):
-            cr[j] = f[j] * cr[j] + i[j] * g[j]
-        for j in range(units):
-            scratch[j] = cr[j]
-        activate(code, code_params, scratch)
-        for j in range(units):
-            hr[j] = o[j] * scratch[j]
-
-
-@jit
 def _lstm(row, params, state, work):
     rows, steps, features, units = row[ROWS], row[STEPS], row[IN], row[UNITS]
     p = row[PARAM]
@@ -197,7 +173,6 @@ def _lstm(row, params, state, work):
     z_all = work[s : s + STEP_BLOCK * ROW_BLOCK * 4 * units]
     s += STEP_BLOCK * ROW_BLOCK * 4 * units
     x_all = work[s : s + STEP_BLOCK * ROW_BLOCK * features]
-    scratch = work[s + x_all.size : s + x_all.size + units]
 
     for r0 in range(0, rows, ROW_BLOCK):
         block = min(ROW_BLOCK, rows - r0)
@@ -216,7 +191,19 @@ def _lstm(row, params, state, work):
             _add_product(z, x, W)
             for t in range(count):
                 zt = z[t * block : (t + 1) * block]
-                _lstm_step(zt, h, c, U, units, code, code_params, rcode, rcode_params, scratch)
+                _add_product(zt, h, U)
+                for r in range(block):
+                    zr, hr, cr = zt[r], h[r], c[r]
+                    i, f, o = zr[:units], zr[units : 2 * units], zr[2 * units : 3 * units]
+                    candidate = zr[3 * units :]
+                    activate(rcode, rcode_params, zr[: 3 * units])
+                    activate(code, code_params, candidate)
+                    for j in range(units):
+                        cr[j] = f[j] * cr[j] + i[j] * candidate[j]
+                        candidate[j] = cr[j]
+                    activate(code, code_params, candidate)
+                    for j in range(units):
+                        hr[j] = o[j] * candidate[j]
                 if row[SEQUENCES]:
                     for r in range(block):
                         at = row[Y] + (r0 + r) * row[Y_ROW] + (t0 + t) * row[Y_STEP]

@@ -191,7 +191,7 @@ class Program:
             Y_ROW=along_rows * units, Y_STEP=along_steps * units,
             REVERSE=layer.go_backwards, SEQUENCES=layer.return_sequences,
             CODE=code, CODE_PARAM=at, RECURRENT_CODE=rcode, RECURRENT_CODE_PARAM=rat,
-            STATE=state, SCRATCH=self._reserve(block * (4 * units + features) + units),
+            STATE=state, SCRATCH=self._reserve(block * (4 * units + features)),
         )  # fmt: skip
         h, c = state, state + batch * units
         fetched = [] if layer.return_sequences else [(y.start, h)]
@@ -223,7 +223,8 @@ def is_native(layer: Layer) -> bool:
         activation: Activation | None = getattr(layer, field, None)
         if activation is None:
             continue
-        last_axis = activation.row.elementwise or activation.params == (-1,)
-        if activation.row.code is None or not last_axis:
+        # Gates are activated together: a softmax would mix them.
+        whole = activation.row.elementwise or (activation.params == (-1,) and field == "activation")
+        if activation.row.code is None or not whole:
             return False
     return True

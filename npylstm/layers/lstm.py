@@ -22,6 +22,9 @@ __all__ = ["GATES", "LSTM", "Gates"]
 
 GATES = ("i", "f", "c", "o")
 
+# Side by side for computing: the three that share an activation first.
+_PACKED = ("i", "f", "o", "c")
+
 
 class Gates(NamedTuple):
     """Everything an LSTM computed: six arrays ``(batch, steps, units)``.
@@ -118,10 +121,10 @@ class LSTM(Layer):
         return (main, state, state) if self.return_state else (main,)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Set the four gates side by side: ``W`` (features, 4 units), ``U``, ``b``."""
+        """Set the gates side by side: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
 
         def side_by_side(letter: str) -> Array:
-            return np.concatenate([weights[f"{letter}_{g}"] for g in GATES], axis=-1)
+            return np.concatenate([weights[f"{letter}_{g}"] for g in _PACKED], axis=-1)
 
         W = side_by_side("W")
         b = side_by_side("b") if self.use_bias else np.zeros(4 * self.units, W.dtype)
@@ -163,8 +166,9 @@ class LSTM(Layer):
         times = range(x.shape[1])
         for t in reversed(times) if self.go_backwards else times:
             z = z_x[:, t] + h @ U
-            i, f = s(z[:, :n]), s(z[:, n : 2 * n])
-            c_tilde, o = a(z[:, 2 * n : 3 * n]), s(z[:, 3 * n :])
+            gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # apart, for softmax
+            i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
+            c_tilde = a(z[:, 3 * n :])
             c = f * c + i * c_tilde
             h = o * a(c)
             yield t, i, f, c_tilde, o, c, h
