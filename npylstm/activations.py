@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
 SELU_SCALE = 1.0507009873554805
 
+_LARGEST = float(np.finfo(np.float32).max)  # of a parameter: it must survive float32
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])  # slow, exact, rarely needed
 
 
@@ -63,14 +65,14 @@ def _gelu_tanh(x: Array) -> Array:
 
 
 def _softmax(x: Array, axis: int) -> Array:
-    e = np.exp(x - x.max(axis=int(axis), keepdims=True))
-    y: Array = e / e.sum(axis=int(axis), keepdims=True)
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    y: Array = e / e.sum(axis=axis, keepdims=True)
     return y
 
 
 def _log_softmax(x: Array, axis: int) -> Array:
-    shifted = x - x.max(axis=int(axis), keepdims=True)
-    y: Array = shifted - np.log(np.exp(shifted).sum(axis=int(axis), keepdims=True))
+    shifted = x - x.max(axis=axis, keepdims=True)
+    y: Array = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return y
 
 
@@ -193,6 +195,10 @@ class Activation:
     @classmethod
     def of(cls, name: str, **params: float) -> Activation:
         """Make one by name; parameters not given take the table's defaults."""
+        return cls._make(name, params)
+
+    @classmethod
+    def _make(cls, name: str, params: Mapping[str, Any]) -> Activation:
         row = TABLE.get(name)
         if row is None:
             return cls(name)  # raises, listing the known names
@@ -203,8 +209,15 @@ class Activation:
                 f"expected {sorted(row.params) or 'none'}"
             )
         for key, value in params.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise FormatError(f"activation {name}: {key} must be a number, got {value!r}")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            unbounded = key == "max_value" and value == math.inf
+            fits = number and (unbounded or abs(value) <= _LARGEST)
+            if not fits or (key == "axis" and not whole):
+                raise FormatError(
+                    f"activation {name}: {key} must be a finite number "
+                    f"(axis: an integer), got {value!r:.40}"
+                )
         return cls(name, tuple(params.get(key, default) for key, default in row.params.items()))
 
     @classmethod
@@ -214,7 +227,7 @@ class Activation:
             return cls.of(value)
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             params = {k: math.inf if v is None else v for k, v in value.items() if k != "name"}
-            return cls.of(value["name"], **params)
+            return cls._make(value["name"], params)
         raise FormatError(f"activation: expected a name or {{'name': ...}}, got {value!r}")
 
     def to_json(self) -> str | dict[str, Any]:
@@ -224,6 +237,11 @@ class Activation:
         if not changed:
             return self.name
         return {"name": self.name, **{k: None if v == math.inf else v for k, v in changed.items()}}
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which values depend on each other; None where they do not."""
+        return None if self.row.elementwise else int(self.params[0])
 
     @property
     def row(self) -> Row:

@@ -8,7 +8,9 @@ computation.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -174,6 +176,12 @@ class ModelSpec:
     def __post_init__(self) -> None:
         shapes: dict[str, Shape] = {}
         problems = [*self._local_problems(), *self._trace_shapes(shapes)]
+        if not problems:
+            problems += self._case_problems(shapes)
+        try:
+            json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except (ValueError, TypeError) as error:  # UnicodeEncodeError is a ValueError
+            problems.append(f"spec: a name or value is not UTF-8 JSON: {type(error).__name__}")
         if problems:
             raise FormatError("; ".join(problems))
         object.__setattr__(self, "shapes", MappingProxyType(shapes))
@@ -249,10 +257,8 @@ class ModelSpec:
             yield f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
             return
         names = [layer.name for layer in self.layers]
-        yield from (
-            f"layer name {n!r}: used twice"
-            for n in sorted({n for n in names if names.count(n) > 1})
-        )
+        twins = [name for name, count in Counter(names).items() if count > 1]
+        yield from (f"layer name {name!r}: used twice" for name in twins)
         for layer in self.layers:
             yield from layer.problems(self.dtype)
         called = {edge.layer for edge in self.edges}
@@ -266,6 +272,31 @@ class ModelSpec:
                 yield f"{tensor}: expected exactly one axis called {BATCH!r}"
             sizes = [d for d in tensor.shape if isinstance(d, int)]
             yield from (f"{tensor}: expected positive sizes, got {d}" for d in sizes if d < 1)
+
+    def _case_problems(self, shapes: Mapping[str, Shape]) -> Iterator[str]:
+        states: dict[str, Shape] = {
+            f"{layer}/{name}": (BATCH, *shape)
+            for layer, entries in self.state_shapes().items()
+            for name, shape in entries.items()
+        }
+        for number, case in enumerate(self.cases):
+            state = {f"{k}/{n}": a for k, entries in case.state.items() for n, a in entries.items()}
+            groups: tuple[tuple[str, Mapping[str, Array], Mapping[str, Shape]], ...] = (
+                ("input", case.inputs, {t.name: t.shape for t in self.inputs}),
+                ("output", case.outputs, {t: shapes[t] for t in self.outputs}),
+                ("state", state, states if case.state else {}),
+            )
+            sizes: dict[str, int] = {}
+            for kind, arrays, wanted in groups:
+                if set(arrays) != set(wanted):
+                    yield f"case/{number}/{kind}: expected {sorted(wanted)}, got {sorted(arrays)}"
+                    continue
+                for name, array in arrays.items():
+                    if not _fits(array.shape, wanted[name], sizes):
+                        yield (
+                            f"case/{number}/{kind}/{name}: expected shape "
+                            f"{format_shape(wanted[name])}, got {array.shape}"
+                        )
 
     def _trace_shapes(self, shapes: dict[str, Shape]) -> Iterator[str]:
         """Follow the shapes along the edges into ``shapes``."""
@@ -291,6 +322,17 @@ class ModelSpec:
         yield from (f"output {t!r}: no such tensor" for t in self.outputs if t not in shapes)
         if len(set(self.outputs)) < len(self.outputs):
             yield f"outputs: used twice in {list(self.outputs)}"
+
+
+def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:
+    """Whether sizes fit a shape; symbols keep the size that they had first."""
+    if len(actual) != len(shape):
+        return False
+    known = (
+        sizes.setdefault(d, n) if isinstance(d, str) else d
+        for n, d in zip(actual, shape, strict=True)
+    )
+    return tuple(known) == actual
 
 
 def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -129,6 +129,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+_MAX_MESSAGE = 3500
+
+
 def _complain(message: str, status: int) -> int:
-    print(f"npylstm: error: {' '.join(message.split())}", file=sys.stderr)
+    """Print one line; names from files may hold anything, a terminal must not obey it."""
+    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    if len(line) > _MAX_MESSAGE:
+        line = f"{line[:_MAX_MESSAGE]} ... ({len(line)} characters)"
+    print(f"npylstm: error: {line}", file=sys.stderr)
     return status

@@ -224,7 +224,7 @@ def is_native(layer: Layer) -> bool:
         if activation is None:
             continue
         # Gates are activated together: a softmax would mix them.
-        whole = activation.row.elementwise or (activation.params == (-1,) and field == "activation")
+        whole = activation.axis is None or (activation.axis == -1 and field == "activation")
         if activation.row.code is None or not whole:
             return False
     return True

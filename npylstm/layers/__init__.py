@@ -48,8 +48,8 @@ def layer_from_json(kind: object, config: object) -> Layer:
     """
     cls = KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise FormatError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
+        raise FormatError(f"unknown kind {kind!r:.80}, expected one of {', '.join(KINDS)}")
     if not isinstance(config, Mapping):
-        raise FormatError(f"config: expected an object, got {config!r}")
+        raise FormatError(f"config: expected an object, got {config!r:.80}")
     checked: Mapping[str, Any] = config
     return cls.from_json(checked)

@@ -9,7 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.activations import LINEAR, Activation
-from npylstm.layers.base import Array, Layer, Shape, expect_features, one_input, positive
+from npylstm.layers.base import (
+    Array,
+    Layer,
+    Shape,
+    along_features,
+    expect_features,
+    one_input,
+    positive,
+)
 
 __all__ = ["Dense"]
 
@@ -36,6 +44,7 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         positive("features", self.features)
         positive("units", self.units)
+        along_features("activation", self.activation)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}

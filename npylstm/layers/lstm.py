@@ -13,6 +13,8 @@ from npylstm.layers.base import (
     Array,
     Layer,
     Shape,
+    along_features,
+    expect_batch,
     expect_features,
     one_input,
     positive,
@@ -98,6 +100,8 @@ class LSTM(Layer):
     def __post_init__(self) -> None:
         positive("features", self.features)
         positive("units", self.units)
+        along_features("activation", self.activation)
+        along_features("recurrent_activation", self.recurrent_activation)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {f"W_{g}": (self.features, self.units) for g in GATES}
@@ -115,6 +119,7 @@ class LSTM(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         expect_features(shape, self.features, rank=3)
+        expect_batch(shape, axis=int(self.time_major))
         batch = shape[1] if self.time_major else shape[0]
         main = (*shape[:2], self.units) if self.return_sequences else (batch, self.units)
         state = (batch, self.units)

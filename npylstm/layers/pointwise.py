@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npylstm.activations import Activation
-from npylstm.layers.base import Array, Layer, Shape, one_input
+from npylstm.errors import FormatError
+from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
 
 __all__ = ["ActivationLayer", "Identity"]
 
@@ -21,7 +22,14 @@ class ActivationLayer(Layer):
     activation: Activation
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (one_input(inputs),)
+        shape = one_input(inputs)
+        axis = self.activation.axis
+        # Along the batch axis one sample would depend on another.
+        if axis is not None and (not -len(shape) < axis < len(shape) or axis == 0):
+            raise FormatError(
+                f"{self.activation.name}: axis {axis} does not fit an input {format_shape(shape)}"
+            )
+        return (shape,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

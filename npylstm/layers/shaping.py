@@ -10,9 +10,22 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, ShapeError
-from npylstm.layers.base import Array, Dim, Layer, Shape, format_shape, one_input, positive
+from npylstm.layers.base import (
+    Array,
+    Dim,
+    Layer,
+    Shape,
+    expect_batch,
+    format_shape,
+    one_input,
+    positive,
+)
 
 __all__ = ["Flatten", "Permute", "RepeatVector", "Reshape"]
+
+
+UNKNOWN = "unknown"  # a size whose formula got too long to be of use
+_LONGEST = 40
 
 
 def _product(dims: Sequence[Dim]) -> Dim:
@@ -21,7 +34,8 @@ def _product(dims: Sequence[Dim]) -> Dim:
     symbols = [d for d in dims if isinstance(d, str)]
     if not symbols:
         return numbers
-    return "*".join([*([str(numbers)] if numbers != 1 else []), *symbols])
+    symbol = "*".join([*([str(numbers)] if numbers != 1 else []), *symbols])
+    return symbol if len(symbol) <= _LONGEST else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Flatten(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
+        expect_batch(shape)
         return ((shape[0], _product(shape[1:])),)
 
     def forward(
@@ -59,6 +74,7 @@ class Reshape(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
+        expect_batch(shape)
         size, rest = _product(shape[1:]), math.prod(d for d in self.target_shape if d != -1)
         inferred: Dim = f"({size})/{rest}"
         if isinstance(size, int):
@@ -97,6 +113,7 @@ class Permute(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
+        expect_batch(shape)
         if len(shape) != len(self.dims) + 1:
             raise FormatError(f"dims {self.dims} do not fit an input {format_shape(shape)}")
         return ((shape[0], *(shape[d] for d in self.dims)),)
@@ -120,6 +137,7 @@ class RepeatVector(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
+        expect_batch(shape)
         if len(shape) != 2:
             raise FormatError(f"expected an input of 2 axes, got {format_shape(shape)}")
         return ((shape[0], self.n, shape[1]),)

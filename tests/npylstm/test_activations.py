@@ -151,7 +151,11 @@ def test_json_round_trip(activation: Activation) -> None:
     [
         ("tahn", "unknown name 'tahn'.*tanh"),
         ({"name": "elu", "beta": 1}, "unknown parameter 'beta'.*alpha"),
-        ({"name": "elu", "alpha": "x"}, "alpha must be a number"),
+        ({"name": "elu", "alpha": "x"}, "alpha must be a finite number"),
+        ({"name": "elu", "alpha": float("nan")}, "alpha must be a finite number"),
+        ({"name": "elu", "alpha": 10**400}, "alpha must be a finite number"),
+        ({"name": "elu", "cls": 1}, "unknown parameter 'cls'"),
+        ({"name": "softmax", "axis": 0.5}, "axis: an integer"),
         (3, "expected a name"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from builders import make_chain, make_layer
 
 from npylstm import FormatError, ModelSpec
+from npylstm.activations import Activation
 from npylstm.layers import KINDS, LSTM, Dense, Flatten, Permute, RepeatVector, Reshape
 from npylstm.spec import Edge, LayerSpec, TensorSpec, graph_from_json
 
@@ -87,6 +88,9 @@ def test_all_problems_are_said_at_once() -> None:
         ({"inputs": (TensorSpec("x", ("batch", 0, 3)),)}, "expected positive sizes, got 0"),
         ({"inputs": (TensorSpec("x", ("batch", 5, 7)),)}, r"layer_0: expected 3 features, got an input \(batch, 5, 7\)"),
         ({"inputs": (TensorSpec("x", ("batch", 3)),)}, r"layer_0: expected an input of 3 axes, got \(batch, 3\)"),
+        ({"inputs": (TensorSpec("x", ("steps", "batch", 3)),)}, r"layer_0: expected the batch as axis 0, got an input \(steps, batch, 3\)"),
+        ({"name": "\ud800"}, "spec: a name or value is not UTF-8 JSON"),
+        ({"provenance": {"x": float("nan")}}, "spec: a name or value is not UTF-8 JSON"),
         ({"edges": (Edge("layer_0", ("x",), ("layer_0",)),)}, "layer_1: never called"),
         ({"edges": (Edge("layer_9", ("x",), ("y",)),)}, "layer 'layer_9' is not there"),
         ({"edges": (Edge("layer_0", ("q",), ("y",)),)}, "layer_0: tensor 'q' is not there"),
@@ -123,6 +127,10 @@ def test_two_layers_of_one_name_are_refused() -> None:
         (lambda: Reshape((-1, -1)), "at most one -1"),
         (lambda: Permute((1, 3)), r"dims: expected a permutation of 1..2, got \(1, 3\)"),
         (lambda: RepeatVector(0), "n: expected a positive integer"),
+        (
+            lambda: Dense(3, 2, Activation.of("softmax", axis=1)),
+            "activation: expected softmax along axis -1",
+        ),
     ],
 )
 def test_impossible_configs_are_refused(make_it: Any, message: str) -> None:
@@ -140,7 +148,6 @@ def test_shapes_follow_symbols() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_json_round_trip_of_every_kind(kind: str) -> None:
-    from npylstm.activations import Activation
     from npylstm.layers import ActivationLayer, Identity
 
     examples = {

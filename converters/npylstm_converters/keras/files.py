@@ -21,7 +21,7 @@ from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
 
 __all__ = ["Container", "is_keras_file", "open_container", "read_json"]
 
-_MAX_JSON = 64 << 20
+_MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
 _BOMB_BYTES = 16 << 20
 _BOMB_RATIO = 100
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,

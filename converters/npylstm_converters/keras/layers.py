@@ -236,7 +236,7 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     raw = RawLayer(tensors.layer, str(class_name), inner["config"])
     layer, weights = translate(raw, tensors, config.writer)
     activation = layer.activation if isinstance(layer, ActivationLayer) else LINEAR
-    if not activation.row.elementwise and activation.params != (-1,):
+    if activation.axis not in (None, -1):
         raise Refusal(f"TimeDistributed({activation}) is not supported: use axis=-1")
     return layer, weights
 
