@@ -28,7 +28,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -115,10 +115,7 @@ class Archive:
         header = self._header(key)
         info = self._members[key]
         with self._damage_named(key):
-            data = self._zip.read(info)
-            array = np.frombuffer(data, header.dtype, offset=header.size)
-            order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-            return array.reshape(header.shape, order=order)
+            return header.view(self._zip.read(info)[header.size :])
 
     def _header(self, key: str) -> _Header:
         info = self._members[key]
@@ -173,11 +170,38 @@ def refuse_bombs(stream: IO[bytes], claimed: int = 0) -> None:
         )
 
 
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """Read a ``.npy`` of numbers.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged or holds anything else.
+    OSError
+        If it cannot be opened.
+    """
+    with open(path, "rb") as stream:
+        try:
+            header = _read_header(stream)
+            declared = math.prod(header.shape) * header.dtype.itemsize
+            held = os.fstat(stream.fileno()).st_size - header.size
+            if declared != held:
+                raise FormatError(f"declares {declared} bytes of data, the file holds {held}")
+            return header.view(stream.read())
+        except _DAMAGE as error:
+            raise FormatError(f"{path}: not a .npy file of numbers: {error}") from None
+
+
 class _Header(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran_order: bool
     size: int  # bytes before the data
+
+    def view(self, data: bytes) -> Array:
+        """See the bytes behind the header as the array."""
+        flat = np.frombuffer(data, self.dtype)
+        return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
 def _read_header(stream: IO[bytes]) -> _Header:

@@ -99,7 +99,10 @@ def find_importer(source: Any) -> Importer:
     head, label = b"", type(source).__name__
     if isinstance(source, (str, os.PathLike)):
         label = os.fspath(source)
-        if not Path(source).is_dir():
+        path = Path(source)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise FormatError(f"{label}: expected a file")
+        if not path.is_dir():
             with open(source, "rb") as stream:
                 head = stream.read(512)
             if not head:

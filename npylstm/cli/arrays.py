@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,25 +49,8 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
         raise FormatError(f"{path}: expected a .npy, .npz or .csv file")
     if len(names) > 1:
         raise ShapeError(f"{path}: expected an .npz with the arrays {sorted(names)}")
-    array = _read_npy(path) if suffix == ".npy" else _read_csv(path, expected[0])
+    array = npz.read_npy(path) if suffix == ".npy" else _read_csv(path, expected[0])
     return {names[0]: array}
-
-
-def _read_npy(path: str) -> Array:
-    try:
-        array: Any = np.load(path, allow_pickle=False)
-    except (
-        ValueError,
-        EOFError,
-        SyntaxError,
-        zipfile.BadZipFile,
-        zlib.error,
-        MemoryError,
-    ) as error:
-        raise FormatError(f"{path}: not a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise FormatError(f"{path}: not a .npy file of numbers, but an .npz")
-    return array
 
 
 def _read_csv(path: str, expected: TensorSpec) -> Array:

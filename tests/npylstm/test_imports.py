@@ -61,5 +61,16 @@ def test_converting_a_file_needs_no_framework(root: Path) -> None:
     found = modules_after(
         "import npylstm_converters as nc; nc.convert('models/sine_keras/sine.keras')", root
     )
-    assert "h5py" in found
-    assert not found & {"tensorflow", "keras", "tf_keras", "torch", "jax"}
+    assert "npylstm_converters" in found
+    assert not found & {"h5py", "tensorflow", "keras", "tf_keras", "torch", "jax"}
+
+
+def test_libhdf5_stays_in_a_process_of_its_own(root: Path) -> None:
+    """It is C, and damaged files make it loop or crash."""
+    users = {
+        path.name
+        for folder in ("npylstm", "converters")
+        for path in (root / folder).rglob("*.py")
+        if "import h5py" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"hdf5_reader.py"}

@@ -7,14 +7,17 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from npylstm import FormatError, UnsupportedError
+from npylstm.npz import refuse_bombs
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.layers import Writer
 from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
@@ -22,8 +25,7 @@ from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
 __all__ = ["Container", "is_keras_file", "open_container", "read_json"]
 
 _MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
-_BOMB_BYTES = 16 << 20
-_BOMB_RATIO = 100
+_WEIGHTS = "model.weights.h5"
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
                NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
 
@@ -36,12 +38,20 @@ class Container:
     store: Store
     writer: Writer
     format: str
-    sha256: str
 
 
 def is_keras_file(head: bytes) -> bool:
     """Whether the first bytes may be those of a Keras file: HDF5, or a zip."""
     return hdf5.looks_like_hdf5(head) or head.startswith(b"PK\x03\x04")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Digest of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -55,7 +65,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If it cannot be read.
     """
     with open(path, "rb") as stream:
-        return _parse_json(stream.read(_MAX_JSON + 1), str(path))
+        return _parse_json(stream.read(_MAX_JSON + 1), os.fspath(path))
 
 
 def _parse_json(data: bytes | str, label: str) -> Any:
@@ -93,25 +103,24 @@ def open_container(
             "load it where it was trained and call model.save('model.keras')"
         )
     given = read_json(architecture) if architecture is not None else None
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path}: expected a file")
     with open(path, "rb") as stream:
         head = stream.read(8)
-        stream.seek(0)
-        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else None
-        sha256 = digest.hexdigest() if digest else hashlib.sha256(stream.read()).hexdigest()
     if hdf5.looks_like_hdf5(head):
         with hdf5.open_file(path, str(path)) as root:
-            yield _from_hdf5(root, given, sha256)
+            yield _from_hdf5(root, given)
     elif head.startswith(b"PK\x03\x04"):
-        with _from_zip(path, given, sha256) as container:
+        with _from_zip(path, given) as container:
             yield container
     else:
         what = "empty" if not head else f"begins with {head!r}"
         raise FormatError(f"{path}: neither HDF5 nor a .keras file ({what})")
 
 
-def _from_hdf5(root: hdf5.File, given: Any, sha256: str) -> Container:
+def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     text = root.attribute("model_config") or root.attribute("config")
-    document = _parse_json(text, f"{root.label}: model_config") if isinstance(text, str) else None
+    document = _parse_json(text, f"{root.label}: model_config") if text else None
     weights = root.group("model_weights") or root
     if weights.names("layer_names") is not None:
         store: Store = LegacyStore(weights)
@@ -120,11 +129,10 @@ def _from_hdf5(root: hdf5.File, given: Any, sha256: str) -> Container:
     else:
         raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
     version = root.attribute("keras_version") or weights.attribute("keras_version")
-    full = document is not None
+    form = "HDF5 weights" if document is None else "HDF5 model"
     if given is not None:
         document = given
-    writer = _writer(document, version if isinstance(version, str) else None)
-    return Container(document, store, writer, "HDF5 model" if full else "HDF5 weights", sha256)
+    return Container(document, store, _writer(document, version), form)
 
 
 def _has_backslashes(root: hdf5.File) -> bool:
@@ -133,47 +141,62 @@ def _has_backslashes(root: hdf5.File) -> bool:
 
 
 @contextlib.contextmanager
-def _from_zip(path: Path, given: Any, sha256: str) -> Iterator[Container]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except _ZIP_DAMAGE as error:
-        raise FormatError(f"{path}: damaged zip: {error}") from None
-    with archive:
-        members = {i.filename.replace("\\", "/"): i for i in archive.infolist()}
+def _from_zip(path: Path, given: Any) -> Iterator[Container]:
+    with open(path, "rb") as stream, tempfile.TemporaryDirectory() as folder:
+        try:
+            refuse_bombs(stream)
+            archive = zipfile.ZipFile(stream)
+            infos = archive.infolist()
+            refuse_bombs(stream, sum(info.file_size for info in infos))
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from None
+        except _ZIP_DAMAGE as error:
+            raise FormatError(f"{path}: damaged zip: {error}") from None
+        members = {info.filename.replace("\\", "/"): info for info in infos}
+        if len(members) != len(infos):
+            raise FormatError(f"{path}: a name stands in the zip twice")
         if "config.json" not in members:
             raise FormatError(f"{path}: a zip without config.json, so not a .keras file")
-        document = _parse_json(
-            _member(archive, members, "config.json", path), f"{path}: config.json"
-        )
+        if _WEIGHTS not in members:
+            listed = ", ".join(sorted(members)[:20])
+            raise FormatError(f"{path}: no {_WEIGHTS} in it; found {listed}")
+        document = _member_json(archive, members["config.json"], path)
         metadata: Any = {}
         if "metadata.json" in members:
-            text = _member(archive, members, "metadata.json", path)
-            metadata = _parse_json(text, f"{path}: metadata.json")
-        if "model.weights.h5" not in members:
-            raise FormatError(
-                f"{path}: no model.weights.h5 in it; found {', '.join(sorted(members))}"
-            )
-        weights = io.BytesIO(_member(archive, members, "model.weights.h5", path))
-    version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
-    if given is not None:
-        document = given
-    with hdf5.open_file(weights, f"{path}: model.weights.h5") as root:
+            metadata = _member_json(archive, members["metadata.json"], path)
+        version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
+        if given is not None:
+            document = given
         writer = _writer(document, version if isinstance(version, str) else None)
-        yield Container(document, SavedStore(root), writer, "Keras archive", sha256)
+        # libhdf5 wants a file of its own.
+        weights = Path(folder) / _WEIGHTS
+        with weights.open("wb") as target:
+            _copy_member(archive, members[_WEIGHTS], path, target)
+        with hdf5.open_file(weights, f"{path}: {_WEIGHTS}") as root:
+            yield Container(document, SavedStore(root), writer, "Keras archive")
 
 
-def _member(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, path: Path
-) -> bytes:
-    info = members[name]
-    if info.file_size > _BOMB_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
-        raise FormatError(
-            f"{path}: {name}: {info.compress_size} bytes claim to hold {info.file_size}"
-        )
+def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
+    label = f"{path}: {info.filename}"
+    if info.file_size > _MAX_JSON:
+        raise FormatError(f"{label}: expected up to {_MAX_JSON} bytes, got {info.file_size}")
+    data = io.BytesIO()
+    _copy_member(archive, info, path, data)
+    return _parse_json(data.getvalue(), label)
+
+
+def _copy_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, target: IO[bytes]
+) -> None:
+    """Unpack a member piece by piece, checksum verified; a lie about its size ends it."""
+    label = f"{path}: {info.filename}"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FormatError(f"{label}: expected a stored or deflated member")
     try:
-        return archive.read(info)
+        with archive.open(info) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
     except _ZIP_DAMAGE as error:
-        raise FormatError(f"{path}: {name}: damaged: {error}") from None
+        raise FormatError(f"{label}: damaged: {error}") from None
 
 
 def _writer(document: Any, version: str | None) -> Writer:

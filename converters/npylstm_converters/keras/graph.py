@@ -7,6 +7,7 @@ calls that join them. Translating the layers is the business of
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -159,8 +160,8 @@ def _functional(config: Any) -> Graph:
 
 
 def _refuse_twins(layers: list[RawLayer]) -> None:
-    names = [layer.name for layer in layers]
-    twins = sorted({n for n in names if names.count(n) > 1})
+    counts = Counter(layer.name for layer in layers)
+    twins = sorted(name for name, count in counts.items() if count > 1)
     if twins:
         raise FormatError(f"model config: two layers are named {twins[0]!r}")
 
@@ -185,8 +186,12 @@ def _node_inputs(layer: str, node: Any) -> Iterator[Tensor]:
     """Read one call, in the dialect of Keras 1 and 2 (lists) or 3 (args and kwargs)."""
     if isinstance(node, Mapping):
         yield from _keras_tensors(layer, node.get("args"))
-        for value in (node.get("kwargs") or {}).values():
-            yield from _keras_tensors(layer, value)
+        kwargs = node.get("kwargs", {})
+        if not isinstance(kwargs, Mapping):
+            raise FormatError(
+                f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}"
+            )
+        yield from _keras_tensors(layer, kwargs)
         return
     if isinstance(node, list) and node and isinstance(node[0], str):
         node = [node]  # one tensor, not wrapped
@@ -217,12 +222,25 @@ def _keras_tensors(layer: str, value: Any) -> Iterator[Tensor]:
 
 def _in_order(calls: list[Call], inputs: tuple[str, ...]) -> Iterator[Call]:
     """Sort calls so that each comes after those whose tensors it reads."""
-    ready = {(name, 0) for name in inputs}
-    waiting = list(calls)
-    while waiting:
-        able = [c for c in waiting if all((t.layer, t.call) in ready for t in c.inputs)]
-        if not able:
-            raise FormatError(f"model config: {waiting[0].layer}: its input is never computed")
-        yield from able
-        ready |= {(c.layer, c.number) for c in able}
-        waiting = [c for c in waiting if c not in able]
+    needs = {(c.layer, c.number): {(t.layer, t.call) for t in c.inputs} for c in calls}
+    readers: dict[tuple[str, int], list[Call]] = {}
+    for call in calls:
+        for source in needs[call.layer, call.number]:
+            readers.setdefault(source, []).append(call)
+    ready = deque([(name, 0) for name in inputs])
+    ready.extend((c.layer, c.number) for c in calls if not c.inputs)
+    done: set[tuple[str, int]] = set()
+    by_key = {(c.layer, c.number): c for c in calls}
+    while ready:
+        key = ready.popleft()
+        done.add(key)
+        if key in by_key:
+            yield by_key[key]
+        for call in readers.pop(key, []):
+            missing = needs[call.layer, call.number]
+            missing.discard(key)
+            if not missing:
+                ready.append((call.layer, call.number))
+    stuck = [c.layer for c in calls if (c.layer, c.number) not in done]
+    if stuck:
+        raise FormatError(f"model config: {stuck[0]}: its input is never computed")

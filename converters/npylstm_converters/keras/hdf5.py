@@ -1,32 +1,29 @@
-"""HDF5, read with suspicion.
-
-Only what is in the file itself is read: no links to other files, no virtual or external
-data. A dataset that claims far more than the file stores is refused before it is allocated.
-"""
+"""HDF5, read with suspicion, by a process of its own (:mod:`hdf5_reader` says why)."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import FormatError
+from npylstm import FormatError, NpylstmError
 
-__all__ = ["Dataset", "File", "open_file"]
+__all__ = ["Dataset", "File", "looks_like_hdf5", "open_file"]
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-_SMALL = 16 << 20  # bytes; below this nothing is a bomb
-_RATIO = 100
-_MAX_DEPTH = 64
-
-# What h5py raises on damaged bytes. A file that cannot be opened at all is an OSError, too.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError,
-           UnicodeError, AttributeError)  # fmt: skip
+_READER = Path(__file__).with_name("hdf5_reader.py")
 
 
 def looks_like_hdf5(head: bytes) -> bool:
@@ -34,124 +31,158 @@ def looks_like_hdf5(head: bytes) -> bool:
     return head.startswith(_MAGIC)
 
 
+class _Reader:
+    """The reading process: started once per file, asked for one array after the other."""
+
+    def __init__(self, path: Path, label: str) -> None:
+        if importlib.util.find_spec("h5py") is None:
+            raise NpylstmError(f"{label}: reading it needs h5py; pip install 'npylstm[keras]'")
+        self._label = label
+        self._process = subprocess.Popen(
+            [sys.executable, str(_READER), str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            # A thread per core would take more address space than a small file may.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        # Where processor time cannot be limited, a clock does it.
+        patience = 60 + (path.stat().st_size >> 24)
+        self._clock = threading.Timer(patience, self._process.kill)
+        self._clock.daemon = True
+        self._clock.start()
+
+    def inventory(self) -> dict[str, Any]:
+        """The first answer."""
+        listed: dict[str, Any] = json.loads(self._answer("the file"))
+        return listed
+
+    def array(self, path: str) -> bytes:
+        """Ask for an array."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the missing answer will tell
+            self._process.stdin.write(json.dumps(path).encode() + b"\n")
+            self._process.stdin.flush()
+        return self._answer(path)
+
+    def _answer(self, what: str) -> bytes:
+        assert self._process.stdout is not None
+        head = self._process.stdout.read(9)
+        payload = self._process.stdout.read(int.from_bytes(head[1:], "little")) if head else b""
+        if head[:1] == b"-":
+            raise FormatError(f"{self._label}: damaged HDF5: {payload.decode('utf-8', 'replace')}")
+        if len(head) < 9 or len(payload) < int.from_bytes(head[1:], "little"):
+            raise FormatError(f"{self._label}: damaged HDF5: {what} cannot be read")
+        return payload
+
+    def close(self) -> None:
+        """End the process."""
+        self._clock.cancel()
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def open_file(path: Path, label: str) -> Iterator[File]:
+    """Open an HDF5 file; its arrays can be read while the context lasts.
+
+    Parameters
+    ----------
+    path
+        The file.
+    label
+        What to call it in messages.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged, refers to other files, or takes too much memory or time to read.
+    NpylstmError
+        If h5py is not installed.
+    """
+    reader = _Reader(path, label)
+    try:
+        yield File(reader, reader.inventory(), label)
+    finally:
+        reader.close()
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """An array in the file, not read yet.
-
-    ``path`` is slash-separated whatever system wrote it.
-    """
+    """An array in the file, not read yet. ``path`` has slashes whatever system wrote it."""
 
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    _source: h5py.Dataset
+    _reader: _Reader
+    _key: str
 
     def read(self) -> npt.NDArray[Any]:
         """Read the numbers."""
-        with damage_named(self.path):
-            size = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
-            stored = self._source.id.get_storage_size()
-            if size > _SMALL and size > _RATIO * stored:
-                raise FormatError(f"{self.path}: {stored} bytes claim to hold {size}")
-            array: npt.NDArray[Any] = self._source[()]
-        return array
-
-
-@contextlib.contextmanager
-def damage_named(what: str) -> Iterator[None]:
-    """Turn whatever damaged bytes make h5py raise into one clear error."""
-    try:
-        yield
-    except FormatError:
-        raise
-    except _DAMAGE as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"{what}: damaged HDF5: {text}") from None
-
-
-@contextlib.contextmanager
-def open_file(source: Any, label: str) -> Iterator[File]:
-    """Open an HDF5 file, given by path or as a stream of its bytes."""
-    with damage_named(label):
-        handle = h5py.File(source, "r")
-    with handle:
-        yield File(handle, label)
+        data = self._reader.array(self._key)
+        if len(data) != math.prod(self.shape) * self.dtype.itemsize:
+            raise FormatError(f"{self.path}: damaged HDF5: {len(data)} bytes for {self.shape}")
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
 
 
 class File:
-    """Groups, attributes and arrays of one HDF5 file; backslashes in names count as slashes."""
+    """Groups, attributes and arrays of an HDF5 file, seen from one of its groups."""
 
-    def __init__(self, handle: h5py.File | h5py.Group, label: str) -> None:
-        self._handle = handle
+    def __init__(
+        self, reader: _Reader, listed: Mapping[str, Any], label: str, root: str = ""
+    ) -> None:
+        self._reader, self._listed, self._root = reader, listed, root
         self.label = label
 
-    def attribute(self, name: str) -> Any:
-        """An attribute's value, bytes decoded; None if it is not there."""
-        with damage_named(f"{self.label}: attribute {name}"):
-            value = self._handle.attrs.get(name)
-            return value.decode("utf-8") if isinstance(value, bytes) else value
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if self._root else name
+
+    def attribute(self, name: str) -> str | None:
+        """A text attribute; None if it is not there."""
+        value = self._listed["groups"][self._root].get(name)
+        return value if isinstance(value, str) else None
 
     def names(self, attribute: str) -> list[str] | None:
         """A list of names; Keras cuts long ones into ``attribute0``, ``attribute1``, ..."""
-        with damage_named(f"{self.label}: attribute {attribute}"):
-            attrs = self._handle.attrs
-            chunks = []
-            if attribute in attrs:
-                chunks.append(attrs[attribute])
-            elif f"{attribute}0" in attrs:
-                while f"{attribute}{len(chunks)}" in attrs:
-                    chunks.append(attrs[f"{attribute}{len(chunks)}"])
-            else:
-                return None
-            values = [v for chunk in chunks for v in np.asarray(chunk).reshape(-1).tolist()]
-            return [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values]
+        attributes = self._listed["groups"][self._root]
+        if isinstance(attributes.get(attribute), list):
+            return list(attributes[attribute])
+        chunks: list[str] = []
+        for number in range(len(attributes)):
+            chunk = attributes.get(f"{attribute}{number}")
+            if not isinstance(chunk, list):
+                return chunks if number else None
+            chunks += chunk
+        return chunks or None
 
     def group(self, name: str) -> File | None:
         """A sub-group, or None."""
-        with damage_named(f"{self.label}: {name}"):
-            _refuse_foreign_links(self._handle, name)
-            child = self._handle.get(name)
-        return File(child, f"{self.label}: {name}") if isinstance(child, h5py.Group) else None
+        path = self._path(name)
+        if path not in self._listed["groups"]:
+            return None
+        return File(self._reader, self._listed, f"{self.label}: {name}", path)
 
-    def dataset(self, path: str) -> Dataset | None:
+    def dataset(self, name: str) -> Dataset | None:
         """An array by its path below this group, or None."""
-        with damage_named(f"{self.label}: {path}"):
-            _refuse_foreign_links(self._handle, path)
-            child = self._handle.get(path)
-            return _dataset(path, child) if isinstance(child, h5py.Dataset) else None
+        path = self._path(name)
+        entry = self._listed["arrays"].get(path)
+        return self._dataset(path, name, entry) if entry else None
 
     def walk(self) -> tuple[list[str], list[Dataset]]:
         """Paths of all groups, and all arrays, below this group."""
-        groups: list[str] = []
-        datasets: list[Dataset] = []
-        with damage_named(self.label):
-            _collect(self._handle, "", groups, datasets)
-        return groups, datasets
+        prefix = self._path("")
+        groups = [g[len(prefix) :].replace("\\", "/") for g in self._below("groups", prefix)]
+        arrays = [
+            self._dataset(path, path[len(prefix) :], self._listed["arrays"][path])
+            for path in self._below("arrays", prefix)
+        ]
+        return groups, arrays
 
+    def _below(self, kind: str, prefix: str) -> list[str]:
+        return sorted(p for p in self._listed[kind] if p.startswith(prefix) and p != self._root)
 
-def _collect(group: h5py.Group, prefix: str, groups: list[str], datasets: list[Dataset]) -> None:
-    if prefix.count("/") > _MAX_DEPTH:
-        raise FormatError(f"{prefix}: groups nest deeper than {_MAX_DEPTH} levels")
-    for name in group:
-        _refuse_foreign_links(group, name)
-        child = group[name]
-        path = f"{prefix}{name}".replace("\\", "/")
-        if isinstance(child, h5py.Dataset):
-            datasets.append(_dataset(path, child))
-        elif isinstance(child, h5py.Group):
-            groups.append(path)
-            _collect(child, f"{path}/", groups, datasets)
-
-
-def _dataset(path: str, source: h5py.Dataset) -> Dataset:
-    if source.external is not None or source.is_virtual:
-        raise FormatError(f"{path}: its data lies outside of the file")
-    return Dataset(path.replace("\\", "/"), tuple(source.shape or ()), source.dtype, source)
-
-
-def _refuse_foreign_links(group: h5py.Group, path: str) -> None:
-    parts = path.split("/")
-    for k in range(1, len(parts) + 1):
-        step = "/".join(parts[:k])
-        if step in group and isinstance(group.get(step, getlink=True), h5py.ExternalLink):
-            raise FormatError(f"{step}: is a link to another file")
+    def _dataset(self, key: str, path: str, entry: Mapping[str, Any]) -> Dataset:
+        try:
+            dtype = np.dtype(entry["dtype"])
+        except TypeError:
+            dtype = np.dtype(object)  # of no use here, and refused where it is asked for
+        shown = path.replace("\\", "/")
+        return Dataset(shown, tuple(entry["shape"]), dtype, self._reader, key)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import npylstm
@@ -14,7 +15,7 @@ from npylstm.layers.base import BATCH, STEPS, Dim, Shape
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras import runner
-from npylstm_converters.keras.files import Container, is_keras_file, open_container
+from npylstm_converters.keras.files import Container, is_keras_file, open_container, sha256_of
 from npylstm_converters.keras.graph import Graph, RawLayer, Tensor, parse
 from npylstm_converters.keras.layers import Writer, translate
 from npylstm_converters.keras.weights import LiveStore
@@ -57,9 +58,12 @@ def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) 
                 "model.to_json(), by --architecture model.json"
             )
         try:
-            return _convert(container)
+            spec = _convert(container)
         except FormatError as error:
-            raise FormatError(f"{os.fspath(source)}: {error}") from None
+            text = str(error)
+            label = os.fspath(source)
+            raise FormatError(text if text.startswith(label) else f"{label}: {text}") from None
+    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(source)})
 
 
 def is_keras_model(source: object) -> bool:
@@ -80,7 +84,7 @@ def _open_object(model: Any) -> Container:
         ) from None
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
-    return Container(document, LiveStore(model), writer, "model object", "")
+    return Container(document, LiveStore(model), writer, "model object")
 
 
 def _module_version(model: object) -> str:
@@ -135,6 +139,11 @@ def _assemble(
     tensors: dict[Tensor, str] = {Tensor(name): names[name] for name in graph.inputs}
     edges = []
     for call in graph.calls:
+        missing = [t for t in call.inputs if t not in tensors]
+        if missing:
+            raise FormatError(
+                f"model config: {call.layer}: {missing[0].layer} has no output {missing[0].output}"
+            )
         edge = Edge.call(layers[call.layer], *(tensors[t] for t in call.inputs))
         edges.append(edge)
         tensors |= {Tensor(call.layer, 0, k): name for k, name in enumerate(edge.outputs)}
@@ -156,7 +165,6 @@ def _assemble(
         "framework": writer.framework,
         "framework_version": writer.version,
         "source_format": container.format,
-        "source_sha256": container.sha256,
         "converter": f"npylstm {npylstm.__version__}",
         "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
         + [f"layer {old!r} is called {new!r} here" for old, new in names.items() if old != new],
@@ -174,10 +182,12 @@ def _assemble(
 def _safe_names(graph: Graph) -> dict[str, str]:
     """Names that can be keys of the file: no slashes, none that the file uses itself."""
     names: dict[str, str] = {}
+    taken = {".", "..", *RESERVED}
     for raw in graph.layers:
         name = raw.name.replace("/", "_").replace("\\", "_")
-        while name in RESERVED or name in names.values() or name in (".", ".."):
+        while name in taken:
             name += "_"
+        taken.add(name)
         names[raw.name] = name
     return names
 

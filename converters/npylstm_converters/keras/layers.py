@@ -7,10 +7,12 @@ so is any array that it does not ask for. Keys that change nothing in inference
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from npylstm import FormatError
 from npylstm.activations import LINEAR, Activation
 from npylstm.layers import (
     LSTM,
@@ -46,16 +48,20 @@ class Writer:
     version: str
     evidence: str
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,4}(\.[0-9A-Za-z.+_-]{1,60})?", self.version):
+            raise FormatError(f"keras_version: expected such as '2.15.0', got {self.version!r:.80}")
+
     @property
     def major(self) -> int:
-        head = self.version.split(".")[0]
-        return int(head) if head.isdigit() else 2
+        return int(self.version.split(".")[0])
 
     @property
     def recurrent_default(self) -> str | None:
         """The default recurrent activation of LSTM; None where the version does not tell."""
-        parts = self.version.split("-")[0].split(".")
-        minor = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+        _, _, rest = self.version.partition(".")
+        digits = re.match(r"[0-9]{1,4}", rest)
+        minor = int(digits[0]) if digits else 0
         if self.version.startswith("2.2.4-tf"):
             return None  # TF 1.13 to 2.1 all call themselves so, with both defaults
         return "hard_sigmoid" if (self.major, minor) < (2, 3) else "sigmoid"
@@ -98,9 +104,9 @@ class Config:
     def sizes(self, name: str) -> tuple[int, ...]:
         """Take a list of integers."""
         value = self.take(name)
-        if isinstance(value, int):
+        if type(value) is int:
             value = [value]
-        if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
+        if not isinstance(value, list) or any(type(v) is not int for v in value):
             raise Refusal(f"{name}: expected a list of integers, got {value!r}")
         return tuple(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,8 @@ class KerasRunner:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._spec = spec
         self._model = source
-        major = int(str(spec.provenance.get("framework_version", "3")).split(".")[0])
+        version = re.match("[0-9]{1,4}", str(spec.provenance.get("framework_version", "3")))
+        major = int(version[0]) if version else 3
         if isinstance(source, (str, os.PathLike)):
             self._model, self.description = _load(source, architecture, major)
         else:
@@ -99,9 +101,10 @@ def _to_tensor(layer: Any) -> Any:
 
 
 def _load(source: Any, architecture: Any, major: int) -> tuple[Any, str]:
-    name, keras = _find_keras(major)
+    # What is damaged is refused before the framework is imported.
     with open_container(source, architecture) as container:
         weights_only = container.format == "HDF5 weights" or architecture is not None
+    name, keras = _find_keras(major)
     try:
         if weights_only:
             with open(architecture, encoding="utf-8") as stream:

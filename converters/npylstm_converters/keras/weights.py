@@ -184,12 +184,12 @@ class SavedStore:
         return [f"{d.path} {d.shape}" for d in left]
 
 
-_COUNT = re.compile(r"_\d+$")
+_COUNT = re.compile(r"_([0-9]{1,9})$")
 
 
 def _count(name: str) -> int:
     match = _COUNT.search(name)
-    return int(match[0][1:]) if match else 0
+    return int(match[1]) if match else 0
 
 
 # Where Keras begins a new word: before a capital that a small letter follows, and between a
@@ -203,7 +203,8 @@ def _snake_case(class_name: str) -> str:
 
 def _numbered(path: str) -> list[tuple[int, int, str]]:
     """A sort key that counts: ``vars/10`` after ``vars/9``."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in path.split("/")]
+    parts = path.split("/")
+    return [(0, int(p), "") if re.fullmatch("[0-9]{1,9}", p) else (1, 0, p) for p in parts]
 
 
 @dataclass(frozen=True)
