@@ -67,6 +67,40 @@ def test_reasons(layer: Any, reason: str) -> None:
         nc.from_keras(model)
 
 
+def swish(x: Any) -> Any:
+    """Not Keras' own, but of its name."""
+    return x * keras.ops.sigmoid(1.7 * x)
+
+
+class LSTM(L.LSTM):
+    """Not Keras' own, but of its name."""
+
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> Any:
+        return -super().call(sequences, initial_state, mask, training)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: L.Dense(3, activation=swish, name="a"), "a: activation 'swish' is a function of the user's own"),
+        (lambda: L.LSTM(3, recurrent_activation=swish, name="a"), "a: recurrent_activation 'swish' is a function"),
+        (lambda: LSTM(3, name="a"), "a: layer class 'LSTM' is a class of the user's own"),
+    ],
+)  # fmt: skip
+def test_impostors_in_model_objects(layer: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        nc.from_keras(sequential(layer()))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16"])
+def test_inputs_that_keras_would_cut(dtype: str) -> None:
+    model = keras.Sequential([keras.Input((6, 3), dtype=dtype, name="x"), L.LSTM(2)])
+    with pytest.raises(UnsupportedError, match=f"x: inputs of dtype '{dtype}' are not supported"):
+        nc.from_keras(model)
+
+
 def edited(change: Any) -> Any:
     """A tf_keras model whose config somebody else wrote."""
     model = tf_keras.Sequential(

@@ -38,6 +38,7 @@ class Container:
     store: Store
     writer: Writer
     format: str
+    foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
 
 
 def is_keras_file(head: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras import runner
 from npylstm_converters.keras.files import Container, is_keras_file, open_container, sha256_of
 from npylstm_converters.keras.graph import Graph, RawLayer, Tensor, parse
-from npylstm_converters.keras.layers import Writer, translate
+from npylstm_converters.keras.layers import Writer, dtype_name, translate
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
 
@@ -84,7 +84,24 @@ def _open_object(model: Any) -> Container:
         ) from None
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
-    return Container(document, LiveStore(model), writer, "model object")
+    foreign = tuple(_foreign_code(model))
+    return Container(document, LiveStore(model), writer, "model object", foreign)
+
+
+def _foreign_code(model: Any) -> Iterator[str]:
+    """Find classes and functions of the user's own, which a config may call by Keras' names."""
+    for layer in model.layers:
+        if not _of_keras(type(layer)):
+            yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
+        for name in ("activation", "recurrent_activation"):
+            function = getattr(layer, name, None)
+            owner: Any = function if hasattr(function, "__name__") else type(function)
+            if function is not None and not _of_keras(owner):
+                yield f"{layer.name}: {name} {owner.__name__!r} is a function of the user's own"
+
+
+def _of_keras(thing: Any) -> bool:
+    return str(thing.__module__).split(".")[0] in ("keras", "tf_keras", "tensorflow")
 
 
 def _module_version(model: object) -> str:
@@ -99,11 +116,16 @@ def _module_version(model: object) -> str:
 def _convert(container: Container) -> ModelSpec:
     graph, writer = parse(container.document), container.writer
     reasons = Reasons()
+    for reason in container.foreign:
+        reasons.add(reason)
     names = _safe_names(graph)
     layers: dict[str, LayerSpec] = {}
     arrays: set[str] = set()
     for raw in graph.layers:
         if raw.is_input:
+            dtype = dtype_name(raw.config.get("dtype"))
+            if dtype not in (None, "float32", "float64"):
+                reasons.add(f"{raw.name}: inputs of dtype {dtype!r} are not supported")
             continue
         tensors = container.store.tensors(raw)
         try:

@@ -345,13 +345,17 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
 
 def _refuse_reduced_precision(dtype: Any) -> None:
     """float32 and float64 compute as we do; a policy such as mixed_float16 does not."""
-    if isinstance(dtype, Mapping):
-        config = dtype.get("config")
-        name = config.get("name") if isinstance(config, Mapping) else None
-    else:
-        name = dtype
+    name = dtype_name(dtype)
     if name not in (None, "float32", "float64"):
         raise Refusal(
             f"dtype {name!r} is not supported: it computes in reduced precision; load the model "
             "with dtype float32 and save it again"
         )
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Read a dtype, given by name or as a serialised policy."""
+    if isinstance(dtype, Mapping):
+        config = dtype.get("config")
+        return config.get("name") if isinstance(config, Mapping) else None
+    return dtype
