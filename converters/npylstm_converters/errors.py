@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from npylstm import UnsupportedError
+from npylstm import FormatError, UnsupportedError
 
-__all__ = ["Reasons", "Refusal"]
+__all__ = ["DamagedError", "Reasons", "Refusal"]
+
+
+class DamagedError(FormatError):
+    """The file itself is damaged: no use in collecting further reasons."""
 
 
 class Refusal(Exception):

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import FormatError, NpylstmError
+from npylstm import NpylstmError
+from npylstm_converters.errors import DamagedError
 
 __all__ = ["Dataset", "File", "looks_like_hdf5", "open_file"]
 
@@ -68,9 +69,9 @@ class _Reader:
         head = self._process.stdout.read(9)
         payload = self._process.stdout.read(int.from_bytes(head[1:], "little")) if head else b""
         if head[:1] == b"-":
-            raise FormatError(f"{self._label}: damaged HDF5: {payload.decode('utf-8', 'replace')}")
+            raise DamagedError(f"{self._label}: damaged HDF5: {payload.decode('utf-8', 'replace')}")
         if len(head) < 9 or len(payload) < int.from_bytes(head[1:], "little"):
-            raise FormatError(f"{self._label}: damaged HDF5: {what} cannot be read")
+            raise DamagedError(f"{self._label}: damaged HDF5: {what} cannot be read")
         return payload
 
     def close(self) -> None:
@@ -93,7 +94,7 @@ def open_file(path: Path, label: str) -> Iterator[File]:
 
     Raises
     ------
-    FormatError
+    DamagedError
         If it is damaged, refers to other files, or takes too much memory or time to read.
     NpylstmError
         If h5py is not installed.
@@ -119,7 +120,7 @@ class Dataset:
         """Read the numbers."""
         data = self._reader.array(self._key)
         if len(data) != math.prod(self.shape) * self.dtype.itemsize:
-            raise FormatError(f"{self.path}: damaged HDF5: {len(data)} bytes for {self.shape}")
+            raise DamagedError(f"{self.path}: damaged HDF5: {len(data)} bytes for {self.shape}")
         return np.frombuffer(data, self.dtype).reshape(self.shape)
 
 

@@ -13,7 +13,7 @@ import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.layers.base import BATCH, STEPS, Dim, Shape
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
-from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras import runner
 from npylstm_converters.keras.files import Container, is_keras_file, open_container, sha256_of
 from npylstm_converters.keras.graph import Graph, RawLayer, Tensor, parse
@@ -130,9 +130,9 @@ def _convert(container: Container) -> ModelSpec:
         tensors = container.store.tensors(raw)
         try:
             layer, weights = translate(raw, tensors, writer)
+        except DamagedError:
+            raise
         except (Refusal, FormatError) as error:
-            if isinstance(error, FormatError) and "damaged" in str(error):
-                raise
             reasons.add(f"{raw.name}: {error}")
             continue
         layers[raw.name] = LayerSpec(names[raw.name], layer, weights)
