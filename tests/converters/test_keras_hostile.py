@@ -557,8 +557,11 @@ def peak():  # in MB; ru_maxrss would begin with the peak of the process that fo
     except FileNotFoundError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
+def seconds():  # of the processor: the clock would measure how busy the machine is
+    return sum(os.times()[:4])
+
 def run(command):
-    before, start, stderr = peak(), time.perf_counter(), io.StringIO()
+    before, start, stderr = peak(), seconds(), io.StringIO()
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         if command[0] == "waste":
             status = len(bytes(b"x") * (200 << 20))
@@ -568,14 +571,14 @@ def run(command):
             except Exception as error:
                 status = f"{type(error).__name__}: {error}"
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return status, stderr.getvalue(), max(peak() - before, children), time.perf_counter() - start
+    return status, stderr.getvalue(), max(peak() - before, children), seconds() - start
 
 for command in json.load(sys.stdin):
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libhdf5 chats
-        signal.alarm(6)
+        signal.alarm(30)
         os.write(writer, json.dumps(run(command)).encode())
         os._exit(0)
     os.close(writer)

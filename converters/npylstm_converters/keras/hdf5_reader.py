@@ -12,6 +12,7 @@ payload is the error's text), the payload's length as 8 bytes little-endian, the
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -46,7 +47,7 @@ def limit(size: int) -> None:
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + _SECONDS + (size >> 25)
+        seconds = math.ceil(used.ru_utime + used.ru_stime) + _SECONDS + (size >> 25)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         with open("/proc/self/statm", encoding="ascii") as stream:
             pages = int(stream.read().split()[0])

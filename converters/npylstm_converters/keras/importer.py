@@ -68,15 +68,17 @@ def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) 
 
 def is_keras_model(source: object) -> bool:
     """Whether an object looks like a Keras model: no import of Keras is needed to tell."""
-    wanted = ("get_config", "to_json", "layers", "get_weights")
-    return all(hasattr(source, name) for name in wanted)
+    return all(hasattr(source, name) for name in ("get_config", "layers", "get_weights"))
 
 
 def _open_object(model: Any) -> Container:
     if not is_keras_model(model):
         raise FormatError(f"expected a path or a Keras model, got {type(model).__name__}")
     try:
-        document = json.loads(model.to_json())
+        if hasattr(model, "to_json"):
+            document = json.loads(model.to_json())
+        else:
+            document = {"class_name": type(model).__name__, "config": model.get_config()}
     except Exception as error:  # user code: get_config of subclasses raises what it likes
         raise UnsupportedError(
             f"{type(model).__name__}: its config cannot be had: {error}; rebuild it as a "
@@ -91,7 +93,8 @@ def _open_object(model: Any) -> Container:
 def _foreign_code(model: Any) -> Iterator[str]:
     """Find classes and functions of the user's own, which a config may call by Keras' names."""
     for layer in model.layers:
-        if not _of_keras(type(layer)):
+        bases = type(layer).__mro__
+        if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
         for name in ("activation", "recurrent_activation"):
             function = getattr(layer, name, None)

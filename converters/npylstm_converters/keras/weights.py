@@ -237,8 +237,10 @@ class LiveStore:
     def __init__(self, model: Any) -> None:
         self._layers: dict[str, list[LiveVariable]] = {}
         for layer in model.layers:
-            variables = [LiveVariable(str(getattr(v, "path", v.name)), v) for v in layer.weights]
-            self._layers[layer.name] = variables
+            self._layers[layer.name] = [
+                LiveVariable(str(getattr(v, "path", getattr(v, "name", number))), v)
+                for number, v in enumerate(layer.weights)
+            ]
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
         return LayerTensors(layer.name, self._layers.pop(layer.name, []))
