@@ -47,7 +47,8 @@ def _softplus(x: Array) -> Array:
 def _relu(x: Array, negative_slope: float, max_value: float, threshold: float) -> Array:
     # A slope of zero is written out: 0 * -inf would be nan.
     below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
-    return np.minimum(np.where(x < threshold, below, x), max_value)
+    # At the threshold itself the frameworks give the slope's side: 0.
+    return np.minimum(np.where(x <= threshold, below, x), max_value)
 
 
 def _elu(x: Array, alpha: float) -> Array:
@@ -98,7 +99,7 @@ def _hard_shrink(x: Array, threshold: float) -> Array:
 
 
 def _thresholded_relu(x: Array, theta: float) -> Array:
-    return np.where(x > theta, x, np.zeros_like(x))
+    return np.where(x <= theta, np.zeros_like(x), x)  # nan stays nan
 
 
 def _silu(x: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import ModelSpec, ShapeError, console
+from npylstm import Model, ModelSpec, NpylstmError, ShapeError, console
 from npylstm.layers.base import BATCH, zeros
 from npylstm.spec import Case
 
@@ -59,14 +59,16 @@ def make_cases(
         for tensor in spec.inputs:
             sizes = {d: batch if d == BATCH else steps for d in tensor.shape if isinstance(d, str)}
             shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
-            inputs[tensor.name] = (scale * rng.standard_normal(shape)).astype(spec.dtype)
-        state = {}
+            # In float32 whatever the model computes in: a framework may cut inputs down to that.
+            x = (scale * rng.standard_normal(shape)).astype(np.float32)
+            inputs[tensor.name] = x.astype(spec.dtype)
+        state: dict[str, dict[str, Array]] = {}
         if state_scale:
             for layer, shapes in spec.state_shapes().items():
-                state[layer] = {
-                    name: (array + state_scale * rng.uniform(-1, 1, array.shape)).astype(spec.dtype)
-                    for name, array in zeros(shapes, batch, spec.dtype).items()
-                }
+                state[layer] = {}
+                for name, zero in zeros(shapes, batch, np.float32).items():
+                    values = (state_scale * rng.uniform(-1, 1, zero.shape)).astype(np.float32)
+                    state[layer][name] = values.astype(spec.dtype)
         cases.append(Case(inputs, {}, state))
     return cases
 
@@ -125,18 +127,35 @@ def record(
     else:
         todo = [_as_case(spec, case) for case in cases]
     recorded = []
+    model = Model(spec, "numpy")
     with console.progress("recording", len(todo), enabled=progress) as advance:
         for case in todo:
             inputs = {k: np.asarray(v, spec.dtype) for k, v in case.inputs.items()}
-            if takes_state:
-                y = framework_fn(inputs, case.state)
+            try:
+                if takes_state:
+                    y = framework_fn(inputs, case.state)
+                else:
+                    y = framework_fn(*(inputs[t.name] for t in spec.inputs))
+            except NpylstmError:
+                if not isinstance(cases, int) or _possible(model, replace(case, inputs=inputs)):
+                    raise
             else:
-                y = framework_fn(*(inputs[t.name] for t in spec.inputs))
-            recorded.append(replace(case, inputs=inputs, outputs=_by_name(spec, y)))
+                recorded.append(replace(case, inputs=inputs, outputs=_by_name(spec, y)))
             advance()
+    if todo and not recorded:
+        raise NpylstmError(f"{spec.name}: none of the invented inputs fits the model")
     by = getattr(framework_fn, "description", None)
     provenance = {**spec.provenance, **({"recorded_by": by} if by else {})}
     return replace(spec, cases=tuple(recorded), provenance=provenance)
+
+
+def _possible(model: Model, case: Case) -> bool:
+    """Whether the model has an answer: a Reshape may not fit the steps that were invented."""
+    try:
+        model.replay(case)
+    except ShapeError:
+        return False
+    return True
 
 
 def _as_case(spec: ModelSpec, case: Any) -> Case:

@@ -177,7 +177,7 @@ def activate(code, params, z):
         for j in range(n):
             x = z[j]
             below = slope * (x - threshold) if slope != zero else zero
-            y = below if x < threshold else x
+            y = below if x <= threshold else x
             z[j] = top if y > top else y
     elif code == 6 or code == 7:
         alpha = params[0] if code == 6 else T(SELU_ALPHA)
@@ -211,9 +211,9 @@ def activate(code, params, z):
         top = z[0]
         for j in range(n):
             top = z[j] if z[j] > top else top
-        total = zero
+        total = 0.0  # in float64: thousands of terms in a row would lose digits
         for j in range(n):
             z[j] = exp(z[j] - top)
             total += z[j]
         for j in range(n):
-            z[j] = z[j] / total
+            z[j] = T(z[j] / total)

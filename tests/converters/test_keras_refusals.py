@@ -21,6 +21,20 @@ def sequential(*layers: Any) -> Any:
     return keras.Sequential([keras.Input((6, 3)), *layers])
 
 
+def test_a_class_of_the_users_own_under_one_of_keras_names(tmp_path: Path) -> None:
+    class Dense(L.Dense):
+        def call(self, x: Any) -> Any:
+            return 2 * super().call(x)
+
+    model = sequential(L.TimeDistributed(Dense(3), name="wrapped"), Dense(2, name="bare"))
+    model.save(tmp_path / "model.keras")
+    for source in (model, tmp_path / "model.keras"):
+        with pytest.raises(UnsupportedError) as caught:
+            nc.from_keras(source)
+        own = "layer class 'Dense' is a class of the user's own"
+        assert {f"wrapped: {own}", f"bare: {own}"} <= set(caught.value.reasons)
+
+
 def test_all_reasons_at_once() -> None:
     model = sequential(
         L.Conv1D(4, 2, name="conv"), L.LSTM(5, activation="sparsemax", name="odd"), L.LayerNormalization(name="norm")

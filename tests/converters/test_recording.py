@@ -116,3 +116,57 @@ def test_a_missing_framework_is_named(keras_data: Any, monkeypatch: pytest.Monke
     monkeypatch.setitem(__import__("sys").modules, "tf_keras", None)
     with pytest.raises(NpylstmError, match="needs Keras 2: pip install tf_keras"):
         KerasRunner(path, spec)
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_a_wrapped_layer_is_run_at_every_length(k: Any) -> None:
+    L = k.layers
+    layers = [L.LSTM(4, return_sequences=True), L.TimeDistributed(L.Dense(1))]
+    model = k.Sequential([k.Input((None, 3)), *layers])
+    spec = spec_of(model)
+    recorded = nc.record(spec, KerasRunner(model, spec))
+    assert len(recorded.cases) == nc.recording.DEFAULT_CASES
+    Model(recorded, "numpy").verify().check()
+
+
+def test_lengths_that_the_model_cannot_take_are_left_out() -> None:
+    L = keras.layers
+    layers = [L.LSTM(4, return_sequences=True), L.Reshape((-1, 8)), L.Dense(1)]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    spec = spec_of(model)
+    recorded = nc.record(spec, KerasRunner(model, spec))
+    steps = {case.inputs[spec.inputs[0].name].shape[1] for case in recorded.cases}
+    assert steps == {8, 12, 20, 60}
+    Model(recorded, "numpy").verify().check()
+
+
+def test_a_failing_framework_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4)])
+    spec = spec_of(model)
+    runner = KerasRunner(model, spec)
+    monkeypatch.setattr(runner, "_model", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(runner, "_reset", lambda: None)
+    with pytest.raises(
+        NpylstmError, match=r"Keras .* cannot run the model on shape \(1, 12, 3\): division"
+    ):
+        nc.record(spec, runner)
+
+
+@pytest.mark.parametrize("major", [False, True])
+def test_a_pinned_batch_is_found_on_its_axis(major: bool) -> None:
+    inputs = tf_keras.Input(batch_shape=(5, 2, 3) if major else (2, 5, 3))
+    layer = tf_keras.layers.LSTM(4, time_major=major, return_sequences=True)
+    model = tf_keras.Model(inputs, layer(inputs))
+    spec = spec_of(model)
+    assert KerasRunner(model, spec).batch_size == 2
+    recorded = nc.record(spec, KerasRunner(model, spec))
+    Model(recorded, "numpy").verify().check()
+
+
+def test_a_float64_model_of_a_float32_keras(tmp_path: Any) -> None:
+    layers = [keras.layers.LSTM(4, dtype="float64"), keras.layers.Dense(2, dtype="float64")]
+    model = keras.Sequential([keras.Input((6, 3), dtype="float64"), *layers])
+    spec = spec_of(model)
+    assert spec.dtype == "float64"
+    for backend in ("numpy", "numba"):
+        Model(nc.record(spec, KerasRunner(model, spec)), backend).verify().check()

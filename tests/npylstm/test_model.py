@@ -305,3 +305,11 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Model(stack()).backend == "numpy"
     with pytest.raises(NpylstmError, match=r"Numba is not installed; pip install 'npylstm\[jit\]'"):
         Model(stack(), "numba")
+
+
+def test_outputs_are_not_the_callers_memory(backend: str) -> None:
+    model = Model(make_chain(Identity(), Flatten(), shape=("batch", 4, 3)), backend)
+    x = np.ones((2, 4, 3), np.float32)
+    y = model.predict(x)
+    y += 1
+    assert (x == 1).all()

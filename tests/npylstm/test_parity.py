@@ -47,6 +47,17 @@ def test_a_faithful_model_passes(backend: str) -> None:
     assert "parity held: 3 recorded cases" in str(report)
 
 
+def test_float64_is_judged_by_what_the_model_amplifies() -> None:
+    """There the yardstick is the same program, and npylstm's own error shows nothing."""
+    spec = recorded(stack()).astype("float64")
+    x = spec.cases[0].inputs["x"].astype("float64")
+    y = Model(spec, "numpy").predict(x)
+    for ulps, passes in ((8, True), (1e5, False)):
+        other = y * (1 + ulps * np.finfo("float64").eps)
+        cases = [Case({"x": x}, {spec.outputs[0]: other})]
+        assert Model(spec.with_cases(cases), "numpy").verify().passed is passes
+
+
 def test_the_largest_difference_is_found() -> None:
     spec = recorded(stack())
     y = spec.cases[1].outputs["layer_2"].copy()

@@ -103,12 +103,17 @@ def _raw_layer(entry: Any) -> RawLayer:
     name = config.get("name", entry.get("name"))
     if not isinstance(name, str) or not name:
         raise FormatError(f"model config: {entry['class_name']}: expected a name, got {name!r}")
-    registered = entry.get("registered_name")
-    module = entry.get("module")
-    custom = (isinstance(registered, str) and registered != entry["class_name"]) or (
-        isinstance(module, str) and module.split(".")[0] not in ("keras", "tf_keras", "tensorflow")
-    )
-    return RawLayer(name, entry["class_name"], config, custom)
+    return RawLayer(name, entry["class_name"], config, is_custom(entry))
+
+
+def is_custom(entry: Mapping[str, Any]) -> bool:
+    """Whether a serialised object is the user's own, also where it bears one of Keras' names."""
+    registered, module = entry.get("registered_name"), entry.get("module", "keras")
+    if isinstance(registered, str) and registered != entry.get("class_name"):
+        return True
+    # Keras writes null where it does not know the module of a class.
+    own = ("keras", "tf_keras", "tensorflow")
+    return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
 
 
 def _sequential(config: Any) -> Graph:

@@ -92,7 +92,8 @@ def _open_object(model: Any) -> Container:
 
 def _foreign_code(model: Any) -> Iterator[str]:
     """Find classes and functions of the user's own, which a config may call by Keras' names."""
-    for layer in model.layers:
+    wrapped = [getattr(layer, "layer", None) for layer in model.layers]
+    for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"

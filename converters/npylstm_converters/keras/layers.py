@@ -29,7 +29,7 @@ from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer, resolve
-from npylstm_converters.keras.graph import RawLayer
+from npylstm_converters.keras.graph import RawLayer, is_custom
 from npylstm_converters.keras.weights import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS", "Writer", "translate"]
@@ -237,9 +237,14 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     if not isinstance(inner, Mapping) or not isinstance(inner.get("config"), Mapping):
         raise Refusal("TimeDistributed: expected a layer")
     class_name = inner.get("class_name")
-    if class_name not in ("Dense", "Activation", *_NOISE, *ACTIVATION_LAYERS):
+    if not is_custom(inner) and class_name not in (
+        "Dense",
+        "Activation",
+        *_NOISE,
+        *ACTIVATION_LAYERS,
+    ):
         raise Refusal(f"TimeDistributed({class_name}) is not supported")
-    raw = RawLayer(tensors.layer, str(class_name), inner["config"])
+    raw = RawLayer(tensors.layer, str(class_name), inner["config"], is_custom(inner))
     layer, weights = translate(raw, tensors, config.writer)
     activation = layer.activation if isinstance(layer, ActivationLayer) else LINEAR
     if activation.axis not in (None, -1):

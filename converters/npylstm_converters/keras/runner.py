@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm.layers.base import BATCH
 from npylstm_converters.keras.files import open_container
 
 __all__ = ["KerasRunner"]
@@ -58,25 +59,34 @@ class KerasRunner:
             self._model, self.description = _load(source, architecture, major)
         else:
             self.description = f"Keras {spec.provenance.get('framework_version')}"
-        shape = self._model.inputs[0].shape
-        self.batch_size: int | None = shape[0] if isinstance(shape[0], int) else None
+        self._to_tensor = _converter_to_tensors(self._model)
+        pinned = self._model.inputs[0].shape[spec.inputs[0].shape.index(BATCH)]
+        self.batch_size: int | None = pinned if isinstance(pinned, int) else None
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
-        given = [inputs[t.name] for t in self._spec.inputs]
         self._reset()
-        if state:
-            y = self._walk(inputs, state)
-        else:
-            x = given[0] if len(given) == 1 else given
-            y = self._model.predict(x, batch_size=len(given[0]), verbose=0)
+        try:
+            y = self._walk(inputs, state) if state else self._run(inputs)
+        except Exception as error:  # frameworks raise anything; it is theirs, not ours
+            text = " ".join(str(error).split())[:200]
+            shapes = ", ".join(str(x.shape) for x in inputs.values())
+            raise NpylstmError(
+                f"{self.description} cannot run the model on shape {shapes}: {text}"
+            ) from None
         values = y if isinstance(y, (list, tuple)) else [y]
         return {n: np.asarray(v) for n, v in zip(self._spec.outputs, values, strict=True)}
+
+    def _run(self, inputs: Arrays) -> Any:
+        # Called, not `predict`: a traced graph fails where a call is well (TimeDistributed over
+        # new lengths), and has computed other numbers (gelu in TensorFlow 2.13).
+        given = [self._to_tensor(inputs[t.name]) for t in self._spec.inputs]
+        return self._model(given[0] if len(given) == 1 else given, training=False)
 
     def _walk(self, inputs: Arrays, state: Mapping[str, Arrays]) -> list[Any]:
         """Call layer by layer, recurrent ones from the given states."""
         own = [layer for layer in self._model.layers if type(layer).__name__ != "InputLayer"]
         layers = {spec.name: layer for spec, layer in zip(self._spec.layers, own, strict=True)}
-        to_tensor = _to_tensor(own[0])
+        to_tensor = self._to_tensor
         tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
         for edge in self._spec.edges:
             options: dict[str, Any] = {}
@@ -94,10 +104,13 @@ class KerasRunner:
                 layer.reset_states()
 
 
-def _to_tensor(layer: Any) -> Any:
-    """Find the function that makes tensors in the Keras that a layer belongs to."""
-    keras = importlib.import_module(type(layer).__module__.split(".")[0])
-    return keras.ops.convert_to_tensor if hasattr(keras, "ops") else keras.backend.constant
+def _converter_to_tensors(model: Any) -> Any:
+    """Find the function that makes tensors in the Keras that a model belongs to."""
+    packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
+    keras = importlib.import_module(next(p for p in packages if p in ("keras", "tf_keras")))
+    if hasattr(keras, "ops"):
+        return keras.ops.convert_to_tensor
+    return importlib.import_module("tensorflow").convert_to_tensor
 
 
 def _load(source: Any, architecture: Any, major: int) -> tuple[Any, str]:
