@@ -188,7 +188,9 @@ class _Comparison:
 def rms(values: Array) -> float:
     """Root mean square; 0 of nothing. Scaled, because squares of what diverges would overflow."""
     largest = float(np.abs(values).max(initial=0.0))
-    return largest * float(np.sqrt(np.mean(np.square(values / largest)))) if largest else 0.0
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.mean(np.square(values / largest))))
 
 
 def compare(
