@@ -15,10 +15,11 @@ from npylstm.engine import Engine, make_engine
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import NpylstmError, ShapeError, StateError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape, zeros
-from npylstm.layers.lstm import Gates
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 __all__ = ["Model", "load"]
+
+_IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that the summary shows as shapes
 
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
 StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
@@ -99,6 +100,7 @@ class Model:
         progress: bool = False,
         state: StateArrays | None = None,
         return_state: bool = False,
+        lengths: npt.ArrayLike | None = None,
     ) -> Any:
         """Compute the outputs for a batch of sequences.
 
@@ -118,6 +120,11 @@ class Model:
             recurrent layers; None means zeros.
         return_state
             Return the state after the last step, too.
+        lengths
+            How many steps of each sequence count ``(batch,)``, from the first on; None means all.
+            Beyond its length a sequence's state stands still, so a backward layer begins at its
+            true end. What comes out there the file has pinned: zeros for models of PyTorch
+            (``pack_padded_sequence``), the last output for those of Keras.
 
         Returns
         -------
@@ -142,15 +149,17 @@ class Model:
         inputs = self._bind(x)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         carried = self._bind_state(state, batch)
+        ends = self._bind_lengths(lengths, inputs, batch)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
         size = batch_size or max(1, -(-batch // threads))
         slices = [slice(start, start + size) for start in range(0, batch, size)] or [slice(0, 0)]
-        if len(slices) == 1:
-            results = [_unshared(self._engine.run(inputs, carried), inputs)]
+        # An output in which the batch is merged with other axes cannot be put together again.
+        if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
+            results = [_unshared(self._engine.run(inputs, carried, ends), inputs)]
         else:
-            results = self._run_slices(inputs, carried, slices, threads, progress)
+            results = self._run_slices(inputs, carried, ends, slices, threads, progress)
         y = self._join(results)
         return (y, _join_states([after for _, after in results])) if return_state else y
 
@@ -158,6 +167,7 @@ class Model:
         self,
         inputs: Mapping[str, Array],
         state: Mapping[str, Mapping[str, Array]],
+        lengths: Array | None,
         slices: Iterable[slice],
         threads: int,
         progress: bool,
@@ -170,7 +180,7 @@ class Model:
                 for name, x in inputs.items()
             }
             part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
-            return self._engine.run(part, part_state)
+            return self._engine.run(part, part_state, None if lengths is None else lengths[rows])
 
         slices = list(slices)
         with console.progress("predict", len(slices), enabled=progress) as advance:
@@ -194,25 +204,34 @@ class Model:
             joined[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
         return joined if len(joined) > 1 else joined[self.outputs[0].name]
 
-    def trace(self, x: Inputs, *, state: StateArrays | None = None) -> dict[str, Gates]:
+    def trace(
+        self,
+        x: Inputs,
+        *,
+        state: StateArrays | None = None,
+        lengths: npt.ArrayLike | None = None,
+    ) -> dict[str, Any]:
         """Compute everything that happens inside the recurrent layers.
 
         Always by the NumPy back end.
 
         Parameters
         ----------
-        x, state
+        x, state, lengths
             As in :meth:`predict`.
 
         Returns
         -------
         dict
             ``{layer: Gates(i, f, c_tilde, o, c, h)}``, each ``(batch, steps, units)``;
-            ``[:, t]`` belongs to the layer's input step ``t``.
+            ``[:, t]`` belongs to the layer's input step ``t``. A GRU gives ``(z, r, h_tilde, h)``,
+            a simple recurrent layer ``(h,)``; a bidirectional one has two entries,
+            ``layer/forward`` and ``layer/backward``.
         """
         inputs = self._bind(x)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
-        return NumpyEngine(self.spec).trace(inputs, self._bind_state(state, batch))
+        ends = self._bind_lengths(lengths, inputs, batch)
+        return NumpyEngine(self.spec).trace(inputs, self._bind_state(state, batch), ends)
 
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
@@ -258,7 +277,7 @@ class Model:
 
     def replay(self, case: Case) -> dict[str, Array]:
         """Compute the outputs of a recorded case, by name."""
-        y = self.predict(case.inputs, state=case.state or None)
+        y = self.predict(case.inputs, state=case.state or None, lengths=case.lengths)
         return y if isinstance(y, dict) else {self.outputs[0].name: y}
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
@@ -271,13 +290,13 @@ class Model:
 
     def summary(self) -> str:
         """Describe layers, shapes, sizes and origin as a printable text."""
-        made = {edge.layer: edge.outputs for edge in self.spec.edges}
+        made = {edge.layer: edge.outputs for edge in reversed(self.spec.edges)}
         rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in self.inputs]
         for layer in self.spec.layers:
-            options = {k: v for k, v in layer.config.items() if k not in ("features", "units", "n")}
+            options = {k: v for k, v in layer.config.items() if k not in _IN_SHAPES}
             shapes = ", ".join(format_shape(self.spec.shapes[t]) for t in made[layer.name])
             count = sum(w.size for w in layer.weights.values())
-            notes = ", ".join(_option(k, v) for k, v in options.items() if v is not False)
+            notes = ", ".join(_option(k, v) for k, v in options.items() if v not in (False, None))
             rows.append([layer.name, layer.kind, shapes, f"{count:,}", notes])
         text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
         return console.Text(
@@ -317,8 +336,43 @@ class Model:
                     raise ShapeError(
                         f"{label}: expected shape {expected}, got {array.shape}{reason}"
                     )
+            if tensor.whole:
+                _expect_whole(array, label)
             bound[tensor.name] = array
         return bound
+
+    def _bind_lengths(
+        self, lengths: npt.ArrayLike | None, inputs: Mapping[str, Array], batch: int
+    ) -> Array | None:
+        """Check lengths against the time axis, and that every recurrent layer reads that axis."""
+        if lengths is None:
+            return None
+        ends = np.asarray(lengths)
+        if ends.shape != (batch,) or ends.dtype.kind not in "iu":
+            raise ShapeError(
+                f"lengths: expected {batch} integers, got {ends.dtype} of shape {ends.shape}"
+            )
+        timed = [n for n in self.spec.layers if n.layer.takes_lengths]
+        if not timed:
+            raise ShapeError("lengths: the model has no recurrent layer")
+        first = self.inputs[0]
+        kinds = {layer.name: layer.layer for layer in timed}
+        steps: int | None = None
+        for edge in self.spec.edges:
+            if edge.layer not in kinds:
+                continue
+            shape = self.spec.shapes[edge.inputs[0]]
+            axis = 0 if getattr(kinds[edge.layer], "time_major", False) else 1
+            where = first.shape.index(shape[axis]) if shape[axis] in first.shape else None
+            if where is None:
+                raise ShapeError(
+                    f"lengths: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
+                    f"of the input {first}"
+                )
+            steps = int(inputs[first.name].shape[where])
+        if steps is not None and ends.size and not (ends.min() >= 1 and ends.max() <= steps):
+            raise ShapeError(f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}")
+        return ends.astype(np.int64)
 
     def _by_name(self, x: Inputs) -> dict[str, Any]:
         names = [t.name for t in self.inputs]
@@ -366,6 +420,17 @@ class Model:
         return bound
 
 
+def _expect_whole(array: Array, label: str) -> None:
+    """Refuse what is no whole number, or too large to be told from its neighbour."""
+    limit = 2 ** (np.finfo(array.dtype).nmant + 1)
+    wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
+    if wrong.any():
+        at = tuple(int(k) for k in np.argwhere(wrong)[0])
+        raise ShapeError(
+            f"{label}: expected whole numbers up to {limit}, got {array[at]:g} at {at}"
+        )
+
+
 def _axis_size(shape: Shape, array: Array) -> int:
     return int(array.shape[shape.index(BATCH)])
 
@@ -404,4 +469,7 @@ def _numbers(value: Any, dtype: str, label: str) -> Array:
 def _option(name: str, value: Any) -> str:
     if value is True:
         return name
+    if isinstance(value, dict) and "kind" in value:
+        inner = {k: v for k, v in value["config"].items() if v is not False}
+        return f"{name}={value['kind']}({', '.join(_option(k, v) for k, v in inner.items())})"
     return str(value) if name == "activation" and isinstance(value, str) else f"{name}={value}"

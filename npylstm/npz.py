@@ -8,6 +8,7 @@ key                        content
 ``case/0/input/NAME``      a recorded case: what went into the framework
 ``case/0/output/NAME``     and what the framework gave
 ``case/0/state/LAYER/h``   the state it began with, where it was not zero
+``case/0/lengths``         the lengths of its sequences, where they differed
 ========================== =========================================================
 
 Reading trusts nothing: sizes are compared with the spec before an array is allocated,
@@ -39,7 +40,7 @@ from npylstm.spec import Case, LayerSpec, ModelSpec, graph_from_json
 __all__ = ["Archive", "is_model", "read", "save", "write_arrays", "written_whole"]
 
 SPEC_KEY = "npylstm/spec"
-_CASE = re.compile(r"case/(\d{1,6})/(input|output|state)/(.+)")
+_CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths)(?:/(.+))?")
 
 _MAX_SPEC_BYTES = 2 << 20  # Python needs thirty times as much for the worst of JSON
 _MAX_HEADER_BYTES = 10_000
@@ -289,7 +290,10 @@ def _read_model(archive: Archive) -> ModelSpec:
         raise FormatError(f"{SPEC_KEY}: not JSON: {error}") from None
     if not isinstance(document, dict):
         raise FormatError(f"{SPEC_KEY}: expected a JSON object")
-    graph = graph_from_json(document)
+    try:
+        graph = graph_from_json(document)
+    except RecursionError:
+        raise FormatError(f"{SPEC_KEY}: layers inside layers, too deep") from None
     layers = []
     unread = archive.keys - {SPEC_KEY}
     for name, layer in graph.pop("layers"):
@@ -322,17 +326,18 @@ def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
     found: dict[int, dict[str, dict[str, Array]]] = {}
     for key in sorted(unread):
         match = _CASE.fullmatch(key)
-        if match:
-            parts = found.setdefault(int(match[1]), {"input": {}, "output": {}, "state": {}})
-            parts[match[2]][match[3]] = archive.array(key)
+        if match and (match[2] == "lengths") is (match[3] is None):
+            kinds: dict[str, dict[str, Array]] = {"input": {}, "output": {}, "state": {}}
+            parts = found.setdefault(int(match[1]), kinds | {"lengths": {}})
+            parts[match[2]][match[3] or ""] = archive.array(key)
             unread.discard(key)
     cases = []
     for _, parts in sorted(found.items()):
         state: dict[str, dict[str, Array]] = {}
         for path, array in parts["state"].items():
-            layer, _, name = path.rpartition("/")
+            layer, _, name = path.partition("/")
             state.setdefault(layer, {})[name] = array
-        cases.append(Case(parts["input"], parts["output"], state))
+        cases.append(Case(parts["input"], parts["output"], state, parts["lengths"].get("")))
     return cases
 
 
@@ -354,6 +359,8 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
         arrays |= {f"{layer.name}/{k}": layer.weights[k] for k in layer.layer.weight_shapes()}
     for number, case in enumerate(spec.cases):
         arrays |= {f"case/{number}/input/{k}": v for k, v in case.inputs.items()}
+        if case.lengths is not None:
+            arrays[f"case/{number}/lengths"] = case.lengths
         arrays |= {f"case/{number}/output/{k}": v for k, v in case.outputs.items()}
         for name, entries in case.state.items():
             arrays |= {f"case/{number}/state/{name}/{k}": v for k, v in entries.items()}

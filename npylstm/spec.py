@@ -33,10 +33,15 @@ _NAME = re.compile(r"[^\x00-\x1f/\\]+")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model's input or output: its name and its shape, with symbols for free sizes."""
+    """A model's input or output: its name and its shape, with symbols for free sizes.
+
+    ``whole`` is set where only whole numbers make sense (ids of an embedding): they may come as
+    integers or as floats.
+    """
 
     name: str
     shape: Shape
+    whole: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {format_shape(self.shape)}"
@@ -120,12 +125,14 @@ class LayerSpec:
 class Case:
     """A recorded run of the framework: inputs, its own outputs, and the state it began with.
 
-    ``state`` maps layer to state name to array ``(batch, units)``; empty means zeros.
+    ``state`` maps layer to state name to array ``(batch, units)``; empty means zeros. ``lengths``
+    (batch,) holds whole numbers, where the sequences are not all as long as the array.
     """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    lengths: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -216,8 +223,12 @@ class ModelSpec:
         return sum(w.size for layer in self.layers for w in layer.weights.values())
 
     def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Shapes of the carried state: layer to state name to shape without the batch axis."""
-        shapes = {layer.name: layer.layer.state_shapes() for layer in self.layers}
+        """Shapes of the carried state: layer to state name to shape without the batch axis.
+
+        A layer to which the graph gives its state carries none.
+        """
+        begins = {edge.layer for edge in self.edges if len(edge.inputs) == 1}
+        shapes = {n.name: n.layer.state_shapes() for n in self.layers if n.name in begins}
         return {name: shape for name, shape in shapes.items() if shape}
 
     def astype(self, dtype: str) -> ModelSpec:
@@ -239,7 +250,10 @@ class ModelSpec:
             "format_version": FORMAT_VERSION,
             "name": self.name,
             "dtype": self.dtype,
-            "inputs": [{"name": t.name, "shape": list(t.shape)} for t in self.inputs],
+            "inputs": [
+                {"name": t.name, "shape": list(t.shape), **({"whole": True} if t.whole else {})}
+                for t in self.inputs
+            ],
             "outputs": list(self.outputs),
             "layers": [
                 {"name": layer.name, "kind": layer.kind, "config": layer.config}
@@ -257,6 +271,10 @@ class ModelSpec:
             yield f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
             return
         names = [layer.name for layer in self.layers]
+        carried = Counter(edge.layer for edge in self.edges if len(edge.inputs) == 1)
+        for layer in self.layers:
+            if carried[layer.name] > 1 and layer.layer.state_shapes():
+                yield f"{layer.name}: is called twice, and each call would carry the state on"
         twins = [name for name, count in Counter(names).items() if count > 1]
         yield from (f"layer name {name!r}: used twice" for name in twins)
         for layer in self.layers:
@@ -286,6 +304,8 @@ class ModelSpec:
                 ("output", case.outputs, {t: shapes[t] for t in self.outputs}),
                 ("state", state, states if case.state else {}),
             )
+            if case.lengths is not None and case.lengths.dtype.kind not in "iu":
+                yield f"case/{number}/lengths: expected integers, got {case.lengths.dtype}"
             sizes: dict[str, int] = {}
             for kind, arrays, wanted in groups:
                 if set(arrays) != set(wanted):
@@ -319,7 +339,8 @@ class ModelSpec:
                 yield f"{edge.layer}: expected {len(made)} new outputs, got {list(edge.outputs)}"
                 return
             shapes |= dict(zip(edge.outputs, made, strict=True))
-        yield from (f"output {t!r}: no such tensor" for t in self.outputs if t not in shapes)
+        missing = [t for t in self.outputs if t not in shapes]
+        yield from (f"output {t!r}: no such tensor" for t in missing)
         if len(set(self.outputs)) < len(self.outputs):
             yield f"outputs: used twice in {list(self.outputs)}"
 
@@ -369,7 +390,8 @@ def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
             for e in _objects(document, "edges")
         ),
         "inputs": tuple(
-            TensorSpec(_typed(t, "name", str), _shape(t)) for t in _objects(document, "inputs")
+            TensorSpec(_typed(t, "name", str), _shape(t), t.get("whole") is True)
+            for t in _objects(document, "inputs")
         ),
         "outputs": _strings(document, "outputs"),
         "provenance": _typed(document, "provenance", dict),

@@ -121,3 +121,45 @@ def dense(weights: Mapping[str, Array], x: Array, activation: str = "linear") ->
         activate(activation, affine(list(r), weights["kernel"], weights.get("bias"))) for r in rows
     ]
     return np.array(y).reshape(*x.shape[:-1], -1)
+
+
+def gru(
+    w: Mapping[str, Array], x: Array, h0: Array | None = None, reset_after: bool = True
+) -> Array:
+    """Hidden states (batch, steps, units) of a GRU with tanh and sigmoid."""
+    batch, steps, _ = x.shape
+    units = w["U_h"].shape[0]
+    y = np.zeros((batch, steps, units))
+    for r in range(batch):
+        h = [0.0] * units if h0 is None else [float(v) for v in h0[r]]
+        for t in range(steps):
+            part = {g: affine(x[r, t], w[f"W_{g}"], w.get(f"b_{g}")) for g in "zrh"}
+            back = {g: affine(h, w[f"U_{g}"], w.get(f"rb_{g}")) for g in "zr"}
+            z = [sigmoid(a + b) for a, b in zip(part["z"], back["z"], strict=True)]
+            reset = [sigmoid(a + b) for a, b in zip(part["r"], back["r"], strict=True)]
+            if reset_after:
+                inner = affine(h, w["U_h"], w.get("rb_h"))
+                inner = [a * b for a, b in zip(reset, inner, strict=True)]
+            else:
+                inner = affine([a * b for a, b in zip(reset, h, strict=True)], w["U_h"], None)
+            new = [math.tanh(a + b) for a, b in zip(part["h"], inner, strict=True)]
+            h = [z[j] * h[j] + (1 - z[j]) * new[j] for j in range(units)]
+            y[r, t] = h
+    return y
+
+
+def simple_rnn(
+    w: Mapping[str, Array], x: Array, h0: Array | None = None, activation: str = "tanh"
+) -> Array:
+    """Hidden states (batch, steps, units) of a simple recurrent layer."""
+    batch, steps, _ = x.shape
+    units = w["U_h"].shape[0]
+    y = np.zeros((batch, steps, units))
+    for r in range(batch):
+        h = [0.0] * units if h0 is None else [float(v) for v in h0[r]]
+        for t in range(steps):
+            a = affine(x[r, t], w["W_h"], w.get("b_h"))
+            b = affine(h, w["U_h"], None)
+            h = activate(activation, [p + q for p, q in zip(a, b, strict=True)])
+            y[r, t] = h
+    return y

@@ -244,7 +244,7 @@ def test_bench(model: Path, capsys: Any) -> None:
         (["trace", "MODEL", "--input", "x.npy", "-o", "g.png", "--sample", "9"], "--sample: expected less than 2, got 9"),
         (["convert", "text.csv", "o.npz"], "text.csv: no importer knows this kind of source; known are: keras"),
         (["convert", "empty.h5", "o.npz"], "empty.h5: is empty"),
-        (["convert", "MODEL", "o.npz"], "without config.json, so not a .keras file"),
+        (["convert", "MODEL", "o.npz"], "m.npz: is a model of npylstm already"),
         (["info", "text.csv"], "no importer knows this kind of source"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from npylstm import ModelSpec
+from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.recording import make_cases, record
 from npylstm_converters.registry import Importer, Runner, find_importer
 
@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "find_importer",
     "from_keras",
+    "from_torch",
     "make_cases",
     "record",
 ]
@@ -50,7 +51,12 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     OSError
         If it cannot be read.
     """
-    return find_importer(source).convert(source, **options)
+    importer = find_importer(source)
+    unknown = sorted(set(options) - set(importer.options))
+    if unknown:
+        known = ", ".join(importer.options) or "none"
+        raise NpylstmError(f"{importer.name} sources take no {unknown[0]!r}, expected: {known}")
+    return importer.convert(source, **options)
 
 
 def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) -> ModelSpec:
@@ -58,3 +64,10 @@ def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) 
     from npylstm_converters.keras import from_keras as convert_keras
 
     return convert_keras(source, architecture)
+
+
+def from_torch(source: Any, example: Any = None, **options: Any) -> ModelSpec:
+    """Convert a PyTorch source; see :func:`npylstm_converters.torch.from_torch`."""
+    from npylstm_converters.torch import from_torch as convert_torch
+
+    return convert_torch(source, example, **options)

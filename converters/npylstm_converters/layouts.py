@@ -1,7 +1,7 @@
 """The one table of gate orders and weight layouts, in pure NumPy.
 
-Past this file only the gates i, f, c, o exist, as separate arrays in Keras' orientation:
-input kernels (features, units), recurrent kernels (units, units), biases (units,).
+Past this file only the gates i, f, c, o (GRU: z, r, h) exist, as separate arrays in Keras'
+orientation: input kernels (features, units), recurrent kernels (units, units), biases (units,).
 
 ======================  ============================  =====================================
 source                  gate order along the packed   orientation and biases
@@ -12,6 +12,9 @@ Keras 1                 twelve arrays, stored i c f o one array per gate
 CuDNNLSTM in Keras      i f c o                       columns, each gate's kernel scrambled
                                                       (see :func:`lstm_from_cudnn`); two
                                                       biases, to be added
+PyTorch LSTM            i f g o, where g is c         rows; two biases, to be added
+PyTorch GRU             r z n, where n is h           rows; two biases, kept apart
+PyTorch RNN             one                           rows; two biases, to be added
 ======================  ============================  =====================================
 """
 
@@ -26,15 +29,19 @@ import numpy.typing as npt
 __all__ = [
     "GATE_ORDER",
     "KERAS1_ORDER",
+    "gru_from_torch",
     "lstm_from_cudnn",
     "lstm_from_keras",
     "lstm_from_keras1",
+    "lstm_from_torch",
+    "rnn_from_torch",
     "split_gates",
 ]
 
 Array = npt.NDArray[Any]
 
-GATE_ORDER = {"keras": "ifco", "cudnn": "ifco"}
+GATE_ORDER = {"keras": "ifco", "cudnn": "ifco", "torch": "ifco"}
+TORCH_GRU_ORDER = "rzh"
 
 # The order in which Keras 1 lists the twelve arrays of an LSTM.
 KERAS1_ORDER = tuple(f"{letter}_{gate}" for gate in "icfo" for letter in "WUb")
@@ -45,8 +52,8 @@ def split_gates(packed: Array, order: str) -> dict[str, Array]:
     return dict(zip(order, np.split(packed, len(order), axis=-1), strict=True))
 
 
-def _named(letter: str, gates: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"{letter}_{gate}": gates[gate] for gate in "ifco"}
+def _named(letter: str, gates: Mapping[str, Array], order: str = "ifco") -> dict[str, Array]:
+    return {f"{letter}_{gate}": gates[gate] for gate in order}
 
 
 def lstm_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -> dict[str, Array]:
@@ -89,3 +96,62 @@ def lstm_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict
     U = {g: k.T for g, k in split_gates(recurrent_kernel, order).items()}
     b = split_gates(np.add(*np.split(bias, 2)), order)
     return _named("W", W) | _named("U", U) | _named("b", b)
+
+
+def lstm_from_torch(
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    weight_hr: Array | None = None,
+) -> dict[str, Array]:
+    """Split the arrays of one layer and direction of PyTorch's LSTM.
+
+    Parameters
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh
+        (4 units, features), (4 units, units or projection), (4 units,) twice or None.
+    weight_hr
+        (projection, units) or None.
+    """
+    order = GATE_ORDER["torch"]
+    weights = _named("W", split_gates(weight_ih.T, order))
+    weights |= _named("U", split_gates(weight_hh.T, order))
+    if bias_ih is not None and bias_hh is not None:
+        weights |= _named("b", split_gates(bias_ih + bias_hh, order))
+    return weights if weight_hr is None else weights | {"P": weight_hr.T}
+
+
+def gru_from_torch(
+    weight_ih: Array, weight_hh: Array, bias_ih: Array | None, bias_hh: Array | None
+) -> dict[str, Array]:
+    """Split the arrays of one layer and direction of PyTorch's GRU, biases apart.
+
+    Parameters
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh
+        (3 units, features), (3 units, units), (3 units,) twice or None.
+    """
+    arrays = {"W": weight_ih.T, "U": weight_hh.T}
+    if bias_ih is not None and bias_hh is not None:
+        arrays |= {"b": bias_ih, "rb": bias_hh}
+    weights: dict[str, Array] = {}
+    for letter, array in arrays.items():
+        weights |= _named(letter, split_gates(array, TORCH_GRU_ORDER), "zrh")
+    return weights
+
+
+def rnn_from_torch(
+    weight_ih: Array, weight_hh: Array, bias_ih: Array | None, bias_hh: Array | None
+) -> dict[str, Array]:
+    """Turn the arrays of one layer and direction of PyTorch's RNN.
+
+    Parameters
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh
+        (units, features), (units, units), (units,) twice or None.
+    """
+    weights = {"W_h": weight_ih.T, "U_h": weight_hh.T}
+    if bias_ih is not None and bias_hh is not None:
+        weights["b_h"] = bias_ih + bias_hh
+    return weights

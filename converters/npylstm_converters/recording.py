@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, console
+from npylstm.layers import Embedding
 from npylstm.layers.base import BATCH, zeros
 from npylstm.spec import Case
 
@@ -59,6 +60,9 @@ def make_cases(
         for tensor in spec.inputs:
             sizes = {d: batch if d == BATCH else steps for d in tensor.shape if isinstance(d, str)}
             shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
+            if tensor.whole:
+                inputs[tensor.name] = rng.integers(0, _ids(spec, tensor.name), shape)
+                continue
             # In float32 whatever the model computes in: a framework may cut inputs down to that.
             x = (scale * rng.standard_normal(shape)).astype(np.float32)
             inputs[tensor.name] = x.astype(spec.dtype)
@@ -90,7 +94,7 @@ def record(
     framework_fn
         The framework's forward pass: called with one array per input, in order, it returns an
         array, a list in the order of the outputs, or a mapping by name. A runner of an importer
-        (it has ``accepts_state``) is called with two mappings, inputs and state.
+        (it has ``sets_state``) is called with two mappings, inputs and state.
     cases
         How many cases to invent, or a list of inputs: arrays, mappings by name, or
         :class:`~npylstm.spec.Case` objects whose outputs are ignored.
@@ -118,11 +122,11 @@ def record(
     >>> Model(spec).verify().passed
     False
     """
-    takes_state = bool(getattr(framework_fn, "accepts_state", False))
+    is_runner = hasattr(framework_fn, "sets_state")
     if isinstance(cases, int):
         pinned = getattr(framework_fn, "batch_size", None)
         todo = make_cases(spec, cases, seed, pinned)
-        if not takes_state:
+        if not (is_runner and getattr(framework_fn, "sets_state", False)):
             todo = [replace(case, state={}) for case in todo]
     else:
         todo = [_as_case(spec, case) for case in cases]
@@ -130,9 +134,13 @@ def record(
     model = Model(spec, "numpy")
     with console.progress("recording", len(todo), enabled=progress) as advance:
         for case in todo:
-            inputs = {k: np.asarray(v, spec.dtype) for k, v in case.inputs.items()}
+            whole = {t.name for t in spec.inputs if t.whole}
+            inputs = {
+                k: np.asarray(v, np.int64 if k in whole else spec.dtype)
+                for k, v in case.inputs.items()
+            }
             try:
-                if takes_state:
+                if is_runner:
                     y = framework_fn(inputs, case.state)
                 else:
                     y = framework_fn(*(inputs[t.name] for t in spec.inputs))
@@ -147,6 +155,13 @@ def record(
     by = getattr(framework_fn, "description", None)
     provenance = {**spec.provenance, **({"recorded_by": by} if by else {})}
     return replace(spec, cases=tuple(recorded), provenance=provenance)
+
+
+def _ids(spec: ModelSpec, name: str) -> int:
+    """How many ids the embeddings that read an input know; 10 where none reads it directly."""
+    readers = [spec[edge.layer].layer for edge in spec.edges if name in edge.inputs]
+    known = [layer.vocabulary for layer in readers if isinstance(layer, Embedding)]
+    return min(known, default=10)
 
 
 def _possible(model: Model, case: Case) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import FormatError, ModelSpec, NpylstmError
+from npylstm.npz import is_model
 
 __all__ = ["GROUP", "Importer", "Runner", "find_importer", "importers"]
 
@@ -29,6 +30,7 @@ class Runner(Protocol):
     """A source ready to be run by its own framework."""
 
     description: str
+    sets_state: bool  # whether it can begin with a given state
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
         """Compute all outputs by name; ``state`` may be empty, which means zeros."""
@@ -42,9 +44,12 @@ class Importer(ABC):
     ----------
     name
         Unique among all importers.
+    options
+        Keyword arguments that :meth:`convert` and :meth:`runner` take.
     """
 
     name: str
+    options: tuple[str, ...] = ()
 
     @abstractmethod
     def accepts(self, source: Any, head: bytes) -> bool:
@@ -53,6 +58,20 @@ class Importer(ABC):
     @abstractmethod
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         """Convert a source."""
+
+    def can_describe(self, source: Any, **options: Any) -> bool:
+        """Whether a source holds weights alone, so that :meth:`describe` can only list them."""
+        return False
+
+    def describe(self, source: Any, **options: Any) -> dict[str, Any]:
+        """List what a source holds: ``format``, ``modules``, ``notes``, ``command`` to complete.
+
+        Raises
+        ------
+        NpylstmError
+            If there is nothing to list.
+        """
+        raise NpylstmError(f"{source}: says how its modules are joined")
 
     @abstractmethod
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
@@ -107,6 +126,8 @@ def find_importer(source: Any) -> Importer:
                 head = stream.read(512)
             if not head:
                 raise FormatError(f"{label}: is empty")
+            if is_model(source):
+                raise FormatError(f"{label}: is a model of npylstm already")
     for importer in importers():
         if importer.accepts(source, head):
             return importer

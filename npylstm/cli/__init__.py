@@ -44,7 +44,27 @@ def _parser() -> argparse.ArgumentParser:
 
     def source_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
-            "--architecture", metavar="JSON", help="model.to_json() text, for weights-only files"
+            "--architecture", metavar="JSON",
+            help="Keras weights-only files: the text of model.to_json()",
+        )  # fmt: skip
+        sub.add_argument(
+            "--layers", metavar="CHAIN",
+            help="PyTorch state_dicts: how the modules are joined, 'rnn -> last -> fc'",
+        )  # fmt: skip
+        order = sub.add_mutually_exclusive_group()
+        order.add_argument(
+            "--batch-first", action="store_true", default=None,
+            help="PyTorch state_dicts: inputs are (batch, steps, features)",
+        )  # fmt: skip
+        order.add_argument(
+            "--sequence-first", action="store_false", dest="batch_first",
+            help="PyTorch state_dicts: inputs are (steps, batch, features)",
+        )  # fmt: skip
+        sub.add_argument(
+            "--key", metavar="NAME", help="PyTorch checkpoints: where in it the state_dict is"
+        )
+        sub.add_argument(
+            "--example", metavar="X.npy", help="TorchScript: an input to trace it with"
         )
 
     sub = command("convert", "Convert a trained model to .npz.")

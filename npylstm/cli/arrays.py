@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from npylstm.errors import FormatError, ShapeError
 from npylstm.layers.base import Array, format_shape
 from npylstm.spec import TensorSpec
 
-__all__ = ["print_csv", "read_inputs", "write"]
+__all__ = ["print_csv", "read_example", "read_inputs", "write"]
 
 
 def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -67,6 +68,14 @@ def _read_csv(path: str, expected: TensorSpec) -> Array:
     raise ShapeError(
         f"{path}: {table.shape[1]} columns do not fit the input {format_shape(expected.shape)}"
     )
+
+
+def read_example(path: str) -> Any:
+    """Read arrays of any shape: one, or those of an ``.npz`` by name."""
+    if not path.endswith(".npz"):
+        return npz.read_npy(path)
+    with npz.Archive(path) as archive:
+        return {key: archive.array(key) for key in archive.keys}
 
 
 def write(outputs: Mapping[str, Array], path: str) -> None:

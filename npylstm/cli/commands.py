@@ -33,8 +33,20 @@ def _converters() -> ModuleType:
         raise NpylstmError(f"the importers are not installed: {error}") from None
 
 
-def _source_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {"architecture": options.architecture} if options.architecture else {}
+_SOURCE_OPTIONS = ("architecture", "layers", "batch_first", "key", "example")
+
+
+def _source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]:
+    """What was said about the source, in the importer's words; what it does not know is refused."""
+    given = {name: getattr(options, name) for name in _SOURCE_OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    foreign = [name for name in given if name not in importer.options]
+    if foreign:
+        option = foreign[0].replace("_", "-")
+        raise NpylstmError(f"--{option} does not go with a source of {importer.name}")
+    if "example" in given:
+        given["example"] = arrays.read_example(given["example"])
+    return given
 
 
 def _importer(source: str) -> Any:
@@ -50,7 +62,8 @@ def _print_json(value: Any) -> None:
 
 def convert(options: argparse.Namespace) -> int:
     """Convert, record where the framework is there, write, and say what was done."""
-    importer, extra = _importer(options.source), _source_options(options)
+    importer = _importer(options.source)
+    extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
     report: ParityReport | None = None
     if options.record != 0:
@@ -81,7 +94,11 @@ def info(options: argparse.Namespace) -> int:
     if npz.is_model(options.model):
         spec = npz.read(options.model)
     else:
-        spec = _importer(options.model).convert(options.model, **_source_options(options))
+        importer = _importer(options.model)
+        extra = _source_options(options, importer)
+        if importer.can_describe(options.model, **extra):
+            return _describe(importer.describe(options.model, **extra), options.json)
+        spec = importer.convert(options.model, **extra)
     if options.json:
         weights = {
             f"{layer.name}/{key}": list(array.shape)
@@ -97,6 +114,21 @@ def info(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe(found: dict[str, Any], as_json: bool) -> int:
+    """Print what a source holds that does not say how it is joined."""
+    if as_json:
+        _print_json(found)
+        return 0
+    print(f"{found['format']}, the weights of {len(found['modules'])} modules:")
+    for line in found["modules"]:
+        print(f"  {line}")
+    for line in found["notes"]:
+        print(f"note: {line}")
+    print("a state_dict does not say how they are joined; complete this command:")
+    print(f"  {found['command']}")
+    return 0
+
+
 def verify(options: argparse.Namespace) -> int:
     """Replay recorded cases or fresh ones and print the parity table."""
     model = load(options.model, options.backend)
@@ -105,8 +137,9 @@ def verify(options: argparse.Namespace) -> int:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
         cases, framework = model.spec.cases, None
     else:
-        extra = _source_options(options)
-        runner = _importer(options.against).runner(options.against, model.spec, **extra)
+        importer = _importer(options.against)
+        extra = _source_options(options, importer)
+        runner = importer.runner(options.against, model.spec, **extra)
         seed = secrets.randbits(32) if options.seed is None else options.seed
         converters = _converters()
         count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases

@@ -18,15 +18,15 @@ from npylstm.engine.native_activations import activate
 
 __all__ = ["execute"]
 
-# Operations.
-DENSE, LSTM, ACTIVATE, REPEAT, FETCH = range(5)
+# Operations. The recurrent ones come first: they are one driver with different cells.
+LSTM, GRU, GRU_RESET_BEFORE, SIMPLE_RNN, DENSE, ACTIVATE, REPEAT, FETCH, STORE = range(9)
 
 # Columns that all operations share.
 OP, X, Y, PARAM, ROWS, IN, UNITS, CODE, CODE_PARAM = range(9)
-# Columns of LSTM alone.
-(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, SEQUENCES, RECURRENT_CODE,
- RECURRENT_CODE_PARAM, STATE, SCRATCH) = range(9, 20)  # fmt: skip
-WIDTH = 20
+# Columns of the recurrent ones.
+(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, IN_ORDER, ZERO_BEYOND, PROJECTION,
+ RECURRENT_CODE, RECURRENT_CODE_PARAM, STATE, SCRATCH) = range(9, 22)  # fmt: skip
+WIDTH = 22
 
 # Rows that go through a product side by side, so that each weight is loaded once for them.
 ROW_BLOCK = 4
@@ -156,31 +156,93 @@ def _dense(row, params, work):
 
 
 @jit
-def _lstm(row, params, state, work):
-    rows, steps, features, units = row[ROWS], row[STEPS], row[IN], row[UNITS]
+def _lstm_cell(z, h, c, code, code_params, rcode, rcode_params):
+    """One row of :class:`npylstm.layers.LSTM`; z (4 units,) in the order i, f, o, candidate."""
+    units = c.size
+    i, f, o, candidate = z[:units], z[units : 2 * units], z[2 * units : 3 * units], z[3 * units :]
+    activate(rcode, rcode_params, z[: 3 * units])
+    activate(code, code_params, candidate)
+    for j in range(units):
+        c[j] = f[j] * c[j] + i[j] * candidate[j]
+        candidate[j] = c[j]
+    activate(code, code_params, candidate)
+    for j in range(units):
+        h[j] = o[j] * candidate[j]
+
+
+@jit
+def _gru_cell(z, u, h, U_h, code, code_params, rcode, rcode_params):
+    """One row of :class:`npylstm.layers.GRU`.
+
+    z (3 units,) holds the input's part, u (3 units,) the recurrent part; U_h (0, 0) where the
+    reset gate comes after the product.
+    """
+    units = h.size
+    one = type(h[0])(1)
+    for j in range(2 * units):
+        z[j] += u[j]
+    gates, candidate = z[: 2 * units], z[2 * units :]
+    activate(rcode, rcode_params, gates)
+    if U_h.size:
+        for j in range(units):
+            u[j] = z[units + j] * h[j]
+        _add_product_1(candidate, u[:units], U_h)
+    else:
+        for j in range(units):
+            candidate[j] += z[units + j] * u[2 * units + j]
+    activate(code, code_params, candidate)
+    for j in range(units):
+        h[j] = z[j] * h[j] + (one - z[j]) * candidate[j]
+
+
+@jit
+def _recurrent(row, params, state, work, lengths):
+    """Drive a cell over time, ROW_BLOCK rows and STEP_BLOCK input products at a time.
+
+    ``lengths`` is empty, or says for each row at which step it ends: beyond it, its state stands
+    still.
+    """
+    op, rows, steps, features, units = row[OP], row[ROWS], row[STEPS], row[IN], row[UNITS]
+    projection = row[PROJECTION]
+    size = projection if projection else units  # of the hidden state
+    gates = 4 if op == LSTM else 1 if op == SIMPLE_RNN else 3
+    fused = op == LSTM or op == SIMPLE_RNN  # the recurrent product is added to the input's
+    width = gates * units
+    recurrent_width = 2 * units if op == GRU_RESET_BEFORE else width
     p = row[PARAM]
-    W = params[p : p + features * 4 * units].reshape((features, 4 * units))
-    p += features * 4 * units
-    U = params[p : p + units * 4 * units].reshape((units, 4 * units))
-    p += units * 4 * units
-    bias = params[p : p + 4 * units]
+    W = params[p : p + features * width].reshape((features, width))
+    p += features * width
+    U = params[p : p + size * recurrent_width].reshape((size, recurrent_width))
+    p += size * recurrent_width
+    bias = params[p : p + width]
+    p += width
+    recurrent_bias = params[p : p + (0 if fused else recurrent_width)]
+    p += recurrent_bias.size
+    before = units if op == GRU_RESET_BEFORE else 0
+    U_h = params[p : p + before * before].reshape((before, before))
+    p += before * before
+    P = params[p : p + units * projection].reshape((units, projection))
     code, code_params = row[CODE], params[row[CODE_PARAM] :]
     rcode, rcode_params = row[RECURRENT_CODE], params[row[RECURRENT_CODE_PARAM] :]
-    s, n = row[STATE], rows * units
-    h_all = state[s : s + n].reshape((rows, units))
-    c_all = state[s + n : s + 2 * n].reshape((rows, units))
+    s = row[STATE]
+    h_all = state[s : s + rows * size].reshape((rows, size))
+    s += rows * size
+    cells = rows if op == LSTM else 0
+    c_all = state[s : s + cells * units].reshape((cells, units))
     s = row[SCRATCH]
-    z_all = work[s : s + STEP_BLOCK * ROW_BLOCK * 4 * units]
-    s += STEP_BLOCK * ROW_BLOCK * 4 * units
+    z_all = work[s : s + STEP_BLOCK * ROW_BLOCK * width]
+    s += STEP_BLOCK * ROW_BLOCK * width
     x_all = work[s : s + STEP_BLOCK * ROW_BLOCK * features]
+    s += STEP_BLOCK * ROW_BLOCK * features
+    u_all = work[s : s + ROW_BLOCK * width].reshape((ROW_BLOCK, width))
 
     for r0 in range(0, rows, ROW_BLOCK):
         block = min(ROW_BLOCK, rows - r0)
-        h, c = h_all[r0 : r0 + block], c_all[r0 : r0 + block]
+        h, u = h_all[r0 : r0 + block], u_all[:block]
         for t0 in range(0, steps, STEP_BLOCK):
             count = min(STEP_BLOCK, steps - t0)
             # Gather x[t, r] of this block, oldest step first, and multiply it in one pass.
-            z = z_all[: count * block * 4 * units].reshape((count * block, 4 * units))
+            z = z_all[: count * block * width].reshape((count * block, width))
             x = x_all[: count * block * features].reshape((count * block, features))
             for t in range(count):
                 source = steps - 1 - (t0 + t) if row[REVERSE] else t0 + t
@@ -190,24 +252,43 @@ def _lstm(row, params, state, work):
                     z[t * block + r] = bias
             _add_product(z, x, W)
             for t in range(count):
+                source = steps - 1 - (t0 + t) if row[REVERSE] else t0 + t
                 zt = z[t * block : (t + 1) * block]
-                _add_product(zt, h, U)
-                for r in range(block):
-                    zr, hr, cr = zt[r], h[r], c[r]
-                    i, f, o = zr[:units], zr[units : 2 * units], zr[2 * units : 3 * units]
-                    candidate = zr[3 * units :]
-                    activate(rcode, rcode_params, zr[: 3 * units])
-                    activate(code, code_params, candidate)
-                    for j in range(units):
-                        cr[j] = f[j] * cr[j] + i[j] * candidate[j]
-                        candidate[j] = cr[j]
-                    activate(code, code_params, candidate)
-                    for j in range(units):
-                        hr[j] = o[j] * candidate[j]
-                if row[SEQUENCES]:
+                if fused:
+                    _add_product(zt, h, U)
+                else:
                     for r in range(block):
-                        at = row[Y] + (r0 + r) * row[Y_ROW] + (t0 + t) * row[Y_STEP]
-                        work[at : at + units] = h[r]
+                        u[r, :recurrent_width] = recurrent_bias
+                    _add_product(u[:, :recurrent_width], h, U)
+                target = source if row[IN_ORDER] else t0 + t
+                back = 1 if row[IN_ORDER] and row[REVERSE] else -1
+                for r in range(block):
+                    at = row[Y] + (r0 + r) * row[Y_ROW] + target * row[Y_STEP]
+                    y = work[at : at + size]
+                    if lengths.size and source >= lengths[r0 + r]:
+                        if row[ZERO_BEYOND] or t0 + t == 0:
+                            y[:] = 0
+                        elif row[Y_STEP]:  # the output of the step before
+                            at += back * row[Y_STEP]
+                            y[:] = work[at : at + size]
+                        continue
+                    if op == LSTM and projection:
+                        out = u[r, :units]
+                        _lstm_cell(
+                            zt[r], out, c_all[r0 + r], code, code_params, rcode, rcode_params
+                        )
+                        h[r] = 0
+                        _add_product_1(h[r], out, P)
+                    elif op == LSTM:
+                        _lstm_cell(
+                            zt[r], h[r], c_all[r0 + r], code, code_params, rcode, rcode_params
+                        )
+                    elif op == SIMPLE_RNN:
+                        activate(code, code_params, zt[r])
+                        h[r] = zt[r]
+                    else:
+                        _gru_cell(zt[r], u[r], h[r], U_h, code, code_params, rcode, rcode_params)
+                    y[:] = h[r]
 
 
 @jit
@@ -232,12 +313,12 @@ def _repeat(row, work):
 
 
 @jit
-def execute(program, params, state, work):
+def execute(program, params, state, work, lengths):
     """Run every operation of ``program`` (operations, WIDTH) in order."""
     for k in range(program.shape[0]):
         row = program[k]
-        if row[OP] == LSTM:
-            _lstm(row, params, state, work)
+        if row[OP] <= SIMPLE_RNN:
+            _recurrent(row, params, state, work, lengths)
         elif row[OP] == DENSE:
             _dense(row, params, work)
         elif row[OP] == ACTIVATE:
@@ -247,3 +328,6 @@ def execute(program, params, state, work):
         elif row[OP] == FETCH:  # a recurrent layer's state becomes a tensor
             n = row[ROWS] * row[UNITS]
             work[row[Y] : row[Y] + n] = state[row[X] : row[X] + n]
+        elif row[OP] == STORE:  # a tensor becomes the state to begin with
+            n = row[ROWS] * row[UNITS]
+            state[row[Y] : row[Y] + n] = work[row[X] : row[X] + n]

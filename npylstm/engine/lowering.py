@@ -17,11 +17,21 @@ import numpy as np
 
 from npylstm.activations import Activation
 from npylstm.engine import kernels
+from npylstm.layers import (
+    GRU,
+    LSTM,
+    ActivationLayer,
+    Bidirectional,
+    Dense,
+    Flatten,
+    Identity,
+    RepeatVector,
+    Reshape,
+    SimpleRNN,
+    View,
+)
 from npylstm.layers.base import Array, Layer
-from npylstm.layers.dense import Dense
-from npylstm.layers.lstm import LSTM
-from npylstm.layers.pointwise import ActivationLayer, Identity
-from npylstm.layers.shaping import Flatten, RepeatVector, Reshape
+from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import Edge, LayerSpec
 
 __all__ = ["Parameters", "Program", "is_native"]
@@ -59,8 +69,19 @@ class Parameters:
 
     def _add_layer(self, spec: LayerSpec) -> None:
         layer, parts = spec.layer, []
-        if isinstance(layer, LSTM):
-            parts = list(layer.pack(spec.weights).values())  # W, U, b
+        if isinstance(layer, Bidirectional):
+            for way, half in layer.directions.items():
+                prefix = f"{way}/"
+                own = {
+                    k.removeprefix(prefix): w
+                    for k, w in spec.weights.items()
+                    if k.startswith(prefix)
+                }
+                self._add_layer(LayerSpec(_half(spec.name, way), half, own))
+            return
+        if isinstance(layer, Recurrent):
+            packed = layer.pack(spec.weights)
+            parts = [packed[key] for key in _PACKED[_cell(layer)] if key in packed]
         elif isinstance(layer, Dense):
             bias = spec.weights.get("bias", np.zeros(layer.units, self._dtype))
             parts = [spec.weights["kernel"], bias]
@@ -72,6 +93,27 @@ class Parameters:
             if activation is not None:
                 values = np.array(activation.params or (0.0,), self._dtype)
                 self.activations[spec.name, field] = self._add(values)
+
+
+# What the kernels look for behind one another.
+_PACKED = {
+    kernels.LSTM: ("W", "U", "b", "P"),
+    kernels.GRU: ("W", "U", "b", "rb"),
+    kernels.GRU_RESET_BEFORE: ("W", "U_gates", "b", "rb_gates", "U_h"),
+    kernels.SIMPLE_RNN: ("W", "U", "b"),
+}
+
+
+def _cell(layer: Recurrent) -> int:
+    """The operation that runs a recurrent layer."""
+    if isinstance(layer, GRU):
+        return kernels.GRU if layer.reset_after else kernels.GRU_RESET_BEFORE
+    return kernels.LSTM if isinstance(layer, LSTM) else kernels.SIMPLE_RNN
+
+
+def _half(name: str, way: str) -> str:
+    """What one direction of a bidirectional layer goes by; layer names have no slash."""
+    return f"{name}/{way}"
 
 
 class Place(NamedTuple):
@@ -138,10 +180,13 @@ class Program:
             row[getattr(kernels, name)] = value
         self._rows.append(row)
 
-    def _activation(self, edge: Edge, activation: Activation, field: str) -> tuple[int, int]:
+    def _activation(self, name: str, layer: Layer, field: str) -> tuple[int, int]:
+        activation: Activation | None = getattr(layer, field, None)
+        if activation is None:
+            return 0, 0
         code = activation.row.code
         assert code is not None  # is_native has seen to it
-        return code, self._parameters.activations[edge.layer, field]
+        return code, self._parameters.activations[name, field]
 
     def _lower_alias(self, layer: Layer, edge: Edge, sizes: list[Sizes]) -> None:
         """Row-major reshaping moves nothing: the output is the input, seen otherwise."""
@@ -150,7 +195,7 @@ class Program:
 
     def _lower_dense(self, layer: Dense, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
-        code, at = self._activation(edge, layer.activation, "activation")
+        code, at = self._activation(edge.layer, layer, "activation")
         self._emit(
             kernels.DENSE, X=x.start, Y=y.start, PARAM=self._parameters.weights[edge.layer],
             ROWS=math.prod(sizes[0][:-1]), IN=layer.features, UNITS=layer.units,
@@ -159,7 +204,7 @@ class Program:
 
     def _lower_activation(self, layer: ActivationLayer, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
-        code, at = self._activation(edge, layer.activation, "activation")
+        code, at = self._activation(edge.layer, layer, "activation")
         self._emit(
             kernels.ACTIVATE, X=x.start, Y=y.start, ROWS=math.prod(sizes[0][:-1]),
             IN=sizes[0][-1], CODE=code, CODE_PARAM=at,
@@ -170,53 +215,89 @@ class Program:
         batch, times, features = sizes[0]
         self._emit(kernels.REPEAT, X=x.start, Y=y.start, ROWS=batch, IN=features, UNITS=times)
 
-    def _lower_lstm(self, layer: LSTM, edge: Edge, sizes: list[Sizes]) -> None:
+    def _lower_recurrent(self, layer: Recurrent, edge: Edge, sizes: list[Sizes]) -> None:
+        y = self._place(edge.outputs[0], sizes[0])
+        states = self._emit_recurrent(layer, edge.layer, "", edge, edge.inputs[1:], y.start, y)
+        self._fetch(edge, sizes, states)
+
+    def _lower_bidirectional(self, layer: Bidirectional, edge: Edge, sizes: list[Sizes]) -> None:
+        y = self._place(edge.outputs[0], sizes[0])
+        given, at, states = edge.inputs[1:], y.start, []
+        for way, half in layer.directions.items():
+            count = len(half.state_shapes())
+            mine = given[:count] if way == "forward" else given[count:]
+            name = _half(edge.layer, way)
+            states += self._emit_recurrent(half, name, f"{way}/", edge, mine, at, y)
+            at += half.outputs_size
+        self._fetch(edge, sizes, states)
+
+    def _emit_recurrent(
+        self, layer: Recurrent, name: str, prefix: str, edge: Edge, given: Sequence[str],
+        at: int, y: Place,
+    ) -> list[tuple[int, int, int]]:  # fmt: skip
+        """Emit one direction, its output from ``at`` on; returns offsets and sizes of its state."""
         x = self._places[edge.inputs[0]]
         steps, batch = x.shape[:2] if layer.time_major else x.shape[1::-1]
-        units, features = layer.units, layer.features
-        state = self.state_size
-        for name in layer.state_shapes():
-            end = self.state_size + batch * units
-            self.states.append(Place((edge.layer, name), self.state_size, end, (batch, units)))
+        states = []
+        for k, (key, (size,)) in enumerate(layer.state_shapes().items()):
+            start, end = self.state_size, self.state_size + batch * size
+            if given:
+                source = self._places[given[k]].start
+                self._emit(kernels.STORE, X=source, Y=start, ROWS=batch, UNITS=size)
+            else:
+                place = Place((edge.layer, f"{prefix}{key}"), start, end, (batch, size))
+                self.states.append(place)
+            states.append((start, batch, size))
             self.state_size = end
-        y = self._place(edge.outputs[0], sizes[0])
-        code, at = self._activation(edge, layer.activation, "activation")
-        rcode, rat = self._activation(edge, layer.recurrent_activation, "recurrent_activation")
-        block = kernels.STEP_BLOCK * kernels.ROW_BLOCK
+        code, code_at = self._activation(name, layer, "activation")
+        rcode, rcode_at = self._activation(name, layer, "recurrent_activation")
         along_steps, along_rows = (batch, 1) if layer.time_major else (1, steps)
+        if layer.return_sequences:
+            y_row, y_step = along_rows * y.shape[-1], along_steps * y.shape[-1]
+        else:
+            y_row, y_step = y.shape[-1], 0
+        width = len(layer.gates) * layer.units
+        block = kernels.STEP_BLOCK * kernels.ROW_BLOCK
+        scratch = block * (width + layer.features) + kernels.ROW_BLOCK * width
         self._emit(
-            kernels.LSTM, X=x.start, Y=y.start, PARAM=self._parameters.weights[edge.layer],
-            ROWS=batch, STEPS=steps, IN=features, UNITS=units,
-            X_ROW=along_rows * features, X_STEP=along_steps * features,
-            Y_ROW=along_rows * units, Y_STEP=along_steps * units,
-            REVERSE=layer.go_backwards, SEQUENCES=layer.return_sequences,
-            CODE=code, CODE_PARAM=at, RECURRENT_CODE=rcode, RECURRENT_CODE_PARAM=rat,
-            STATE=state, SCRATCH=self._reserve(block * (4 * units + features)),
+            _cell(layer), X=x.start, Y=at, PARAM=self._parameters.weights[name],
+            ROWS=batch, STEPS=steps, IN=layer.features, UNITS=layer.units,
+            X_ROW=along_rows * layer.features, X_STEP=along_steps * layer.features,
+            Y_ROW=y_row, Y_STEP=y_step, REVERSE=layer.go_backwards, IN_ORDER=bool(prefix),
+            ZERO_BEYOND=layer.zero_output_for_mask, PROJECTION=getattr(layer, "projection", 0),
+            CODE=code, CODE_PARAM=code_at, RECURRENT_CODE=rcode, RECURRENT_CODE_PARAM=rcode_at,
+            STATE=states[0][0], SCRATCH=self._reserve(scratch),
         )  # fmt: skip
-        h, c = state, state + batch * units
-        fetched = [] if layer.return_sequences else [(y.start, h)]
-        if layer.return_state:
-            fetched += [
-                (self._place(name, size).start, source)
-                for name, size, source in zip(edge.outputs[1:], sizes[1:], (h, c), strict=True)
-            ]
-        for target, source in fetched:
-            self._emit(kernels.FETCH, X=source, Y=target, ROWS=batch, UNITS=units)
+        return states
+
+    def _fetch(self, edge: Edge, sizes: list[Sizes], states: list[tuple[int, int, int]]) -> None:
+        """Make tensors of the states, where the layer returns them."""
+        for name, shape, (start, batch, size) in zip(
+            edge.outputs[1:], sizes[1:], states, strict=False
+        ):
+            target = self._place(name, shape).start
+            self._emit(kernels.FETCH, X=start, Y=target, ROWS=batch, UNITS=size)
 
 
 _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
-    LSTM: Program._lower_lstm,
+    LSTM: Program._lower_recurrent,
+    GRU: Program._lower_recurrent,
+    SimpleRNN: Program._lower_recurrent,
+    Bidirectional: Program._lower_bidirectional,
     Dense: Program._lower_dense,
     ActivationLayer: Program._lower_activation,
     RepeatVector: Program._lower_repeat,
     Flatten: Program._lower_alias,
     Reshape: Program._lower_alias,
     Identity: Program._lower_alias,
+    View: Program._lower_alias,
 }
 
 
 def is_native(layer: Layer) -> bool:
     """Whether the layer, with its activations, has a kernel."""
+    if isinstance(layer, Bidirectional):
+        return all(map(is_native, layer.directions.values()))
     if type(layer) not in _LOWER:
         return False
     for field in ("activation", "recurrent_activation"):

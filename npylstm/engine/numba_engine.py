@@ -14,12 +14,13 @@ import numpy as np
 from npylstm.engine import State
 from npylstm.engine.kernels import execute
 from npylstm.engine.lowering import Parameters, Program, is_native
-from npylstm.engine.numpy_engine import compute
+from npylstm.engine.numpy_engine import Node
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]
 
+_ALL = np.zeros(0, np.int64)  # every sequence is as long as its array
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
 
 
@@ -48,7 +49,11 @@ class _Segment:
         return program
 
     def run(
-        self, tensors: dict[str, Array], state: State, after: dict[str, dict[str, Array]]
+        self,
+        tensors: dict[str, Array],
+        state: State,
+        after: dict[str, dict[str, Array]],
+        lengths: Array | None,
     ) -> None:
         """Add this segment's outputs to ``tensors`` and its states to ``after``."""
         program = self._program(tensors)
@@ -60,7 +65,7 @@ class _Segment:
         for place in program.states:
             layer, name = place.name
             carried[place.start : place.stop] = state[layer][name].reshape(-1)
-        execute(program.table, params, carried, work)
+        execute(program.table, params, carried, work, _ALL if lengths is None else lengths)
         for place in program.writes:
             tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
         for place in program.states:
@@ -80,9 +85,7 @@ class NumbaEngine:
         native = [layer for layer in spec.layers if is_native(layer.layer)]
         parameters = Parameters(native, spec.dtype)
         self._others = {
-            layer.name: (layer.layer, layer.layer.pack(layer.weights))
-            for layer in spec.layers
-            if not is_native(layer.layer)
+            layer.name: Node(layer) for layer in spec.layers if not is_native(layer.layer)
         }
         self._runs: list[_Segment | Edge] = []
         for is_segment, edges in itertools.groupby(
@@ -94,17 +97,18 @@ class NumbaEngine:
                 self._runs.extend(edges)
 
     def run(
-        self, inputs: Mapping[str, Array], state: State
+        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for run in self._runs:
             if isinstance(run, _Segment):
-                run.run(tensors, state, after)
+                run.run(tensors, state, after, lengths)
                 continue
             read = [tensors[t] for t in run.inputs]
-            outputs, carried = compute(*self._others[run.layer], read, state.get(run.layer, {}))
-            contiguous = (np.ascontiguousarray(y) for y in outputs)
+            node = self._others[run.layer]
+            outputs, carried = node.compute(read, state.get(run.layer, {}), lengths)
+            contiguous = (np.ascontiguousarray(y).reshape(y.shape) for y in outputs)
             tensors |= dict(zip(run.outputs, contiguous, strict=True))
             if carried:
                 after[run.layer] = carried

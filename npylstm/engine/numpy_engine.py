@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from npylstm.engine import State
-from npylstm.layers.base import Array, Layer
-from npylstm.layers.lstm import LSTM, Gates
-from npylstm.spec import ModelSpec
+from npylstm.errors import NpylstmError
+from npylstm.layers import Bidirectional
+from npylstm.layers.base import Array
+from npylstm.layers.recurrent import Recurrent
+from npylstm.spec import LayerSpec, ModelSpec
 
-__all__ = ["NumpyEngine", "compute"]
+__all__ = ["Node", "NumpyEngine"]
 
 
-def compute(
-    layer: Layer, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-) -> tuple[tuple[Array, ...], dict[str, Array]]:
-    """Compute one layer; inf and nan pass as they do in the frameworks, without a warning."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return layer.forward(packed, inputs, state)
+class Node:
+    """A layer with its weights packed, ready to compute."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        self.name = spec.name
+        self.layer = spec.layer
+        self.packed = spec.layer.pack(spec.weights)
+
+    def compute(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], lengths: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """Compute the layer; inf and nan pass as they do in the frameworks, without a warning."""
+        options = {"lengths": lengths} if self.layer.takes_lengths else {}
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            try:
+                return self.layer.forward(self.packed, inputs, state, **options)
+            except NpylstmError as error:
+                raise type(error)(f"{self.name}: {error}") from None
 
 
 class NumpyEngine:
@@ -29,39 +44,47 @@ class NumpyEngine:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._layers = {layer.name: layer.layer for layer in spec.layers}
-        self._packed = {layer.name: layer.layer.pack(layer.weights) for layer in spec.layers}
+        self._nodes = {layer.name: Node(layer) for layer in spec.layers}
 
     def run(
-        self, inputs: Mapping[str, Array], state: State
+        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-        tensors, after = self._walk(inputs, state)
+        tensors, after = self._walk(inputs, state, lengths)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def trace(self, inputs: Mapping[str, Array], state: State) -> dict[str, Gates]:
+    def trace(
+        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
+    ) -> dict[str, Any]:
         """Compute everything that happens inside the recurrent layers."""
-        tensors, _ = self._walk(inputs, state)
-        gates: dict[str, Gates] = {}
+        tensors, _ = self._walk(inputs, state, lengths)
+        gates: dict[str, Any] = {}
         for edge in self._spec.edges:
-            layer = self._layers[edge.layer]
-            if isinstance(layer, LSTM):
-                packed, x = self._packed[edge.layer], tensors[edge.inputs[0]]
-                with np.errstate(over="ignore", invalid="ignore"):
-                    gates[edge.layer] = layer.gates(packed, x, state[edge.layer])
+            node = self._nodes[edge.layer]
+            if not isinstance(node.layer, (Recurrent, Bidirectional)):
+                continue
+            read = [tensors[t] for t in edge.inputs]
+            with np.errstate(over="ignore", invalid="ignore"):
+                kept = node.layer.trace(node.packed, read, state.get(edge.layer, {}), lengths)
+            name = edge.outputs[0]
+            gates |= (
+                {f"{name}/{k}": v for k, v in kept.items()}
+                if isinstance(kept, dict)
+                else {name: kept}
+            )
         return gates
 
     def _walk(
-        self, inputs: Mapping[str, Array], state: State
+        self, inputs: Mapping[str, Array], state: State, lengths: Array | None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         """Compute every tensor, and the state after the last step."""
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for edge in self._spec.edges:
-            name, read = edge.layer, [tensors[t] for t in edge.inputs]
-            outputs, carried = compute(
-                self._layers[name], self._packed[name], read, state.get(name, {})
+            read = [tensors[t] for t in edge.inputs]
+            outputs, carried = self._nodes[edge.layer].compute(
+                read, state.get(edge.layer, {}), lengths
             )
             tensors |= dict(zip(edge.outputs, outputs, strict=True))
             if carried:
-                after[name] = carried
+                after[edge.layer] = carried
         return tensors, after

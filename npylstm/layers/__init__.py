@@ -6,36 +6,51 @@ from collections.abc import Mapping
 from typing import Any
 
 from npylstm.errors import FormatError
+from npylstm.layers.arithmetic import Arithmetic, Constant, Elementwise, MatMul, Reduce
+from npylstm.layers.array_ops import (
+    Concatenate,
+    Expand,
+    Flip,
+    Full,
+    Select,
+    Slice,
+    Stack,
+    Transpose,
+    View,
+)
 from npylstm.layers.base import Layer
+from npylstm.layers.bidirectional import Bidirectional
+from npylstm.layers.convolution import Conv1D, Pool1D
 from npylstm.layers.dense import Dense
+from npylstm.layers.embedding import Embedding
+from npylstm.layers.gru import GRU
 from npylstm.layers.lstm import LSTM
-from npylstm.layers.pointwise import ActivationLayer, Identity
+from npylstm.layers.normalization import BatchNormalization, LayerNormalization
+from npylstm.layers.pointwise import ActivationLayer, Identity, PReLU
 from npylstm.layers.shaping import Flatten, Permute, RepeatVector, Reshape
+from npylstm.layers.simple_rnn import SimpleRNN
+
+_LAYERS: tuple[type[Layer], ...] = (
+    # Recurrent.
+    LSTM, GRU, SimpleRNN, Bidirectional,
+    # With weights of other kinds.
+    Dense, Embedding, Conv1D, BatchNormalization, LayerNormalization, PReLU, Constant,
+    # Element by element, and along axes.
+    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Pool1D,
+    # Moving elements about: as Keras says it, and as array operations.
+    Flatten, Reshape, Permute, RepeatVector,
+    Select, Slice, Transpose, Flip, View, Expand, Concatenate, Stack, Full,
+)  # fmt: skip
+
+KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _LAYERS}
 
 __all__ = [
-    "KINDS",
-    "LSTM",
-    "ActivationLayer",
-    "Dense",
-    "Flatten",
-    "Identity",
-    "Layer",
-    "Permute",
-    "RepeatVector",
-    "Reshape",
-    "layer_from_json",
-]
-
-KINDS: dict[str, type[Layer]] = {
-    "lstm": LSTM,
-    "dense": Dense,
-    "activation": ActivationLayer,
-    "identity": Identity,
-    "flatten": Flatten,
-    "reshape": Reshape,
-    "permute": Permute,
-    "repeat_vector": RepeatVector,
-}
+    "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "BatchNormalization", "Bidirectional",
+    "Concatenate", "Constant", "Conv1D", "Dense", "Elementwise", "Embedding", "Expand", "Flatten",
+    "Flip", "Full", "Identity", "Layer", "LayerNormalization", "MatMul", "PReLU", "Permute",
+    "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "Slice", "Stack",
+    "Transpose", "View", "layer_from_json",
+]  # fmt: skip
 
 
 def layer_from_json(kind: object, config: object) -> Layer:

@@ -40,11 +40,12 @@ def format_shape(shape: Sequence[Dim | None]) -> str:
 class Layer:
     """A layer kind applied to a config: the declaration that everything else reads.
 
-    Subclasses are frozen dataclasses whose fields are the config (types: int, bool, str,
-    :class:`~npylstm.activations.Activation`, tuple of int) and override what differs.
+    Subclasses are frozen dataclasses whose fields are the config (types: those of the table at
+    the end of this file, and other layers) and override what differs.
     """
 
     kind: ClassVar[str]
+    takes_lengths: ClassVar[bool] = False  # whether forward has an argument ``lengths``
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the weights by name, in the order of the file."""
@@ -101,9 +102,7 @@ class Layer:
         config: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Activation):
-                value = value.to_json()
-            config[field.name] = list(value) if isinstance(value, tuple) else value
+            config[field.name] = _to_json(value)
         return config
 
     @classmethod
@@ -115,7 +114,7 @@ class Layer:
         FormatError
             Naming the key, the value and what was expected.
         """
-        hints = get_type_hints(cls)
+        hints = get_type_hints(cls, localns={"Layer": Layer})
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(config) - set(fields))
         if unknown:
@@ -123,10 +122,31 @@ class Layer:
         values = {}
         for name, field in fields.items():
             if name in config:
-                values[name] = _READERS[hints[name]](name, config[name])
+                read = cls.read_layer if hints[name] is Layer else _READERS[hints[name]]
+                values[name] = read(name, config[name])
             elif field.default is dataclasses.MISSING:
                 raise FormatError(f"config key {name!r} is missing")
         return cls(**values)
+
+    @staticmethod
+    def read_layer(name: str, value: object) -> Layer:
+        """Read a layer inside a config; :mod:`npylstm.layers` knows the kinds."""
+        from npylstm.layers import layer_from_json
+
+        if not isinstance(value, Mapping):
+            raise FormatError(f"{name}: expected a layer, got {value!r:.80}")
+        try:
+            return layer_from_json(value.get("kind"), value.get("config"))
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Activation):
+        return value.to_json()
+    if isinstance(value, Layer):
+        return {"kind": value.kind, "config": value.to_json()}
+    return [_to_json(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _read_int(name: str, value: object) -> int:
@@ -154,10 +174,44 @@ def _read_activation(name: str, value: object) -> Activation:
         raise FormatError(f"{name}: {error}") from None
 
 
+def _read_str(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise FormatError(f"{name}: expected a string, got {value!r:.80}")
+    return value
+
+
+def _read_float(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FormatError(f"{name}: expected a number, got {value!r:.80}")
+    return float(value)
+
+
+def _read_sizes(name: str, value: object) -> tuple[int | tuple[int, int], ...]:
+    """Read a target shape: numbers, and pairs of an input and its axis."""
+    entries = value if isinstance(value, list) else [None]
+    if not all(type(v) is int or _is_pair(v) for v in entries):
+        raise FormatError(f"{name}: expected integers and pairs of them, got {value!r:.80}")
+    sizes: list[Any] = [tuple(v) if isinstance(v, list) else v for v in entries]
+    return tuple(sizes)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)
+
+
+def _or_null(read: Callable[[str, object], Any]) -> Callable[[str, object], Any]:
+    return lambda name, value: None if value is None else read(name, value)
+
+
 _READERS: dict[Any, Callable[[str, object], Any]] = {
     int: _read_int,
+    int | None: _or_null(_read_int),
+    float: _read_float,
+    float | None: _or_null(_read_float),
     bool: _read_bool,
+    str: _read_str,
     tuple[int, ...]: _read_ints,
+    tuple[int | tuple[int, int], ...]: _read_sizes,
     Activation: _read_activation,
 }
 

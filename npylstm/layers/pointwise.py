@@ -1,4 +1,4 @@
-"""Layers without weights that keep the shape: an activation, and the identity."""
+"""Layers that keep the shape: activations, and the identity."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from npylstm.activations import Activation
 from npylstm.errors import FormatError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
+from npylstm.layers.sizes import broadcast
 
-__all__ = ["ActivationLayer", "Identity"]
+__all__ = ["ActivationLayer", "Identity", "PReLU"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,45 @@ class Identity(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (inputs[0],), {}
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """``y = x`` above zero and ``alpha * x`` below, with slopes that were learned.
+
+    ``alpha`` lies along the axes from ``axis`` on; a size of one serves the whole axis.
+
+    Weights
+    -------
+    ``alpha`` (shape).
+
+    References
+    ----------
+    He et al.: Delving Deep into Rectifiers, ICCV 2015.
+    """
+
+    kind: ClassVar[str] = "prelu"
+
+    shape: tuple[int, ...]
+    axis: int = 1
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"alpha": self.shape}
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        along = shape[self.axis : self.axis + len(self.shape)]
+        if len(along) != len(self.shape) or broadcast([along, self.shape]) != along:
+            raise FormatError(
+                f"slopes {format_shape(self.shape)} on axis {self.axis} do not fit an input "
+                f"{format_shape(shape)}"
+            )
+        return (shape,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        behind = x.ndim - self.axis - len(self.shape)
+        alpha = packed["alpha"].reshape(self.shape + (1,) * behind)
+        return (np.where(x > 0, x, alpha * x),), {}

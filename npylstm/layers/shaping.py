@@ -20,22 +20,9 @@ from npylstm.layers.base import (
     one_input,
     positive,
 )
+from npylstm.layers.sizes import product
 
 __all__ = ["Flatten", "Permute", "RepeatVector", "Reshape"]
-
-
-UNKNOWN = "unknown"  # a size whose formula got too long to be of use
-_LONGEST = 40
-
-
-def _product(dims: Sequence[Dim]) -> Dim:
-    """Multiply sizes; a product with a symbol is a symbol."""
-    numbers = math.prod(d for d in dims if isinstance(d, int))
-    symbols = [d for d in dims if isinstance(d, str)]
-    if not symbols:
-        return numbers
-    symbol = "*".join([*([str(numbers)] if numbers != 1 else []), *symbols])
-    return symbol if len(symbol) <= _LONGEST else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ class Flatten(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         expect_batch(shape)
-        return ((shape[0], _product(shape[1:])),)
+        return ((shape[0], product(shape[1:])),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -75,7 +62,7 @@ class Reshape(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         expect_batch(shape)
-        size, rest = _product(shape[1:]), math.prod(d for d in self.target_shape if d != -1)
+        size, rest = product(shape[1:]), math.prod(d for d in self.target_shape if d != -1)
         inferred: Dim = f"({size})/{rest}"
         if isinstance(size, int):
             if (size % rest if -1 in self.target_shape else size - rest) != 0:

@@ -199,8 +199,8 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "empty": (raw(b""), "empty"),
     "png": (raw(b"\x89PNG\r\n\x1a\n" + bytes(64)), "no importer"),
     "text": (raw(b"class LSTM:\n" * 20), "no importer"),
-    "pickle": (raw(pickle.dumps(Boom())), "no importer"),
-    "zip of a pickle": (lambda p: write_members(p, {"data.pkl": pickle.dumps(Boom())}), "config.json"),
+    "pickle": (raw(pickle.dumps(Boom())), "a pickle that torch.save did not write"),
+    "zip of a pickle": (lambda p: write_members(p, {"data.pkl": pickle.dumps(Boom())}), r"names posix.mkdir, which is not allowed and was not run|names nt.mkdir"),
     "magic of zip": (raw(b"PK\x03\x04" + bytes(60)), "zip"),
     "magic of hdf5": (raw(b"\x89HDF\r\n\x1a\n" + bytes(2000)), "HDF5"),
     "no config": (archive(config=None), "config.json"),
@@ -358,7 +358,7 @@ def test_a_renamed_file_is_what_it_contains(tmp_path: Path) -> None:
         npylstm.load(tmp_path / "a.npz")
     with pytest.raises(npylstm.FormatError, match=r"npylstm/spec"):
         npylstm.load(ARCHIVE)
-    with pytest.raises(npylstm.FormatError, match=r"config\.json"):
+    with pytest.raises(npylstm.FormatError, match="is a model of npylstm already"):
         nc.convert(ROOT / "models/sine_keras/sine.npz")
 
 

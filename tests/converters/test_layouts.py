@@ -42,6 +42,27 @@ def test_keras1_lists_i_c_f_o() -> None:
     assert [int(weights[f"b_{g}"][0, 0]) for g in "icfo"] == [2, 5, 8, 11]
 
 
+def test_torch_packs_rows_in_its_own_order() -> None:
+    ih, hh = RNG.normal(size=(4 * UNITS, FEATURES)), RNG.normal(size=(4 * UNITS, UNITS))
+    b1, b2 = RNG.normal(size=(2, 4 * UNITS))
+    weights = layouts.lstm_from_torch(ih, hh, b1, b2, hr := RNG.normal(size=(2, UNITS)))
+    for k, gate in enumerate("ifco"):  # i f g o, and g is the candidate
+        rows = slice(k * UNITS, (k + 1) * UNITS)
+        np.testing.assert_array_equal(weights[f"W_{gate}"], ih[rows].T)
+        np.testing.assert_array_equal(weights[f"U_{gate}"], hh[rows].T)
+        np.testing.assert_array_equal(weights[f"b_{gate}"], b1[rows] + b2[rows])
+    np.testing.assert_array_equal(weights["P"], hr.T)
+    weights = layouts.gru_from_torch(ih[: 3 * UNITS], hh[: 3 * UNITS], b1[:15], b2[:15])
+    for k, gate in enumerate("rzh"):
+        rows = slice(k * UNITS, (k + 1) * UNITS)
+        np.testing.assert_array_equal(weights[f"W_{gate}"], ih[rows].T)
+        np.testing.assert_array_equal(weights[f"U_{gate}"], hh[rows].T)
+        np.testing.assert_array_equal(weights[f"b_{gate}"], b1[rows])
+        np.testing.assert_array_equal(weights[f"rb_{gate}"], b2[rows])
+    weights = layouts.rnn_from_torch(ih[:UNITS], hh[:UNITS], None, None)
+    assert set(weights) == {"W_h", "U_h"}
+
+
 def test_cudnn_layout_is_keras_own() -> None:
     """Keras 2 converts CuDNN weights when an LSTM loads them; that conversion is the reference."""
     legacy = pytest.importorskip("tf_keras.src.saving.legacy.hdf5_format")

@@ -11,7 +11,40 @@ from builders import make_chain, make_layer
 
 from npylstm import FormatError, ModelSpec
 from npylstm.activations import Activation
-from npylstm.layers import KINDS, LSTM, Dense, Flatten, Permute, RepeatVector, Reshape
+from npylstm.layers import (
+    GRU,
+    KINDS,
+    LSTM,
+    ActivationLayer,
+    Arithmetic,
+    BatchNormalization,
+    Bidirectional,
+    Concatenate,
+    Constant,
+    Conv1D,
+    Dense,
+    Elementwise,
+    Embedding,
+    Expand,
+    Flatten,
+    Flip,
+    Full,
+    Identity,
+    LayerNormalization,
+    MatMul,
+    Permute,
+    Pool1D,
+    PReLU,
+    Reduce,
+    RepeatVector,
+    Reshape,
+    Select,
+    SimpleRNN,
+    Slice,
+    Stack,
+    Transpose,
+    View,
+)  # fmt: skip
 from npylstm.spec import Edge, LayerSpec, TensorSpec, graph_from_json
 
 
@@ -148,14 +181,26 @@ def test_shapes_follow_symbols() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_json_round_trip_of_every_kind(kind: str) -> None:
-    from npylstm.layers import ActivationLayer, Identity
-
     examples = {
         "lstm": LSTM(3, 4, Activation.of("elu", alpha=0.5), go_backwards=True),
         "dense": Dense(3, 4, use_bias=False),
         "activation": ActivationLayer(Activation.of("relu", max_value=6)),
         "identity": Identity(), "flatten": Flatten(), "reshape": Reshape((3, -1)),
         "permute": Permute((2, 1)), "repeat_vector": RepeatVector(4),
+        "gru": GRU(3, 4, reset_after=False), "simple_rnn": SimpleRNN(3, 4, time_major=True),
+        "bidirectional": Bidirectional(
+            LSTM(3, 4, projection=2), LSTM(3, 5, projection=2, go_backwards=True)
+        ),
+        "embedding": Embedding(9, 3), "conv1d": Conv1D(4, 6, 3, padding=(1, 0), groups=2),
+        "batch_normalization": BatchNormalization(3, 1, 1e-5, center=False),
+        "layer_normalization": LayerNormalization((3, 4), 1e-5), "prelu": PReLU((3,), 2),
+        "constant": Constant((2, 3)), "elementwise": Elementwise("log"),
+        "arithmetic": Arithmetic("subtract", 1.5, number_first=True),
+        "reduce": Reduce("mean", (1, 2), keepdims=True), "matmul": MatMul(),
+        "pool1d": Pool1D("max", 3, 2), "select": Select(1, -1), "slice": Slice(1, 2, None, 3),
+        "transpose": Transpose((1, 0, 2)), "flip": Flip((1,)), "view": View(((1, 0), -1, 3)),
+        "expand": Expand((4, (0, 1))), "concatenate": Concatenate(2), "stack": Stack(1),
+        "full": Full(((0, 0), 3), 0.5),
     }  # fmt: skip
     layer = examples[kind]
     assert KINDS[kind].from_json(layer.to_json()) == layer

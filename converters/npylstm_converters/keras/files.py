@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -18,11 +17,12 @@ from typing import IO, Any
 
 from npylstm import FormatError, UnsupportedError
 from npylstm.npz import refuse_bombs
+from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.layers import Writer
 from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
 
-__all__ = ["Container", "is_keras_file", "open_container", "read_json"]
+__all__ = ["Container", "is_foreign_zip", "is_keras_file", "open_container", "read_json"]
 
 _MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
 _WEIGHTS = "model.weights.h5"
@@ -46,13 +46,11 @@ def is_keras_file(head: bytes) -> bool:
     return hdf5.looks_like_hdf5(head) or head.startswith(b"PK\x03\x04")
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Digest of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
+    """Whether a zip has a list of members and none of them is Keras'."""
+    names = zip_names(path)
+    own = ("config.json", "metadata.json", "model.weights.h5")
+    return names is not None and not any(n.split("/")[-1] in own for n in names)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -14,10 +14,16 @@ from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.layers.base import BATCH, STEPS, Dim, Shape
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
-from npylstm_converters.keras import runner
-from npylstm_converters.keras.files import Container, is_keras_file, open_container, sha256_of
+from npylstm_converters.files import sha256_of
+from npylstm_converters.keras.files import (
+    Container,
+    is_foreign_zip,
+    is_keras_file,
+    open_container,
+)
 from npylstm_converters.keras.graph import Graph, RawLayer, Tensor, parse
 from npylstm_converters.keras.layers import Writer, dtype_name, translate
+from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
 
@@ -255,17 +261,20 @@ def _input_shape(
 
 class _KerasImporter(Importer):
     name = "keras"
+    options = ("architecture",)
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             return os.path.exists(os.path.join(source, "saved_model.pb"))
-        return is_keras_file(head) if head else is_keras_model(source)
+        if not head:
+            return is_keras_model(source)
+        return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         return from_keras(source, **options)
 
-    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> runner.KerasRunner:
-        return runner.KerasRunner(source, spec, **options)
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
+        return KerasRunner(source, spec, **options)
 
 
 IMPORTER = _KerasImporter()

@@ -45,7 +45,7 @@ class KerasRunner:
         If no fitting Keras is installed or it cannot load the source.
     """
 
-    accepts_state = True
+    sets_state = True
 
     def __init__(
         self, source: Any, spec: ModelSpec, architecture: str | os.PathLike[str] | None = None

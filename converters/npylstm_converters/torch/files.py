@@ -1,0 +1,468 @@
+"""PyTorch's files, told apart by content, and their tensors, read without PyTorch.
+
+========================  ==================================================================
+form                      how it is known
+========================  ==================================================================
+zip of tensors            a zip with ``NAME/data.pkl`` (torch >= 1.6)
+legacy pickle             a magic number, pickled (torch before 1.6)
+safetensors               the length of a header, and the header, which is JSON
+TorchScript               a zip with ``NAME/code/``
+exported program          a zip with ``NAME/models/`` or ``serialized_exported_program.json``
+========================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npylstm import FormatError, NpylstmError, UnsupportedError
+from npylstm.layers.base import Array
+from npylstm.npz import refuse_bombs
+from npylstm_converters.files import zip_names
+from npylstm_converters.torch.unpickler import DTYPES, Storage, Tensor, Unpickler
+
+__all__ = ["Checkpoint", "Kind", "read_checkpoint", "sniff", "sniff_head"]
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_HEAD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_LEGACY_PROTOCOL = 1001
+
+_SAFETENSORS_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_MAX_HEADER = 32 << 20
+_MAX_PICKLE = 256 << 20
+# A tensor may show a number many times over (stride 0), but not beyond all measure.
+_MOST_REPEATS, _MOST_REPEATED = 64, 1 << 20
+
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError,
+    RuntimeError, OSError, struct.error, OverflowError, MemoryError,
+)  # fmt: skip
+
+
+class Kind(enum.Enum):
+    """What a file is; the value says it in words."""
+
+    ZIP = "PyTorch zip"
+    LEGACY = "PyTorch legacy pickle"
+    SAFETENSORS = "safetensors"
+    TORCHSCRIPT = "TorchScript"
+    PROGRAM = "an exported program"
+
+
+def sniff_head(source: str | os.PathLike[str], head: bytes) -> bool:
+    """Whether a file may be one of PyTorch's, by its first bytes and, for a zip, its names."""
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(zip_names(source)) is not None
+    pickled = head.startswith(b"\x80") and head[1:2] <= b"\x05"
+    return pickled or head[8:9] == b"{"
+
+
+def _kind_of_zip(names: list[str] | None) -> Kind | None:
+    tails = {name.partition("/")[2] or name for name in names or ()}
+    if any(t.startswith("models/") and t.endswith(".json") for t in tails) or (
+        "serialized_exported_program.json" in tails
+    ):
+        return Kind.PROGRAM
+    if "data.pkl" in tails:
+        return Kind.TORCHSCRIPT if any(t.startswith("code/") for t in tails) else Kind.ZIP
+    return None
+
+
+def sniff(path: str | os.PathLike[str]) -> Kind:
+    """Tell what a file is.
+
+    Raises
+    ------
+    FormatError
+        If it is none of PyTorch's.
+    OSError
+        If it cannot be read.
+    """
+    label = os.fspath(path)
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if not head:
+        raise FormatError(f"{label}: is empty")
+    if head.startswith(b"PK"):
+        kind = _kind_of_zip(zip_names(path))
+        if kind is None:
+            raise FormatError(f"{label}: a zip without data.pkl, or damaged")
+        return kind
+    if head.startswith(b"\x80"):
+        if _LEGACY_HEAD not in head:
+            raise FormatError(
+                f"{label}: a pickle that torch.save did not write; save it by "
+                "torch.save(module.state_dict(), path)"
+            )
+        return Kind.LEGACY
+    if head[8:9] == b"{":
+        return Kind.SAFETENSORS
+    raise FormatError(f"{label}: expected a file of torch.save or safetensors, or it is damaged")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a weight file.
+
+    Attributes
+    ----------
+    tensors
+        Arrays by name, in the order of the file. Half precision is widened to float32.
+    format
+        Which form the file has.
+    notes
+        What was decided on the way.
+    """
+
+    tensors: dict[str, Array]
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
+    """Read a weight file without PyTorch; nothing in it is executed.
+
+    Parameters
+    ----------
+    path
+        A ``.pt``, ``.pth`` or ``.safetensors``, told by content.
+    key
+        Where in the file the state_dict is, with dots for what is nested; None if that is clear.
+
+    Raises
+    ------
+    UnsupportedError
+        If the file names code; every name is listed.
+    FormatError
+        If it is damaged, or holds no state_dict or several.
+    OSError
+        If it cannot be opened.
+    """
+    label = os.fspath(path)
+    kind = sniff(path)
+    if kind in (Kind.TORCHSCRIPT, Kind.PROGRAM):
+        raise FormatError(f"{label}: is {kind.value}, not a state_dict")
+    try:
+        value, read = _READERS[kind](path)
+        tensors, notes = _choose(value, key)
+        arrays = {name: _array(name, tensor, read) for name, tensor in tensors.items()}
+        arrays = _without_weight_norm(_without_prefix(arrays))
+    except UnsupportedError as error:
+        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
+    except NpylstmError as error:
+        raise FormatError(f"{label}: {error}") from None
+    except _DAMAGE as error:
+        raise FormatError(f"{label}: damaged: {error or type(error).__name__}") from None
+    return Checkpoint(arrays, kind.value, tuple(notes))
+
+
+# What reads a storage: its key, its dtype and its number of elements to a flat array.
+Read = Callable[[str, str, int], Array]
+
+
+def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+    with open(path, "rb") as stream:
+        refuse_bombs(stream)
+        archive = zipfile.ZipFile(stream)
+        infos = {info.filename: info for info in archive.infolist()}
+        if len(infos) < len(archive.infolist()):
+            raise FormatError("a member stands in the file twice")
+        refuse_bombs(stream, sum(info.file_size for info in infos.values()))
+        (pickled, *more) = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
+        if more:
+            raise FormatError("two members are named data.pkl")
+        prefix = pickled.removesuffix("data.pkl")
+        if infos[pickled].file_size > _MAX_PICKLE:
+            raise FormatError(f"data.pkl has {infos[pickled].file_size} bytes")
+        order = "<"
+        if f"{prefix}byteorder" in infos:
+            written = archive.read(f"{prefix}byteorder").strip()
+            if written not in (b"little", b"big"):
+                raise FormatError(f"byteorder: expected little or big, got {written!r:.40}")
+            order = ">" if written == b"big" else "<"
+        value = Unpickler(archive.read(pickled)).load()
+        storages = {
+            name.removeprefix(f"{prefix}data/"): archive.read(name)
+            for name in infos
+            if name.startswith(f"{prefix}data/") and not name.endswith("/")
+        }
+
+    def read(key: str, dtype: str, count: int) -> Array:
+        if key not in storages:
+            raise FormatError(f"data/{key}: missing")
+        return _flat(storages[key], dtype, count, order, f"data/{key}")
+
+    return value, read
+
+
+def _flat(data: bytes, dtype: str, count: int, order: str, label: str) -> Array:
+    kind = np.dtype(order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
+    if count * kind.itemsize != len(data):
+        raise FormatError(
+            f"{label}: expected {count} elements of {dtype}, the file holds {len(data)} bytes"
+        )
+    return np.frombuffer(data, kind)
+
+
+def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+    """Magic number, protocol, system, object, keys of the storages: five pickles, then numbers."""
+    with open(path, "rb") as stream:
+        data = stream.read()
+    position = 0
+
+    def load() -> Any:
+        nonlocal position
+        machine = Unpickler(data, position)
+        value = machine.load()
+        position = machine.position
+        return value
+
+    magic, protocol, system = load(), load(), load()
+    if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
+        raise FormatError(f"expected protocol {_LEGACY_PROTOCOL} of torch.save")
+    little = system.get("little_endian", True) if isinstance(system, dict) else True
+    value, keys = load(), load()
+    if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
+        raise FormatError("expected the keys of the storages")
+    sizes = _storage_sizes(value)
+    storages: dict[str, tuple[bytes, int]] = {}
+    for key in keys:
+        (count,) = struct.unpack_from("<q", data, position)
+        position += 8
+        size = count * sizes.get(key, 0)
+        if count < 0 or key not in sizes or position + size > len(data):
+            raise FormatError(f"storage {key}: {count} elements do not fit the file")
+        storages[key] = (data[position : position + size], count)
+        position += size
+
+    def read(key: str, dtype: str, count: int) -> Array:
+        if key not in storages:
+            raise FormatError(f"storage {key}: missing")
+        held, _ = storages[key]
+        return _flat(held, dtype, count, "<" if little else ">", f"storage {key}")
+
+    return value, read
+
+
+def _storage_sizes(value: Any) -> dict[str, int]:
+    """Bytes of an element in each storage that a tensor of the object lies in."""
+    found: dict[str, int] = {}
+    for _, tensor in _walk(value):
+        if isinstance(tensor, Tensor):
+            itemsize = np.dtype(DTYPES[tensor.storage.dtype or tensor.dtype]).itemsize
+            if found.setdefault(tensor.storage.key, itemsize) != itemsize:
+                raise FormatError(f"storage {tensor.storage.key}: is of two types")
+    return found
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Go through nested containers, each visited once, with dotted paths."""
+    seen: set[int] = set()
+    todo: list[tuple[str, Any]] = [("", value)]
+    while todo:
+        path, item = todo.pop()
+        yield path, item
+        if isinstance(item, (dict, list, tuple)):
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            todo += [(f"{path}.{k}" if path else str(k), v) for k, v in reversed(list(pairs))]
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+    with open(path, "rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        held = os.fstat(stream.fileno()).st_size - 8
+        if not 2 <= length <= min(_MAX_HEADER, held):
+            raise FormatError(f"expected a header of up to {held} bytes, got {length}")
+        try:
+            header = json.loads(stream.read(length), object_pairs_hook=_no_twins)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"header: not JSON: {error}") from None
+        data = stream.read()
+    if not isinstance(header, dict):
+        raise FormatError("header: expected an object")
+    header.pop("__metadata__", None)
+    value: dict[str, Tensor] = {}
+    spans: list[tuple[int, int, str]] = []
+    for name, entry in header.items():
+        match entry:
+            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(a), int(b)]}:
+                pass
+            case _:
+                raise FormatError(f"{name}: expected dtype, shape and data_offsets")
+        if dtype not in _SAFETENSORS_TYPES:
+            known = ", ".join(_SAFETENSORS_TYPES)
+            raise FormatError(f"{name}: expected a dtype of {known}, got {dtype!r:.40}")
+        if any(type(d) is not int or d < 0 for d in shape):
+            raise FormatError(f"{name}: expected a shape, got {shape!r:.80}")
+        kind = _SAFETENSORS_TYPES[dtype]
+        size = math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
+        if not 0 <= a <= b <= len(data) or b - a != size:
+            raise FormatError(
+                f"{name}: expected {size} bytes for shape {shape} of {dtype}, got {a} to {b} of "
+                f"{len(data)}"
+            )
+        spans.append((a, b, name))
+        strides = tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
+        value[name] = Tensor(Storage(name, kind, math.prod(shape)), 0, tuple(shape), strides, kind)
+    end = 0
+    for a, b, name in sorted(spans):
+        if a != end:
+            raise FormatError(f"{name}: begins at {a}, expected {end}")
+        end = b
+    if end != len(data):
+        raise FormatError(f"{len(data) - end} bytes belong to no tensor")
+    places = {name: (a, b) for a, b, name in spans}
+
+    def read(key: str, dtype: str, count: int) -> Array:
+        a, b = places[key]
+        return _flat(data[a:b], dtype, count, "<", key)
+
+    return value, read
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return made
+
+
+_READERS: Mapping[Kind, Callable[[Any], tuple[Any, Read]]] = {
+    Kind.ZIP: _read_zip,
+    Kind.LEGACY: _read_legacy,
+    Kind.SAFETENSORS: _read_safetensors,
+}
+
+
+def _is_state_dict(value: Any) -> bool:
+    """Whether it maps names to tensors, and to nothing else."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(k, str) for k in value)
+        and all(isinstance(v, Tensor) for v in value.values())
+    )
+
+
+def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
+    """Find the state_dict in what the file holds."""
+    found = {
+        path: item
+        for path, item in _walk(value)
+        if _is_state_dict(item) and not re.search(r"(^|\.)state\.\d+$", path)
+    }
+    if key is not None:
+        if key not in found:
+            known = ", ".join(sorted(map(repr, found))) or "none"
+            raise FormatError(f"key {key!r:.80}: no state_dict there; there are: {known}")
+        return found[key], [f"key {key!r}, as told"]
+    if not found:
+        raise FormatError(
+            f"expected a state_dict, names of tensors, got a {type(value).__name__}; save it by "
+            "torch.save(module.state_dict(), path)"
+        )
+    if len(found) > 1 and "" not in found:
+        names = ", ".join(sorted(map(repr, found)))
+        raise FormatError(f"holds {len(found)} state_dicts, choose one by key (--key): {names}")
+    path = "" if "" in found else next(iter(found))
+    notes = [f"key {path!r}, the only state_dict in the file"] if path else []
+    return found[path], notes
+
+
+def _array(name: str, tensor: Tensor, read: Read) -> Array:
+    """Check a tensor against its storage and read it."""
+    storage, size, stride = tensor.storage, tensor.size, tensor.stride
+    count = math.prod(size)
+    if len(size) != len(stride) or min((*size, *stride, tensor.offset, storage.start)) < 0:
+        raise FormatError(
+            f"{name}: size {size}, stride {stride}, offset {tensor.offset} describe no tensor"
+        )
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if count and last >= storage.count:
+        raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.count}")
+    if count > max(_MOST_REPEATS * storage.count, _MOST_REPEATED) or len(size) > 32:
+        raise FormatError(f"{name}: {count} elements of a storage of {storage.count}")
+    flat = read(storage.key, storage.dtype or tensor.dtype, storage.count)
+    if storage.dtype is None and tensor.dtype not in DTYPES:
+        raise FormatError(f"{name}: unknown dtype {tensor.dtype}")
+    itemsize = flat.dtype.itemsize
+    shown = np.lib.stride_tricks.as_strided(
+        flat[storage.start + tensor.offset :], size, [s * itemsize for s in stride]
+    ) if count else np.zeros(size, flat.dtype)  # fmt: skip
+    array: Array = np.array(shown, flat.dtype.newbyteorder("="))
+    if tensor.dtype == "bfloat16":  # the upper half of a float32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if tensor.dtype == "float16" else array
+
+
+def _without_prefix(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Take off the ``module.`` that DataParallel puts before every name."""
+    while arrays and all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    return arrays
+
+
+_PARAMETRIZED = re.compile(
+    r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.original(?P<k>\d?)"
+)
+
+
+def _without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Multiply weight-normed weights out: ``w = g v / |v|``, with one g for each row."""
+    pairs: dict[str, dict[str, Array]] = {}
+    for name in arrays:
+        match = _PARAMETRIZED.fullmatch(name)
+        if match:
+            if match["k"] not in ("0", "1"):
+                raise UnsupportedError(
+                    [f"{name}: a parametrization other than weight_norm; remove it by "
+                     "torch.nn.utils.parametrize.remove_parametrizations before saving"]
+                )  # fmt: skip
+            whole = f"{match['path']}{match['name']}"
+            pairs.setdefault(whole, {})["gv"[int(match["k"])]] = arrays[name]
+        elif name.endswith("_g") and f"{name[:-2]}_v" in arrays and name[:-2] not in arrays:
+            pairs[name[:-2]] = {"g": arrays[name], "v": arrays[f"{name[:-2]}_v"]}
+    made: dict[str, Array] = {}
+    for name, array in arrays.items():
+        match = _PARAMETRIZED.fullmatch(name)
+        whole = f"{match['path']}{match['name']}" if match else name[:-2]
+        if whole not in pairs or not (match or name.endswith(("_g", "_v"))):
+            made[name] = array
+        elif whole not in made:
+            made[whole] = _normed(whole, pairs[whole])
+    return made
+
+
+def _normed(name: str, pair: Mapping[str, Array]) -> Array:
+    if set(pair) != {"g", "v"}:
+        raise FormatError(f"{name}: expected both parts of a weight norm")
+    g, v = pair["g"], pair["v"]
+    fits = g.ndim == v.ndim and all(a in (1, b) for a, b in zip(g.shape, v.shape, strict=True))
+    if g.ndim and not fits:
+        raise FormatError(f"{name}: a norm of shape {g.shape} does not fit {v.shape}")
+    axes = tuple(k for k in range(v.ndim) if not g.ndim or g.shape[k] == 1)
+    # In one row the whole axis may have size one, where the norm is over the others alone.
+    if g.ndim and v.shape[0] == g.shape[0] == 1:
+        axes = tuple(k for k in axes if k) or axes
+    wide = v.astype(np.float64)
+    norm = np.sqrt(np.sum(wide * wide, axis=axes, keepdims=True))
+    normed: Array = (wide * (g / norm)).astype(v.dtype)
+    return normed

@@ -1,0 +1,230 @@
+"""A PyTorch source run by PyTorch itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
+from npylstm_converters.torch.importer import arguments, is_module, load_program, unguarded
+from npylstm_converters.torch.recurrent import MODES
+from npylstm_converters.torch.weights import Found, Step, find_modules, parse_steps
+
+__all__ = ["TorchRunner"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+States = Mapping[str, Arrays]
+
+
+class TorchRunner:
+    """Runs a module, a program, or the modules that a state_dict was said to be.
+
+    Parameters
+    ----------
+    source
+        As for :func:`npylstm_converters.from_torch`.
+    spec
+        What the importer made of it, for names.
+    example, layers, batch_first, key
+        As for :func:`npylstm_converters.from_torch`.
+
+    Attributes
+    ----------
+    description
+        Framework and version.
+    sets_state
+        Whether it can begin with a given state: only where it built the modules itself.
+
+    Raises
+    ------
+    NpylstmError
+        If torch is not installed or cannot load the source.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        spec: ModelSpec,
+        example: Any = None,
+        layers: str | None = None,
+        batch_first: bool | None = None,
+        key: str | None = None,
+    ) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise NpylstmError("running this model needs PyTorch: pip install torch") from None
+        self._spec = spec
+        self._torch = torch
+        self.description = f"torch {torch.__version__}"
+        self.sets_state = False
+        self.batch_size: int | None = None
+        self._run: Callable[[list[Any], States], Any]
+        if is_module(source):
+            self._run = _run_module(source, example)
+        elif not isinstance(source, (str, os.PathLike)):
+            self._run = _run_module(unguarded(source))
+        elif (kind := sniff(source)) in (Kind.PROGRAM, Kind.TORCHSCRIPT):
+            self._run = _run_module(unguarded(load_program(source, kind, example)))
+        else:
+            self.sets_state = True
+            modules = find_modules(read_checkpoint(source, key).tensors)
+            self._run = _Chain(torch, modules, parse_steps(layers or ""), batch_first is not False)
+
+    def __call__(self, inputs: Arrays, state: States) -> dict[str, Any]:
+        torch = self._torch
+        given = []
+        for tensor in self._spec.inputs:
+            x = torch.from_numpy(np.array(inputs[tensor.name]))
+            given.append(x.long() if tensor.whole else x)
+        try:
+            with torch.no_grad():
+                y = self._run(given, state)
+        except Exception as error:  # frameworks raise anything; it is theirs, not ours
+            text = " ".join(str(error).split())[:200]
+            shapes = ", ".join(str(tuple(x.shape)) for x in given)
+            raise NpylstmError(
+                f"{self.description} cannot run the model on shape {shapes}: {text}"
+            ) from None
+        leaves = torch.utils._pytree.tree_leaves(y)
+        return {
+            name: leaf.detach().numpy()
+            for name, leaf in zip(self._spec.outputs, leaves, strict=True)
+        }
+
+
+def _run_module(module: Any, example: Any = None) -> Callable[[list[Any], States], Any]:
+    """Call a module as its example was given; its mode is its owner's, and left alone."""
+    from torch.utils import _pytree as pytree
+
+    structure = None if example is None else pytree.tree_flatten(arguments(example))[1]
+
+    def run(given: list[Any], state: States) -> Any:
+        args, kwargs = (given, {}) if structure is None else pytree.tree_unflatten(given, structure)
+        training = {m: m.training for m in module.modules()}
+        try:
+            with contextlib.suppress(NotImplementedError):  # a program's module has no modes
+                module.eval()
+            return module(*args, **kwargs)
+        finally:
+            for m, was in training.items():
+                m.training = was
+
+    return run
+
+
+class _Chain:
+    """The modules of a state_dict, joined as the user said, in PyTorch."""
+
+    def __init__(
+        self, torch: Any, modules: Sequence[Found], steps: Sequence[Step], batch_first: bool
+    ) -> None:
+        self._torch = torch
+        self._steps = steps
+        self._time = 1 if batch_first else 0
+        self._modules = {m.name: m for m in modules}
+        said = {s.word: s for s in steps}
+        self._made = {
+            m.name: _make(torch, m, said[m.name], batch_first) for m in modules if m.name in said
+        }
+
+    def __call__(self, given: list[Any], state: States) -> Any:
+        torch, (x,), hidden = self._torch, given, None
+        for step in self._steps:
+            module = self._made.get(step.word)
+            if isinstance(module, torch.nn.RNNBase):
+                x, final = module(x, *self._begin(step.word, module, state))
+                h = final[0] if isinstance(final, tuple) else final
+                hidden = torch.cat(list(h[-2:] if module.bidirectional else h[-1:]), 1)
+            elif module is not None:
+                x = module(x)
+            elif step.word == "hidden":
+                x = hidden
+            else:
+                x = _word(torch, step, x, self._time)
+        return x
+
+    def _begin(self, name: str, module: Any, state: States) -> list[Any]:
+        """The state to begin with, as torch stacks it; none means zeros."""
+        if not state:
+            return []
+        stacks: list[Any] = []
+        for letter in "hc"[: MODES[module.mode].states]:
+            parts = []
+            for k in range(module.num_layers):
+                entries = state[name if module.num_layers == 1 else f"{name}_l{k}"]
+                ways = ("forward/", "backward/") if module.bidirectional else ("",)
+                parts += [self._torch.from_numpy(np.array(entries[f"{w}{letter}"])) for w in ways]
+            stacks.append(self._torch.stack(parts))
+        return [tuple(stacks)] if len(stacks) > 1 else stacks
+
+
+def _make(torch: Any, module: Found, step: Step, batch_first: bool) -> Any:
+    """Build a module of torch's own and give it its tensors."""
+    own = {name: torch.from_numpy(np.array(a)) for name, a in module.tensors.items()}
+    weight: Any = own.get("weight")
+    bias = "bias" in own or any(name.startswith("bias_ih") for name in own)
+    nn = torch.nn
+    options: dict[str, Any] = {k: _number(v) for k, v in step.options.items()}
+    if module.kind in ("LSTM", "GRU", "RNN"):
+        hh = own["weight_hh_l0"]
+        if module.kind == "RNN":
+            options["nonlinearity"] = step.values[0]
+        if "weight_hr_l0" in own:
+            options["proj_size"] = hh.shape[1]
+        units = own["weight_hr_l0"].shape[1] if "weight_hr_l0" in own else hh.shape[1]
+        made = getattr(nn, module.kind)(
+            own["weight_ih_l0"].shape[1], units, bias=bias, batch_first=batch_first,
+            num_layers=sum(n.startswith("weight_ih_l") and not n.endswith("_reverse") for n in own),
+            bidirectional="weight_ih_l0_reverse" in own, **options,
+        )  # fmt: skip
+    elif module.kind == "Conv1d":
+        groups = int(options.pop("groups"))
+        made = nn.Conv1d(
+            weight.shape[1] * groups, *weight.shape[::2], bias=bias, groups=groups, **options
+        )
+    elif module.kind == "BatchNorm1d":
+        made = nn.BatchNorm1d(len(own["running_mean"]), affine=weight is not None, **options)
+    elif module.kind == "LayerNorm":
+        made = nn.LayerNorm(len(weight), **options)
+    elif module.kind == "PReLU":
+        made = nn.PReLU(len(weight))
+    elif step.values == ("embedding",):
+        made = nn.Embedding(*weight.shape)
+    else:
+        made = nn.Linear(*reversed(weight.shape), bias=bias)
+    made = made.to(next(iter(own.values())).dtype)
+    made.load_state_dict(own, strict=module.kind != "BatchNorm1d")
+    return made.eval()
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.isdigit() else float(text)
+
+
+def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
+    """A word of the chain, in torch's own functions."""
+    F = torch.nn.functional
+    values = [float(v) for v in step.values] if step.word not in ("transpose",) else []
+    words: dict[str, Callable[[], Any]] = {
+        "last": lambda: x.select(time, -1),
+        "mean": lambda: x.mean(time),
+        "max": lambda: x.amax(time),
+        "flatten": lambda: x.flatten(1),
+        "transpose": lambda: x.transpose(0, 1) if step.values == ("0", "1") else x.transpose(1, 2),
+        "dropout": lambda: x,
+        "gelu_tanh": lambda: F.gelu(x, approximate="tanh"),
+        "softmax": lambda: F.softmax(x, -1),
+        "log_softmax": lambda: F.log_softmax(x, -1),
+        "hard_tanh": lambda: F.hardtanh(x),
+        "log_sigmoid": lambda: F.logsigmoid(x),
+        "tanh": lambda: torch.tanh(x),
+        "sigmoid": lambda: torch.sigmoid(x),
+    }
+    return words[step.word]() if step.word in words else getattr(F, step.word)(x, *values)

@@ -1,0 +1,220 @@
+"""Tracing a module with torch.export. Imports torch when called."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from npylstm import UnsupportedError
+
+__all__ = ["export_module", "quiet"]
+
+_MOST_TRIES = 64
+
+
+def _lstm_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
+    output = _rnn_output(x, hx[0], weights, *rest)
+    return output, hx[0].new_empty(hx[0].shape), hx[1].new_empty(hx[1].shape)
+
+
+def _rnn_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
+    return _rnn_output(x, hx, weights, *rest), hx.new_empty(hx.shape)
+
+
+def _rnn_output(
+    x: Any, h: Any, weights: Any, has_biases: bool, layers: int, dropout: float, train: bool,
+    bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    """Shape of a recurrent op's sequence, having made sure of what its inputs must share."""
+    import torch
+
+    torch._check(x.shape[-1] == weights[0].shape[1])
+    batch = h.shape[-2]
+    if x.ndim == 3 and not isinstance(batch, int):  # zeros of the example's batch do not bind
+        torch._check(batch == x.shape[0 if batch_first else 1])
+    return x.new_empty((*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1)))
+
+
+def _max_pool_shape(
+    x: Any, size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
+) -> Any:
+    first = [v[0] if isinstance(v, (list, tuple)) else v for v in (size, padding, dilation)]
+    window, before, spread = first
+    step = (stride[0] if isinstance(stride, (list, tuple)) else stride) if stride else window
+    reach = x.shape[-1] + 2 * before - spread * (window - 1) - 1
+    made = (reach + (step - 1 if ceil else 0)) // step + 1
+    return x.new_empty((*x.shape[:-1], made))
+
+
+@contextlib.contextmanager
+def _free_steps() -> Iterator[None]:
+    """Let torch.export ask for the shapes of some ops without taking them apart.
+
+    While it traces, torch finds the shape of a recurrent op by running a Python loop over the time
+    steps, which pins their number, as does pooling by way of two dimensions. Shapes alone need
+    neither.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    shapes = {
+        aten.max_pool1d.default: _max_pool_shape,
+        aten.lstm.input: _lstm_shape,
+        aten.gru.input: _rnn_shape,
+        aten.rnn_tanh.input: _rnn_shape,
+        aten.rnn_relu.input: _rnn_shape,
+    }
+    saved = {op: dict(op.py_kernels) for op in shapes}
+    try:
+        for op, shape in shapes.items():
+            for key in saved[op]:
+                op.py_kernels[key] = shape
+            op._dispatch_cache.clear()
+        yield
+    finally:
+        for op, kernels in saved.items():
+            op.py_kernels.clear()
+            op.py_kernels.update(kernels)
+            op._dispatch_cache.clear()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep torch from warning about what is no concern of the user's."""
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def export_module(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Trace a module in inference mode, every size free that the module leaves free.
+
+    Parameters
+    ----------
+    module
+        A ``torch.nn.Module``; left as it was found.
+    args, kwargs
+        Example inputs.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+
+    Raises
+    ------
+    UnsupportedError
+        With torch's own reason, if it cannot be traced.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    training = {m: m.training for m in module.modules()}
+    try:
+        with contextlib.suppress(NotImplementedError):  # a program's module has no modes
+            module.eval()
+        with quiet(), torch.no_grad():
+            args, kwargs = _widened(module, args, dict(kwargs))
+            free = pytree.tree_map(_free, (args, kwargs))
+            shapes: Any = free[0] if not kwargs else _by_name(module, args, free)
+            with _free_steps():
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+                if any(_mutates(node) for node in program.graph.nodes):
+                    program = program.run_decompositions({})
+            return program
+    except Exception as error:  # the user's forward may raise anything
+        text = " ".join(str(error).split())[:400]
+        raise UnsupportedError(
+            f"{type(module).__name__}: torch.export cannot trace it: {type(error).__name__}: {text}"
+        ) from None
+    finally:
+        for m, was in training.items():
+            m.training = was
+
+
+def _mutates(node: Any) -> bool:
+    return node.op == "call_function" and bool(
+        getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+    )
+
+
+def _free(value: Any) -> Any:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return None
+    return dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO)
+
+
+def _by_name(module: Any, args: tuple[Any, ...], free: Any) -> dict[str, Any]:
+    """Sizes by the names of forward's parameters: what torch wants where there are keywords."""
+    import inspect
+
+    names = list(inspect.signature(module.forward).parameters)
+    return {**dict(zip(names, free[0], strict=False)), **free[1]}
+
+
+def _widened(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give an example of one sample a second one.
+
+    torch.export takes a size of one to be part of the program. Which axes of size one are the
+    batch is found by trial: repeated there, the inputs must give the outputs repeated.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    axes = [
+        [a for a, size in enumerate(v.shape) if size == 1] if isinstance(v, torch.Tensor) else []
+        for v in leaves
+    ]
+    if not any(axes):
+        return args, kwargs
+    before = pytree.tree_leaves(module(*args, **kwargs))
+    # The same axis everywhere first, then all combinations.
+    same = [tuple(a if a in own else None for own in axes) for a in range(max(map(len, axes)) + 2)]
+    every = itertools.product(*([*own, None] if own else [None] for own in axes))
+    tried: set[tuple[int | None, ...]] = {(None,) * len(leaves)}
+    for choice in itertools.islice(itertools.chain(same, every), _MOST_TRIES):
+        if choice in tried:
+            continue
+        tried.add(choice)
+        wide = [
+            v if a is None else v.repeat_interleave(2, dim=a)
+            for v, a in zip(leaves, choice, strict=True)
+        ]
+        new_args, new_kwargs = pytree.tree_unflatten(wide, structure)
+        try:
+            after = pytree.tree_leaves(module(*new_args, **new_kwargs))
+        except Exception:  # not the batch, then
+            continue
+        if all(_repeated(a, b) for a, b in zip(before, after, strict=True)):
+            return new_args, new_kwargs
+    return args, kwargs
+
+
+def _repeated(before: Any, after: Any) -> bool:
+    """Whether a tensor is another one twice along one axis."""
+    import torch
+
+    if not isinstance(before, torch.Tensor) or before.ndim != after.ndim:
+        return False
+    grown = [a for a in range(before.ndim) if before.shape[a] != after.shape[a]]
+    if len(grown) != 1 or after.shape[grown[0]] != 2 * before.shape[grown[0]]:
+        return False
+    twice = before.repeat_interleave(2, dim=grown[0])
+    return bool(torch.allclose(twice, after, rtol=1e-3, atol=1e-5, equal_nan=True))

@@ -1,0 +1,328 @@
+"""Array operations that move elements about: the words in which traced programs are written.
+
+Axes are counted from the front. None may tear samples of a batch apart or mix them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from npylstm.errors import FormatError, ShapeError
+from npylstm.layers.base import (
+    Array,
+    Dim,
+    Layer,
+    Shape,
+    format_shape,
+    one_input,
+    positive,
+)
+from npylstm.layers.sizes import (
+    axis_of,
+    broadcast,
+    factors,
+    keep_batch,
+    merged,
+    name_size,
+    split_batch_alike,
+)
+
+__all__ = [
+    "Concatenate",
+    "Expand",
+    "Flip",
+    "Full",
+    "Select",
+    "Size",
+    "Slice",
+    "Stack",
+    "Transpose",
+    "View",
+]
+
+# A size of a target shape: a number, -1 for "what is left", or [input, axis] for "as large as that
+# axis of that input".
+Size = int | tuple[int, int]
+
+
+def _resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
+    """Look up the sizes that are taken from inputs; -1 stays."""
+    resolved: list[Dim] = []
+    for size in sizes:
+        if isinstance(size, int):
+            resolved.append(size)
+            continue
+        source, axis = size
+        if not 0 <= source < len(inputs) or not 0 <= axis < len(inputs[source]):
+            raise FormatError(f"size {list(size)}: no such input or axis")
+        resolved.append(inputs[source][axis])
+    return tuple(resolved)
+
+
+def _check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> None:
+    wrong = [d for d in sizes if isinstance(d, int) and d < 1 and not (inferred and d == -1)]
+    if wrong or list(sizes).count(-1) > 1:
+        raise FormatError(f"{name}: expected positive sizes, got {sizes}")
+
+
+@dataclass(frozen=True)
+class Select(Layer):
+    """Take one index along an axis, which goes: ``x[:, -1]`` is axis 1, index -1."""
+
+    kind: ClassVar[str] = "select"
+
+    axis: int
+    index: int
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        keep_batch(shape, self.axis, "selects")
+        size = shape[self.axis]
+        if isinstance(size, int) and not -size <= self.index < size:
+            raise ShapeError(f"index {self.index} does not fit axis {self.axis} of {shape}")
+        return ((*shape[: self.axis], *shape[self.axis + 1 :]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([inputs[0].shape])
+        return (inputs[0][(slice(None),) * self.axis + (self.index,)],), {}
+
+
+@dataclass(frozen=True)
+class Slice(Layer):
+    """Take ``x[start:stop:step]`` along an axis; stop null means to the end."""
+
+    kind: ClassVar[str] = "slice"
+
+    axis: int
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        positive("step", self.step)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        keep_batch(shape, self.axis, "slices")
+        size = shape[self.axis]
+        taken: Dim
+        if isinstance(size, int):
+            taken = len(range(*slice(self.start, self.stop, self.step).indices(size)))
+        else:
+            stop = "" if self.stop is None else self.stop
+            taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
+        return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        taken = slice(self.start, self.stop, self.step)
+        return (inputs[0][(slice(None),) * self.axis + (taken,)],), {}
+
+
+@dataclass(frozen=True)
+class Transpose(Layer):
+    """Reorder all axes, the batch's among them, as ``numpy.transpose`` does."""
+
+    kind: ClassVar[str] = "transpose"
+
+    axes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.axes) != list(range(len(self.axes))):
+            raise FormatError(
+                f"axes: expected a permutation of 0..{len(self.axes) - 1}, got {self.axes}"
+            )
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if len(shape) != len(self.axes):
+            raise FormatError(f"axes {self.axes} do not fit an input {format_shape(shape)}")
+        return (tuple(shape[a] for a in self.axes),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (inputs[0].transpose(self.axes),), {}
+
+
+@dataclass(frozen=True)
+class Flip(Layer):
+    """Reverse the order along some axes."""
+
+    kind: ClassVar[str] = "flip"
+
+    axes: tuple[int, ...]
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        for axis in self.axes:
+            keep_batch(shape, axis, "reverses")
+        return (shape,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (np.flip(inputs[0], self.axes),), {}
+
+
+@dataclass(frozen=True)
+class View(Layer):
+    """See the elements in another shape, row-major, the batch's axis anywhere.
+
+    Further inputs lend their sizes: ``[1, 0]`` in ``shape`` is the size of axis 0 of the second.
+    One -1 takes what is left.
+    """
+
+    kind: ClassVar[str] = "view"
+
+    shape: tuple[Size, ...]
+
+    def __post_init__(self) -> None:
+        _check_sizes("shape", self.shape, inferred=True)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if not inputs:
+            raise FormatError("expected an input")
+        source, target = inputs[0], _resolve(self.shape, inputs)
+        left = factors(source)
+        for part in factors([d for d in target if d != -1]):
+            if part in left:
+                left.remove(part)
+                continue
+            numbers = math.prod(d for d in left if isinstance(d, int))
+            if not isinstance(part, int) or numbers % part:
+                raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
+            left = [d for d in left if isinstance(d, str)]
+            left[:0] = [numbers // part] if numbers != part else []
+        if left and -1 not in target:
+            raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
+        target = tuple(merged(left) if d == -1 else d for d in target)
+        if not split_batch_alike(source, target):
+            raise FormatError(
+                f"seeing {format_shape(source)} as {format_shape(target)} would mix samples "
+                "of the batch (is batch_first as it should be?)"
+            )
+        return (target,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        (target,) = self.output_shapes([x.shape for x in inputs])
+        return (inputs[0].reshape([int(d) for d in target]),), {}
+
+
+@dataclass(frozen=True)
+class Expand(Layer):
+    """Repeat along axes of size one (and new axes in front) up to a shape; see :class:`View`."""
+
+    kind: ClassVar[str] = "expand"
+
+    shape: tuple[Size, ...]
+
+    def __post_init__(self) -> None:
+        _check_sizes("shape", self.shape)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if not inputs:
+            raise FormatError("expected an input")
+        target = _resolve(self.shape, inputs)
+        if broadcast([inputs[0], target]) != target:
+            raise FormatError(
+                f"{format_shape(inputs[0])} cannot be expanded to {format_shape(target)}"
+            )
+        return (target,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        (target,) = self.output_shapes([x.shape for x in inputs])
+        return (np.broadcast_to(inputs[0], [int(d) for d in target]),), {}
+
+
+@dataclass(frozen=True)
+class Full(Layer):
+    """Make an array of one value; the inputs only lend their sizes, see :class:`View`."""
+
+    kind: ClassVar[str] = "full"
+
+    shape: tuple[Size, ...]
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_sizes("shape", self.shape)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        return (_resolve(self.shape, inputs),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        (target,) = self.output_shapes([x.shape for x in inputs])
+        return (np.full([int(d) for d in target], self.value, inputs[0].dtype),), {}
+
+
+def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
+    """Refuse shapes that differ in another axis than this one."""
+    if not shapes:
+        raise FormatError("expected at least one input")
+    for shape in shapes:
+        fits = len(shape) == len(shapes[0]) and all(
+            a == b or k == axis for k, (a, b) in enumerate(zip(shape, shapes[0], strict=True))
+        )
+        if not fits:
+            listed = " and ".join(map(format_shape, shapes))
+            raise FormatError(f"shapes {listed} do not fit together")
+
+
+@dataclass(frozen=True)
+class Concatenate(Layer):
+    """Set inputs side by side along an axis."""
+
+    kind: ClassVar[str] = "concatenate"
+
+    axis: int
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        axis = axis_of(inputs[0], self.axis) if inputs else 0
+        _same_but(inputs, axis)
+        keep_batch(inputs[0], axis, "concatenates")
+        sizes = [shape[axis] for shape in inputs]
+        total: Dim = sum(d for d in sizes if isinstance(d, int))
+        symbols = [d for d in sizes if isinstance(d, str)]
+        if symbols:
+            total = name_size("+".join([*symbols, *([str(total)] if total else [])]))
+        return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (np.concatenate(inputs, self.axis),), {}
+
+
+@dataclass(frozen=True)
+class Stack(Layer):
+    """Set inputs side by side along a new axis."""
+
+    kind: ClassVar[str] = "stack"
+
+    axis: int
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        _same_but(inputs, None)
+        if not 0 <= self.axis <= len(inputs[0]):
+            raise FormatError(f"axis {self.axis} does not fit inputs {format_shape(inputs[0])}")
+        shape = inputs[0]
+        return ((*shape[: self.axis], len(inputs), *shape[self.axis :]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (np.stack(inputs, self.axis),), {}

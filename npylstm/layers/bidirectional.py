@@ -1,0 +1,167 @@
+"""Two recurrent layers over one sequence, one in each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npylstm.errors import FormatError
+from npylstm.layers.base import Array, Layer, Shape
+from npylstm.layers.recurrent import Recurrent
+
+__all__ = ["Bidirectional"]
+
+_MERGE = ("concat",)
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layer):
+    """Run a recurrent layer forwards and another backwards, and merge what they return.
+
+    A sequence of the backward layer is put in the input's order before it is merged. Without
+    ``return_sequences`` each gives its own last output: the backward one that of the first step.
+
+    Parameters
+    ----------
+    forward_layer, backward_layer
+        Recurrent layers that differ in nothing that shows outside but ``go_backwards``.
+    merge_mode
+        ``"concat"``: side by side, forward first.
+
+    Weights
+    -------
+    Those of the two layers, as ``forward/W_i`` and ``backward/W_i``. So the state:
+    ``forward/h``, ``backward/h`` and so on, which is also the order of further outputs and inputs.
+
+    References
+    ----------
+    Schuster, Paliwal: Bidirectional Recurrent Neural Networks, IEEE Transactions on Signal
+    Processing 45(11), 1997.
+    """
+
+    kind: ClassVar[str] = "bidirectional"
+    takes_lengths: ClassVar[bool] = True
+
+    forward_layer: Layer
+    backward_layer: Layer
+    merge_mode: str = "concat"
+
+    def __post_init__(self) -> None:
+        if self.merge_mode not in _MERGE:
+            raise FormatError(
+                f"merge_mode: expected one of {', '.join(_MERGE)}, got {self.merge_mode!r:.40}"
+            )
+        both = (self.forward_layer, self.backward_layer)
+        if not all(isinstance(layer, Recurrent) for layer in both):
+            kinds = " and ".join(layer.kind for layer in both)
+            raise FormatError(f"expected two recurrent layers, got {kinds}")
+        a, b = self.directions.values()
+        shared = ("features", "return_sequences", "return_state", "time_major")
+        for name in shared:
+            if getattr(a, name) != getattr(b, name):
+                raise FormatError(
+                    f"{name}: forward has {getattr(a, name)}, backward {getattr(b, name)}"
+                )
+        if a.go_backwards or not b.go_backwards:
+            raise FormatError("expected go_backwards of the backward layer alone")
+
+    @property
+    def directions(self) -> dict[str, Recurrent]:
+        """Both layers by name."""
+        layers: dict[str, Any] = {"forward": self.forward_layer, "backward": self.backward_layer}
+        return layers
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether every step comes out, or each direction's last."""
+        return self.directions["forward"].return_sequences
+
+    @property
+    def time_major(self) -> bool:
+        """Whether the axes are (steps, batch, features)."""
+        return self.directions["forward"].time_major
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{way}/{key}": shape
+            for way, layer in self.directions.items()
+            for key, shape in layer.weight_shapes().items()
+        }
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{way}/{key}": shape
+            for way, layer in self.directions.items()
+            for key, shape in layer.state_shapes().items()
+        }
+
+    def output_names(self) -> tuple[str, ...]:
+        returns_state = self.directions["forward"].return_state
+        return ("", *self.state_shapes()) if returns_state else ("",)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        (a, *states_a), (_, *states_b) = (
+            layer.output_shapes((*inputs[:1], *given))
+            for layer, given in zip(self.directions.values(), self._halves(inputs[1:]), strict=True)
+        )
+        size = sum(layer.outputs_size for layer in self.directions.values())
+        return ((*a[:-1], size), *states_a, *states_b)
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Pack both, keys with the direction before them."""
+        return {
+            f"{way}/{key}": array
+            for way, layer in self.directions.items()
+            for key, array in layer.pack(_inside(weights, way)).items()
+        }
+
+    def forward(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+        lengths: Array | None = None,
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        mains, states = [], []
+        after: dict[str, Array] = {}
+        for (way, layer), given in zip(
+            self.directions.items(), self._halves(inputs[1:]), strict=True
+        ):
+            (main, *returned), carried = layer.forward(
+                _inside(packed, way), (inputs[0], *given), _inside(state, way), lengths
+            )
+            if layer.go_backwards and layer.return_sequences:
+                main = np.flip(main, axis=0 if layer.time_major else 1)
+            mains.append(main)
+            states += returned
+            after |= {f"{way}/{key}": array for key, array in carried.items()}
+        return (np.concatenate(mains, axis=-1), *states), after
+
+    def trace(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+        lengths: Array | None = None,
+    ) -> dict[str, Any]:
+        """Keep everything both layers compute, by direction and the input's time step."""
+        return {
+            way: layer.trace(
+                _inside(packed, way), (inputs[0], *given), _inside(state, way), lengths
+            )
+            for (way, layer), given in zip(
+                self.directions.items(), self._halves(inputs[1:]), strict=True
+            )
+        }
+
+    def _halves(self, given: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Deal the state inputs out to the two layers."""
+        count = len(self.directions["forward"].state_shapes())
+        return given[:count], given[count:]
+
+
+def _inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:
+    return {k.removeprefix(f"{way}/"): a for k, a in arrays.items() if k.startswith(f"{way}/")}

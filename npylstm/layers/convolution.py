@@ -1,0 +1,198 @@
+"""Layers that slide a window over time: convolution and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from npylstm.errors import FormatError, ShapeError
+from npylstm.layers.base import (
+    Array,
+    Dim,
+    Layer,
+    Shape,
+    expect_batch,
+    format_shape,
+    one_input,
+    positive,
+)
+from npylstm.layers.sizes import name_size
+
+__all__ = ["Conv1D", "Pool1D"]
+
+
+def _check_padding(padding: tuple[int, ...]) -> None:
+    if len(padding) != 2 or min(padding) < 0:
+        raise FormatError(f"padding: expected two numbers from 0 on, got {padding}")
+
+
+def _windows(size: Dim, window: int, stride: int, padding: int) -> Dim:
+    """Count the places of a window that spans ``window`` steps."""
+    if not isinstance(size, int):
+        return name_size(f"({size}+{padding}-{window})//{stride}+1")
+    if size + padding < window:
+        raise ShapeError(f"expected at least {window - padding} steps, got {size}")
+    return (size + padding - window) // stride + 1
+
+
+def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
+    """Steps and features of a sequence."""
+    expect_batch(shape)
+    if len(shape) != 3:
+        raise FormatError(f"expected an input of 3 axes, got {format_shape(shape)}")
+    return (shape[2], shape[1]) if channels_first else (shape[1], shape[2])
+
+
+@dataclass(frozen=True)
+class Conv1D(Layer):
+    """``y[t] = sum over k of x[t * stride + k * dilation - padding] kernel[k] + bias``.
+
+    Parameters
+    ----------
+    features, units, size
+        Features of the input and of the output; steps of the window.
+    stride, dilation, groups
+        As in every framework; with groups the features are convolved in groups of their own.
+    padding
+        Zeros before and after the sequence.
+    channels_first
+        Axes are (batch, features, steps), at the input and at the output.
+
+    Weights
+    -------
+    ``kernel`` (size, features / groups, units) and, with ``use_bias``, ``bias`` (units,).
+    """
+
+    kind: ClassVar[str] = "conv1d"
+
+    features: int
+    units: int
+    size: int
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    padding: tuple[int, ...] = (0, 0)
+    channels_first: bool = False
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("features", "units", "size", "stride", "dilation", "groups"):
+            positive(name, getattr(self, name))
+        _check_padding(self.padding)
+        if self.features % self.groups or self.units % self.groups:
+            raise FormatError(
+                f"groups: expected a divisor of {self.features} and {self.units}, got {self.groups}"
+            )
+
+    @property
+    def _span(self) -> int:
+        return (self.size - 1) * self.dilation + 1
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        kernel = (self.size, self.features // self.groups, self.units)
+        shapes: dict[str, tuple[int, ...]] = {"kernel": kernel}
+        return shapes | {"bias": (self.units,)} if self.use_bias else shapes
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        steps, features = _steps_of(shape, self.channels_first)
+        if features != self.features:
+            raise FormatError(
+                f"expected {self.features} features, got an input {format_shape(shape)}"
+            )
+        made = _windows(steps, self._span, self.stride, sum(self.padding))
+        return ((shape[0], *((self.units, made) if self.channels_first else (made, self.units))),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([inputs[0].shape])
+        x = inputs[0].swapaxes(1, 2) if self.channels_first else inputs[0]
+        x = np.pad(x, ((0, 0), self.padding, (0, 0)))
+        # (batch, places, features, size)
+        windows = sliding_window_view(x, self._span, axis=1)[:, :: self.stride, :, :: self.dilation]
+        kernels = np.split(packed["kernel"], self.groups, axis=2)
+        parts = [
+            np.tensordot(part, kernel, axes=((3, 2), (0, 1)))
+            for part, kernel in zip(np.split(windows, self.groups, axis=2), kernels, strict=True)
+        ]
+        y = np.concatenate(parts, axis=-1)
+        if self.use_bias:
+            y = y + packed["bias"]
+        return (y.swapaxes(1, 2) if self.channels_first else y,), {}
+
+
+@dataclass(frozen=True)
+class Pool1D(Layer):
+    """The largest value or the mean of every window over time.
+
+    Parameters
+    ----------
+    operation
+        ``max`` or ``mean``.
+    size, stride, dilation
+        Of the window.
+    padding
+        Steps before and after that count as nothing: minus infinity for ``max``.
+    count_padding
+        ``mean`` divides by the window's size also where it reaches into the padding.
+    channels_first
+        Axes are (batch, features, steps), at the input and at the output.
+    """
+
+    kind: ClassVar[str] = "pool1d"
+
+    operation: str
+    size: int
+    stride: int
+    dilation: int = 1
+    padding: tuple[int, ...] = (0, 0)
+    count_padding: bool = False
+    channels_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.operation not in ("max", "mean"):
+            raise FormatError(f"operation: expected max or mean, got {self.operation!r:.40}")
+        for name in ("size", "stride", "dilation"):
+            positive(name, getattr(self, name))
+        _check_padding(self.padding)
+
+    @property
+    def _span(self) -> int:
+        return (self.size - 1) * self.dilation + 1
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        steps, features = _steps_of(shape, self.channels_first)
+        made = _windows(steps, self._span, self.stride, sum(self.padding))
+        return ((shape[0], *((features, made) if self.channels_first else (made, features))),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([inputs[0].shape])
+        x = inputs[0].swapaxes(1, 2) if self.channels_first else inputs[0]
+        y = self._largest(x) if self.operation == "max" else self._mean(x)
+        return (y.swapaxes(1, 2) if self.channels_first else y,), {}
+
+    def _places(self, x: Array, nothing: float) -> Array:
+        padded = np.pad(x, ((0, 0), self.padding, (0, 0)), constant_values=nothing)
+        windows = sliding_window_view(padded, self._span, axis=1)
+        taken: Array = windows[:, :: self.stride, :, :: self.dilation]
+        return taken
+
+    def _largest(self, x: Array) -> Array:
+        largest: Array = self._places(x, -np.inf).max(axis=-1)
+        return largest
+
+    def _mean(self, x: Array) -> Array:
+        total = self._places(x, 0.0).sum(axis=-1, dtype=np.float64)
+        counts: Array | int = self.size
+        if not self.count_padding:
+            counts = self._places(np.ones_like(x[:1, :, :1]), 0.0).sum(axis=-1)
+        mean: Array = (total / counts).astype(x.dtype)
+        return mean

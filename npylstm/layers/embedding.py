@@ -1,0 +1,54 @@
+"""Vectors looked up by whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from npylstm.errors import ShapeError
+from npylstm.layers.base import Array, Layer, Shape, one_input, positive
+
+__all__ = ["Embedding"]
+
+
+@dataclass(frozen=True)
+class Embedding(Layer):
+    """``y[...] = embeddings[x[...]]``: one row of a table for every id.
+
+    Ids may come as floats, as all tensors do here; what is no whole number, or is out of range,
+    is refused rather than guessed at.
+
+    Weights
+    -------
+    ``embeddings`` (vocabulary, units).
+    """
+
+    kind: ClassVar[str] = "embedding"
+
+    vocabulary: int
+    units: int
+
+    def __post_init__(self) -> None:
+        positive("vocabulary", self.vocabulary)
+        positive("units", self.units)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"embeddings": (self.vocabulary, self.units)}
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        return ((*one_input(inputs), self.units),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        wrong = ~((x >= 0) & (x < self.vocabulary) & (x == np.floor(x)))  # nan is wrong, too
+        if wrong.any():
+            at = tuple(int(k) for k in np.argwhere(wrong)[0])
+            raise ShapeError(
+                f"id {x[at]:g} at {at}: expected whole numbers from 0 to {self.vocabulary - 1}"
+            )
+        return (packed["embeddings"][x.astype(np.int64)],), {}

@@ -1,0 +1,131 @@
+"""Normalisation in inference: by recorded statistics, or by each sample's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from npylstm.errors import FormatError
+from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
+from npylstm.layers.sizes import axis_of, holds_batch
+
+__all__ = ["BatchNormalization", "LayerNormalization"]
+
+
+def _positive_number(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise FormatError(f"{name}: expected a positive number, got {value}")
+
+
+@dataclass(frozen=True)
+class BatchNormalization(Layer):
+    """``y = (x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta`` along an axis.
+
+    Weights
+    -------
+    ``moving_mean``, ``moving_variance`` (features,), with ``scale`` also ``gamma``, with ``center``
+    ``beta``.
+
+    References
+    ----------
+    Ioffe, Szegedy: Batch Normalization, ICML 2015.
+    """
+
+    kind: ClassVar[str] = "batch_normalization"
+
+    features: int
+    axis: int
+    epsilon: float
+    scale: bool = True
+    center: bool = True
+
+    def __post_init__(self) -> None:
+        # A variance may be zero: only then must epsilon be more.
+        if not (self.epsilon >= 0 and math.isfinite(self.epsilon)):
+            raise FormatError(f"epsilon: expected a number from 0 on, got {self.epsilon}")
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        names = ["moving_mean", "moving_variance"]
+        names += ["gamma"] * self.scale + ["beta"] * self.center
+        return dict.fromkeys(names, (self.features,))
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if shape[axis_of(shape, self.axis)] != self.features:
+            raise FormatError(
+                f"expected {self.features} features on axis {self.axis}, "
+                f"got an input {format_shape(shape)}"
+            )
+        return (shape,)
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Make a factor and a shift of the statistics, in float64."""
+        wide = {key: array.astype(np.float64) for key, array in weights.items()}
+        factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + self.epsilon)
+        shift = wide.get("beta", 0.0) - wide["moving_mean"] * factor
+        return {"factor": np.asarray(factor), "shift": np.asarray(shift)}
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        along = (-1,) + (1,) * (x.ndim - 1 - self.axis)
+        y = x * packed["factor"].reshape(along) + packed["shift"].reshape(along)
+        return (y.astype(x.dtype),), {}
+
+
+@dataclass(frozen=True)
+class LayerNormalization(Layer):
+    """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
+
+    Mean and variance are each sample's own, over the axes of ``shape``, summed in float64.
+
+    Weights
+    -------
+    With ``scale`` ``gamma``, with ``center`` ``beta``, both of ``shape``.
+
+    References
+    ----------
+    Ba, Kiros, Hinton: Layer Normalization, 2016.
+    """
+
+    kind: ClassVar[str] = "layer_normalization"
+
+    shape: tuple[int, ...]
+    epsilon: float
+    scale: bool = True
+    center: bool = True
+
+    def __post_init__(self) -> None:
+        _positive_number("epsilon", self.epsilon)
+        if not self.shape:
+            raise FormatError("shape: expected at least one axis")
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        last = shape[-len(self.shape) :]
+        if last != self.shape or any(map(holds_batch, last)):
+            raise FormatError(
+                f"expected last axes {format_shape(self.shape)}, got an input {format_shape(shape)}"
+            )
+        return (shape,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0].astype(np.float64)
+        axes = tuple(range(-len(self.shape), 0))
+        x = x - x.mean(axis=axes, keepdims=True)
+        y = x / np.sqrt(np.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
+        if self.scale:
+            y = y * packed["gamma"]
+        if self.center:
+            y = y + packed["beta"]
+        return (y.astype(inputs[0].dtype),), {}

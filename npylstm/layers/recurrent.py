@@ -1,0 +1,215 @@
+"""What all recurrent layers share: direction, outputs, carried state, lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npylstm.activations import TANH, Activation
+from npylstm.errors import FormatError
+from npylstm.layers.base import (
+    Array,
+    Layer,
+    Shape,
+    along_features,
+    expect_batch,
+    expect_features,
+    format_shape,
+    positive,
+)
+
+__all__ = ["Recurrent"]
+
+
+def _flag(default: bool = False) -> Any:
+    return dataclasses.field(default=default, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """A cell driven over the time steps; a subclass is a cell.
+
+    Parameters
+    ----------
+    features, units
+        Sizes of the input and of the hidden state.
+    activation
+        Of the candidate.
+    use_bias
+        Whether there are biases.
+    return_sequences
+        Give ``h`` of every step ``(batch, steps, units)`` rather than the last ``(batch, units)``.
+    return_state
+        Give the state after the last step as further outputs, in the order of the state.
+    go_backwards
+        Read the steps from the last to the first; a sequence comes out in that order, too.
+    stateful
+        The framework carried state from call to call; here a session does. Kept as a fact.
+    time_major
+        Axes are ``(steps, batch, features)``, at the input and in the returned sequence.
+    zero_output_for_mask
+        What comes out at a step beyond a sequence's length: zeros (PyTorch's packed sequences), or
+        the output of the step before (Keras).
+
+    The first input is the sequence. The state to begin with may follow it, as one tensor each;
+    then the layer carries none of its own.
+    """
+
+    gates: ClassVar[tuple[str, ...]]
+    record: ClassVar[type[tuple[Array, ...]]]
+
+    features: int
+    units: int
+    activation: Activation = TANH
+    use_bias: bool = _flag(True)
+    return_sequences: bool = _flag()
+    return_state: bool = _flag()
+    go_backwards: bool = _flag()
+    stateful: bool = _flag()
+    time_major: bool = _flag()
+    zero_output_for_mask: bool = _flag()
+
+    takes_lengths: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive("features", self.features)
+        positive("units", self.units)
+        along_features("activation", self.activation)
+
+    @property
+    def outputs_size(self) -> int:
+        """Size of the hidden state."""
+        return self.units
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {
+            f"W_{g}": (self.features, self.units) for g in self.gates
+        }
+        shapes |= {f"U_{g}": (self.outputs_size, self.units) for g in self.gates}
+        if self.use_bias:
+            shapes |= {f"b_{g}": (self.units,) for g in self.gates}
+        return shapes
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"h": (self.outputs_size,)}
+
+    def output_names(self) -> tuple[str, ...]:
+        return ("", *self.state_shapes()) if self.return_state else ("",)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if not inputs:
+            raise FormatError("expected a sequence, got no input")
+        shape = inputs[0]
+        expect_features(shape, self.features, rank=3)
+        expect_batch(shape, axis=int(self.time_major))
+        batch = shape[1] if self.time_major else shape[0]
+        states: list[Shape] = [(batch, *size) for size in self.state_shapes().values()]
+        if len(inputs) > 1 and list(inputs[1:]) != states:
+            got = ", ".join(map(format_shape, inputs[1:]))
+            raise FormatError(
+                f"expected a state of {', '.join(map(format_shape, states))}, got {got}"
+            )
+        size = self.outputs_size
+        main = (*shape[:2], size) if self.return_sequences else (batch, size)
+        return (main, *states) if self.return_state else (main,)
+
+    def forward(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+        lengths: Array | None = None,
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = self._batch_major(inputs[0])
+        names = tuple(self.state_shapes())
+        carried = tuple(inputs[1:]) or tuple(state[name] for name in names)
+        shape = (x.shape[0], self.outputs_size)
+        main = np.zeros(shape, x.dtype)
+        if self.return_sequences:
+            sequence = np.empty((shape[0], x.shape[1], shape[1]), x.dtype)
+        for k, (t, _, new) in enumerate(self._steps(packed, x, carried, lengths)):
+            carried, h = new, new[0]
+            if lengths is not None:
+                beyond = (t >= lengths)[:, None]
+                h = np.where(beyond, np.zeros_like(h) if self.zero_output_for_mask else main, h)
+            main = h
+            if self.return_sequences:
+                sequence[:, k] = h
+        if self.return_sequences:
+            main = self._batch_major(sequence)
+        after = {} if len(inputs) > 1 else dict(zip(names, carried, strict=True))
+        return (main, *carried) if self.return_state else (main,), after
+
+    def trace(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+        lengths: Array | None = None,
+    ) -> Any:
+        """Run the recurrence and keep everything it computes, by the input's time step."""
+        x = self._batch_major(inputs[0])
+        carried = tuple(inputs[1:]) or tuple(state[name] for name in self.state_shapes())
+        kept: list[Array] = []
+        for t, values, _ in self._steps(packed, x, carried, lengths):
+            kept = kept or [np.empty((*x.shape[:2], v.shape[-1]), x.dtype) for v in values]
+            for array, value in zip(kept, values, strict=True):
+                array[:, t] = value
+        return self.record(*kept)
+
+    def _batch_major(self, x: Array) -> Array:
+        """Swap the first two axes of a time-major array, in either direction."""
+        return x.swapaxes(0, 1) if self.time_major else x
+
+    def _steps(
+        self,
+        packed: Mapping[str, Array],
+        x: Array,
+        state: tuple[Array, ...],
+        lengths: Array | None,
+    ) -> Iterator[tuple[int, tuple[Array, ...], tuple[Array, ...]]]:
+        """Advance step by step: t, what the cell computed, and the state after it."""
+        z = x @ packed["W"] + packed["b"]  # the input's part of all gates, all steps at once
+        times = range(x.shape[1])
+        for t in reversed(times) if self.go_backwards else times:
+            values, new = self.step(packed, z[:, t], state)
+            if lengths is not None:  # beyond its end a sequence stands still
+                inside = (t < lengths)[:, None]
+                new = tuple(np.where(inside, b, a) for a, b in zip(state, new, strict=True))
+            state = new
+            yield t, values, state
+
+    @abstractmethod
+    def step(
+        self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Compute one time step.
+
+        Parameters
+        ----------
+        packed
+            What :meth:`pack` returned.
+        z
+            The input's part of all gates, biases included.
+        state
+            As :meth:`state_shapes` lists it; ``h`` first.
+
+        Returns
+        -------
+        values, state
+            One array per field of :attr:`record`; the new state.
+        """
+
+    def side_by_side(
+        self, weights: Mapping[str, Array], letter: str, order: Sequence[str] = ()
+    ) -> Array:
+        """Set one letter's arrays of all gates side by side; zeros where there are no biases."""
+        first = weights[f"W_{self.gates[0]}"]
+        if letter == "b" and not self.use_bias:
+            return np.zeros(len(self.gates) * self.units, first.dtype)
+        return np.concatenate([weights[f"{letter}_{g}"] for g in order or self.gates], axis=-1)

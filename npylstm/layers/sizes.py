@@ -1,0 +1,112 @@
+"""Arithmetic with shapes whose sizes may be symbols.
+
+A symbol is a string. ``"batch*steps"`` is what row-major merging of the axes ``batch`` and
+``steps`` gives, in that order; everything else is a name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from npylstm.errors import FormatError
+from npylstm.layers.base import BATCH, Dim, Shape, format_shape
+
+__all__ = ["UNKNOWN", "axis_of", "broadcast", "factors", "holds_batch", "keep_batch", "merged",
+           "name_size", "product", "split_batch_alike"]  # fmt: skip
+
+UNKNOWN = "unknown"  # a size whose formula got too long to be of use
+_LONGEST = 40
+
+
+def product(dims: Sequence[Dim]) -> Dim:
+    """Multiply sizes; a product with a symbol is a symbol."""
+    numbers = math.prod(d for d in dims if isinstance(d, int))
+    symbols = [d for d in dims if isinstance(d, str)]
+    if not symbols:
+        return numbers
+    symbol = "*".join([*([str(numbers)] if numbers != 1 else []), *symbols])
+    return symbol if len(symbol) <= _LONGEST else UNKNOWN
+
+
+def factors(dims: Sequence[Dim]) -> list[Dim]:
+    """Take merged sizes apart, in row-major order, without ones."""
+    parts: list[Dim] = []
+    for dim in dims:
+        for part in [dim] if isinstance(dim, int) else dim.split("*"):
+            parts.append(int(part) if isinstance(part, str) and part.isdigit() else part)
+    return [p for p in parts if p != 1]
+
+
+def merged(dims: Sequence[Dim]) -> Dim:
+    """Merge axes in row-major order; unlike in :func:`product` the order is kept."""
+    parts = factors(dims)
+    if all(isinstance(p, int) for p in parts):
+        return math.prod(int(p) for p in parts)
+    symbol = "*".join(map(str, parts))
+    return symbol if len(symbol) <= _LONGEST else UNKNOWN
+
+
+def name_size(text: str) -> str:
+    """Make a symbol of a formula; it is never taken apart again."""
+    symbol = text.replace("*", ".")
+    return symbol if len(symbol) <= _LONGEST else UNKNOWN
+
+
+def holds_batch(dim: Dim) -> bool:
+    """Whether an axis is the batch, or the batch merged with others."""
+    return isinstance(dim, str) and BATCH in dim.split("*")
+
+
+def axis_of(shape: Shape, axis: int) -> int:
+    """Check an axis, counted from the front."""
+    if not 0 <= axis < len(shape):
+        raise FormatError(f"axis {axis} does not fit an input {format_shape(shape)}")
+    return axis
+
+
+def keep_batch(shape: Shape, axis: int, what: str) -> None:
+    """Refuse to mix samples: what a model computes for one must not depend on the others."""
+    if holds_batch(shape[axis_of(shape, axis)]):
+        raise FormatError(
+            f"{what} along axis {axis} of {format_shape(shape)}: that is the batch, and samples "
+            "would depend on one another (is batch_first as it should be?)"
+        )
+
+
+def split_batch_alike(old: Shape, new: Shape) -> bool:
+    """Whether a row-major reshaping leaves every sample's elements with the sample.
+
+    It does if as many elements stand before the batch axis as did.
+    """
+
+    def before(shape: Shape) -> tuple[int, Counter[Dim]] | None:
+        parts = factors(shape)
+        if BATCH not in parts:
+            return None
+        ahead = parts[: parts.index(BATCH)]
+        numbers = math.prod(d for d in ahead if isinstance(d, int))
+        return numbers, Counter(d for d in ahead if isinstance(d, str))
+
+    return before(old) == before(new)
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """Apply NumPy's rule of broadcasting to shapes with symbols.
+
+    Raises
+    ------
+    FormatError
+        If two sizes neither are one nor are known to be equal.
+    """
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    result: list[Dim] = []
+    for sizes in zip(*padded, strict=True):
+        others = {d for d in sizes if d != 1}
+        if len(others) > 1 or UNKNOWN in others:
+            listed = " and ".join(format_shape(shape) for shape in shapes)
+            raise FormatError(f"shapes {listed} do not fit together")
+        result.append(others.pop() if others else 1)
+    return tuple(result)
