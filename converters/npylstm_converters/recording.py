@@ -36,7 +36,10 @@ DEFAULT_CASES = len(_SCENARIOS)
 
 
 def make_cases(
-    spec: ModelSpec, count: int = DEFAULT_CASES, seed: int = 0, batch_size: int | None = None
+    spec: ModelSpec,
+    count: int = DEFAULT_CASES,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
 ) -> list[Case]:
     """Invent inputs and states for a model from its own shapes. The outputs are empty.
 
@@ -48,18 +51,18 @@ def make_cases(
         How many; the scenarios repeat with other numbers.
     seed
         Of the random numbers.
-    batch_size
-        A batch size that the framework pins.
+    sizes
+        Free sizes that the framework pins: ``{"batch": 175}``.
     """
     rng = np.random.default_rng(seed)
     cases = []
     for number in range(count):
         batch, steps, scale, state_scale = _SCENARIOS[number % len(_SCENARIOS)]
-        batch = batch_size or batch
+        pinned = {BATCH: batch, **(sizes or {})}
+        batch = pinned[BATCH]
         inputs = {}
         for tensor in spec.inputs:
-            sizes = {d: batch if d == BATCH else steps for d in tensor.shape if isinstance(d, str)}
-            shape = [sizes[d] if isinstance(d, str) else d for d in tensor.shape]
+            shape = [pinned.get(d, steps) if isinstance(d, str) else d for d in tensor.shape]
             if tensor.whole:
                 inputs[tensor.name] = rng.integers(0, _ids(spec, tensor.name), shape)
                 continue
@@ -124,8 +127,7 @@ def record(
     """
     is_runner = hasattr(framework_fn, "sets_state")
     if isinstance(cases, int):
-        pinned = getattr(framework_fn, "batch_size", None)
-        todo = make_cases(spec, cases, seed, pinned)
+        todo = make_cases(spec, cases, seed, getattr(framework_fn, "sizes", None))
         if not (is_runner and getattr(framework_fn, "sets_state", False)):
             todo = [replace(case, state={}) for case in todo]
     else:

@@ -31,6 +31,7 @@ class Runner(Protocol):
 
     description: str
     sets_state: bool  # whether it can begin with a given state
+    sizes: Mapping[str, int]  # free sizes of the spec that the framework pins
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
         """Compute all outputs by name; ``state`` may be empty, which means zeros."""

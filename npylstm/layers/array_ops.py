@@ -5,7 +5,6 @@ Axes are counted from the front. None may tear samples of a batch apart or mix t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +23,9 @@ from npylstm.layers.base import (
 )
 from npylstm.layers.sizes import (
     axis_of,
+    between,
     broadcast,
+    divide,
     factors,
     keep_batch,
     merged,
@@ -192,19 +193,13 @@ class View(Layer):
         if not inputs:
             raise FormatError("expected an input")
         source, target = inputs[0], _resolve(self.shape, inputs)
-        left = factors(source)
-        for part in factors([d for d in target if d != -1]):
-            if part in left:
-                left.remove(part)
-                continue
-            numbers = math.prod(d for d in left if isinstance(d, int))
-            if not isinstance(part, int) or numbers % part:
-                raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
-            left = [d for d in left if isinstance(d, str)]
-            left[:0] = [numbers // part] if numbers != part else []
-        if left and -1 not in target:
+        left = divide(factors(source), factors([d for d in target if d != -1]))
+        if left is None or (left and -1 not in target):
             raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
-        target = tuple(merged(left) if d == -1 else d for d in target)
+        if -1 in target:
+            at = target.index(-1)
+            inner = between(factors(source), factors(target[:at]), factors(target[at + 1 :]))
+            target = (*target[:at], merged(left if inner is None else inner), *target[at + 1 :])
         if not split_batch_alike(source, target):
             raise FormatError(
                 f"seeing {format_shape(source)} as {format_shape(target)} would mix samples "

@@ -13,8 +13,20 @@ from collections.abc import Sequence
 from npylstm.errors import FormatError
 from npylstm.layers.base import BATCH, Dim, Shape, format_shape
 
-__all__ = ["UNKNOWN", "axis_of", "broadcast", "factors", "holds_batch", "keep_batch", "merged",
-           "name_size", "product", "split_batch_alike"]  # fmt: skip
+__all__ = [
+    "UNKNOWN",
+    "axis_of",
+    "between",
+    "broadcast",
+    "divide",
+    "factors",
+    "holds_batch",
+    "keep_batch",
+    "merged",
+    "name_size",
+    "product",
+    "split_batch_alike",
+]
 
 UNKNOWN = "unknown"  # a size whose formula got too long to be of use
 _LONGEST = 40
@@ -37,6 +49,51 @@ def factors(dims: Sequence[Dim]) -> list[Dim]:
         for part in [dim] if isinstance(dim, int) else dim.split("*"):
             parts.append(int(part) if isinstance(part, str) and part.isdigit() else part)
     return [p for p in parts if p != 1]
+
+
+def divide(parts: Sequence[Dim], by: Sequence[Dim]) -> list[Dim] | None:
+    """Divide one product of sizes by another: the factors that are left; None if it does not go."""
+    left = list(parts)
+    for part in by:
+        if part in left:
+            left.remove(part)
+            continue
+        numbers = math.prod(d for d in left if isinstance(d, int))
+        if not isinstance(part, int) or numbers % part:
+            return None
+        left = [d for d in left if isinstance(d, str)]
+        left[:0] = [numbers // part] if numbers != part else []
+    return left
+
+
+def between(parts: Sequence[Dim], before: Sequence[Dim], after: Sequence[Dim]) -> list[Dim] | None:
+    """Take factors off both ends, row-major; what is left stands in its order, or None."""
+    left: list[Dim] | None = _off_front(parts, before)
+    if left is not None:
+        left = _off_front(left[::-1], after[::-1])
+    return None if left is None else left[::-1]
+
+
+def _off_front(parts: Sequence[Dim], taken: Sequence[Dim]) -> list[Dim] | None:
+    left = list(parts)
+    for part in taken:
+        while part != 1:
+            if not left:
+                return None
+            if left[0] == part:
+                del left[0]
+                break
+            first = left[0]
+            if isinstance(first, str) or isinstance(part, str):
+                return None
+            if first % part == 0:  # a part of an axis
+                left[0] = first // part
+                break
+            if part % first:
+                return None
+            part //= first
+            del left[0]
+    return left
 
 
 def merged(dims: Sequence[Dim]) -> Dim:

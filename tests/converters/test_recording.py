@@ -47,7 +47,7 @@ def test_invented_cases_reach_the_traps() -> None:
     other = nc.make_cases(spec, seed=1)
     assert not np.array_equal(other[3].inputs["x"], cases[3].inputs["x"])
     assert len(nc.make_cases(spec, 20)) == 20
-    assert {case.inputs["x"].shape[0] for case in nc.make_cases(spec, batch_size=7)} == {7}
+    assert {case.inputs["x"].shape[0] for case in nc.make_cases(spec, sizes={"batch": 7})} == {7}
 
 
 @pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
@@ -158,7 +158,7 @@ def test_a_pinned_batch_is_found_on_its_axis(major: bool) -> None:
     layer = tf_keras.layers.LSTM(4, time_major=major, return_sequences=True)
     model = tf_keras.Model(inputs, layer(inputs))
     spec = spec_of(model)
-    assert KerasRunner(model, spec).batch_size == 2
+    assert KerasRunner(model, spec).sizes == {"batch": 2}
     recorded = nc.record(spec, KerasRunner(model, spec))
     Model(recorded, "numpy").verify().check()
 

@@ -36,8 +36,8 @@ class KerasRunner:
     ----------
     description
         Framework and version.
-    batch_size
-        The batch size that the model pins, or None.
+    sizes
+        The batch size, where the model pins it.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class KerasRunner:
             self.description = f"Keras {spec.provenance.get('framework_version')}"
         self._to_tensor = _converter_to_tensors(self._model)
         pinned = self._model.inputs[0].shape[spec.inputs[0].shape.index(BATCH)]
-        self.batch_size: int | None = pinned if isinstance(pinned, int) else None
+        self.sizes: Mapping[str, int] = {BATCH: pinned} if isinstance(pinned, int) else {}
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
         self._reset()

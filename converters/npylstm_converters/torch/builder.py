@@ -55,9 +55,10 @@ class Fill:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Tensors along a new first axis."""
+    """Tensors along a new first axis; ``name`` is what to call them once they are stacked."""
 
     pieces: tuple[Ref, ...]
+    name: str = ""
 
     @property
     def traced(self) -> TracedShape:
@@ -141,6 +142,7 @@ class Builder:
         if isinstance(value, Ref):
             return value
         if isinstance(value, Pieces):
+            name = value.name or name
             if len(value.pieces) == 1:  # a new axis of size one
                 same = [(0, a) for a in range(len(value.pieces[0].traced))]
                 return self.add(name, View((1, *same)), value.pieces, [value.traced])[0]

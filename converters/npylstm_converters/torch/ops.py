@@ -264,7 +264,8 @@ def _recurrent(mode: str) -> Callable[[Call], list[Any]]:
             )  # fmt: skip
             for k, state in enumerate(states):
                 finals[k % len(finals)].append(state)
-        return [sequence, *(Pieces(tuple(f)) for f in finals)]
+        named = zip("hc", finals, strict=False)
+        return [sequence, *(Pieces(tuple(f), f"{call.name}_{letter}") for letter, f in named)]
 
     return translate
 

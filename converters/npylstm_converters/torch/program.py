@@ -185,7 +185,10 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         return
     inputs = node.all_input_nodes
     if any(n not in values and not _is_number(n) for n in inputs):
-        return  # its source was refused; one reason is enough
+        # Its source was refused. Whether it fits cannot be told, but whether it is known.
+        if target not in OPS and node.target is not operator.getitem and not _is_number(node):
+            raise Refusal("is not supported")
+        return
     if node.target is operator.getitem:
         source = values[node.args[0]]
         if not isinstance(source, (list, tuple)):

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
-from npylstm_converters.torch.importer import arguments, is_module, load_program, unguarded
+from npylstm_converters.torch.importer import arguments, is_module, load_program
 from npylstm_converters.torch.recurrent import MODES
+from npylstm_converters.torch.tracing import quiet
 from npylstm_converters.torch.weights import Found, Step, find_modules, parse_steps
 
 __all__ = ["TorchRunner"]
@@ -40,6 +41,8 @@ class TorchRunner:
         Framework and version.
     sets_state
         Whether it can begin with a given state: only where it built the modules itself.
+    sizes
+        Free sizes of the spec that a program pins.
 
     Raises
     ------
@@ -64,18 +67,27 @@ class TorchRunner:
         self._torch = torch
         self.description = f"torch {torch.__version__}"
         self.sets_state = False
-        self.batch_size: int | None = None
+        self.sizes: dict[str, int] = {}
         self._run: Callable[[list[Any], States], Any]
         if is_module(source):
             self._run = _run_module(source, example)
         elif not isinstance(source, (str, os.PathLike)):
-            self._run = _run_module(unguarded(source))
+            self._run_program(source)
         elif (kind := sniff(source)) in (Kind.PROGRAM, Kind.TORCHSCRIPT):
-            self._run = _run_module(unguarded(load_program(source, kind, example)))
+            self._run_program(load_program(source, kind, example))
         else:
             self.sets_state = True
             modules = find_modules(read_checkpoint(source, key).tensors)
             self._run = _Chain(torch, modules, parse_steps(layers or ""), batch_first is not False)
+
+    def _run_program(self, program: Any) -> None:
+        """Run a program as it is: with the sizes that it pins, which the spec may have freed."""
+        self._run = _run_module(program.module())
+        for tensor in self._spec.inputs:
+            node = next(n for n in program.graph.nodes if n.name == tensor.name)
+            for symbol, size in zip(tensor.shape, node.meta["val"].shape, strict=True):
+                if isinstance(symbol, str) and isinstance(size, int):
+                    self.sizes[symbol] = size
 
     def __call__(self, inputs: Arrays, state: States) -> dict[str, Any]:
         torch = self._torch
@@ -84,7 +96,7 @@ class TorchRunner:
             x = torch.from_numpy(np.array(inputs[tensor.name]))
             given.append(x.long() if tensor.whole else x)
         try:
-            with torch.no_grad():
+            with quiet(), torch.no_grad():
                 y = self._run(given, state)
         except Exception as error:  # frameworks raise anything; it is theirs, not ours
             text = " ".join(str(error).split())[:200]

@@ -136,12 +136,32 @@ def export_module(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             return program
     except Exception as error:  # the user's forward may raise anything
         text = " ".join(str(error).split())[:400]
+        if _packs(error):
+            raise UnsupportedError(
+                f"{type(module).__name__}: its forward packs sequences, which torch.export cannot "
+                "trace; convert it without packing, and say predict(x, lengths=...), which does "
+                "what pack_padded_sequence and pad_packed_sequence do"
+            ) from None
         raise UnsupportedError(
             f"{type(module).__name__}: torch.export cannot trace it: {type(error).__name__}: {text}"
         ) from None
     finally:
         for m, was in training.items():
             m.training = was
+
+
+def _packs(error: BaseException) -> bool:
+    """Whether an error arose from a packed sequence, in packing it or in a recurrent module."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        packing = frame.f_code.co_name in ("pack_padded_sequence", "pad_packed_sequence")
+        if packing or (
+            frame.f_globals.get("__name__") == "torch.nn.modules.rnn"
+            and frame.f_locals.get("batch_sizes") is not None
+        ):
+            return True
+    return False
 
 
 def _mutates(node: Any) -> bool:

@@ -442,7 +442,9 @@ def _input(steps: Sequence[Step], modules: Mapping[str, Found], batch_first: boo
             return TensorSpec("input", shape)
         weight = module.tensors.get("weight_ih_l0", module.tensors.get("weight"))
         if weight is None:
-            weight = module.tensors["running_mean"]
+            weight = module.tensors.get("running_mean")
+        if kind not in _BUILDERS or weight is None:
+            raise Refusal(f"{module} is not supported here")
         return TensorSpec("input", (*(sequence if timed else (BATCH,)), weight.shape[-1]))
     raise Refusal("names no module that has weights")
 
