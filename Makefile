@@ -22,6 +22,8 @@ lint: .venv-test/ready
 models: .venv-test/ready
 	.venv-test/bin/python models/sine_keras/train.py
 	.venv-test/bin/python models/damped_sine_keras/train.py
+	.venv-test/bin/python models/sine_torch/train.py
+	.venv-test/bin/python models/damped_sine_torch/train.py
 
 clean:
 	rm -rf .venv-demo .venv-test build

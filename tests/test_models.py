@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import npylstm_converters as nc
 import numpy as np
 import pytest
+import torch
 
 import npylstm
 
 MODELS = Path(__file__).parent.parent / "models"
-BUNDLED = {"sine_keras": "sine", "damped_sine_keras": "damped_sine"}
+BUNDLED = {
+    "sine_keras": "sine",
+    "damped_sine_keras": "damped_sine",
+    "sine_torch": "sine",
+    "damped_sine_torch": "damped_sine",
+}
+# How the modules of the PyTorch models are joined, and whether the batch comes first.
+CHAINS: dict[str, dict[str, Any]] = {
+    "sine_torch": {"layers": "rnn -> last -> output_layer", "batch_first": True},
+    "damped_sine_torch": {"layers": "lstm -> out", "batch_first": False},
+}
+FORMS = ("{}.pt", "{}_legacy.pt", "{}.safetensors")
 
 
 @pytest.mark.parametrize("folder", BUNDLED)
@@ -26,7 +40,7 @@ def test_recorded_parity_holds(folder: str, backend: str) -> None:
         assert output.npylstm_rms_error <= 1.5 * output.framework_rms_error
 
 
-@pytest.mark.parametrize("folder", BUNDLED)
+@pytest.mark.parametrize("folder", [name for name in BUNDLED if "keras" in name])
 def test_the_npz_is_what_the_source_converts_to(folder: str) -> None:
     name = BUNDLED[folder]
     spec, kept = (
@@ -44,8 +58,66 @@ def test_the_card_is_complete(folder: str) -> None:
     card = (MODELS / folder / "README.md").read_text(encoding="utf-8")
     assert "held" in card
     assert "FAILED" not in card
-    for name in ("train.py", "README.md", f"{BUNDLED[folder]}.keras", "prediction.png"):
+    sources = ("{}.keras",) if "keras" in folder else (*FORMS, "{}.pt2")
+    files = [source.format(BUNDLED[folder]) for source in sources]
+    for name in ("train.py", "README.md", *files, "prediction.png"):
         assert (MODELS / folder / name).exists()
+
+
+@pytest.mark.parametrize("folder", CHAINS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_torch_model_holds_the_same_weights(folder: str, form: str) -> None:
+    path = MODELS / folder / form.format(BUNDLED[folder])
+    spec = nc.convert(path, **CHAINS[folder])
+    kept = npylstm.load(MODELS / folder / f"{BUNDLED[folder]}.npz", "numpy").spec
+    assert spec.parameters == kept.parameters
+    for layer in spec.layers:
+        for key, array in layer.weights.items():
+            np.testing.assert_array_equal(kept[layer.name].weights[key], array)
+
+
+def test_the_seed_programs_equal_their_files(backend: str) -> None:
+    """The networks of the two articles, loaded with the trained weights, against both ways in."""
+    rng = np.random.default_rng(0)
+    network = load_module("sine_torch").Predictor(1, 5, 1)
+    network.load_state_dict(torch.load(MODELS / "sine_torch/sine.pt", weights_only=True))
+    x = rng.normal(size=(3, 31, 1)).astype("float32")
+    with torch.no_grad():
+        y = network(torch.from_numpy(x)).numpy()
+    for spec in (
+        nc.from_torch(network, torch.zeros(1, 50, 1)),
+        nc.from_torch(MODELS / "sine_torch/sine.pt", **CHAINS["sine_torch"]),
+    ):
+        np.testing.assert_allclose(npylstm.Model(spec, backend).predict(x), y, rtol=0, atol=1e-6)
+
+    network = load_module("damped_sine_torch").DampedSineWavePredictionModel(1, 20, 2, 5)
+    path = MODELS / "damped_sine_torch" / "damped_sine.pt"
+    network.load_state_dict(torch.load(path, weights_only=True))
+    x = rng.uniform(0, 1, (23, 4, 1)).astype("float32")
+    h, c = rng.uniform(-1, 1, (2, 2, 4, 20)).astype("float32")
+    with torch.no_grad():
+        y, (h1, c1) = network(*map(torch.from_numpy, (x, h, c)))
+    example = (torch.zeros(50, 1, 1), torch.zeros(2, 1, 20), torch.zeros(2, 1, 20))
+    model = npylstm.Model(nc.from_torch(network, example), backend)
+    for ours, theirs in zip(model.predict([x, h, c]).values(), (y, h1, c1), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-5)
+    model = npylstm.Model(nc.from_torch(path, **CHAINS["damped_sine_torch"]), backend)
+    state = {f"lstm_l{k}": {"h": h[k], "c": c[k]} for k in range(2)}
+    ours, after = model.predict(x, state=state, return_state=True)
+    np.testing.assert_allclose(ours, y.numpy(), rtol=0, atol=1e-5)
+    for k in range(2):
+        np.testing.assert_allclose(after[f"lstm_l{k}"]["h"], h1[k].numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(after[f"lstm_l{k}"]["c"], c1[k].numpy(), rtol=0, atol=1e-5)
+
+
+def load_module(folder: str) -> Any:
+    path = MODELS / folder / "network.py"
+    module_spec = importlib.util.spec_from_file_location(f"network_of_{folder}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
 
 
 def test_the_damped_sine_model_has_the_parameters_of_the_article() -> None:
