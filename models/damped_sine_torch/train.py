@@ -64,9 +64,8 @@ def examples(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.
     decay = rng.uniform(0.01, 0.1, (count, 1))
     t = np.arange(LENGTH + OUTPUT)
     wave = (0.5 + 0.5 * np.sin(2 * np.pi * t / period) * np.exp(-decay * t)).astype(np.float32)
-    return torch.from_numpy(wave[:, :LENGTH].T[..., None].copy()), torch.from_numpy(
-        wave[:, LENGTH:]
-    )
+    past, future = np.split(wave, [LENGTH], axis=1)
+    return torch.from_numpy(past.T[..., None].copy()), torch.from_numpy(future)
 
 
 def states(count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,9 +49,8 @@ def dataset(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Windows of the wave and the value behind each."""
     t = np.arange(size)[:, None] + np.arange(LENGTH + 1)
     wave = np.sin(2 * np.pi * t / FREQ).astype(np.float32)
-    return torch.from_numpy(wave[:, :LENGTH, None].copy()), torch.from_numpy(
-        wave[:, LENGTH:].copy()
-    )
+    past, future = np.split(wave, [LENGTH], axis=1)
+    return torch.from_numpy(past[..., None].copy()), torch.from_numpy(future.copy())
 
 
 def draw(model: npylstm.Model, network: nn.Module, rng: np.random.Generator) -> None:
