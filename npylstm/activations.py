@@ -39,9 +39,11 @@ def _sigmoid(x: Array) -> Array:
     return y
 
 
-def _softplus(x: Array) -> Array:
-    y: Array = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-    return y
+def _softplus(x: Array, beta: float = 1.0, threshold: float = math.inf) -> Array:
+    z = x if beta == 1 else beta * x
+    y: Array = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    y = y if beta == 1 else y / beta
+    return y if threshold == math.inf else np.where(z > threshold, x, y)
 
 
 def _relu(x: Array, negative_slope: float, max_value: float, threshold: float) -> Array:
@@ -130,7 +132,7 @@ TABLE: dict[str, Row] = {
     "relu": Row(5, _relu, {"negative_slope": 0.0, "max_value": math.inf, "threshold": 0.0}),
     "elu": Row(6, _elu, {"alpha": 1.0}),
     "selu": Row(7, lambda x: SELU_SCALE * _elu(x, SELU_ALPHA)),
-    "softplus": Row(8, _softplus),
+    "softplus": Row(8, _softplus, {"beta": 1.0, "threshold": math.inf}),
     "softsign": Row(9, lambda x: x / (1 + np.abs(x))),
     "exponential": Row(10, np.exp),
     "silu": Row(11, _silu),
@@ -212,7 +214,7 @@ class Activation:
         for key, value in params.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             whole = isinstance(value, int) and not isinstance(value, bool)
-            unbounded = key == "max_value" and value == math.inf
+            unbounded = value == row.params[key] == math.inf
             fits = number and (unbounded or abs(value) <= _LARGEST)
             if not fits or (key == "axis" and not whole):
                 raise FormatError(

@@ -21,6 +21,7 @@ import numpy as np
 from npylstm.errors import FormatError, NpylstmError
 from npylstm.layers import layer_from_json
 from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+from npylstm.layers.sizes import batch_axes
 
 __all__ = ["FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec"]
 
@@ -337,6 +338,10 @@ class ModelSpec:
                 return
             if len(made) != len(edge.outputs) or any(t in shapes for t in edge.outputs):
                 yield f"{edge.layer}: expected {len(made)} new outputs, got {list(edge.outputs)}"
+                return
+            paired = [shape for shape in made if batch_axes(shape) > 1]
+            if paired:
+                yield f"{edge.layer}: {format_shape(paired[0])} would pair sample with sample"
                 return
             shapes |= dict(zip(edge.outputs, made, strict=True))
         missing = [t for t in self.outputs if t not in shapes]

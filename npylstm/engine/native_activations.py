@@ -186,8 +186,10 @@ def activate(code, params, z):
             x = z[j]
             z[j] = scale * (alpha * math.expm1(x) if x < zero else x)
     elif code == 8:
+        beta, threshold = params[0], params[1]
         for j in range(n):
-            z[j] = _softplus(z[j])
+            scaled = beta * z[j]
+            z[j] = z[j] if scaled > threshold else _softplus(scaled) / beta
     elif code == 9:
         for j in range(n):
             z[j] = z[j] / (one + abs(z[j]))

@@ -13,6 +13,7 @@ from npylstm.layers.array_ops import (
     Flip,
     Full,
     Select,
+    SizeOf,
     Slice,
     Stack,
     Transpose,
@@ -39,7 +40,7 @@ _LAYERS: tuple[type[Layer], ...] = (
     ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Pool1D,
     # Moving elements about: as Keras says it, and as array operations.
     Flatten, Reshape, Permute, RepeatVector,
-    Select, Slice, Transpose, Flip, View, Expand, Concatenate, Stack, Full,
+    Select, Slice, SizeOf, Transpose, Flip, View, Expand, Concatenate, Stack, Full,
 )  # fmt: skip
 
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _LAYERS}
@@ -48,8 +49,8 @@ __all__ = [
     "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "BatchNormalization", "Bidirectional",
     "Concatenate", "Constant", "Conv1D", "Dense", "Elementwise", "Embedding", "Expand", "Flatten",
     "Flip", "Full", "Identity", "Layer", "LayerNormalization", "MatMul", "PReLU", "Permute",
-    "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "Slice", "Stack",
-    "Transpose", "View", "layer_from_json",
+    "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "SizeOf", "Slice",
+    "Stack", "Transpose", "View", "layer_from_json",
 ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "Full",
     "Select",
     "Size",
+    "SizeOf",
     "Slice",
     "Stack",
     "Transpose",
@@ -97,7 +98,10 @@ class Select(Layer):
 
 @dataclass(frozen=True)
 class Slice(Layer):
-    """Take ``x[start:stop:step]`` along an axis; stop null means to the end."""
+    """Take ``x[start:stop:step]`` along an axis; stop null means to the end.
+
+    ``size`` is how many entries that must give, where it is known beforehand.
+    """
 
     kind: ClassVar[str] = "slice"
 
@@ -105,6 +109,7 @@ class Slice(Layer):
     start: int = 0
     stop: int | None = None
     step: int = 1
+    size: int | None = None
 
     def __post_init__(self) -> None:
         positive("step", self.step)
@@ -116,6 +121,12 @@ class Slice(Layer):
         taken: Dim
         if isinstance(size, int):
             taken = len(range(*slice(self.start, self.stop, self.step).indices(size)))
+            if self.size not in (None, taken):
+                raise ShapeError(f"axis {self.axis} of {shape}: expected {self.size} to take")
+        elif self.size is not None:
+            taken = self.size
+        elif self.step == 1 and self.start >= 0 and (self.stop is None or self.stop < 0):
+            taken = name_size(f"{size}-{self.start - (self.stop or 0)}")
         else:
             stop = "" if self.stop is None else self.stop
             taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
@@ -124,8 +135,28 @@ class Slice(Layer):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([inputs[0].shape])
         taken = slice(self.start, self.stop, self.step)
         return (inputs[0][(slice(None),) * self.axis + (taken,)],), {}
+
+
+@dataclass(frozen=True)
+class SizeOf(Layer):
+    """The size of an axis, as a number (a tensor without axes)."""
+
+    kind: ClassVar[str] = "size_of"
+
+    axis: int
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        axis_of(one_input(inputs), self.axis)
+        return ((),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        return (np.asarray(x.shape[self.axis], x.dtype),), {}
 
 
 @dataclass(frozen=True)

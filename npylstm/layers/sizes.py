@@ -16,6 +16,7 @@ from npylstm.layers.base import BATCH, Dim, Shape, format_shape
 __all__ = [
     "UNKNOWN",
     "axis_of",
+    "batch_axes",
     "between",
     "broadcast",
     "divide",
@@ -114,6 +115,11 @@ def name_size(text: str) -> str:
 def holds_batch(dim: Dim) -> bool:
     """Whether an axis is the batch, or the batch merged with others."""
     return isinstance(dim, str) and BATCH in dim.split("*")
+
+
+def batch_axes(shape: Shape) -> int:
+    """Count the axes that are the batch or hold it; more than one would pair sample with sample."""
+    return sum(map(holds_batch, shape))
 
 
 def axis_of(shape: Shape, axis: int) -> int:

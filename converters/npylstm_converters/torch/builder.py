@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
-from npylstm.layers import Constant, Full, Identity, Layer, Select, Stack, View
-from npylstm.layers.base import Array, Shape
+from npylstm.layers import Constant, Full, Identity, Layer, Select, SizeOf, Stack, View
+from npylstm.layers.base import Array, Shape, format_shape
 from npylstm.layers.recurrent import Recurrent
+from npylstm.layers.sizes import batch_axes
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 
-__all__ = ["Builder", "Fill", "Known", "Pieces", "Ref", "TracedShape"]
+__all__ = ["Builder", "Fill", "Free", "Known", "Pieces", "Ref", "TracedShape"]
 
 TracedShape = tuple[Any, ...]  # integers, and expressions that torch made up
 
@@ -47,10 +48,19 @@ class Known:
 
 @dataclass(frozen=True)
 class Fill:
-    """A tensor of one value."""
+    """A tensor of one value; None in memory that nobody has written to."""
 
-    value: float
+    value: float | None
     traced: TracedShape
+
+
+@dataclass(frozen=True)
+class Free:
+    """A size that is known only when the model is called."""
+
+    size: Any  # an expression that torch made up
+
+    traced: TracedShape = ()
 
 
 @dataclass(frozen=True)
@@ -74,11 +84,19 @@ class Builder:
         The model's inputs, with the shapes that torch gave them.
     dtype
         Of all weights.
+    slices_known
+        Take torch's word for how many entries a slice of a free axis has.
     """
 
-    def __init__(self, inputs: Mapping[TensorSpec, TracedShape], dtype: str) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[TensorSpec, TracedShape],
+        dtype: str,
+        slices_known: bool = False,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.dtype = dtype
+        self.slices_known = slices_known
         self.shapes: dict[str, Shape] = {t.name: t.shape for t in inputs}
         self.layers: dict[str, LayerSpec] = {}
         self.edges: list[Edge] = []
@@ -119,6 +137,11 @@ class Builder:
             made = layer.output_shapes([self.shapes[t.name] for t in inputs])
         except NpylstmError as error:
             raise Refusal(str(error)) from None
+        paired = [shape for shape in made if batch_axes(shape) > 1]
+        if paired:
+            raise Refusal(
+                f"gives {format_shape(paired[0])}: samples of the batch would depend on one another"
+            )
         carries = bool(layer.state_shapes()) and len(inputs) == 1
         key = (layer, *share)
         if share and not carries and key in self._shared:
@@ -148,6 +171,8 @@ class Builder:
                 return self.add(name, View((1, *same)), value.pieces, [value.traced])[0]
             return self.add(name, Stack(0), value.pieces, [value.traced])[0]
         if isinstance(value, Fill):
+            if value.value is None:
+                raise Refusal("reads memory that nobody has written to")
             sizes, donors = self.sizes(value.traced, ())
             # At least one input: a fill is of the inputs' type.
             donors = donors or [self._input(self.inputs[0].name)]
@@ -158,6 +183,10 @@ class Builder:
             return self.add(name, layer, [], [value.traced], {"value": array}, (id(value.value),))[
                 0
             ]
+        if isinstance(value, Free):
+            (lender,) = self.sizes((value.size,), [])[1]
+            axis = lender.traced.index(value.size)
+            return self.add(name, SizeOf(axis), [lender], [()])[0]
         raise Refusal(f"expected a tensor, got {type(value).__name__}")
 
     def array(self, value: Any) -> Array:

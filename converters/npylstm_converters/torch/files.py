@@ -409,7 +409,7 @@ def _array(name: str, tensor: Tensor, read: Read) -> Array:
     ) if count else np.zeros(size, flat.dtype)  # fmt: skip
     array: Array = np.array(shown, flat.dtype.newbyteorder("="))
     if tensor.dtype == "bfloat16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32) if tensor.dtype == "float16" else array
 
 

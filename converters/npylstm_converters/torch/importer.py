@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,11 +79,71 @@ def from_torch(
         )
     if example is None:
         raise NpylstmError("a module needs example inputs: from_torch(module, example)")
+    import torch
+
+    if isinstance(source, torch.jit.ScriptModule):
+        return _from_program(_program_of_script(source, example), "TorchScript")
+    return _from_module(source, example)
+
+
+def _from_module(module: Any, example: Any) -> ModelSpec:
+    from npylstm_converters.torch.branches import check_branches
     from npylstm_converters.torch.program import spec_of_program
     from npylstm_converters.torch.tracing import export_module
 
-    program = export_module(source, *arguments(example))
-    return spec_of_program(program, "a module, traced by torch.export", type(source).__name__)
+    source, name = "a module, traced by torch.export", type(module).__name__
+    program = export_module(module, *arguments(example))
+    try:
+        spec = spec_of_program(program, source, name)
+    except UnsupportedError as error:
+        fewer = () if "is not supported" in str(error) else _with_fewer_free_sizes(module, program)
+        for other in fewer:
+            with contextlib.suppress(UnsupportedError):
+                program, spec = other, spec_of_program(other, source, name)
+                break
+        else:
+            raise
+    notes = check_branches(module, program, spec)
+    decisions = [*spec.provenance["decisions"], *notes]
+    return replace(spec, provenance={**spec.provenance, "decisions": decisions})
+
+
+def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
+    """Trace again with less left free: a Linear behind a Flatten binds steps to features."""
+    import torch
+
+    from npylstm_converters.torch.program import free_sizes
+    from npylstm_converters.torch.tracing import export_module
+
+    shapes, batches = free_sizes(program)
+    others = list(dict.fromkeys(d for s in shapes for d in s if not isinstance(d, int | str)))
+    others = [d for d in others if d not in batches]
+    for count in range(min(len(others) - 1, 2), -1, -1):
+        kept = {*batches, *others[:count]}
+        axes = iter([[a for a, d in enumerate(shape) if d in kept] for shape in shapes])
+
+        def free(value: Any, axes: Iterator[list[int]] = axes) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return None
+            return dict.fromkeys(next(axes), torch.export.Dim.AUTO)
+
+        args, kwargs = program.example_inputs
+        with contextlib.suppress(UnsupportedError):
+            yield export_module(module, args, kwargs, free, widen=False)
+
+
+def _program_of_script(scripted: Any, example: Any) -> Any:
+    """Trace TorchScript, by way of torch's own converter."""
+    from torch._export.converter import TS2EPConverter
+
+    from npylstm_converters.torch.tracing import quiet
+
+    with quiet():
+        try:
+            return TS2EPConverter(scripted.eval(), *arguments(example)).convert()
+        except Exception as error:  # torch raises what it likes
+            text = " ".join(str(error).split())[:300]
+            raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -124,7 +185,7 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
         raise NpylstmError(
             f"{label}: is {kind.value}, which only torch can read: pip install torch"
         ) from None
-    from npylstm_converters.torch.tracing import export_module, quiet
+    from npylstm_converters.torch.tracing import quiet
 
     if kind is Kind.TORCHSCRIPT and example is None:
         raise NpylstmError(f"{label}: is TorchScript, which needs example inputs to be traced")
@@ -132,15 +193,10 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
         try:
             if kind is Kind.PROGRAM:
                 return torch.export.load(label)
-            scripted = torch.jit.load(label, map_location="cpu").eval()
-            from torch._export.converter import TS2EPConverter
-
-            args, kwargs = arguments(example)
-            program = TS2EPConverter(scripted, args, kwargs).convert()
+            return _program_of_script(torch.jit.load(label, map_location="cpu"), example)
         except Exception as error:  # torch raises what it likes
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
-        return export_module(unguarded(program), args, kwargs)
 
 
 def unguarded(program: Any) -> Any:
@@ -161,20 +217,36 @@ def _from_program(program: Any, source: str) -> ModelSpec:
 
     try:
         return spec_of_program(program, source)
-    except UnsupportedError:
-        # A program with every size pinned: what it does not use of them can be freed.
-        if program.example_inputs is None:
+    except UnsupportedError as error:
+        if program.example_inputs is None or "is not supported" in str(error):
             raise
-        args, kwargs = program.example_inputs
+        # A program with every size pinned: what it does not use of them can be freed.
         with quiet():
             module = unguarded(program)
-        try:
-            freed = export_module(module, args, kwargs)
-        except UnsupportedError:
-            freed = None
-        if freed is None:
-            raise
-        return spec_of_program(freed, source)
+        for args, kwargs in _wider(*program.example_inputs):
+            try:
+                return spec_of_program(export_module(module, args, kwargs, widen=False), source)
+            except UnsupportedError as other:
+                if "is not supported" in str(other):
+                    raise
+        raise error from None
+
+
+def _wider(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """The example, and with a second sample wherever an axis of size one may be the batch."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    yield args, kwargs
+    for axis in range(3):
+        wide = [
+            v.repeat_interleave(2, dim=axis)
+            if isinstance(v, torch.Tensor) and v.ndim > axis and v.shape[axis] == 1
+            else v
+            for v in leaves
+        ]
+        yield pytree.tree_unflatten(wide, structure)
 
 
 class _TorchImporter(Importer):

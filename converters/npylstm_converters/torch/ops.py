@@ -35,7 +35,7 @@ from npylstm.layers import (
 )
 from npylstm.layers.base import Array
 from npylstm_converters.errors import Refusal
-from npylstm_converters.torch.builder import Builder, Fill, Known, Pieces, Ref, TracedShape
+from npylstm_converters.torch.builder import Builder, Fill, Free, Known, Pieces, Ref, TracedShape
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
 __all__ = ["IGNORED", "OPS", "TIME_AXES", "Call"]
@@ -59,6 +59,8 @@ class Call:
         Arguments by name; tensors are those of :mod:`npylstm_converters.torch.builder`.
     traced
         The shapes of its outputs.
+    cuts
+        Whether it makes whole numbers of floats for something else than looking up rows.
     """
 
     builder: Builder
@@ -66,6 +68,7 @@ class Call:
     module: tuple[str, str]
     given: dict[str, Any]
     traced: list[TracedShape]
+    cuts: bool = False
 
     @property
     def name(self) -> str:
@@ -112,11 +115,17 @@ def _same(call: Call) -> Any:
     return call.source
 
 
+def _dropout(call: Call) -> Any:
+    """Nothing in inference; code may leave it on, and then there are no numbers to agree with."""
+    if call["train"] and call["p"] > 0:
+        raise Refusal("is left on in inference: its result is random")
+    return call.source
+
+
 def _cast(call: Call) -> Any:
-    """A change of type is the identity, if the type is the model's own."""
-    dtype = str(call.given.get("dtype") or call.given.get("other")).removeprefix("torch.")
-    if dtype not in (call.builder.dtype, "None", "int64", "int32"):
-        raise Refusal(f"computes in {dtype}")
+    """A change of type between floats and ids is the identity, where nothing is cut off."""
+    if call.cuts:
+        raise Refusal("cuts fractions off")
     return call.source
 
 
@@ -152,6 +161,8 @@ def _embedding(call: Call) -> Ref:
 
 
 def _batch_norm(call: Call) -> Ref:
+    if call["training"]:
+        raise Refusal("normalises by the batch itself")
     weights, share = call.weights(
         moving_mean="running_mean", moving_variance="running_var", gamma="weight", beta="bias"
     )
@@ -326,6 +337,9 @@ def _cell(mode: str) -> Callable[[Call], Any]:
 
 def _select(call: Call) -> Any:
     axis, index = call.axis(), call["index"]
+    if isinstance(index, Free):  # x.size(1) - 1 is the last
+        index = index.size - call["self"].traced[axis]
+        index = int(index) if getattr(index, "is_Integer", False) else None
     if not isinstance(index, int):
         raise Refusal("by an index that depends on the inputs")
     if isinstance(call["self"], Pieces) and axis == 0:
@@ -344,7 +358,12 @@ def _slice(call: Call) -> Any:
     value = call["self"]
     if isinstance(value, Pieces) and axis == 0:
         return Pieces(value.pieces[start:stop:step])
-    return call.make(Slice(axis, start, stop, step), call.tensor("self"))
+    size = call.traced[0][axis]
+    known = None
+    if isinstance(size, int) and not isinstance(call.source.traced[axis], int):
+        first = (start, stop, step) == (0, 1, 1)  # no axis is empty
+        known = size if first or call.builder.slices_known else None
+    return call.make(Slice(axis, start, stop, step, known), call.tensor("self"))
 
 
 def _narrow(call: Call) -> Any:
@@ -393,9 +412,24 @@ def _permute(call: Call) -> Any:
 
 def _transpose(call: Call) -> Any:
     axes = list(range(len(call.source.traced)))
-    a, b = call.axis("dim0"), call.axis("dim1")
+    a, b = (call.axis(name) for name in list(call.given)[1:3])
     axes[a], axes[b] = axes[b], axes[a]
     return _permuted(call, axes)
+
+
+def _movedim(call: Call) -> Any:
+    rank = len(call.source.traced)
+    pairs = [call[k] if isinstance(call[k], (list, tuple)) else [call[k]]
+             for k in ("source", "destination")]  # fmt: skip
+    source, target = ([a + rank if a < 0 else a for a in axes] for axes in pairs)
+    rest = iter(a for a in range(rank) if a not in source)
+    placed = dict(zip(target, source, strict=True))
+    return _permuted(call, [placed[k] if k in placed else next(rest) for k in range(rank)])
+
+
+def _last_two(call: Call) -> Any:
+    axes = list(range(len(call.source.traced)))
+    return _permuted(call, [*axes[:-2], *axes[:-3:-1]])
 
 
 def _t(call: Call) -> Any:
@@ -440,9 +474,15 @@ def _repeat(call: Call) -> Any:
     return _expand(call)
 
 
+def _empty(call: Call) -> Fill:
+    return Fill(None, call.traced[0])
+
+
 def _fill(value: float | None = None) -> Callable[[Call], Fill]:
     def fill(call: Call) -> Fill:
-        number = call["fill_value"] if value is None else value
+        number = value
+        if number is None:
+            number = call.given.get("fill_value", call.given.get("value"))
         if not isinstance(number, (int, float)):
             raise Refusal("with a value that depends on the inputs")
         return Fill(float(number), call.traced[0])
@@ -528,7 +568,7 @@ def _combine(call: Call, operation: str, a: Any, b: Any) -> Ref:
 def _number(value: Any) -> Any:
     """A tensor without axes that is known is as good as a number."""
     if isinstance(value, Known) and value.traced == ():
-        return float(value.value)
+        return float(value.value.detach())
     return value
 
 
@@ -590,17 +630,7 @@ def _softmax(name: str) -> Callable[[Call], Ref]:
 
 
 def _softplus(call: Call) -> Ref:
-    """``softplus(beta x) / beta``; beyond its threshold torch gives x, which is the same number."""
-    beta, x = float(call["beta"]), call.tensor("self")
-    if beta * float(call["threshold"]) < 15:
-        raise Refusal(f"with threshold {call['threshold']} is not supported")
-    layer = ActivationLayer(Activation("softplus"))
-    if beta == 1:
-        return call.make(layer, x)
-    traced = call.traced[:1]
-    scaled = call.builder.add(f"{call.name}_in", Arithmetic("multiply", beta), [x], traced)
-    made = call.builder.add(call.name, layer, scaled, traced)
-    return call.builder.add(f"{call.name}_out", Arithmetic("divide", beta), made, traced)[0]
+    return _activation("softplus", beta="beta", threshold="threshold")(call)
 
 
 def _elu(call: Call) -> Ref:
@@ -688,8 +718,7 @@ IGNORED = {
 
 _SAME = (
     "alias.default", "clone.default", "contiguous.default", "detach.default", "detach_.default",
-    "dropout.default", "feature_dropout.default", "alpha_dropout.default",
-    "lift_fresh_copy.default", "feature_alpha_dropout.default", "positive.default",
+    "lift_fresh_copy.default", "positive.default",
 )  # fmt: skip
 _VIEWS = (
     "view.default", "reshape.default", "_unsafe_view.default", "unsqueeze.default",
@@ -699,6 +728,8 @@ _VIEWS = (
 
 _TABLE: dict[str, Callable[[Call], Any]] = {
     **dict.fromkeys(_SAME, _same),
+    **{f"{kind}dropout.default": _dropout
+       for kind in ("", "alpha_", "feature_", "feature_alpha_")},
     **dict.fromkeys(_VIEWS, _view),
     "to.dtype": _cast, "to.dtype_layout": _cast, "to.other": _same, "to.device": _cast,
     "_to_copy.default": _cast, "type_as.default": _same,
@@ -719,10 +750,14 @@ _TABLE: dict[str, Callable[[Call], Any]] = {
     "chunk.default": _split, "unbind.int": _unbind,
     "permute.default": _permute, "transpose.int": _transpose, "swapaxes.default": _transpose,
     "swapdims.default": _transpose, "t.default": _t, "numpy_T.default": _t,
+    "movedim.int": _movedim, "movedim.intlist": _movedim, "moveaxis.int": _movedim,
+    "moveaxis.intlist": _movedim, "mT.default": _last_two,
     "expand.default": _expand, "expand_as.default": _expand, "repeat.default": _repeat,
     "cat.default": _cat, "concat.default": _cat, "stack.default": _stack, "flip.default": _flip,
     "zeros.default": _fill(0.0), "zeros_like.default": _fill(0.0), "new_zeros.default": _fill(0.0),
     "ones.default": _fill(1.0), "ones_like.default": _fill(1.0), "new_ones.default": _fill(1.0),
+    "empty.memory_format": _empty, "empty_like.default": _empty, "new_empty.default": _empty,
+    "zero.default": _fill(0.0), "fill.Scalar": _fill(),
     "full.default": _fill(), "full_like.default": _fill(), "new_full.default": _fill(),
     # Along axes.
     "mean.dim": _reduce("mean"), "mean.default": _reduce("mean"),

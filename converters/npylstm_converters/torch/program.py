@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import operator
 import re
@@ -9,18 +10,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import npylstm
-from npylstm import FormatError, ModelSpec
+from npylstm import FormatError, ModelSpec, ShapeError
 from npylstm.layers.base import BATCH, STEPS, Shape
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.torch.builder import Builder, Known, Ref, TracedShape
+from npylstm_converters.torch.builder import Builder, Free, Known, Ref, TracedShape
 from npylstm_converters.torch.ops import IGNORED, OPS, TIME_AXES, Call
+from npylstm_converters.torch.tracing import bases, in_place_form
 
-__all__ = ["spec_of_program"]
+__all__ = ["free_sizes", "spec_of_program"]
 
 
 def spec_of_program(program: Any, source: str, name: str = "model") -> ModelSpec:
     """Convert a ``torch.export.ExportedProgram``.
+
+    Slices of a free axis take as many entries as are there; if the program needs to know how many,
+    as many as torch says.
 
     Parameters
     ----------
@@ -36,20 +41,38 @@ def spec_of_program(program: Any, source: str, name: str = "model") -> ModelSpec
     UnsupportedError
         Listing every operation that stands in the way, with the line that it comes from.
     """
+    try:
+        return _convert(program, source, name, slices_known=False)
+    except npylstm.UnsupportedError as error:
+        with contextlib.suppress(npylstm.UnsupportedError):
+            return _convert(program, source, name, slices_known=True)
+        raise error
+
+
+def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelSpec:
     import torch
 
     reasons = Reasons()
     constants = _constants(program)
-    dtype = _weights_type(constants, reasons)
-    users = [n for n in program.graph.nodes if n.op == "placeholder" and n.name not in constants]
-    for node in users:
-        if not isinstance(node.meta.get("val"), torch.Tensor):
-            reasons.add(f"input {node.name}: expected a tensor, got {node.meta.get('val')!r:.80}")
-    for node, reason in _writes(program):
-        reasons.add(f"{node}: {reason}")
+    plain = (type(None), bool, int, float, str)
+    users = []
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or node.name in constants:
+            continue
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            users.append(node)
+        elif not isinstance(value, plain):
+            reasons.add(f"input {node.name}: expected a tensor, got {value!r:.80}")
+    dtype = _element_type(constants, users, reasons)
+    for name in _writes(program, constants):
+        reasons.add(
+            f"{name}: the module writes to this buffer; hand its state in and out of forward "
+            "instead"
+        )
     reasons.raise_if_any()
     inputs = _inputs(program.graph, users)
-    builder = Builder({t: _traced(n) for t, n in inputs.items()}, dtype)
+    builder = Builder({t: _traced(n) for t, n in inputs.items()}, dtype, slices_known)
     values: dict[Any, Any] = {n: Ref(t.name, _traced(n)) for t, n in inputs.items()}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in constants:
@@ -59,7 +82,7 @@ def spec_of_program(program: Any, source: str, name: str = "model") -> ModelSpec
                 _step(builder, values, node)
             except Refusal as error:
                 reasons.add(f"{_operation(node)} {error} in {_place(node)}")
-            except FormatError as error:
+            except (FormatError, ShapeError) as error:
                 reasons.add(f"{_operation(node)}: {error} in {_place(node)}")
     reasons.raise_if_any()
     outputs = []
@@ -96,27 +119,41 @@ def _constants(program: Any) -> dict[str, Any]:
     return found
 
 
-def _weights_type(constants: Mapping[str, Any], reasons: Reasons) -> str:
-    types = {str(t.dtype) for t in constants.values() if t.dtype.is_floating_point}
-    types = {t.removeprefix("torch.") for t in types}
-    reduced = sorted(types - {"float32", "float64"})
-    if reduced:
+def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reasons) -> str:
+    """The one floating-point type in which everything computes."""
+    tensors = [*constants.values()] or [n.meta["val"] for n in users]
+    types = {str(t.dtype).removeprefix("torch.") for t in tensors if not _is_whole(t)}
+    types |= {str(n.meta["val"].dtype).removeprefix("torch.") for n in users
+              if not _is_whole(n.meta["val"])}  # fmt: skip
+    others = sorted(types - {"float32", "float64"})
+    if others:
         reasons.add(
-            f"weights of type {', '.join(reduced)}: they compute in reduced precision; "
-            "convert module.float()"
+            f"tensors of type {', '.join(others)} are not supported: convert module.float() with "
+            "an example of float32"
         )
     elif len(types) > 1:
-        reasons.add(f"weights: expected one element type, got {' and '.join(sorted(types))}")
+        reasons.add(f"tensors: expected one element type, got {' and '.join(sorted(types))}")
+    if any(t.is_meta for t in constants.values()):
+        reasons.add("weights on the meta device, which holds no numbers")
     return types.pop() if len(types) == 1 else "float32"
 
 
-def _writes(program: Any) -> list[tuple[str, str]]:
-    """Buffers that the program writes to: state that lives in the module."""
-    return [
-        (target, "the module writes to this buffer; hand its state in and out of forward instead")
-        for name, target in program.graph_signature.buffers_to_mutate.items()
-        if not target.endswith("num_batches_tracked")
-    ]
+def _is_whole(tensor: Any) -> bool:
+    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+
+
+def _writes(program: Any, constants: Mapping[str, Any]) -> dict[str, None]:
+    """Parameters and buffers that the program writes to: state that lives in the module."""
+    signature = program.graph_signature
+    owners = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    written = dict.fromkeys(signature.buffers_to_mutate.values())
+    base = bases(program.graph)
+    for node in program.graph.nodes:
+        if in_place_form(node) is not None:
+            owner = base.get(node.args[0])
+            if owner is not None and owner.name in constants:
+                written[owners.get(owner.name, owner.name)] = None
+    return {name: None for name in written if not name.endswith("num_batches_tracked")}
 
 
 def _traced(node: Any) -> TracedShape:
@@ -130,8 +167,7 @@ def _shape(value: Any) -> TracedShape:
 
 def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
     """Name the free sizes of the inputs: which of them is the batch, the recurrent layers tell."""
-    batch = _batch_size(graph, users)
-    names: dict[Any, str] = {batch: BATCH}
+    names: dict[Any, str] = dict.fromkeys(_batch_sizes(graph, users), BATCH)
     specs: dict[TensorSpec, Any] = {}
     problems = []
     for node in users:
@@ -144,21 +180,25 @@ def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
             shape.append(names.setdefault(size, STEPS if steps == 0 else f"{STEPS}_{steps + 1}"))
         if shape.count(BATCH) != 1:
             problems.append(
-                f"input {node.name} {tuple(_traced(node))}: none of its sizes is the batch's; give "
-                "an example with a batch, or export with the batch dynamic "
-                "(dynamic_shapes, Dim.AUTO)"
+                f"input {node.name} {tuple(_traced(node))}: none of its sizes is the batch's, or "
+                "forward pins it; give an example with a batch, write sizes as x.size(0), export "
+                "with the batch dynamic (dynamic_shapes, Dim.AUTO)"
             )
         free: Shape = tuple(shape)
-        whole = not node.meta["val"].dtype.is_floating_point
+        whole = _is_whole(node.meta["val"])
         specs[TensorSpec(node.name, free, whole)] = node
     if problems:
         raise npylstm.UnsupportedError(problems)
     return specs
 
 
-def _batch_size(graph: Any, users: list[Any]) -> Any:
-    """Find the free size that is the batch: where recurrent ops have it, else the first axis."""
+def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
+    """Find the free sizes that are the batch: where recurrent ops have it, else the first axis.
+
+    There are several where inputs never meet, and torch does not know that they are the same.
+    """
     known = {size for node in users for size in _traced(node) if not isinstance(size, int)}
+    found: dict[Any, None] = {}
     for node in graph.nodes:
         target = str(node.target)
         if node.op != "call_function" or target not in TIME_AXES:
@@ -166,9 +206,25 @@ def _batch_size(graph: Any, users: list[Any]) -> Any:
         shape = _traced(node.args[0])
         axis = TIME_AXES[target](node.args)
         if axis < len(shape) and shape[axis] in known:
-            return shape[axis]
-    firsts = [_traced(node)[0] for node in users if node.meta["val"].ndim]
-    return next((size for size in firsts if not isinstance(size, int)), None)
+            found[shape[axis]] = None
+    for node in users:
+        shape = _traced(node)
+        if shape and not isinstance(shape[0], int) and not set(shape) & set(found):
+            found[shape[0]] = None
+    return found
+
+
+def free_sizes(program: Any) -> tuple[list[TracedShape], dict[Any, None]]:
+    """Shapes of a program's tensor inputs as torch sees them, and the sizes that are the batch."""
+    import torch
+
+    constants = _constants(program)
+    users = [
+        n for n in program.graph.nodes
+        if n.op == "placeholder" and n.name not in constants
+        and isinstance(n.meta.get("val"), torch.Tensor)
+    ]  # fmt: skip
+    return [_traced(n) for n in users], _batch_sizes(program.graph, users)
 
 
 def _free_sizes(tensor: TensorSpec) -> str:
@@ -183,10 +239,15 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
     target = str(node.target)
     if target in IGNORED:
         return
+    if _is_number(node):
+        number = node.meta["val"]
+        values[node] = Free(number.node.expr) if isinstance(number, torch.SymInt) else number
+        return
     inputs = node.all_input_nodes
-    if any(n not in values and not _is_number(n) for n in inputs):
-        # Its source was refused. Whether it fits cannot be told, but whether it is known.
-        if target not in OPS and node.target is not operator.getitem and not _is_number(node):
+    in_place = in_place_form(node)
+    known = (in_place or target) in OPS or node.target is operator.getitem
+    if any(n not in values for n in inputs):
+        if not known:  # its source was refused, so it cannot be said whether the rest would do
             raise Refusal("is not supported")
         return
     if node.target is operator.getitem:
@@ -195,27 +256,42 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
             raise Refusal("takes an entry of what is no tuple")
         values[node] = source[node.args[1]]
         return
-    if _is_number(node):
-        return  # sizes are looked up where they are used
-    tensors = [values[n] for n in inputs if n in values]
+    tensors = [values[n] for n in inputs]
     if tensors and all(isinstance(v, Known) for v in tensors):
         values[node] = _fold(node, values)
-        return
-    if target not in OPS:
-        raise Refusal("is not supported")
+    else:
+        if not known:
+            raise Refusal("is not supported")
+        values[node] = OPS[in_place or target](_call(builder, values, node))
+    if in_place:  # whoever reads the tensor from here on reads what was written
+        values[node.args[0]] = values[node]
+
+
+def _call(builder: Builder, values: dict[Any, Any], node: Any) -> Call:
+    """Bind the arguments of an operation to their names."""
+    import torch
+
+    made = node.meta.get("val")
+    outputs = made if isinstance(made, (list, tuple)) else [made]
+    for output in outputs:
+        kind = str(output.dtype).removeprefix("torch.")
+        if not _is_whole(output) and kind != builder.dtype:
+            raise Refusal(f"computes in {kind}")
     schema = node.target._schema.arguments
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values.get(n, n))
-    positional = dict(zip((a.name for a in schema), args, strict=False))
-    bound = {
-        a.name: {**positional, **kwargs}.get(
-            a.name, a.default_value if a.has_default_value() else None
-        )
-        for a in schema
-    }
-    value = node.meta.get("val")
-    outputs = value if isinstance(value, (list, tuple)) else [value]
-    call = Call(builder, node.name, _module(node), bound, [_shape(v) for v in outputs])
-    values[node] = OPS[target](call)
+    given = {**dict(zip((a.name for a in schema), args, strict=False)), **kwargs}
+    defaults = {a.name: a.default_value if a.has_default_value() else None for a in schema}
+    bound = {a.name: given.get(a.name, defaults[a.name]) for a in schema}
+    sources = [n.meta["val"] for n in node.all_input_nodes[:1]]
+    cuts = (
+        bool(sources)
+        and isinstance(sources[0], torch.Tensor)
+        and not _is_whole(sources[0])
+        and _is_whole(outputs[0])
+        and any(str(user.target) != "aten.embedding.default" for user in node.users)
+    )
+    traced = [_shape(v) for v in outputs]
+    return Call(builder, node.name, _module(node), bound, traced, cuts)
 
 
 def _is_number(node: Any) -> bool:
@@ -230,7 +306,9 @@ def _fold(node: Any, values: Mapping[Any, Any]) -> Any:
     """Compute what depends on no input now, by torch itself (weight norm, say)."""
     import torch
 
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values[n].value)
+    args, kwargs = torch.fx.node.map_arg(
+        (node.args, node.kwargs), lambda n: values[n].value.clone()
+    )
     with torch.no_grad():
         made = node.target(*args, **kwargs)
     return [Known(v) for v in made] if isinstance(made, (list, tuple)) else Known(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
 from npylstm_converters.torch.importer import arguments, is_module, load_program
 from npylstm_converters.torch.recurrent import MODES
-from npylstm_converters.torch.tracing import quiet
+from npylstm_converters.torch.tracing import inference, quiet
 from npylstm_converters.torch.weights import Found, Step, find_modules, parse_steps
 
 __all__ = ["TorchRunner"]
@@ -113,20 +112,19 @@ class TorchRunner:
 
 def _run_module(module: Any, example: Any = None) -> Callable[[list[Any], States], Any]:
     """Call a module as its example was given; its mode is its owner's, and left alone."""
+    import torch
     from torch.utils import _pytree as pytree
 
-    structure = None if example is None else pytree.tree_flatten(arguments(example))[1]
-
     def run(given: list[Any], state: States) -> Any:
-        args, kwargs = (given, {}) if structure is None else pytree.tree_unflatten(given, structure)
-        training = {m: m.training for m in module.modules()}
-        try:
-            with contextlib.suppress(NotImplementedError):  # a program's module has no modes
-                module.eval()
+        args: Any = given
+        kwargs: Any = {}
+        if example is not None:
+            leaves, structure = pytree.tree_flatten(arguments(example))
+            tensors = iter(given)
+            filled = [next(tensors) if isinstance(v, torch.Tensor) else v for v in leaves]
+            args, kwargs = pytree.tree_unflatten(filled, structure)
+        with inference(module):
             return module(*args, **kwargs)
-        finally:
-            for m, was in training.items():
-                m.training = was
 
     return run
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
 
-__all__ = ["export_module", "quiet"]
+__all__ = ["bases", "export_module", "in_place_form", "inference", "quiet"]
 
 _MOST_TRIES = 64
 
@@ -58,6 +60,7 @@ def _free_steps() -> Iterator[None]:
     neither.
     """
     import torch
+    from torch._C import DispatchKey
 
     aten = torch.ops.aten
     shapes = {
@@ -69,9 +72,9 @@ def _free_steps() -> Iterator[None]:
     }
     saved = {op: dict(op.py_kernels) for op in shapes}
     try:
+        keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd, DispatchKey.Meta)
         for op, shape in shapes.items():
-            for key in saved[op]:
-                op.py_kernels[key] = shape
+            op.py_kernels.update(dict.fromkeys(keys, shape))
             op._dispatch_cache.clear()
         yield
     finally:
@@ -99,8 +102,18 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def export_module(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Trace a module in inference mode, every size free that the module leaves free.
+# torch.export replaces functions of torch and of Python while it runs: one at a time.
+_LOCK = threading.RLock()
+
+
+def export_module(
+    module: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    free: Callable[[Any], Any] | None = None,
+    widen: bool = True,
+) -> Any:
+    """Trace a module in inference mode.
 
     Parameters
     ----------
@@ -108,6 +121,11 @@ def export_module(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         A ``torch.nn.Module``; left as it was found.
     args, kwargs
         Example inputs.
+    free
+        Which sizes of a tensor are free: a dictionary as ``dynamic_shapes`` has it. By default
+        all that the module leaves free.
+    widen
+        Give an example of one sample a second one.
 
     Returns
     -------
@@ -121,33 +139,109 @@ def export_module(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     import torch
     from torch.utils import _pytree as pytree
 
-    training = {m: m.training for m in module.modules()}
+    with _LOCK, inference(module), quiet(), torch.no_grad():
+        try:
+            example: tuple[tuple[Any, ...], dict[str, Any]] = _copied((args, dict(kwargs)))
+            if widen:
+                example = _widened(module, *example)
+            given = inspect.signature(module.forward).bind(*example[0], **example[1]).arguments
+            shapes = pytree.tree_map(free or _free, dict(given))
+            with _free_steps():
+                program = torch.export.export(module, *example, dynamic_shapes=shapes)
+                if not _writes_are_plain(program.graph):
+                    program = program.run_decompositions({})
+            return program
+        except Exception as error:  # the user's forward may raise anything
+            text = " ".join(str(error).split())[:400]
+            if _packs(error):
+                text = (
+                    "its forward packs sequences, which torch.export cannot trace; convert it "
+                    "without packing, and say predict(x, lengths=...), which does what "
+                    "pack_padded_sequence and pad_packed_sequence do"
+                )
+                raise UnsupportedError(f"{type(module).__name__}: {text}") from None
+            raise UnsupportedError(
+                f"{type(module).__name__}: torch.export cannot trace it: "
+                f"{type(error).__name__}: {text}"
+            ) from None
+
+
+@contextlib.contextmanager
+def inference(module: Any) -> Iterator[None]:
+    """Put a module in inference mode, and everything that running it may change back as it was."""
+    import torch
+
+    modules = list(module.modules())
+    training = {m: m.training for m in modules}
+    # What forward may assign: attributes, and the numbers in buffers.
+    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
+    entries = {m: dict(m._buffers) for m in plain}
+    numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
     try:
         with contextlib.suppress(NotImplementedError):  # a program's module has no modes
             module.eval()
-        with quiet(), torch.no_grad():
-            args, kwargs = _widened(module, args, dict(kwargs))
-            free = pytree.tree_map(_free, (args, kwargs))
-            shapes: Any = free[0] if not kwargs else _by_name(module, args, free)
-            with _free_steps():
-                program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
-                if any(_mutates(node) for node in program.graph.nodes):
-                    program = program.run_decompositions({})
-            return program
-    except Exception as error:  # the user's forward may raise anything
-        text = " ".join(str(error).split())[:400]
-        if _packs(error):
-            raise UnsupportedError(
-                f"{type(module).__name__}: its forward packs sequences, which torch.export cannot "
-                "trace; convert it without packing, and say predict(x, lengths=...), which does "
-                "what pack_padded_sequence and pad_packed_sequence do"
-            ) from None
-        raise UnsupportedError(
-            f"{type(module).__name__}: torch.export cannot trace it: {type(error).__name__}: {text}"
-        ) from None
+        yield
     finally:
+        for m in plain:
+            for name in [k for k in vars(m) if k[:1] != "_" and k not in attributes[m]]:
+                del vars(m)[name]
+            vars(m).update(attributes[m])
+            m._buffers.update(entries[m])
         for m, was in training.items():
             m.training = was
+        with torch.no_grad():
+            for buffer, values in numbers.items():
+                buffer.copy_(values)
+
+
+def _copied(values: Any) -> Any:
+    """Copy tensors: a forward may write to its inputs."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    return pytree.tree_map(
+        lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, values
+    )
+
+
+def in_place_form(node: Any) -> str | None:
+    """The operation that gives what an operation writes: ``relu`` for ``relu_``."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or not schema.is_mutable:
+        return None
+    name, _, overload = str(node.target).rpartition(".")
+    return f"{name.removesuffix('_')}.{overload}" if name.endswith("_") else str(node.target)
+
+
+def bases(graph: Any) -> dict[Any, Any]:
+    """Whose memory each operation's result lies in, after views of views: its own, mostly."""
+    base: dict[Any, Any] = {}
+    for node in graph.nodes:
+        base[node] = node
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not node.args:
+            continue
+        if any(r.alias_info is not None for r in schema.returns) and node.args[0] in base:
+            base[node] = base[node.args[0]]
+    return base
+
+
+def _writes_are_plain(graph: Any) -> bool:
+    """Whether each operation that writes into a tensor writes to what nobody reads otherwise."""
+    order = {node: k for k, node in enumerate(graph.nodes)}
+    base = bases(graph)
+    for node in graph.nodes:
+        if in_place_form(node) is None:
+            continue
+        first = node.args[0]
+        twins = [
+            n for n in base
+            if base[n] is base.get(first) and n not in (first, node) and order[n] < order[node]
+        ]  # fmt: skip
+        if any(order[user] > order[node] for twin in twins for user in twin.users):
+            return False
+    return True
 
 
 def _packs(error: BaseException) -> bool:
@@ -164,26 +258,12 @@ def _packs(error: BaseException) -> bool:
     return False
 
 
-def _mutates(node: Any) -> bool:
-    return node.op == "call_function" and bool(
-        getattr(getattr(node.target, "_schema", None), "is_mutable", False)
-    )
-
-
 def _free(value: Any) -> Any:
     import torch
 
     if not isinstance(value, torch.Tensor):
         return None
     return dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO)
-
-
-def _by_name(module: Any, args: tuple[Any, ...], free: Any) -> dict[str, Any]:
-    """Sizes by the names of forward's parameters: what torch wants where there are keywords."""
-    import inspect
-
-    names = list(inspect.signature(module.forward).parameters)
-    return {**dict(zip(names, free[0], strict=False)), **free[1]}
 
 
 def _widened(
@@ -204,7 +284,8 @@ def _widened(
     ]
     if not any(axes):
         return args, kwargs
-    before = pytree.tree_leaves(module(*args, **kwargs))
+    copied, copied_kwargs = _copied((args, kwargs))
+    before = pytree.tree_leaves(module(*copied, **copied_kwargs))
     # The same axis everywhere first, then all combinations.
     same = [tuple(a if a in own else None for own in axes) for a in range(max(map(len, axes)) + 2)]
     every = itertools.product(*([*own, None] if own else [None] for own in axes))
@@ -218,8 +299,9 @@ def _widened(
             for v, a in zip(leaves, choice, strict=True)
         ]
         new_args, new_kwargs = pytree.tree_unflatten(wide, structure)
+        copied, copied_kwargs = _copied((new_args, new_kwargs))
         try:
-            after = pytree.tree_leaves(module(*new_args, **new_kwargs))
+            after = pytree.tree_leaves(module(*copied, **copied_kwargs))
         except Exception:  # not the batch, then
             continue
         if all(_repeated(a, b) for a, b in zip(before, after, strict=True)):

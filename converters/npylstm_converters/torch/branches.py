@@ -1,0 +1,171 @@
+"""Whether a traced module is the module for all sizes, not just for the example's.
+
+Tracing follows one way through ``forward``. What torch assumed about sizes on that way it keeps as
+guards: some are what the code asks (``if x.size(1) > 4``), many are torch's own. Which is which is
+found by trial: the module is run with sizes that break a guard, and compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
+from npylstm_converters.torch.tracing import inference, quiet
+
+__all__ = ["check_branches"]
+
+_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 33, 65, 129, 300, 1025)
+_FEW = _SIZES[:9]
+# Another way through forward shows in the first digits; rounding does not.
+_TOLERANCE = 1e-2
+
+
+def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
+    """Run a module with other sizes than the example's and compare with its conversion.
+
+    Parameters
+    ----------
+    module
+        What was traced.
+    program
+        What ``torch.export`` made of it.
+    spec
+        What that was converted to.
+
+    Returns
+    -------
+    list of str
+        What a user should know: sizes at which the module drops axes of one.
+
+    Raises
+    ------
+    UnsupportedError
+        Listing the conditions under which the module computes something else.
+    """
+    trial = _Trial(module, program, spec)
+    reasons, notes = [], []
+    for symbol in trial.symbols:
+        verdict = trial.compare({symbol: 1})
+        if verdict == "other shape":
+            notes.append(f"{symbol} of 1: PyTorch drops axes of size one there, npylstm keeps them")
+        elif verdict == "other numbers":
+            reasons.append(f"forward computes something else for {symbol} of 1")
+    for code in getattr(program, "_guards_code", None) or ():
+        broken = list(trial.breaking(code))
+        # Not all, but from both ends: what happens at one step may be the same by chance.
+        for sizes in [*broken[:2], *broken[2:][-2:]]:
+            if trial.compare(sizes) == "other numbers":
+                listed = ", ".join(f"{k} of {v}" for k, v in sizes.items())
+                reasons.append(
+                    f"forward takes another way unless {_readable(code)} (for {listed}, say): "
+                    "write it without the branch, or convert one module for each way"
+                )
+                break
+    if reasons:
+        raise UnsupportedError(reasons)
+    return notes
+
+
+class _Trial:
+    """A module and its conversion, run with any sizes."""
+
+    def __init__(self, module: Any, program: Any, spec: ModelSpec) -> None:
+        import torch
+        from torch.utils import _pytree as pytree
+
+        self._module, self._spec = module, spec
+        self._model = Model(spec, "numpy")
+        self._leaves, self._structure = pytree.tree_flatten(program.example_inputs)
+        tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
+        self._example: dict[str, int] = {}
+        for tensor, given in zip(spec.inputs, tensors, strict=True):
+            for symbol, size in zip(tensor.shape, given.shape, strict=True):
+                if isinstance(symbol, str):
+                    self._example.setdefault(symbol, int(size))
+        self.symbols = tuple(self._example)
+
+    def _arguments(self, sizes: Mapping[str, int], on: str) -> tuple[Any, Any, list[Any]]:
+        """The example with other sizes: its entries again and again, or without numbers."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        wanted = {**self._example, **sizes}
+        specs = iter(self._spec.inputs)
+        leaves, tensors = [], []
+        for leaf in self._leaves:
+            if not isinstance(leaf, torch.Tensor):
+                leaves.append(leaf)
+                continue
+            shape = [wanted[d] if isinstance(d, str) else d for d in next(specs).shape]
+            if on == "meta":
+                made = torch.empty(shape, dtype=leaf.dtype, device="meta")
+            else:
+                made = leaf.detach().clone()
+                for axis, size in enumerate(shape):
+                    made = made.index_select(axis, torch.arange(size) % made.shape[axis])
+            leaves.append(made)
+            tensors.append(made)
+        args, kwargs = pytree.tree_unflatten(leaves, self._structure)
+        return args, kwargs, tensors
+
+    def breaking(self, code: str) -> Iterator[dict[str, int]]:
+        """Find sizes for which a guard does not hold."""
+        for sizes in self._candidates():
+            args, kwargs, _ = self._arguments(sizes, "meta")
+            given = inspect.signature(self._module.forward).bind(*args, **kwargs).arguments
+            try:
+                if not eval(code, {"L": given}):  # torch wrote it, of the sizes alone
+                    yield sizes
+            except Exception:  # a guard on something else than sizes
+                return
+
+    def _candidates(self) -> Iterator[dict[str, int]]:
+        for symbol, size in itertools.product(self.symbols, _SIZES):
+            yield {symbol: size}
+        for pair in itertools.combinations(self.symbols, 2):
+            for sizes in itertools.product(_FEW, _FEW):
+                yield dict(zip(pair, sizes, strict=True))
+
+    def compare(self, sizes: Mapping[str, int]) -> str:
+        """Say how the module's outputs differ from the conversion's, if both have any."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        args, kwargs, tensors = self._arguments(sizes, "cpu")
+        inputs = [t.numpy().copy() for t in tensors]
+        try:
+            with inference(self._module), quiet(), torch.no_grad():
+                leaves = pytree.tree_leaves(self._module(*args, **kwargs))
+            ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
+        except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+            return "same"  # one of them has no answer there, and says so
+        theirs = [leaf.detach().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        mine = list(ours.values()) if isinstance(ours, dict) else [ours]
+        if len(mine) != len(theirs):
+            return "other numbers"
+        verdict = "same"
+        for a, b in zip(mine, theirs, strict=True):
+            if a.shape != b.shape:
+                if _without_ones(a.shape) != _without_ones(b.shape):
+                    return "other numbers"
+                verdict = "other shape"
+            scale = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0.0)))
+            if not np.allclose(a.ravel(), b.ravel(), 0, _TOLERANCE * scale, equal_nan=True):
+                return "other numbers"
+        return verdict
+
+
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
+    return [d for d in shape if d != 1]
+
+
+def _readable(code: str) -> str:
+    """Write ``x.size(1) > 4`` for torch's ``L['x'].size()[1] > 4``."""
+    code = re.sub(r"L\['(\w+)'\]", r"\1", code)
+    return re.sub(r"\.size\(\)\[(\d+)\]", r".size(\1)", code)
