@@ -82,7 +82,7 @@ def from_torch(
     import torch
 
     if isinstance(source, torch.jit.ScriptModule):
-        return _from_program(_program_of_script(source, example), "TorchScript")
+        return _from_program(_program_of_script(source, example), Kind.TORCHSCRIPT.value)
     return _from_module(source, example)
 
 
@@ -215,21 +215,27 @@ def _from_program(program: Any, source: str) -> ModelSpec:
     from npylstm_converters.torch.program import spec_of_program
     from npylstm_converters.torch.tracing import export_module, quiet
 
-    try:
-        return spec_of_program(program, source)
-    except UnsupportedError as error:
-        if program.example_inputs is None or "is not supported" in str(error):
-            raise
-        # A program with every size pinned: what it does not use of them can be freed.
-        with quiet():
-            module = unguarded(program)
-        for args, kwargs in _wider(*program.example_inputs):
-            try:
-                return spec_of_program(export_module(module, args, kwargs, widen=False), source)
-            except UnsupportedError as other:
-                if "is not supported" in str(other):
-                    raise
-        raise error from None
+    error: UnsupportedError | None = None
+    scripted = source == Kind.TORCHSCRIPT.value  # whose sizes are the example's throughout
+    if not scripted:
+        try:
+            return spec_of_program(program, source)
+        except UnsupportedError as refusal:
+            if program.example_inputs is None or "is not supported" in str(refusal):
+                raise
+            error = refusal
+    # A program with every size pinned: what it does not use of them can be freed.
+    with quiet():
+        module = unguarded(program)
+    for args, kwargs in _wider(*program.example_inputs):
+        try:
+            return spec_of_program(export_module(module, args, kwargs, widen=False), source)
+        except UnsupportedError as refusal:
+            error = error or refusal
+            if "is not supported" in str(refusal):
+                raise
+    assert error is not None
+    raise error from None
 
 
 def _wider(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:

@@ -38,7 +38,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.builder import Builder, Fill, Free, Known, Pieces, Ref, TracedShape
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["IGNORED", "OPS", "TIME_AXES", "Call"]
+__all__ = ["IGNORED", "OPS", "TIME_AXES", "Call", "combine"]
 
 _END = 2**63 - 1  # how a slice without an end is written
 
@@ -552,6 +552,11 @@ def _binary(operation: str) -> Callable[[Call], Ref]:
         return _combine(call, operation, a, b)
 
     return binary
+
+
+def combine(call: Call, operation: str) -> Ref:
+    """Combine the two arguments of a call."""
+    return _combine(call, operation, *call.given.values())
 
 
 def _combine(call: Call, operation: str, a: Any, b: Any) -> Ref:

@@ -15,7 +15,7 @@ from npylstm.layers.base import BATCH, STEPS, Shape
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.torch.builder import Builder, Free, Known, Ref, TracedShape
-from npylstm_converters.torch.ops import IGNORED, OPS, TIME_AXES, Call
+from npylstm_converters.torch.ops import IGNORED, OPS, TIME_AXES, Call, combine
 from npylstm_converters.torch.tracing import bases, in_place_form
 
 __all__ = ["free_sizes", "spec_of_program"]
@@ -241,7 +241,10 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         return
     if _is_number(node):
         number = node.meta["val"]
-        values[node] = Free(number.node.expr) if isinstance(number, torch.SymInt) else number
+        if isinstance(number, torch.SymFloat):
+            values[node] = _number(builder, values, node)
+        else:
+            values[node] = Free(number.node.expr) if isinstance(number, torch.SymInt) else number
         return
     inputs = node.all_input_nodes
     in_place = in_place_form(node)
@@ -300,6 +303,25 @@ def _is_number(node: Any) -> bool:
 
     plain = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)
     return isinstance(node.meta.get("val"), plain)
+
+
+_NUMBER_OPERATIONS = {
+    operator.truediv: "divide", operator.mul: "multiply", operator.add: "add",
+    operator.sub: "subtract",
+}  # fmt: skip
+
+
+def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
+    """A number that is computed from sizes: ``1.0 / x.size(1)``."""
+    import torch
+
+    args = [values.get(a, a) if isinstance(a, torch.fx.Node) else a for a in node.args]
+    if node.target is torch.sym_float:
+        return args[0]
+    if node.target not in _NUMBER_OPERATIONS:
+        raise Refusal("of a size is not supported")
+    given = dict(zip(("a", "b"), args, strict=True))
+    return combine(Call(builder, node.name, ("", ""), given, [()]), _NUMBER_OPERATIONS[node.target])
 
 
 def _fold(node: Any, values: Mapping[Any, Any]) -> Any:
