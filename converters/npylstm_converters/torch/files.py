@@ -68,8 +68,7 @@ def sniff_head(source: str | os.PathLike[str], head: bytes) -> bool:
     """Whether a file may be one of PyTorch's, by its first bytes and, for a zip, its names."""
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(zip_names(source)) is not None
-    pickled = head.startswith(b"\x80") and head[1:2] <= b"\x05"
-    return pickled or head[8:9] == b"{"
+    return head.startswith(b"\x80") or head[8:9] == b"{"
 
 
 def _kind_of_zip(names: list[str] | None) -> Kind | None:
@@ -98,20 +97,20 @@ def sniff(path: str | os.PathLike[str]) -> Kind:
         head = stream.read(64)
     if not head:
         raise FormatError(f"{label}: is empty")
-    if head.startswith(b"PK"):
+    if head.startswith(b"PK\x03\x04"):
         kind = _kind_of_zip(zip_names(path))
         if kind is None:
             raise FormatError(f"{label}: a zip without data.pkl, or damaged")
         return kind
-    if head.startswith(b"\x80"):
-        if _LEGACY_HEAD not in head:
-            raise FormatError(
-                f"{label}: a pickle that torch.save did not write; save it by "
-                "torch.save(module.state_dict(), path)"
-            )
+    if _LEGACY_HEAD in head:
         return Kind.LEGACY
     if head[8:9] == b"{":
         return Kind.SAFETENSORS
+    if head.startswith(b"\x80"):
+        raise FormatError(
+            f"{label}: a pickle that torch.save did not write; save it by "
+            "torch.save(module.state_dict(), path)"
+        )
     raise FormatError(f"{label}: expected a file of torch.save or safetensors, or it is damaged")
 
 
@@ -235,7 +234,8 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
     magic, protocol, system = load(), load(), load()
     if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
         raise FormatError(f"expected protocol {_LEGACY_PROTOCOL} of torch.save")
-    little = system.get("little_endian", True) if isinstance(system, dict) else True
+    if not isinstance(system, dict):
+        raise FormatError("expected a description of the system")
     value, keys = load(), load()
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
         raise FormatError("expected the keys of the storages")
@@ -254,7 +254,7 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
         if key not in storages:
             raise FormatError(f"storage {key}: missing")
         held, _ = storages[key]
-        return _flat(held, dtype, count, "<" if little else ">", f"storage {key}")
+        return _flat(held, dtype, count, "<", f"storage {key}")  # whoever wrote it
 
     return value, read
 
@@ -364,11 +364,12 @@ def _is_state_dict(value: Any) -> bool:
 
 def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """Find the state_dict in what the file holds."""
-    found = {
-        path: item
-        for path, item in _walk(value)
-        if _is_state_dict(item) and not re.search(r"(^|\.)state\.\d+$", path)
-    }
+    found: dict[str, dict[str, Tensor]] = {}
+    for path, item in _walk(value):
+        if _is_state_dict(item) and not re.search(r"(^|\.)state\.\d+$", path):
+            if path in found and found[path] is not item:
+                raise FormatError(f"holds two state_dicts under {path!r}; save one by itself")
+            found[path] = item
     if key is not None:
         if key not in found:
             known = ", ".join(sorted(map(repr, found))) or "none"
@@ -408,6 +409,10 @@ def _array(name: str, tensor: Tensor, read: Read) -> Array:
         flat[storage.start + tensor.offset :], size, [s * itemsize for s in stride]
     ) if count else np.zeros(size, flat.dtype)  # fmt: skip
     array: Array = np.array(shown, flat.dtype.newbyteorder("="))
+    if tensor.negative:
+        if tensor.dtype not in ("float32", "float64"):
+            raise FormatError(f"{name}: expected float32 or float64 to negate, got {tensor.dtype}")
+        array = np.asarray(-array)
     if tensor.dtype == "bfloat16":  # the upper half of a float32
         return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32) if tensor.dtype == "float16" else array
@@ -426,43 +431,59 @@ _PARAMETRIZED = re.compile(
 
 
 def _without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Multiply weight-normed weights out: ``w = g v / |v|``, with one g for each row."""
-    pairs: dict[str, dict[str, Array]] = {}
+    """Multiply weight-normed weights out: ``w = g v / |v|``, with one g for each row.
+
+    Pairs named ``x_g`` and ``x_v`` are taken for that only where their shapes are those of it.
+    """
+    pairs: dict[str, dict[str, str]] = {}
     for name in arrays:
         match = _PARAMETRIZED.fullmatch(name)
-        if match:
-            if match["k"] not in ("0", "1"):
-                raise UnsupportedError(
-                    [f"{name}: a parametrization other than weight_norm; remove it by "
-                     "torch.nn.utils.parametrize.remove_parametrizations before saving"]
-                )  # fmt: skip
-            whole = f"{match['path']}{match['name']}"
-            pairs.setdefault(whole, {})["gv"[int(match["k"])]] = arrays[name]
-        elif name.endswith("_g") and f"{name[:-2]}_v" in arrays and name[:-2] not in arrays:
-            pairs[name[:-2]] = {"g": arrays[name], "v": arrays[f"{name[:-2]}_v"]}
+        if match is None:
+            continue
+        if match["k"] not in ("0", "1"):
+            raise UnsupportedError(
+                [f"{name}: a parametrization other than weight_norm; remove it by "
+                 "torch.nn.utils.parametrize.remove_parametrizations before saving"]
+            )  # fmt: skip
+        whole = f"{match['path']}{match['name']}"
+        if whole in arrays or f"{whole}_g" in arrays:
+            raise FormatError(f"{whole}: stands in the file with and without its weight norm")
+        pairs.setdefault(whole, {})["gv"[int(match["k"])]] = name
+    for whole, parts in pairs.items():
+        if set(parts) != {"g", "v"} or not _is_norm(*(arrays[parts[k]] for k in "gv")):
+            raise FormatError(f"{whole}: expected the two parts of a weight norm")
+    for name in arrays:
+        whole, other = name[:-2], f"{name[:-2]}_v"
+        there = name.endswith("_g") and other in arrays and whole not in arrays
+        if there and _is_norm(arrays[name], arrays[other]):
+            pairs[whole] = {"g": name, "v": other}
+    belongs = {name: whole for whole, parts in pairs.items() for name in parts.values()}
     made: dict[str, Array] = {}
     for name, array in arrays.items():
-        match = _PARAMETRIZED.fullmatch(name)
-        whole = f"{match['path']}{match['name']}" if match else name[:-2]
-        if whole not in pairs or not (match or name.endswith(("_g", "_v"))):
+        whole = belongs.get(name, name)
+        if whole == name:
             made[name] = array
         elif whole not in made:
-            made[whole] = _normed(whole, pairs[whole])
+            made[whole] = _normed(*(arrays[pairs[whole][k]] for k in "gv"))
     return made
 
 
-def _normed(name: str, pair: Mapping[str, Array]) -> Array:
-    if set(pair) != {"g", "v"}:
-        raise FormatError(f"{name}: expected both parts of a weight norm")
-    g, v = pair["g"], pair["v"]
-    fits = g.ndim == v.ndim and all(a in (1, b) for a, b in zip(g.shape, v.shape, strict=True))
-    if g.ndim and not fits:
-        raise FormatError(f"{name}: a norm of shape {g.shape} does not fit {v.shape}")
-    axes = tuple(k for k in range(v.ndim) if not g.ndim or g.shape[k] == 1)
-    # In one row the whole axis may have size one, where the norm is over the others alone.
-    if g.ndim and v.shape[0] == g.shape[0] == 1:
-        axes = tuple(k for k in axes if k) or axes
+def _is_norm(g: Array, v: Array) -> bool:
+    """Whether g holds the norms of v: one for each entry of one axis, or one for all."""
+    if g.dtype.kind != "f" or v.dtype.kind != "f" or v.ndim == 0:
+        return False
+    wide = [k for k, size in enumerate(g.shape) if size != 1]
+    return g.ndim == 0 or (
+        g.ndim == v.ndim and len(wide) <= 1 and all(g.shape[k] == v.shape[k] for k in wide)
+    )
+
+
+def _normed(g: Array, v: Array) -> Array:
     wide = v.astype(np.float64)
-    norm = np.sqrt(np.sum(wide * wide, axis=axes, keepdims=True))
-    normed: Array = (wide * (g / norm)).astype(v.dtype)
+    axes = tuple(k for k in range(v.ndim) if not g.ndim or g.shape[k] == 1)
+    norm = np.sqrt(np.sum(wide * wide, axis=axes, keepdims=True)).astype(v.dtype)
+    # In the weights' own type and in torch's order, so that the product is torch's. nan where a
+    # row is zero, as there.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normed: Array = v * (g / norm)
     return normed

@@ -63,14 +63,14 @@ class Tensor:
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
+    negative: bool = False  # of numbers that stand in the storage with the other sign
 
 
 @dataclass
 class _Refused:
-    """What a forbidden name would have made; ``built`` if attributes were set on it."""
+    """What a forbidden name would have made."""
 
     name: Global
-    built: bool = False
 
 
 @dataclass
@@ -103,16 +103,21 @@ def _rebuild_tensor(
     kind = dtype or storage.dtype
     if kind is None:
         raise FormatError("pickle: a tensor of no type")
+    # Behind requires_grad and the hooks: what is done to the numbers only when they are read.
+    later = rest[2] if len(rest) > 2 and rest[2] else {}
+    if _expect(later, dict, "a dictionary").keys() - {"neg"}:
+        raise FormatError("pickle: a tensor that is computed when it is read")
     return Tensor(
         storage, _expect(offset, int, "an offset"), _ints(size, "a size"),
-        _ints(stride, "a stride"), kind,
+        _ints(stride, "a stride"), kind, later.get("neg") is True,
     )  # fmt: skip
 
 
 def _rebuild_tensor_v3(
     storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> Tensor:
-    return _rebuild_tensor(storage, offset, size, stride, dtype=_expect(dtype, str, "a dtype"))
+    kind = _expect(dtype, str, "a dtype")
+    return _rebuild_tensor(storage, offset, size, stride, grad, hooks, *rest, dtype=kind)
 
 
 def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
@@ -212,10 +217,23 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
         raise FormatError(f"pickle: calls {function} with other arguments than it takes") from None
 
 
+_MOST_KEY_PARTS = 100
+_PLAIN = (str, int, float, bytes, type(None))
+
+
 def _key(value: Any) -> Any:
-    """Only plain keys: hashing nested tuples could take for ever."""
-    if isinstance(value, (str, int, float, bytes)) or value is None:
-        return value
+    """Only plain keys, or a few of them in tuples: to hash tuples of tuples could take for ever."""
+    todo, seen = [value], 0
+    while todo and seen < _MOST_KEY_PARTS:
+        part = todo.pop()
+        seen += 1
+        if isinstance(part, tuple):
+            todo += part[:_MOST_KEY_PARTS]
+        elif not isinstance(part, _PLAIN):
+            break
+    else:
+        if not todo:
+            return value
     raise FormatError(f"pickle: a {type(value).__name__} as a key")
 
 
@@ -242,6 +260,7 @@ class Unpickler:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self.refused: dict[Global, None] = {}
+        self._built: dict[Global, None] = {}  # of those, classes whose objects got attributes
 
     def load(self) -> Any:
         """Build the object.
@@ -255,8 +274,7 @@ class Unpickler:
         """
         value = self._run()
         if self.refused:
-            names = list(self.refused)
-            raise UnsupportedError(_refusals(names, value))
+            raise UnsupportedError(_refusals(list(self.refused), self._built))
         return value
 
     def _run(self) -> Any:
@@ -350,7 +368,7 @@ class Unpickler:
     def _build(self) -> None:
         state, value = self._pop(), self._top()
         if isinstance(value, _Refused):
-            value.built = True
+            self._built[value.name] = None
             return
         if isinstance(value, _Numbers):
             self._build_array(value, state)
@@ -452,18 +470,18 @@ class Unpickler:
                 raise FormatError("pickle: a persistent id in no form that is known")
 
 
-def _refusals(names: list[Global], value: Any) -> list[str]:
+def _refusals(names: list[Global], built: Mapping[Global, None]) -> list[str]:
     """Say what was refused, and what to do about it."""
-    if isinstance(value, _Refused) and value.built:
-        reasons = [
-            f"the file is a pickled {value.name}: to load it would run code. Two ways out: save "
-            "torch.save(module.state_dict(), path) and convert that with --layers, or convert the "
-            "module where it is in memory, from_torch(module, example), or saved by torch.export"
-        ]
-        names = [n for n in names if n != value.name]
-    else:
-        reasons = []
-    return reasons + [f"the pickle names {n}, which is not allowed and was not run" for n in names]
+    reasons = [f"the pickle names {n}, which is not allowed and was not run" for n in names]
+    if built:
+        outermost = list(built)[-1]
+        reasons.insert(
+            0,
+            f"the file holds a pickled {outermost}: to load it would run code. Two ways out: save "
+            "torch.save(module.state_dict(), path) and convert that with --layers; or convert the "
+            "module where it is in memory, from_torch(module, example), or saved by torch.export",
+        )
+    return reasons
 
 
 def _string(form: str, text: bool) -> Callable[[Unpickler], None]:
