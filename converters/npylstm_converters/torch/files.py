@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import mmap
 import os
 import re
 import struct
@@ -45,8 +46,9 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 _MAX_HEADER = 32 << 20
 _MAX_PICKLE = 256 << 20
-# A tensor may show a number many times over (stride 0), but not beyond all measure.
-_MOST_REPEATS, _MOST_REPEATED = 64, 1 << 20
+# How many times over all numbers may be shown (stride 0, shared storages).
+_MOST_REPEATS, _MOST_REPEATED = 8, 1 << 20
+_DEEPEST, _MOST_LISTED, _LONGEST_KEY = 30, 20, 1000
 
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError,
@@ -93,6 +95,8 @@ def sniff(path: str | os.PathLike[str]) -> Kind:
         If it cannot be read.
     """
     label = os.fspath(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # whoever opens a pipe waits
+        raise FormatError(f"{label}: expected a file")
     with open(path, "rb") as stream:
         head = stream.read(64)
     if not head:
@@ -159,6 +163,7 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     try:
         value, read = _READERS[kind](path)
         tensors, notes = _choose(value, key)
+        _refuse_repetition(tensors)
         arrays = {name: _array(name, tensor, read) for name, tensor in tensors.items()}
         arrays = _without_weight_norm(_without_prefix(arrays))
     except UnsupportedError as error:
@@ -181,6 +186,13 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, Read]:
         infos = {info.filename: info for info in archive.infolist()}
         if len(infos) < len(archive.infolist()):
             raise FormatError("a member stands in the file twice")
+        packed = [n for n, info in infos.items() if info.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise FormatError(f"{packed[0]}: is compressed, which torch.save never does")
+        whole = os.fstat(stream.fileno()).st_size
+        for name, info in infos.items():
+            if info.compress_size != info.file_size or info.file_size > whole:
+                raise FormatError(f"{name}: {info.file_size} bytes in {info.compress_size}")
         refuse_bombs(stream, sum(info.file_size for info in infos.values()))
         (pickled, *more) = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
         if more:
@@ -204,24 +216,33 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, Read]:
     def read(key: str, dtype: str, count: int) -> Array:
         if key not in storages:
             raise FormatError(f"data/{key}: missing")
-        return _flat(storages[key], dtype, count, order, f"data/{key}")
+        held = storages[key]
+        return _flat(held, 0, len(held), dtype, count, order, f"data/{key}")
 
     return value, read
 
 
-def _flat(data: bytes, dtype: str, count: int, order: str, label: str) -> Array:
+def _flat(
+    data: bytes | mmap.mmap, start: int, end: int, dtype: str, count: int, order: str, label: str
+) -> Array:
+    """See bytes as numbers, where they lie."""
     kind = np.dtype(order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
-    if count * kind.itemsize != len(data):
+    if count * kind.itemsize != end - start:
         raise FormatError(
-            f"{label}: expected {count} elements of {dtype}, the file holds {len(data)} bytes"
+            f"{label}: expected {count} elements of {dtype}, the file holds {end - start} bytes"
         )
-    return np.frombuffer(data, kind)
+    return np.frombuffer(data, kind, count, start) if count else np.zeros(0, kind)
+
+
+def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
+    """See a file's bytes without reading them: what is large is read piece by piece."""
+    with open(path, "rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
     """Magic number, protocol, system, object, keys of the storages: five pickles, then numbers."""
-    with open(path, "rb") as stream:
-        data = stream.read()
+    data = _mapped(path)
     position = 0
 
     def load() -> Any:
@@ -240,21 +261,21 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
         raise FormatError("expected the keys of the storages")
     sizes = _storage_sizes(value)
-    storages: dict[str, tuple[bytes, int]] = {}
+    storages: dict[str, tuple[int, int]] = {}
     for key in keys:
         (count,) = struct.unpack_from("<q", data, position)
         position += 8
         size = count * sizes.get(key, 0)
         if count < 0 or key not in sizes or position + size > len(data):
             raise FormatError(f"storage {key}: {count} elements do not fit the file")
-        storages[key] = (data[position : position + size], count)
+        storages[key] = (position, position + size)
         position += size
 
     def read(key: str, dtype: str, count: int) -> Array:
         if key not in storages:
             raise FormatError(f"storage {key}: missing")
-        held, _ = storages[key]
-        return _flat(held, dtype, count, "<", f"storage {key}")  # whoever wrote it
+        start, end = storages[key]
+        return _flat(data, start, end, dtype, count, "<", f"storage {key}")  # whoever wrote it
 
     return value, read
 
@@ -277,12 +298,20 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
     while todo:
         path, item = todo.pop()
         yield path, item
-        if isinstance(item, (dict, list, tuple)):
+        if isinstance(item, (dict, list, tuple)) and path.count(".") < _DEEPEST:
             if id(item) in seen:
                 continue
             seen.add(id(item))
             pairs = item.items() if isinstance(item, dict) else enumerate(item)
-            todo += [(f"{path}.{k}" if path else str(k), v) for k, v in reversed(list(pairs))]
+            todo += [
+                (f"{path}.{_short(k)}" if path else _short(k), v)
+                for k, v in reversed(list(pairs))
+                if isinstance(v, (dict, list, tuple, Tensor))
+            ]
+
+
+def _short(key: Any) -> str:
+    return key[:_LONGEST_KEY] if isinstance(key, str) else f"{key!r:.{_LONGEST_KEY}}"
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
@@ -295,9 +324,10 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
             header = json.loads(stream.read(length), object_pairs_hook=_no_twins)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"header: not JSON: {error}") from None
-        data = stream.read()
     if not isinstance(header, dict):
         raise FormatError("header: expected an object")
+    data, first = _mapped(path), 8 + length
+    size_of_data = len(data) - first
     header.pop("__metadata__", None)
     value: dict[str, Tensor] = {}
     spans: list[tuple[int, int, str]] = []
@@ -314,26 +344,32 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
             raise FormatError(f"{name}: expected a shape, got {shape!r:.80}")
         kind = _SAFETENSORS_TYPES[dtype]
         size = math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
-        if not 0 <= a <= b <= len(data) or b - a != size:
+        if not 0 <= a <= b <= size_of_data or b - a != size:
             raise FormatError(
                 f"{name}: expected {size} bytes for shape {shape} of {dtype}, got {a} to {b} of "
-                f"{len(data)}"
+                f"{size_of_data}"
             )
         spans.append((a, b, name))
         strides = tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
-        value[name] = Tensor(Storage(name, kind, math.prod(shape)), 0, tuple(shape), strides, kind)
+        value[name] = Tensor(
+            Storage(name, kind, math.prod(shape), 0, math.prod(shape)),
+            0,
+            tuple(shape),
+            strides,
+            kind,
+        )
     end = 0
     for a, b, name in sorted(spans):
         if a != end:
             raise FormatError(f"{name}: begins at {a}, expected {end}")
         end = b
-    if end != len(data):
-        raise FormatError(f"{len(data) - end} bytes belong to no tensor")
+    if end != size_of_data:
+        raise FormatError(f"{size_of_data - end} bytes belong to no tensor")
     places = {name: (a, b) for a, b, name in spans}
 
     def read(key: str, dtype: str, count: int) -> Array:
         a, b = places[key]
-        return _flat(data[a:b], dtype, count, "<", key)
+        return _flat(data, first + a, first + b, dtype, count, "<", key)
 
     return value, read
 
@@ -365,14 +401,17 @@ def _is_state_dict(value: Any) -> bool:
 def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """Find the state_dict in what the file holds."""
     found: dict[str, dict[str, Tensor]] = {}
+    judged: dict[int, bool] = {}  # a dictionary may stand in many places
     for path, item in _walk(value):
-        if _is_state_dict(item) and not re.search(r"(^|\.)state\.\d+$", path):
+        if id(item) not in judged:
+            judged[id(item)] = _is_state_dict(item)
+        if judged[id(item)] and not re.search(r"(^|\.)state\.\d+$", path):
             if path in found and found[path] is not item:
                 raise FormatError(f"holds two state_dicts under {path!r}; save one by itself")
             found[path] = item
     if key is not None:
         if key not in found:
-            known = ", ".join(sorted(map(repr, found))) or "none"
+            known = ", ".join(sorted(map(repr, found))[:_MOST_LISTED]) or "none"
             raise FormatError(f"key {key!r:.80}: no state_dict there; there are: {known}")
         return found[key], [f"key {key!r}, as told"]
     if not found:
@@ -381,11 +420,19 @@ def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
             "torch.save(module.state_dict(), path)"
         )
     if len(found) > 1 and "" not in found:
-        names = ", ".join(sorted(map(repr, found)))
+        names = ", ".join(sorted(map(repr, found))[:_MOST_LISTED])
         raise FormatError(f"holds {len(found)} state_dicts, choose one by key (--key): {names}")
     path = "" if "" in found else next(iter(found))
     notes = [f"key {path!r}, the only state_dict in the file"] if path else []
     return found[path], notes
+
+
+def _refuse_repetition(tensors: Mapping[str, Tensor]) -> None:
+    """Tensors may show the same numbers over and over, but not beyond all measure."""
+    wanted = sum(math.prod(t.size) for t in tensors.values())
+    held = sum({t.storage.key: t.storage.count for t in tensors.values()}.values())
+    if wanted > max(_MOST_REPEATS * held, _MOST_REPEATED):
+        raise FormatError(f"tensors of {wanted} elements in storages of {held}")
 
 
 def _array(name: str, tensor: Tensor, read: Read) -> Array:
@@ -397,10 +444,8 @@ def _array(name: str, tensor: Tensor, read: Read) -> Array:
             f"{name}: size {size}, stride {stride}, offset {tensor.offset} describe no tensor"
         )
     last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if count and last >= storage.count:
-        raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.count}")
-    if count > max(_MOST_REPEATS * storage.count, _MOST_REPEATED) or len(size) > 32:
-        raise FormatError(f"{name}: {count} elements of a storage of {storage.count}")
+    if count and last >= storage.shown:
+        raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.shown}")
     flat = read(storage.key, storage.dtype or tensor.dtype, storage.count)
     if storage.dtype is None and tensor.dtype not in DTYPES:
         raise FormatError(f"{name}: unknown dtype {tensor.dtype}")

@@ -8,6 +8,7 @@ a function of this file. Every other name is remembered and the whole file refus
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ _STORAGES: dict[str, str] = {
 }  # fmt: skip
 
 _LONGEST_NUMBER = 1000  # bytes
+_LONGEST_TEXT = 16 << 20
+# Opcodes, and items that functions go through. A state_dict takes some fifty for each tensor.
+_MOST_WORK = 1_000_000
 _MOST_REASONS = 50
+_MOST_AXES = 32
 
 
 class Global(NamedTuple):
@@ -51,7 +56,8 @@ class Storage:
     key: str
     dtype: str | None
     count: int
-    start: int = 0  # of a view, in elements
+    start: int = 0  # of a view into it, in elements
+    shown: int = -1  # how many elements the view shows; all of them where that is the count
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def _expect(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
 
 
 def _ints(value: Any, what: str) -> tuple[int, ...]:
-    _expect(value, (tuple, list), what)
+    if len(_expect(value, (tuple, list), what)) > _MOST_AXES:
+        raise FormatError(f"pickle: {what} of {len(value)} axes")
     return tuple(_expect(v, int, what) for v in value)
 
 
@@ -101,8 +108,8 @@ def _rebuild_tensor(
 ) -> Tensor:
     _expect(storage, Storage, "a storage")
     kind = dtype or storage.dtype
-    if kind is None:
-        raise FormatError("pickle: a tensor of no type")
+    if kind is None or (storage.dtype is not None and kind != storage.dtype):
+        raise FormatError(f"pickle: a tensor of type {kind} in a storage of {storage.dtype}")
     # Behind requires_grad and the hooks: what is done to the numbers only when they are read.
     later = rest[2] if len(rest) > 2 and rest[2] else {}
     if _expect(later, dict, "a dictionary").keys() - {"neg"}:
@@ -253,12 +260,13 @@ class Unpickler:
         After :meth:`load`: where it ended.
     """
 
-    def __init__(self, data: bytes, position: int = 0) -> None:
+    def __init__(self, data: bytes | mmap.mmap, position: int = 0) -> None:
         self._data = data
         self.position = position
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._work = 0
         self.refused: dict[Global, None] = {}
         self._built: dict[Global, None] = {}  # of those, classes whose objects got attributes
 
@@ -279,6 +287,7 @@ class Unpickler:
 
     def _run(self) -> Any:
         while True:
+            self.spend(1)
             op = self._take(1)[0]
             if op == 0x2E:  # STOP
                 return self._pop()
@@ -287,9 +296,17 @@ class Unpickler:
                 raise FormatError(f"pickle: unknown or refused opcode 0x{op:02x}")
             run(self)
 
+    def spend(self, work: int) -> None:
+        """Count work; a weight file needs little."""
+        self._work += work
+        if self._work > _MOST_WORK:
+            raise FormatError(f"pickle: takes more than {_MOST_WORK} steps to build")
+
     def _take(self, count: int) -> bytes:
         if count < 0 or self.position + count > len(self._data):
             raise FormatError("pickle: ends in the middle")
+        if count > _LONGEST_TEXT:
+            raise FormatError(f"pickle: {count} bytes in one piece")
         self.position += count
         return self._data[self.position - count : self.position]
 
@@ -355,6 +372,7 @@ class Unpickler:
             return
         _expect(function, Global, "a function")
         _expect(arguments, tuple, "arguments")
+        self.spend(sum(len(a) for a in arguments if isinstance(a, (tuple, list, dict, str))))
         refused = next((a for a in arguments if isinstance(a, _Refused)), None)
         self._push(refused or _call(function, arguments))
 
@@ -453,19 +471,21 @@ class Unpickler:
         if isinstance(value, tuple) and any(isinstance(v, _Refused) for v in value):
             self._push(next(v for v in value if isinstance(v, _Refused)))
             return
-        match value:
+        match value if isinstance(value, tuple) else None:
             case ("storage", Global() as kind, str(key), _, int(count), *rest):
                 if str(kind) not in _STORAGE_NAMES:
                     raise FormatError(f"pickle: {kind} is no storage")
-                start = 0
+                start, shown = 0, count
                 match rest:
                     case [] | [None]:
                         pass
-                    case [(_, int(start), int(count))]:  # a view, in the legacy format
+                    case [(_, int(start), int(shown))]:  # a view, in the legacy format
                         pass
                     case _:
                         raise FormatError("pickle: a storage in no form that is known")
-                self._push(Storage(key, _STORAGE_NAMES[str(kind)], count, start))
+                if not 0 <= start <= start + shown <= count:
+                    raise FormatError(f"pickle: a view of {shown} from {start} on of {count}")
+                self._push(Storage(key, _STORAGE_NAMES[str(kind)], count, start, shown))
             case _:
                 raise FormatError("pickle: a persistent id in no form that is known")
 
