@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
+from npylstm_converters.torch.branches import check_branches
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
+from npylstm_converters.torch.program import free_sizes, spec_of_program
+from npylstm_converters.torch.runner import TorchRunner
+from npylstm_converters.torch.sources import (
+    arguments,
+    is_module,
+    is_program,
+    load_program,
+    program_of_script,
+    unguarded,
+)
+from npylstm_converters.torch.tracing import export_module, quiet
+from npylstm_converters.torch.weights import describe, from_state_dict
 
 __all__ = ["IMPORTER", "from_torch"]
 
@@ -64,8 +74,6 @@ def from_torch(
         if kind in (Kind.PROGRAM, Kind.TORCHSCRIPT):
             spec = _from_saved_program(source, kind, example)
         else:
-            from npylstm_converters.torch.weights import from_state_dict
-
             spec = from_state_dict(source, layers, batch_first, key)
         provenance = {**spec.provenance, "source_sha256": sha256_of(source)}
         return replace(spec, provenance=provenance)
@@ -82,15 +90,11 @@ def from_torch(
     import torch
 
     if isinstance(source, torch.jit.ScriptModule):
-        return _from_program(_program_of_script(source, example), Kind.TORCHSCRIPT.value)
+        return _from_program(program_of_script(source, example), Kind.TORCHSCRIPT.value)
     return _from_module(source, example)
 
 
 def _from_module(module: Any, example: Any) -> ModelSpec:
-    from npylstm_converters.torch.branches import check_branches
-    from npylstm_converters.torch.program import spec_of_program
-    from npylstm_converters.torch.tracing import export_module
-
     source, name = "a module, traced by torch.export", type(module).__name__
     program = export_module(module, *arguments(example))
     try:
@@ -112,9 +116,6 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
     """Trace again with less left free: a Linear behind a Flatten binds steps to features."""
     import torch
 
-    from npylstm_converters.torch.program import free_sizes
-    from npylstm_converters.torch.tracing import export_module
-
     shapes, batches = free_sizes(program)
     others = list(dict.fromkeys(d for s in shapes for d in s if not isinstance(d, int | str)))
     others = [d for d in others if d not in batches]
@@ -132,89 +133,11 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
             yield export_module(module, args, kwargs, free, widen=False)
 
 
-def _program_of_script(scripted: Any, example: Any) -> Any:
-    """Trace TorchScript, by way of torch's own converter."""
-    from torch._export.converter import TS2EPConverter
-
-    from npylstm_converters.torch.tracing import quiet
-
-    with quiet():
-        try:
-            return TS2EPConverter(scripted.eval(), *arguments(example)).convert()
-        except Exception as error:  # torch raises what it likes
-            text = " ".join(str(error).split())[:300]
-            raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
-
-
-def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of an example; NumPy arrays become tensors."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    example = pytree.tree_map(
-        lambda v: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v, example
-    )
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return tuple(example) if isinstance(example, (tuple, list)) else (example,), {}
-
-
-def is_module(source: object) -> bool:
-    """Whether an object is a module; without torch in memory it cannot be one."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(source, torch.nn.Module)
-
-
-def is_program(source: object) -> bool:
-    """Whether an object is an exported program."""
-    return type(source).__name__ == "ExportedProgram" and hasattr(source, "graph_signature")
-
-
-def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
-    """Load a saved program by torch itself.
-
-    Raises
-    ------
-    NpylstmError
-        If torch is not installed or cannot read it.
-    """
-    label = os.fspath(path)
-    try:
-        import torch
-    except ImportError:
-        raise NpylstmError(
-            f"{label}: is {kind.value}, which only torch can read: pip install torch"
-        ) from None
-    from npylstm_converters.torch.tracing import quiet
-
-    if kind is Kind.TORCHSCRIPT and example is None:
-        raise NpylstmError(f"{label}: is TorchScript, which needs example inputs to be traced")
-    with quiet():
-        try:
-            if kind is Kind.PROGRAM:
-                return torch.export.load(label)
-            return _program_of_script(torch.jit.load(label, map_location="cpu"), example)
-        except Exception as error:  # torch raises what it likes
-            text = " ".join(str(error).split())[:300]
-            raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
-
-
-def unguarded(program: Any) -> Any:
-    """The module of a program, without the checks that its inputs are as large as the example."""
-    try:
-        return program.module(check_guards=False)
-    except TypeError:  # older ones had none
-        return program.module()
-
-
 def _from_saved_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> ModelSpec:
     return _from_program(load_program(path, kind, example), kind.value)
 
 
 def _from_program(program: Any, source: str) -> ModelSpec:
-    from npylstm_converters.torch.program import spec_of_program
-    from npylstm_converters.torch.tracing import export_module, quiet
-
     error: UnsupportedError | None = None
     scripted = source == Kind.TORCHSCRIPT.value  # whose sizes are the example's throughout
     if not scripted:
@@ -272,13 +195,9 @@ class _TorchImporter(Importer):
         return "layers" not in options and sniff(source) in weights_only
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
-        from npylstm_converters.torch.weights import describe
-
         return describe(source, options.get("key"))
 
-    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Any:
-        from npylstm_converters.torch.runner import TorchRunner
-
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> TorchRunner:
         return TorchRunner(source, spec, **options)
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
-from npylstm_converters.torch.importer import arguments, is_module, load_program
 from npylstm_converters.torch.recurrent import MODES
+from npylstm_converters.torch.sources import arguments, is_module, load_program
 from npylstm_converters.torch.tracing import inference, quiet
 from npylstm_converters.torch.weights import Found, Step, find_modules, parse_steps
 
@@ -66,7 +66,7 @@ class TorchRunner:
         self._torch = torch
         self.description = f"torch {torch.__version__}"
         self.sets_state = False
-        self.sizes: dict[str, int] = {}
+        self.sizes: Mapping[str, int] = {}
         self._run: Callable[[list[Any], States], Any]
         if is_module(source):
             self._run = _run_module(source, example)
@@ -82,11 +82,13 @@ class TorchRunner:
     def _run_program(self, program: Any) -> None:
         """Run a program as it is: with the sizes that it pins, which the spec may have freed."""
         self._run = _run_module(program.module())
+        pinned: dict[str, int] = {}
         for tensor in self._spec.inputs:
             node = next(n for n in program.graph.nodes if n.name == tensor.name)
             for symbol, size in zip(tensor.shape, node.meta["val"].shape, strict=True):
                 if isinstance(symbol, str) and isinstance(size, int):
-                    self.sizes[symbol] = size
+                    pinned[symbol] = size
+        self.sizes = pinned
 
     def __call__(self, inputs: Arrays, state: States) -> dict[str, Any]:
         torch = self._torch

@@ -1,0 +1,97 @@
+"""What PyTorch's objects and saved programs are, and how torch itself opens them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npylstm import NpylstmError
+from npylstm_converters.torch.files import Kind
+
+__all__ = [
+    "arguments",
+    "is_module",
+    "is_program",
+    "load_program",
+    "program_of_script",
+    "unguarded",
+]
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of an example; NumPy arrays become tensors."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    example = pytree.tree_map(
+        lambda v: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v, example
+    )
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return tuple(example) if isinstance(example, (tuple, list)) else (example,), {}
+
+
+def is_module(source: object) -> bool:
+    """Whether an object is a module; without torch in memory it cannot be one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.nn.Module)
+
+
+def is_program(source: object) -> bool:
+    """Whether an object is an exported program."""
+    return type(source).__name__ == "ExportedProgram" and hasattr(source, "graph_signature")
+
+
+def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
+    """Load a saved program by torch itself.
+
+    Raises
+    ------
+    NpylstmError
+        If torch is not installed or cannot read it.
+    """
+    label = os.fspath(path)
+    try:
+        import torch
+    except ImportError:
+        raise NpylstmError(
+            f"{label}: is {kind.value}, which only torch can read: pip install torch"
+        ) from None
+    from npylstm_converters.torch.tracing import quiet
+
+    if kind is Kind.TORCHSCRIPT and example is None:
+        raise NpylstmError(f"{label}: is TorchScript, which needs example inputs to be traced")
+    with quiet():
+        try:
+            if kind is Kind.PROGRAM:
+                return torch.export.load(label)
+            return program_of_script(torch.jit.load(label, map_location="cpu"), example)
+        except Exception as error:  # torch raises what it likes
+            text = " ".join(str(error).split())[:300]
+            raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
+
+
+def program_of_script(scripted: Any, example: Any) -> Any:
+    """Trace TorchScript, by way of torch's own converter."""
+    from torch._export.converter import TS2EPConverter
+
+    from npylstm_converters.torch.tracing import quiet
+
+    with quiet():
+        try:
+            return TS2EPConverter(scripted.eval(), *arguments(example)).convert()
+        except Exception as error:  # torch raises what it likes
+            text = " ".join(str(error).split())[:300]
+            raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
+
+
+def unguarded(program: Any) -> Any:
+    """The module of a program, without the checks that its inputs are as large as the example."""
+    try:
+        return program.module(check_guards=False)
+    except TypeError:  # older ones had none
+        return program.module()
