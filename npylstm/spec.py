@@ -318,6 +318,11 @@ class ModelSpec:
                             f"case/{number}/{kind}/{name}: expected shape "
                             f"{format_shape(wanted[name])}, got {array.shape}"
                         )
+            if case.lengths is not None and case.lengths.shape != (sizes.get(BATCH),):
+                yield (
+                    f"case/{number}/lengths: expected shape ({sizes.get(BATCH)},), "
+                    f"got {case.lengths.shape}"
+                )
 
     def _trace_shapes(self, shapes: dict[str, Shape]) -> Iterator[str]:
         """Follow the shapes along the edges into ``shapes``."""

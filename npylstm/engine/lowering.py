@@ -31,6 +31,7 @@ from npylstm.layers import (
     View,
 )
 from npylstm.layers.base import Array, Layer
+from npylstm.layers.bidirectional import inside
 from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import Edge, LayerSpec
 
@@ -71,12 +72,7 @@ class Parameters:
         layer, parts = spec.layer, []
         if isinstance(layer, Bidirectional):
             for way, half in layer.directions.items():
-                prefix = f"{way}/"
-                own = {
-                    k.removeprefix(prefix): w
-                    for k, w in spec.weights.items()
-                    if k.startswith(prefix)
-                }
+                own = inside(spec.weights, way)
                 self._add_layer(LayerSpec(_half(spec.name, way), half, own))
             return
         if isinstance(layer, Recurrent):

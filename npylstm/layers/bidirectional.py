@@ -12,7 +12,7 @@ from npylstm.errors import FormatError
 from npylstm.layers.base import Array, Layer, Shape
 from npylstm.layers.recurrent import Recurrent
 
-__all__ = ["Bidirectional"]
+__all__ = ["Bidirectional", "inside"]
 
 _MERGE = ("concat",)
 
@@ -115,7 +115,7 @@ class Bidirectional(Layer):
         return {
             f"{way}/{key}": array
             for way, layer in self.directions.items()
-            for key, array in layer.pack(_inside(weights, way)).items()
+            for key, array in layer.pack(inside(weights, way)).items()
         }
 
     def forward(
@@ -131,7 +131,7 @@ class Bidirectional(Layer):
             self.directions.items(), self._halves(inputs[1:]), strict=True
         ):
             (main, *returned), carried = layer.forward(
-                _inside(packed, way), (inputs[0], *given), _inside(state, way), lengths
+                inside(packed, way), (inputs[0], *given), inside(state, way), lengths
             )
             if layer.go_backwards and layer.return_sequences:
                 main = np.flip(main, axis=0 if layer.time_major else 1)
@@ -149,9 +149,7 @@ class Bidirectional(Layer):
     ) -> dict[str, Any]:
         """Keep everything both layers compute, by direction and the input's time step."""
         return {
-            way: layer.trace(
-                _inside(packed, way), (inputs[0], *given), _inside(state, way), lengths
-            )
+            way: layer.trace(inside(packed, way), (inputs[0], *given), inside(state, way), lengths)
             for (way, layer), given in zip(
                 self.directions.items(), self._halves(inputs[1:]), strict=True
             )
@@ -163,5 +161,6 @@ class Bidirectional(Layer):
         return given[:count], given[count:]
 
 
-def _inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:
+def inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:
+    """Pick one direction's arrays, under its own names."""
     return {k.removeprefix(f"{way}/"): a for k, a in arrays.items() if k.startswith(f"{way}/")}

@@ -272,3 +272,9 @@ def test_recorded_lengths_are_kept(tmp_path: Any) -> None:
     again = load(tmp_path / "model.npz")
     np.testing.assert_array_equal(again.spec.cases[0].lengths, [4, 2])
     assert again.verify().passed
+    for lengths, message in (
+        (np.array([4]), r"case/0/lengths: expected shape \(2,\), got \(1,\)"),
+        (np.array([4.0, 2.0]), "case/0/lengths: expected integers, got float64"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            spec.with_cases([Case({"x": x}, {"layer_0": y}, {}, lengths)])

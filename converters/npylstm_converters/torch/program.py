@@ -65,9 +65,9 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         elif not isinstance(value, plain):
             reasons.add(f"input {node.name}: expected a tensor, got {value!r:.80}")
     dtype = _element_type(constants, users, reasons)
-    for name in _writes(program, constants):
+    for written in _writes(program, constants):
         reasons.add(
-            f"{name}: the module writes to this buffer; hand its state in and out of forward "
+            f"{written}: the module writes to this buffer; hand its state in and out of forward "
             "instead"
         )
     reasons.raise_if_any()
@@ -87,10 +87,11 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     reasons.raise_if_any()
     outputs = []
     for number, node in enumerate(_user_outputs(program)):
-        value = values.get(node)
-        if value is None:
-            raise npylstm.UnsupportedError([f"output {number}: expected a tensor, got {node!r}"])
-        outputs.append(builder.ref(value, f"output_{number}"))
+        try:
+            outputs.append(builder.ref(values.get(node), f"output_{number}"))
+        except Refusal as error:
+            reasons.add(f"output {number}: {error}")
+    reasons.raise_if_any()
     layers, edges, names = builder.finish(outputs)
     provenance = {
         "framework": "PyTorch",
