@@ -11,7 +11,6 @@ import numpy as np
 
 from npylstm.errors import NpylstmError
 from npylstm.layers.base import Array
-from npylstm.layers.lstm import Gates
 from npylstm.model import Model
 from npylstm.npz import written_whole
 from npylstm.spec import Case
@@ -20,15 +19,19 @@ __all__ = ["gates", "parity"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 
-# Rows of the gate picture: field, title, range of values. Gates live in 0..1, the others around 0.
-_ROWS = (
-    ("i", "input gate i", (0, 1)),
-    ("f", "forget gate f", (0, 1)),
-    ("o", "output gate o", (0, 1)),
-    ("c_tilde", "candidate c~", None),
-    ("c", "cell state c", None),
-    ("h", "hidden state h", None),
-)
+# Rows of the gate picture: title and range of values by field, for all kinds of recurrent layers.
+# Gates live in 0..1, the others around 0.
+_ROWS: dict[str, tuple[str, tuple[int, int] | None]] = {
+    "i": ("input gate i", (0, 1)),
+    "f": ("forget gate f", (0, 1)),
+    "o": ("output gate o", (0, 1)),
+    "z": ("update gate z", (0, 1)),
+    "r": ("reset gate r", (0, 1)),
+    "c_tilde": ("candidate c~", None),
+    "h_tilde": ("candidate h~", None),
+    "c": ("cell state c", None),
+    "h": ("hidden state h", None),
+}
 
 
 def _new_figure(path: str, **options: Any) -> tuple[Any, Any]:
@@ -49,7 +52,7 @@ def _save(figure: Any, path: str) -> None:
         figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=120)
 
 
-def gates(traced: Mapping[str, Gates], path: str, sample: int = 0) -> None:
+def gates(traced: Mapping[str, Any], path: str, sample: int = 0) -> None:
     """Draw every gate of every recurrent layer over time, units from top to bottom.
 
     Parameters
@@ -66,10 +69,15 @@ def gates(traced: Mapping[str, Gates], path: str, sample: int = 0) -> None:
     NpylstmError
         If matplotlib is not installed or the suffix is unknown.
     """
-    size = (4.2 * len(traced) + 0.6, 10.0)
-    figure, axes = _new_figure(path, rows=len(_ROWS), columns=len(traced), figsize=size)
+    most = max((len(values) for values in traced.values()), default=1)
+    size = (4.2 * len(traced) + 0.6, 1.6 * most + 0.4)
+    figure, axes = _new_figure(path, rows=most, columns=len(traced), figsize=size)
     for column, (layer, values) in enumerate(traced.items()):
-        for row, (field, title, limits) in enumerate(_ROWS):
+        fields = [field for field in _ROWS if field in values._fields]
+        for axis in axes[len(fields) :, column]:
+            axis.axis("off")
+        for row, field in enumerate(fields):
+            title, limits = _ROWS[field]
             panel: Array = getattr(values, field)[sample].T
             low, high = limits or (-_bound(panel), _bound(panel))
             axis = axes[row, column]
@@ -83,7 +91,7 @@ def gates(traced: Mapping[str, Gates], path: str, sample: int = 0) -> None:
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.yaxis.get_major_locator().set_params(integer=True)
             figure.colorbar(image, ax=axis, pad=0.01).ax.tick_params(labelsize=7)
-        axes[-1, column].set_xlabel("time step")
+        axes[len(fields) - 1, column].set_xlabel("time step")
     _save(figure, path)
 
 

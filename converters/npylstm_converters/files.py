@@ -9,6 +9,9 @@ import zipfile
 __all__ = ["sha256_of", "zip_names"]
 
 
+_HEADER, _LONGEST_NAME = 30, 256  # of a member: its name stands behind a fixed header
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Digest of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
@@ -18,8 +21,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def zip_names(path: str | os.PathLike[str]) -> list[str] | None:
-    """Names of the members of a zip file; None if it cannot be read.
+def zip_names(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the members of a zip file; of the first one alone, if their list is damaged.
 
     Raises
     ------
@@ -33,4 +36,7 @@ def zip_names(path: str | os.PathLike[str]) -> list[str] | None:
         try:
             return zipfile.ZipFile(stream).namelist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError):
-            return None
+            stream.seek(0)
+            header = stream.read(_HEADER + _LONGEST_NAME)
+            length = int.from_bytes(header[26:28], "little")
+            return [header[_HEADER : _HEADER + length].decode("utf-8", "replace")]

@@ -11,7 +11,7 @@ import pytest
 from builders import make_chain
 
 from npylstm import Model, NpylstmError, console, plot
-from npylstm.layers import LSTM, Dense
+from npylstm.layers import GRU, LSTM, Bidirectional, Dense, SimpleRNN
 from npylstm.spec import Case
 
 
@@ -65,3 +65,14 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         NpylstmError, match=r"g\.png: drawing needs matplotlib; pip install 'npylstm\[plot\]'"
     ):
         plot.gates({}, "g.png")
+
+
+def test_gates_of_every_kind_of_layer(tmp_path: Path) -> None:
+    both = Bidirectional(
+        GRU(5, 4, return_sequences=True), GRU(5, 4, return_sequences=True, go_backwards=True)
+    )
+    spec = make_chain(LSTM(3, 5, return_sequences=True), both, SimpleRNN(8, 6))
+    traced = Model(spec, "numpy").trace(np.ones((2, 7, 3)))
+    assert list(traced) == ["layer_0", "layer_1/forward", "layer_1/backward", "layer_2"]
+    plot.gates(traced, str(tmp_path / "gates.png"))
+    assert (tmp_path / "gates.png").stat().st_size > 20_000

@@ -47,10 +47,9 @@ def is_keras_file(head: bytes) -> bool:
 
 
 def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
-    """Whether a zip has a list of members and none of them is Keras'."""
-    names = zip_names(path)
+    """Whether a zip has no member that Keras writes."""
     own = ("config.json", "metadata.json", "model.weights.h5")
-    return names is not None and not any(n.split("/")[-1] in own for n in names)
+    return not any(name.split("/")[-1] in own for name in zip_names(path))
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -73,13 +73,13 @@ def sniff_head(source: str | os.PathLike[str], head: bytes) -> bool:
     return head.startswith(b"\x80") or head[8:9] == b"{"
 
 
-def _kind_of_zip(names: list[str] | None) -> Kind | None:
-    tails = {name.partition("/")[2] or name for name in names or ()}
+def _kind_of_zip(names: list[str]) -> Kind | None:
+    tails = {name.partition("/")[2] or name for name in names}
     if any(t.startswith("models/") and t.endswith(".json") for t in tails) or (
         "serialized_exported_program.json" in tails
     ):
         return Kind.PROGRAM
-    if "data.pkl" in tails:
+    if any(t == "data.pkl" or t.startswith("data/") for t in tails):
         return Kind.TORCHSCRIPT if any(t.startswith("code/") for t in tails) else Kind.ZIP
     return None
 
@@ -194,9 +194,10 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, Read]:
             if info.compress_size != info.file_size or info.file_size > whole:
                 raise FormatError(f"{name}: {info.file_size} bytes in {info.compress_size}")
         refuse_bombs(stream, sum(info.file_size for info in infos.values()))
-        (pickled, *more) = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
-        if more:
-            raise FormatError("two members are named data.pkl")
+        pickles = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
+        if len(pickles) != 1:
+            raise FormatError(f"expected one member named data.pkl, got {len(pickles)}")
+        (pickled,) = pickles
         prefix = pickled.removesuffix("data.pkl")
         if infos[pickled].file_size > _MAX_PICKLE:
             raise FormatError(f"data.pkl has {infos[pickled].file_size} bytes")
