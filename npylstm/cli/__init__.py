@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
             "--key", metavar="NAME", help="PyTorch checkpoints: where in it the state_dict is"
         )
         sub.add_argument(
+            "--allow-unused", metavar="NAME", nargs="+",
+            help="PyTorch state_dicts: modules or tensors that may be left over",
+        )  # fmt: skip
+        sub.add_argument(
             "--example", metavar="X.npy", help="TorchScript: an input to trace it with"
         )
 

@@ -33,7 +33,7 @@ def _converters() -> ModuleType:
         raise NpylstmError(f"the importers are not installed: {error}") from None
 
 
-_SOURCE_OPTIONS = ("architecture", "layers", "batch_first", "key", "example")
+_SOURCE_OPTIONS = ("architecture", "layers", "batch_first", "key", "allow_unused", "example")
 
 
 def _source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "square": np.square,
 }
 
-_REDUCTIONS = ("mean", "sum", "max", "min")
+_REDUCTIONS = ("mean", "sum", "max", "min", "norm")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -110,7 +110,10 @@ class Elementwise(Layer):
 
 @dataclass(frozen=True)
 class Reduce(Layer):
-    """Take the mean, sum, largest or smallest value along axes. Sums run in float64."""
+    """Take the mean, sum, largest or smallest value along axes, or the length (Euclid's norm).
+
+    Sums run in float64.
+    """
 
     kind: ClassVar[str] = "reduce"
 
@@ -141,6 +144,9 @@ class Reduce(Layer):
             extreme = x.max if self.operation == "max" else x.min
             return (extreme(axis=self.axes, keepdims=self.keepdims),), {}
         wide = x.astype(np.float64, copy=False)
+        if self.operation == "norm":
+            length = np.sqrt((wide * wide).sum(axis=self.axes, keepdims=self.keepdims))
+            return (np.asarray(length, x.dtype),), {}
         total = wide.mean if self.operation == "mean" else wide.sum
         return (np.asarray(total(axis=self.axes, keepdims=self.keepdims), x.dtype),), {}
 

@@ -483,6 +483,10 @@ NESTED: dict[str, tuple[Any, str]] = {  # name: the checkpoint, where its only s
     "four deep": ({"a": {"b": {"c": {"d": STATE}}}}, "a.b.c.d"),
     "dotted name": ({"nets.actor": STATE, "epoch": 3}, "nets.actor"),
     "a lone tensor beside": ({"model": STATE, "loss": torch.tensor(0.5), "epoch": 3}, "model"),
+    "optimizer by names": (
+        {"model": STATE, "optim": {"state": {f"net.{k}": {"exp_avg": v, "step": torch.tensor(3.0)} for k, v in STATE.items()},
+                                   "param_groups": [{"lr": 0.1, "params": list(STATE)}]}}, "model"),
+    "a long history": ({"model": STATE, "losses": [0.5] * 150_000, "steps": list(range(100_000))}, "model"),
     "random state beside": ({"model": STATE, "rng": torch.get_rng_state()}, "model"),
     "nothing beside": ({"weights": STATE}, "weights"),
     "empty beside": ({"model": STATE, "ema": {}, "extra": OrderedDict()}, "model"),

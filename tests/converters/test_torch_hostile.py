@@ -1272,6 +1272,22 @@ def test_tensors_that_are_odd(name: str, framing: str, kind: str, reader: Reader
         assert outcome.tensors["w"][1] == list(DOUBTFUL[name]["size"])
 
 
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_lie_does_not_vouch_for_another_tensor(framing: str, reader: Reader) -> None:
+    """Much shown of little is measured by what the file holds, not by what others claim."""
+    f = FRAMINGS[framing]
+    many = {"size": (1 << 14, 1 << 15), "stride": (0, 0)}
+    for lie in (
+        {"count": 1 << 60},
+        {"count": 1 << 60, "key": "1"},
+        {"count": 1 << 60, "key": "data"},
+    ):
+        for other in ({}, {"size": (0,), "stride": (1,)}, {"size": (1 << 60,), "stride": (1,)}):
+            tensors = [("v", f.tensor(**many)), ("w", f.tensor(**{**other, **lie}))]
+            for order in (tensors, tensors[::-1]):
+                refused(reader.read(f.file(program(dict(order)))))
+
+
 def test_one_storage_of_two_kinds(reader: Reader) -> None:
     """Torch refuses to write that, and reads it as whatever came first."""
     for f in FRAMINGS.values():
@@ -1915,6 +1931,11 @@ def nearly(f: Framing) -> bytes:
     return b"\x80\x04" + memoized(f.tensor(), 501) + memoized(state) + b"}(" + body + b"u."
 
 
+def long_path(leaf: Any) -> Ops:
+    """Twenty-five dictionaries, one in the other, with names of 1000 characters."""
+    return Ops((b"}" + code("a" * 1000)) * 25 + code(leaf) + b"s" * 25)
+
+
 def filler(opcode: bytes, count: int) -> Pickled:
     return lambda f: b"\x80\x04" + opcode * count + program(f.state())[2:]
 
@@ -1956,6 +1977,23 @@ BOMBS: dict[str, Pickled] = {  # pickles
     "a list of 2^40": lambda f: program({"model": f.state(), "x": laughs(f.state(), b"]", 40)}),
     "many candidates": candidates,
     "many that are nearly": nearly,
+    "ordered dicts of one list, by their type": lambda f: over_and_over(
+        [*(Ops(code((f"k{k}", 3))) for k in range(20_000))], lambda x: call(
+            "torch._tensor._rebuild_from_type_v2", ORDERED, named("torch.Tensor"), (x,), {}), 2000),
+    "one hundred thousand arguments": lambda f: over_and_over(
+        (3,) * 100_000, lambda x: joined(named("torch.device"), x, REDUCE), 10_000),
+    "integers of one hash for keys": lambda f: program(
+        {"model": f.state(), "x": Ops(b"}(" + b"".join(
+            whole(k * ((1 << 61) - 1)) + NONE for k in range(60_000)) + b"u")}),
+    "floats of one hash for keys": lambda f: program(
+        {"model": f.state(), "x": Ops(b"}(" + b"".join(
+            code(float(2 ** (61 * (k % 14))) * (k // 14 + 1)) + NONE for k in range(60_000)) + b"u")}),
+    "integers of one hash in a set": lambda f: program(
+        {"model": f.state(), "x": Ops(b"\x8f(" + b"".join(
+            whole(k * ((1 << 61) - 1)) for k in range(60_000)) + b"\x90")}),
+    "a long path to many": lambda f: program({"model": f.state(), "x": long_path(
+        Ops(b"}(" + b"".join(code(f"{k}") + got() for k in range(60_000)) + b"u"))}).replace(
+            b"\x80\x04", b"\x80\x04" + memoized([]), 1),
     "a long integer, pushed often": lambda f: over_and_over(1 << 80_000, lambda x: [x, x], 2000),
     "a long integer for each offset": lambda f: over_and_over(
         1 << 800_000, lambda x: f.tensor(offset=x, size=(x, x)), 2000),
@@ -2018,6 +2056,9 @@ def raw_zip(parts: Mapping[str, tuple[int, int, int, bytes]], copies: int = 1) -
     return body.getvalue() + listed + end
 
 
+ZEROS = bytes(MB)
+
+
 def plain(data: bytes) -> tuple[int, int, int, bytes]:
     return zipfile.ZIP_STORED, zlib.crc32(data), len(data), data
 
@@ -2034,9 +2075,9 @@ def of_floats(count: int) -> bytes:
     return program({"w": ZIP.tensor((count,), (1,), count=count)})
 
 
-def nested_members() -> bytes:
-    """Stored members, each within the one before: 150 of 4 MB in a file of 4 MB."""
-    count, tail = 150, bytes(4 * MB)
+def nested_members(count: int, size_of_all: int) -> bytes:
+    """Stored members, each within the one before, each nearly as large as the file."""
+    tail = bytes(size_of_all)
     inner, places = tail, []
     for k in reversed(range(count)):
         name = f"archive/data/{k}".encode()
@@ -2084,7 +2125,8 @@ ZIP_BOMBS: dict[str, Callable[[], bytes]] = {
     "byte order": lambda: zip_bomb("byteorder", 2048 * MB),
     "byte order of a lying size": lambda: zip_bomb("byteorder", 1024 * MB, 6),
     "version": lambda: zip_bomb("version", 2048 * MB),
-    "members in members": nested_members,
+    "members in members": lambda: nested_members(150, 4 * MB),
+    "a few members in members": lambda: nested_members(14, 32 * MB),
     "a million members": lambda: raw_zip(
         {n: plain(d) for n, d in members(SOUND["zip"]).items()}, 150_000
     ),
@@ -2109,6 +2151,11 @@ SAFE_BOMBS: dict[str, Callable[[], bytes]] = {
     "fat header": lambda: safe(fat(5 * MB)),
     "fat header of 3 MB": lambda: safe(fat(MB // 2)),
     "fat metadata": lambda: safe(b'{"__metadata__":' + fat(5 * MB) + b"}"),
+    "fat header of 30 MB": lambda: safe(fat(4 * MB)),
+    "a hundred thousand axes": lambda: one(shape=[1] * 100_000 + [12]),
+    "a hundred thousand axes, and none": lambda: one(shape=[1] * 100_000 + [0], data_offsets=[0, 0]),
+    "axes of 4,000 digits": lambda: one(shape=[10**4000] * 700),
+    "axes of 4,000 digits and none": lambda: one(shape=[*[10**4000] * 700, 0]),
     "a header of spaces": lambda: safe(b"{" + b" " * (60 * MB) + b"}"),
     "one place five thousand times": lambda: safe(
         {f"t{k}": {"dtype": "F16", "shape": [2 * MB], "data_offsets": [0, 4 * MB]} for k in range(5_000)}, bytes(4 * MB)),
@@ -2146,6 +2193,56 @@ def test_three_gigabytes_of_nothing(name: str, reader: Reader, tmp_path: Path) -
         refused_or_harmless(reader.read(path))
     else:
         refused(reader.read(path), "FormatError")
+
+
+def test_texts_of_nothing(reader: Reader, tmp_path: Path) -> None:
+    """A hundred texts of 16 MB, none of which is on the disk."""
+    path, size = tmp_path / "large.pt", 16 * MB - 5
+    with open(path, "wb") as stream:
+        stream.write(b"".join(PREAMBLE) + b"\x80\x04](")
+        for _ in range(100):
+            stream.write(b"X" + struct.pack("<I", size))
+            stream.seek(size, os.SEEK_CUR)
+        stream.write(b"e.")
+    refused(reader.read(path))
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_storages_that_nobody_asks_for_are_not_read(
+    framing: str, reader: Reader, tmp_path: Path
+) -> None:
+    """Two thirds of a checkpoint are the optimizer's. Here, 2 GB that are not on the disk."""
+    f, path, size = FRAMINGS[framing], tmp_path / "large.pt", 2 << 30
+    large = f.tensor((size // 4,), (1,), key="1", count=size // 4)
+    pickled = program({"model": f.state(), "optimizer": [large]})
+    with open(path, "wb") as stream:
+        if framing == "legacy":
+            stream.write(b"".join(PREAMBLE) + pickled + program(["0", "1"], 2))
+            stream.write(struct.pack("<q", 12) + DATA + struct.pack("<q", size // 4))
+            stream.truncate(stream.tell() + size)
+        else:
+            parts = {name: plain(data) for name, data in members(archive(pickled)).items()}
+            checksum = 0
+            for _ in range(size // MB):
+                checksum = zlib.crc32(ZEROS, checksum)
+            listed = raw_zip(parts | {"archive/data/1": (zipfile.ZIP_STORED, checksum, size, b"")})
+            start = listed.index(b"PK\x01\x02")
+            directory = bytearray(listed[start:])
+            place = bytes(directory).index(b"archive/data/1") - 46
+            struct.pack_into("<L", directory, place + 20, size)
+            end = len(directory) - 22
+            struct.pack_into("<L", directory, end + 16, start + size)
+            local = bytearray(listed[:start])
+            struct.pack_into("<L", local, local.index(b"archive/data/1") - 12, size)
+            stream.write(local)
+            stream.seek(size, os.SEEK_CUR)
+            stream.write(directory)
+    if framing == "zip":
+        with zipfile.ZipFile(path) as sound, sound.open("archive/data/1") as member:
+            assert member.read(9) == bytes(9)
+    outcome = reader.read(path)
+    assert outcome.misbehaviour() == []
+    assert outcome.tensors == PLAIN
 
 
 def test_paths_that_are_no_files(reader: Reader, tmp_path: Path) -> None:

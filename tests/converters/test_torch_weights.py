@@ -150,6 +150,23 @@ def test_what_is_not_said_is_asked(
         nc.from_torch(path, layers=chain, batch_first=batch_first)
 
 
+def test_what_may_be_left_over_is_allowed_by_name(tmp_path: Path) -> None:
+    """As in speaker encoders, whose training has weights of its own."""
+    state = nn.ModuleDict({"lstm": nn.LSTM(3, 4), "linear": nn.Linear(4, 4)}).state_dict()
+    extra = {"similarity_weight": torch.ones(1), "similarity_bias": torch.ones(1)}
+    torch.save({"model_state": {**extra, **state}}, tmp_path / "w.pt")
+    chain = {"layers": "lstm -> hidden -> linear -> relu -> normalize", "batch_first": True}
+    with pytest.raises(UnsupportedError, match=r"allowed by name .--allow-unused model"):
+        nc.from_torch(tmp_path / "w.pt", **chain)
+    for names in (["model"], ["similarity_weight", "similarity_bias"]):
+        spec = nc.from_torch(tmp_path / "w.pt", allow_unused=names, **chain)
+        runner = TorchRunner(tmp_path / "w.pt", spec, allow_unused=names, **chain)
+        Model(nc.record(spec, runner), "numpy").verify().check()
+        assert f"{names[0]}: left over, as allowed" in spec.provenance["decisions"]
+    with pytest.raises(NpylstmError, match="allow_unused: no module or tensor 'nothing'"):
+        nc.from_torch(tmp_path / "w.pt", allow_unused=["nothing"], **chain)
+
+
 def test_a_chain_that_cannot_be_read(tmp_path: Path) -> None:
     path = everything(tmp_path / "all.pt")
     for chain, part in (("rnn -> -> fc", "''"), ("rnn -> fc(1", r"'fc\(1'"), ("a b", "'a b'")):

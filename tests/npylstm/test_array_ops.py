@@ -82,6 +82,7 @@ B = RNG.normal(size=(2, 5, 3))
         (Reduce("max", (1, 2), True), [SEQUENCE], [A], A.max((1, 2), keepdims=True), ("batch", 1, 1)),
         (Reduce("min", (0,)), [MAJOR], [A], A.min(0), ("batch", 3)),
         (Reduce("sum", (2,)), [SEQUENCE], [A], A.sum(2), ("batch", "steps")),
+        (Reduce("norm", (2,), True), [SEQUENCE], [A], np.linalg.norm(A, axis=2, keepdims=True), ("batch", "steps", 1)),
         (MatMul(), [SEQUENCE, ("batch", 3, "steps")], [A, B.swapaxes(1, 2)], A @ B.swapaxes(1, 2),
          ("batch", "steps", "steps")),
     ],

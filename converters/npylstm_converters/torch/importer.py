@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ def from_torch(
     layers: str | None = None,
     batch_first: bool | None = None,
     key: str | None = None,
+    allow_unused: Sequence[str] | None = None,
 ) -> ModelSpec:
     """Convert a PyTorch module, program or weight file.
 
@@ -54,6 +55,8 @@ def from_torch(
         For a state_dict with recurrent modules: whether inputs are (batch, steps, features).
     key
         For a file that holds more: where in it the state_dict is, ``"model_state"``.
+    allow_unused
+        For a state_dict: names of modules or tensors that may be left over.
 
     Returns
     -------
@@ -74,11 +77,11 @@ def from_torch(
         if kind in (Kind.PROGRAM, Kind.TORCHSCRIPT):
             spec = _from_saved_program(source, kind, example)
         else:
-            spec = from_state_dict(source, layers, batch_first, key)
+            spec = from_state_dict(source, layers, batch_first, key, allow_unused or ())
         provenance = {**spec.provenance, "source_sha256": sha256_of(source)}
         return replace(spec, provenance=provenance)
-    if any(option is not None for option in (layers, batch_first, key)):
-        raise NpylstmError("layers, batch_first and key go with a state_dict file")
+    if any(option is not None for option in (layers, batch_first, key, allow_unused)):
+        raise NpylstmError("layers, batch_first, key and allow_unused go with a state_dict file")
     if is_program(source):
         return _from_program(source, "an exported program")
     if not is_module(source):
@@ -180,7 +183,7 @@ def _wider(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
 
 class _TorchImporter(Importer):
     name = "torch"
-    options = ("example", "layers", "batch_first", "key")
+    options = ("example", "layers", "batch_first", "key", "allow_unused")
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if head:

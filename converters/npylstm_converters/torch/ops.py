@@ -530,6 +530,12 @@ def _reduce(operation: str) -> Callable[[Call], Any]:
     return reduce
 
 
+def _norm(call: Call) -> Any:
+    if call.given.get("p", call.given.get("ord")) != 2:
+        raise Refusal("of another order than 2 is not supported")
+    return _reduce("norm")(call)
+
+
 def _own_types(call: Call) -> tuple[Any, ...]:
     import torch
 
@@ -768,6 +774,7 @@ _TABLE: dict[str, Callable[[Call], Any]] = {
     "mean.dim": _reduce("mean"), "mean.default": _reduce("mean"),
     "sum.dim_IntList": _reduce("sum"), "sum.default": _reduce("sum"),
     "amax.default": _reduce("max"), "amin.default": _reduce("min"),
+    "linalg_vector_norm.default": _norm, "norm.ScalarOpt_dim": _norm, "norm.Scalar": _norm,
     "max.dim": _reduce("max"), "min.dim": _reduce("min"),
     # Arithmetic.
     **{f"{op}.{form}": _binary(ours)

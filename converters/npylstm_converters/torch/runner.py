@@ -31,7 +31,7 @@ class TorchRunner:
         As for :func:`npylstm_converters.from_torch`.
     spec
         What the importer made of it, for names.
-    example, layers, batch_first, key
+    example, layers, batch_first, key, allow_unused
         As for :func:`npylstm_converters.from_torch`.
 
     Attributes
@@ -57,6 +57,7 @@ class TorchRunner:
         layers: str | None = None,
         batch_first: bool | None = None,
         key: str | None = None,
+        allow_unused: Sequence[str] | None = None,
     ) -> None:
         try:
             import torch
@@ -231,6 +232,7 @@ def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
         "flatten": lambda: x.flatten(1),
         "transpose": lambda: x.transpose(0, 1) if step.values == ("0", "1") else x.transpose(1, 2),
         "dropout": lambda: x,
+        "normalize": lambda: x / torch.norm(x, dim=-1, keepdim=True),
         "gelu_tanh": lambda: F.gelu(x, approximate="tanh"),
         "softmax": lambda: F.softmax(x, -1),
         "log_softmax": lambda: F.log_softmax(x, -1),

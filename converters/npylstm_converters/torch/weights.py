@@ -18,6 +18,7 @@ from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.activations import Activation
 from npylstm.layers import (
     ActivationLayer,
+    Arithmetic,
     BatchNormalization,
     Concatenate,
     Conv1D,
@@ -391,6 +392,14 @@ def _transpose(chain: _Chain, step: Step) -> None:
     chain.add("transpose", Transpose(axes))
 
 
+def _normalize(chain: _Chain, step: Step) -> None:
+    """Divide by the length along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
+    source = chain.tensor
+    chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
+    pair = [source, chain.tensor]
+    chain.tensor = chain.builder.add("normalize", Arithmetic("divide"), pair, [()])[0]
+
+
 def _nothing(chain: _Chain, step: Step) -> None:
     """Dropout, and what a reader may want to see in the chain."""
 
@@ -411,7 +420,7 @@ def _activation(name: str, option: str = "") -> Callable[[_Chain, Step], None]:
 
 _WORDS: dict[str, Callable[[_Chain, Step], None]] = {
     "last": _last, "hidden": _hidden, "mean": _over_time("mean"), "max": _over_time("max"),
-    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing,
+    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing, "normalize": _normalize,
     **{word: _activation(word) for word in ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
                                             "selu", "softplus", "softsign", "mish", "softmax",
                                             "log_softmax", "hard_tanh", "log_sigmoid")},
@@ -454,6 +463,7 @@ def from_state_dict(
     layers: str | None,
     batch_first: bool | None,
     key: str | None = None,
+    allow_unused: Sequence[str] = (),
 ) -> ModelSpec:
     """Build a model from a weight file.
 
@@ -465,6 +475,8 @@ def from_state_dict(
         How the modules are joined.
     batch_first
         Whether recurrent modules read (batch, steps, features).
+    allow_unused
+        Modules, or single tensors, that may be left over.
 
     Raises
     ------
@@ -490,11 +502,20 @@ def from_state_dict(
             [f"{label}: batch_first is not in a state_dict: say --batch-first or --sequence-first "
              "(batch_first=True or False)"]
         )  # fmt: skip
-    return _build(label, checkpoint, modules, steps, batch_first is not False)
+    names = {*by_name, *checkpoint.tensors}
+    unknown = [name for name in allow_unused if name not in names]
+    if unknown:
+        raise FormatError(f"allow_unused: no module or tensor {unknown[0]!r:.80}")
+    return _build(label, checkpoint, modules, steps, batch_first is not False, allow_unused)
 
 
 def _build(
-    label: str, checkpoint: Checkpoint, modules: list[Found], steps: list[Step], batch_first: bool
+    label: str,
+    checkpoint: Checkpoint,
+    modules: list[Found],
+    steps: list[Step],
+    batch_first: bool,
+    allow_unused: Sequence[str],
 ) -> ModelSpec:
     import numpy as np
 
@@ -518,8 +539,13 @@ def _build(
             break  # what follows depends on it
     if chain is not None and not reasons:
         for module in modules:
-            if module.name not in chain.used:
-                reasons.add(f"{module}: is not in layers, and nothing may be left over")
+            left = [k for k in module.tensors if f"{module.name}.{k}" not in allow_unused]
+            left = [k for k in left if k not in allow_unused]
+            if module.name not in {*chain.used, *allow_unused} and left:
+                reasons.add(
+                    f"{module}: is not in layers, and nothing may be left over unless it is "
+                    f"allowed by name (--allow-unused {module.name})"
+                )
     reasons.raise_if_any()
     assert chain is not None
     made, edges, outputs = chain.builder.finish([chain.tensor])
@@ -536,6 +562,7 @@ def _build(
         "decisions": [
             f"layers: {said}, as told",
             f"batch_first: {batch_first}, as told",
+            *(f"{name}: left over, as allowed" for name in allow_unused),
             *checkpoint.notes,
         ],
     }
