@@ -167,6 +167,12 @@ def test_what_may_be_left_over_is_allowed_by_name(tmp_path: Path) -> None:
         nc.from_torch(tmp_path / "w.pt", allow_unused=["nothing"], **chain)
 
 
+def test_an_example_does_not_help_a_state_dict(tmp_path: Path) -> None:
+    path = save(tmp_path / "w.pt", rnn=nn.LSTM(3, 4))
+    with pytest.raises(NpylstmError, match="is a state_dict, which cannot be traced: say layers"):
+        nc.from_torch(path, torch.zeros(1, 5, 3))
+
+
 def test_a_chain_that_cannot_be_read(tmp_path: Path) -> None:
     path = everything(tmp_path / "all.pt")
     for chain, part in (("rnn -> -> fc", "''"), ("rnn -> fc(1", r"'fc\(1'"), ("a b", "'a b'")):
