@@ -78,8 +78,8 @@ def from_torch(
             spec = _from_saved_program(source, kind, example)
         elif example is not None:
             raise NpylstmError(
-                f"{os.fspath(source)}: is a state_dict, which cannot be traced: say layers, or load "
-                "it into its module and convert that"
+                f"{os.fspath(source)}: is a state_dict, which cannot be traced: say layers, or "
+                "load it into its module and convert that"
             )
         else:
             spec = from_state_dict(source, layers, batch_first, key, allow_unused or ())
