@@ -20,6 +20,7 @@ from npylstm.layers import (
     MatMul,
     Reduce,
     Select,
+    SizeOf,
     Slice,
     Stack,
     Transpose,
@@ -81,6 +82,9 @@ B = RNG.normal(size=(2, 5, 3))
         (Reduce("mean", (1,)), [SEQUENCE], [A], A.mean(1), ("batch", 3)),
         (Reduce("max", (1, 2), True), [SEQUENCE], [A], A.max((1, 2), keepdims=True), ("batch", 1, 1)),
         (Reduce("min", (0,)), [MAJOR], [A], A.min(0), ("batch", 3)),
+        (SizeOf(1), [SEQUENCE], [A], 5.0, ()),
+        (Slice(1, -2, size=2), [SEQUENCE], [A], A[:, -2:], ("batch", 2, 3)),
+        (Slice(1, 1), [SEQUENCE], [A], A[:, 1:], ("batch", "steps-1", 3)),
         (Reduce("sum", (2,)), [SEQUENCE], [A], A.sum(2), ("batch", "steps")),
         (Reduce("norm", (2,), True), [SEQUENCE], [A], np.linalg.norm(A, axis=2, keepdims=True), ("batch", "steps", 1)),
         (MatMul(), [SEQUENCE, ("batch", 3, "steps")], [A, B.swapaxes(1, 2)], A @ B.swapaxes(1, 2),
@@ -168,6 +172,9 @@ def test_bad_configs_are_named() -> None:
 
 
 def test_steps_that_a_call_brings_are_checked(backend: str) -> None:
+    model = model_of(Slice(1, -4, size=4), SEQUENCE, backend=backend)
+    with pytest.raises(ShapeError, match=r"op: axis 1 of \(2, 3, 3\): expected 4 to take"):
+        model.predict(A[:, :3])
     model = model_of(Select(1, 4), SEQUENCE, backend=backend)
     with pytest.raises(ShapeError, match=r"op: index 4 does not fit axis 1 of \(2, 3, 3\)"):
         model.predict(A[:, :3])
@@ -183,3 +190,15 @@ def test_inf_and_nan_pass_silently() -> None:
     for layer in (Elementwise("log"), Elementwise("sqrt"), Elementwise("reciprocal"),
                   Arithmetic("divide", 0.0), Reduce("mean", (1,))):  # fmt: skip
         model_of(layer, ("batch", 4)).predict(x)
+
+
+def test_pairs_of_samples_are_refused() -> None:
+    shapes: list[Shape] = [("batch", 3), (3, "batch")]
+    inputs = (TensorSpec("a", ("batch", 3)),)
+    made = [
+        make_layer(n, x, RNG, "float64") for n, x in (("t", Transpose((1, 0))), ("p", MatMul()))
+    ]
+    edges = (Edge("t", ("a",), ("t",)), Edge("p", ("a", "t"), ("p",)))
+    assert MatMul().output_shapes(shapes) == (("batch", "batch"),)
+    with pytest.raises(FormatError, match=r"p: \(batch, batch\) would pair sample with sample"):
+        ModelSpec(tuple(made), edges, inputs, ("p",), dtype="float64")

@@ -40,6 +40,7 @@ from npylstm.layers import (
     Reshape,
     Select,
     SimpleRNN,
+    SizeOf,
     Slice,
     Stack,
     Transpose,
@@ -200,7 +201,7 @@ def test_json_round_trip_of_every_kind(kind: str) -> None:
         "pool1d": Pool1D("max", 3, 2), "select": Select(1, -1), "slice": Slice(1, 2, None, 3),
         "transpose": Transpose((1, 0, 2)), "flip": Flip((1,)), "view": View(((1, 0), -1, 3)),
         "expand": Expand((4, (0, 1))), "concatenate": Concatenate(2), "stack": Stack(1),
-        "full": Full(((0, 0), 3), 0.5),
+        "full": Full(((0, 0), 3), 0.5), "size_of": SizeOf(1),
     }  # fmt: skip
     layer = examples[kind]
     assert KINDS[kind].from_json(layer.to_json()) == layer
