@@ -26,6 +26,7 @@ import npylstm
 Tensors = Mapping[str, torch.Tensor]
 FRAMINGS = {"zip": "PyTorch zip", "legacy": "PyTorch legacy pickle"}
 PROTOCOLS = (2, 3, 4, 5)
+OLD_AND_NEW = (2, 4)  # 3 adds only bytes to 2, and 5 only buffers to 4
 HALF = (torch.float16, torch.bfloat16)
 WIDENED = (*HALF, torch.float8_e4m3fn)
 KEPT = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -131,7 +132,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OLD_AND_NEW)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", MODULES)
 def test_state_dict(name: str, framing: str, protocol: int, tmp_path: Path) -> None:
@@ -486,7 +487,7 @@ NESTED: dict[str, tuple[Any, str]] = {  # name: the checkpoint, where its only s
     "optimizer by names": (
         {"model": STATE, "optim": {"state": {f"net.{k}": {"exp_avg": v, "step": torch.tensor(3.0)} for k, v in STATE.items()},
                                    "param_groups": [{"lr": 0.1, "params": list(STATE)}]}}, "model"),
-    "a long history": ({"model": STATE, "losses": [0.5] * 150_000, "steps": list(range(100_000))}, "model"),
+    "a long history": ({"model": STATE, "losses": [0.5] * 30_000, "steps": list(range(20_000))}, "model"),
     "random state beside": ({"model": STATE, "rng": torch.get_rng_state()}, "model"),
     "nothing beside": ({"weights": STATE}, "weights"),
     "empty beside": ({"model": STATE, "ema": {}, "extra": OrderedDict()}, "model"),
@@ -502,7 +503,7 @@ NESTED: dict[str, tuple[Any, str]] = {  # name: the checkpoint, where its only s
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OLD_AND_NEW)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", NESTED)
 def test_the_only_state_dict(name: str, framing: str, protocol: int, tmp_path: Path) -> None:
@@ -794,7 +795,7 @@ SELDOM: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*(S|s)parse:UserWarning")
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OLD_AND_NEW)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("name", SELDOM)
 def test_seldom_things(name: str, framing: str, protocol: int, tmp_path: Path) -> None:
@@ -831,7 +832,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code:UserWarning")
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OLD_AND_NEW)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize(
     ("make", "name"),

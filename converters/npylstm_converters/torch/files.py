@@ -44,8 +44,9 @@ _SAFETENSORS_TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
     "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-_MAX_HEADER = 32 << 20
-_MAX_PICKLE = 256 << 20
+_MAX_HEADER = 4 << 20
+_MAX_PICKLE = 64 << 20
+_MOST_AXES, _LARGEST_SIZE = 32, 1 << 62
 # How many times over all numbers may be shown (stride 0, shared storages).
 _MOST_REPEATS, _MOST_REPEATED = 8, 1 << 20
 _DEEPEST, _MOST_LISTED, _LONGEST_KEY = 30, 20, 1000
@@ -161,10 +162,10 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     if kind in (Kind.TORCHSCRIPT, Kind.PROGRAM):
         raise FormatError(f"{label}: is {kind.value}, not a state_dict")
     try:
-        value, read = _READERS[kind](path)
+        value, storages = _READERS[kind](path)
         tensors, notes = _choose(value, key)
-        _refuse_repetition(tensors)
-        arrays = {name: _array(name, tensor, read) for name, tensor in tensors.items()}
+        _refuse_repetition(tensors, storages)
+        arrays = {name: _array(name, tensor, storages) for name, tensor in tensors.items()}
         arrays = _without_weight_norm(_without_prefix(arrays))
     except UnsupportedError as error:
         raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
@@ -175,64 +176,116 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     return Checkpoint(arrays, kind.value, tuple(notes))
 
 
-# What reads a storage: its key, its dtype and its number of elements to a flat array.
-Read = Callable[[str, str, int], Array]
+class _Storages:
+    """Where the numbers of a file's storages lie; they are read when a tensor asks for them.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    spans
+        First byte and end of each storage, by its key.
+    order
+        ``"<"`` or ``">"``.
+    checksums
+        CRC-32 of each storage, where the file has them.
+    label
+        What a storage is called in errors, with its key behind it.
+    """
+
+    def __init__(
+        self,
+        data: mmap.mmap,
+        spans: Mapping[str, tuple[int, int]],
+        label: str,
+        order: str = "<",
+        checksums: Mapping[str, int] | None = None,
+    ) -> None:
+        self._data, self._spans, self._label, self._order = data, spans, label, order
+        self._checksums = dict(checksums or {})
+
+    def bytes_of(self, key: str) -> int:
+        """How many bytes a storage has.
+
+        Raises
+        ------
+        FormatError
+            If it is not there.
+        """
+        if key not in self._spans:
+            raise FormatError(f"{self._label}{key}: missing")
+        start, end = self._spans[key]
+        return end - start
+
+    def read(self, key: str, dtype: str, count: int) -> Array:
+        """See a storage as numbers, where they lie."""
+        held = self.bytes_of(key)
+        kind = np.dtype(self._order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
+        if count * kind.itemsize != held:
+            raise FormatError(
+                f"{self._label}{key}: expected {count} elements of {dtype}, the file holds "
+                f"{held} bytes"
+            )
+        start, end = self._spans[key]
+        checksum = self._checksums.pop(key, None)
+        if checksum is not None and zlib.crc32(memoryview(self._data)[start:end]) != checksum:
+            raise FormatError(f"{self._label}{key}: damaged: its checksum is another")
+        return np.frombuffer(self._data, kind, count, start) if count else np.zeros(0, kind)
 
 
-def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     with open(path, "rb") as stream:
         refuse_bombs(stream)
         archive = zipfile.ZipFile(stream)
         infos = {info.filename: info for info in archive.infolist()}
         if len(infos) < len(archive.infolist()):
             raise FormatError("a member stands in the file twice")
-        packed = [n for n, info in infos.items() if info.compress_type != zipfile.ZIP_STORED]
-        if packed:
-            raise FormatError(f"{packed[0]}: is compressed, which torch.save never does")
-        whole = os.fstat(stream.fileno()).st_size
-        for name, info in infos.items():
-            if info.compress_size != info.file_size or info.file_size > whole:
-                raise FormatError(f"{name}: {info.file_size} bytes in {info.compress_size}")
-        refuse_bombs(stream, sum(info.file_size for info in infos.values()))
-        pickles = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
-        if len(pickles) != 1:
-            raise FormatError(f"expected one member named data.pkl, got {len(pickles)}")
-        (pickled,) = pickles
-        prefix = pickled.removesuffix("data.pkl")
-        if infos[pickled].file_size > _MAX_PICKLE:
-            raise FormatError(f"data.pkl has {infos[pickled].file_size} bytes")
-        order = "<"
-        if f"{prefix}byteorder" in infos:
-            written = archive.read(f"{prefix}byteorder").strip()
-            if written not in (b"little", b"big"):
-                raise FormatError(f"byteorder: expected little or big, got {written!r:.40}")
-            order = ">" if written == b"big" else "<"
-        value = Unpickler(archive.read(pickled)).load()
-        storages = {
-            name.removeprefix(f"{prefix}data/"): archive.read(name)
-            for name in infos
-            if name.startswith(f"{prefix}data/") and not name.endswith("/")
-        }
+    data = _mapped(path)
+    spans = {name: _span(data, info) for name, info in infos.items()}
+    if sum(end - start for start, end in spans.values()) > len(data):
+        raise FormatError("its members lie in one another")
+    checksums = {name: info.CRC for name, info in infos.items()}
 
-    def read(key: str, dtype: str, count: int) -> Array:
-        if key not in storages:
-            raise FormatError(f"data/{key}: missing")
-        held = storages[key]
-        return _flat(held, 0, len(held), dtype, count, order, f"data/{key}")
+    def member(name: str) -> bytes:
+        start, end = spans[name]
+        if end - start > _MAX_PICKLE:
+            raise FormatError(f"{name}: has {end - start} bytes")
+        content = data[start:end]
+        if zlib.crc32(content) != checksums[name]:
+            raise FormatError(f"{name}: damaged: its checksum is another")
+        return content
 
-    return value, read
+    pickles = [n for n in infos if n.endswith("data.pkl") and n.count("/") <= 1]
+    if len(pickles) != 1:
+        raise FormatError(f"expected one member named data.pkl, got {len(pickles)}")
+    prefix = pickles[0].removesuffix("data.pkl")
+    order = "<"
+    if f"{prefix}byteorder" in infos:
+        written = member(f"{prefix}byteorder").strip()
+        if written not in (b"little", b"big"):
+            raise FormatError(f"byteorder: expected little or big, got {written!r:.40}")
+        order = ">" if written == b"big" else "<"
+    value = Unpickler(member(pickles[0])).load()
+    folder = f"{prefix}data/"
+    keys = {n.removeprefix(folder): n for n in infos if n.startswith(folder) and n != folder}
+    return value, _Storages(
+        data, {k: spans[n] for k, n in keys.items()}, "data/", order,
+        {k: checksums[n] for k, n in keys.items()},
+    )  # fmt: skip
 
 
-def _flat(
-    data: bytes | mmap.mmap, start: int, end: int, dtype: str, count: int, order: str, label: str
-) -> Array:
-    """See bytes as numbers, where they lie."""
-    kind = np.dtype(order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
-    if count * kind.itemsize != end - start:
-        raise FormatError(
-            f"{label}: expected {count} elements of {dtype}, the file holds {end - start} bytes"
-        )
-    return np.frombuffer(data, kind, count, start) if count else np.zeros(0, kind)
+def _span(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Where a member's bytes lie, behind its own header."""
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise FormatError(f"{info.filename}: is compressed, which torch.save never does")
+    header = data[info.header_offset : info.header_offset + 30]
+    if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
+        raise FormatError(f"{info.filename}: damaged, or encrypted")
+    name, extra = struct.unpack("<2H", header[26:30])
+    start = info.header_offset + 30 + name + extra
+    if start + info.file_size > len(data):
+        raise FormatError(f"{info.filename}: ends behind the file")
+    return start, start + info.file_size
 
 
 def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
@@ -241,7 +294,7 @@ def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     """Magic number, protocol, system, object, keys of the storages: five pickles, then numbers."""
     data = _mapped(path)
     position = 0
@@ -272,13 +325,7 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Read]:
         storages[key] = (position, position + size)
         position += size
 
-    def read(key: str, dtype: str, count: int) -> Array:
-        if key not in storages:
-            raise FormatError(f"storage {key}: missing")
-        start, end = storages[key]
-        return _flat(data, start, end, dtype, count, "<", f"storage {key}")  # whoever wrote it
-
-    return value, read
+    return value, _Storages(data, storages, "storage ")  # little-endian, whoever wrote it
 
 
 def _storage_sizes(value: Any) -> dict[str, int]:
@@ -292,14 +339,19 @@ def _storage_sizes(value: Any) -> dict[str, int]:
     return found
 
 
-def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Go through nested containers, each visited once, with dotted paths."""
+def _walk(value: Any, optimizers: bool = True) -> Iterator[tuple[str, Any]]:
+    """Go through nested containers, each visited once, with dotted paths.
+
+    ``optimizers``: also through the states of optimizers, which hold tensors by parameter.
+    """
     seen: set[int] = set()
     todo: list[tuple[str, Any]] = [("", value)]
     while todo:
         path, item = todo.pop()
         yield path, item
-        if isinstance(item, (dict, list, tuple)) and path.count(".") < _DEEPEST:
+        shallow = path.count(".") < _DEEPEST and len(path) < _LONGEST_KEY
+        optimizer = isinstance(item, dict) and {"state", "param_groups"} <= item.keys()
+        if isinstance(item, (dict, list, tuple)) and shallow and (optimizers or not optimizer):
             if id(item) in seen:
                 continue
             seen.add(id(item))
@@ -315,7 +367,7 @@ def _short(key: Any) -> str:
     return key[:_LONGEST_KEY] if isinstance(key, str) else f"{key!r:.{_LONGEST_KEY}}"
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     with open(path, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         held = os.fstat(stream.fileno()).st_size - 8
@@ -341,7 +393,9 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
         if dtype not in _SAFETENSORS_TYPES:
             known = ", ".join(_SAFETENSORS_TYPES)
             raise FormatError(f"{name}: expected a dtype of {known}, got {dtype!r:.40}")
-        if any(type(d) is not int or d < 0 for d in shape):
+        if len(shape) > _MOST_AXES or any(
+            type(d) is not int or not 0 <= d < 1 << 62 for d in shape
+        ):
             raise FormatError(f"{name}: expected a shape, got {shape!r:.80}")
         kind = _SAFETENSORS_TYPES[dtype]
         size = math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
@@ -366,13 +420,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Read]:
         end = b
     if end != size_of_data:
         raise FormatError(f"{size_of_data - end} bytes belong to no tensor")
-    places = {name: (a, b) for a, b, name in spans}
-
-    def read(key: str, dtype: str, count: int) -> Array:
-        a, b = places[key]
-        return _flat(data, first + a, first + b, dtype, count, "<", key)
-
-    return value, read
+    return value, _Storages(data, {name: (first + a, first + b) for a, b, name in spans}, "")
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -382,7 +430,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_READERS: Mapping[Kind, Callable[[Any], tuple[Any, Read]]] = {
+_READERS: Mapping[Kind, Callable[[Any], tuple[Any, _Storages]]] = {
     Kind.ZIP: _read_zip,
     Kind.LEGACY: _read_legacy,
     Kind.SAFETENSORS: _read_safetensors,
@@ -403,7 +451,7 @@ def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """Find the state_dict in what the file holds."""
     found: dict[str, dict[str, Tensor]] = {}
     judged: dict[int, bool] = {}  # a dictionary may stand in many places
-    for path, item in _walk(value):
+    for path, item in _walk(value, optimizers=False):
         if id(item) not in judged:
             judged[id(item)] = _is_state_dict(item)
         if judged[id(item)] and not re.search(r"(^|\.)state\.\d+$", path):
@@ -428,15 +476,15 @@ def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
     return found[path], notes
 
 
-def _refuse_repetition(tensors: Mapping[str, Tensor]) -> None:
+def _refuse_repetition(tensors: Mapping[str, Tensor], storages: _Storages) -> None:
     """Tensors may show the same numbers over and over, but not beyond all measure."""
     wanted = sum(math.prod(t.size) for t in tensors.values())
-    held = sum({t.storage.key: t.storage.count for t in tensors.values()}.values())
+    held = sum(storages.bytes_of(key) for key in {t.storage.key for t in tensors.values()})
     if wanted > max(_MOST_REPEATS * held, _MOST_REPEATED):
-        raise FormatError(f"tensors of {wanted} elements in storages of {held}")
+        raise FormatError(f"tensors of {wanted} elements in storages of {held} bytes")
 
 
-def _array(name: str, tensor: Tensor, read: Read) -> Array:
+def _array(name: str, tensor: Tensor, storages: _Storages) -> Array:
     """Check a tensor against its storage and read it."""
     storage, size, stride = tensor.storage, tensor.size, tensor.stride
     count = math.prod(size)
@@ -447,7 +495,7 @@ def _array(name: str, tensor: Tensor, read: Read) -> Array:
     last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if count and last >= storage.shown:
         raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.shown}")
-    flat = read(storage.key, storage.dtype or tensor.dtype, storage.count)
+    flat = storages.read(storage.key, storage.dtype or tensor.dtype, storage.count)
     if storage.dtype is None and tensor.dtype not in DTYPES:
         raise FormatError(f"{name}: unknown dtype {tensor.dtype}")
     itemsize = flat.dtype.itemsize

@@ -133,7 +133,8 @@ def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
 
 
 def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    _expect(function, Global, "a function")
+    if not str(_expect(function, Global, "a function")).startswith("torch._utils._rebuild_"):
+        raise FormatError(f"pickle: makes a tensor by {function}")
     return _call(function, _expect(arguments, tuple, "arguments"))
 
 
@@ -225,6 +226,7 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
 
 
 _MOST_KEY_PARTS = 100
+_LARGEST_KEY = 1 << 60  # larger numbers are made to share a hash
 _PLAIN = (str, int, float, bytes, type(None))
 
 
@@ -236,7 +238,9 @@ def _key(value: Any) -> Any:
         seen += 1
         if isinstance(part, tuple):
             todo += part[:_MOST_KEY_PARTS]
-        elif not isinstance(part, _PLAIN):
+        elif not isinstance(part, _PLAIN) or (
+            isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
+        ):
             break
     else:
         if not todo:
@@ -372,7 +376,8 @@ class Unpickler:
             return
         _expect(function, Global, "a function")
         _expect(arguments, tuple, "arguments")
-        self.spend(sum(len(a) for a in arguments if isinstance(a, (tuple, list, dict, str))))
+        sized = (len(a) for a in arguments if isinstance(a, (tuple, list, dict, str)))
+        self.spend(len(arguments) + sum(sized))
         refused = next((a for a in arguments if isinstance(a, _Refused)), None)
         self._push(refused or _call(function, arguments))
 
