@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -983,3 +984,35 @@ def test_torchscript_in_memory(saved: nn.Module) -> None:
     spec = converted(script(saved, normal(2, 6, 3)), normal(2, 6, 3), "TorchScript|save")
     if spec is not None:
         assert_same_numbers(spec, saved, normal(2, 6, 3), normal(4, 9, 3))
+
+
+@pytest.mark.parametrize(
+    ("member", "change", "message"),
+    [
+        ("data/weights/model_weights_config.json",
+         lambda b: b.replace(b'"use_pickle": false', b'"use_pickle": true'), "is a pickle"),
+        ("data/weights/model_weights_config.json",
+         lambda b: b.replace(b"weight_0", b"opaque_obj_0"), "holds an object or machine code"),
+        ("data/weights/model_weights_config.json", lambda b: b[:-9], "expected a list of tensors"),
+        ("data/sample_inputs/model.pt", lambda b: b"cos\nmkdir\n(S'x'\ntR.", "expected what torch.save writes"),
+        ("data/constants/opaque_obj_0", lambda b: b"x", "holds an object or machine code"),
+        ("data/aotinductor/model/model.so", lambda b: b"x", "holds an object or machine code"),
+    ],
+)  # fmt: skip
+def test_a_program_with_pickles_is_not_loaded(
+    member: str, change: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    """torch.export.load unpickles what a program's lists tell it to, weights_only or not."""
+    program = torch.export.export(nn.Linear(2, 3), (torch.zeros(2, 2),))
+    torch.export.save(program, tmp_path / "sound.pt2")
+    with zipfile.ZipFile(tmp_path / "sound.pt2") as archive:
+        parts = {n: archive.read(n) for n in archive.namelist()}
+    prefix = next(iter(parts)).partition("/")[0]
+    name = f"{prefix}/{member}"
+    changed = {**parts, name: change(parts.get(name, b""))}
+    assert changed != parts
+    with zipfile.ZipFile(tmp_path / "evil.pt2", "w") as archive:
+        for part, content in changed.items():
+            archive.writestr(part, content)
+    with pytest.raises(NpylstmError, match=message):
+        nc.from_torch(tmp_path / "evil.pt2")

@@ -14,6 +14,7 @@ exported program          a zip with ``NAME/models/`` or ``serialized_exported_p
 from __future__ import annotations
 
 import enum
+import io
 import json
 import math
 import mmap
@@ -34,7 +35,7 @@ from npylstm.npz import refuse_bombs
 from npylstm_converters.files import zip_names
 from npylstm_converters.torch.unpickler import DTYPES, Storage, Tensor, Unpickler
 
-__all__ = ["Checkpoint", "Kind", "read_checkpoint", "sniff", "sniff_head"]
+__all__ = ["Checkpoint", "Kind", "read_checkpoint", "refuse_code_in_program", "sniff", "sniff_head"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEAD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -272,6 +273,75 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
         data, {k: spans[n] for k, n in keys.items()}, "data/", order,
         {k: checksums[n] for k, n in keys.items()},
     )  # fmt: skip
+
+
+def refuse_code_in_program(path: str | os.PathLike[str]) -> None:
+    """Refuse a saved program whose pickles name code: ``torch.export.load`` would run it.
+
+    Parameters
+    ----------
+    path
+        A ``.pt2``, told by :func:`sniff`.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming everything that is not allowed.
+    FormatError
+        If it is damaged.
+    """
+    label = os.fspath(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = _mapped(path)
+            for info in archive.infolist():
+                start, end = _span(data, info)
+                _refuse_foreign(info.filename)
+                if info.filename.endswith((".pt", ".pth", ".pkl", ".pickle")):
+                    _refuse_code(data[start:end], info.filename)
+                elif info.filename.endswith(".json") and "/data/" in f"/{info.filename}":
+                    _refuse_pickles(data[start:end], info.filename)
+    except UnsupportedError as error:
+        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
+    except NpylstmError as error:
+        raise FormatError(f"{label}: {error}") from None
+    except _DAMAGE as error:
+        raise FormatError(f"{label}: damaged: {error or type(error).__name__}") from None
+
+
+def _refuse_foreign(name: str) -> None:
+    """Refuse members that torch opens by running what is in them."""
+    last = name.rpartition("/")[2]
+    if last.startswith(("custom_obj", "opaque_obj")) or "aotinductor" in name:
+        raise UnsupportedError([f"{name}: holds an object or machine code, not tensors"])
+
+
+def _refuse_pickles(content: bytes, name: str) -> None:
+    """Refuse a list of weights that says of one that it is a pickle, or an object."""
+    if len(content) > _MAX_HEADER:
+        raise FormatError(f"{name}: has {len(content)} bytes")
+    try:
+        entries = json.loads(content).get("config", {}).items()
+        for key, entry in entries:
+            _refuse_foreign(str(entry["path_name"]))
+            if entry["use_pickle"]:
+                raise UnsupportedError([f"{name}: {key} is a pickle; save it as a plain tensor"])
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        raise FormatError(f"{name}: expected a list of tensors: {error}") from None
+
+
+def _refuse_code(content: bytes, name: str) -> None:
+    """Judge one member that torch would unpickle: a zip of its own, as torch.save writes it."""
+    if len(content) > _MAX_PICKLE or not content.startswith(b"PK\x03\x04"):
+        raise FormatError(f"{name}: expected what torch.save writes")
+    stream = io.BytesIO(content)
+    refuse_bombs(stream)
+    with zipfile.ZipFile(stream) as inner:
+        for info in inner.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
+                raise FormatError(f"{name}: {info.filename}: is compressed, or damaged")
+            if info.filename.endswith(".pkl"):
+                Unpickler(inner.read(info)).load()
 
 
 def _span(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
-from npylstm_converters.torch.files import Kind
+from npylstm_converters.torch.files import Kind, refuse_code_in_program
 
 __all__ = [
     "arguments",
@@ -68,8 +68,13 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
     with quiet():
         try:
             if kind is Kind.PROGRAM:
+                refuse_code_in_program(path)
                 return torch.export.load(label)
             return program_of_script(torch.jit.load(label, map_location="cpu"), example)
+        except NpylstmError as error:
+            if kind is Kind.PROGRAM:
+                raise
+            raise NpylstmError(f"{label}: torch cannot load it: {error}") from None
         except Exception as error:  # torch raises what it likes
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None

@@ -35,6 +35,7 @@ _LONGEST_NUMBER = 1000  # bytes
 _LONGEST_TEXT = 16 << 20
 # Opcodes, and items that functions go through. A state_dict takes some fifty for each tensor.
 _MOST_WORK = 1_000_000
+_BYTES_A_STEP = 64  # a long text counts as so many steps
 _MOST_REASONS = 50
 _MOST_AXES = 32
 
@@ -311,6 +312,7 @@ class Unpickler:
             raise FormatError("pickle: ends in the middle")
         if count > _LONGEST_TEXT:
             raise FormatError(f"pickle: {count} bytes in one piece")
+        self.spend(count // _BYTES_A_STEP)
         self.position += count
         return self._data[self.position - count : self.position]
 
