@@ -894,7 +894,7 @@ def test_weights_that_are_shared() -> None:
     module = build(
         forward, encoder=nn.Embedding(11, 6), rnn=nn.LSTM(6, 6, batch_first=True), decoder=nn.Linear(6, 11)
     )  # fmt: skip
-    module.decoder.weight = module.encoder.weight  # as in PyTorch's word language model
+    module.decoder.weight = module.encoder.weight
     assert_parity(module, whole(2, 5, below=11), whole(6, 9, below=11))
 
 

@@ -100,7 +100,6 @@ class Builder:
         self.shapes: dict[str, Shape] = {t.name: t.shape for t in inputs}
         self.layers: dict[str, LayerSpec] = {}
         self.edges: list[Edge] = []
-        self.notes: list[str] = []
         self._traced = {t.name: traced for t, traced in inputs.items()}
         self._shared: dict[tuple[Any, ...], str] = {}
 

@@ -14,7 +14,6 @@ exported program          a zip with ``NAME/models/`` or ``serialized_exported_p
 from __future__ import annotations
 
 import enum
-import io
 import json
 import math
 import mmap
@@ -29,13 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import FormatError, NpylstmError, UnsupportedError
+from npylstm import FormatError
 from npylstm.layers.base import Array
 from npylstm.npz import refuse_bombs
 from npylstm_converters.files import zip_names
+from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, damage_named, mapped, span
 from npylstm_converters.torch.unpickler import DTYPES, Storage, Tensor, Unpickler
+from npylstm_converters.torch.wrappers import without_prefix, without_weight_norm
 
-__all__ = ["Checkpoint", "Kind", "read_checkpoint", "refuse_code_in_program", "sniff", "sniff_head"]
+__all__ = ["Checkpoint", "Kind", "read_checkpoint", "sniff", "sniff_head"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEAD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -45,17 +46,10 @@ _SAFETENSORS_TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
     "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-_MAX_HEADER = 4 << 20
-_MAX_PICKLE = 64 << 20
 _MOST_AXES, _LARGEST_SIZE = 32, 1 << 62
 # How many times over all numbers may be shown (stride 0, shared storages).
 _MOST_REPEATS, _MOST_REPEATED = 8, 1 << 20
 _DEEPEST, _MOST_LISTED, _LONGEST_KEY = 30, 20, 1000
-
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError,
-    RuntimeError, OSError, struct.error, OverflowError, MemoryError,
-)  # fmt: skip
 
 
 class Kind(enum.Enum):
@@ -162,18 +156,12 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     kind = sniff(path)
     if kind in (Kind.TORCHSCRIPT, Kind.PROGRAM):
         raise FormatError(f"{label}: is {kind.value}, not a state_dict")
-    try:
+    with damage_named(path):
         value, storages = _READERS[kind](path)
         tensors, notes = _choose(value, key)
         _refuse_repetition(tensors, storages)
         arrays = {name: _array(name, tensor, storages) for name, tensor in tensors.items()}
-        arrays = _without_weight_norm(_without_prefix(arrays))
-    except UnsupportedError as error:
-        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
-    except NpylstmError as error:
-        raise FormatError(f"{label}: {error}") from None
-    except _DAMAGE as error:
-        raise FormatError(f"{label}: damaged: {error or type(error).__name__}") from None
+        arrays = without_weight_norm(without_prefix(arrays))
     return Checkpoint(arrays, kind.value, tuple(notes))
 
 
@@ -241,15 +229,15 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
         infos = {info.filename: info for info in archive.infolist()}
         if len(infos) < len(archive.infolist()):
             raise FormatError("a member stands in the file twice")
-    data = _mapped(path)
-    spans = {name: _span(data, info) for name, info in infos.items()}
+    data = mapped(path)
+    spans = {name: span(data, info) for name, info in infos.items()}
     if sum(end - start for start, end in spans.values()) > len(data):
         raise FormatError("its members lie in one another")
     checksums = {name: info.CRC for name, info in infos.items()}
 
     def member(name: str) -> bytes:
         start, end = spans[name]
-        if end - start > _MAX_PICKLE:
+        if end - start > MAX_PICKLE:
             raise FormatError(f"{name}: has {end - start} bytes")
         content = data[start:end]
         if zlib.crc32(content) != checksums[name]:
@@ -275,98 +263,9 @@ def _read_zip(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     )  # fmt: skip
 
 
-def refuse_code_in_program(path: str | os.PathLike[str]) -> None:
-    """Refuse a saved program whose pickles name code: ``torch.export.load`` would run it.
-
-    Parameters
-    ----------
-    path
-        A ``.pt2``, told by :func:`sniff`.
-
-    Raises
-    ------
-    UnsupportedError
-        Naming everything that is not allowed.
-    FormatError
-        If it is damaged.
-    """
-    label = os.fspath(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            data = _mapped(path)
-            for info in archive.infolist():
-                start, end = _span(data, info)
-                _refuse_foreign(info.filename)
-                if info.filename.endswith((".pt", ".pth", ".pkl", ".pickle")):
-                    _refuse_code(data[start:end], info.filename)
-                elif info.filename.endswith(".json") and "/data/" in f"/{info.filename}":
-                    _refuse_pickles(data[start:end], info.filename)
-    except UnsupportedError as error:
-        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
-    except NpylstmError as error:
-        raise FormatError(f"{label}: {error}") from None
-    except _DAMAGE as error:
-        raise FormatError(f"{label}: damaged: {error or type(error).__name__}") from None
-
-
-def _refuse_foreign(name: str) -> None:
-    """Refuse members that torch opens by running what is in them."""
-    last = name.rpartition("/")[2]
-    if last.startswith(("custom_obj", "opaque_obj")) or "aotinductor" in name:
-        raise UnsupportedError([f"{name}: holds an object or machine code, not tensors"])
-
-
-def _refuse_pickles(content: bytes, name: str) -> None:
-    """Refuse a list of weights that says of one that it is a pickle, or an object."""
-    if len(content) > _MAX_HEADER:
-        raise FormatError(f"{name}: has {len(content)} bytes")
-    try:
-        entries = json.loads(content).get("config", {}).items()
-        for key, entry in entries:
-            _refuse_foreign(str(entry["path_name"]))
-            if entry["use_pickle"]:
-                raise UnsupportedError([f"{name}: {key} is a pickle; save it as a plain tensor"])
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise FormatError(f"{name}: expected a list of tensors: {error}") from None
-
-
-def _refuse_code(content: bytes, name: str) -> None:
-    """Judge one member that torch would unpickle: a zip of its own, as torch.save writes it."""
-    if len(content) > _MAX_PICKLE or not content.startswith(b"PK\x03\x04"):
-        raise FormatError(f"{name}: expected what torch.save writes")
-    stream = io.BytesIO(content)
-    refuse_bombs(stream)
-    with zipfile.ZipFile(stream) as inner:
-        for info in inner.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
-                raise FormatError(f"{name}: {info.filename}: is compressed, or damaged")
-            if info.filename.endswith(".pkl"):
-                Unpickler(inner.read(info)).load()
-
-
-def _span(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where a member's bytes lie, behind its own header."""
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise FormatError(f"{info.filename}: is compressed, which torch.save never does")
-    header = data[info.header_offset : info.header_offset + 30]
-    if len(header) < 30 or header[:4] != b"PK\x03\x04" or info.flag_bits & 1:
-        raise FormatError(f"{info.filename}: damaged, or encrypted")
-    name, extra = struct.unpack("<2H", header[26:30])
-    start = info.header_offset + 30 + name + extra
-    if start + info.file_size > len(data):
-        raise FormatError(f"{info.filename}: ends behind the file")
-    return start, start + info.file_size
-
-
-def _mapped(path: str | os.PathLike[str]) -> mmap.mmap:
-    """See a file's bytes without reading them: what is large is read piece by piece."""
-    with open(path, "rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     """Magic number, protocol, system, object, keys of the storages: five pickles, then numbers."""
-    data = _mapped(path)
+    data = mapped(path)
     position = 0
 
     def load() -> Any:
@@ -441,7 +340,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
     with open(path, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         held = os.fstat(stream.fileno()).st_size - 8
-        if not 2 <= length <= min(_MAX_HEADER, held):
+        if not 2 <= length <= min(MAX_HEADER, held):
             raise FormatError(f"expected a header of up to {held} bytes, got {length}")
         try:
             header = json.loads(stream.read(length), object_pairs_hook=_no_twins)
@@ -449,7 +348,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, _Storages]:
             raise FormatError(f"header: not JSON: {error}") from None
     if not isinstance(header, dict):
         raise FormatError("header: expected an object")
-    data, first = _mapped(path), 8 + length
+    data, first = mapped(path), 8 + length
     size_of_data = len(data) - first
     header.pop("__metadata__", None)
     value: dict[str, Tensor] = {}
@@ -580,74 +479,3 @@ def _array(name: str, tensor: Tensor, storages: _Storages) -> Array:
     if tensor.dtype == "bfloat16":  # the upper half of a float32
         return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32) if tensor.dtype == "float16" else array
-
-
-def _without_prefix(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Take off the ``module.`` that DataParallel puts before every name."""
-    while arrays and all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
-    return arrays
-
-
-_PARAMETRIZED = re.compile(
-    r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.original(?P<k>\d?)"
-)
-
-
-def _without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Multiply weight-normed weights out: ``w = g v / |v|``, with one g for each row.
-
-    Pairs named ``x_g`` and ``x_v`` are taken for that only where their shapes are those of it.
-    """
-    pairs: dict[str, dict[str, str]] = {}
-    for name in arrays:
-        match = _PARAMETRIZED.fullmatch(name)
-        if match is None:
-            continue
-        if match["k"] not in ("0", "1"):
-            raise UnsupportedError(
-                [f"{name}: a parametrization other than weight_norm; remove it by "
-                 "torch.nn.utils.parametrize.remove_parametrizations before saving"]
-            )  # fmt: skip
-        whole = f"{match['path']}{match['name']}"
-        if whole in arrays or f"{whole}_g" in arrays:
-            raise FormatError(f"{whole}: stands in the file with and without its weight norm")
-        pairs.setdefault(whole, {})["gv"[int(match["k"])]] = name
-    for whole, parts in pairs.items():
-        if set(parts) != {"g", "v"} or not _is_norm(*(arrays[parts[k]] for k in "gv")):
-            raise FormatError(f"{whole}: expected the two parts of a weight norm")
-    for name in arrays:
-        whole, other = name[:-2], f"{name[:-2]}_v"
-        there = name.endswith("_g") and other in arrays and whole not in arrays
-        if there and _is_norm(arrays[name], arrays[other]):
-            pairs[whole] = {"g": name, "v": other}
-    belongs = {name: whole for whole, parts in pairs.items() for name in parts.values()}
-    made: dict[str, Array] = {}
-    for name, array in arrays.items():
-        whole = belongs.get(name, name)
-        if whole == name:
-            made[name] = array
-        elif whole not in made:
-            made[whole] = _normed(*(arrays[pairs[whole][k]] for k in "gv"))
-    return made
-
-
-def _is_norm(g: Array, v: Array) -> bool:
-    """Whether g holds the norms of v: one for each entry of one axis, or one for all."""
-    if g.dtype.kind != "f" or v.dtype.kind != "f" or v.ndim == 0:
-        return False
-    wide = [k for k, size in enumerate(g.shape) if size != 1]
-    return g.ndim == 0 or (
-        g.ndim == v.ndim and len(wide) <= 1 and all(g.shape[k] == v.shape[k] for k in wide)
-    )
-
-
-def _normed(g: Array, v: Array) -> Array:
-    wide = v.astype(np.float64)
-    axes = tuple(k for k in range(v.ndim) if not g.ndim or g.shape[k] == 1)
-    norm = np.sqrt(np.sum(wide * wide, axis=axes, keepdims=True)).astype(v.dtype)
-    # In the weights' own type and in torch's order, so that the product is torch's. nan where a
-    # row is zero, as there.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        normed: Array = v * (g / norm)
-    return normed

@@ -98,7 +98,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         "framework_version": str(torch.__version__),
         "source_format": source,
         "converter": f"npylstm {npylstm.__version__}",
-        "decisions": [f"sizes of {t.name}: {_free_sizes(t)}" for t in inputs] + builder.notes,
+        "decisions": [f"sizes of {t.name}: {_free_sizes(t)}" for t in inputs],
     }
     return ModelSpec(
         layers=tuple(layers), edges=tuple(edges), inputs=tuple(inputs), outputs=tuple(names),

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
-from npylstm_converters.torch.files import Kind, refuse_code_in_program
+from npylstm_converters.torch.files import Kind
+from npylstm_converters.torch.vetting import refuse_code_in_program
 
 __all__ = [
     "arguments",
