@@ -16,10 +16,13 @@ from npylstm.errors import (
     StateError,
     UnsupportedError,
 )
+from npylstm.generating import decode
 from npylstm.layers.lstm import Gates
 from npylstm.model import Model, load
 from npylstm.npz import save
 from npylstm.parity import ParityReport
+from npylstm.pool import Pool
+from npylstm.session import Session
 from npylstm.spec import ModelSpec
 
 __all__ = [
@@ -30,10 +33,13 @@ __all__ = [
     "NpylstmError",
     "ParityError",
     "ParityReport",
+    "Pool",
+    "Session",
     "ShapeError",
     "StateError",
     "UnsupportedError",
     "__version__",
+    "decode",
     "load",
     "save",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,19 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import console, npz, parity
-from npylstm.engine import Engine, make_engine
+from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
+from npylstm.engine import Engine, Stream, make_engine
 from npylstm.engine.numpy_engine import NumpyEngine
-from npylstm.errors import NpylstmError, ShapeError, StateError
-from npylstm.layers.base import BATCH, Array, Shape, format_shape, zeros
+from npylstm.errors import NpylstmError, ShapeError
+from npylstm.generating import Feed, Window, forecast
+from npylstm.layers.base import BATCH, Array, Shape, format_shape
+from npylstm.pool import Pool
+from npylstm.session import Session
 from npylstm.spec import Case, ModelSpec, TensorSpec
+from npylstm.streaming import Plan, plan_stream
 
 __all__ = ["Model", "load"]
 
 _IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that the summary shows as shapes
-
-Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
-StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
-NewState = dict[str, dict[str, Array]]
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
@@ -146,9 +148,9 @@ class Model:
         >>> model.predict(np.zeros((2, 5, 1))).shape
         (2, 1)
         """
-        inputs = self._bind(x)
+        inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
-        carried = self._bind_state(state, batch)
+        carried = self._state(state, batch)
         ends = self._bind_lengths(lengths, inputs, batch)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
@@ -204,6 +206,86 @@ class Model:
             joined[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
         return joined if len(joined) > 1 else joined[self.outputs[0].name]
 
+    @functools.cached_property
+    def streaming(self) -> tuple[Plan, Engine]:
+        """How the model runs on a stream, and the engine that does it; see :meth:`session`."""
+        plan = plan_stream(self.spec)
+        return plan, self._engine.rewired(plan.spec)
+
+    def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
+        """Run the model on a live stream: see :class:`npylstm.Session`.
+
+        Raises
+        ------
+        UnsupportedError
+            Naming every layer that needs more than the steps so far.
+        """
+        return Session(self, batch_size, nan=nan)
+
+    def pool(self, capacity: int) -> Pool:
+        """Run the model on up to ``capacity`` live streams, by key: see :class:`npylstm.Pool`.
+
+        Raises
+        ------
+        UnsupportedError
+            As for :meth:`session`.
+        """
+        return Pool(self, capacity)
+
+    def stream(self, batch: int) -> Stream:
+        """Make a state that calls of the whole model carry on; :meth:`session` is for users."""
+        return self._engine.stream(self.spec, batch)
+
+    def forecast(
+        self,
+        x: npt.ArrayLike,
+        steps: int,
+        *,
+        window: Window = "auto",
+        feed: Feed | None = None,
+        state: StateArrays | None = None,
+        return_state: bool = False,
+    ) -> Any:
+        """Predict further and further ahead: each output is the next input.
+
+        Parameters
+        ----------
+        x
+            What is known ``(batch, steps, features)``.
+        steps
+            How many outputs; the first is the prediction after ``x``.
+        window
+            None: the state is carried on, each output goes in as one step. A number: the model sees
+            the last so many values each time, from a state of zeros; where a layer is ``stateful``
+            the state is carried from window to window, as the framework does. ``"auto"``: what the
+            framework's own loop must do: a window where the model has a fixed number of steps,
+            otherwise None.
+        feed
+            A function that makes the next input ``(batch, features)`` of an output
+            ``(batch, units)``: sampling, scaling. None: the output itself, all in native code.
+        state
+            The state to begin with; None means zeros.
+        return_state
+            Return the state after the last step, too.
+
+        Returns
+        -------
+        y
+            ``(batch, steps, units)``; of models that return sequences the last step.
+        state
+            Only with ``return_state``.
+
+        Raises
+        ------
+        ShapeError
+            If the model has several inputs or outputs, or an output is no input and ``feed`` is
+            not given.
+        UnsupportedError
+            If the state is to be carried and the model cannot run on a stream.
+        """
+        y, after = forecast(self, x, steps, window=window, feed=feed, state=state)
+        return (y, after) if return_state else y
+
     def trace(
         self,
         x: Inputs,
@@ -228,10 +310,10 @@ class Model:
             a simple recurrent layer ``(h,)``; a bidirectional one has two entries,
             ``layer/forward`` and ``layer/backward``.
         """
-        inputs = self._bind(x)
+        inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         ends = self._bind_lengths(lengths, inputs, batch)
-        return NumpyEngine(self.spec).trace(inputs, self._bind_state(state, batch), ends)
+        return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), ends)
 
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
@@ -311,35 +393,8 @@ class Model:
         parts = [str(origin[k]) for k in ("framework", "framework_version") if origin.get(k)]
         return " ".join(parts) or "an unknown source"
 
-    def _bind(self, x: Inputs) -> dict[str, Array]:
-        """Check the inputs against their shapes and bring them to the model's type."""
-        given = self._by_name(x)
-        sizes: dict[str, tuple[int, str]] = {}
-        bound = {}
-        for tensor in self.inputs:
-            label = f"input {tensor.name!r}"
-            array = _numbers(given[tensor.name], self.spec.dtype, label)
-            expected = format_shape(tensor.shape)
-            if array.ndim != len(tensor.shape):
-                raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}")
-            for symbol, size in zip(tensor.shape, array.shape, strict=True):
-                if isinstance(symbol, int):
-                    known, where = symbol, label
-                else:
-                    known, where = sizes.setdefault(symbol, (size, tensor.name))
-                if size != known or (size == 0 and symbol != BATCH):
-                    reason = (
-                        f" ({symbol} is {known} in {where!r})"
-                        if isinstance(symbol, str) and size
-                        else ""
-                    )
-                    raise ShapeError(
-                        f"{label}: expected shape {expected}, got {array.shape}{reason}"
-                    )
-            if tensor.whole:
-                _expect_whole(array, label)
-            bound[tensor.name] = array
-        return bound
+    def _state(self, state: StateArrays | None, batch: int) -> NewState:
+        return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
 
     def _bind_lengths(
         self, lengths: npt.ArrayLike | None, inputs: Mapping[str, Array], batch: int
@@ -374,62 +429,6 @@ class Model:
             raise ShapeError(f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}")
         return ends.astype(np.int64)
 
-    def _by_name(self, x: Inputs) -> dict[str, Any]:
-        names = [t.name for t in self.inputs]
-        if isinstance(x, Mapping):
-            if set(x) != set(names):
-                raise ShapeError(f"inputs: expected {names}, got {sorted(map(str, x))}")
-            return dict(x)
-        if len(names) == 1:
-            return {names[0]: x}
-        if not isinstance(x, (list, tuple)) or len(x) != len(names):
-            got = f"{len(x)} arrays" if isinstance(x, (list, tuple)) else type(x).__name__
-            raise ShapeError(f"inputs: expected {len(names)} arrays for {names}, got {got}")
-        return dict(zip(names, x, strict=True))
-
-    def _bind_state(self, state: StateArrays | None, batch: int) -> dict[str, dict[str, Array]]:
-        """Check a state, or make that of a sequence that has not begun."""
-        expected = self.spec.state_shapes()
-        if state is None:
-            return {k: zeros(shapes, batch, self.spec.dtype) for k, shapes in expected.items()}
-        if not isinstance(state, Mapping) or set(state) != set(expected):
-            got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise StateError(f"state: expected layers {sorted(expected)}, got {got}")
-        bound: dict[str, dict[str, Array]] = {}
-        for layer, shapes in expected.items():
-            entries = state[layer]
-            if not isinstance(entries, Mapping) or set(entries) != set(shapes):
-                got = (
-                    sorted(map(str, entries))
-                    if isinstance(entries, Mapping)
-                    else type(entries).__name__
-                )
-                raise StateError(f"state of {layer}: expected {sorted(shapes)}, got {got}")
-            bound[layer] = {}
-            for name, shape in shapes.items():
-                label = f"state {layer}/{name}"
-                try:
-                    array = _numbers(entries[name], self.spec.dtype, label)
-                except ShapeError as error:
-                    raise StateError(str(error)) from None
-                if array.shape != (batch, *shape):
-                    raise StateError(
-                        f"{label}: expected shape {(batch, *shape)}, got {array.shape}"
-                    )
-                bound[layer][name] = array
-        return bound
-
-
-def _expect_whole(array: Array, label: str) -> None:
-    """Refuse what is no whole number, or too large to be told from its neighbour."""
-    limit = 2 ** (np.finfo(array.dtype).nmant + 1)
-    wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
-    if wrong.any():
-        at = tuple(int(k) for k in np.argwhere(wrong)[0])
-        raise ShapeError(
-            f"{label}: expected whole numbers up to {limit}, got {array[at]:g} at {at}"
-        )
-
 
 def _axis_size(shape: Shape, array: Array) -> int:
     return int(array.shape[shape.index(BATCH)])
@@ -453,17 +452,6 @@ def _join_states(states: list[NewState]) -> NewState:
         layer: {name: np.concatenate([s[layer][name] for s in states]) for name in entries}
         for layer, entries in states[0].items()
     }
-
-
-def _numbers(value: Any, dtype: str, label: str) -> Array:
-    """Bring anything array-like to a contiguous array of real numbers."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ShapeError(f"{label}: expected an array, got ragged {type(value).__name__}") from None
-    if array.dtype.kind not in "fiub":
-        raise ShapeError(f"{label}: expected real numbers, got {array.dtype}")
-    return np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
 
 
 def _option(name: str, value: Any) -> str:

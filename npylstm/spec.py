@@ -8,10 +8,11 @@ computation.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,16 +21,19 @@ import numpy as np
 
 from npylstm.errors import FormatError, NpylstmError
 from npylstm.layers import layer_from_json
-from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+from npylstm.layers.base import BATCH, STEPS, Array, Layer, Shape, format_shape
 from npylstm.layers.sizes import batch_axes
 
-__all__ = ["FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec"]
+__all__ = [
+    "FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec", "time_axis",
+]  # fmt: skip
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float64")
 
 RESERVED = ("npylstm", "case")  # first parts of keys that the file uses itself
 _NAME = re.compile(r"[^\x00-\x1f/\\]+")
+_TENSOR = re.compile(r"[^\x00-\x1f\\]+")
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,16 @@ class Edge:
     outputs: tuple[str, ...]
 
     @classmethod
-    def call(cls, layer: LayerSpec, *inputs: str) -> Edge:
-        """Call a layer for the first time; outputs are named after it."""
+    def call(cls, layer: LayerSpec, *inputs: str, number: int = 1) -> Edge:
+        """Call a layer. Outputs are named after it: ``lstm``, ``lstm/h``; next time ``lstm#2``."""
+        name = layer.name if number == 1 else f"{layer.name}#{number}"
         suffixes = layer.layer.output_names()
-        return cls(
-            layer.name, inputs, tuple(f"{layer.name}/{s}" if s else layer.name for s in suffixes)
-        )
+        return cls(layer.name, inputs, tuple(f"{name}/{s}" if s else name for s in suffixes))
+
+    @property
+    def name(self) -> str:
+        """What the call goes by, also as the owner of its state: its main output."""
+        return self.outputs[0]
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class LayerSpec:
 class Case:
     """A recorded run of the framework: inputs, its own outputs, and the state it began with.
 
-    ``state`` maps layer to state name to array ``(batch, units)``; empty means zeros. ``lengths``
+    ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
     (batch,) holds whole numbers, where the sequences are not all as long as the array.
     """
 
@@ -224,12 +232,13 @@ class ModelSpec:
         return sum(w.size for layer in self.layers for w in layer.weights.values())
 
     def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Shapes of the carried state: layer to state name to shape without the batch axis.
+        """Shapes of the carried state: call to state name to shape without the batch axis.
 
-        A layer to which the graph gives its state carries none.
+        A call goes by its main output: the layer's name, ``lstm#2`` where a layer is called once
+        more. A call to which the graph gives its state carries none.
         """
-        begins = {edge.layer for edge in self.edges if len(edge.inputs) == 1}
-        shapes = {n.name: n.layer.state_shapes() for n in self.layers if n.name in begins}
+        layers = {layer.name: layer.layer for layer in self.layers}
+        shapes = {e.name: layers[e.layer].state_shapes() for e in self.edges if len(e.inputs) == 1}
         return {name: shape for name, shape in shapes.items() if shape}
 
     def astype(self, dtype: str) -> ModelSpec:
@@ -244,6 +253,80 @@ class ModelSpec:
     def with_cases(self, cases: Iterable[Case]) -> ModelSpec:
         """Return the same model with these recorded cases."""
         return replace(self, cases=tuple(cases))
+
+    def subgraph(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelSpec:
+        """Cut a model out of this one: an encoder, one step of a decoder, a layer's features.
+
+        Parameters
+        ----------
+        inputs, outputs
+            Tensors by name: model inputs, outputs of layers (``"lstm"``, ``"lstm/h"``).
+
+        Returns
+        -------
+        ModelSpec
+            With exactly these inputs and outputs, the layers between them and no cases. Steps that
+            were a fixed number are free, as far as the layers allow it.
+
+        Raises
+        ------
+        FormatError
+            If a name is unknown, an output needs another input, or an input is not needed.
+        """
+        unknown = [t for t in (*inputs, *outputs) if t not in self.shapes]
+        if unknown:
+            raise FormatError(f"no tensor {unknown[0]!r}, the model has: {', '.join(self.shapes)}")
+        makers = {t: edge for edge in self.edges for t in edge.outputs}
+        needed: set[Edge] = set()
+        read: set[str] = set()
+        todo = [(t, t) for t in outputs]
+        while todo:
+            tensor, target = todo.pop()
+            read.add(tensor)
+            if tensor in inputs:
+                continue
+            if tensor not in makers:
+                raise FormatError(
+                    f"output {target!r} needs input {tensor!r}; give it, or cut later"
+                )
+            if makers[tensor] not in needed:
+                needed.add(makers[tensor])
+                todo += [(t, target) for t in makers[tensor].inputs]
+        idle = [t for t in inputs if t not in read]
+        if idle:
+            raise FormatError(f"input {idle[0]!r}: none of the outputs {list(outputs)} needs it")
+        called = {edge.layer for edge in needed}
+        whole = {t.name for t in self.inputs if t.whole}
+        cut = replace(
+            self,
+            layers=tuple(layer for layer in self.layers if layer.name in called),
+            edges=tuple(edge for edge in self.edges if edge in needed),
+            inputs=tuple(TensorSpec(t, self.shapes[t], t in whole) for t in inputs),
+            outputs=tuple(outputs),
+            cases=(),
+        )
+        return cut.with_free_steps()
+
+    def with_free_steps(self) -> ModelSpec:
+        """Return the same model without cases, for any number of steps if the layers allow it."""
+        taken: dict[Any, str] = {}
+
+        def free(tensor: TensorSpec, alike: bool) -> TensorSpec:
+            axis = time_axis(tensor.shape)
+            if axis is None or not isinstance(tensor.shape[axis], int):
+                return tensor
+            key = tensor.shape[axis] if alike else tensor.name
+            symbol = taken.setdefault(key, f"{STEPS}_{len(taken) + 1}" if taken else STEPS)
+            shape = (*tensor.shape[:axis], symbol, *tensor.shape[axis + 1 :])
+            return replace(tensor, shape=shape)
+
+        bare = self.with_cases(())
+        for alike in (False, True):  # sequences that meet must be equally long
+            taken.clear()
+            inputs = tuple(free(t, alike) for t in self.inputs)
+            with contextlib.suppress(FormatError):
+                return replace(bare, inputs=inputs)
+        return bare
 
     def to_json(self) -> dict[str, Any]:
         """Write the graph, without weights and cases, as plain JSON values."""
@@ -272,10 +355,6 @@ class ModelSpec:
             yield f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
             return
         names = [layer.name for layer in self.layers]
-        carried = Counter(edge.layer for edge in self.edges if len(edge.inputs) == 1)
-        for layer in self.layers:
-            if carried[layer.name] > 1 and layer.layer.state_shapes():
-                yield f"{layer.name}: is called twice, and each call would carry the state on"
         twins = [name for name, count in Counter(names).items() if count > 1]
         yield from (f"layer name {name!r}: used twice" for name in twins)
         for layer in self.layers:
@@ -285,8 +364,8 @@ class ModelSpec:
         if not self.inputs or not self.outputs:
             yield "a model needs at least one input and one output"
         for tensor in self.inputs:
-            if not _NAME.fullmatch(tensor.name):
-                yield f"input name {tensor.name!r}: empty or contains a slash"
+            if not _TENSOR.fullmatch(tensor.name) or {"", ".", ".."} & {*tensor.name.split("/")}:
+                yield f"input name {tensor.name!r}: empty, or no path"
             if tensor.shape.count(BATCH) != 1:
                 yield f"{tensor}: expected exactly one axis called {BATCH!r}"
             sizes = [d for d in tensor.shape if isinstance(d, int)]
@@ -353,6 +432,13 @@ class ModelSpec:
         yield from (f"output {t!r}: no such tensor" for t in missing)
         if len(set(self.outputs)) < len(self.outputs):
             yield f"outputs: used twice in {list(self.outputs)}"
+
+
+def time_axis(shape: Shape) -> int | None:
+    """The axis of a sequence's steps: the first beside the batch, if another one follows."""
+    if len(shape) < 3 or BATCH not in shape[:2]:
+        return None
+    return 1 - shape.index(BATCH)
 
 
 def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:

@@ -11,7 +11,10 @@ from npylstm.errors import NpylstmError
 from npylstm.layers.base import Array
 from npylstm.spec import ModelSpec
 
-__all__ = ["BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "State", "make_engine"]
+__all__ = [
+    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "State", "Stepper", "Stream", "Streams",
+    "make_engine",
+]  # fmt: skip
 
 State = Mapping[str, Mapping[str, Array]]
 
@@ -32,6 +35,84 @@ class Engine(Protocol):
         ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``lengths``
         (batch,) are steps of each sequence, None where all are as long as the array.
         """
+        ...
+
+    def rewired(self, spec: ModelSpec) -> Engine:
+        """Make an engine for a spec of the same layers, or of some of them; weights are shared."""
+        ...
+
+    def stream(self, spec: ModelSpec, batch: int) -> Stream:
+        """Make the state of ``batch`` sequences, all zeros, that is carried from call to call."""
+        ...
+
+    def streams(self, spec: ModelSpec, capacity: int) -> Streams:
+        """Make the states of many streams, of which any may advance together."""
+        ...
+
+
+class Stream(Protocol):
+    """State that calls carry on. Belongs to one thread at a time."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute every output and carry the state on."""
+        ...
+
+    def read(self) -> dict[str, dict[str, Array]]:
+        """Copy the state."""
+        ...
+
+    def write(self, state: State) -> None:
+        """Replace the state; it is complete and checked."""
+        ...
+
+    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> Stepper | None:
+        """Lay out calls with inputs of these sizes in buffers that stay; None if that cannot be."""
+        ...
+
+    def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
+        """Run ``steps`` times, each output being the newest step of the next input.
+
+        Parameters
+        ----------
+        x
+            The first input ``(batch, window, features)``.
+        last
+            Where the last step's output begins in a row of outputs, in elements.
+        carry
+            Carry the state on, or begin each time as the stream now stands.
+
+        Returns
+        -------
+        Array
+            ``(steps, batch, features)``; None if the model has no loop of its own.
+        """
+        ...
+
+
+class Stepper(Protocol):
+    """A call laid out: fill ``x``, run, read ``y``; all by name."""
+
+    x: dict[str, Array]
+    y: dict[str, Array]
+
+    def run(self) -> None:
+        """Compute ``y`` from ``x`` and carry the stream's state on."""
+        ...
+
+
+class Streams(Protocol):
+    """States of many streams, one row each."""
+
+    def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Advance these rows (n,), each by its row of the inputs."""
+        ...
+
+    def read(self, rows: Array) -> dict[str, dict[str, Array]]:
+        """Copy the states of these rows."""
+        ...
+
+    def write(self, rows: Array, state: State) -> None:
+        """Replace the states of these rows; they are complete and checked."""
         ...
 
 

@@ -16,7 +16,7 @@ from numba import float64
 from npylstm.engine.jit import fma, jit
 from npylstm.engine.native_activations import activate
 
-__all__ = ["execute"]
+__all__ = ["advance", "execute", "generate"]
 
 # Operations. The recurrent ones come first: they are one driver with different cells.
 LSTM, GRU, GRU_RESET_BEFORE, SIMPLE_RNN, DENSE, ACTIVATE, REPEAT, FETCH, STORE = range(9)
@@ -35,6 +35,20 @@ ROW_BLOCK = 4
 WIDE_UNITS = 64
 # Time steps whose input product is computed in one pass.
 STEP_BLOCK = 16
+
+
+@jit
+def _copy(y, x):
+    """``y[:] = x`` for vectors of one size; Numba's own checks sizes, at seconds of compiling."""
+    for j in range(y.size):
+        y[j] = x[j]
+
+
+@jit
+def _clear(y):
+    """``y[:] = 0``."""
+    for j in range(y.size):
+        y[j] = 0
 
 
 @jit
@@ -144,7 +158,7 @@ def _dense(row, params, work):
     w = params[p : p + features * units].reshape((features, units))
     bias = params[p + features * units : p + features * units + units]
     for r in range(rows):
-        y[r] = bias
+        _copy(y[r], bias)
     if units <= WIDE_UNITS:
         for r in range(rows):
             _add_product_wide(y[r], x[r], w)
@@ -234,7 +248,7 @@ def _recurrent(row, params, state, work, lengths):
     s += STEP_BLOCK * ROW_BLOCK * width
     x_all = work[s : s + STEP_BLOCK * ROW_BLOCK * features]
     s += STEP_BLOCK * ROW_BLOCK * features
-    u_all = work[s : s + ROW_BLOCK * width].reshape((ROW_BLOCK, width))
+    u_all = work[s : s + ROW_BLOCK * recurrent_width].reshape((ROW_BLOCK, recurrent_width))
 
     for r0 in range(0, rows, ROW_BLOCK):
         block = min(ROW_BLOCK, rows - r0)
@@ -248,8 +262,8 @@ def _recurrent(row, params, state, work, lengths):
                 source = steps - 1 - (t0 + t) if row[REVERSE] else t0 + t
                 for r in range(block):
                     at = row[X] + (r0 + r) * row[X_ROW] + source * row[X_STEP]
-                    x[t * block + r] = work[at : at + features]
-                    z[t * block + r] = bias
+                    _copy(x[t * block + r], work[at : at + features])
+                    _copy(z[t * block + r], bias)
             _add_product(z, x, W)
             for t in range(count):
                 source = steps - 1 - (t0 + t) if row[REVERSE] else t0 + t
@@ -258,8 +272,8 @@ def _recurrent(row, params, state, work, lengths):
                     _add_product(zt, h, U)
                 else:
                     for r in range(block):
-                        u[r, :recurrent_width] = recurrent_bias
-                    _add_product(u[:, :recurrent_width], h, U)
+                        _copy(u[r], recurrent_bias)
+                    _add_product(u, h, U)
                 target = source if row[IN_ORDER] else t0 + t
                 back = 1 if row[IN_ORDER] and row[REVERSE] else -1
                 for r in range(block):
@@ -267,17 +281,17 @@ def _recurrent(row, params, state, work, lengths):
                     y = work[at : at + size]
                     if lengths.size and source >= lengths[r0 + r]:
                         if row[ZERO_BEYOND] or t0 + t == 0:
-                            y[:] = 0
+                            _clear(y)
                         elif row[Y_STEP]:  # the output of the step before
                             at += back * row[Y_STEP]
-                            y[:] = work[at : at + size]
+                            _copy(y, work[at : at + size])
                         continue
                     if op == LSTM and projection:
                         out = u[r, :units]
                         _lstm_cell(
                             zt[r], out, c_all[r0 + r], code, code_params, rcode, rcode_params
                         )
-                        h[r] = 0
+                        _clear(h[r])
                         _add_product_1(h[r], out, P)
                     elif op == LSTM:
                         _lstm_cell(
@@ -285,10 +299,10 @@ def _recurrent(row, params, state, work, lengths):
                         )
                     elif op == SIMPLE_RNN:
                         activate(code, code_params, zt[r])
-                        h[r] = zt[r]
+                        _copy(h[r], zt[r])
                     else:
                         _gru_cell(zt[r], u[r], h[r], U_h, code, code_params, rcode, rcode_params)
-                    y[:] = h[r]
+                    _copy(y, h[r])
 
 
 @jit
@@ -298,7 +312,7 @@ def _activate(row, params, work):
     for r in range(rows):
         x = work[row[X] + r * features : row[X] + (r + 1) * features]
         y = work[row[Y] + r * features : row[Y] + (r + 1) * features]
-        y[:] = x
+        _copy(y, x)
         activate(code, code_params, y)
 
 
@@ -309,7 +323,7 @@ def _repeat(row, work):
         x = work[row[X] + r * features : row[X] + (r + 1) * features]
         for k in range(times):
             at = row[Y] + (r * times + k) * features
-            work[at : at + features] = x
+            _copy(work[at : at + features], x)
 
 
 @jit
@@ -327,7 +341,70 @@ def execute(program, params, state, work, lengths):
             _repeat(row, work)
         elif row[OP] == FETCH:  # a recurrent layer's state becomes a tensor
             n = row[ROWS] * row[UNITS]
-            work[row[Y] : row[Y] + n] = state[row[X] : row[X] + n]
+            _copy(work[row[Y] : row[Y] + n], state[row[X] : row[X] + n])
         elif row[OP] == STORE:  # a tensor becomes the state to begin with
             n = row[ROWS] * row[UNITS]
-            state[row[Y] : row[Y] + n] = work[row[X] : row[X] + n]
+            _copy(state[row[Y] : row[Y] + n], work[row[X] : row[X] + n])
+
+
+@jit
+def generate(program, params, state, begin, work, lengths, places, out):
+    """Run ``program`` again and again, each output the newest step of the next input.
+
+    ``begin`` is the state that each run begins with, or empty where it is carried on; ``places``
+    says where the input lies, how many steps it has, where the outputs lie, and how far apart the
+    rows of outputs are; ``out`` is (runs, rows, features).
+    """
+    x_at, window, y_at, y_row = places
+    runs, rows, features = out.shape
+    kept = (window - 1) * features
+    for n in range(runs):
+        if begin.size:
+            _copy(state, begin)
+        execute(program, params, state, work, lengths)
+        for r in range(rows):
+            x = work[x_at + r * window * features : x_at + (r + 1) * window * features]
+            y = work[y_at + r * y_row : y_at + r * y_row + features]
+            _copy(out[n, r], y)
+            for j in range(kept):
+                x[j] = x[j + features]
+            _copy(x[kept:], out[n, r])
+
+
+@jit
+def _advance_rows(program, params, pool, places, rows, state, work, lengths, x, y):
+    """Gather the states of some rows of a pool, run a step of them, and scatter them again."""
+    x_at, y_at = places[0, 0], places[0, 1]
+    features, units = x.shape[1], y.shape[1]
+    for r in range(rows.size):
+        _copy(work[x_at + r * features : x_at + (r + 1) * features], x[r])
+        for k in range(1, places.shape[0]):
+            size = places[k, 2]
+            at = places[k, 0] + rows[r] * size
+            here = places[k, 1] + r * size
+            _copy(state[here : here + size], pool[at : at + size])
+    execute(program, params, state, work, lengths)
+    for r in range(rows.size):
+        _copy(y[r], work[y_at + r * units : y_at + (r + 1) * units])
+        for k in range(1, places.shape[0]):
+            size = places[k, 2]
+            at = places[k, 0] + rows[r] * size
+            here = places[k, 1] + r * size
+            _copy(pool[at : at + size], state[here : here + size])
+
+
+@jit
+def advance(
+    whole, rest, params, pool, whole_places, rest_places, rows, work, state, lengths, block, x, y
+):
+    """Advance rows of a pool, block by block; ``rest`` is laid out for what the blocks leave."""
+    n = rows.size
+    blocked = n - n % block if n > block else 0
+    for r in range(0, blocked, block):
+        s = slice(r, r + block)
+        _advance_rows(whole, params, pool, whole_places, rows[s], state, work, lengths, x[s], y[s])
+    if blocked < n:
+        _advance_rows(
+            rest, params, pool, rest_places, rows[blocked:], state, work, lengths,
+            x[blocked:], y[blocked:],
+        )  # fmt: skip

@@ -241,7 +241,7 @@ class Program:
                 source = self._places[given[k]].start
                 self._emit(kernels.STORE, X=source, Y=start, ROWS=batch, UNITS=size)
             else:
-                place = Place((edge.layer, f"{prefix}{key}"), start, end, (batch, size))
+                place = Place((edge.name, f"{prefix}{key}"), start, end, (batch, size))
                 self.states.append(place)
             states.append((start, batch, size))
             self.state_size = end

@@ -11,20 +11,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from npylstm.engine import State
+from npylstm.engine import State, Stream, Streams
 from npylstm.engine.kernels import execute
 from npylstm.engine.lowering import Parameters, Program, is_native
 from npylstm.engine.numpy_engine import Node
+from npylstm.engine.streams import RunningStream, RunningStreams
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
-__all__ = ["NumbaEngine"]
+__all__ = ["ALL", "NumbaEngine", "Segment"]
 
-_ALL = np.zeros(0, np.int64)  # every sequence is as long as its array
+ALL = np.zeros(0, np.int64)  # every sequence is as long as its array
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
 
 
-class _Segment:
+class Segment:
     """A run of native edges."""
 
     def __init__(self, edges: Sequence[Edge], spec: ModelSpec, parameters: Parameters) -> None:
@@ -33,16 +34,25 @@ class _Segment:
         self._edges = edges
         self._layers = {layer.name: layer.layer for layer in spec.layers}
         self._parameters = parameters
-        self._reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
-        self._writes = tuple(sorted(made & (later | set(spec.outputs))))
+        self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
+        self.writes = tuple(sorted(made & (later | set(spec.outputs))))
         self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
 
-    def _program(self, tensors: Mapping[str, Array]) -> Program:
-        sizes = tuple(tensors[t].shape for t in self._reads)
+    @property
+    def params(self) -> Array:
+        """All weights, packed."""
+        return self._parameters.buffer
+
+    def program(self, tensors: Mapping[str, Array]) -> Program:
+        """Lay out a program for inputs of these arrays' sizes."""
+        return self.program_for({name: tensors[name].shape for name in self.reads})
+
+    def program_for(self, reads: Mapping[str, tuple[int, ...]]) -> Program:
+        """Lay out a program for inputs of these sizes; it is kept."""
+        sizes = tuple(reads[name] for name in self.reads)
         program = self._programs.get(sizes)
         if program is None:
-            reads = dict(zip(self._reads, sizes, strict=True))
-            program = Program(self._edges, self._layers, self._parameters, reads, self._writes)
+            program = Program(self._edges, self._layers, self._parameters, reads, self.writes)
             if len(self._programs) >= _MAX_PROGRAMS:
                 self._programs = {}
             self._programs[sizes] = program
@@ -56,8 +66,8 @@ class _Segment:
         lengths: Array | None,
     ) -> None:
         """Add this segment's outputs to ``tensors`` and its states to ``after``."""
-        program = self._program(tensors)
-        params = self._parameters.buffer
+        program = self.program(tensors)
+        params = self.params
         work = np.empty(program.work_size, params.dtype)
         carried = np.empty(program.state_size, params.dtype)
         for place in program.reads:
@@ -65,7 +75,7 @@ class _Segment:
         for place in program.states:
             layer, name = place.name
             carried[place.start : place.stop] = state[layer][name].reshape(-1)
-        execute(program.table, params, carried, work, _ALL if lengths is None else lengths)
+        execute(program.table, params, carried, work, ALL if lengths is None else lengths)
         for place in program.writes:
             tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
         for place in program.states:
@@ -79,20 +89,23 @@ class NumbaEngine:
 
     name = "numba"
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, weights: NumbaEngine | None = None) -> None:
         self._spec = spec
         layers = {layer.name: layer for layer in spec.layers}
-        native = [layer for layer in spec.layers if is_native(layer.layer)]
-        parameters = Parameters(native, spec.dtype)
-        self._others = {
-            layer.name: Node(layer) for layer in spec.layers if not is_native(layer.layer)
-        }
-        self._runs: list[_Segment | Edge] = []
+        if weights is None:
+            native = [layer for layer in spec.layers if is_native(layer.layer)]
+            self._parameters = Parameters(native, spec.dtype)
+            self._others = {
+                layer.name: Node(layer) for layer in spec.layers if not is_native(layer.layer)
+            }
+        else:
+            self._parameters, self._others = weights._parameters, weights._others
+        self._runs: list[Segment | Edge] = []
         for is_segment, edges in itertools.groupby(
             spec.edges, lambda edge: is_native(layers[edge.layer].layer)
         ):
             if is_segment:
-                self._runs.append(_Segment(tuple(edges), spec, parameters))
+                self._runs.append(Segment(tuple(edges), spec, self._parameters))
             else:
                 self._runs.extend(edges)
 
@@ -102,14 +115,39 @@ class NumbaEngine:
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for run in self._runs:
-            if isinstance(run, _Segment):
+            if isinstance(run, Segment):
                 run.run(tensors, state, after, lengths)
                 continue
             read = [tensors[t] for t in run.inputs]
             node = self._others[run.layer]
-            outputs, carried = node.compute(read, state.get(run.layer, {}), lengths)
+            outputs, carried = node.compute(read, state.get(run.name, {}), lengths)
             contiguous = (np.ascontiguousarray(y).reshape(y.shape) for y in outputs)
             tensors |= dict(zip(run.outputs, contiguous, strict=True))
             if carried:
-                after[run.layer] = carried
+                after[run.name] = carried
         return {name: tensors[name] for name in self._spec.outputs}, after
+
+    def rewired(self, spec: ModelSpec) -> NumbaEngine:
+        return NumbaEngine(spec, self)
+
+    def stream(self, spec: ModelSpec, batch: int) -> Stream:
+        segment = self._whole()
+        if segment is None:
+            return RunningStream(self, spec, batch)
+        from npylstm.engine.native_streams import NativeStream
+
+        return NativeStream(segment, spec, batch)
+
+    def streams(self, spec: ModelSpec, capacity: int) -> Streams:
+        segment = self._whole()
+        if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
+            return RunningStreams(self, spec, capacity)
+        from npylstm.engine.native_streams import NativeStreams
+
+        return NativeStreams(segment, spec, capacity)
+
+    def _whole(self) -> Segment | None:
+        """The segment that is all of the model, if one is."""
+        run = self._runs[0] if len(self._runs) == 1 else None
+        makes_all = isinstance(run, Segment) and set(self._spec.outputs) <= set(run.writes)
+        return run if isinstance(run, Segment) and makes_all else None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.engine import State
+from npylstm.engine import State, Stream, Streams
+from npylstm.engine.streams import RunningStream, RunningStreams
 from npylstm.errors import NpylstmError
 from npylstm.layers import Bidirectional
 from npylstm.layers.base import Array
@@ -42,15 +43,26 @@ class NumpyEngine:
 
     name = "numpy"
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, weights: NumpyEngine | None = None) -> None:
         self._spec = spec
-        self._nodes = {layer.name: Node(layer) for layer in spec.layers}
+        self._nodes: Mapping[str, Node] = (
+            weights._nodes if weights else {layer.name: Node(layer) for layer in spec.layers}
+        )
 
     def run(
         self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         tensors, after = self._walk(inputs, state, lengths)
         return {name: tensors[name] for name in self._spec.outputs}, after
+
+    def rewired(self, spec: ModelSpec) -> NumpyEngine:
+        return NumpyEngine(spec, self)
+
+    def stream(self, spec: ModelSpec, batch: int) -> Stream:
+        return RunningStream(self, spec, batch)
+
+    def streams(self, spec: ModelSpec, capacity: int) -> Streams:
+        return RunningStreams(self, spec, capacity)
 
     def trace(
         self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
@@ -64,8 +76,8 @@ class NumpyEngine:
                 continue
             read = [tensors[t] for t in edge.inputs]
             with np.errstate(over="ignore", invalid="ignore"):
-                kept = node.layer.trace(node.packed, read, state.get(edge.layer, {}), lengths)
-            name = edge.outputs[0]
+                kept = node.layer.trace(node.packed, read, state.get(edge.name, {}), lengths)
+            name = edge.name
             gates |= (
                 {f"{name}/{k}": v for k, v in kept.items()}
                 if isinstance(kept, dict)
@@ -82,9 +94,9 @@ class NumpyEngine:
         for edge in self._spec.edges:
             read = [tensors[t] for t in edge.inputs]
             outputs, carried = self._nodes[edge.layer].compute(
-                read, state.get(edge.layer, {}), lengths
+                read, state.get(edge.name, {}), lengths
             )
             tensors |= dict(zip(edge.outputs, outputs, strict=True))
             if carried:
-                after[edge.layer] = carried
+                after[edge.name] = carried
         return tensors, after

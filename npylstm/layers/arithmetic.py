@@ -9,7 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Dim, Layer, Shape, format_shape, one_input
+from npylstm.layers.base import (
+    FIXED,
+    Array,
+    Dim,
+    Layer,
+    Shape,
+    Time,
+    format_shape,
+    joined,
+    not_along,
+    one_input,
+)
 from npylstm.layers.sizes import broadcast, keep_batch
 
 __all__ = ["Arithmetic", "Constant", "Elementwise", "MatMul", "Reduce"]
@@ -47,6 +58,17 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise FormatError(f"{name}: expected one of {', '.join(known)}, got {value!r:.40}")
 
 
+def _aligned(times: Sequence[Time], shapes: Sequence[Shape]) -> Time:
+    """The time axis of what is broadcast together, last axes aligned."""
+    rank = max(map(len, shapes))
+    return joined(
+        [
+            time + rank - len(shape) if isinstance(time, int) else time
+            for time, shape in zip(times, shapes, strict=True)
+        ]
+    )
+
+
 @dataclass(frozen=True)
 class Arithmetic(Layer):
     """Combine inputs element by element, from left to right, by NumPy's rule of broadcasting.
@@ -75,6 +97,9 @@ class Arithmetic(Layer):
             raise FormatError(f"{self.operation}: expected two operands")
         return (broadcast(inputs),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (_aligned(times, shapes),)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -93,6 +118,7 @@ class Elementwise(Layer):
     """Apply a function to every element; those that models use as activations are elsewhere."""
 
     kind: ClassVar[str] = "elementwise"
+    per_step: ClassVar[bool] = True
 
     function: str
 
@@ -136,6 +162,14 @@ class Reduce(Layer):
                 kept.append(1)
         return (tuple(kept),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        for axis in self.axes:
+            not_along(times, axis, f"takes the {self.operation}")
+        (time,) = times
+        if isinstance(time, int) and not self.keepdims:
+            time -= sum(axis < time for axis in self.axes)
+        return (time,)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -167,6 +201,12 @@ class MatMul(Layer):
         keep_batch(a, len(a) - 1, "multiplies")
         return ((*broadcast([a[:-2], b[:-2]]), a[-2], b[-1]),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        a, b = (len(shape) for shape in shapes)
+        not_along(times[:1], a - 1, "sums")
+        not_along(times[1:], b - 2, "sums")
+        return (_aligned(times, shapes),)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -188,6 +228,9 @@ class Constant(Layer):
         if inputs:
             raise FormatError(f"expected no input, got {len(inputs)}")
         return (self.shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (FIXED,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

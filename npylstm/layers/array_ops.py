@@ -11,13 +11,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, ShapeError
+from npylstm.errors import FormatError, ShapeError, UnsupportedError
 from npylstm.layers.base import (
+    FIXED,
+    LATEST,
     Array,
     Dim,
     Layer,
     Shape,
+    Time,
     format_shape,
+    joined,
+    not_along,
     one_input,
     positive,
 )
@@ -72,6 +77,34 @@ def _check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> No
         raise FormatError(f"{name}: expected positive sizes, got {sizes}")
 
 
+def _lent(sizes: Sequence[Size], times: Sequence[Time], shapes: Sequence[Shape]) -> list[Time]:
+    """Time axes of a target shape: those that are lent by the time axis of an input."""
+    lent: list[Time] = [FIXED]
+    for axis, size in enumerate(sizes):
+        if not isinstance(size, int) and times[size[0]] == size[1]:
+            lent.append(axis)
+    return lent
+
+
+def reshaped(time: Time, source: Shape, target: Shape) -> Time:
+    """Follow the time axis through a row-major reshaping.
+
+    Raises
+    ------
+    UnsupportedError
+        If it does not come out whole, as an axis of its own.
+    """
+    if not isinstance(time, int):
+        return time
+    before = factors(source[:time])
+    for axis, size in enumerate(target):
+        if size == source[time] and factors(target[:axis]) == before:
+            return axis
+    raise UnsupportedError(
+        f"merges the time axis of {format_shape(source)} into {format_shape(target)}"
+    )
+
+
 @dataclass(frozen=True)
 class Select(Layer):
     """Take one index along an axis, which goes: ``x[:, -1]`` is axis 1, index -1."""
@@ -88,6 +121,14 @@ class Select(Layer):
         if isinstance(size, int) and not -size <= self.index < size:
             raise ShapeError(f"index {self.index} does not fit axis {self.axis} of {shape}")
         return ((*shape[: self.axis], *shape[self.axis + 1 :]),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        (time,) = times
+        if time == self.axis:
+            if self.index != -1:
+                raise UnsupportedError(f"takes step {self.index}, where only the newest is at hand")
+            return (LATEST,)
+        return (time - (time > self.axis) if isinstance(time, int) else time,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -132,6 +173,13 @@ class Slice(Layer):
             taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
         return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        if self.axis not in times:
+            return tuple(times)
+        if (self.start, self.stop) != (-1, None):
+            raise UnsupportedError(f"takes the steps {self.start}:{self.stop} of the sequence")
+        return (LATEST,)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -151,6 +199,10 @@ class SizeOf(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         axis_of(one_input(inputs), self.axis)
         return ((),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        not_along(times, self.axis, "counts the steps")
+        return (FIXED,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -179,6 +231,10 @@ class Transpose(Layer):
             raise FormatError(f"axes {self.axes} do not fit an input {format_shape(shape)}")
         return (tuple(shape[a] for a in self.axes),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        (time,) = times
+        return (self.axes.index(time) if isinstance(time, int) else time,)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -198,6 +254,11 @@ class Flip(Layer):
         for axis in self.axes:
             keep_batch(shape, axis, "reverses")
         return (shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        for axis in self.axes:
+            not_along(times, axis, "reverses the steps")
+        return tuple(times)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -238,6 +299,9 @@ class View(Layer):
             )
         return (target,)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (reshaped(times[0], shapes[0], self.output_shapes(shapes)[0]),)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -266,6 +330,12 @@ class Expand(Layer):
             )
         return (target,)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        shift = len(self.shape) - len(shapes[0])
+        lent = [t for t in _lent(self.shape, times, shapes) if isinstance(t, int)]
+        own = times[0] + shift if isinstance(times[0], int) else times[0]
+        return (joined([own, *lent]),)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -287,6 +357,9 @@ class Full(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (_resolve(self.shape, inputs),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (joined(_lent(self.shape, times, shapes)),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -310,14 +383,16 @@ def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
 
 @dataclass(frozen=True)
 class Concatenate(Layer):
-    """Set inputs side by side along an axis."""
+    """Set inputs side by side along an axis, which may be counted from the back."""
 
     kind: ClassVar[str] = "concatenate"
 
     axis: int
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        axis = axis_of(inputs[0], self.axis) if inputs else 0
+        axis = self.axis
+        if inputs:
+            axis = axis_of(inputs[0], axis + len(inputs[0]) if axis < 0 else axis)
         _same_but(inputs, axis)
         keep_batch(inputs[0], axis, "concatenates")
         sizes = [shape[axis] for shape in inputs]
@@ -326,6 +401,10 @@ class Concatenate(Layer):
         if symbols:
             total = name_size("+".join([*symbols, *([str(total)] if total else [])]))
         return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        not_along(times, self.axis % len(shapes[0]), "concatenates")
+        return (joined(times),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -347,6 +426,10 @@ class Stack(Layer):
             raise FormatError(f"axis {self.axis} does not fit inputs {format_shape(inputs[0])}")
         shape = inputs[0]
         return ((*shape[: self.axis], len(inputs), *shape[self.axis :]),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        time = joined(times)
+        return (time + (time >= self.axis) if isinstance(time, int) else time,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -18,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm.activations import Activation
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnsupportedError
 
-__all__ = ["BATCH", "STEPS", "Array", "Dim", "Layer", "Shape", "format_shape"]
+__all__ = [
+    "BATCH", "FIXED", "GIVEN", "LATEST", "STEPS", "Array", "Dim", "Layer", "Shape", "Time",
+    "format_shape",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 Dim = int | str
@@ -28,6 +31,12 @@ Shape = tuple[Dim, ...]
 
 BATCH = "batch"
 STEPS = "steps"
+
+# What a live stream makes of a tensor: the axis along which it grows step by step, or
+Time = int | str
+FIXED = "fixed"  # it never changes
+GIVEN = "given"  # it is handed in anew with every push
+LATEST = "latest"  # it says how things stand after the newest step
 
 
 def format_shape(shape: Sequence[Dim | None]) -> str:
@@ -46,6 +55,7 @@ class Layer:
 
     kind: ClassVar[str]
     takes_lengths: ClassVar[bool] = False  # whether forward has an argument ``lengths``
+    per_step: ClassVar[bool] = False  # whether every time step is computed for itself
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the weights by name, in the order of the file."""
@@ -68,6 +78,29 @@ class Layer:
             If the layer cannot take such an input.
         """
         raise NotImplementedError
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        """Say what a live stream makes of the outputs.
+
+        By default the time axis stays where it is in layers that are :attr:`per_step`; the others
+        cannot be cut along it.
+
+        Parameters
+        ----------
+        times
+            For every input its time axis, or ``FIXED``, ``GIVEN`` or ``LATEST``.
+        shapes
+            Of the inputs.
+
+        Raises
+        ------
+        UnsupportedError
+            If outputs at one step need other steps than the layer carries in its state.
+        """
+        time = joined(times)
+        if isinstance(time, int) and not self.per_step:
+            raise UnsupportedError(f"{self.kind} needs all time steps at once")
+        return (time,) * len(self.output_names())
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Arrange the weights once, at load, as :meth:`forward` wants them."""
@@ -139,6 +172,30 @@ class Layer:
             return layer_from_json(value.get("kind"), value.get("config"))
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
+
+
+def joined(times: Sequence[Time]) -> Time:
+    """What a stream makes of a tensor that is computed of these.
+
+    Raises
+    ------
+    UnsupportedError
+        If they have different time axes, or what only the newest step has made meets earlier ones.
+    """
+    axes = {t for t in times if isinstance(t, int)}
+    if len(axes) > 1:
+        raise UnsupportedError(f"joins tensors whose time axes are {sorted(axes)}")
+    if axes and LATEST in times:
+        raise UnsupportedError("joins every time step with what only the newest one has made")
+    if axes:
+        return axes.pop()
+    return LATEST if LATEST in times else GIVEN if GIVEN in times else FIXED
+
+
+def not_along(times: Sequence[Time], axis: int, what: str) -> None:
+    """Refuse to stream what mixes steps along an axis, if that is the time axis of an input."""
+    if axis in times:
+        raise UnsupportedError(f"{what} along the time axis {axis}")
 
 
 def _to_json(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape
+from npylstm.errors import FormatError, UnsupportedError
+from npylstm.layers.base import Array, Layer, Shape, Time
 from npylstm.layers.recurrent import Recurrent
 
 __all__ = ["Bidirectional", "inside"]
@@ -109,6 +109,9 @@ class Bidirectional(Layer):
         )
         size = sum(layer.outputs_size for layer in self.directions.values())
         return ((*a[:-1], size), *states_a, *states_b)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        raise UnsupportedError("its backward layer begins at the end of the sequence")
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Pack both, keys with the direction before them."""

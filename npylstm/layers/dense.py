@@ -35,6 +35,7 @@ class Dense(Layer):
     """
 
     kind: ClassVar[str] = "dense"
+    per_step: ClassVar[bool] = True
 
     features: int
     units: int

@@ -27,6 +27,7 @@ class Embedding(Layer):
     """
 
     kind: ClassVar[str] = "embedding"
+    per_step: ClassVar[bool] = True
 
     vocabulary: int
     units: int

@@ -10,7 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
+from npylstm.layers.base import (
+    Array,
+    Layer,
+    Shape,
+    Time,
+    format_shape,
+    not_along,
+    one_input,
+)
 from npylstm.layers.sizes import axis_of, holds_batch
 
 __all__ = ["BatchNormalization", "LayerNormalization"]
@@ -36,6 +44,7 @@ class BatchNormalization(Layer):
     """
 
     kind: ClassVar[str] = "batch_normalization"
+    per_step: ClassVar[bool] = True
 
     features: int
     axis: int
@@ -61,6 +70,10 @@ class BatchNormalization(Layer):
                 f"got an input {format_shape(shape)}"
             )
         return (shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        not_along(times, self.axis, "statistics for each step")
+        return super().stream(times, shapes)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Make a factor and a shift of the statistics, in float64."""
@@ -94,6 +107,7 @@ class LayerNormalization(Layer):
     """
 
     kind: ClassVar[str] = "layer_normalization"
+    per_step: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     epsilon: float
@@ -116,6 +130,12 @@ class LayerNormalization(Layer):
                 f"expected last axes {format_shape(self.shape)}, got an input {format_shape(shape)}"
             )
         return (shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        rank = len(shapes[0])
+        for axis in range(rank - len(self.shape), rank):
+            not_along(times, axis, "a mean")
+        return super().stream(times, shapes)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -10,7 +10,15 @@ import numpy as np
 
 from npylstm.activations import Activation
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
+from npylstm.layers.base import (
+    Array,
+    Layer,
+    Shape,
+    Time,
+    format_shape,
+    not_along,
+    one_input,
+)
 from npylstm.layers.sizes import broadcast
 
 __all__ = ["ActivationLayer", "Identity", "PReLU"]
@@ -21,6 +29,7 @@ class ActivationLayer(Layer):
     """Apply an activation function to every element (softmax: along its axis)."""
 
     kind: ClassVar[str] = "activation"
+    per_step: ClassVar[bool] = True
 
     activation: Activation
 
@@ -34,6 +43,11 @@ class ActivationLayer(Layer):
             )
         return (shape,)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        if self.activation.axis is not None:
+            not_along(times, self.activation.axis % len(shapes[0]), f"{self.activation.name}")
+        return super().stream(times, shapes)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -45,6 +59,7 @@ class Identity(Layer):
     """Hand the input on: what dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
+    per_step: ClassVar[bool] = True
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (one_input(inputs),)
@@ -71,6 +86,7 @@ class PReLU(Layer):
     """
 
     kind: ClassVar[str] = "prelu"
+    per_step: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     axis: int = 1
@@ -87,6 +103,12 @@ class PReLU(Layer):
                 f"{format_shape(shape)}"
             )
         return (shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        for axis, size in enumerate(self.shape, self.axis):
+            if size > 1:
+                not_along(times, axis, "a slope for each step")
+        return super().stream(times, shapes)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.activations import TANH, Activation
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnsupportedError
 from npylstm.layers.base import (
+    FIXED,
+    LATEST,
     Array,
     Layer,
     Shape,
+    Time,
     along_features,
     expect_batch,
     expect_features,
@@ -117,6 +120,20 @@ class Recurrent(Layer):
         size = self.outputs_size
         main = (*shape[:2], size) if self.return_sequences else (batch, size)
         return (main, *states) if self.return_state else (main,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        axis = 0 if self.time_major else 1
+        if self.go_backwards:
+            raise UnsupportedError(f"{self.kind} begins at the end of the sequence (go_backwards)")
+        if times[0] != axis:
+            raise UnsupportedError(f"{self.kind} reads steps that are not those of the stream")
+        if any(time != FIXED for time in times[1:]):
+            raise UnsupportedError(
+                f"the state that {self.kind} begins with is computed or given; "
+                "cut it out with spec.subgraph and hand the state over, as npylstm.decode does"
+            )
+        states = (LATEST,) * (len(self.output_names()) - 1)
+        return (axis if self.return_sequences else LATEST, *states)
 
     def forward(
         self,

@@ -10,11 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, ShapeError
+from npylstm.layers.array_ops import reshaped
 from npylstm.layers.base import (
     Array,
     Dim,
     Layer,
     Shape,
+    Time,
     expect_batch,
     format_shape,
     one_input,
@@ -72,6 +74,9 @@ class Reshape(Layer):
             inferred = size // rest
         return ((shape[0], *(inferred if d == -1 else d for d in self.target_shape)),)
 
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (reshaped(times[0], shapes[0], self.output_shapes(shapes)[0]),)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -104,6 +109,10 @@ class Permute(Layer):
         if len(shape) != len(self.dims) + 1:
             raise FormatError(f"dims {self.dims} do not fit an input {format_shape(shape)}")
         return ((shape[0], *(shape[d] for d in self.dims)),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        (time,) = times
+        return (self.dims.index(time) + 1 if isinstance(time, int) and time else time,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

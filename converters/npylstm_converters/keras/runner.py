@@ -90,8 +90,8 @@ class KerasRunner:
         tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
         for edge in self._spec.edges:
             options: dict[str, Any] = {}
-            if edge.layer in state:
-                options["initial_state"] = [to_tensor(s) for s in state[edge.layer].values()]
+            if edge.name in state:
+                options["initial_state"] = [to_tensor(s) for s in state[edge.name].values()]
             y = layers[edge.layer](tensors[edge.inputs[0]], **options)
             values = y if isinstance(y, (list, tuple)) else [y]
             tensors |= dict(zip(edge.outputs, values, strict=True))

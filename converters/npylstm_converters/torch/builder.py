@@ -141,9 +141,8 @@ class Builder:
             raise Refusal(
                 f"gives {format_shape(paired[0])}: samples of the batch would depend on one another"
             )
-        carries = bool(layer.state_shapes()) and len(inputs) == 1
         key = (layer, *share)
-        if share and not carries and key in self._shared:
+        if share and key in self._shared:
             name = self._shared[key]
         else:
             name = self._unused(name)
@@ -241,9 +240,9 @@ class Builder:
         if layer not in self.shapes:
             return layer
         number = 2
-        while f"{layer}@{number}" in self.shapes:
+        while f"{layer}#{number}" in self.shapes:
             number += 1
-        return f"{layer}@{number}"
+        return f"{layer}#{number}"
 
     def select(self, value: Any, index: int, name: str) -> Ref:
         """Take one entry along the first axis."""

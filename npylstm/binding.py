@@ -1,0 +1,148 @@
+"""What users hand in, checked once and brought to the form that the engines take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm.errors import ShapeError, StateError
+from npylstm.layers.base import BATCH, Array, format_shape, zeros
+from npylstm.spec import TensorSpec
+
+__all__ = ["Inputs", "NewState", "StateArrays", "StateShapes", "bind", "bind_state", "numbers"]
+
+Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
+StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
+NewState = dict[str, dict[str, Array]]
+StateShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+
+def bind(
+    x: Inputs, tensors: Sequence[TensorSpec], dtype: str, batch: int | None = None
+) -> dict[str, Array]:
+    """Check inputs against shapes and bring them to the model's type.
+
+    Parameters
+    ----------
+    x
+        One array, a list in order, or a mapping by name.
+    tensors
+        What is expected.
+    dtype
+        The model's.
+    batch
+        The batch size where it is settled.
+
+    Raises
+    ------
+    ShapeError
+        Naming the input, its shape and the expected one.
+    """
+    given = _by_name(x, tensors)
+    sizes: dict[str, tuple[int, str]] = {}
+    if batch is not None:
+        sizes[BATCH] = (batch, "the session")
+    bound = {}
+    for tensor in tensors:
+        label = f"input {tensor.name!r}"
+        array = numbers(given[tensor.name], dtype, label)
+        expected = format_shape(tensor.shape)
+        if array.ndim != len(tensor.shape):
+            raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}")
+        for symbol, size in zip(tensor.shape, array.shape, strict=True):
+            if isinstance(symbol, int):
+                known, where = symbol, label
+            else:
+                known, where = sizes.setdefault(symbol, (size, repr(tensor.name)))
+            if size != known or (size == 0 and symbol != BATCH):
+                reason = (
+                    f" ({symbol} is {known} in {where})" if isinstance(symbol, str) and size else ""
+                )
+                raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}{reason}")
+        if tensor.whole:
+            _expect_whole(array, label)
+        bound[tensor.name] = array
+    return bound
+
+
+def _by_name(x: Inputs, tensors: Sequence[TensorSpec]) -> dict[str, Any]:
+    names = [t.name for t in tensors]
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            raise ShapeError(f"inputs: expected {names}, got {sorted(map(str, x))}")
+        return dict(x)
+    if len(names) == 1:
+        return {names[0]: x}
+    if not isinstance(x, (list, tuple)) or len(x) != len(names):
+        got = f"{len(x)} arrays" if isinstance(x, (list, tuple)) else type(x).__name__
+        raise ShapeError(f"inputs: expected {len(names)} arrays for {names}, got {got}")
+    return dict(zip(names, x, strict=True))
+
+
+def bind_state(
+    state: StateArrays | None, expected: StateShapes, batch: int, dtype: str
+) -> NewState:
+    """Check a state, or make that of a sequence that has not begun.
+
+    Raises
+    ------
+    StateError
+        Naming the call, the state and what was expected.
+    """
+    if state is None:
+        return {k: zeros(shapes, batch, dtype) for k, shapes in expected.items()}
+    if not isinstance(state, Mapping) or set(state) != set(expected):
+        got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise StateError(f"state: expected layers {sorted(expected)}, got {got}")
+    bound: NewState = {}
+    for layer, shapes in expected.items():
+        entries = state[layer]
+        if not isinstance(entries, Mapping) or set(entries) != set(shapes):
+            got = (
+                sorted(map(str, entries))
+                if isinstance(entries, Mapping)
+                else type(entries).__name__
+            )
+            raise StateError(f"state of {layer}: expected {sorted(shapes)}, got {got}")
+        bound[layer] = {}
+        for name, shape in shapes.items():
+            label = f"state {layer}/{name}"
+            try:
+                array = numbers(entries[name], dtype, label)
+            except ShapeError as error:
+                raise StateError(str(error)) from None
+            if array.shape != (batch, *shape):
+                raise StateError(f"{label}: expected shape {(batch, *shape)}, got {array.shape}")
+            bound[layer][name] = array
+    return bound
+
+
+def numbers(value: Any, dtype: str, label: str) -> Array:
+    """Bring anything array-like to a contiguous array of real numbers.
+
+    Raises
+    ------
+    ShapeError
+        If it is ragged, or holds something else.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"{label}: expected an array, got ragged {type(value).__name__}") from None
+    if array.dtype.kind not in "fiub":
+        raise ShapeError(f"{label}: expected real numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
+
+
+def _expect_whole(array: Array, label: str) -> None:
+    """Refuse what is no whole number, or too large to be told from its neighbour."""
+    limit = 2 ** (np.finfo(array.dtype).nmant + 1)
+    wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
+    if wrong.any():
+        at = tuple(int(k) for k in np.argwhere(wrong)[0])
+        raise ShapeError(
+            f"{label}: expected whole numbers up to {limit}, got {array[at]:g} at {at}"
+        )

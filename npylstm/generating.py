@@ -1,0 +1,294 @@
+"""Feeding outputs back: forecasts of one model, and the loop of an encoder and a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state, numbers
+from npylstm.errors import NpylstmError, ShapeError
+from npylstm.layers.base import BATCH, Array, Shape, format_shape
+from npylstm.spec import TensorSpec, time_axis
+
+if TYPE_CHECKING:
+    from npylstm.model import Model
+
+__all__ = ["Feed", "Window", "decode", "forecast"]
+
+Feed = Callable[[Array], npt.ArrayLike]
+Window = int | Literal["auto"] | None
+
+
+def forecast(
+    model: Model,
+    x: npt.ArrayLike,
+    steps: int,
+    *,
+    window: Window,
+    feed: Feed | None,
+    state: StateArrays | None,
+) -> tuple[Array, NewState]:
+    """Compute :meth:`npylstm.Model.forecast`, and the state that is left."""
+    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
+        raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ShapeError(
+            f"forecast: expected one input and one output, the model has {len(model.inputs)} and "
+            f"{len(model.outputs)}"
+        )
+    source = model.inputs[0]
+    axis = _steps_of(source)
+    if window == "auto":
+        size = source.shape[axis]
+        window = size if isinstance(size, int) else None
+    target = model.outputs[0].shape
+    in_steps = len(target) == 3 and len(target) > axis and target[axis] == source.shape[axis]
+    newest = (slice(None),) * axis + (-1,) if in_steps else ()
+    if feed is None:
+        _expect_alike(source, axis, target, newest)
+    if window is None:
+        return _carried(model, x, int(steps), newest, feed, state)
+    if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 1:
+        raise NpylstmError(f"window: expected 'auto', None or a positive integer, got {window!r}")
+    return _windowed(model, x, int(steps), int(window), axis, newest, feed, state)
+
+
+def _steps_of(source: TensorSpec) -> int:
+    """The time axis of the only input."""
+    axis = time_axis(source.shape)
+    if axis is None and len(source.shape) == 2:
+        axis = 1
+    if axis is None:
+        raise ShapeError(f"forecast: the input {source} has no steps")
+    return axis
+
+
+def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> None:
+    """Refuse outputs that cannot be inputs."""
+    ahead = axis if newest else len(target)
+    made = (*target[:ahead], *target[ahead + 1 :])
+    wanted = (*source.shape[:axis], *source.shape[axis + 1 :])
+    if made != wanted:
+        raise ShapeError(
+            f"forecast: a step of the output is {format_shape(made)}, of the input "
+            f"{format_shape(wanted)}; give feed=, a function that makes the one of the other"
+        )
+
+
+def _carried(
+    model: Model, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
+) -> tuple[Array, NewState]:
+    """Push the beginning, then every output as one step."""
+    batch = _batch_of(model, x)
+    session = model.session(batch)
+    if state is not None:
+        session.state = state
+    y = np.ascontiguousarray(session.push(x)[newest])
+    if feed is None and steps > 1 and y.ndim == 2:
+        rest = session.loop(y, steps - 1)
+        if rest is not None:
+            return np.concatenate([y[:, None], rest], axis=1), session.state
+    outputs = [y]
+    while len(outputs) < steps:
+        outputs.append(session.step(outputs[-1] if feed is None else feed(outputs[-1].copy())))
+    return np.stack(outputs, axis=1), session.state
+
+
+def _windowed(
+    model: Model, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
+    feed: Feed | None, state: Any,
+) -> tuple[Array, NewState]:  # fmt: skip
+    """Let the model see the last values only, whose number is always the same."""
+    source = model.inputs[0]
+    if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):
+        raise ShapeError(f"window: the input {source} wants {source.shape[axis]}, got {window}")
+    free = TensorSpec(
+        source.name, (*source.shape[:axis], "steps", *source.shape[axis + 1 :]), source.whole
+    )
+    given = bind(x, [free], model.spec.dtype)[source.name]
+    if given.shape[axis] < window:
+        raise ShapeError(
+            f"input {source.name!r}: expected at least {window} steps, got {given.shape[axis]}"
+        )
+    seen = given[(slice(None),) * axis + (slice(-window, None),)]
+    batch = given.shape[source.shape.index(BATCH)]
+    spec = model.spec
+    begin = bind_state(state, spec.state_shapes(), batch, spec.dtype)
+    # What the framework keeps from call to call.
+    carry = any(getattr(layer.layer, "stateful", False) for layer in spec.layers)
+    stream = model.stream(batch)
+    stream.write(begin)
+    if feed is None and axis == 1 and seen.ndim == 3:
+        last = (window - 1) * seen.shape[2] if newest else 0
+        made = stream.loop(np.ascontiguousarray(seen), steps, last, carry)
+        if made is not None:
+            return made.swapaxes(0, 1).copy(), stream.read()
+    outputs: list[Array] = []
+    for _ in range(steps):
+        if outputs:
+            y = outputs[-1]
+            value = y if feed is None else numbers(feed(y.copy()), spec.dtype, "feed")
+            if value.shape != (*seen.shape[:axis], *seen.shape[axis + 1 :]):
+                wanted = (*seen.shape[:axis], *seen.shape[axis + 1 :])
+                raise ShapeError(f"feed: expected shape {wanted}, got {value.shape}")
+            kept = seen[(slice(None),) * axis + (slice(1, None),)]
+            seen = np.concatenate([kept, np.expand_dims(value, axis)], axis=axis)
+        if not carry:
+            stream.write(begin)
+        made = stream.run({source.name: np.ascontiguousarray(seen)})[spec.outputs[0]]
+        outputs.append(made[newest].copy())
+    return np.stack(outputs, axis=1), stream.read()
+
+
+def _batch_of(model: Model, x: npt.ArrayLike) -> int:
+    shape = np.shape(numbers(x, model.spec.dtype, f"input {model.inputs[0].name!r}"))
+    axis = model.inputs[0].shape.index(BATCH)
+    if len(shape) <= axis:
+        raise ShapeError(f"input {model.inputs[0]}: got shape {shape}")
+    return int(shape[axis])
+
+
+def decode(
+    encoder: Model,
+    decoder: Model,
+    x: Inputs,
+    start: npt.ArrayLike,
+    steps: int,
+    *,
+    feed: Feed | Literal["argmax"] | None = None,
+    stop: int | None = None,
+) -> Array:
+    """Run an encoder over a sequence, then a decoder step by step on its own outputs.
+
+    Parameters
+    ----------
+    encoder
+        Gives the state: the last of its outputs, in the order of the decoder's inputs.
+    decoder
+        One step: the first input is the step's, the others a state (or anything else the encoder
+        gives, such as its sequence); the first output is the step's, the others the new state,
+        which takes the place of the last inputs.
+    x
+        What the encoder reads, as for :meth:`npylstm.Model.predict`.
+    start
+        The decoder's first input for a step, ``(batch, features)``, or ids ``(batch,)``; or what
+        broadcasts to it.
+    steps
+        How many outputs, at most.
+    feed
+        What makes the next input of an output ``(batch, units)``: a function; ``"argmax"`` for the
+        index of the largest value, as an id or in one-hot form, whichever the decoder reads; None
+        for the output itself.
+    stop
+        With ``"argmax"``: the index that ends a sequence. Decoding ends when all have ended.
+
+    Returns
+    -------
+    Array
+        The decoder's outputs ``(batch, steps, units)``.
+
+    Raises
+    ------
+    ShapeError
+        If the two models or the start do not fit together.
+
+    References
+    ----------
+    Sutskever, Vinyals, Le: Sequence to Sequence Learning with Neural Networks, NIPS 2014.
+    """
+    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
+        raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
+    if stop is not None and feed != "argmax":
+        raise NpylstmError("stop: expected feed='argmax' with it")
+    if isinstance(feed, str) and feed != "argmax":
+        raise NpylstmError(f"feed: expected a function, 'argmax' or None, got {feed!r}")
+    others, fed_back = _join_models(encoder, decoder)
+    made = encoder.predict(x)
+    made = list(made.values()) if isinstance(made, dict) else [made]
+    inputs: dict[str, Any] = dict(zip(others, made[len(made) - len(others) :], strict=True))
+    first, dtype = decoder.inputs[0], decoder.spec.dtype
+    batch = inputs[others[0]].shape[decoder.inputs[1].shape.index(BATCH)]
+    axis = _step_axis(first)
+    sizes = [batch if d == BATCH else d for k, d in enumerate(first.shape) if k != axis]
+    shape = tuple(d for d in sizes if isinstance(d, int))
+    if len(shape) < len(sizes):
+        raise ShapeError(f"the decoder's input {first}: expected known sizes beside the step")
+    try:
+        token = np.broadcast_to(numbers(start, dtype, "start"), shape)
+    except ValueError:
+        raise ShapeError(f"start: expected shape {shape}, got {np.shape(start)}") from None
+    outputs: list[Array] = []
+    ended = np.zeros(batch, bool)
+    while len(outputs) < steps and not ended.all():
+        inputs[first.name] = token if axis is None else np.expand_dims(token, axis)
+        made = decoder.predict(inputs)
+        y, *after = made.values() if isinstance(made, dict) else [made]
+        inputs |= dict(zip(fed_back, after, strict=True))
+        outputs.append(y[:, 0] if y.ndim == 3 else y)
+        if feed == "argmax":
+            best = outputs[-1].argmax(axis=-1)
+            ended |= best == (-1 if stop is None else stop)
+            token = _as_input(best, shape, outputs[-1].shape[-1])
+        else:
+            token = numbers(outputs[-1] if feed is None else feed(outputs[-1]), dtype, "feed")
+        if token.shape != shape:
+            raise ShapeError(f"the decoder's next input: expected shape {shape}, got {token.shape}")
+    return np.stack(outputs, axis=1)
+
+
+def _join_models(encoder: Model, decoder: Model) -> tuple[list[str], list[str]]:
+    """Match outputs of the encoder, and of the decoder, with the decoder's inputs; by name."""
+    others = [t.name for t in decoder.inputs[1:]]
+    states = decoder.outputs[1:]
+    if not others:
+        raise ShapeError("the decoder has one input, expected a state beside it")
+    if len(encoder.outputs) < len(others):
+        raise ShapeError(
+            f"the encoder gives {len(encoder.outputs)} tensors, the decoder reads {len(others)}: "
+            f"{', '.join(others)}"
+        )
+    if not 1 <= len(states) <= len(others):
+        raise ShapeError(
+            f"the decoder gives {len(states)} states, expected 1 to {len(others)} for its inputs "
+            f"{', '.join(others)}"
+        )
+    fed_back = others[len(others) - len(states) :]
+    shapes = {t.name: t.shape for t in decoder.inputs}
+    given = encoder.outputs[len(encoder.outputs) - len(others) :]
+    for name, tensor in (*zip(others, given, strict=True), *zip(fed_back, states, strict=True)):
+        if not _fit(tensor.shape, shapes[name]):
+            raise ShapeError(
+                f"the decoder's input {name!r} {format_shape(shapes[name])}: got {tensor}"
+            )
+    return others, fed_back
+
+
+def _fit(given: Shape, wanted: Shape) -> bool:
+    """Whether shapes are alike, as far as their sizes are known."""
+    if len(given) != len(wanted):
+        return False
+    for a, b in zip(given, wanted, strict=True):
+        free = (isinstance(a, str) or isinstance(b, str)) and BATCH not in (a, b)
+        if a != b and not free:
+            return False
+    return True
+
+
+def _step_axis(tensor: TensorSpec) -> int | None:
+    """Where the decoder's input for a step has an axis of steps: it is one long."""
+    axis = time_axis(tensor.shape)
+    if axis is None and tensor.whole and len(tensor.shape) == 2:
+        axis = 1
+    if axis is not None and isinstance(tensor.shape[axis], int) and tensor.shape[axis] != 1:
+        raise ShapeError(f"the decoder's input {tensor}: expected one step; cut it with subgraph")
+    return axis
+
+
+def _as_input(best: Array, shape: tuple[int, ...], classes: int) -> Array:
+    """Indices as the decoder reads them: in one-hot form, or as they are."""
+    if len(shape) == 2 and shape[1] == classes and classes > 1:
+        return np.eye(classes)[best]
+    return best.reshape(shape) if best.size == np.prod(shape) else best

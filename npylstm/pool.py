@@ -1,0 +1,235 @@
+"""Pool: one model on thousands of live streams, each with a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
+from npylstm.errors import NpylstmError, StateError
+from npylstm.layers.base import BATCH, STEPS, Array
+
+if TYPE_CHECKING:
+    from npylstm.model import Model
+
+__all__ = ["Pool"]
+
+_MANY: tuple[type, ...] = (list, tuple, set, frozenset, range, np.ndarray, type({}.keys()))
+Keys = Hashable | Iterable[Hashable]
+
+
+class Pool:
+    """Many streams of one model. Any of them advance together, in one call of the kernels.
+
+    Made by :meth:`npylstm.Model.pool`. States lie densely in one array per layer and state. A pool
+    may be used by several threads; its calls follow one another.
+
+    Parameters
+    ----------
+    model
+        The model.
+    capacity
+        How many streams there is room for.
+
+    Attributes
+    ----------
+    model, capacity
+
+    Raises
+    ------
+    UnsupportedError
+        If the model cannot run on a stream.
+
+    Examples
+    --------
+    >>> import npylstm
+    >>> pool = npylstm.load("models/sine_keras/sine.npz").pool(1000)
+    >>> pool.add(["pump", "fan"])
+    >>> pool.step(["fan", "pump"], [[0.1], [0.2]]).shape
+    (2, 1)
+    """
+
+    def __init__(self, model: Model, capacity: int) -> None:
+        if not isinstance(capacity, (int, np.integer)) or capacity < 1:
+            raise NpylstmError(f"capacity: expected a positive integer, got {capacity!r}")
+        self.model = model
+        self.capacity = int(capacity)
+        self._plan, engine = model.streaming
+        self._spec = self._plan.spec
+        self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
+        self._states = engine.streams(self._spec, self.capacity)
+        self._rows: dict[Hashable, int] = {}
+        self._free = list(range(self.capacity - 1, -1, -1))
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<npylstm.Pool of {self.model.spec.name!r}: {len(self)} of {self.capacity}>"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._rows
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """Keys of all streams, in the order in which they were added."""
+        return list(self._rows)
+
+    def add(self, keys: Keys) -> None:
+        """Begin streams.
+
+        Parameters
+        ----------
+        keys
+            One key, or many: a list, tuple, set, range or array of them.
+
+        Raises
+        ------
+        StateError
+            If a key is taken or there is no room; then none is added.
+        """
+        with self._lock:
+            self._add(_listed(keys))
+
+    def _add(self, keys: list[Hashable]) -> None:
+        taken = [key for key in keys if key in self._rows]
+        if taken:
+            raise StateError(f"key {taken[0]!r}: is in the pool already")
+        _refuse_twins(keys)
+        if len(keys) > len(self._free):
+            raise StateError(
+                f"pool: room for {len(self._free)} more of {self.capacity}, got {len(keys)} keys"
+            )
+        rows = [self._free.pop() for _ in keys]
+        self._rows |= dict(zip(keys, rows, strict=True))
+        self._states.write(np.array(rows, np.int64), self._beginning(len(rows)))
+
+    def remove(self, keys: Keys) -> None:
+        """End streams; see :meth:`add`. Their room is free again."""
+        with self._lock:
+            listed = _listed(keys)
+            self._find(listed)
+            self._free += [self._rows.pop(key) for key in listed]
+
+    def reset(self, keys: Keys) -> None:
+        """Let streams begin anew; see :meth:`add`."""
+        with self._lock:
+            rows = self._find(_listed(keys))
+            self._states.write(rows, self._beginning(len(rows)))
+
+    def step(self, keys: Keys, x: Inputs) -> Any:
+        """Run one step of some streams; the others stay as they are.
+
+        Parameters
+        ----------
+        keys
+            Which streams, in the order of the rows of ``x``; none twice.
+        x
+            Inputs without the axis of steps: ``(keys, features)``.
+
+        Returns
+        -------
+        Array or dict
+            Outputs without the axis of steps: ``(keys, units)``.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or stands twice; nothing has moved.
+        ShapeError
+            If an input does not fit; nothing has moved.
+        """
+        with self._lock:
+            rows = self._find(_listed(keys))
+            bound = bind(x, self._at_step, self._spec.dtype, len(rows))
+            inputs = {name: self._plan.with_time(name, array) for name, array in bound.items()}
+            made = self._states.advance(rows, inputs) if len(rows) else self._none()
+        outputs = {name: self._plan.newest(name, made[name]) for name in self._spec.outputs}
+        return outputs if len(outputs) > 1 else outputs[self._spec.outputs[0]]
+
+    def snapshot(self, keys: Keys | None = None) -> dict[Hashable, NewState]:
+        """Copy states: ``{key: {layer: {"h": (units,), ...}}}``.
+
+        Parameters
+        ----------
+        keys
+            Which streams; None means all.
+        """
+        with self._lock:
+            listed = list(self._rows) if keys is None else _listed(keys)
+            state = self._states.read(self._find(listed))
+        return {
+            key: {call: {n: a[k].copy() for n, a in v.items()} for call, v in state.items()}
+            for k, key in enumerate(listed)
+        }
+
+    def restore(self, snapshot: Mapping[Hashable, StateArrays]) -> None:
+        """Set states that :meth:`snapshot` copied; keys that are not in the pool are added.
+
+        Raises
+        ------
+        StateError
+            If a state does not fit or there is no room; nothing has changed.
+        """
+        shapes = self._spec.state_shapes()
+        states = [
+            bind_state(_with_batch(key, state), shapes, 1, self._spec.dtype)
+            for key, state in snapshot.items()
+        ]
+        if not states:
+            return
+        whole = {
+            call: {n: np.concatenate([s[call][n] for s in states]) for n in entries}
+            for call, entries in shapes.items()
+        }
+        with self._lock:
+            self._add([key for key in snapshot if key not in self._rows])
+            self._states.write(self._find(list(snapshot)), whole)
+
+    def _find(self, keys: list[Hashable]) -> Array:
+        try:
+            rows = [self._rows[key] for key in keys]
+        except (KeyError, TypeError):
+            unknown = next(k for k in keys if not isinstance(k, Hashable) or k not in self._rows)
+            raise StateError(f"key {unknown!r}: not in the pool") from None
+        if len(set(rows)) < len(rows):
+            _refuse_twins(keys)
+        return np.array(rows, np.int64)
+
+    def _beginning(self, count: int) -> NewState:
+        shapes = self._spec.state_shapes()
+        return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
+
+    def _none(self) -> dict[str, Array]:
+        """Outputs of no stream at all."""
+        sizes = {BATCH: 0, STEPS: 1}
+        outputs = {}
+        for tensor in self._spec.output_specs:
+            shape = [sizes.get(d, 1) if isinstance(d, str) else d for d in tensor.shape]
+            outputs[tensor.name] = np.zeros(shape, self._spec.dtype)
+        return outputs
+
+
+def _listed(keys: Any) -> list[Hashable]:
+    if isinstance(keys, np.ndarray):
+        return list(keys.tolist())
+    return list(keys) if isinstance(keys, _MANY) else [keys]
+
+
+def _refuse_twins(keys: list[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for key in keys:
+        if key in seen:
+            raise StateError(f"key {key!r}: stands twice in one call")
+        seen.add(key)
+
+
+def _with_batch(key: Hashable, state: Any) -> Any:
+    """Give the state of one stream an axis of samples, as far as it is one."""
+    if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
+        raise StateError(f"key {key!r}: expected a state, got {type(state).__name__}")
+    return {call: {n: np.asarray(a)[None] for n, a in v.items()} for call, v in state.items()}

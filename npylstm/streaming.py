@@ -1,0 +1,174 @@
+"""Which models can be run on a live stream, and how: the plan behind sessions and pools.
+
+A stream hands its steps in piece by piece. Every layer says what it makes of the time axis
+(:meth:`npylstm.layers.Layer.stream`); a plan follows that axis from the inputs to the outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npylstm.binding import NewState
+from npylstm.engine.numpy_engine import NumpyEngine
+from npylstm.errors import FormatError, UnsupportedError
+from npylstm.layers.base import BATCH, GIVEN, STEPS, Array, Shape, Time
+from npylstm.spec import ModelSpec, TensorSpec, time_axis
+
+__all__ = ["Plan", "plan_stream"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model made ready for streams.
+
+    Attributes
+    ----------
+    spec
+        The model with free steps, in which every recurrent call carries its state.
+    times
+        The time axis of each input and output; no number where it has none.
+    begins
+        Tensors that calls begin with, instead of zeros: call to state to tensor of ``origin``.
+    origin
+        The model before its states were set free.
+    """
+
+    spec: ModelSpec
+    times: Mapping[str, Time]
+    begins: Mapping[str, Mapping[str, str]]
+    origin: ModelSpec
+
+    def without_time(self, tensor: TensorSpec) -> TensorSpec:
+        """Describe an input or output at one step."""
+        axis = self.times[tensor.name]
+        shape = tensor.shape
+        if isinstance(axis, int):
+            shape = (*shape[:axis], *shape[axis + 1 :])
+        return replace(tensor, shape=shape)
+
+    def with_time(self, name: str, array: Array) -> Array:
+        """Give an input of one step its axis of steps."""
+        axis = self.times[name]
+        return np.expand_dims(array, axis) if isinstance(axis, int) else array
+
+    def newest(self, name: str, array: Array) -> Array:
+        """Take the last step of an input or output, without the axis of steps."""
+        axis = self.times[name]
+        return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
+
+    def beginning(self, batch: int) -> NewState | None:
+        """Compute the state to begin with; None means zeros."""
+        if not self.begins:
+            return None
+        wanted = [t for entries in self.begins.values() for t in entries.values()]
+        spec = replace(self.origin, outputs=tuple(dict.fromkeys(wanted)))
+        sizes = {BATCH: batch, STEPS: 1}
+        inputs = {
+            t.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in t.shape], spec.dtype)
+            for t in spec.inputs
+        }
+        made, _ = NumpyEngine(spec).run(inputs, {})
+        return {
+            call: {name: np.array(made[t]) for name, t in entries.items()}
+            for call, entries in self.begins.items()
+        }
+
+
+def plan_stream(spec: ModelSpec) -> Plan:
+    """Find out how a model runs on a stream.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming every layer that needs more than the steps so far.
+    """
+    fewest: list[str] = []
+    for axes in _choices(spec):
+        problems: list[str] = []
+        freed = _freed(spec, axes)
+        times = dict(_follow(freed or spec, axes, problems))
+        if freed is None and not problems:
+            problems.append("its layers fit one number of steps only")
+        if freed is not None and not problems:
+            return _carried(freed, times)
+        if not fewest or len(problems) < len(fewest):
+            fewest = problems
+    reasons = fewest or [f"no input has time steps: {', '.join(map(str, spec.inputs))}"]
+    raise UnsupportedError(
+        f"{spec.name} cannot run on a stream: {'; '.join(reasons)}. "
+        "predict(..., state=..., return_state=True) runs it on whole sequences"
+    )
+
+
+def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
+    """Guess which inputs are sequences, the likeliest first."""
+    options: list[list[Time]] = []
+    for tensor in spec.inputs:
+        axis = time_axis(tensor.shape)
+        if axis is not None:
+            options.append([axis, GIVEN])
+        elif len(tensor.shape) == 2:  # ids, one per step; or features; or values, one per step
+            options.append([1, GIVEN] if tensor.whole else [GIVEN, 1])
+        else:
+            options.append([GIVEN])
+    for choice in itertools.islice(itertools.product(*options), 64):
+        if any(isinstance(axis, int) for axis in choice):
+            yield {t.name: axis for t, axis in zip(spec.inputs, choice, strict=True)}
+
+
+def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> ModelSpec | None:
+    """Set the steps of the stream free; None if the layers do not allow it."""
+
+    def free(tensor: TensorSpec) -> TensorSpec:
+        axis = axes[tensor.name]
+        shape: Shape = tensor.shape
+        if isinstance(axis, int):
+            shape = (*shape[:axis], STEPS, *shape[axis + 1 :])
+        return replace(tensor, shape=shape)
+
+    try:
+        return replace(spec, inputs=tuple(map(free, spec.inputs)), cases=())
+    except FormatError:
+        return None
+
+
+def _follow(
+    spec: ModelSpec, axes: Mapping[str, Time], problems: list[str]
+) -> Iterator[tuple[str, Time]]:
+    """Follow the time axis along the edges; what cannot be followed is left out."""
+    layers = {layer.name: layer.layer for layer in spec.layers}
+    times: dict[str, Time] = dict(axes)
+    for edge in spec.edges:
+        if any(t not in times for t in edge.inputs):
+            continue  # behind a layer that was reported
+        shapes = [spec.shapes[t] for t in edge.inputs]
+        try:
+            made = layers[edge.layer].stream([times[t] for t in edge.inputs], shapes)
+        except UnsupportedError as error:
+            problems.append(f"{edge.layer}: {error}")
+            continue
+        times |= dict(zip(edge.outputs, made, strict=True))
+    for name in (*axes, *spec.outputs):
+        if name in times:
+            yield name, times[name]
+
+
+def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
+    """Cut off the states that calls are given, so that they carry their own."""
+    layers = {layer.name: layer.layer for layer in spec.layers}
+    edges, begins = [], {}
+    for edge in spec.edges:
+        states = layers[edge.layer].state_shapes()
+        if states and len(edge.inputs) > 1:
+            begins[edge.name] = dict(zip(states, edge.inputs[1:], strict=True))
+            edge = replace(edge, inputs=edge.inputs[:1])
+        edges.append(edge)
+    if not begins:
+        return Plan(spec, times, {}, spec)
+    carried = replace(spec, edges=tuple(edges))
+    inputs = [t.name for t in spec.inputs]  # less what only the states were made of
+    return Plan(carried.subgraph(inputs, spec.outputs), times, begins, spec)
