@@ -217,7 +217,8 @@ class Pool:
 def _listed(keys: Any) -> list[Hashable]:
     if isinstance(keys, np.ndarray):
         return list(keys.tolist())
-    return list(keys) if isinstance(keys, _MANY) else [keys]
+    listed: list[Hashable] = list(keys) if isinstance(keys, _MANY) else [keys]  # type: ignore[call-overload]
+    return listed
 
 
 def _refuse_twins(keys: list[Hashable]) -> None:

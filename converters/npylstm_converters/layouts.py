@@ -9,6 +9,8 @@ source                  gate order along the packed   orientation and biases
 ======================  ============================  =====================================
 Keras 2 and 3           i f c o                       columns; one bias
 Keras 1                 twelve arrays, stored i c f o one array per gate
+Keras GRU               z r h                         columns; one bias, or two kept apart
+                                                      (``reset_after``)
 CuDNNLSTM in Keras      i f c o                       columns, each gate's kernel scrambled
                                                       (see :func:`lstm_from_cudnn`); two
                                                       biases, to be added
@@ -28,7 +30,10 @@ import numpy.typing as npt
 
 __all__ = [
     "GATE_ORDER",
+    "KERAS1_GRU_ORDER",
     "KERAS1_ORDER",
+    "gru_from_keras",
+    "gru_from_keras1",
     "gru_from_torch",
     "lstm_from_cudnn",
     "lstm_from_keras",
@@ -42,9 +47,11 @@ Array = npt.NDArray[Any]
 
 GATE_ORDER = {"keras": "ifco", "cudnn": "ifco", "torch": "ifco"}
 TORCH_GRU_ORDER = "rzh"
+KERAS_GRU_ORDER = "zrh"
 
 # The order in which Keras 1 lists the twelve arrays of an LSTM.
 KERAS1_ORDER = tuple(f"{letter}_{gate}" for gate in "icfo" for letter in "WUb")
+KERAS1_GRU_ORDER = tuple(f"{letter}_{gate}" for gate in "zrh" for letter in "WUb")
 
 
 def split_gates(packed: Array, order: str) -> dict[str, Array]:
@@ -70,6 +77,30 @@ def lstm_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) 
     if bias is not None:
         weights |= _named("b", split_gates(bias, order))
     return weights
+
+
+def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -> dict[str, Array]:
+    """Split Keras' packed arrays of a GRU.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel, bias
+        (features, 3 units), (units, 3 units), and (3 units,), or (2, 3 units) with ``reset_after``:
+        the input's and the recurrent one; or None.
+    """
+    arrays = {"W": kernel, "U": recurrent_kernel}
+    if bias is not None:
+        arrays |= {"b": bias} if bias.ndim == 1 else {"b": bias[0], "rb": bias[1]}
+    weights: dict[str, Array] = {}
+    for letter, array in arrays.items():
+        weights |= _named(letter, split_gates(array, KERAS_GRU_ORDER), "zrh")
+    return weights
+
+
+def gru_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
+    """Name the nine arrays of a Keras 1 GRU, given in Keras 1's order."""
+    named = dict(zip(KERAS1_GRU_ORDER, arrays, strict=True))
+    return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "zrh"}
 
 
 def lstm_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from npylstm.errors import FormatError
-from npylstm.layers.arithmetic import Arithmetic, Constant, Elementwise, MatMul, Reduce
+from npylstm.layers.arithmetic import Arithmetic, Constant, Dot, Elementwise, MatMul, Reduce
 from npylstm.layers.array_ops import (
     Concatenate,
     Expand,
@@ -37,7 +37,7 @@ _LAYERS: tuple[type[Layer], ...] = (
     # With weights of other kinds.
     Dense, Embedding, Conv1D, BatchNormalization, LayerNormalization, PReLU, Constant,
     # Element by element, and along axes.
-    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Pool1D,
+    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Dot, Pool1D,
     # Moving elements about: as Keras says it, and as array operations.
     Flatten, Reshape, Permute, RepeatVector,
     Select, Slice, SizeOf, Transpose, Flip, View, Expand, Concatenate, Stack, Full,
@@ -47,10 +47,10 @@ KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _LAYERS}
 
 __all__ = [
     "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "BatchNormalization", "Bidirectional",
-    "Concatenate", "Constant", "Conv1D", "Dense", "Elementwise", "Embedding", "Expand", "Flatten",
-    "Flip", "Full", "Identity", "Layer", "LayerNormalization", "MatMul", "PReLU", "Permute",
-    "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "SizeOf", "Slice",
-    "Stack", "Transpose", "View", "layer_from_json",
+    "Concatenate", "Constant", "Conv1D", "Dense", "Dot", "Elementwise", "Embedding", "Expand",
+    "Flatten", "Flip", "Full", "Identity", "Layer", "LayerNormalization", "MatMul", "PReLU",
+    "Permute", "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "SizeOf",
+    "Slice", "Stack", "Transpose", "View", "layer_from_json",
 ]  # fmt: skip
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnsupportedError
 from npylstm.layers.base import (
     FIXED,
     Array,
@@ -23,7 +23,7 @@ from npylstm.layers.base import (
 )
 from npylstm.layers.sizes import broadcast, keep_batch
 
-__all__ = ["Arithmetic", "Constant", "Elementwise", "MatMul", "Reduce"]
+__all__ = ["Arithmetic", "Constant", "Dot", "Elementwise", "MatMul", "Reduce"]
 
 _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "add": np.add,
@@ -49,6 +49,8 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "sqrt": np.sqrt,
     "square": np.square,
 }
+
+_SHORTEST = 1e-12  # squared lengths below it count as it, as in Keras' l2_normalize
 
 _REDUCTIONS = ("mean", "sum", "max", "min", "norm")
 
@@ -76,11 +78,14 @@ class Arithmetic(Layer):
     Parameters
     ----------
     operation
-        ``add``, ``subtract``, ``multiply``, ``divide``, ``maximum``, ``minimum`` or ``power``.
+        ``add``, ``subtract``, ``multiply``, ``divide``, ``maximum``, ``minimum``, ``power``, or
+        ``average``: their sum, divided by how many there are.
     number
         An operand that is a number, taken in the inputs' type; it stands behind the inputs.
     number_first
         It stands before them: ``1 - x``.
+    after_batch
+        Inputs with fewer axes get new ones behind the first, as in Keras, not before it.
     """
 
     kind: ClassVar[str] = "arithmetic"
@@ -88,29 +93,42 @@ class Arithmetic(Layer):
     operation: str
     number: float | None = None
     number_first: bool = False
+    after_batch: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("operation", self.operation, tuple(_BINARY))
+        _one_of("operation", self.operation, (*_BINARY, "average"))
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) + (self.number is not None) < 2:
             raise FormatError(f"{self.operation}: expected two operands")
-        return (broadcast(inputs),)
+        return (broadcast([*self._spread(inputs)]),)
+
+    def _spread(self, shapes: Sequence[Shape]) -> Iterator[Shape]:
+        """Give all shapes as many axes, where new ones do not come first."""
+        rank = max(map(len, shapes)) if self.after_batch else 0
+        for shape in shapes:
+            yield (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        return (_aligned(times, shapes),)
+        spread = [*self._spread(shapes)]
+        shifts = [len(new) - len(old) for new, old in zip(spread, shapes, strict=True)]
+        moved = [
+            t + s if isinstance(t, int) and t else t for t, s in zip(times, shifts, strict=True)
+        ]
+        return (_aligned(moved, spread),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        operands: list[Any] = list(inputs)
+        shapes = self._spread([x.shape for x in inputs])
+        operands: list[Any] = [x.reshape(s) for x, s in zip(inputs, shapes, strict=True)]
         if self.number is not None:
             at = 0 if self.number_first else len(operands)
             operands.insert(at, inputs[0].dtype.type(self.number))
         y = operands[0]
         for operand in operands[1:]:
-            y = _BINARY[self.operation](y, operand)
-        return (y,), {}
+            y = _BINARY["add" if self.operation == "average" else self.operation](y, operand)
+        return (y / len(operands) if self.operation == "average" else y,), {}
 
 
 @dataclass(frozen=True)
@@ -211,6 +229,68 @@ class MatMul(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (np.matmul(inputs[0], inputs[1]),), {}
+
+
+@dataclass(frozen=True)
+class Dot(Layer):
+    """Multiply two tensors sample by sample and sum along one axis of each.
+
+    What is left of the first comes before what is left of the second: ``(batch, a, n)`` and
+    ``(batch, b, n)`` along axes 2 and 2 give ``(batch, a, b)``; two vectors give ``(batch, 1)``.
+    Sums run in float64.
+
+    Parameters
+    ----------
+    axes
+        One of each input, counted from the front, or from the back if negative.
+    normalize
+        Divide both by their length along the axis first, which gives the cosine.
+    """
+
+    kind: ClassVar[str] = "dot"
+
+    axes: tuple[int, ...]
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != 2:
+            raise FormatError(f"axes: expected two, got {self.axes}")
+
+    def _along(self, shapes: Sequence[Shape]) -> list[int]:
+        if len(shapes) != 2 or any(len(shape) < 2 for shape in shapes):
+            raise FormatError(f"expected two inputs of at least 2 axes, got {len(shapes)}")
+        axes = [a + len(s) if a < 0 else a for a, s in zip(self.axes, shapes, strict=True)]
+        for axis, shape in zip(axes, shapes, strict=True):
+            keep_batch(shape, axis, "sums")
+        return axes
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        a, b = axes = self._along(inputs)
+        if inputs[0][a] != inputs[1][b] or inputs[0][0] != inputs[1][0]:
+            listed = " and ".join(map(format_shape, inputs))
+            raise FormatError(f"cannot multiply {listed} along axes {axes}")
+        rest = [d for s, axis in zip(inputs, axes, strict=True) for d in s[1:axis] + s[axis + 1 :]]
+        return ((inputs[0][0], *(rest or [1])),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        if any(isinstance(time, int) for time in times):
+            raise UnsupportedError("dot multiplies every step with every other")
+        return (joined(times),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        axes = self._along([x.shape for x in inputs])
+        (target,) = self.output_shapes([x.shape for x in inputs])
+        flat = []
+        for x, axis in zip(inputs, axes, strict=True):
+            moved = np.moveaxis(x.astype(np.float64), axis, -1)
+            if self.normalize:
+                length = (moved * moved).sum(axis=-1, keepdims=True)
+                moved = moved / np.sqrt(np.maximum(length, _SHORTEST))
+            flat.append(moved.reshape(len(x), -1, moved.shape[-1]))
+        y = flat[0] @ flat[1].swapaxes(1, 2)
+        return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}
 
 
 @dataclass(frozen=True)

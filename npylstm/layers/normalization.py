@@ -33,6 +33,8 @@ def _positive_number(name: str, value: float) -> None:
 class BatchNormalization(Layer):
     """``y = (x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta`` along an axis.
 
+    The axis may be counted from the back.
+
     Weights
     -------
     ``moving_mean``, ``moving_variance`` (features,), with ``scale`` also ``gamma``, with ``center``
@@ -57,6 +59,10 @@ class BatchNormalization(Layer):
         if not (self.epsilon >= 0 and math.isfinite(self.epsilon)):
             raise FormatError(f"epsilon: expected a number from 0 on, got {self.epsilon}")
 
+    def axis_in(self, shape: Shape | tuple[int, ...]) -> int:
+        """The axis from the front."""
+        return self.axis + len(shape) if self.axis < 0 else self.axis
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         names = ["moving_mean", "moving_variance"]
         names += ["gamma"] * self.scale + ["beta"] * self.center
@@ -64,7 +70,7 @@ class BatchNormalization(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        if shape[axis_of(shape, self.axis)] != self.features:
+        if shape[axis_of(shape, self.axis_in(shape))] != self.features:
             raise FormatError(
                 f"expected {self.features} features on axis {self.axis}, "
                 f"got an input {format_shape(shape)}"
@@ -72,7 +78,7 @@ class BatchNormalization(Layer):
         return (shape,)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "statistics for each step")
+        not_along(times, self.axis_in(shapes[0]), "statistics for each step")
         return super().stream(times, shapes)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
@@ -86,7 +92,7 @@ class BatchNormalization(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
-        along = (-1,) + (1,) * (x.ndim - 1 - self.axis)
+        along = (-1,) + (1,) * (x.ndim - 1 - self.axis_in(x.shape))
         y = x * packed["factor"].reshape(along) + packed["shift"].reshape(along)
         return (y.astype(x.dtype),), {}
 

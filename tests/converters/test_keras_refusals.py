@@ -68,8 +68,8 @@ def activation_of_mine(x: Any) -> Any:
         (lambda: L.Dense(3, dtype="mixed_float16", name="a"), "a: dtype 'mixed_float16' is not supported: it computes in reduced precision"),
         (lambda: L.TimeDistributed(L.LSTM(2), name="a"), r"a: TimeDistributed\(LSTM\) is not supported|input"),
         (lambda: L.Flatten(data_format="channels_first", name="a"), "a: Flatten with data_format='channels_first'"),
-        (lambda: L.Bidirectional(L.LSTM(2), name="a"), "a: layer class 'Bidirectional' is not supported"),
-        (lambda: L.GRU(2, name="a"), "a: layer class 'GRU' is not supported"),
+        (lambda: L.Bidirectional(L.LSTM(2), merge_mode="sum", name="a"), "a: merge_mode 'sum' is not supported"),
+        (lambda: L.RNN(L.GRUCell(2), name="a"), "a: layer class 'RNN' is not supported"),
     ],
 )  # fmt: skip
 def test_reasons(layer: Any, reason: str) -> None:
@@ -178,28 +178,6 @@ def test_a_missing_key_means_the_writers_default(missing: str, version: str, gat
     assert config["activation"] == "tanh"
     if missing == "recurrent_activation":
         assert config["recurrent_activation"] == gates
-
-
-def test_several_inputs_wait_for_their_turn() -> None:
-    a, b = keras.Input((6, 3)), keras.Input((4,))
-    y, _, _ = L.LSTM(4, return_state=True, name="rnn")(
-        a, initial_state=[L.Dense(4)(b), L.Dense(4)(b)]
-    )
-    with pytest.raises(UnsupportedError, match="rnn: takes 3 tensors, expected one"):
-        nc.from_keras(keras.Model([a, b], y))
-
-
-def test_shared_layers_wait_for_their_turn() -> None:
-    a = keras.Input((6, 3))
-    dense = L.Dense(3, name="twice")
-    with pytest.raises(UnsupportedError, match="twice: is called 2 times, expected one call"):
-        nc.from_keras(keras.Model(a, dense(dense(a))))
-
-
-def test_models_in_models_wait_for_their_turn() -> None:
-    inner = keras.Sequential([keras.Input((6, 3)), L.LSTM(4)], name="inner")
-    with pytest.raises(UnsupportedError, match="inner: layer class 'Sequential' is not supported"):
-        nc.from_keras(sequential(inner))
 
 
 def test_subclassed_models_say_what_to_do() -> None:

@@ -19,7 +19,7 @@ from npylstm import FormatError, UnsupportedError
 from npylstm.npz import refuse_bombs
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
-from npylstm_converters.keras.layers import Writer
+from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
 
 __all__ = ["Container", "is_foreign_zip", "is_keras_file", "open_container", "read_json"]

@@ -8,23 +8,27 @@ calls that join them. Translating the layers is the business of
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["Call", "Graph", "RawLayer", "Tensor", "parse"]
+__all__ = ["Call", "Graph", "RawLayer", "Tensor", "inline", "parse"]
+
+_MODELS = ("Model", "Functional", "Sequential")
+_MOST_CALLS = 100_000  # models inside models multiply
 
 
 @dataclass(frozen=True)
 class RawLayer:
-    """A layer as the config describes it."""
+    """A layer as the config describes it; ``inner`` where it is a model itself."""
 
     name: str
     class_name: str
     config: Mapping[str, Any]
     custom: bool = False  # registered by the user, not one of Keras' own
+    inner: Graph | None = None
 
     @property
     def is_input(self) -> bool:
@@ -42,11 +46,21 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer on tensors."""
+    """One call of a layer: on tensors, and with named arguments that may hold tensors.
+
+    ``problem`` says what is not understood.
+    """
 
     layer: str
     number: int
     inputs: tuple[Tensor, ...]
+    options: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def reads(self) -> tuple[Tensor, ...]:
+        """All tensors, those of arguments last."""
+        return (*self.inputs, *(t for tensors in self.options.values() for t in tensors))
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,90 @@ class Graph:
     def layer(self, name: str) -> RawLayer:
         """Find a layer by name."""
         return next(layer for layer in self.layers if layer.name == name)
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, RawLayer]]:
+        """Walk through all layers that are no models, those of models inside with a path."""
+        for layer in self.layers:
+            if layer.inner is not None:
+                yield from layer.inner.leaves(f"{prefix}{layer.name}.")
+            else:
+                yield f"{prefix}{layer.name}", layer
+
+
+def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
+    """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`.
+
+    Returns
+    -------
+    calls, outputs
+        In the order of computation; calls of a layer are numbered as the config numbers them.
+    """
+    calls: list[Call] = []
+    counts: Counter[str] = Counter()
+    trails: dict[str, list[tuple[int, ...]]] = {}
+
+    def run(
+        graph: Graph, prefix: str, trail: tuple[int, ...], inputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        made: dict[tuple[str, int], list[Tensor] | Tensor] = {}
+        for name, tensor in zip(graph.inputs, inputs, strict=True):
+            made[name, 0] = [tensor]
+
+        def find(tensor: Tensor) -> Tensor:
+            source = made[tensor.layer, tensor.call]
+            if isinstance(source, Tensor):
+                return Tensor(source.layer, source.call, tensor.output)
+            if not 0 <= tensor.output < len(source):
+                raise FormatError(
+                    f"model config: {prefix}{tensor.layer} has no output {tensor.output}"
+                )
+            return source[tensor.output]
+
+        for call in graph.calls:
+            raw, path = graph.layer(call.layer), f"{prefix}{call.layer}"
+            given = tuple(map(find, call.inputs))
+            options = {k: tuple(map(find, tensors)) for k, tensors in call.options.items()}
+            problem = call.problem
+            if raw.inner is not None and not problem:
+                if len(given) != len(raw.inner.inputs):
+                    raise FormatError(
+                        f"model config: {path}: expected {len(raw.inner.inputs)} inputs, "
+                        f"got {len(given)}"
+                    )
+                made[call.layer, call.number] = run(
+                    raw.inner, f"{path}.", (*trail, call.number), given
+                )
+                if not options:
+                    continue
+                problem = f"is called with {', '.join(options)}"
+            made.setdefault((call.layer, call.number), Tensor(path, counts[path]))
+            calls.append(Call(path, counts[path], given, options, problem))
+            counts[path] += 1
+            trails.setdefault(path, []).append((*trail, call.number))
+            if len(calls) > _MOST_CALLS:
+                raise FormatError(f"model config: more than {_MOST_CALLS} calls of layers")
+        return [find(t) for t in graph.outputs]
+
+    outputs = run(graph, "", (), [Tensor(name) for name in graph.inputs])
+    ranks = {
+        (path, k): rank
+        for path, keys in trails.items()
+        for rank, k in enumerate(sorted(range(len(keys)), key=keys.__getitem__))
+    }
+
+    def renumber(tensor: Tensor) -> Tensor:
+        return replace(tensor, call=ranks.get((tensor.layer, tensor.call), tensor.call))
+
+    renumbered = [
+        replace(
+            call,
+            number=ranks[call.layer, call.number],
+            inputs=tuple(map(renumber, call.inputs)),
+            options={key: tuple(map(renumber, tensors)) for key, tensors in call.options.items()},
+        )
+        for call in calls
+    ]
+    return renumbered, [*map(renumber, outputs)]
 
 
 def parse(document: Any) -> Graph:
@@ -83,10 +181,16 @@ def parse(document: Any) -> Graph:
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("class_name"), str):
         raise FormatError("model config: expected an object with a class_name")
-    class_name, config = document["class_name"], document.get("config")
+    try:
+        return _graph(document["class_name"], document.get("config"))
+    except RecursionError:
+        raise FormatError("model config: models inside models, too deep") from None
+
+
+def _graph(class_name: str, config: Any) -> Graph:
     if class_name == "Sequential":
         return _sequential(config)
-    if class_name in ("Model", "Functional"):
+    if class_name in _MODELS:
         return _functional(config)
     raise UnsupportedError(
         f"model class {class_name!r} is not supported: its graph is code, not data; "
@@ -97,13 +201,19 @@ def parse(document: Any) -> Graph:
 def _raw_layer(entry: Any) -> RawLayer:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("class_name"), str):
         raise FormatError(f"model config: expected a layer, got {entry!r:.80}")
-    config = entry.get("config")
+    class_name, config = entry["class_name"], entry.get("config")
+    if class_name == "Sequential" and isinstance(config, list):  # up to Keras 2.2.2
+        config = {"name": entry.get("name"), "layers": config}
     if not isinstance(config, Mapping):
-        raise FormatError(f"model config: {entry['class_name']}: expected a config object")
+        raise FormatError(f"model config: {class_name}: expected a config object")
     name = config.get("name", entry.get("name"))
     if not isinstance(name, str) or not name:
-        raise FormatError(f"model config: {entry['class_name']}: expected a name, got {name!r}")
-    return RawLayer(name, entry["class_name"], config, is_custom(entry))
+        raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
+    custom = is_custom(entry)
+    inner = _graph(class_name, config) if class_name in _MODELS and not custom else None
+    if ".ops." in str(entry.get("module")):  # an operation on tensors, not the layer of its name
+        class_name = f"ops.{class_name}"
+    return RawLayer(name, class_name, config, custom, inner)
 
 
 def is_custom(entry: Mapping[str, Any]) -> bool:
@@ -125,7 +235,8 @@ def _sequential(config: Any) -> Graph:
     build_shape = config.get("build_input_shape") if isinstance(config, Mapping) else None
     if not layers[0].is_input:
         first = layers[0]
-        made = RawLayer(f"{first.name}_input", "InputLayer", dict(first.config))
+        source = first if first.inner is None else first.inner.layer(first.inner.inputs[0])
+        made = RawLayer(f"{first.name}_input", "InputLayer", dict(source.config))
         layers.insert(0, made)
     _refuse_twins(layers)
     tensor = Tensor(layers[0].name)
@@ -141,25 +252,42 @@ def _sequential(config: Any) -> Graph:
 def _functional(config: Any) -> Graph:
     if not isinstance(config, Mapping) or not isinstance(config.get("layers"), list):
         raise FormatError("model config: expected a list of layers")
-    layers, calls = [], []
+    layers, nodes = [], {}
     for entry in config["layers"]:
         layer = _raw_layer(entry)
         layers.append(layer)
-        nodes = entry.get("inbound_nodes", [])
-        if not isinstance(nodes, list):
+        nodes[layer.name] = entry.get("inbound_nodes", [])
+        if not isinstance(nodes[layer.name], list):
             raise FormatError(f"model config: {layer.name}: expected a list of inbound_nodes")
-        if layer.is_input:
-            continue
-        calls += [
-            Call(layer.name, k, tuple(_node_inputs(layer.name, n))) for k, n in enumerate(nodes)
-        ]
     _refuse_twins(layers)
+    calls = [
+        _read_call(layer.name, number, node)
+        for layer in layers
+        if not layer.is_input
+        for number, node in enumerate(nodes[layer.name])
+    ]
     inputs = tuple(t.layer for t in _tensor_list(config.get("input_layers"), "input_layers"))
     outputs = tuple(_tensor_list(config.get("output_layers"), "output_layers"))
     known = {layer.name for layer in layers}
     unknown = [n for n in (*inputs, *(t.layer for t in outputs)) if n not in known]
     if unknown:
         raise FormatError(f"model config: no layer {unknown[0]!r}")
+    # A model inside may count its own making as its first call: up to Keras 2 everywhere, in
+    # Keras 3 only where outputs are listed and only functional models.
+    begun = {t.layer for t in outputs if t.call == 0}
+    if any(isinstance(node, Mapping) for entries in nodes.values() for node in entries):
+        late = {m.name for m in layers if m.inner is not None and m.class_name != "Sequential"}
+        outputs = tuple(
+            Tensor(t.layer, t.call - (t.layer in late - begun), t.output) for t in outputs
+        )
+    else:
+        begun |= {t.layer for c in calls for t in c.reads if t.call == 0}
+        late = {layer.name for layer in layers if layer.inner is not None} - begun
+        calls = [replace(c, number=c.number + (c.layer in late)) for c in calls]
+    made = {(c.layer, c.number) for c in calls} | {(name, 0) for name in inputs}
+    absent = [t for t in outputs if (t.layer, t.call) not in made]
+    if absent:
+        raise FormatError(f"model config: {absent[0].layer} has no call {absent[0].call}")
     ordered = tuple(_in_order(calls, inputs))
     return Graph(str(config.get("name", "model")), tuple(layers), ordered, inputs, outputs)
 
@@ -175,6 +303,10 @@ def _tensor_list(value: Any, label: str) -> list[Tensor]:
     """Read ``[["lstm", 0, 0], ...]``, or the bare ``["lstm", 0, 0]`` of Keras 3."""
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = [value]
+    if isinstance(value, Mapping):
+        raise UnsupportedError(
+            f"{label}: given by name, {', '.join(map(str, value))}; rebuild the model with a list"
+        )
     if not isinstance(value, list) or not value:
         raise FormatError(f"model config: {label}: expected a list of tensors, got {value!r:.80}")
     return [_tensor(entry, label) for entry in value]
@@ -187,27 +319,65 @@ def _tensor(entry: Any, label: str) -> Tensor:
     raise FormatError(f"model config: {label}: expected [layer, call, output], got {entry!r:.80}")
 
 
-def _node_inputs(layer: str, node: Any) -> Iterator[Tensor]:
+def _read_call(layer: str, number: int, node: Any) -> Call:
     """Read one call, in the dialect of Keras 1 and 2 (lists) or 3 (args and kwargs)."""
-    if isinstance(node, Mapping):
-        yield from _keras_tensors(layer, node.get("args"))
+    inputs: list[Tensor] = []
+    options: dict[str, tuple[Tensor, ...]] = {}
+    problems: list[str] = []
+    if isinstance(node, Mapping) and "args" in node:
+        inputs += _keras_tensors(layer, node["args"])
+        if any(isinstance(a, Mapping) and "class_name" not in a for a in _flat(node["args"])):
+            problems.append("is called with inputs by name")
         kwargs = node.get("kwargs", {})
         if not isinstance(kwargs, Mapping):
             raise FormatError(
                 f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}"
             )
-        yield from _keras_tensors(layer, kwargs)
-        return
+        for key, value in kwargs.items():
+            tensors = tuple(_keras_tensors(layer, value))
+            if tensors:
+                options[key] = tensors
+            elif value not in (None, False):
+                problems.append(f"is called with {key}={value!r:.60}")
+        return Call(layer, number, tuple(inputs), options, "; ".join(problems))
+    if isinstance(node, Mapping):
+        return Call(layer, number, (), {}, "is called with inputs by name")
     if isinstance(node, list) and node and isinstance(node[0], str):
         node = [node]  # one tensor, not wrapped
     if not isinstance(node, list):
         raise FormatError(f"model config: {layer}: expected a call, got {node!r:.80}")
     for entry in node:
-        yield _tensor(entry, layer)
-        options = entry[3] if len(entry) > 3 and isinstance(entry[3], Mapping) else {}
-        for key, value in options.items():
-            if key not in ("training", "mask") or value not in (None, False):
-                yield from _tensor_list(value, f"{layer}: {key}")
+        if isinstance(entry, list) and entry and entry[0] == "_CONSTANT_VALUE":
+            problems.append("is called with a number")
+            continue
+        inputs.append(_tensor(entry, layer))
+        for key, value in (
+            entry[3] if len(entry) > 3 and isinstance(entry[3], Mapping) else {}
+        ).items():
+            tensors = tuple(_listed_tensors(value))
+            if tensors:
+                options[key] = tensors
+            elif value not in (None, False):
+                problems.append(f"is called with {key}={value!r:.60}")
+    return Call(layer, number, tuple(inputs), options, "; ".join(problems))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _flat(entry)
+    else:
+        yield value
+
+
+def _listed_tensors(value: Any) -> Iterator[Tensor]:
+    """Find tensors in an argument of Keras 2: ``["lstm", 0, 1]``, or a list of such."""
+    match value:
+        case [str(layer), int(call), int(output), *_]:
+            yield Tensor(layer, call, output)
+        case [*entries]:
+            for entry in entries:
+                yield from _listed_tensors(entry)
 
 
 def _keras_tensors(layer: str, value: Any) -> Iterator[Tensor]:
@@ -227,13 +397,13 @@ def _keras_tensors(layer: str, value: Any) -> Iterator[Tensor]:
 
 def _in_order(calls: list[Call], inputs: tuple[str, ...]) -> Iterator[Call]:
     """Sort calls so that each comes after those whose tensors it reads."""
-    needs = {(c.layer, c.number): {(t.layer, t.call) for t in c.inputs} for c in calls}
+    needs = {(c.layer, c.number): {(t.layer, t.call) for t in c.reads} for c in calls}
     readers: dict[tuple[str, int], list[Call]] = {}
     for call in calls:
         for source in needs[call.layer, call.number]:
             readers.setdefault(source, []).append(call)
     ready = deque([(name, 0) for name in inputs])
-    ready.extend((c.layer, c.number) for c in calls if not c.inputs)
+    ready.extend((c.layer, c.number) for c in calls if not c.reads)
     done: set[tuple[str, int]] = set()
     by_key = {(c.layer, c.number): c for c in calls}
     while ready:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm.layers.base import BATCH, STEPS, Dim, Shape
+from npylstm.layers import Bidirectional, Dense, Embedding, Identity
+from npylstm.layers.base import BATCH, STEPS, Dim
+from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.files import sha256_of
+from npylstm_converters.keras.config import Writer, dtype_name
 from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
     is_keras_file,
     open_container,
 )
-from npylstm_converters.keras.graph import Graph, RawLayer, Tensor, parse
-from npylstm_converters.keras.layers import Writer, dtype_name, translate
+from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor, inline, parse
+from npylstm_converters.keras.layers import translate
 from npylstm_converters.keras.runner import KerasRunner
-from npylstm_converters.keras.weights import LiveStore
+from npylstm_converters.keras.weights import LiveStore, Store
 from npylstm_converters.registry import Importer
 
 __all__ = ["IMPORTER", "from_keras"]
+
+_UNSAFE = re.compile(r"[\x00-\x1f/\\]")
 
 
 def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) -> ModelSpec:
@@ -103,6 +109,8 @@ def _foreign_code(model: Any) -> Iterator[str]:
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
+        elif is_keras_model(layer):
+            yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer))
         for name in ("activation", "recurrent_activation"):
             function = getattr(layer, name, None)
             owner: Any = function if hasattr(function, "__name__") else type(function)
@@ -124,74 +132,106 @@ def _module_version(model: object) -> str:
 
 
 def _convert(container: Container) -> ModelSpec:
-    graph, writer = parse(container.document), container.writer
+    graph = parse(container.document)
     reasons = Reasons()
     for reason in container.foreign:
         reasons.add(reason)
-    names = _safe_names(graph)
+    names = _safe_names([path for path, _ in graph.leaves()])
     layers: dict[str, LayerSpec] = {}
-    arrays: set[str] = set()
-    for raw in graph.layers:
-        if raw.is_input:
-            dtype = dtype_name(raw.config.get("dtype"))
-            if dtype not in (None, "float32", "float64"):
-                reasons.add(f"{raw.name}: inputs of dtype {dtype!r} are not supported")
+    _translate_all(graph, container.store, container.writer, names, reasons, layers)
+    calls, outputs = inline(graph)
+    for call in calls:
+        if call.problem:
+            reasons.add(f"{call.layer}: {call.problem}")
+        made = layers.get(call.layer)
+        if made is None:
             continue
-        tensors = container.store.tensors(raw)
-        try:
-            layer, weights = translate(raw, tensors, writer)
-        except DamagedError:
-            raise
-        except (Refusal, FormatError) as error:
-            reasons.add(f"{raw.name}: {error}")
-            continue
-        layers[raw.name] = LayerSpec(names[raw.name], layer, weights)
-        arrays |= {str(array.dtype) for array in weights.values()}
-    for call in graph.calls:
-        if len(call.inputs) > 1:
-            reasons.add(f"{call.layer}: takes {len(call.inputs)} tensors, expected one")
-        if call.number > 0:
-            reasons.add(f"{call.layer}: is called {call.number + 1} times, expected one call")
+        for option in call.options:
+            if option != "initial_state" or not made.layer.state_shapes():
+                reasons.add(f"{call.layer}: is called with {option}=a tensor")
+        if call.number and getattr(made.layer, "stateful", False):
+            reasons.add(f"{call.layer}: is stateful and called twice")
+    for name in graph.inputs:
+        dtype = dtype_name(graph.layer(name).config.get("dtype"))
+        readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
+        ids = all(made is None or isinstance(made.layer, Embedding) for made in readers)
+        if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
+            reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
+    arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
     if len(arrays) > 1:
         reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
     if not reasons:  # with a layer missing, its arrays are left over, which says nothing new
         for path in container.store.unread():
             reasons.add(f"weights: {path} belongs to no layer")
     reasons.raise_if_any()
-    return _assemble(graph, layers, names, container, arrays.pop() if arrays else "float32")
+    flat = Flat(graph, calls, outputs)
+    return _assemble(flat, layers, names, container, arrays.pop() if arrays else "float32")
+
+
+class Flat(NamedTuple):
+    """A graph, its calls and outputs with models inside written out."""
+
+    graph: Graph
+    calls: list[Call]
+    outputs: list[Tensor]
+
+
+def _translate_all(
+    graph: Graph,
+    store: Store,
+    writer: Writer,
+    names: Mapping[str, str],
+    reasons: Reasons,
+    layers: dict[str, LayerSpec],
+    prefix: str = "",
+) -> None:
+    """Translate every layer in the order of the config, into ``layers`` by path."""
+    for raw in graph.layers:
+        path = f"{prefix}{raw.name}"
+        if raw.inner is not None:
+            inner = store.inner(raw)
+            _translate_all(raw.inner, inner, writer, names, reasons, layers, f"{path}.")
+            continue
+        try:
+            tensors = store.tensors(raw)
+            if raw.is_input:
+                continue
+            layer, weights = translate(raw, tensors, writer)
+        except DamagedError:
+            raise
+        except (Refusal, FormatError) as error:
+            reasons.add(f"{path}: {error}")
+            continue
+        layers[path] = LayerSpec(names[path], layer, weights)
 
 
 def _assemble(
-    graph: Graph,
-    layers: Mapping[str, LayerSpec],
+    flat: Flat,
+    layers: dict[str, LayerSpec],
     names: Mapping[str, str],
     container: Container,
     dtype: str,
 ) -> ModelSpec:
+    graph = flat.graph
     tensors: dict[Tensor, str] = {Tensor(name): names[name] for name in graph.inputs}
     edges = []
-    for call in graph.calls:
-        missing = [t for t in call.inputs if t not in tensors]
-        if missing:
-            raise FormatError(
-                f"model config: {call.layer}: {missing[0].layer} has no output {missing[0].output}"
-            )
-        edge = Edge.call(layers[call.layer], *(tensors[t] for t in call.inputs))
-        edges.append(edge)
-        tensors |= {Tensor(call.layer, 0, k): name for k, name in enumerate(edge.outputs)}
-    outputs = []
-    for tensor in graph.outputs:
+
+    def find(tensor: Tensor) -> str:
         if tensor not in tensors:
             raise FormatError(f"model config: {tensor.layer} has no output {tensor.output}")
-        outputs.append(tensors[tensor])
+        return tensors[tensor]
+
+    for call in flat.calls:
+        edge = Edge.call(layers[call.layer], *map(find, call.reads), number=call.number + 1)
+        edges.append(edge)
+        tensors |= {Tensor(call.layer, call.number, k): name for k, name in enumerate(edge.outputs)}
+    outputs = [find(tensor) for tensor in flat.outputs]
     # A Sequential model returns all that its last layer returns.
     if edges and container.document["class_name"] == "Sequential":
         outputs = list(edges[-1].outputs)
+    outputs = list(_told_apart(outputs, layers, edges))
     taken: dict[str, Any] = {}
-    inputs = tuple(
-        TensorSpec(names[n], _input_shape(graph, graph.layer(n), layers, taken))
-        for n in graph.inputs
-    )
+    inputs = tuple(_input(flat, graph.layer(n), names[n], layers, taken) for n in graph.inputs)
     writer = container.writer
     provenance = {
         "framework": writer.framework,
@@ -203,7 +243,7 @@ def _assemble(
     }
     try:
         return ModelSpec(
-            layers=tuple(layers[raw.name] for raw in graph.layers if not raw.is_input),
+            layers=tuple(layers.values()),
             edges=tuple(edges), inputs=inputs, outputs=tuple(outputs), name=graph.name,
             dtype=dtype, provenance=provenance,
         )  # fmt: skip
@@ -211,34 +251,58 @@ def _assemble(
         raise FormatError(f"the model contradicts itself: {error}") from None
 
 
-def _safe_names(graph: Graph) -> dict[str, str]:
+def _told_apart(
+    outputs: list[str], layers: dict[str, LayerSpec], edges: list[Edge]
+) -> Iterator[str]:
+    """Give an output that the model returns twice a name of its own the second time."""
+    seen: set[str] = set()
+    for name in outputs:
+        if name in seen:
+            copy = f"{name.replace('/', '_')}_again"
+            while copy in {layer.name for layer in layers.values()}:
+                copy += "_"
+            layers[copy] = LayerSpec(copy, Identity())
+            edges.append(Edge.call(layers[copy], name))
+            name = copy
+        seen.add(name)
+        yield name
+
+
+def _safe_names(paths: list[str]) -> dict[str, str]:
     """Names that can be keys of the file: no slashes, none that the file uses itself."""
     names: dict[str, str] = {}
     taken = {".", "..", *RESERVED}
-    for raw in graph.layers:
-        name = raw.name.replace("/", "_").replace("\\", "_")
+    for path in paths:
+        name = _UNSAFE.sub("_", path)
         while name in taken:
             name += "_"
         taken.add(name)
-        names[raw.name] = name
+        names[path] = name
     return names
 
 
-def _input_shape(
-    graph: Graph, raw: RawLayer, layers: Mapping[str, LayerSpec], taken: dict[str, Any]
-) -> Shape:
-    """The shape of an input: as declared, otherwise from the weights of the layer that reads it."""
+def _input(
+    flat: Flat,
+    raw: RawLayer,
+    name: str,
+    layers: Mapping[str, LayerSpec],
+    taken: dict[str, Any],
+) -> TensorSpec:
+    """An input: its shape as declared, otherwise from the weights of the layer that reads it."""
     config = raw.config
-    declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
-    reader = next((c.layer for c in graph.calls if Tensor(raw.name) in c.inputs), None)
-    first = layers[reader].layer if reader else None
+    declared = config.get("batch_input_shape") or config.get("batch_shape")
+    declared = declared or flat.graph.build_shape
+    readers = [layers[c.layer].layer for c in flat.calls if Tensor(raw.name) in c.reads]
+    first = readers[0] if readers else None
     features = getattr(first, "features", None)
     if declared is None and isinstance(config.get("input_shape"), list):
         declared = [None, *config["input_shape"]]
-    if declared is None and first is not None and first.kind == "lstm":
+    if declared is None and isinstance(first, (Recurrent, Bidirectional)):
         declared = [None, config.get("input_length"), features]
-    if declared is None and first is not None and first.kind == "dense":
+    if declared is None and isinstance(first, Dense):
         declared = [None, features]
+    if declared is None and isinstance(first, Embedding):
+        declared = [None, config.get("input_length")]
     if declared is None:
         raise FormatError(f"{raw.name}: the input shape is nowhere declared")
     if not isinstance(declared, (list, tuple)) or not all(
@@ -256,7 +320,8 @@ def _input_shape(
         else:
             shape.append(int(size))
     taken[STEPS] = taken.get(STEPS, 0) + sum(1 for d in shape if str(d).startswith(STEPS))
-    return tuple(shape)
+    whole = bool(readers) and all(isinstance(layer, Embedding) for layer in readers)
+    return TensorSpec(name, tuple(shape), whole)
 
 
 class _KerasImporter(Importer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class KerasRunner:
             self._model, self.description = _load(source, architecture, major)
         else:
             self.description = f"Keras {spec.provenance.get('framework_version')}"
+        self._leaves = [*_leaf_layers(self._model)]
         self._to_tensor = _converter_to_tensors(self._model)
         pinned = self._model.inputs[0].shape[spec.inputs[0].shape.index(BATCH)]
         self.sizes: Mapping[str, int] = {BATCH: pinned} if isinstance(pinned, int) else {}
@@ -84,24 +85,40 @@ class KerasRunner:
 
     def _walk(self, inputs: Arrays, state: Mapping[str, Arrays]) -> list[Any]:
         """Call layer by layer, recurrent ones from the given states."""
-        own = [layer for layer in self._model.layers if type(layer).__name__ != "InputLayer"]
-        layers = {spec.name: layer for spec, layer in zip(self._spec.layers, own, strict=True)}
+        layers = dict(zip((layer.name for layer in self._spec.layers), self._leaves, strict=False))
         to_tensor = self._to_tensor
         tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
         for edge in self._spec.edges:
-            options: dict[str, Any] = {}
+            read = [tensors[t] for t in edge.inputs]
+            if edge.layer not in layers:  # an output that the model returns twice
+                tensors[edge.outputs[0]] = read[0]
+                continue
+            begin = read[1:] if self._spec[edge.layer].layer.state_shapes() else []
             if edge.name in state:
-                options["initial_state"] = [to_tensor(s) for s in state[edge.name].values()]
-            y = layers[edge.layer](tensors[edge.inputs[0]], **options)
+                begin = [to_tensor(s) for s in state[edge.name].values()]
+            layer = layers[edge.layer]
+            if begin:
+                y = layer(read[0], initial_state=begin)
+            else:
+                y = layer(read if len(read) > 1 else read[0])
             values = y if isinstance(y, (list, tuple)) else [y]
             tensors |= dict(zip(edge.outputs, values, strict=True))
         return [tensors[name] for name in self._spec.outputs]
 
     def _reset(self) -> None:
         """Forget what a stateful model remembers of the last case."""
-        for layer in self._model.layers:
+        for layer in self._leaves:
             if getattr(layer, "stateful", False):
                 layer.reset_states()
+
+
+def _leaf_layers(model: Any) -> Iterator[Any]:
+    """Walk through the layers as the importer does: those of models inside, no inputs."""
+    for layer in model.layers:
+        if all(hasattr(layer, name) for name in ("get_config", "layers", "get_weights")):
+            yield from _leaf_layers(layer)
+        elif type(layer).__name__ != "InputLayer":
+            yield layer
 
 
 def _converter_to_tensors(model: Any) -> Any:

@@ -13,6 +13,7 @@ asked for.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,7 +26,9 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.hdf5 import Dataset, File
 
-__all__ = ["LayerTensors", "LegacyStore", "LiveStore", "SavedStore", "Store"]
+__all__ = [
+    "LayerTensors", "LegacyStore", "LiveStore", "SavedStore", "Store", "first_axis", "read_array",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -78,6 +81,34 @@ class LayerTensors:
             return {role: named[role] for role in roles}
         return dict(zip(roles, self.sources, strict=True))
 
+    def halves(self) -> tuple[LayerTensors, LayerTensors]:
+        """Deal the arrays out to a forward and a backward layer: by path, otherwise by order."""
+        marks = [_direction(source.path) for source in self.sources]
+        if set(marks) != {"forward", "backward"}:
+            middle = len(marks) // 2
+            marks = ["forward"] * middle + ["backward"] * (len(marks) - middle)
+        forward, backward = (
+            LayerTensors(
+                self.layer, [s for s, m in zip(self.sources, marks, strict=True) if m == w]
+            )
+            for w in ("forward", "backward")
+        )
+        return forward, backward
+
+
+def _direction(path: str) -> str:
+    parts = path.split("/")
+    return next(
+        (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""
+    )
+
+
+def first_axis(shape: tuple[int, ...]) -> int:
+    """The rows of a matrix, which tell how many features there are."""
+    if len(shape) != 2:
+        raise Refusal(f"expected a kernel of 2 axes, got shape {shape}")
+    return shape[0]
+
 
 def _role(path: str, layer: str) -> str:
     """``lstm_1/lstm_cell/kernel:0`` -> ``kernel``; Keras 1: ``lstm_1_W_i`` -> ``W_i``."""
@@ -107,6 +138,10 @@ class Store(Protocol):
         """The arrays of a layer; each array is handed out once."""
         ...
 
+    def inner(self, layer: RawLayer) -> Store:
+        """The weights of a model inside; asked for once, in the place of :meth:`tensors`."""
+        ...
+
     def unread(self) -> list[str]:
         """Paths of the arrays that no layer has asked for."""
         ...
@@ -121,7 +156,8 @@ class LegacyStore:
             raise FormatError(
                 f"{root.label}: no attribute layer_names, so these are not Keras weights"
             )
-        self._layers: dict[str, list[Dataset]] = {}
+        self._layers: dict[str, list[tuple[str, Dataset]]] = {}
+        self._models: list[_PathStore] = []
         for name in names:
             group = root.group(name)
             if group is None:
@@ -133,14 +169,57 @@ class LegacyStore:
                     raise FormatError(
                         f"{group.label}: no array {weight!r}, which weight_names lists"
                     )
-                datasets.append(dataset)
+                datasets.append((weight, dataset))
             self._layers[name] = datasets
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        return LayerTensors(layer.name, self._layers.pop(layer.name, []))
+        return LayerTensors(layer.name, [d for _, d in self._layers.pop(layer.name, [])])
+
+    def inner(self, layer: RawLayer) -> Store:
+        self._models.append(_PathStore(layer, self._layers.pop(layer.name, [])))
+        return self._models[-1]
 
     def unread(self) -> list[str]:
-        return [f"{name}: {d.path} {d.shape}" for name, ds in self._layers.items() for d in ds]
+        left = [f"{n}: {d.path} {d.shape}" for n, ds in self._layers.items() for _, d in ds]
+        return left + [path for model in self._models for path in model.unread()]
+
+
+class _PathStore:
+    """Arrays of a model inside, in one list: their names tell which layer each belongs to.
+
+    Keras writes ``lstm/lstm_cell/kernel`` for a layer of the model, and with the names of further
+    models before it (Keras 3) or without (Keras 2). Statistics that are not trained come last.
+    """
+
+    def __init__(self, model: RawLayer, arrays: Sequence[tuple[str, Dataset]]) -> None:
+        self._left = list(arrays)
+        self._models: list[_PathStore] = []
+        assert model.inner is not None
+        paths = [path for path, _ in model.inner.leaves()]
+        names = Counter(path.rsplit(".", 1)[-1] for path in paths)
+        self._twins = {name for name, count in names.items() if count > 1}
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        own = [entry for entry in self._left if entry[0].split("/")[0] == layer.name]
+        own = own or [e for e in self._left if layer.name in e[0].split("/")[:-1]]
+        if own and layer.name in self._twins:
+            raise Refusal(f"two layers inside one model are named {layer.name!r}")
+        self._left = [entry for entry in self._left if entry not in own]
+        return LayerTensors(layer.name, [d for _, d in own])
+
+    def inner(self, layer: RawLayer) -> Store:
+        # With its name in their paths its arrays are told apart; without, any of ours may be.
+        own = [entry for entry in self._left if layer.name in entry[0].split("/")[:-1]]
+        if not own:
+            return self
+        self._left = [entry for entry in self._left if entry not in own]
+        marked = [(name.split(f"{layer.name}/", 1)[-1], d) for name, d in own]
+        self._models.append(_PathStore(layer, marked))
+        return self._models[-1]
+
+    def unread(self) -> list[str]:
+        left = [f"{d.path} {d.shape}" for _, d in self._left]
+        return left + [path for model in self._models for path in model.unread()]
 
 
 class SavedStore:
@@ -157,31 +236,60 @@ class SavedStore:
 
     def __init__(self, root: File) -> None:
         groups, datasets = root.walk()
-        paths = (p.split("/") for p in (*groups, *(d.path for d in datasets)))
+        self._fill([*groups], [(d.path, d) for d in datasets])
+
+    @classmethod
+    def _of_group(cls, groups: list[str], datasets: list[tuple[str, Dataset]]) -> SavedStore:
+        store = cls.__new__(cls)
+        store._fill(groups, datasets)
+        return store
+
+    def _fill(self, groups: list[str], datasets: list[tuple[str, Dataset]]) -> None:
+        """Sort arrays, by their paths from here, into the groups of layers."""
+        self._models: list[SavedStore] = []
+        self._paths = groups
+        paths = (p.split("/") for p in (*groups, *(path for path, _ in datasets)))
         names = {p[1] for p in paths if p[0] in self._ROOTS and len(p) > 1}
         self._queues: dict[str, list[str]] = {}
         for name in sorted(names, key=_count):
             self._queues.setdefault(_COUNT.sub("", name), []).append(name)
-        self._groups: dict[str, list[Dataset]] = {}
+        self._groups: dict[str, list[tuple[str, Dataset]]] = {}
         self._others: list[Dataset] = []
-        for dataset in datasets:
-            parts = dataset.path.split("/")
+        for path, dataset in datasets:
+            parts = path.split("/")
             if any(part.startswith(self._ASIDE) for part in parts):
                 continue
             if parts[0] in self._ROOTS and len(parts) > 2:
-                self._groups.setdefault(parts[1], []).append(dataset)
+                self._groups.setdefault(parts[1], []).append(("/".join(parts[2:]), dataset))
             else:
                 self._others.append(dataset)
 
+    def _next(self, layer: RawLayer) -> str | None:
+        """The group of the next layer of a class; layers come in the model's order."""
+        queue = self._queues.get(_snake_case(layer.class_name))
+        return queue.pop(0) if queue else None
+
     def tensors(self, layer: RawLayer) -> LayerTensors:
         """Layers must come in the model's order, because groups are counted in it."""
-        queue = self._queues.get(_snake_case(layer.class_name))
-        datasets = self._groups.pop(queue.pop(0), []) if queue else []
-        return LayerTensors(layer.name, sorted(datasets, key=lambda d: _numbered(d.path)))
+        datasets = self._groups.pop(self._next(layer) or "", [])
+        return LayerTensors(
+            layer.name, [d for _, d in sorted(datasets, key=lambda d: _numbered(d[0]))]
+        )
+
+    def inner(self, layer: RawLayer) -> Store:
+        name = self._next(layer) or ""
+        below = [
+            p.split("/", 2)[2]
+            for p in self._paths
+            if p.split("/")[1:2] == [name] and p.count("/") > 1
+        ]
+        self._models.append(self._of_group(below, self._groups.pop(name, [])))
+        return self._models[-1]
 
     def unread(self) -> list[str]:
-        left = [*(d for ds in self._groups.values() for d in ds), *self._others]
-        return [f"{d.path} {d.shape}" for d in left]
+        left = [*(d for ds in self._groups.values() for _, d in ds), *self._others]
+        own = [f"{d.path} {d.shape}" for d in left]
+        return own + [path for model in self._models for path in model.unread()]
 
 
 _COUNT = re.compile(r"_([0-9]{1,9})$")
@@ -235,15 +343,25 @@ class LiveStore:
     """The layers of a Keras 3 or tf_keras model object."""
 
     def __init__(self, model: Any) -> None:
-        self._layers: dict[str, list[LiveVariable]] = {}
-        for layer in model.layers:
-            self._layers[layer.name] = [
-                LiveVariable(str(getattr(v, "path", getattr(v, "name", number))), v)
-                for number, v in enumerate(layer.weights)
-            ]
+        self._objects = {layer.name: layer for layer in model.layers}
+        self._models: list[LiveStore] = []
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        return LayerTensors(layer.name, self._layers.pop(layer.name, []))
+        made = self._objects.pop(layer.name, None)
+        return LayerTensors(layer.name, _variables(made) if made is not None else [])
+
+    def inner(self, layer: RawLayer) -> Store:
+        self._models.append(LiveStore(self._objects.pop(layer.name)))
+        return self._models[-1]
 
     def unread(self) -> list[str]:
-        return [f"{v.path} {v.shape}" for vs in self._layers.values() for v in vs]
+        left = [v for layer in self._objects.values() for v in _variables(layer)]
+        own = [f"{v.path} {v.shape}" for v in left]
+        return own + [path for model in self._models for path in model.unread()]
+
+
+def _variables(layer: Any) -> list[LiveVariable]:
+    return [
+        LiveVariable(str(getattr(v, "path", getattr(v, "name", number))), v)
+        for number, v in enumerate(layer.weights)
+    ]

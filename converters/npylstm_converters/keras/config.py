@@ -1,0 +1,131 @@
+"""A layer's config, taken key by key, and the Keras that wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from npylstm import FormatError
+from npylstm.activations import Activation
+from npylstm.layers.base import Array, Layer
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.activations import resolve
+
+__all__ = ["Config", "Translation", "Writer", "dtype_name"]
+
+Translation = tuple[Layer, dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The Keras that wrote a model: what its defaults and formulas depend on.
+
+    ``version`` is as written (``"2.2.4-tf"``), or a guess from the evidence (``"1"``).
+    """
+
+    framework: str
+    version: str
+    evidence: str
+    tfjs: bool = False  # whether TensorFlow.js runs it: its formulas are those of Keras 2
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,4}(\.[0-9A-Za-z.+_-]{1,60})?", self.version):
+            raise FormatError(f"keras_version: expected such as '2.15.0', got {self.version!r:.80}")
+
+    @property
+    def major(self) -> int:
+        """The generation of Keras whose formulas hold."""
+        return 2 if self.tfjs else int(self.version.split(".")[0])
+
+    @property
+    def recurrent_default(self) -> str | None:
+        """The default recurrent activation of LSTM; None where the version does not tell."""
+        if self.tfjs:
+            return "hard_sigmoid"
+        _, _, rest = self.version.partition(".")
+        digits = re.match(r"[0-9]{1,4}", rest)
+        minor = int(digits[0]) if digits else 0
+        if self.version.startswith("2.2.4-tf"):
+            return None  # TF 1.13 to 2.1 all call themselves so, with both defaults
+        return "hard_sigmoid" if (self.major, minor) < (2, 3) else "sigmoid"
+
+
+class Config:
+    """A layer's config, crossed off key by key."""
+
+    def __init__(self, raw: Mapping[str, Any], writer: Writer) -> None:
+        self._left = dict(raw)
+        self.writer = writer
+
+    def take(self, *names: str, default: Any = ...) -> Any:
+        """Take a value that goes by any of these names in one version or another.
+
+        Raises
+        ------
+        Refusal
+            If none is there and there is no default.
+        """
+        found = [self._left.pop(n) for n in names if n in self._left]
+        if not found and default is ...:
+            raise Refusal(f"config has no {names[0]!r}")
+        return found[0] if found else default
+
+    def size(self, *names: str) -> int:
+        """Take a positive integer."""
+        value = self.take(*names)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise Refusal(f"{names[0]}: expected a positive integer, got {value!r}")
+        return value
+
+    def flag(self, *names: str, default: bool = False) -> bool:
+        """Take a true or false."""
+        value = self.take(*names, default=default)
+        if value not in (True, False, None):
+            raise Refusal(f"{names[0]}: expected true or false, got {value!r}")
+        return bool(value)
+
+    def number(self, name: str, default: float) -> float:
+        """Take a finite number."""
+        value = self.take(name, default=default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+            raise Refusal(f"{name}: expected a number, got {value!r:.60}")
+        return float(value)
+
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Take a list of integers."""
+        value = self.take(name)
+        if type(value) is int:
+            value = [value]
+        if not isinstance(value, list) or any(type(v) is not int for v in value):
+            raise Refusal(f"{name}: expected a list of integers, got {value!r}")
+        return tuple(value)
+
+    def activation(self, *names: str, default: Any = None) -> Activation:
+        """Take an activation, in the formula of the writer."""
+        return self.resolve(self.take(*names, default=default))
+
+    def resolve(self, value: Any) -> Activation:
+        """Read an activation, in the formula of the writer."""
+        return resolve(value, self.writer.major)
+
+    def neutral(self, *names: str) -> None:
+        """Cross off keys that do not change the result of inference."""
+        for name in names:
+            self._left.pop(name, None)
+
+    def finish(self) -> None:
+        """Refuse what nobody understood."""
+        if self._left:
+            left = ", ".join(f"{k}={v!r:.60}" for k, v in sorted(self._left.items()))
+            raise Refusal(f"config not understood: {left}")
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Read a dtype, given by name or as a serialised policy."""
+    if isinstance(dtype, Mapping):
+        config = dtype.get("config")
+        return config.get("name") if isinstance(config, Mapping) else None
+    return dtype

@@ -1,0 +1,76 @@
+"""Keras' merge layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from npylstm.layers import Arithmetic, Concatenate, Dot
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.config import Config, Translation
+from npylstm_converters.keras.weights import LayerTensors
+
+__all__ = ["TRANSLATORS"]
+
+_OPERATIONS = {
+    "Add": "add",
+    "Subtract": "subtract",
+    "Multiply": "multiply",
+    "Average": "average",
+    "Maximum": "maximum",
+    "Minimum": "minimum",
+}
+_MERGE_NEUTRAL = (
+    "mode_type", "output_shape", "output_shape_type", "output_mask", "output_mask_type",
+    "arguments", "layers", "node_indices", "tensor_indices",
+)  # fmt: skip
+_KERAS1_MODES = {"sum": "add", "mul": "multiply", "ave": "average", "max": "maximum"}
+
+
+def _arithmetic(operation: str) -> Callable[[Config, LayerTensors], Translation]:
+    return lambda config, tensors: (Arithmetic(operation, after_batch=True), {})
+
+
+def _axis(config: Config, *names: str, default: int = -1) -> int:
+    axis = config.take(*names, default=default)
+    if type(axis) is not int:
+        raise Refusal(f"{names[0]}: expected an integer, got {axis!r}")
+    return axis
+
+
+def _concatenate(config: Config, tensors: LayerTensors) -> Translation:
+    return Concatenate(_axis(config, "axis")), {}
+
+
+def _dot(config: Config, tensors: LayerTensors) -> Translation:
+    axes = config.take("axes")
+    axes = [axes, axes] if type(axes) is int else axes
+    if not isinstance(axes, list) or len(axes) != 2 or any(type(a) is not int for a in axes):
+        raise Refusal(f"axes: expected an integer or two, got {axes!r:.60}")
+    return Dot((axes[0], axes[1]), config.flag("normalize")), {}
+
+
+def _merge(config: Config, tensors: LayerTensors) -> Translation:
+    """Keras 1's one layer for all of them."""
+    mode = config.take("mode", default="sum")
+    config.neutral(*_MERGE_NEUTRAL)
+    concat_axis = _axis(config, "concat_axis")
+    dot_axes = config.take("dot_axes", default=-1)
+    if mode == "concat":
+        return Concatenate(concat_axis), {}
+    if mode in ("dot", "cos"):
+        axes = [dot_axes, dot_axes] if type(dot_axes) is int else dot_axes
+        pair = [a[0] if isinstance(a, list) and len(a) == 1 else a for a in axes]
+        if len(pair) != 2 or any(type(a) is not int for a in pair) or mode == "cos":
+            raise Refusal(f"mode {mode!r} with dot_axes={dot_axes!r:.60} is not supported")
+        return Dot((pair[0], pair[1])), {}
+    if mode not in _KERAS1_MODES:
+        raise Refusal(f"mode {mode!r:.60} is not supported")
+    return Arithmetic(_KERAS1_MODES[mode], after_batch=True), {}
+
+
+TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
+    **{name: _arithmetic(operation) for name, operation in _OPERATIONS.items()},
+    "Concatenate": _concatenate,
+    "Dot": _dot,
+    "Merge": _merge,
+}

@@ -1,0 +1,190 @@
+"""Keras' recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from npylstm.layers import GRU, LSTM, Bidirectional, SimpleRNN
+from npylstm.layers.base import Array
+from npylstm.layers.recurrent import Recurrent
+from npylstm_converters import layouts
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.config import Config, Translation
+from npylstm_converters.keras.graph import RawLayer, is_custom
+from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
+
+__all__ = ["NAMES", "translators"]
+
+# What dropout, initializers and the like leave behind, and ways to compute the same.
+_NEUTRAL = (
+    *(f"{w}_{s}" for w in ("kernel", "recurrent", "bias")
+      for s in ("initializer", "regularizer", "constraint")),
+    "unit_forget_bias", "dropout", "recurrent_dropout", "implementation", "unroll", "seed",
+    "init", "inner_init", "forget_bias_init", "W_regularizer", "U_regularizer", "b_regularizer",
+    "dropout_W", "dropout_U", "consume_less", "weights", "use_cudnn",
+    # Rules for masked steps; without a mask there are none.
+    "zero_output_for_mask",
+)  # fmt: skip
+_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "time_major")
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """Take what all recurrent layers have."""
+    config.neutral(*_NEUTRAL)
+    return {name: config.flag(name) for name in _FLAGS}
+
+
+def _activations(config: Config) -> dict[str, Any]:
+    """Take both activations; the gates' has had two defaults."""
+    activation = config.activation("activation", default="tanh")
+    default = config.writer.recurrent_default
+    recurrent = config.take("recurrent_activation", "inner_activation", default=default)
+    if recurrent is None:
+        raise Refusal(
+            f"recurrent_activation is missing and Keras {config.writer.version} had two defaults"
+        )
+    return {"activation": activation, "recurrent_activation": config.resolve(recurrent)}
+
+
+def _lstm(config: Config, tensors: LayerTensors) -> Translation:
+    options = _options(config) | _activations(config)
+    units = config.size("units", "output_dim")
+    use_bias = config.flag("use_bias", default=True)
+    weights, features = _lstm_weights(tensors, units, use_bias)
+    return LSTM(features=features, units=units, use_bias=use_bias, **options), weights
+
+
+def _cudnn_lstm(config: Config, tensors: LayerTensors) -> Translation:
+    options = _options(config)
+    units = config.size("units")
+    weights, features = _lstm_weights(tensors, units, use_bias=True)
+    return LSTM(features=features, units=units, **options), weights
+
+
+def _lstm_weights(
+    tensors: LayerTensors, units: int, use_bias: bool
+) -> tuple[dict[str, Array], int]:
+    """Read the weights in whichever layout their number and shapes show."""
+    if len(tensors) == 12:  # Keras 1
+        sources = tensors.take(*layouts.KERAS1_ORDER)
+        features = first_axis(sources["W_i"].shape)
+        shapes = {"W": (features, units), "U": (units, units), "b": (units,)}
+        arrays = [read_array(s, shapes[role[0]]) for role, s in sources.items()]
+        return layouts.lstm_from_keras1(arrays), features
+    # Keras 1 with consume_less="gpu" packed the gates as Keras 2 does.
+    roles = ("kernel", "recurrent_kernel", "bias")[: 3 if use_bias else 2]
+    sources = tensors.take(*roles)
+    features = first_axis(sources["kernel"].shape)
+    kernel = read_array(sources["kernel"], (features, 4 * units))
+    recurrent_kernel = read_array(sources["recurrent_kernel"], (units, 4 * units))
+    if not use_bias:
+        return layouts.lstm_from_keras(kernel, recurrent_kernel, None), features
+    # A doubled bias gives cuDNN's layout away, whatever class the config names.
+    if sources["bias"].shape == (8 * units,):
+        bias = read_array(sources["bias"], (8 * units,))
+        return layouts.lstm_from_cudnn(kernel, recurrent_kernel, bias), features
+    bias = read_array(sources["bias"], (4 * units,))
+    return layouts.lstm_from_keras(kernel, recurrent_kernel, bias), features
+
+
+def _gru(config: Config, tensors: LayerTensors) -> Translation:
+    options = _options(config) | _activations(config)
+    units = config.size("units", "output_dim")
+    use_bias = config.flag("use_bias", default=True)
+    # Before there was the key there was one form.
+    reset_after = config.flag("reset_after", default=False)
+    weights, features = _gru_weights(tensors, units, use_bias, reset_after)
+    layer = GRU(
+        features=features, units=units, use_bias=use_bias, reset_after=reset_after, **options
+    )
+    return layer, weights
+
+
+def _gru_weights(
+    tensors: LayerTensors, units: int, use_bias: bool, reset_after: bool
+) -> tuple[dict[str, Array], int]:
+    if len(tensors) == 9:  # Keras 1
+        sources = tensors.take(*layouts.KERAS1_GRU_ORDER)
+        features = first_axis(sources["W_z"].shape)
+        shapes = {"W": (features, units), "U": (units, units), "b": (units,)}
+        arrays = [read_array(s, shapes[role[0]]) for role, s in sources.items()]
+        return layouts.gru_from_keras1(arrays), features
+    sources = tensors.take(*("kernel", "recurrent_kernel", "bias")[: 3 if use_bias else 2])
+    features = first_axis(sources["kernel"].shape)
+    kernel = read_array(sources["kernel"], (features, 3 * units))
+    recurrent_kernel = read_array(sources["recurrent_kernel"], (units, 3 * units))
+    bias = None
+    if use_bias:
+        bias = read_array(sources["bias"], (2, 3 * units) if reset_after else (3 * units,))
+    return layouts.gru_from_keras(kernel, recurrent_kernel, bias), features
+
+
+def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
+    options = _options(config)
+    units = config.size("units", "output_dim")
+    use_bias = config.flag("use_bias", default=True)
+    activation = config.activation("activation", default="tanh")
+    sources = tensors.take(*("kernel", "recurrent_kernel", "bias")[: 3 if use_bias else 2])
+    features = first_axis(sources["kernel"].shape)
+    weights = {
+        "W_h": read_array(sources["kernel"], (features, units)),
+        "U_h": read_array(sources["recurrent_kernel"], (units, units)),
+    }
+    if use_bias:
+        weights["b_h"] = read_array(sources["bias"], (units,))
+    layer = SimpleRNN(features, units, activation, use_bias=use_bias, **options)
+    return layer, weights
+
+
+Translate = Callable[[RawLayer, LayerTensors, Any], Translation]
+
+
+def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Translation]:
+    """Make the translator; ``translate`` is that of any layer."""
+
+    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
+        merge_mode = config.take("merge_mode", default="concat")
+        if merge_mode != "concat":
+            raise Refusal(f"merge_mode {merge_mode!r} is not supported")
+        inner, backward = config.take("layer"), config.take("backward_layer", default=None)
+        if backward is None:
+            backward = _turned(inner)
+        directions: list[Recurrent] = []
+        weights: dict[str, Array] = {}
+        for way, entry, half in zip(
+            ("forward", "backward"), (inner, backward), tensors.halves(), strict=True
+        ):
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
+                raise Refusal(f"{way} layer: expected a layer, got {entry!r:.60}")
+            raw = RawLayer(
+                tensors.layer, str(entry.get("class_name")), entry["config"], is_custom(entry)
+            )
+            layer, arrays = translate(raw, half, config.writer)
+            if not isinstance(layer, Recurrent):
+                raise Refusal(f"{way} layer: expected a recurrent layer, got {raw.class_name}")
+            directions.append(layer)
+            weights |= {f"{way}/{key}": array for key, array in arrays.items()}
+        # What the wrapper repeats of the layer inside.
+        config.neutral("return_sequences", "return_state", "go_backwards", "stateful", "weights")
+        forward, backward_made = directions
+        return Bidirectional(forward, backward_made), weights
+
+    return translate_it
+
+
+def _turned(entry: Any) -> Any:
+    """The backward layer that Keras makes where none is given."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
+        return entry
+    backwards = {"go_backwards": not entry["config"].get("go_backwards", False)}
+    return {**entry, "config": {**entry["config"], **backwards}}
+
+
+NAMES = ("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "Bidirectional")
+
+
+def translators(translate: Translate) -> dict[str, Callable[[Config, LayerTensors], Translation]]:
+    """Translators by Keras' class names; wrappers call ``translate`` for what is inside."""
+    own = (_lstm, _gru, _simple_rnn, _cudnn_lstm, _bidirectional(translate))
+    return dict(zip(NAMES, own, strict=True))
