@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "find_importer",
     "from_keras",
+    "from_tfjs",
     "from_torch",
     "make_cases",
     "record",
@@ -71,3 +72,10 @@ def from_torch(source: Any, example: Any = None, **options: Any) -> ModelSpec:
     from npylstm_converters.torch import from_torch as convert_torch
 
     return convert_torch(source, example, **options)
+
+
+def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
+    """Convert a TensorFlow.js model; see :func:`npylstm_converters.tfjs.from_tfjs`."""
+    from npylstm_converters.tfjs import from_tfjs as convert_tfjs
+
+    return convert_tfjs(source)

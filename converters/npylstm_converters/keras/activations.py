@@ -22,6 +22,7 @@ _BY_NAME: dict[str, Activation] = {
     **{name: Activation.of(name) for name in _SAME_NAME},
     "swish": Activation.of("silu"),
     "hard_swish": Activation.of("hard_silu"),
+    "gelu_new": Activation.of("gelu_tanh"),  # what TensorFlow.js calls it
     "relu6": Activation.of("relu", max_value=6.0),
     # As a function: slope 0.2. The layer LeakyReLU has its own slope in its config.
     "leaky_relu": Activation.of("relu", negative_slope=0.2),

@@ -22,9 +22,12 @@ from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
 
-__all__ = ["Container", "is_foreign_zip", "is_keras_file", "open_container", "read_json"]
+__all__ = [
+    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
+    "read_json",
+]  # fmt: skip
 
-_MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
+MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
 _WEIGHTS = "model.weights.h5"
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
                NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
@@ -63,12 +66,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If it cannot be read.
     """
     with open(path, "rb") as stream:
-        return _parse_json(stream.read(_MAX_JSON + 1), os.fspath(path))
+        return parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
 
 
-def _parse_json(data: bytes | str, label: str) -> Any:
-    if len(data) > _MAX_JSON:
-        raise FormatError(f"{label}: expected up to {_MAX_JSON} bytes of JSON")
+def parse_json(data: bytes | str, label: str) -> Any:
+    """Read a JSON document of bounded length; FormatError if it is none."""
+    if len(data) > MAX_JSON:
+        raise FormatError(f"{label}: expected up to {MAX_JSON} bytes of JSON")
     try:
         document = json.loads(data)
         # Some save the string that to_json() returns by json.dump: JSON in JSON.
@@ -118,11 +122,11 @@ def open_container(
 
 def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     text = root.attribute("model_config") or root.attribute("config")
-    document = _parse_json(text, f"{root.label}: model_config") if text else None
+    document = parse_json(text, f"{root.label}: model_config") if text else None
     weights = root.group("model_weights") or root
     if weights.names("layer_names") is not None:
         store: Store = LegacyStore(weights)
-    elif any(root.group(name) for name in SavedStore._ROOTS) or _has_backslashes(root):
+    elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
         store = SavedStore(root)
     else:
         raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
@@ -135,7 +139,7 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
 
 def _has_backslashes(root: hdf5.File) -> bool:
     groups, _ = root.walk()
-    return any(path.split("/")[0] in SavedStore._ROOTS for path in groups)
+    return any(path.split("/")[0] in SavedStore.ROOTS for path in groups)
 
 
 @contextlib.contextmanager
@@ -176,11 +180,11 @@ def _from_zip(path: Path, given: Any) -> Iterator[Container]:
 
 def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
     label = f"{path}: {info.filename}"
-    if info.file_size > _MAX_JSON:
-        raise FormatError(f"{label}: expected up to {_MAX_JSON} bytes, got {info.file_size}")
+    if info.file_size > MAX_JSON:
+        raise FormatError(f"{label}: expected up to {MAX_JSON} bytes, got {info.file_size}")
     data = io.BytesIO()
     _copy_member(archive, info, path, data)
-    return _parse_json(data.getvalue(), label)
+    return parse_json(data.getvalue(), label)
 
 
 def _copy_member(

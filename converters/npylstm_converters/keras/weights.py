@@ -23,11 +23,12 @@ import numpy.typing as npt
 
 from npylstm import FormatError
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.graph import RawLayer
+from npylstm_converters.keras.graph import Graph, RawLayer
 from npylstm_converters.keras.hdf5 import Dataset, File
 
 __all__ = [
-    "LayerTensors", "LegacyStore", "LiveStore", "SavedStore", "Store", "first_axis", "read_array",
+    "LayerTensors", "LegacyStore", "LiveStore", "PathStore", "SavedStore", "Source", "Store",
+    "first_axis", "read_array",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -157,7 +158,7 @@ class LegacyStore:
                 f"{root.label}: no attribute layer_names, so these are not Keras weights"
             )
         self._layers: dict[str, list[tuple[str, Dataset]]] = {}
-        self._models: list[_PathStore] = []
+        self._models: list[PathStore] = []
         for name in names:
             group = root.group(name)
             if group is None:
@@ -176,7 +177,7 @@ class LegacyStore:
         return LayerTensors(layer.name, [d for _, d in self._layers.pop(layer.name, [])])
 
     def inner(self, layer: RawLayer) -> Store:
-        self._models.append(_PathStore(layer, self._layers.pop(layer.name, [])))
+        self._models.append(PathStore(_inner(layer), self._layers.pop(layer.name, [])))
         return self._models[-1]
 
     def unread(self) -> list[str]:
@@ -184,18 +185,17 @@ class LegacyStore:
         return left + [path for model in self._models for path in model.unread()]
 
 
-class _PathStore:
-    """Arrays of a model inside, in one list: their names tell which layer each belongs to.
+class PathStore:
+    """Arrays of a model in one list: their names tell which layer each belongs to.
 
     Keras writes ``lstm/lstm_cell/kernel`` for a layer of the model, and with the names of further
     models before it (Keras 3) or without (Keras 2). Statistics that are not trained come last.
     """
 
-    def __init__(self, model: RawLayer, arrays: Sequence[tuple[str, Dataset]]) -> None:
+    def __init__(self, model: Graph, arrays: Sequence[tuple[str, Source]]) -> None:
         self._left = list(arrays)
-        self._models: list[_PathStore] = []
-        assert model.inner is not None
-        paths = [path for path, _ in model.inner.leaves()]
+        self._models: list[PathStore] = []
+        paths = [path for path, _ in model.leaves()]
         names = Counter(path.rsplit(".", 1)[-1] for path in paths)
         self._twins = {name for name, count in names.items() if count > 1}
 
@@ -214,12 +214,17 @@ class _PathStore:
             return self
         self._left = [entry for entry in self._left if entry not in own]
         marked = [(name.split(f"{layer.name}/", 1)[-1], d) for name, d in own]
-        self._models.append(_PathStore(layer, marked))
+        self._models.append(PathStore(_inner(layer), marked))
         return self._models[-1]
 
     def unread(self) -> list[str]:
         left = [f"{d.path} {d.shape}" for _, d in self._left]
         return left + [path for model in self._models for path in model.unread()]
+
+
+def _inner(layer: RawLayer) -> Graph:
+    assert layer.inner is not None  # whoever asks has seen to it
+    return layer.inner
 
 
 class SavedStore:
@@ -230,7 +235,7 @@ class SavedStore:
     class belongs to the n-th layer of that class.
     """
 
-    _ROOTS = ("layers", "_layer_checkpoint_dependencies")
+    ROOTS = ("layers", "_layer_checkpoint_dependencies")
     # States of random generators, optimizers and metrics: of no use to inference.
     _ASIDE = ("seed_generator", "optimizer", "metrics")
 
@@ -239,27 +244,28 @@ class SavedStore:
         self._fill([*groups], [(d.path, d) for d in datasets])
 
     @classmethod
-    def _of_group(cls, groups: list[str], datasets: list[tuple[str, Dataset]]) -> SavedStore:
+    def of_paths(cls, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> SavedStore:
+        """Make a store of arrays by path; ``groups`` are paths that may hold none."""
         store = cls.__new__(cls)
         store._fill(groups, datasets)
         return store
 
-    def _fill(self, groups: list[str], datasets: list[tuple[str, Dataset]]) -> None:
+    def _fill(self, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> None:
         """Sort arrays, by their paths from here, into the groups of layers."""
         self._models: list[SavedStore] = []
         self._paths = groups
         paths = (p.split("/") for p in (*groups, *(path for path, _ in datasets)))
-        names = {p[1] for p in paths if p[0] in self._ROOTS and len(p) > 1}
+        names = {p[1] for p in paths if p[0] in self.ROOTS and len(p) > 1}
         self._queues: dict[str, list[str]] = {}
         for name in sorted(names, key=_count):
             self._queues.setdefault(_COUNT.sub("", name), []).append(name)
-        self._groups: dict[str, list[tuple[str, Dataset]]] = {}
-        self._others: list[Dataset] = []
+        self._groups: dict[str, list[tuple[str, Source]]] = {}
+        self._others: list[Source] = []
         for path, dataset in datasets:
             parts = path.split("/")
             if any(part.startswith(self._ASIDE) for part in parts):
                 continue
-            if parts[0] in self._ROOTS and len(parts) > 2:
+            if parts[0] in self.ROOTS and len(parts) > 2:
                 self._groups.setdefault(parts[1], []).append(("/".join(parts[2:]), dataset))
             else:
                 self._others.append(dataset)
@@ -283,7 +289,7 @@ class SavedStore:
             for p in self._paths
             if p.split("/")[1:2] == [name] and p.count("/") > 1
         ]
-        self._models.append(self._of_group(below, self._groups.pop(name, [])))
+        self._models.append(self.of_paths(below, self._groups.pop(name, [])))
         return self._models[-1]
 
     def unread(self) -> list[str]:

@@ -1,0 +1,103 @@
+"""From a ``model.json`` of TensorFlow.js to a ModelSpec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
+from npylstm_converters.files import sha256_of
+from npylstm_converters.keras.assembling import convert_container
+from npylstm_converters.keras.files import MAX_JSON, Container, read_json
+from npylstm_converters.keras.graph import parse
+from npylstm_converters.keras.weights import PathStore, SavedStore, Store
+from npylstm_converters.registry import Importer, Runner
+from npylstm_converters.tfjs.shards import Weight, read_manifest
+from npylstm_converters.tfjs.topology import read_topology, read_writer
+
+__all__ = ["IMPORTER", "from_tfjs"]
+
+_KEYS = (b'"modelTopology"', b'"weightsManifest"')
+
+
+def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
+    """Convert a layers model of TensorFlow.js; nothing but NumPy is needed.
+
+    Parameters
+    ----------
+    source
+        ``model.json``, as ``model.save`` of TensorFlow.js or its converter wrote it, or the folder
+        that holds it. The files of weights lie beside it.
+
+    Returns
+    -------
+    ModelSpec
+        Without recorded cases; its formulas are those of TensorFlow.js.
+
+    Raises
+    ------
+    UnsupportedError
+        Listing every layer, option and array that stands in the way.
+    FormatError
+        If a file is damaged, missing, or outside the folder.
+    OSError
+        If ``model.json`` cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / "model.json"
+    document = read_json(path)
+    try:
+        spec = _convert(document, path.parent)
+    except UnsupportedError:
+        raise
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
+    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(path)})
+
+
+def _convert(document: Any, folder: Path) -> ModelSpec:
+    if not isinstance(document, Mapping):
+        raise FormatError("expected an object with modelTopology and weightsManifest")
+    topology, writer = read_topology(document), read_writer(document)
+    weights = read_manifest(document.get("weightsManifest", []), folder)
+    store = _store(topology, weights)
+    return convert_container(Container(topology, store, writer, "TensorFlow.js layers model"))
+
+
+def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
+    """Sort weights by the layers in their names: ``lstm/kernel``, ``layers/lstm/cell/vars/0``."""
+    named = [(weight.path, weight) for weight in weights]
+    if any(weight.path.split("/")[0] in SavedStore.ROOTS for weight in weights):
+        return SavedStore.of_paths([], named)
+    return PathStore(parse(topology), named)
+
+
+class _TfjsImporter(Importer):
+    name = "tfjs"
+
+    def accepts(self, source: Any, head: bytes) -> bool:
+        if not isinstance(source, (str, os.PathLike)):
+            return False
+        if os.path.isdir(source):
+            return os.path.isfile(os.path.join(source, "model.json"))
+        if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+            return False
+        with open(source, "rb") as stream:
+            text = stream.read(MAX_JSON + 1)
+        return any(key in text for key in _KEYS)
+
+    def convert(self, source: Any, **options: Any) -> ModelSpec:
+        return from_tfjs(source)
+
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
+        raise NpylstmError(
+            "TensorFlow.js does not run in Python: compute outputs in Node and attach them with "
+            "npylstm_converters.record; models/stateful_sine_tfjs shows how"
+        )
+
+
+IMPORTER = _TfjsImporter()
