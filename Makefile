@@ -24,6 +24,9 @@ models: .venv-test/ready
 	.venv-test/bin/python models/damped_sine_keras/train.py
 	.venv-test/bin/python models/sine_torch/train.py
 	.venv-test/bin/python models/damped_sine_torch/train.py
+	.venv-test/bin/python models/seq2seq_sin_cos_keras/train.py
+	cd models/stateful_sine_tfjs && npm install && npm run train
+	.venv-test/bin/python models/stateful_sine_tfjs/convert.py
 
 clean:
 	rm -rf .venv-demo .venv-test build

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
-from npylstm.spec import TensorSpec, time_axis
+from npylstm.spec import TensorSpec
 
 if TYPE_CHECKING:
     from npylstm.model import Model
@@ -58,7 +58,7 @@ def forecast(
 
 def _steps_of(source: TensorSpec) -> int:
     """The time axis of the only input."""
-    axis = time_axis(source.shape)
+    axis = source.time_axis
     if axis is None and len(source.shape) == 2:
         axis = 1
     if axis is None:
@@ -117,13 +117,14 @@ def _windowed(
     batch = given.shape[source.shape.index(BATCH)]
     spec = model.spec
     begin = bind_state(state, spec.state_shapes(), batch, spec.dtype)
-    # What the framework keeps from call to call.
-    carry = any(getattr(layer.layer, "stateful", False) for layer in spec.layers)
+    # What the framework keeps from call to call, layer by layer.
+    stateful = {e.name: getattr(spec[e.layer].layer, "stateful", False) for e in spec.edges}
+    fresh = {call: entries for call, entries in begin.items() if not stateful[call]}
     stream = model.stream(batch)
     stream.write(begin)
-    if feed is None and axis == 1 and seen.ndim == 3:
+    if feed is None and axis == 1 and seen.ndim == 3 and len(fresh) in (0, len(begin)):
         last = (window - 1) * seen.shape[2] if newest else 0
-        made = stream.loop(np.ascontiguousarray(seen), steps, last, carry)
+        made = stream.loop(np.ascontiguousarray(seen), steps, last, carry=not fresh)
         if made is not None:
             return made.swapaxes(0, 1).copy(), stream.read()
     outputs: list[Array] = []
@@ -136,8 +137,8 @@ def _windowed(
                 raise ShapeError(f"feed: expected shape {wanted}, got {value.shape}")
             kept = seen[(slice(None),) * axis + (slice(1, None),)]
             seen = np.concatenate([kept, np.expand_dims(value, axis)], axis=axis)
-        if not carry:
-            stream.write(begin)
+        if fresh:
+            stream.write(stream.read() | fresh)
         made = stream.run({source.name: np.ascontiguousarray(seen)})[spec.outputs[0]]
         outputs.append(made[newest].copy())
     return np.stack(outputs, axis=1), stream.read()
@@ -209,6 +210,7 @@ def decode(
     made = encoder.predict(x)
     made = list(made.values()) if isinstance(made, dict) else [made]
     inputs: dict[str, Any] = dict(zip(others, made[len(made) - len(others) :], strict=True))
+    decoder = decoder.with_free_steps()
     first, dtype = decoder.inputs[0], decoder.spec.dtype
     batch = inputs[others[0]].shape[decoder.inputs[1].shape.index(BATCH)]
     axis = _step_axis(first)
@@ -233,7 +235,8 @@ def decode(
             ended |= best == (-1 if stop is None else stop)
             token = _as_input(best, shape, outputs[-1].shape[-1])
         else:
-            token = numbers(outputs[-1] if feed is None else feed(outputs[-1]), dtype, "feed")
+            y = outputs[-1] if feed is None else feed(outputs[-1].copy())
+            token = numbers(y, dtype, "feed")
         if token.shape != shape:
             raise ShapeError(f"the decoder's next input: expected shape {shape}, got {token.shape}")
     return np.stack(outputs, axis=1)
@@ -279,11 +282,11 @@ def _fit(given: Shape, wanted: Shape) -> bool:
 
 def _step_axis(tensor: TensorSpec) -> int | None:
     """Where the decoder's input for a step has an axis of steps: it is one long."""
-    axis = time_axis(tensor.shape)
-    if axis is None and tensor.whole and len(tensor.shape) == 2:
-        axis = 1
+    axis = tensor.time_axis
+    if axis is None and len(tensor.shape) == 2 and isinstance(tensor.shape[1], str):
+        axis = 1  # ids or values, one for each step
     if axis is not None and isinstance(tensor.shape[axis], int) and tensor.shape[axis] != 1:
-        raise ShapeError(f"the decoder's input {tensor}: expected one step; cut it with subgraph")
+        raise ShapeError(f"the decoder's input {tensor}: its layers take no single step")
     return axis
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Iterable, Mapping
@@ -366,6 +367,14 @@ class Model:
         """Return the same model computing in ``"float32"`` or ``"float64"``."""
         return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
+    def with_free_steps(self) -> Model:
+        """Return the same model for any number of steps, as far as its layers allow it."""
+        other = copy.copy(self)
+        other.__dict__.pop("streaming", None)
+        other.spec = self.spec.with_free_steps()
+        other._engine = self._engine.rewired(other.spec)
+        return other
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz``; see :func:`npylstm.save`."""
         npz.save(self.spec, path)
@@ -437,11 +446,12 @@ def _axis_size(shape: Shape, array: Array) -> int:
 def _unshared(
     result: tuple[dict[str, Array], NewState], inputs: Mapping[str, Array]
 ) -> tuple[dict[str, Array], NewState]:
-    """Copy outputs that are the caller's own memory: layers that only reshape hand it on."""
-    outputs = {
-        name: y.copy() if any(np.may_share_memory(y, x) for x in inputs.values()) else y
-        for name, y in result[0].items()
-    }
+    """Give every output memory of its own: layers that only reshape hand on what they got."""
+    taken = [*inputs.values(), *(a for entries in result[1].values() for a in entries.values())]
+    outputs = {}
+    for name, y in result[0].items():
+        outputs[name] = y.copy() if any(np.may_share_memory(y, x) for x in taken) else y
+        taken.append(outputs[name])
     return outputs, result[1]
 
 

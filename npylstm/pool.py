@@ -96,10 +96,10 @@ class Pool:
             self._add(_listed(keys))
 
     def _add(self, keys: list[Hashable]) -> None:
+        _refuse_twins(keys)
         taken = [key for key in keys if key in self._rows]
         if taken:
             raise StateError(f"key {taken[0]!r}: is in the pool already")
-        _refuse_twins(keys)
         if len(keys) > len(self._free):
             raise StateError(
                 f"pool: room for {len(self._free)} more of {self.capacity}, got {len(keys)} keys"
@@ -224,6 +224,8 @@ def _listed(keys: Any) -> list[Hashable]:
 def _refuse_twins(keys: list[Hashable]) -> None:
     seen: set[Hashable] = set()
     for key in keys:
+        if not isinstance(key, Hashable):
+            raise StateError(f"key {key!r:.60}: expected something hashable")
         if key in seen:
             raise StateError(f"key {key!r}: stands twice in one call")
         seen.add(key)
@@ -233,4 +235,4 @@ def _with_batch(key: Hashable, state: Any) -> Any:
     """Give the state of one stream an axis of samples, as far as it is one."""
     if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
         raise StateError(f"key {key!r}: expected a state, got {type(state).__name__}")
-    return {call: {n: np.asarray(a)[None] for n, a in v.items()} for call, v in state.items()}
+    return {call: {n: [a] for n, a in v.items()} for call, v in state.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class Session:
             If an input does not fit; the state stays as it was.
         """
         inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size)
-        self._refuse_nan(inputs.values())
+        self._refuse_nan(inputs)
         outputs = self._stream.run(inputs)
         return self._unpacked({name: outputs[name] for name in self._spec.outputs})
 
@@ -136,7 +136,7 @@ class Session:
 
     def _checked_step(self, x: Inputs, out: Array | None) -> Any:
         inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size)
-        self._refuse_nan(inputs.values())
+        self._refuse_nan(inputs)
         self._check_out(out)
         stepper = self._stepper
         if stepper is None:
@@ -346,12 +346,12 @@ class Session:
         (y,) = outputs.values()
         return y
 
-    def _refuse_nan(self, inputs: Iterable[Array]) -> None:
+    def _refuse_nan(self, inputs: Mapping[str, Array]) -> None:
         if self._nan == "raise":
-            for array in inputs:
+            for name, array in inputs.items():
                 if np.isnan(array).any():
                     at = tuple(int(k) for k in np.argwhere(np.isnan(array))[0])
-                    raise ShapeError(f"input: expected numbers, got nan at {at}")
+                    raise ShapeError(f"input {name!r}: expected numbers, got nan at {at}")
 
     def _check_out(self, out: Array | None) -> None:
         if out is None:

@@ -24,9 +24,7 @@ from npylstm.layers import layer_from_json
 from npylstm.layers.base import BATCH, STEPS, Array, Layer, Shape, format_shape
 from npylstm.layers.sizes import batch_axes
 
-__all__ = [
-    "FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec", "time_axis",
-]  # fmt: skip
+__all__ = ["FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec"]
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float64")
@@ -50,6 +48,13 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name} {format_shape(self.shape)}"
+
+    @property
+    def time_axis(self) -> int | None:
+        """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
+        if len(self.shape) < (2 if self.whole else 3) or BATCH not in self.shape[:2]:
+            return None
+        return 1 - self.shape.index(BATCH)
 
 
 @dataclass(frozen=True)
@@ -312,7 +317,7 @@ class ModelSpec:
         taken: dict[Any, str] = {}
 
         def free(tensor: TensorSpec, alike: bool) -> TensorSpec:
-            axis = time_axis(tensor.shape)
+            axis = tensor.time_axis
             if axis is None or not isinstance(tensor.shape[axis], int):
                 return tensor
             key = tensor.shape[axis] if alike else tensor.name
@@ -432,13 +437,6 @@ class ModelSpec:
         yield from (f"output {t!r}: no such tensor" for t in missing)
         if len(set(self.outputs)) < len(self.outputs):
             yield f"outputs: used twice in {list(self.outputs)}"
-
-
-def time_axis(shape: Shape) -> int | None:
-    """The axis of a sequence's steps: the first beside the batch, if another one follows."""
-    if len(shape) < 3 or BATCH not in shape[:2]:
-        return None
-    return 1 - shape.index(BATCH)
 
 
 def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 from npylstm.binding import NewState
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.layers.base import BATCH, GIVEN, STEPS, Array, Shape, Time
-from npylstm.spec import ModelSpec, TensorSpec, time_axis
+from npylstm.layers.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
+from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Plan", "plan_stream"]
 
@@ -89,30 +89,35 @@ def plan_stream(spec: ModelSpec) -> Plan:
     fewest: list[str] = []
     for axes in _choices(spec):
         problems: list[str] = []
-        freed = _freed(spec, axes)
+        freed, reason = _freed(spec, axes)
         times = dict(_follow(freed or spec, axes, problems))
         if freed is None and not problems:
-            problems.append("its layers fit one number of steps only")
+            problems.append(f"{reason} (with steps that come one by one)")
         if freed is not None and not problems:
             return _carried(freed, times)
         if not fewest or len(problems) < len(fewest):
             fewest = problems
     reasons = fewest or [f"no input has time steps: {', '.join(map(str, spec.inputs))}"]
     raise UnsupportedError(
-        f"{spec.name} cannot run on a stream: {'; '.join(reasons)}. "
-        "predict(..., state=..., return_state=True) runs it on whole sequences"
+        [
+            f"{spec.name} cannot run on a stream: {reasons[0]}",
+            *reasons[1:],
+            "predict(..., state=..., return_state=True) runs it on whole sequences",
+        ]
     )
 
 
 def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
     """Guess which inputs are sequences, the likeliest first."""
     options: list[list[Time]] = []
+    steps = {t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None}
     for tensor in spec.inputs:
-        axis = time_axis(tensor.shape)
-        if axis is not None:
-            options.append([axis, GIVEN])
-        elif len(tensor.shape) == 2:  # ids, one per step; or features; or values, one per step
-            options.append([1, GIVEN] if tensor.whole else [GIVEN, 1])
+        shape = tensor.shape
+        if tensor.time_axis is not None:
+            options.append([tensor.time_axis, GIVEN])
+        elif len(shape) == 2:  # features; or values, one per step
+            likely = isinstance(shape[1], str) and shape[1] in steps
+            options.append([1, GIVEN] if likely else [GIVEN, 1])
         else:
             options.append([GIVEN])
     for choice in itertools.islice(itertools.product(*options), 64):
@@ -120,8 +125,8 @@ def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
             yield {t.name: axis for t, axis in zip(spec.inputs, choice, strict=True)}
 
 
-def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> ModelSpec | None:
-    """Set the steps of the stream free; None if the layers do not allow it."""
+def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> tuple[ModelSpec | None, str]:
+    """Set the steps of the stream free; None if the layers do not allow it, and what they say."""
 
     def free(tensor: TensorSpec) -> TensorSpec:
         axis = axes[tensor.name]
@@ -131,30 +136,28 @@ def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> ModelSpec | None:
         return replace(tensor, shape=shape)
 
     try:
-        return replace(spec, inputs=tuple(map(free, spec.inputs)), cases=())
-    except FormatError:
-        return None
+        return replace(spec, inputs=tuple(map(free, spec.inputs)), cases=()), ""
+    except FormatError as error:
+        return None, str(error)
 
 
 def _follow(
     spec: ModelSpec, axes: Mapping[str, Time], problems: list[str]
 ) -> Iterator[tuple[str, Time]]:
-    """Follow the time axis along the edges; what cannot be followed is left out."""
+    """Follow the time axis along the edges, past layers that cannot stream to find the others."""
     layers = {layer.name: layer.layer for layer in spec.layers}
     times: dict[str, Time] = dict(axes)
     for edge in spec.edges:
-        if any(t not in times for t in edge.inputs):
-            continue  # behind a layer that was reported
         shapes = [spec.shapes[t] for t in edge.inputs]
         try:
             made = layers[edge.layer].stream([times[t] for t in edge.inputs], shapes)
         except UnsupportedError as error:
             problems.append(f"{edge.layer}: {error}")
-            continue
+            guessed = (TensorSpec(t, spec.shapes[t]).time_axis for t in edge.outputs)
+            made = tuple(LATEST if axis is None else axis for axis in guessed)
         times |= dict(zip(edge.outputs, made, strict=True))
     for name in (*axes, *spec.outputs):
-        if name in times:
-            yield name, times[name]
+        yield name, times[name]
 
 
 def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:

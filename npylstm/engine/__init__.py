@@ -54,7 +54,7 @@ class Stream(Protocol):
     """State that calls carry on. Belongs to one thread at a time."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute every output and carry the state on."""
+        """Compute every output, in arrays of their own, and carry the state on."""
         ...
 
     def read(self) -> dict[str, dict[str, Array]]:

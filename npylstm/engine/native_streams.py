@@ -61,7 +61,7 @@ class NativeStream:
         for name, view in stepper.x.items():
             view[...] = inputs[name]
         stepper.run()
-        return stepper.y
+        return {name: y.copy() for name, y in stepper.y.items()}
 
     def read(self) -> dict[str, dict[str, Array]]:
         return {k: {n: a.copy() for n, a in v.items()} for k, v in self._views.items()}

@@ -23,7 +23,7 @@ class RunningStream:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs, self._state = self._engine.run(inputs, self._state)
-        return outputs
+        return {name: y.copy() for name, y in outputs.items()}  # it may be the state, or the input
 
     def read(self) -> dict[str, dict[str, Array]]:
         return {k: {n: a.copy() for n, a in v.items()} for k, v in self._state.items()}
@@ -66,4 +66,4 @@ class RunningStreams(DenseStates):
     def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs, after = self._engine.run(inputs, self.read(rows))
         self.write(rows, after)
-        return outputs
+        return {name: y.copy() for name, y in outputs.items()}
