@@ -15,7 +15,7 @@ from npylstm import npz
 from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
 from npylstm.engine import Stepper
 from npylstm.errors import FormatError, NpylstmError, ShapeError, StateError
-from npylstm.layers.base import Array
+from npylstm.layers.base import BATCH, STEPS, Array
 
 if TYPE_CHECKING:
     from npylstm.model import Model
@@ -75,6 +75,9 @@ class Session:
         self._stream = engine.stream(self._spec, self.batch_size)
         self._stepper: Stepper | None = None
         self._fast: tuple[Array, Array] | None = None
+        y = self._plan.without_time(self._spec.output_specs[0])
+        shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
+        self._out = shape, np.dtype(self._spec.dtype)
         self._lay_out_step()
         self.reset()
 
@@ -126,12 +129,17 @@ class Session:
             If an input or ``out`` does not fit; the state stays as it was.
         """
         fast = self._fast
-        if fast is not None and out is None and type(x) is np.ndarray:
+        if fast is not None and type(x) is np.ndarray:
             source, target = fast
             if x.shape == source.shape and x.dtype == source.dtype:
+                if out is not None:
+                    self._check_out(out)
                 source[...] = x
                 self._stepper.run()  # type: ignore[union-attr]
-                return target.copy()
+                if out is None:
+                    return target.copy()
+                out[...] = target
+                return out
         return self._checked_step(x, out)
 
     def _checked_step(self, x: Inputs, out: Array | None) -> Any:
@@ -328,7 +336,7 @@ class Session:
         """Lay out a single step once; models with one input and one output get a short way."""
         sizes = {
             t.name: tuple(
-                self.batch_size if d == "batch" else 1 if d == "steps" else d for d in t.shape
+                self.batch_size if d == BATCH else 1 if d == STEPS else d for d in t.shape
             )
             for t in self._spec.inputs
         }
@@ -358,14 +366,11 @@ class Session:
             return
         if len(self._spec.outputs) > 1:
             raise ShapeError(f"out: the model has {len(self._spec.outputs)} outputs, expected one")
-        tensor = self._plan.without_time(self._spec.output_specs[0])
-        shape = tuple(self.batch_size if d == "batch" else d for d in tensor.shape)
-        fits = isinstance(out, np.ndarray) and out.dtype == self._spec.dtype and out.shape == shape
+        shape, dtype = self._out
+        fits = isinstance(out, np.ndarray) and out.dtype == dtype and out.shape == shape
         if not fits or not out.flags.c_contiguous or not out.flags.writeable:
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ShapeError(
-                f"out: expected a contiguous array, {self._spec.dtype} {shape}, got {got}"
-            )
+            raise ShapeError(f"out: expected a contiguous array, {dtype} {shape}, got {got}")
 
 
 def _digest(model: Model) -> str:
