@@ -11,7 +11,7 @@ PIP = -m pip --disable-pip-version-check install --quiet
 demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
 
-test: .venv-test/ready
+test: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/python -m pytest
 
 lint: .venv-test/ready
@@ -29,7 +29,7 @@ models: .venv-test/ready
 	.venv-test/bin/python models/stateful_sine_tfjs/convert.py
 
 clean:
-	rm -rf .venv-demo .venv-test build
+	rm -rf .venv-demo .venv-test build tests/tfjs/node_modules tests/tfjs/ready
 
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
@@ -41,4 +41,9 @@ clean:
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python $(PIP) 'pip>=25.1'
 	.venv-test/bin/python $(PIP) -e . --group dev
+	touch $@
+
+# TensorFlow.js for its parity tests, where there is Node; otherwise its recorded files serve.
+tests/tfjs/ready: tests/tfjs/package.json
+	if command -v npm > /dev/null; then cd tests/tfjs && npm install --silent --no-audit; fi
 	touch $@

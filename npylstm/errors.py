@@ -14,6 +14,7 @@ __all__ = [
     "ParityError",
     "ShapeError",
     "StateError",
+    "UnequalError",
     "UnsupportedError",
 ]
 
@@ -24,6 +25,22 @@ class NpylstmError(Exception):
 
 class FormatError(NpylstmError, ValueError):
     """A file or a specification is damaged, incomplete or contradicts itself."""
+
+
+class UnequalError(FormatError):
+    """Two sizes that may differ must be equal.
+
+    Parameters
+    ----------
+    message
+        What needs them to be.
+    sizes
+        The two.
+    """
+
+    def __init__(self, message: str, sizes: tuple[int | str, int | str]) -> None:
+        self.sizes = sizes
+        super().__init__(message)
 
 
 class UnsupportedError(NpylstmError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, UnsupportedError
+from npylstm.errors import FormatError, UnequalError, UnsupportedError
 from npylstm.layers.base import (
     FIXED,
     Array,
@@ -49,8 +49,6 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "sqrt": np.sqrt,
     "square": np.square,
 }
-
-_SHORTEST = 1e-12  # squared lengths below it count as it, as in Keras' l2_normalize
 
 _REDUCTIONS = ("mean", "sum", "max", "min", "norm")
 
@@ -99,7 +97,9 @@ class Arithmetic(Layer):
         _one_of("operation", self.operation, (*_BINARY, "average"))
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        if len(inputs) + (self.number is not None) < 2:
+        # Merging one tensor is legal in Keras, where order does not matter.
+        fewest = 2 if self.operation in ("subtract", "divide", "power") else 1
+        if not inputs or len(inputs) + (self.number is not None) < fewest:
             raise FormatError(f"{self.operation}: expected two operands")
         return (broadcast([*self._spread(inputs)]),)
 
@@ -245,12 +245,15 @@ class Dot(Layer):
         One of each input, counted from the front, or from the back if negative.
     normalize
         Divide both by their length along the axis first, which gives the cosine.
+    epsilon
+        The shortest length that is divided by: Keras 2 has 1e-6, Keras 3 has 1e-7.
     """
 
     kind: ClassVar[str] = "dot"
 
     axes: tuple[int, ...]
     normalize: bool = False
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         if len(self.axes) != 2:
@@ -266,9 +269,10 @@ class Dot(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         a, b = axes = self._along(inputs)
-        if inputs[0][a] != inputs[1][b] or inputs[0][0] != inputs[1][0]:
-            listed = " and ".join(map(format_shape, inputs))
-            raise FormatError(f"cannot multiply {listed} along axes {axes}")
+        for p, q in ((inputs[0][0], inputs[1][0]), (inputs[0][a], inputs[1][b])):
+            if p != q:
+                listed = " and ".join(map(format_shape, inputs))
+                raise UnequalError(f"cannot multiply {listed} along axes {axes}", (p, q))
         rest = [d for s, axis in zip(inputs, axes, strict=True) for d in s[1:axis] + s[axis + 1 :]]
         return ((inputs[0][0], *(rest or [1])),)
 
@@ -287,7 +291,7 @@ class Dot(Layer):
             moved = np.moveaxis(x.astype(np.float64), axis, -1)
             if self.normalize:
                 length = (moved * moved).sum(axis=-1, keepdims=True)
-                moved = moved / np.sqrt(np.maximum(length, _SHORTEST))
+                moved = moved / np.maximum(np.sqrt(length), self.epsilon)
             flat.append(moved.reshape(len(x), -1, moved.shape[-1]))
         y = flat[0] @ flat[1].swapaxes(1, 2)
         return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, ShapeError, UnsupportedError
+from npylstm.errors import FormatError, ShapeError, UnequalError, UnsupportedError
 from npylstm.layers.base import (
     FIXED,
     LATEST,
@@ -372,13 +372,13 @@ def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
     """Refuse shapes that differ in another axis than this one."""
     if not shapes:
         raise FormatError("expected at least one input")
+    listed = " and ".join(map(format_shape, shapes))
     for shape in shapes:
-        fits = len(shape) == len(shapes[0]) and all(
-            a == b or k == axis for k, (a, b) in enumerate(zip(shape, shapes[0], strict=True))
-        )
-        if not fits:
-            listed = " and ".join(map(format_shape, shapes))
+        if len(shape) != len(shapes[0]):
             raise FormatError(f"shapes {listed} do not fit together")
+        for k, (a, b) in enumerate(zip(shapes[0], shape, strict=True)):
+            if a != b and k != axis:
+                raise UnequalError(f"shapes {listed} do not fit together", (a, b))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnequalError
 from npylstm.layers.base import BATCH, Dim, Shape, format_shape
 
 __all__ = [
@@ -160,16 +160,16 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
 
     Raises
     ------
-    FormatError
+    UnequalError
         If two sizes neither are one nor are known to be equal.
     """
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     result: list[Dim] = []
     for sizes in zip(*padded, strict=True):
-        others = {d for d in sizes if d != 1}
+        others = list(dict.fromkeys(d for d in sizes if d != 1))
         if len(others) > 1 or UNKNOWN in others:
             listed = " and ".join(format_shape(shape) for shape in shapes)
-            raise FormatError(f"shapes {listed} do not fit together")
-        result.append(others.pop() if others else 1)
+            raise UnequalError(f"shapes {listed} do not fit together", (others[0], others[-1]))
+        result.append(others[0] if others else 1)
     return tuple(result)

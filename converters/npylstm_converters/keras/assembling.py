@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import npylstm
 from npylstm import FormatError, ModelSpec
-from npylstm.layers import Bidirectional, Dense, Embedding, Identity
+from npylstm.errors import UnequalError
+from npylstm.layers import Bidirectional, Dense, Embedding, Identity, Layer
 from npylstm.layers.base import BATCH, STEPS, Dim
 from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.config import Writer, dtype_name
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor, inline, parse
+from npylstm_converters.keras.graph import (
+    INSIDE,
+    Call,
+    Graph,
+    RawLayer,
+    Tensor,
+    inline,
+    parse,
+    shown,
+)
 from npylstm_converters.keras.layers import translate
 from npylstm_converters.keras.weights import Store
 
 __all__ = ["convert_container"]
 
-_UNSAFE = re.compile(r"[\x00-\x1f/\\]")
+_UNSAFE = re.compile(r"[\x00-\x1f/\\#]")  # a second call is called lstm#2
 
 
 def convert_container(container: Container) -> ModelSpec:
@@ -41,18 +52,20 @@ def convert_container(container: Container) -> ModelSpec:
     names = _safe_names([path for path, _ in graph.leaves()])
     layers: dict[str, LayerSpec] = {}
     _translate_all(graph, container.store, container.writer, names, reasons, layers)
+    if any(raw.custom for _, raw in graph.leaves()):
+        reasons.raise_if_any()
     calls, outputs = inline(graph)
     for call in calls:
         if call.problem:
-            reasons.add(f"{call.layer}: {call.problem}")
+            reasons.add(f"{shown(call.layer)}: {call.problem}")
         made = layers.get(call.layer)
         if made is None:
             continue
         for option in call.options:
             if option != "initial_state" or not made.layer.state_shapes():
-                reasons.add(f"{call.layer}: is called with {option}=a tensor")
+                reasons.add(f"{shown(call.layer)}: is called with {option}=a tensor")
         if call.number and getattr(made.layer, "stateful", False):
-            reasons.add(f"{call.layer}: is stateful and called twice")
+            reasons.add(f"{shown(call.layer)}: is stateful and called twice")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
         readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
@@ -75,7 +88,7 @@ class Flat(NamedTuple):
 
     graph: Graph
     calls: list[Call]
-    outputs: list[Tensor]
+    outputs: list[Tensor] | Tensor
 
 
 def _translate_all(
@@ -92,7 +105,7 @@ def _translate_all(
         path = f"{prefix}{raw.name}"
         if raw.inner is not None:
             inner = store.inner(raw)
-            _translate_all(raw.inner, inner, writer, names, reasons, layers, f"{path}.")
+            _translate_all(raw.inner, inner, writer, names, reasons, layers, f"{path}{INSIDE}")
             continue
         try:
             tensors = store.tensors(raw)
@@ -102,7 +115,7 @@ def _translate_all(
         except DamagedError:
             raise
         except (Refusal, FormatError) as error:
-            reasons.add(f"{path}: {error}")
+            reasons.add(f"{shown(path)}: {error}")
             continue
         layers[path] = LayerSpec(names[path], layer, weights)
 
@@ -120,17 +133,18 @@ def _assemble(
 
     def find(tensor: Tensor) -> str:
         if tensor not in tensors:
-            raise FormatError(f"model config: {tensor.layer} has no output {tensor.output}")
+            raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
         return tensors[tensor]
 
     for call in flat.calls:
         edge = Edge.call(layers[call.layer], *map(find, call.reads), number=call.number + 1)
         edges.append(edge)
         tensors |= {Tensor(call.layer, call.number, k): name for k, name in enumerate(edge.outputs)}
-    outputs = [find(tensor) for tensor in flat.outputs]
-    # A Sequential model returns all that its last layer returns.
-    if edges and container.document["class_name"] == "Sequential":
-        outputs = list(edges[-1].outputs)
+    if isinstance(flat.outputs, Tensor):
+        last = flat.outputs
+        outputs = [n for t, n in tensors.items() if (t.layer, t.call) == (last.layer, last.call)]
+    else:
+        outputs = [find(tensor) for tensor in flat.outputs]
     outputs = list(_told_apart(outputs, layers, edges))
     taken: dict[str, Any] = {}
     inputs = tuple(_input(flat, graph.layer(n), names[n], layers, taken) for n in graph.inputs)
@@ -141,8 +155,14 @@ def _assemble(
         "source_format": container.format,
         "converter": f"npylstm {npylstm.__version__}",
         "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
-        + [f"layer {old!r} is called {new!r} here" for old, new in names.items() if old != new],
+        + [
+            f"layer {shown(old)!r} is called {new!r} here"
+            for old, new in names.items()
+            if shown(old) != new
+        ],
     }
+    kinds = {layer.name: layer.layer for layer in layers.values()}
+    inputs = _with_equal_sizes(inputs, edges, kinds)
     try:
         return ModelSpec(
             layers=tuple(layers.values()),
@@ -151,6 +171,29 @@ def _assemble(
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
+
+
+def _with_equal_sizes(
+    inputs: tuple[TensorSpec, ...], edges: list[Edge], layers: Mapping[str, Layer]
+) -> tuple[TensorSpec, ...]:
+    """Let free sizes of inputs be one where a layer needs them to be equal."""
+    shapes = {t.name: t.shape for t in inputs}
+    for edge in edges:
+        try:
+            made = layers[edge.layer].output_shapes([shapes[t] for t in edge.inputs])
+        except UnequalError as error:
+            kept, other = error.sizes
+            free = {d for t in inputs for d in t.shape if isinstance(d, str)} - {BATCH}
+            if not {kept, other} <= free:
+                break
+            renamed = tuple(
+                replace(t, shape=tuple(kept if d == other else d for d in t.shape)) for t in inputs
+            )
+            return _with_equal_sizes(renamed, edges, layers)
+        except FormatError:
+            break  # the spec will say what is wrong
+        shapes |= dict(zip(edge.outputs, made, strict=False))
+    return inputs
 
 
 def _told_apart(
@@ -175,7 +218,7 @@ def _safe_names(paths: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = {".", "..", *RESERVED}
     for path in paths:
-        name = _UNSAFE.sub("_", path)
+        name = _UNSAFE.sub("_", shown(path))
         while name in taken:
             name += "_"
         taken.add(name)

@@ -14,9 +14,12 @@ from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["Call", "Graph", "RawLayer", "Tensor", "inline", "parse"]
+__all__ = ["INSIDE", "Call", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown"]
+
+INSIDE = "\x1f"  # between a model's name and a layer's in it; no name can hold it
 
 _MODELS = ("Model", "Functional", "Sequential")
+_FIRST = ("inputs", "sequences", "sequence")  # what layers call their first argument
 _MOST_CALLS = 100_000  # models inside models multiply
 
 
@@ -73,6 +76,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[Tensor, ...]
     build_shape: tuple[int | None, ...] | None = None
+    sequential: bool = False  # returns all that its last layer returns, not ``outputs``
 
     def layer(self, name: str) -> RawLayer:
         """Find a layer by name."""
@@ -82,18 +86,24 @@ class Graph:
         """Walk through all layers that are no models, those of models inside with a path."""
         for layer in self.layers:
             if layer.inner is not None:
-                yield from layer.inner.leaves(f"{prefix}{layer.name}.")
+                yield from layer.inner.leaves(f"{prefix}{layer.name}{INSIDE}")
             else:
                 yield f"{prefix}{layer.name}", layer
 
 
-def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
+def shown(path: str) -> str:
+    """Write a path of :meth:`Graph.leaves` as people read it: ``encoder.lstm``."""
+    return path.replace(INSIDE, ".")
+
+
+def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
     """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`.
 
     Returns
     -------
     calls, outputs
-        In the order of computation; calls of a layer are numbered as the config numbers them.
+        In the order of computation; calls of a layer are numbered as the config numbers them. One
+        tensor for all outputs of a call, however many it has.
     """
     calls: list[Call] = []
     counts: Counter[str] = Counter()
@@ -101,19 +111,21 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
 
     def run(
         graph: Graph, prefix: str, trail: tuple[int, ...], inputs: Sequence[Tensor]
-    ) -> list[Tensor]:
+    ) -> list[Tensor] | Tensor:
         made: dict[tuple[str, int], list[Tensor] | Tensor] = {}
         for name, tensor in zip(graph.inputs, inputs, strict=True):
             made[name, 0] = [tensor]
 
         def find(tensor: Tensor) -> Tensor:
-            source = made[tensor.layer, tensor.call]
+            source = made.get((tensor.layer, tensor.call))
+            if source is None:
+                path = shown(f"{prefix}{tensor.layer}")
+                raise FormatError(f"model config: {path}: call {tensor.call} is never computed")
             if isinstance(source, Tensor):
                 return Tensor(source.layer, source.call, tensor.output)
             if not 0 <= tensor.output < len(source):
-                raise FormatError(
-                    f"model config: {prefix}{tensor.layer} has no output {tensor.output}"
-                )
+                path = shown(f"{prefix}{tensor.layer}")
+                raise FormatError(f"model config: {path} has no output {tensor.output}")
             return source[tensor.output]
 
         for call in graph.calls:
@@ -124,11 +136,11 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
             if raw.inner is not None and not problem:
                 if len(given) != len(raw.inner.inputs):
                     raise FormatError(
-                        f"model config: {path}: expected {len(raw.inner.inputs)} inputs, "
+                        f"model config: {shown(path)}: expected {len(raw.inner.inputs)} inputs, "
                         f"got {len(given)}"
                     )
                 made[call.layer, call.number] = run(
-                    raw.inner, f"{path}.", (*trail, call.number), given
+                    raw.inner, f"{path}{INSIDE}", (*trail, call.number), given
                 )
                 if not options:
                     continue
@@ -139,6 +151,8 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
             trails.setdefault(path, []).append((*trail, call.number))
             if len(calls) > _MOST_CALLS:
                 raise FormatError(f"model config: more than {_MOST_CALLS} calls of layers")
+        if graph.sequential:
+            return made[graph.outputs[0].layer, 0]
         return [find(t) for t in graph.outputs]
 
     outputs = run(graph, "", (), [Tensor(name) for name in graph.inputs])
@@ -160,6 +174,8 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor]]:
         )
         for call in calls
     ]
+    if isinstance(outputs, Tensor):
+        return renumbered, renumber(outputs)
     return renumbered, [*map(renumber, outputs)]
 
 
@@ -207,7 +223,7 @@ def _raw_layer(entry: Any) -> RawLayer:
     if not isinstance(config, Mapping):
         raise FormatError(f"model config: {class_name}: expected a config object")
     name = config.get("name", entry.get("name"))
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or INSIDE in name:
         raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
     custom = is_custom(entry)
     inner = _graph(class_name, config) if class_name in _MODELS and not custom else None
@@ -246,7 +262,7 @@ def _sequential(config: Any) -> Graph:
         tensor = Tensor(layer.name)
     name = str(config.get("name", "sequential")) if isinstance(config, Mapping) else "sequential"
     shape = tuple(build_shape) if isinstance(build_shape, list) else None
-    return Graph(name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape)
+    return Graph(name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, True)
 
 
 def _functional(config: Any) -> Graph:
@@ -272,6 +288,9 @@ def _functional(config: Any) -> Graph:
     unknown = [n for n in (*inputs, *(t.layer for t in outputs)) if n not in known]
     if unknown:
         raise FormatError(f"model config: no layer {unknown[0]!r}")
+    odd = [n for n in inputs if not next(layer for layer in layers if layer.name == n).is_input]
+    if odd:
+        raise FormatError(f"model config: input_layers: {odd[0]} is no InputLayer")
     # A model inside may count its own making as its first call: up to Keras 2 everywhere, in
     # Keras 3 only where outputs are listed and only functional models.
     begun = {t.layer for t in outputs if t.call == 0}
@@ -286,9 +305,11 @@ def _functional(config: Any) -> Graph:
         calls = [replace(c, number=c.number + (c.layer in late)) for c in calls]
     made = {(c.layer, c.number) for c in calls} | {(name, 0) for name in inputs}
     absent = [t for t in outputs if (t.layer, t.call) not in made]
-    if absent:
+    # Calls of classes of the user's own may be counted otherwise; such a model is refused anyway.
+    foreign = any(layer.custom for layer in layers)
+    if absent and not foreign:
         raise FormatError(f"model config: {absent[0].layer} has no call {absent[0].call}")
-    ordered = tuple(_in_order(calls, inputs))
+    ordered = tuple(_in_order(calls, inputs, foreign))
     return Graph(str(config.get("name", "model")), tuple(layers), ordered, inputs, outputs)
 
 
@@ -300,7 +321,7 @@ def _refuse_twins(layers: list[RawLayer]) -> None:
 
 
 def _tensor_list(value: Any, label: str) -> list[Tensor]:
-    """Read ``[["lstm", 0, 0], ...]``, or the bare ``["lstm", 0, 0]`` of Keras 3."""
+    """Read ``[["lstm", 0, 0], ...]``, the bare ``["lstm", 0, 0]`` of Keras 3, lists in lists."""
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = [value]
     if isinstance(value, Mapping):
@@ -309,7 +330,11 @@ def _tensor_list(value: Any, label: str) -> list[Tensor]:
         )
     if not isinstance(value, list) or not value:
         raise FormatError(f"model config: {label}: expected a list of tensors, got {value!r:.80}")
-    return [_tensor(entry, label) for entry in value]
+    tensors: list[Tensor] = []
+    for entry in value:
+        nested = isinstance(entry, list) and entry and isinstance(entry[0], list)
+        tensors += _tensor_list(entry, label) if nested else [_tensor(entry, label)]
+    return tensors
 
 
 def _tensor(entry: Any, label: str) -> Tensor:
@@ -335,9 +360,11 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             )
         for key, value in kwargs.items():
             tensors = tuple(_keras_tensors(layer, value))
-            if tensors:
+            if tensors and not inputs and key in _FIRST:
+                inputs += tensors
+            elif tensors:
                 options[key] = tensors
-            elif value not in (None, False):
+            elif any(v not in (None, False) for v in _flat(value)):
                 problems.append(f"is called with {key}={value!r:.60}")
         return Call(layer, number, tuple(inputs), options, "; ".join(problems))
     if isinstance(node, Mapping):
@@ -351,13 +378,14 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             problems.append("is called with a number")
             continue
         inputs.append(_tensor(entry, layer))
-        for key, value in (
-            entry[3] if len(entry) > 3 and isinstance(entry[3], Mapping) else {}
-        ).items():
+        given = entry[3] if len(entry) > 3 else None
+        if given is not None and not isinstance(given, Mapping):
+            raise FormatError(f"model config: {layer}: expected an object, got {given!r:.80}")
+        for key, value in (given or {}).items():
             tensors = tuple(_listed_tensors(value))
             if tensors:
                 options[key] = tensors
-            elif value not in (None, False):
+            elif any(v not in (None, False) for v in _flat(value)):
                 problems.append(f"is called with {key}={value!r:.60}")
     return Call(layer, number, tuple(inputs), options, "; ".join(problems))
 
@@ -395,8 +423,11 @@ def _keras_tensors(layer: str, value: Any) -> Iterator[Tensor]:
             yield from _keras_tensors(layer, entry)
 
 
-def _in_order(calls: list[Call], inputs: tuple[str, ...]) -> Iterator[Call]:
-    """Sort calls so that each comes after those whose tensors it reads."""
+def _in_order(calls: list[Call], inputs: tuple[str, ...], foreign: bool) -> Iterator[Call]:
+    """Sort calls so that each comes after those whose tensors it reads.
+
+    Those that never can are left out of a graph with foreign classes, and damage otherwise.
+    """
     needs = {(c.layer, c.number): {(t.layer, t.call) for t in c.reads} for c in calls}
     readers: dict[tuple[str, int], list[Call]] = {}
     for call in calls:
@@ -417,5 +448,5 @@ def _in_order(calls: list[Call], inputs: tuple[str, ...]) -> Iterator[Call]:
             if not missing:
                 ready.append((call.layer, call.number))
     stuck = [c.layer for c in calls if (c.layer, c.number) not in done]
-    if stuck:
+    if stuck and not foreign:
         raise FormatError(f"model config: {stuck[0]}: its input is never computed")

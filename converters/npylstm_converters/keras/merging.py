@@ -20,8 +20,8 @@ _OPERATIONS = {
     "Minimum": "minimum",
 }
 _MERGE_NEUTRAL = (
-    "mode_type", "output_shape", "output_shape_type", "output_mask", "output_mask_type",
-    "arguments", "layers", "node_indices", "tensor_indices",
+    "output_shape", "output_shape_type", "output_mask", "output_mask_type",
+    "arguments", "node_indices", "tensor_indices",
 )  # fmt: skip
 _KERAS1_MODES = {"sum": "add", "mul": "multiply", "ave": "average", "max": "maximum"}
 
@@ -46,12 +46,17 @@ def _dot(config: Config, tensors: LayerTensors) -> Translation:
     axes = [axes, axes] if type(axes) is int else axes
     if not isinstance(axes, list) or len(axes) != 2 or any(type(a) is not int for a in axes):
         raise Refusal(f"axes: expected an integer or two, got {axes!r:.60}")
-    return Dot((axes[0], axes[1]), config.flag("normalize")), {}
+    shortest = 1e-7 if config.writer.major >= 3 else 1e-6
+    return Dot((axes[0], axes[1]), config.flag("normalize"), shortest), {}
 
 
 def _merge(config: Config, tensors: LayerTensors) -> Translation:
     """Keras 1's one layer for all of them."""
     mode = config.take("mode", default="sum")
+    if config.take("mode_type", default="raw") != "raw":
+        raise Refusal(f"mode {mode!r:.60} is a function of the user's own")
+    if config.take("layers", default=None):
+        raise Refusal("Merge as the first layer, of models given to it, is not supported")
     config.neutral(*_MERGE_NEUTRAL)
     concat_axis = _axis(config, "concat_axis")
     dot_axes = config.take("dot_axes", default=-1)

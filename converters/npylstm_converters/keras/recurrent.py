@@ -26,6 +26,7 @@ _NEUTRAL = (
     # Rules for masked steps; without a mask there are none.
     "zero_output_for_mask",
 )  # fmt: skip
+_MISSING = object()
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "time_major")
 
 
@@ -38,12 +39,14 @@ def _options(config: Config) -> dict[str, Any]:
 def _activations(config: Config) -> dict[str, Any]:
     """Take both activations; the gates' has had two defaults."""
     activation = config.activation("activation", default="tanh")
-    default = config.writer.recurrent_default
-    recurrent = config.take("recurrent_activation", "inner_activation", default=default)
-    if recurrent is None:
-        raise Refusal(
-            f"recurrent_activation is missing and Keras {config.writer.version} had two defaults"
-        )
+    recurrent = config.take("recurrent_activation", "inner_activation", default=_MISSING)
+    if recurrent is _MISSING:
+        recurrent = config.writer.recurrent_default
+        if recurrent is None:
+            raise Refusal(
+                f"recurrent_activation is missing and Keras {config.writer.version} had two "
+                "defaults"
+            )
     return {"activation": activation, "recurrent_activation": config.resolve(recurrent)}
 
 

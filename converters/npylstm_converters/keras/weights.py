@@ -55,11 +55,14 @@ class LayerTensors:
         The layer's name, for messages.
     sources
         Its arrays, not read yet.
+    named
+        Whether their names must be the roles, or the numbers of the roles.
     """
 
-    def __init__(self, layer: str, sources: Sequence[Source]) -> None:
+    def __init__(self, layer: str, sources: Sequence[Source], named: bool = False) -> None:
         self.layer = layer
         self.sources = tuple(sources)
+        self._named = named
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -80,6 +83,10 @@ class LayerTensors:
         named = {_role(s.path, self.layer): s for s in self.sources}
         if set(named) == set(roles):
             return {role: named[role] for role in roles}
+        if set(named) == {str(k) for k in range(len(roles))}:
+            return {role: named[str(k)] for k, role in enumerate(roles)}
+        if self._named:
+            raise Refusal(f"expected the weights {', '.join(roles)}; found {', '.join(named)}")
         return dict(zip(roles, self.sources, strict=True))
 
     def halves(self) -> tuple[LayerTensors, LayerTensors]:
@@ -90,7 +97,9 @@ class LayerTensors:
             marks = ["forward"] * middle + ["backward"] * (len(marks) - middle)
         forward, backward = (
             LayerTensors(
-                self.layer, [s for s, m in zip(self.sources, marks, strict=True) if m == w]
+                self.layer,
+                [s for s, m in zip(self.sources, marks, strict=True) if m == w],
+                self._named,
             )
             for w in ("forward", "backward")
         )
@@ -98,7 +107,7 @@ class LayerTensors:
 
 
 def _direction(path: str) -> str:
-    parts = path.split("/")
+    parts = path.split("/")[::-1]  # the layer's own name, which comes first, may be such a word
     return next(
         (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""
     )
@@ -192,29 +201,36 @@ class PathStore:
     models before it (Keras 3) or without (Keras 2). Statistics that are not trained come last.
     """
 
-    def __init__(self, model: Graph, arrays: Sequence[tuple[str, Source]]) -> None:
+    def __init__(
+        self, model: Graph, arrays: Sequence[tuple[str, Source]], named: bool = False
+    ) -> None:
         self._left = list(arrays)
+        self._named = named
         self._models: list[PathStore] = []
-        paths = [path for path, _ in model.leaves()]
-        names = Counter(path.rsplit(".", 1)[-1] for path in paths)
+        names = Counter(layer.name for _, layer in model.leaves())
         self._twins = {name for name, count in names.items() if count > 1}
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        own = [entry for entry in self._left if entry[0].split("/")[0] == layer.name]
-        own = own or [e for e in self._left if layer.name in e[0].split("/")[:-1]]
-        if own and layer.name in self._twins:
-            raise Refusal(f"two layers inside one model are named {layer.name!r}")
+        own = [entry for entry in self._left if entry[0].startswith(f"{layer.name}/")]
+        if not own:
+            own = self._below(layer)
+            if own and layer.name in self._twins:
+                raise Refusal(f"two layers inside one model are named {layer.name!r}")
         self._left = [entry for entry in self._left if entry not in own]
-        return LayerTensors(layer.name, [d for _, d in own])
+        return LayerTensors(layer.name, [d for _, d in own], self._named)
+
+    def _below(self, layer: RawLayer) -> list[tuple[str, Source]]:
+        """Arrays in whose paths a name stands anywhere."""
+        return [entry for entry in self._left if f"/{layer.name}/" in f"/{entry[0]}"]
 
     def inner(self, layer: RawLayer) -> Store:
         # With its name in their paths its arrays are told apart; without, any of ours may be.
-        own = [entry for entry in self._left if layer.name in entry[0].split("/")[:-1]]
+        own = self._below(layer)
         if not own:
             return self
         self._left = [entry for entry in self._left if entry not in own]
-        marked = [(name.split(f"{layer.name}/", 1)[-1], d) for name, d in own]
-        self._models.append(PathStore(_inner(layer), marked))
+        marked = [(f"/{name}".split(f"/{layer.name}/", 1)[-1], d) for name, d in own]
+        self._models.append(PathStore(_inner(layer), marked, self._named))
         return self._models[-1]
 
     def unread(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from npylstm_converters.tfjs.topology import read_topology, read_writer
 
 __all__ = ["IMPORTER", "from_tfjs"]
 
+_NUMBERED = re.compile(f"(?:{'|'.join(SavedStore.ROOTS)})/.+/vars/[0-9]+")
 _KEYS = (b'"modelTopology"', b'"weightsManifest"')
 
 
@@ -71,9 +73,9 @@ def _convert(document: Any, folder: Path) -> ModelSpec:
 def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
     """Sort weights by the layers in their names: ``lstm/kernel``, ``layers/lstm/cell/vars/0``."""
     named = [(weight.path, weight) for weight in weights]
-    if any(weight.path.split("/")[0] in SavedStore.ROOTS for weight in weights):
+    if any(_NUMBERED.fullmatch(weight.path) for weight in weights):
         return SavedStore.of_paths([], named)
-    return PathStore(parse(topology), named)
+    return PathStore(parse(topology), named, named=True)
 
 
 class _TfjsImporter(Importer):

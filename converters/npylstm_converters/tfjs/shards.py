@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 _DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "u1"}
 _QUANTISED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
 _MOST_AXES = 32
+_LARGEST = 1e38  # of scale and minimum, as float32 holds it
 
 
 @dataclass
@@ -66,9 +67,11 @@ class Weight:
         )
         array = data.reshape(self.shape)
         if self.scale is not None:
-            wide = array * np.float64(self.scale) + np.float64(self.least or 0.0)
+            with np.errstate(over="ignore"):  # the spec refuses what is not finite
+                wide = array * np.float64(self.scale) + np.float64(self.least or 0.0)
             array = np.round(wide) if self.dtype.kind == "i" else wide
-        made: Array = array.astype(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            made: Array = array.astype(self.dtype)
         return made
 
 
@@ -128,8 +131,11 @@ def _inside(folder: Path, path: str) -> Path:
     odd = "\\" in path or ":" in path or "\0" in path or path.startswith("/") or not parts[-1]
     if odd or ".." in parts:
         raise FormatError(f"weightsManifest: path {path!r:.80}: expected a file beside model.json")
-    root = os.path.realpath(folder)
-    target = os.path.realpath(folder.joinpath(*parts))
+    try:
+        root = os.path.realpath(folder)
+        target = os.path.realpath(folder.joinpath(*parts))
+    except ValueError:
+        raise FormatError(f"weightsManifest: path {path!r:.80}: no name of a file") from None
     if os.path.commonpath([root, target]) != root:
         raise FormatError(f"weightsManifest: path {path!r:.80}: leaves the folder of model.json")
     if not os.path.isfile(target):
@@ -183,11 +189,7 @@ def _read_quantisation(
     numbers = []
     for key in ("scale", "min"):
         value = entry.get(key)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-        ):
+        if type(value) not in (int, float) or not abs(value) <= _LARGEST:
             raise FormatError(f"{name}: quantization: {key}: expected a number, got {value!r:.60}")
         numbers.append(float(value))
     return stored, numbers[0], numbers[1]

@@ -18,8 +18,8 @@ __all__ = ["read_topology", "read_writer"]
 _CAMEL = re.compile(r"[a-z][a-z0-9]*(?:[A-Z][a-z0-9]*)+")
 _NAMES = ("name", "class_name", "registered_name", "module")  # values that are nobody's words
 _GRAPH = ("inbound_nodes", "input_layers", "output_layers")
-# Null is a value: no activation. In simple recurrent layers it is not.
-_ACTIVATIONS = ("activation", "recurrent_activation")
+# Where null is a value: no activation, no merging. In simple recurrent layers it is not.
+_NULLABLE = ("activation", "recurrent_activation", "merge_mode")
 # Keras knows them, TensorFlow.js passes them over.
 _IGNORED = ("time_major", "zero_output_for_mask")
 _CLASSES = {
@@ -108,7 +108,7 @@ def _in_keras_words(value: Any, class_name: str = "") -> Any:
     for key, entry in entries:
         if key in made:
             raise FormatError(f"modelTopology: {key!r} stands there twice, in two spellings")
-        if entry is None and not (key in _ACTIVATIONS and own != "SimpleRNN"):
+        if entry is None and not (key in _NULLABLE and own != "SimpleRNN"):
             continue
         if key == "class_name":
             made[key] = _CLASSES.get(entry, entry) if isinstance(entry, str) else entry
