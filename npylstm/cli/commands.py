@@ -16,11 +16,12 @@ import numpy as np
 
 from npylstm import console, npz, plot
 from npylstm.cli import arrays
-from npylstm.errors import NpylstmError
+from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
 from npylstm.spec import ModelSpec
+from npylstm.streaming import plan_stream
 
 __all__ = ["bench", "convert", "info", "predict", "trace", "verify"]
 
@@ -105,13 +106,24 @@ def info(options: argparse.Namespace) -> int:
             for layer in spec.layers
             for key, array in layer.weights.items()
         }
-        _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)})
+        streams = {"streams": not _in_the_way(spec)}
+        _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
         return 0
     print(Model(spec, "numpy").summary())
+    print(f"  streams: {_in_the_way(spec) or 'yes'}")
     for key, value in spec.provenance.items():
         for entry in value if isinstance(value, list) else [value]:
             print(f"  {key}: {entry}")
     return 0
+
+
+def _in_the_way(spec: ModelSpec) -> str:
+    """Say why a model cannot run on a stream; nothing if it can."""
+    try:
+        plan_stream(spec)
+    except UnsupportedError as error:
+        return f"no: {'; '.join(error.reasons[:-1])}"
+    return ""
 
 
 def _describe(found: dict[str, Any], as_json: bool) -> int:
