@@ -63,6 +63,7 @@ class Pool:
         self._states = engine.streams(self._spec, self.capacity)
         self._rows: dict[Hashable, int] = {}
         self._free = list(range(self.capacity - 1, -1, -1))
+        self._stamps = np.zeros(self.capacity, np.int64)
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -192,13 +193,15 @@ class Pool:
 
     def _find(self, keys: list[Hashable]) -> Array:
         try:
-            rows = [self._rows[key] for key in keys]
+            rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
         except (KeyError, TypeError):
             unknown = next(k for k in keys if not isinstance(k, Hashable) or k not in self._rows)
             raise StateError(f"key {unknown!r}: not in the pool") from None
-        if len(set(rows)) < len(rows):
+        places = np.arange(len(rows))
+        self._stamps[rows] = places
+        if (self._stamps[rows] != places).any():  # a later one has stamped over it
             _refuse_twins(keys)
-        return np.array(rows, np.int64)
+        return rows
 
     def _beginning(self, count: int) -> NewState:
         shapes = self._spec.state_shapes()
