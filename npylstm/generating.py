@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,9 @@ import numpy.typing as npt
 from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
+from npylstm.session import Session
 from npylstm.spec import TensorSpec
-
-if TYPE_CHECKING:
-    from npylstm.model import Model
+from npylstm.streaming import StreamingModel
 
 __all__ = ["Feed", "Window", "decode", "forecast"]
 
@@ -23,7 +22,7 @@ Window = int | Literal["auto"] | None
 
 
 def forecast(
-    model: Model,
+    model: StreamingModel,
     x: npt.ArrayLike,
     steps: int,
     *,
@@ -34,17 +33,18 @@ def forecast(
     """Compute :meth:`npylstm.Model.forecast`, and the state that is left."""
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
         raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    inputs, outputs = model.spec.inputs, model.spec.output_specs
+    if len(inputs) != 1 or len(outputs) != 1:
         raise ShapeError(
-            f"forecast: expected one input and one output, the model has {len(model.inputs)} and "
-            f"{len(model.outputs)}"
+            f"forecast: expected one input and one output, the model has {len(inputs)} and "
+            f"{len(outputs)}"
         )
-    source = model.inputs[0]
+    source = inputs[0]
     axis = _steps_of(source)
     if window == "auto":
         size = source.shape[axis]
         window = size if isinstance(size, int) else None
-    target = model.outputs[0].shape
+    target = outputs[0].shape
     in_steps = len(target) == 3 and len(target) > axis and target[axis] == source.shape[axis]
     newest = (slice(None),) * axis + (-1,) if in_steps else ()
     if feed is None:
@@ -79,11 +79,11 @@ def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> 
 
 
 def _carried(
-    model: Model, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
+    model: StreamingModel, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
 ) -> tuple[Array, NewState]:
     """Push the beginning, then every output as one step."""
     batch = _batch_of(model, x)
-    session = model.session(batch)
+    session = Session(model, batch)
     if state is not None:
         session.state = state
     y = np.ascontiguousarray(session.push(x)[newest])
@@ -98,11 +98,11 @@ def _carried(
 
 
 def _windowed(
-    model: Model, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
+    model: StreamingModel, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
     feed: Feed | None, state: Any,
 ) -> tuple[Array, NewState]:  # fmt: skip
     """Let the model see the last values only, whose number is always the same."""
-    source = model.inputs[0]
+    source = model.spec.inputs[0]
     if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):
         raise ShapeError(f"window: the input {source} wants {source.shape[axis]}, got {window}")
     free = TensorSpec(
@@ -144,17 +144,17 @@ def _windowed(
     return np.stack(outputs, axis=1), stream.read()
 
 
-def _batch_of(model: Model, x: npt.ArrayLike) -> int:
-    shape = np.shape(numbers(x, model.spec.dtype, f"input {model.inputs[0].name!r}"))
-    axis = model.inputs[0].shape.index(BATCH)
+def _batch_of(model: StreamingModel, x: npt.ArrayLike) -> int:
+    shape = np.shape(numbers(x, model.spec.dtype, f"input {model.spec.inputs[0].name!r}"))
+    axis = model.spec.inputs[0].shape.index(BATCH)
     if len(shape) <= axis:
-        raise ShapeError(f"input {model.inputs[0]}: got shape {shape}")
+        raise ShapeError(f"input {model.spec.inputs[0]}: got shape {shape}")
     return int(shape[axis])
 
 
 def decode(
-    encoder: Model,
-    decoder: Model,
+    encoder: StreamingModel,
+    decoder: StreamingModel,
     x: Inputs,
     start: npt.ArrayLike,
     steps: int,
@@ -211,8 +211,8 @@ def decode(
     made = list(made.values()) if isinstance(made, dict) else [made]
     inputs: dict[str, Any] = dict(zip(others, made[len(made) - len(others) :], strict=True))
     decoder = decoder.with_free_steps()
-    first, dtype = decoder.inputs[0], decoder.spec.dtype
-    batch = inputs[others[0]].shape[decoder.inputs[1].shape.index(BATCH)]
+    first, dtype = decoder.spec.inputs[0], decoder.spec.dtype
+    batch = inputs[others[0]].shape[decoder.spec.inputs[1].shape.index(BATCH)]
     axis = _step_axis(first)
     sizes = [batch if d == BATCH else d for k, d in enumerate(first.shape) if k != axis]
     shape = tuple(d for d in sizes if isinstance(d, int))
@@ -242,15 +242,15 @@ def decode(
     return np.stack(outputs, axis=1)
 
 
-def _join_models(encoder: Model, decoder: Model) -> tuple[list[str], list[str]]:
+def _join_models(encoder: StreamingModel, decoder: StreamingModel) -> tuple[list[str], list[str]]:
     """Match outputs of the encoder, and of the decoder, with the decoder's inputs; by name."""
-    others = [t.name for t in decoder.inputs[1:]]
-    states = decoder.outputs[1:]
+    others = [t.name for t in decoder.spec.inputs[1:]]
+    states, made = decoder.spec.output_specs[1:], encoder.spec.output_specs
     if not others:
         raise ShapeError("the decoder has one input, expected a state beside it")
-    if len(encoder.outputs) < len(others):
+    if len(made) < len(others):
         raise ShapeError(
-            f"the encoder gives {len(encoder.outputs)} tensors, the decoder reads {len(others)}: "
+            f"the encoder gives {len(made)} tensors, the decoder reads {len(others)}: "
             f"{', '.join(others)}"
         )
     if not 1 <= len(states) <= len(others):
@@ -259,8 +259,8 @@ def _join_models(encoder: Model, decoder: Model) -> tuple[list[str], list[str]]:
             f"{', '.join(others)}"
         )
     fed_back = others[len(others) - len(states) :]
-    shapes = {t.name: t.shape for t in decoder.inputs}
-    given = encoder.outputs[len(encoder.outputs) - len(others) :]
+    shapes = {t.name: t.shape for t in decoder.spec.inputs}
+    given = made[len(made) - len(others) :]
     for name, tensor in (*zip(others, given, strict=True), *zip(fed_back, states, strict=True)):
         if not _fit(tensor.shape, shapes[name]):
             raise ShapeError(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
 from npylstm.errors import NpylstmError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
-
-if TYPE_CHECKING:
-    from npylstm.model import Model
+from npylstm.streaming import StreamingModel
 
 __all__ = ["Pool"]
 
@@ -52,7 +50,7 @@ class Pool:
     (2, 1)
     """
 
-    def __init__(self, model: Model, capacity: int) -> None:
+    def __init__(self, model: StreamingModel, capacity: int) -> None:
         if not isinstance(capacity, (int, np.integer)) or capacity < 1:
             raise NpylstmError(f"capacity: expected a positive integer, got {capacity!r}")
         self.model = model

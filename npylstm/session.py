@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
 from npylstm.engine import Stepper
 from npylstm.errors import FormatError, NpylstmError, ShapeError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
-
-if TYPE_CHECKING:
-    from npylstm.model import Model
+from npylstm.streaming import StreamingModel
 
 __all__ = ["Session"]
 
@@ -61,7 +59,7 @@ class Session:
     (1, 1)
     """
 
-    def __init__(self, model: Model, batch_size: int = 1, *, nan: str = "pass") -> None:
+    def __init__(self, model: StreamingModel, batch_size: int = 1, *, nan: str = "pass") -> None:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise NpylstmError(f"batch_size: expected a positive integer, got {batch_size!r}")
         if nan not in ("pass", "raise"):
@@ -373,7 +371,7 @@ class Session:
             raise ShapeError(f"out: expected a contiguous array, {dtype} {shape}, got {got}")
 
 
-def _digest(model: Model) -> str:
+def _digest(model: StreamingModel) -> str:
     """Tell models apart by their weights."""
     digest = hashlib.sha256()
     for layer in model.spec.layers:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from npylstm.binding import NewState
+from npylstm.binding import Inputs, NewState
+from npylstm.engine import Engine, Stream
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import FormatError, UnsupportedError
 from npylstm.layers.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
 from npylstm.spec import ModelSpec, TensorSpec
 
-__all__ = ["Plan", "plan_stream"]
+__all__ = ["Plan", "StreamingModel", "plan_stream"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,29 @@ class Plan:
             call: {name: np.array(made[t]) for name, t in entries.items()}
             for call, entries in self.begins.items()
         }
+
+
+class StreamingModel(Protocol):
+    """What sessions, pools and loops need of a :class:`npylstm.Model`."""
+
+    spec: ModelSpec
+
+    @property
+    def streaming(self) -> tuple[Plan, Engine]:
+        """How it runs on a stream, and the engine that does it."""
+        ...
+
+    def stream(self, batch: int) -> Stream:
+        """Make a state that calls of the whole model carry on."""
+        ...
+
+    def predict(self, x: Inputs) -> Any:
+        """Compute the outputs."""
+        ...
+
+    def with_free_steps(self) -> StreamingModel:
+        """Return the same model for any number of steps."""
+        ...
 
 
 def plan_stream(spec: ModelSpec) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 from npylstm.engine import State
 from npylstm.engine.kernels import advance, execute, generate
 from npylstm.engine.lowering import Program
-from npylstm.engine.numba_engine import ALL, Segment
+from npylstm.engine.segment import ALL, Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.layers.base import Array, zeros
 from npylstm.spec import ModelSpec

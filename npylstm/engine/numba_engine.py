@@ -7,81 +7,20 @@ segment is native: a program over flat buffers. What has none runs in NumPy betw
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from npylstm.engine import State, Stream, Streams
-from npylstm.engine.kernels import execute
-from npylstm.engine.lowering import Parameters, Program, is_native
+from npylstm.engine.lowering import Parameters, is_native
+from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
+from npylstm.engine.segment import Segment
 from npylstm.engine.streams import RunningStream, RunningStreams
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
-__all__ = ["ALL", "NumbaEngine", "Segment"]
-
-ALL = np.zeros(0, np.int64)  # every sequence is as long as its array
-_MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-
-
-class Segment:
-    """A run of native edges."""
-
-    def __init__(self, edges: Sequence[Edge], spec: ModelSpec, parameters: Parameters) -> None:
-        made = {t for edge in edges for t in edge.outputs}
-        later = {t for edge in spec.edges if edge not in edges for t in edge.inputs}
-        self._edges = edges
-        self._layers = {layer.name: layer.layer for layer in spec.layers}
-        self._parameters = parameters
-        self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
-        self.writes = tuple(sorted(made & (later | set(spec.outputs))))
-        self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
-
-    @property
-    def params(self) -> Array:
-        """All weights, packed."""
-        return self._parameters.buffer
-
-    def program(self, tensors: Mapping[str, Array]) -> Program:
-        """Lay out a program for inputs of these arrays' sizes."""
-        return self.program_for({name: tensors[name].shape for name in self.reads})
-
-    def program_for(self, reads: Mapping[str, tuple[int, ...]]) -> Program:
-        """Lay out a program for inputs of these sizes; it is kept."""
-        sizes = tuple(reads[name] for name in self.reads)
-        program = self._programs.get(sizes)
-        if program is None:
-            program = Program(self._edges, self._layers, self._parameters, reads, self.writes)
-            if len(self._programs) >= _MAX_PROGRAMS:
-                self._programs = {}
-            self._programs[sizes] = program
-        return program
-
-    def run(
-        self,
-        tensors: dict[str, Array],
-        state: State,
-        after: dict[str, dict[str, Array]],
-        lengths: Array | None,
-    ) -> None:
-        """Add this segment's outputs to ``tensors`` and its states to ``after``."""
-        program = self.program(tensors)
-        params = self.params
-        work = np.empty(program.work_size, params.dtype)
-        carried = np.empty(program.state_size, params.dtype)
-        for place in program.reads:
-            work[place.start : place.stop] = tensors[place.name[0]].reshape(-1)
-        for place in program.states:
-            layer, name = place.name
-            carried[place.start : place.stop] = state[layer][name].reshape(-1)
-        execute(program.table, params, carried, work, ALL if lengths is None else lengths)
-        for place in program.writes:
-            tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
-        for place in program.states:
-            layer, name = place.name
-            values = carried[place.start : place.stop].reshape(place.shape)
-            after.setdefault(layer, {})[name] = values.copy()
+__all__ = ["NumbaEngine"]
 
 
 class NumbaEngine:
@@ -134,16 +73,12 @@ class NumbaEngine:
         segment = self._whole()
         if segment is None:
             return RunningStream(self, spec, batch)
-        from npylstm.engine.native_streams import NativeStream
-
         return NativeStream(segment, spec, batch)
 
     def streams(self, spec: ModelSpec, capacity: int) -> Streams:
         segment = self._whole()
         if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
             return RunningStreams(self, spec, capacity)
-        from npylstm.engine.native_streams import NativeStreams
-
         return NativeStreams(segment, spec, capacity)
 
     def _whole(self) -> Segment | None:
