@@ -143,7 +143,7 @@ def test_what_would_mix_samples_is_refused() -> None:
         (Stack(1), [SEQUENCE, MAJOR], "do not fit together"),
         (Stack(9), [SEQUENCE], "axis 9 does not fit"),
         (Arithmetic("add"), [SEQUENCE, ("batch", 4)], "do not fit together"),
-        (Arithmetic("add"), [SEQUENCE], "add: expected two operands"),
+        (Arithmetic("divide"), [SEQUENCE], "divide: expected two operands"),
         (MatMul(), [SEQUENCE, SEQUENCE], "cannot multiply"),
         (Constant((2,)), [SEQUENCE], "expected no input, got 1"),
     ],

@@ -32,7 +32,7 @@ from npylstm_converters.keras.weights import Store
 
 __all__ = ["convert_container"]
 
-_UNSAFE = re.compile(r"[\x00-\x1f/\\#]")  # a second call is called lstm#2
+_UNSAFE = re.compile(r"[/\\#]")  # a second call is called lstm#2
 
 
 def convert_container(container: Container) -> ModelSpec:

@@ -113,6 +113,7 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
         graph: Graph, prefix: str, trail: tuple[int, ...], inputs: Sequence[Tensor]
     ) -> list[Tensor] | Tensor:
         made: dict[tuple[str, int], list[Tensor] | Tensor] = {}
+        raws = {layer.name: layer for layer in graph.layers}
         for name, tensor in zip(graph.inputs, inputs, strict=True):
             made[name, 0] = [tensor]
 
@@ -129,7 +130,7 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
             return source[tensor.output]
 
         for call in graph.calls:
-            raw, path = graph.layer(call.layer), f"{prefix}{call.layer}"
+            raw, path = raws[call.layer], f"{prefix}{call.layer}"
             given = tuple(map(find, call.inputs))
             options = {k: tuple(map(find, tensors)) for k, tensors in call.options.items()}
             problem = call.problem
