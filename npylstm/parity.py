@@ -250,6 +250,7 @@ def perturbed(
         In float64, without the cases' outputs.
     """
     rng, eps = np.random.default_rng(seed), np.finfo(spec.dtype).eps
+    whole = {t.name for t in spec.inputs if t.whole}  # ids are exact
 
     def move(array: Array) -> Array:
         if array.dtype.kind != "f":
@@ -263,9 +264,10 @@ def perturbed(
     )
     inputs = tuple(
         Case(
-            {k: move(x) for k, x in case.inputs.items()},
+            {k: x if k in whole else move(x) for k, x in case.inputs.items()},
             {},
             {k: {n: move(a) for n, a in v.items()} for k, v in case.state.items()},
+            case.lengths,
         )
         for case in cases
     )

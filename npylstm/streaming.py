@@ -133,13 +133,16 @@ def plan_stream(spec: ModelSpec) -> Plan:
 
 
 def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
-    """Guess which inputs are sequences, the likeliest first."""
+    """Tell which inputs are sequences: all that can be; of two axes one may be either."""
     options: list[list[Time]] = []
     steps = {t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None}
     for tensor in spec.inputs:
         shape = tensor.shape
         if tensor.time_axis is not None:
-            options.append([tensor.time_axis, GIVEN])
+            # What has a size of its own, unlike the other sequences', may be no sequence.
+            size = shape[tensor.time_axis]
+            fixed = isinstance(size, int) and bool(steps - {size})
+            options.append([tensor.time_axis, GIVEN] if fixed else [tensor.time_axis])
         elif len(shape) == 2:  # features; or values, one per step
             likely = isinstance(shape[1], str) and shape[1] in steps
             options.append([1, GIVEN] if likely else [GIVEN, 1])

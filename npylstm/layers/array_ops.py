@@ -399,7 +399,7 @@ class Concatenate(Layer):
         total: Dim = sum(d for d in sizes if isinstance(d, int))
         symbols = [d for d in sizes if isinstance(d, str)]
         if symbols:
-            total = name_size("+".join([*symbols, *([str(total)] if total else [])]))
+            total = name_size("+".join([*sorted(symbols), *([str(total)] if total else [])]))
         return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:

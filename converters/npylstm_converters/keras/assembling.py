@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import npylstm
-from npylstm import FormatError, ModelSpec
+from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
-from npylstm.layers import Bidirectional, Dense, Embedding, Identity, Layer
+from npylstm.layers import Bidirectional, Concatenate, Dense, Embedding, Identity, Layer
 from npylstm.layers.base import BATCH, STEPS, Dim
 from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
@@ -183,14 +183,19 @@ def _with_equal_sizes(
             made = layers[edge.layer].output_shapes([shapes[t] for t in edge.inputs])
         except UnequalError as error:
             kept, other = error.sizes
+            if isinstance(other, int):  # a free size gives way to a number
+                kept, other = other, kept
             free = {d for t in inputs for d in t.shape if isinstance(d, str)} - {BATCH}
-            if not {kept, other} <= free:
+            if other not in free or (isinstance(kept, str) and kept not in free):
                 break
             renamed = tuple(
                 replace(t, shape=tuple(kept if d == other else d for d in t.shape)) for t in inputs
             )
             return _with_equal_sizes(renamed, edges, layers)
-        except FormatError:
+        except FormatError as error:
+            layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]])
+            if isinstance(layer, Concatenate) and layer.axis in (0, -rank):
+                raise UnsupportedError(f"{edge.layer}: {error}") from None
             break  # the spec will say what is wrong
         shapes |= dict(zip(edge.outputs, made, strict=False))
     return inputs

@@ -212,8 +212,22 @@ def _writer(document: Any, version: str | None) -> Writer:
         name = "tf.keras" if version.endswith("-tf") else "Keras"
         return Writer(name, version, f"it says keras_version {version!r}")
     text = json.dumps(document)
-    if '"inner_activation"' in text or '"output_dim"' in text:
-        return Writer("Keras", "1", "no version; output_dim and inner_activation are Keras 1's")
     if '"DTypePolicy"' in text or '"__keras_tensor__"' in text or '"batch_shape"' in text:
         return Writer("Keras", "3", "no version; dtype policies and batch_shape are Keras 3's")
+    if '"inner_activation"' in text or ('"output_dim"' in text and _has_output_dim(document)):
+        return Writer("Keras", "1", "no version; output_dim and inner_activation are Keras 1's")
     return Writer("Keras", "2", "no version; the config's keys are Keras 2's")
+
+
+def _has_output_dim(value: Any) -> bool:
+    """Whether a layer names its size as Keras 1 did; embeddings do so to this day."""
+    if isinstance(value, Mapping):
+        config = value.get("config")
+        embeds = value.get("class_name") == "Embedding"
+        if not embeds and isinstance(config, Mapping) and "output_dim" in config:
+            return True
+        value = list(value.values())
+    try:
+        return isinstance(value, list) and any(map(_has_output_dim, value))
+    except RecursionError:
+        return False

@@ -352,8 +352,11 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
     problems: list[str] = []
     if isinstance(node, Mapping) and "args" in node:
         inputs += _keras_tensors(layer, node["args"])
-        if any(isinstance(a, Mapping) and "class_name" not in a for a in _flat(node["args"])):
-            problems.append("is called with inputs by name")
+        for value in _flat([node["args"], list(_values(node.get("kwargs")))]):
+            if isinstance(value, Mapping) and "class_name" not in value:
+                problems.append("is called with inputs by name")
+            elif isinstance(value, Mapping) and value["class_name"] != "__keras_tensor__":
+                problems.append("is called with a constant")
         kwargs = node.get("kwargs", {})
         if not isinstance(kwargs, Mapping):
             raise FormatError(
@@ -389,6 +392,10 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             elif any(v not in (None, False) for v in _flat(value)):
                 problems.append(f"is called with {key}={value!r:.60}")
     return Call(layer, number, tuple(inputs), options, "; ".join(problems))
+
+
+def _values(arguments: Any) -> Iterator[Any]:
+    return iter(arguments.values()) if isinstance(arguments, Mapping) else iter(())
 
 
 def _flat(value: Any) -> Iterator[Any]:
