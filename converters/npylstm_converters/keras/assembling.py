@@ -193,8 +193,8 @@ def _with_equal_sizes(
             )
             return _with_equal_sizes(renamed, edges, layers)
         except FormatError as error:
-            layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]])
-            if isinstance(layer, Concatenate) and layer.axis in (0, -rank):
+            layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]]) if edge.inputs else 0
+            if rank and isinstance(layer, Concatenate) and layer.axis in (0, -rank):
                 raise UnsupportedError(f"{edge.layer}: {error}") from None
             break  # the spec will say what is wrong
         shapes |= dict(zip(edge.outputs, made, strict=False))
