@@ -1,18 +1,27 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the whole suite
+# make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make lint     ruff and mypy, as pinned for pre-commit
 # make models   train the bundled models again and convert them
 
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint models clean
+.PHONY: demo test fuzz lint models clean
+
+MODELS ?= 2000
+SEED ?= 1000
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
 
 test: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/python -m pytest
+
+fuzz: .venv-test/ready
+	NPYLSTM_RANDOM_CHAINS=$(MODELS) NPYLSTM_RANDOM_GRAPHS=$(MODELS) NPYLSTM_RANDOM_SEED=$(SEED) \
+	.venv-test/bin/python -m pytest -k "random_chain or test_random_graph" \
+	tests/converters/test_keras_random_chains.py tests/converters/test_keras_random_graphs.py
 
 lint: .venv-test/ready
 	.venv-test/bin/ruff check .

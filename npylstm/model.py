@@ -104,6 +104,7 @@ class Model:
         state: StateArrays | None = None,
         return_state: bool = False,
         lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> Any:
         """Compute the outputs for a batch of sequences.
 
@@ -128,6 +129,9 @@ class Model:
             Beyond its length a sequence's state stands still, so a backward layer begins at its
             true end. What comes out there the file has pinned: zeros for models of PyTorch
             (``pack_padded_sequence``), the last output for those of Keras.
+        mask
+            Which steps count, booleans ``(batch, steps)``: the same for any pattern, such as
+            padding in front. Holds for every recurrent layer.
 
         Returns
         -------
@@ -152,7 +156,7 @@ class Model:
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         carried = self._state(state, batch)
-        ends = self._bind_lengths(lengths, inputs, batch)
+        moves = self._bind_mask(mask, lengths, inputs, batch)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
@@ -160,9 +164,9 @@ class Model:
         slices = [slice(start, start + size) for start in range(0, batch, size)] or [slice(0, 0)]
         # An output in which the batch is merged with other axes cannot be put together again.
         if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
-            results = [_unshared(self._engine.run(inputs, carried, ends), inputs)]
+            results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
         else:
-            results = self._run_slices(inputs, carried, ends, slices, threads, progress)
+            results = self._run_slices(inputs, carried, moves, slices, threads, progress)
         y = self._join(results)
         return (y, _join_states([after for _, after in results])) if return_state else y
 
@@ -170,7 +174,7 @@ class Model:
         self,
         inputs: Mapping[str, Array],
         state: Mapping[str, Mapping[str, Array]],
-        lengths: Array | None,
+        mask: Array | None,
         slices: Iterable[slice],
         threads: int,
         progress: bool,
@@ -183,7 +187,7 @@ class Model:
                 for name, x in inputs.items()
             }
             part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
-            return self._engine.run(part, part_state, None if lengths is None else lengths[rows])
+            return self._engine.run(part, part_state, None if mask is None else mask[rows])
 
         slices = list(slices)
         with console.progress("predict", len(slices), enabled=progress) as advance:
@@ -293,6 +297,7 @@ class Model:
         *,
         state: StateArrays | None = None,
         lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> dict[str, Any]:
         """Compute everything that happens inside the recurrent layers.
 
@@ -300,7 +305,7 @@ class Model:
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, mask
             As in :meth:`predict`.
 
         Returns
@@ -313,8 +318,8 @@ class Model:
         """
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
-        ends = self._bind_lengths(lengths, inputs, batch)
-        return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), ends)
+        moves = self._bind_mask(mask, lengths, inputs, batch)
+        return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), moves)
 
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
@@ -405,38 +410,60 @@ class Model:
     def _state(self, state: StateArrays | None, batch: int) -> NewState:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
 
-    def _bind_lengths(
-        self, lengths: npt.ArrayLike | None, inputs: Mapping[str, Array], batch: int
+    def _bind_mask(
+        self,
+        mask: npt.ArrayLike | None,
+        lengths: npt.ArrayLike | None,
+        inputs: Mapping[str, Array],
+        batch: int,
     ) -> Array | None:
-        """Check lengths against the time axis, and that every recurrent layer reads that axis."""
-        if lengths is None:
+        """Bring a mask or lengths to one form: which steps of each sequence count."""
+        if mask is None and lengths is None:
             return None
-        ends = np.asarray(lengths)
-        if ends.shape != (batch,) or ends.dtype.kind not in "iu":
+        what = "lengths" if mask is None else "mask"
+        if mask is not None and lengths is not None:
+            raise ShapeError("mask: expected it or lengths, not both")
+        steps = self._common_steps(what, inputs)
+        if lengths is not None:
+            ends = np.asarray(lengths)
+            if ends.shape != (batch,) or ends.dtype.kind not in "iu":
+                raise ShapeError(
+                    f"lengths: expected {batch} integers, got {ends.dtype} of shape {ends.shape}"
+                )
+            if ends.size and not (ends.min() >= 1 and ends.max() <= steps):
+                raise ShapeError(
+                    f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}"
+                )
+            return np.asarray(np.arange(steps) < ends[:, None])
+        given = np.asarray(mask)
+        if given.shape != (batch, steps) or given.dtype != np.bool_:
             raise ShapeError(
-                f"lengths: expected {batch} integers, got {ends.dtype} of shape {ends.shape}"
+                f"mask: expected booleans ({batch}, {steps}), got {given.dtype} of shape "
+                f"{given.shape}"
             )
-        timed = [n for n in self.spec.layers if n.layer.takes_lengths]
-        if not timed:
-            raise ShapeError("lengths: the model has no recurrent layer")
-        first = self.inputs[0]
-        kinds = {layer.name: layer.layer for layer in timed}
-        steps: int | None = None
+        return given
+
+    def _common_steps(self, what: str, inputs: Mapping[str, Array]) -> int:
+        """How many steps the first input has; every recurrent layer must read them."""
+        kinds = {layer.name: layer.layer for layer in self.spec.layers if layer.layer.takes_mask}
+        if not kinds:
+            raise ShapeError(f"{what}: the model has no recurrent layer")
+        first, steps = self.inputs[0], 0
         for edge in self.spec.edges:
             if edge.layer not in kinds:
                 continue
+            layer: Any = kinds[edge.layer]
+            if layer.masked:
+                raise ShapeError(f"{what}: {edge.layer} has a mask that the model makes")
             shape = self.spec.shapes[edge.inputs[0]]
-            axis = 0 if getattr(kinds[edge.layer], "time_major", False) else 1
-            where = first.shape.index(shape[axis]) if shape[axis] in first.shape else None
-            if where is None:
+            axis = 0 if layer.time_major else 1
+            if shape[axis] not in first.shape:
                 raise ShapeError(
-                    f"lengths: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
+                    f"{what}: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
                     f"of the input {first}"
                 )
-            steps = int(inputs[first.name].shape[where])
-        if steps is not None and ends.size and not (ends.min() >= 1 and ends.max() <= steps):
-            raise ShapeError(f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}")
-        return ends.astype(np.int64)
+            steps = int(inputs[first.name].shape[first.shape.index(shape[axis])])
+        return steps
 
 
 def _axis_size(shape: Shape, array: Array) -> int:

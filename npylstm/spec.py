@@ -243,7 +243,11 @@ class ModelSpec:
         more. A call to which the graph gives its state carries none.
         """
         layers = {layer.name: layer.layer for layer in self.layers}
-        shapes = {e.name: layers[e.layer].state_shapes() for e in self.edges if len(e.inputs) == 1}
+        shapes = {
+            e.name: layers[e.layer].state_shapes()
+            for e in self.edges
+            if not layers[e.layer].begins(e.inputs)
+        }
         return {name: shape for name, shape in shapes.items() if shape}
 
     def astype(self, dtype: str) -> ModelSpec:

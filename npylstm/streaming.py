@@ -193,10 +193,11 @@ def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
     layers = {layer.name: layer.layer for layer in spec.layers}
     edges, begins = [], {}
     for edge in spec.edges:
-        states = layers[edge.layer].state_shapes()
-        if states and len(edge.inputs) > 1:
-            begins[edge.name] = dict(zip(states, edge.inputs[1:], strict=True))
-            edge = replace(edge, inputs=edge.inputs[:1])
+        given = layers[edge.layer].begins(edge.inputs)
+        if given:
+            begins[edge.name] = dict(zip(layers[edge.layer].state_shapes(), given, strict=True))
+            kept = (*edge.inputs[:1], *edge.inputs[1 + len(given) :])
+            edge = replace(edge, inputs=kept)
         edges.append(edge)
     if not begins:
         return Plan(spec, times, {}, spec)

@@ -14,6 +14,7 @@ Keras GRU               z r h                         columns; one bias, or two 
 CuDNNLSTM in Keras      i f c o                       columns, each gate's kernel scrambled
                                                       (see :func:`lstm_from_cudnn`); two
                                                       biases, to be added
+CuDNNGRU in Keras       z r h                         as CuDNNLSTM; two biases, kept apart
 PyTorch LSTM            i f g o, where g is c         rows; two biases, to be added
 PyTorch GRU             r z n, where n is h           rows; two biases, kept apart
 PyTorch RNN             one                           rows; two biases, to be added
@@ -32,6 +33,7 @@ __all__ = [
     "GATE_ORDER",
     "KERAS1_GRU_ORDER",
     "KERAS1_ORDER",
+    "gru_from_cudnn",
     "gru_from_keras",
     "gru_from_keras1",
     "gru_from_torch",
@@ -94,6 +96,23 @@ def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -
     weights: dict[str, Array] = {}
     for letter, array in arrays.items():
         weights |= _named(letter, split_gates(array, KERAS_GRU_ORDER), "zrh")
+    return weights
+
+
+def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
+    """Split the arrays of Keras' CuDNNGRU; see :func:`lstm_from_cudnn`. It resets after.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel, bias
+        (features, 3 units), (units, 3 units), (6 units,): the input's biases, then the recurrent.
+    """
+    order = KERAS_GRU_ORDER
+    W = {g: k.reshape(k.shape[::-1]).T for g, k in split_gates(kernel, order).items()}
+    U = {g: k.T for g, k in split_gates(recurrent_kernel, order).items()}
+    weights = _named("W", W, order) | _named("U", U, order)
+    for letter, half in zip(("b", "rb"), np.split(bias, 2), strict=True):
+        weights |= _named(letter, split_gates(half, order), order)
     return weights
 
 

@@ -28,12 +28,12 @@ class Engine(Protocol):
     name: str
 
     def run(
-        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         """Compute every output, and the state after the last step.
 
-        ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``lengths``
-        (batch,) are steps of each sequence, None where all are as long as the array.
+        ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``mask``
+        (batch, steps), booleans, says which steps count for recurrent layers; None: all.
         """
         ...
 

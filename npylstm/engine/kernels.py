@@ -24,9 +24,9 @@ LSTM, GRU, GRU_RESET_BEFORE, SIMPLE_RNN, DENSE, ACTIVATE, REPEAT, FETCH, STORE =
 # Columns that all operations share.
 OP, X, Y, PARAM, ROWS, IN, UNITS, CODE, CODE_PARAM = range(9)
 # Columns of the recurrent ones.
-(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, IN_ORDER, ZERO_BEYOND, PROJECTION,
- RECURRENT_CODE, RECURRENT_CODE_PARAM, STATE, SCRATCH) = range(9, 22)  # fmt: skip
-WIDTH = 22
+(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, IN_ORDER, MASKED, MASK, ZERO_OUTPUT, PROJECTION,
+ RECURRENT_CODE, RECURRENT_CODE_PARAM, STATE, SCRATCH) = range(9, 24)  # fmt: skip
+WIDTH = 24
 
 # Rows that go through a product side by side, so that each weight is loaded once for them.
 ROW_BLOCK = 4
@@ -210,11 +210,10 @@ def _gru_cell(z, u, h, U_h, code, code_params, rcode, rcode_params):
 
 
 @jit
-def _recurrent(row, params, state, work, lengths):
+def _recurrent(row, params, state, work):
     """Drive a cell over time, ROW_BLOCK rows and STEP_BLOCK input products at a time.
 
-    ``lengths`` is empty, or says for each row at which step it ends: beyond it, its state stands
-    still.
+    With a mask (rows, steps) the state stands still where it is zero.
     """
     op, rows, steps, features, units = row[OP], row[ROWS], row[STEPS], row[IN], row[UNITS]
     projection = row[PROJECTION]
@@ -279,8 +278,8 @@ def _recurrent(row, params, state, work, lengths):
                 for r in range(block):
                     at = row[Y] + (r0 + r) * row[Y_ROW] + target * row[Y_STEP]
                     y = work[at : at + size]
-                    if lengths.size and source >= lengths[r0 + r]:
-                        if row[ZERO_BEYOND] or t0 + t == 0:
+                    if row[MASKED] and work[row[MASK] + (r0 + r) * steps + source] == 0:
+                        if row[ZERO_OUTPUT] or t0 + t == 0:
                             _clear(y)
                         elif row[Y_STEP]:  # the output of the step before
                             at += back * row[Y_STEP]
@@ -327,12 +326,12 @@ def _repeat(row, work):
 
 
 @jit
-def execute(program, params, state, work, lengths):
+def execute(program, params, state, work):
     """Run every operation of ``program`` (operations, WIDTH) in order."""
     for k in range(program.shape[0]):
         row = program[k]
         if row[OP] <= SIMPLE_RNN:
-            _recurrent(row, params, state, work, lengths)
+            _recurrent(row, params, state, work)
         elif row[OP] == DENSE:
             _dense(row, params, work)
         elif row[OP] == ACTIVATE:
@@ -348,7 +347,7 @@ def execute(program, params, state, work, lengths):
 
 
 @jit
-def generate(program, params, state, begin, work, lengths, places, out):
+def generate(program, params, state, begin, work, places, out):
     """Run ``program`` again and again, each output the newest step of the next input.
 
     ``begin`` is the state that each run begins with, or empty where it is carried on; ``places``
@@ -361,7 +360,7 @@ def generate(program, params, state, begin, work, lengths, places, out):
     for n in range(runs):
         if begin.size:
             _copy(state, begin)
-        execute(program, params, state, work, lengths)
+        execute(program, params, state, work)
         for r in range(rows):
             x = work[x_at + r * window * features : x_at + (r + 1) * window * features]
             y = work[y_at + r * y_row : y_at + r * y_row + features]
@@ -372,7 +371,7 @@ def generate(program, params, state, begin, work, lengths, places, out):
 
 
 @jit
-def _advance_rows(program, params, pool, places, rows, state, work, lengths, x, y):
+def _advance_rows(program, params, pool, places, rows, state, work, x, y):
     """Gather the states of some rows of a pool, run a step of them, and scatter them again."""
     x_at, y_at = places[0, 0], places[0, 1]
     features, units = x.shape[1], y.shape[1]
@@ -383,7 +382,7 @@ def _advance_rows(program, params, pool, places, rows, state, work, lengths, x, 
             at = places[k, 0] + rows[r] * size
             here = places[k, 1] + r * size
             _copy(state[here : here + size], pool[at : at + size])
-    execute(program, params, state, work, lengths)
+    execute(program, params, state, work)
     for r in range(rows.size):
         _copy(y[r], work[y_at + r * units : y_at + (r + 1) * units])
         for k in range(1, places.shape[0]):
@@ -394,17 +393,15 @@ def _advance_rows(program, params, pool, places, rows, state, work, lengths, x, 
 
 
 @jit
-def advance(
-    whole, rest, params, pool, whole_places, rest_places, rows, work, state, lengths, block, x, y
-):
+def advance(whole, rest, params, pool, whole_places, rest_places, rows, work, state, block, x, y):
     """Advance rows of a pool, block by block; ``rest`` is laid out for what the blocks leave."""
     n = rows.size
     blocked = n - n % block if n > block else 0
     for r in range(0, blocked, block):
         s = slice(r, r + block)
-        _advance_rows(whole, params, pool, whole_places, rows[s], state, work, lengths, x[s], y[s])
+        _advance_rows(whole, params, pool, whole_places, rows[s], state, work, x[s], y[s])
     if blocked < n:
         _advance_rows(
-            rest, params, pool, rest_places, rows[blocked:], state, work, lengths,
+            rest, params, pool, rest_places, rows[blocked:], state, work,
             x[blocked:], y[blocked:],
         )  # fmt: skip

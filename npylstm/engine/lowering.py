@@ -130,6 +130,8 @@ class Program:
         int64 ``(operations, WIDTH)``, what :func:`kernels.execute` runs.
     reads, writes
         Places in the work buffer to fill before and to read after.
+    mask
+        Place in the work buffer of the call's mask; empty where there is none.
     states
         Places in the state buffer, both ways.
     work_size, state_size
@@ -143,6 +145,7 @@ class Program:
         parameters: Parameters,
         inputs: Mapping[str, Sizes],
         wanted: Sequence[str],
+        mask: Sizes | None = None,
     ) -> None:
         self._parameters = parameters
         self._rows: list[Array] = []
@@ -150,6 +153,10 @@ class Program:
         self.states: list[Place] = []
         self.work_size = self.state_size = 0
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
+        self.mask = Place((), 0, 0, ())
+        if mask is not None:
+            at = self._reserve(math.prod(mask))
+            self.mask = Place((), at, at + math.prod(mask), mask)
         for edge in edges:
             layer = layers[edge.layer]
             shapes = layer.output_shapes([self._places[t].shape for t in edge.inputs])
@@ -213,26 +220,27 @@ class Program:
 
     def _lower_recurrent(self, layer: Recurrent, edge: Edge, sizes: list[Sizes]) -> None:
         y = self._place(edge.outputs[0], sizes[0])
-        states = self._emit_recurrent(layer, edge.layer, "", edge, edge.inputs[1:], y.start, y)
+        states = self._emit_recurrent(layer, edge.layer, "", edge, edge.inputs, y.start, y)
         self._fetch(edge, sizes, states)
 
     def _lower_bidirectional(self, layer: Bidirectional, edge: Edge, sizes: list[Sizes]) -> None:
         y = self._place(edge.outputs[0], sizes[0])
-        given, at, states = edge.inputs[1:], y.start, []
-        for way, half in layer.directions.items():
-            count = len(half.state_shapes())
-            mine = given[:count] if way == "forward" else given[count:]
+        at, states = y.start, []
+        for (way, half), mine in zip(
+            layer.directions.items(), layer.halves(edge.inputs), strict=True
+        ):
             name = _half(edge.layer, way)
             states += self._emit_recurrent(half, name, f"{way}/", edge, mine, at, y)
             at += half.outputs_size
         self._fetch(edge, sizes, states)
 
     def _emit_recurrent(
-        self, layer: Recurrent, name: str, prefix: str, edge: Edge, given: Sequence[str],
+        self, layer: Recurrent, name: str, prefix: str, edge: Edge, inputs: Sequence[str],
         at: int, y: Place,
     ) -> list[tuple[int, int, int]]:  # fmt: skip
         """Emit one direction, its output from ``at`` on; returns offsets and sizes of its state."""
-        x = self._places[edge.inputs[0]]
+        x, given = self._places[inputs[0]], layer.begins(inputs)
+        mask = self._places[inputs[-1]] if layer.masked else self.mask
         steps, batch = x.shape[:2] if layer.time_major else x.shape[1::-1]
         states = []
         for k, (key, (size,)) in enumerate(layer.state_shapes().items()):
@@ -260,7 +268,8 @@ class Program:
             ROWS=batch, STEPS=steps, IN=layer.features, UNITS=layer.units,
             X_ROW=along_rows * layer.features, X_STEP=along_steps * layer.features,
             Y_ROW=y_row, Y_STEP=y_step, REVERSE=layer.go_backwards, IN_ORDER=bool(prefix),
-            ZERO_BEYOND=layer.zero_output_for_mask, PROJECTION=getattr(layer, "projection", 0),
+            MASKED=bool(mask.shape), MASK=mask.start, ZERO_OUTPUT=layer.zero_output_for_mask,
+            PROJECTION=getattr(layer, "projection", 0),
             CODE=code, CODE_PARAM=code_at, RECURRENT_CODE=rcode, RECURRENT_CODE_PARAM=rcode_at,
             STATE=states[0][0], SCRATCH=self._reserve(scratch),
         )  # fmt: skip
@@ -293,7 +302,7 @@ _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
 def is_native(layer: Layer) -> bool:
     """Whether the layer, with its activations, has a kernel."""
     if isinstance(layer, Bidirectional):
-        return all(map(is_native, layer.directions.values()))
+        return layer.merge_mode == "concat" and all(map(is_native, layer.directions.values()))
     if type(layer) not in _LOWER:
         return False
     for field in ("activation", "recurrent_activation"):

@@ -9,7 +9,7 @@ import numpy as np
 from npylstm.engine import State
 from npylstm.engine.kernels import advance, execute, generate
 from npylstm.engine.lowering import Program
-from npylstm.engine.segment import ALL, Segment
+from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.layers.base import Array, zeros
 from npylstm.spec import ModelSpec
@@ -26,7 +26,7 @@ class _Stepper:
 
     def __init__(self, program: Program, params: Array, state: Array) -> None:
         work = np.zeros(program.work_size, params.dtype)
-        self._arguments = (program.table, params, state, work, ALL)
+        self._arguments = (program.table, params, state, work)
         self.x, self.y = (
             {p.name[0]: work[p.start : p.stop].reshape(p.shape) for p in places}
             for places in (program.reads, program.writes)
@@ -86,7 +86,7 @@ class NativeStream:
         places = (source.start, window, target.start + last, (target.stop - target.start) // batch)
         out = np.empty((steps, batch, features), x.dtype)
         params = self._segment.params
-        generate(program.table, params, state, begin, work, ALL, np.array(places), out)
+        generate(program.table, params, state, begin, work, np.array(places), out)
         return out
 
 
@@ -119,7 +119,7 @@ class NativeStreams(DenseStates):
         work, state = np.empty(whole.work_size, x.dtype), np.empty(whole.state_size, x.dtype)
         advance(
             whole.table, rest.table, self._segment.params, self._pool, *self._places(whole, rest),
-            rows, work, state, ALL, _BLOCK, x.reshape(count, -1), y.reshape(count, -1),
+            rows, work, state, _BLOCK, x.reshape(count, -1), y.reshape(count, -1),
         )  # fmt: skip
         return {target.name[0]: y}
 

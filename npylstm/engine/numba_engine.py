@@ -49,17 +49,17 @@ class NumbaEngine:
                 self._runs.extend(edges)
 
     def run(
-        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for run in self._runs:
             if isinstance(run, Segment):
-                run.run(tensors, state, after, lengths)
+                run.run(tensors, state, after, mask)
                 continue
             read = [tensors[t] for t in run.inputs]
             node = self._others[run.layer]
-            outputs, carried = node.compute(read, state.get(run.name, {}), lengths)
+            outputs, carried = node.compute(read, state.get(run.name, {}), mask)
             contiguous = (np.ascontiguousarray(y).reshape(y.shape) for y in outputs)
             tensors |= dict(zip(run.outputs, contiguous, strict=True))
             if carried:

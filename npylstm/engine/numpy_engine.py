@@ -27,10 +27,10 @@ class Node:
         self.packed = spec.layer.pack(spec.weights)
 
     def compute(
-        self, inputs: Sequence[Array], state: Mapping[str, Array], lengths: Array | None
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Compute the layer; inf and nan pass as they do in the frameworks, without a warning."""
-        options = {"lengths": lengths} if self.layer.takes_lengths else {}
+        options = {"mask": mask} if self.layer.takes_mask else {}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 return self.layer.forward(self.packed, inputs, state, **options)
@@ -50,9 +50,9 @@ class NumpyEngine:
         )
 
     def run(
-        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-        tensors, after = self._walk(inputs, state, lengths)
+        tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
     def rewired(self, spec: ModelSpec) -> NumpyEngine:
@@ -65,10 +65,10 @@ class NumpyEngine:
         return RunningStreams(self, spec, capacity)
 
     def trace(
-        self, inputs: Mapping[str, Array], state: State, lengths: Array | None = None
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> dict[str, Any]:
         """Compute everything that happens inside the recurrent layers."""
-        tensors, _ = self._walk(inputs, state, lengths)
+        tensors, _ = self._walk(inputs, state, mask)
         gates: dict[str, Any] = {}
         for edge in self._spec.edges:
             node = self._nodes[edge.layer]
@@ -76,7 +76,7 @@ class NumpyEngine:
                 continue
             read = [tensors[t] for t in edge.inputs]
             with np.errstate(over="ignore", invalid="ignore"):
-                kept = node.layer.trace(node.packed, read, state.get(edge.name, {}), lengths)
+                kept = node.layer.trace(node.packed, read, state.get(edge.name, {}), mask)
             name = edge.name
             gates |= (
                 {f"{name}/{k}": v for k, v in kept.items()}
@@ -86,16 +86,14 @@ class NumpyEngine:
         return gates
 
     def _walk(
-        self, inputs: Mapping[str, Array], state: State, lengths: Array | None
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         """Compute every tensor, and the state after the last step."""
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for edge in self._spec.edges:
             read = [tensors[t] for t in edge.inputs]
-            outputs, carried = self._nodes[edge.layer].compute(
-                read, state.get(edge.name, {}), lengths
-            )
+            outputs, carried = self._nodes[edge.layer].compute(read, state.get(edge.name, {}), mask)
             tensors |= dict(zip(edge.outputs, outputs, strict=True))
             if carried:
                 after[edge.name] = carried

@@ -12,9 +12,8 @@ from npylstm.engine.lowering import Parameters, Program
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
-__all__ = ["ALL", "Segment"]
+__all__ = ["Segment"]
 
-ALL = np.zeros(0, np.int64)  # every sequence is as long as its array
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
 
 
@@ -29,23 +28,26 @@ class Segment:
         self._parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
-        self._programs: dict[tuple[tuple[int, ...], ...], Program] = {}
+        self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
 
     @property
     def params(self) -> Array:
         """All weights, packed."""
         return self._parameters.buffer
 
-    def program(self, tensors: Mapping[str, Array]) -> Program:
-        """Lay out a program for inputs of these arrays' sizes."""
-        return self.program_for({name: tensors[name].shape for name in self.reads})
+    def program(self, tensors: Mapping[str, Array], mask: Array | None = None) -> Program:
+        """Lay out a program for inputs of these arrays' sizes, and a mask where there is one."""
+        sizes = {name: tensors[name].shape for name in self.reads}
+        return self.program_for(sizes, None if mask is None else mask.shape)
 
-    def program_for(self, reads: Mapping[str, tuple[int, ...]]) -> Program:
+    def program_for(
+        self, reads: Mapping[str, tuple[int, ...]], mask: tuple[int, ...] | None = None
+    ) -> Program:
         """Lay out a program for inputs of these sizes; it is kept."""
-        sizes = tuple(reads[name] for name in self.reads)
+        sizes = (*(reads[name] for name in self.reads), mask)
         program = self._programs.get(sizes)
         if program is None:
-            program = Program(self._edges, self._layers, self._parameters, reads, self.writes)
+            program = Program(self._edges, self._layers, self._parameters, reads, self.writes, mask)
             if len(self._programs) >= _MAX_PROGRAMS:
                 self._programs = {}
             self._programs[sizes] = program
@@ -56,10 +58,10 @@ class Segment:
         tensors: dict[str, Array],
         state: State,
         after: dict[str, dict[str, Array]],
-        lengths: Array | None,
+        mask: Array | None,
     ) -> None:
         """Add this segment's outputs to ``tensors`` and its states to ``after``."""
-        program = self.program(tensors)
+        program = self.program(tensors, mask)
         params = self.params
         work = np.empty(program.work_size, params.dtype)
         carried = np.empty(program.state_size, params.dtype)
@@ -68,7 +70,9 @@ class Segment:
         for place in program.states:
             layer, name = place.name
             carried[place.start : place.stop] = state[layer][name].reshape(-1)
-        execute(program.table, params, carried, work, ALL if lengths is None else lengths)
+        if mask is not None:
+            work[program.mask.start : program.mask.stop] = mask.reshape(-1)
+        execute(program.table, params, carried, work)
         for place in program.writes:
             tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
         for place in program.states:

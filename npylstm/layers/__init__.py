@@ -12,6 +12,8 @@ from npylstm.layers.array_ops import (
     Expand,
     Flip,
     Full,
+    Pad,
+    Repeat,
     Select,
     SizeOf,
     Slice,
@@ -19,6 +21,7 @@ from npylstm.layers.array_ops import (
     Transpose,
     View,
 )
+from npylstm.layers.attention import Attention
 from npylstm.layers.base import Layer
 from npylstm.layers.bidirectional import Bidirectional
 from npylstm.layers.convolution import Conv1D, Pool1D
@@ -26,31 +29,35 @@ from npylstm.layers.dense import Dense
 from npylstm.layers.embedding import Embedding
 from npylstm.layers.gru import GRU
 from npylstm.layers.lstm import LSTM
+from npylstm.layers.masking import Masking
 from npylstm.layers.normalization import BatchNormalization, LayerNormalization
 from npylstm.layers.pointwise import ActivationLayer, Identity, PReLU
 from npylstm.layers.shaping import Flatten, Permute, RepeatVector, Reshape
 from npylstm.layers.simple_rnn import SimpleRNN
+from npylstm.layers.time_distributed import TimeDistributed
 
 _LAYERS: tuple[type[Layer], ...] = (
     # Recurrent.
     LSTM, GRU, SimpleRNN, Bidirectional,
     # With weights of other kinds.
-    Dense, Embedding, Conv1D, BatchNormalization, LayerNormalization, PReLU, Constant,
+    Dense, Embedding, Masking, Conv1D, BatchNormalization, LayerNormalization, PReLU, Constant,
     # Element by element, and along axes.
-    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Dot, Pool1D,
+    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Dot, Attention,
+    Pool1D, TimeDistributed,
     # Moving elements about: as Keras says it, and as array operations.
     Flatten, Reshape, Permute, RepeatVector,
-    Select, Slice, SizeOf, Transpose, Flip, View, Expand, Concatenate, Stack, Full,
+    Select, Slice, SizeOf, Transpose, Flip, View, Expand, Concatenate, Stack, Full, Repeat, Pad,
 )  # fmt: skip
 
 KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _LAYERS}
 
 __all__ = [
-    "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "BatchNormalization", "Bidirectional",
-    "Concatenate", "Constant", "Conv1D", "Dense", "Dot", "Elementwise", "Embedding", "Expand",
-    "Flatten", "Flip", "Full", "Identity", "Layer", "LayerNormalization", "MatMul", "PReLU",
-    "Permute", "Pool1D", "Reduce", "RepeatVector", "Reshape", "Select", "SimpleRNN", "SizeOf",
-    "Slice", "Stack", "Transpose", "View", "layer_from_json",
+    "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "Attention", "BatchNormalization",
+    "Bidirectional", "Concatenate", "Constant", "Conv1D", "Dense", "Dot", "Elementwise",
+    "Embedding", "Expand", "Flatten", "Flip", "Full", "Identity", "Layer", "LayerNormalization",
+    "Masking", "MatMul", "PReLU", "Pad", "Permute", "Pool1D", "Reduce", "Repeat", "RepeatVector",
+    "Reshape", "Select", "SimpleRNN", "SizeOf", "Slice", "Stack", "TimeDistributed", "Transpose",
+    "View", "layer_from_json",
 ]  # fmt: skip
 
 

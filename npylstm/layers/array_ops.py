@@ -43,6 +43,8 @@ __all__ = [
     "Expand",
     "Flip",
     "Full",
+    "Pad",
+    "Repeat",
     "Select",
     "Size",
     "SizeOf",
@@ -410,6 +412,68 @@ class Concatenate(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (np.concatenate(inputs, self.axis),), {}
+
+
+@dataclass(frozen=True)
+class Repeat(Layer):
+    """Repeat every entry along an axis: ``a b`` twice is ``a a b b``."""
+
+    kind: ClassVar[str] = "repeat"
+
+    axis: int
+    times: int
+
+    def __post_init__(self) -> None:
+        positive("times", self.times)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        keep_batch(shape, self.axis, "repeats")
+        size = shape[self.axis]
+        made = size * self.times if isinstance(size, int) else name_size(f"{size}*{self.times}")
+        return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        not_along(times, self.axis, "repeats")
+        return (joined(times),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (np.repeat(inputs[0], self.times, self.axis),), {}
+
+
+@dataclass(frozen=True)
+class Pad(Layer):
+    """Put zeros before and after, along an axis."""
+
+    kind: ClassVar[str] = "pad"
+
+    axis: int
+    before: int
+    after: int
+
+    def __post_init__(self) -> None:
+        if min(self.before, self.after) < 0:
+            raise FormatError(f"padding: expected 0 or more, got {self.before}, {self.after}")
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        keep_batch(shape, self.axis, "pads")
+        size, more = shape[self.axis], self.before + self.after
+        made = size + more if isinstance(size, int) else name_size(f"{size}+{more}")
+        return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        not_along(times, self.axis, "pads")
+        return (joined(times),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        pads = [(0, 0)] * inputs[0].ndim
+        pads[self.axis] = (self.before, self.after)
+        return (np.pad(inputs[0], pads),), {}
 
 
 @dataclass(frozen=True)

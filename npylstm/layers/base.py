@@ -54,7 +54,7 @@ class Layer:
     """
 
     kind: ClassVar[str]
-    takes_lengths: ClassVar[bool] = False  # whether forward has an argument ``lengths``
+    takes_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
     per_step: ClassVar[bool] = False  # whether every time step is computed for itself
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -64,6 +64,10 @@ class Layer:
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the carried state by name, without the batch axis."""
         return {}
+
+    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Those of the inputs that are the state to begin with."""
+        return ()
 
     def output_names(self) -> tuple[str, ...]:
         """Suffixes of the output tensors; the main output has the empty one."""

@@ -14,7 +14,7 @@ from npylstm.layers.recurrent import Recurrent
 
 __all__ = ["Bidirectional", "inside"]
 
-_MERGE = ("concat",)
+_MERGE = ("concat", "sum", "mul", "ave", "none")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Bidirectional(Layer):
     forward_layer, backward_layer
         Recurrent layers that differ in nothing that shows outside but ``go_backwards``.
     merge_mode
-        ``"concat"``: side by side, forward first.
+        ``"concat"``: side by side, forward first; ``"sum"``, ``"mul"``, ``"ave"``: element by
+        element; ``"none"``: apart, the backward output second (called ``backward``).
 
     Weights
     -------
@@ -43,7 +44,7 @@ class Bidirectional(Layer):
     """
 
     kind: ClassVar[str] = "bidirectional"
-    takes_lengths: ClassVar[bool] = True
+    takes_mask: ClassVar[bool] = True
 
     forward_layer: Layer
     backward_layer: Layer
@@ -59,7 +60,7 @@ class Bidirectional(Layer):
             kinds = " and ".join(layer.kind for layer in both)
             raise FormatError(f"expected two recurrent layers, got {kinds}")
         a, b = self.directions.values()
-        shared = ("features", "return_sequences", "return_state", "time_major")
+        shared = ("features", "return_sequences", "return_state", "time_major", "masked")
         for name in shared:
             if getattr(a, name) != getattr(b, name):
                 raise FormatError(
@@ -67,6 +68,11 @@ class Bidirectional(Layer):
                 )
         if a.go_backwards or not b.go_backwards:
             raise FormatError("expected go_backwards of the backward layer alone")
+        if self.merge_mode in ("sum", "mul", "ave") and a.outputs_size != b.outputs_size:
+            raise FormatError(
+                f"merge_mode {self.merge_mode}: expected equal sizes, got {a.outputs_size} and "
+                f"{b.outputs_size}"
+            )
 
     @property
     def directions(self) -> dict[str, Recurrent]:
@@ -84,6 +90,11 @@ class Bidirectional(Layer):
         """Whether the axes are (steps, batch, features)."""
         return self.directions["forward"].time_major
 
+    @property
+    def masked(self) -> bool:
+        """Whether the last input is a mask."""
+        return self.directions["forward"].masked
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
             f"{way}/{key}": shape
@@ -100,15 +111,20 @@ class Bidirectional(Layer):
 
     def output_names(self) -> tuple[str, ...]:
         returns_state = self.directions["forward"].return_state
-        return ("", *self.state_shapes()) if returns_state else ("",)
+        mains = ("", "backward") if self.merge_mode == "none" else ("",)
+        return (*mains, *self.state_shapes()) if returns_state else mains
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        (a, *states_a), (_, *states_b) = (
-            layer.output_shapes((*inputs[:1], *given))
-            for layer, given in zip(self.directions.values(), self._halves(inputs[1:]), strict=True)
+        (a, *states_a), (b, *states_b) = (
+            layer.output_shapes(mine)
+            for layer, mine in zip(self.directions.values(), self.halves(inputs), strict=True)
         )
-        size = sum(layer.outputs_size for layer in self.directions.values())
-        return ((*a[:-1], size), *states_a, *states_b)
+        mains: tuple[Shape, ...] = (a,)
+        if self.merge_mode == "none":
+            mains = (a, b)
+        elif self.merge_mode == "concat":
+            mains = ((*a[:-1], sum(layer.outputs_size for layer in self.directions.values())),)
+        return (*mains, *states_a, *states_b)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
         raise UnsupportedError("its backward layer begins at the end of the sequence")
@@ -126,42 +142,53 @@ class Bidirectional(Layer):
         packed: Mapping[str, Array],
         inputs: Sequence[Array],
         state: Mapping[str, Array],
-        lengths: Array | None = None,
+        mask: Array | None = None,
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         mains, states = [], []
         after: dict[str, Array] = {}
-        for (way, layer), given in zip(
-            self.directions.items(), self._halves(inputs[1:]), strict=True
-        ):
+        for (way, layer), mine in zip(self.directions.items(), self.halves(inputs), strict=True):
             (main, *returned), carried = layer.forward(
-                inside(packed, way), (inputs[0], *given), inside(state, way), lengths
+                inside(packed, way), mine, inside(state, way), mask
             )
             if layer.go_backwards and layer.return_sequences:
                 main = np.flip(main, axis=0 if layer.time_major else 1)
             mains.append(main)
             states += returned
             after |= {f"{way}/{key}": array for key, array in carried.items()}
-        return (np.concatenate(mains, axis=-1), *states), after
+        return (*self._merged(*mains), *states), after
+
+    def _merged(self, forward: Array, backward: Array) -> tuple[Array, ...]:
+        if self.merge_mode == "none":
+            return forward, backward
+        if self.merge_mode == "concat":
+            return (np.concatenate((forward, backward), axis=-1),)
+        if self.merge_mode == "mul":
+            return (forward * backward,)
+        total = forward + backward
+        return (total / 2 if self.merge_mode == "ave" else total,)
 
     def trace(
         self,
         packed: Mapping[str, Array],
         inputs: Sequence[Array],
         state: Mapping[str, Array],
-        lengths: Array | None = None,
+        mask: Array | None = None,
     ) -> dict[str, Any]:
         """Keep everything both layers compute, by direction and the input's time step."""
         return {
-            way: layer.trace(inside(packed, way), (inputs[0], *given), inside(state, way), lengths)
-            for (way, layer), given in zip(
-                self.directions.items(), self._halves(inputs[1:]), strict=True
-            )
+            way: layer.trace(inside(packed, way), mine, inside(state, way), mask)
+            for (way, layer), mine in zip(self.directions.items(), self.halves(inputs), strict=True)
         }
 
-    def _halves(self, given: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Deal the state inputs out to the two layers."""
+    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        return self.directions["forward"].begins(inputs)
+
+    def halves(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Deal the inputs out to the two layers: both read the sequence and the mask."""
+        given = self.begins(inputs)
+        mask = inputs[len(given) + 1 :]
         count = len(self.directions["forward"].state_shapes())
-        return given[:count], given[count:]
+        return (*inputs[:1], *given[:count], *mask), (*inputs[:1], *given[count:], *mask)
 
 
 def inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:

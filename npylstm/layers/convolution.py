@@ -9,12 +9,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from npylstm.activations import LINEAR, Activation
 from npylstm.errors import FormatError, ShapeError
 from npylstm.layers.base import (
     Array,
     Dim,
     Layer,
     Shape,
+    along_features,
     expect_batch,
     format_shape,
     one_input,
@@ -30,8 +32,12 @@ def _check_padding(padding: tuple[int, ...]) -> None:
         raise FormatError(f"padding: expected two numbers from 0 on, got {padding}")
 
 
-def _windows(size: Dim, window: int, stride: int, padding: int) -> Dim:
+def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> Dim:
     """Count the places of a window that spans ``window`` steps."""
+    if same:
+        if isinstance(size, int):
+            return -(-size // stride)
+        return size if stride == 1 else name_size(f"({size}+{stride - 1})//{stride}")
     if not isinstance(size, int):
         return name_size(f"({size}+{padding}-{window})//{stride}+1")
     if size + padding < window:
@@ -47,6 +53,16 @@ def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
     return (shape[2], shape[1]) if channels_first else (shape[1], shape[2])
 
 
+def _pads(
+    steps: int, window: int, stride: int, padding: tuple[int, ...], same: bool
+) -> tuple[int, int]:
+    """How many steps to add before and after; with ``same`` as TensorFlow does, more behind."""
+    if not same:
+        return padding[0], padding[1]
+    total = max((-(-steps // stride) - 1) * stride + window - steps, 0)
+    return total // 2, total - total // 2
+
+
 @dataclass(frozen=True)
 class Conv1D(Layer):
     """``y[t] = sum over k of x[t * stride + k * dilation - padding] kernel[k] + bias``.
@@ -59,8 +75,12 @@ class Conv1D(Layer):
         As in every framework; with groups the features are convolved in groups of their own.
     padding
         Zeros before and after the sequence.
+    same
+        As many zeros as make one output for every ``stride`` steps; then ``padding`` is (0, 0).
     channels_first
         Axes are (batch, features, steps), at the input and at the output.
+    activation
+        Of the output.
 
     Weights
     -------
@@ -78,8 +98,11 @@ class Conv1D(Layer):
     padding: tuple[int, ...] = (0, 0)
     channels_first: bool = False
     use_bias: bool = True
+    same: bool = False
+    activation: Activation = LINEAR
 
     def __post_init__(self) -> None:
+        along_features("activation", self.activation)
         for name in ("features", "units", "size", "stride", "dilation", "groups"):
             positive(name, getattr(self, name))
         _check_padding(self.padding)
@@ -104,7 +127,7 @@ class Conv1D(Layer):
             raise FormatError(
                 f"expected {self.features} features, got an input {format_shape(shape)}"
             )
-        made = _windows(steps, self._span, self.stride, sum(self.padding))
+        made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
         return ((shape[0], *((self.units, made) if self.channels_first else (made, self.units))),)
 
     def forward(
@@ -112,7 +135,8 @@ class Conv1D(Layer):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         self.output_shapes([inputs[0].shape])
         x = inputs[0].swapaxes(1, 2) if self.channels_first else inputs[0]
-        x = np.pad(x, ((0, 0), self.padding, (0, 0)))
+        pads = _pads(x.shape[1], self._span, self.stride, self.padding, self.same)
+        x = np.pad(x, ((0, 0), pads, (0, 0)))
         # (batch, places, features, size)
         windows = sliding_window_view(x, self._span, axis=1)[:, :: self.stride, :, :: self.dilation]
         kernels = np.split(packed["kernel"], self.groups, axis=2)
@@ -123,6 +147,7 @@ class Conv1D(Layer):
         y = np.concatenate(parts, axis=-1)
         if self.use_bias:
             y = y + packed["bias"]
+        y = self.activation(y)
         return (y.swapaxes(1, 2) if self.channels_first else y,), {}
 
 
@@ -138,6 +163,8 @@ class Pool1D(Layer):
         Of the window.
     padding
         Steps before and after that count as nothing: minus infinity for ``max``.
+    same
+        As much padding as makes one output for every ``stride`` steps.
     count_padding
         ``mean`` divides by the window's size also where it reaches into the padding.
     channels_first
@@ -153,6 +180,7 @@ class Pool1D(Layer):
     padding: tuple[int, ...] = (0, 0)
     count_padding: bool = False
     channels_first: bool = False
+    same: bool = False
 
     def __post_init__(self) -> None:
         if self.operation not in ("max", "mean"):
@@ -168,7 +196,7 @@ class Pool1D(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         steps, features = _steps_of(shape, self.channels_first)
-        made = _windows(steps, self._span, self.stride, sum(self.padding))
+        made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
         return ((shape[0], *((features, made) if self.channels_first else (made, features))),)
 
     def forward(
@@ -180,7 +208,8 @@ class Pool1D(Layer):
         return (y.swapaxes(1, 2) if self.channels_first else y,), {}
 
     def _places(self, x: Array, nothing: float) -> Array:
-        padded = np.pad(x, ((0, 0), self.padding, (0, 0)), constant_values=nothing)
+        pads = _pads(x.shape[1], self._span, self.stride, self.padding, self.same)
+        padded = np.pad(x, ((0, 0), pads, (0, 0)), constant_values=nothing)
         windows = sliding_window_view(padded, self._span, axis=1)
         taken: Array = windows[:, :: self.stride, :, :: self.dilation]
         return taken

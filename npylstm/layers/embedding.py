@@ -18,6 +18,8 @@ __all__ = ["Embedding"]
 class Embedding(Layer):
     """``y[...] = embeddings[x[...]]``: one row of a table for every id.
 
+    With ``mask_zero`` there is a second output, the mask: 0 where the id is 0, otherwise 1.
+
     Ids may come as floats, as all tensors do here; what is no whole number, or is out of range,
     is refused rather than guessed at.
 
@@ -31,6 +33,10 @@ class Embedding(Layer):
 
     vocabulary: int
     units: int
+    mask_zero: bool = False
+
+    def output_names(self) -> tuple[str, ...]:
+        return ("", "mask") if self.mask_zero else ("",)
 
     def __post_init__(self) -> None:
         positive("vocabulary", self.vocabulary)
@@ -40,7 +46,9 @@ class Embedding(Layer):
         return {"embeddings": (self.vocabulary, self.units)}
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return ((*one_input(inputs), self.units),)
+        shape = one_input(inputs)
+        made = (*shape, self.units)
+        return (made, shape) if self.mask_zero else (made,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -52,4 +60,5 @@ class Embedding(Layer):
             raise ShapeError(
                 f"id {x[at]:g} at {at}: expected whole numbers from 0 to {self.vocabulary - 1}"
             )
-        return (packed["embeddings"][x.astype(np.int64)],), {}
+        y = packed["embeddings"][x.astype(np.int64)]
+        return ((y, (x != 0).astype(x.dtype)) if self.mask_zero else (y,)), {}

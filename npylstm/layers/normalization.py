@@ -101,7 +101,8 @@ class BatchNormalization(Layer):
 class LayerNormalization(Layer):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
 
-    Mean and variance are each sample's own, over the axes of ``shape``, summed in float64.
+    Mean and variance are each sample's own, over the axes of ``shape``, summed in float64. Where
+    ``first_axis`` is given, those axes must begin there.
 
     Weights
     -------
@@ -119,6 +120,7 @@ class LayerNormalization(Layer):
     epsilon: float
     scale: bool = True
     center: bool = True
+    first_axis: int | None = None
 
     def __post_init__(self) -> None:
         _positive_number("epsilon", self.epsilon)
@@ -131,9 +133,15 @@ class LayerNormalization(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         last = shape[-len(self.shape) :]
-        if last != self.shape or any(map(holds_batch, last)):
+        begins = len(shape) - len(self.shape)
+        if (
+            last != self.shape
+            or any(map(holds_batch, last))
+            or self.first_axis not in (None, begins)
+        ):
             raise FormatError(
-                f"expected last axes {format_shape(self.shape)}, got an input {format_shape(shape)}"
+                f"axis: expected the last, of sizes {format_shape(self.shape)}, got an input "
+                f"{format_shape(shape)}"
             )
         return (shape,)
 

@@ -1,4 +1,4 @@
-"""What all recurrent layers share: direction, outputs, carried state, lengths."""
+"""What all recurrent layers share: direction, outputs, carried state, masks."""
 
 from __future__ import annotations
 
@@ -55,9 +55,11 @@ class Recurrent(Layer):
         The framework carried state from call to call; here a session does. Kept as a fact.
     time_major
         Axes are ``(steps, batch, features)``, at the input and in the returned sequence.
+    masked
+        The last input is a mask ``(batch, steps)``: where it is zero the state stands still.
     zero_output_for_mask
-        What comes out at a step beyond a sequence's length: zeros (PyTorch's packed sequences), or
-        the output of the step before (Keras).
+        What comes out at such a step, and beyond a sequence's length: zeros (PyTorch's packed
+        sequences), or the output of the step before (Keras; zeros where there is none).
 
     The first input is the sequence. The state to begin with may follow it, as one tensor each;
     then the layer carries none of its own.
@@ -75,9 +77,10 @@ class Recurrent(Layer):
     go_backwards: bool = _flag()
     stateful: bool = _flag()
     time_major: bool = _flag()
+    masked: bool = _flag()
     zero_output_for_mask: bool = _flag()
 
-    takes_lengths: ClassVar[bool] = True
+    takes_mask: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive("features", self.features)
@@ -101,6 +104,9 @@ class Recurrent(Layer):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.outputs_size,)}
 
+    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        return inputs[1:-1] if self.masked else inputs[1:]
+
     def output_names(self) -> tuple[str, ...]:
         return ("", *self.state_shapes()) if self.return_state else ("",)
 
@@ -112,8 +118,14 @@ class Recurrent(Layer):
         expect_batch(shape, axis=int(self.time_major))
         batch = shape[1] if self.time_major else shape[0]
         states: list[Shape] = [(batch, *size) for size in self.state_shapes().values()]
-        if len(inputs) > 1 and list(inputs[1:]) != states:
-            got = ", ".join(map(format_shape, inputs[1:]))
+        if self.masked:
+            wanted = (batch, shape[0] if self.time_major else shape[1])
+            if len(inputs) < 2 or inputs[-1] != wanted:
+                got = format_shape(inputs[-1]) if len(inputs) > 1 else "none"
+                raise FormatError(f"expected a mask {format_shape(wanted)}, got {got}")
+        begins = self.begins(inputs)
+        if begins and list(begins) != states:
+            got = ", ".join(map(format_shape, begins))
             raise FormatError(
                 f"expected a state of {', '.join(map(format_shape, states))}, got {got}"
             )
@@ -127,7 +139,13 @@ class Recurrent(Layer):
             raise UnsupportedError(f"{self.kind} begins at the end of the sequence (go_backwards)")
         if times[0] != axis:
             raise UnsupportedError(f"{self.kind} reads steps that are not those of the stream")
-        if any(time != FIXED for time in times[1:]):
+        if self.masked and not self.zero_output_for_mask:
+            raise UnsupportedError(
+                f"{self.kind} repeats its last output at masked steps, also that of an earlier push"
+            )
+        if self.masked and times[-1] != 1:
+            raise UnsupportedError(f"the mask of {self.kind} does not come step by step")
+        if any(time != FIXED for time in self.begins(times)):
             raise UnsupportedError(
                 f"the state that {self.kind} begins with is computed or given; "
                 "cut it out with spec.subgraph and hand the state over, as npylstm.decode does"
@@ -140,26 +158,28 @@ class Recurrent(Layer):
         packed: Mapping[str, Array],
         inputs: Sequence[Array],
         state: Mapping[str, Array],
-        lengths: Array | None = None,
+        mask: Array | None = None,
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = self._batch_major(inputs[0])
         names = tuple(self.state_shapes())
-        carried = tuple(inputs[1:]) or tuple(state[name] for name in names)
+        given = tuple(self.begins(inputs))
+        carried = given or tuple(state[name] for name in names)
+        mask = self._mask(inputs, mask)
         shape = (x.shape[0], self.outputs_size)
         main = np.zeros(shape, x.dtype)
         if self.return_sequences:
             sequence = np.empty((shape[0], x.shape[1], shape[1]), x.dtype)
-        for k, (t, _, new) in enumerate(self._steps(packed, x, carried, lengths)):
+        for k, (t, _, new) in enumerate(self._steps(packed, x, carried, mask)):
             carried, h = new, new[0]
-            if lengths is not None:
-                beyond = (t >= lengths)[:, None]
-                h = np.where(beyond, np.zeros_like(h) if self.zero_output_for_mask else main, h)
+            if mask is not None:
+                still = np.zeros_like(h) if self.zero_output_for_mask else main
+                h = np.where(mask[:, t, None], h, still)
             main = h
             if self.return_sequences:
                 sequence[:, k] = h
         if self.return_sequences:
             main = self._batch_major(sequence)
-        after = {} if len(inputs) > 1 else dict(zip(names, carried, strict=True))
+        after = {} if given else dict(zip(names, carried, strict=True))
         return (main, *carried) if self.return_state else (main,), after
 
     def trace(
@@ -167,17 +187,22 @@ class Recurrent(Layer):
         packed: Mapping[str, Array],
         inputs: Sequence[Array],
         state: Mapping[str, Array],
-        lengths: Array | None = None,
+        mask: Array | None = None,
     ) -> Any:
         """Run the recurrence and keep everything it computes, by the input's time step."""
         x = self._batch_major(inputs[0])
-        carried = tuple(inputs[1:]) or tuple(state[name] for name in self.state_shapes())
+        carried = tuple(self.begins(inputs)) or tuple(state[n] for n in self.state_shapes())
+        mask = self._mask(inputs, mask)
         kept: list[Array] = []
-        for t, values, _ in self._steps(packed, x, carried, lengths):
+        for t, values, _ in self._steps(packed, x, carried, mask):
             kept = kept or [np.empty((*x.shape[:2], v.shape[-1]), x.dtype) for v in values]
             for array, value in zip(kept, values, strict=True):
                 array[:, t] = value
         return self.record(*kept)
+
+    def _mask(self, inputs: Sequence[Array], mask: Array | None) -> Array | None:
+        """The mask that holds: the layer's own before the one of the call."""
+        return inputs[-1] != 0 if self.masked else mask
 
     def _batch_major(self, x: Array) -> Array:
         """Swap the first two axes of a time-major array, in either direction."""
@@ -188,16 +213,16 @@ class Recurrent(Layer):
         packed: Mapping[str, Array],
         x: Array,
         state: tuple[Array, ...],
-        lengths: Array | None,
+        mask: Array | None,
     ) -> Iterator[tuple[int, tuple[Array, ...], tuple[Array, ...]]]:
         """Advance step by step: t, what the cell computed, and the state after it."""
         z = x @ packed["W"] + packed["b"]  # the input's part of all gates, all steps at once
         times = range(x.shape[1])
         for t in reversed(times) if self.go_backwards else times:
             values, new = self.step(packed, z[:, t], state)
-            if lengths is not None:  # beyond its end a sequence stands still
-                inside = (t < lengths)[:, None]
-                new = tuple(np.where(inside, b, a) for a, b in zip(state, new, strict=True))
+            if mask is not None:  # where it is false a sequence stands still
+                moves = mask[:, t, None]
+                new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
             state = new
             yield t, values, state
 

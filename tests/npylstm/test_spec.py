@@ -17,6 +17,7 @@ from npylstm.layers import (
     LSTM,
     ActivationLayer,
     Arithmetic,
+    Attention,
     BatchNormalization,
     Bidirectional,
     Concatenate,
@@ -32,11 +33,14 @@ from npylstm.layers import (
     Full,
     Identity,
     LayerNormalization,
+    Masking,
     MatMul,
+    Pad,
     Permute,
     Pool1D,
     PReLU,
     Reduce,
+    Repeat,
     RepeatVector,
     Reshape,
     Select,
@@ -44,6 +48,7 @@ from npylstm.layers import (
     SizeOf,
     Slice,
     Stack,
+    TimeDistributed,
     Transpose,
     View,
 )  # fmt: skip
@@ -203,7 +208,9 @@ def test_json_round_trip_of_every_kind(kind: str) -> None:
         "pool1d": Pool1D("max", 3, 2), "select": Select(1, -1), "slice": Slice(1, 2, None, 3),
         "transpose": Transpose((1, 0, 2)), "flip": Flip((1,)), "view": View(((1, 0), -1, 3)),
         "expand": Expand((4, (0, 1))), "concatenate": Concatenate(2), "stack": Stack(1),
-        "full": Full(((0, 0), 3), 0.5), "size_of": SizeOf(1),
+        "full": Full(((0, 0), 3), 0.5), "size_of": SizeOf(1), "masking": Masking(-1.5),
+        "repeat": Repeat(1, 3), "pad": Pad(1, 0, 2), "attention": Attention("additive", 3, True),
+        "time_distributed": TimeDistributed(LSTM(3, 4)),
     }  # fmt: skip
     layer = examples[kind]
     assert KINDS[kind].from_json(layer.to_json()) == layer

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
-from npylstm.layers import Bidirectional, Concatenate, Dense, Embedding, Identity, Layer
-from npylstm.layers.base import BATCH, STEPS, Dim
-from npylstm.layers.recurrent import Recurrent
+from npylstm.layers import (
+    Arithmetic,
+    Concatenate,
+    Full,
+    Identity,
+    Layer,
+    LayerNormalization,
+)
+from npylstm.layers.base import BATCH
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.config import Writer, dtype_name
@@ -21,13 +28,23 @@ from npylstm_converters.keras.graph import (
     INSIDE,
     Call,
     Graph,
-    RawLayer,
     Tensor,
     inline,
     parse,
     shown,
 )
+from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
 from npylstm_converters.keras.layers import translate
+from npylstm_converters.keras.masks import (
+    Sources,
+    also_masked,
+    follow,
+    joined_sources,
+    made_mask,
+    split_masks,
+    taken,
+    with_mask,
+)
 from npylstm_converters.keras.weights import Store
 
 __all__ = ["convert_container"]
@@ -51,13 +68,20 @@ def convert_container(container: Container) -> ModelSpec:
         reasons.add(reason)
     names = _safe_names([path for path, _ in graph.leaves()])
     layers: dict[str, LayerSpec] = {}
-    _translate_all(graph, container.store, container.writer, names, reasons, layers)
+    translate_all = functools.partial(
+        _translate_all, graph, container.store, container.writer, names, reasons, layers
+    )
     if any(raw.custom for _, raw in graph.leaves()):
+        translate_all(frozenset())
         reasons.raise_if_any()
     calls, outputs = inline(graph)
+    given_masks, calls = split_masks(graph, calls, outputs)
+    translate_all(frozenset(call.layer for call in calls))
     for call in calls:
         if call.problem:
             reasons.add(f"{shown(call.layer)}: {call.problem}")
+        if call.numbers:
+            reasons.add(f"{shown(call.layer)}: is called with numbers {call.numbers}")
         made = layers.get(call.layer)
         if made is None:
             continue
@@ -69,9 +93,11 @@ def convert_container(container: Container) -> ModelSpec:
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
         readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
-        ids = all(made is None or isinstance(made.layer, Embedding) for made in readers)
+        ids = all(made is None or reads_ids(made.layer) for made in readers)
         if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
+    if not reasons:
+        _mask_layers(graph, calls, given_masks, layers, container.writer, reasons)
     arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
     if len(arrays) > 1:
         reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
@@ -79,8 +105,38 @@ def convert_container(container: Container) -> ModelSpec:
         for path in container.store.unread():
             reasons.add(f"weights: {path} belongs to no layer")
     reasons.raise_if_any()
-    flat = Flat(graph, calls, outputs)
+    flat = Flat(graph, calls, outputs, given_masks)
     return _assemble(flat, layers, names, container, arrays.pop() if arrays else "float32")
+
+
+def _mask_layers(
+    graph: Graph,
+    calls: list[Call],
+    given_masks: Mapping[Tensor, Sources | None],
+    layers: dict[str, LayerSpec],
+    writer: Writer,
+    reasons: Reasons,
+) -> None:
+    """Let the layers that read a masked tensor in any of their calls take a mask."""
+    raws = dict(graph.leaves())
+    masks: dict[Tensor, Sources] = {}
+    for call in calls:
+        raw, layer = raws[call.layer], layers[call.layer].layer
+        given = [masks.get(t) for t in call.inputs]
+        main = Tensor(call.layer, call.number)
+        if main in given_masks and given_masks[main] != given[0]:
+            reasons.add(f"{shown(call.layer)}: is called with a mask of its own")
+        try:
+            own = made_mask(raw, call)
+            mask = own or follow(raw, layer, given, writer.major, joined_sources)
+        except Refusal as error:
+            reasons.add(f"{shown(call.layer)}: {error}")
+            continue
+        if mask:
+            masks |= {replace(main, output=k): mask for k in (0, *also_masked(layer))}
+        mine = taken(layer, call, given, writer.major, main in given_masks)
+        if mine and not getattr(layer, "masked", False):
+            layers[call.layer] = replace(layers[call.layer], layer=with_mask(layer))
 
 
 class Flat(NamedTuple):
@@ -89,6 +145,7 @@ class Flat(NamedTuple):
     graph: Graph
     calls: list[Call]
     outputs: list[Tensor] | Tensor
+    given_masks: Mapping[Tensor, Sources | None]
 
 
 def _translate_all(
@@ -98,14 +155,22 @@ def _translate_all(
     names: Mapping[str, str],
     reasons: Reasons,
     layers: dict[str, LayerSpec],
+    called: Collection[str],
     prefix: str = "",
 ) -> None:
-    """Translate every layer in the order of the config, into ``layers`` by path."""
+    """Translate every layer in the order of the config, into ``layers`` by path.
+
+    Operations that nobody calls are passed over.
+    """
     for raw in graph.layers:
         path = f"{prefix}{raw.name}"
+        if raw.class_name.startswith("ops.") and path not in called:
+            continue
         if raw.inner is not None:
             inner = store.inner(raw)
-            _translate_all(raw.inner, inner, writer, names, reasons, layers, f"{path}{INSIDE}")
+            _translate_all(
+                raw.inner, inner, writer, names, reasons, layers, called, f"{path}{INSIDE}"
+            )
             continue
         try:
             tensors = store.tensors(raw)
@@ -136,41 +201,85 @@ def _assemble(
             raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
         return tensors[tensor]
 
+    raws = dict(graph.leaves())
+    masks: dict[Tensor, str] = {}
+    helpers: dict[str, LayerSpec] = {}
+
+    def call_helper(layer: Layer, near: str, *reads: str) -> str:
+        """Add a layer that computes a mask."""
+        name, count = f"{near}.mask", 1
+        while name in names.values() or name in helpers:
+            count += 1
+            name = f"{near}.mask_{count}"
+        helpers[name] = LayerSpec(name, layer)
+        edges.append(Edge.call(helpers[name], *reads))
+        return name
+
     for call in flat.calls:
-        edge = Edge.call(layers[call.layer], *map(find, call.reads), number=call.number + 1)
+        raw, named = raws[call.layer], layers[call.layer]
+        given = [masks.get(t) for t in call.inputs]
+        reads = [find(t) for t in call.reads]
+        main = Tensor(call.layer, call.number)
+        if getattr(named.layer, "masked", False):
+            # A shared layer may read a sequence without a mask, too: then all steps count.
+            major, explicit = container.writer.major, main in flat.given_masks
+            mask = taken(named.layer, call, given, major, explicit) or call_helper(
+                Full(((0, 0), (0, 1)), 1.0), named.name, reads[0]
+            )
+            reads.append(mask)
+        edge = Edge.call(named, *reads, number=call.number + 1)
+
+        def join(how: str, several: Sequence[str], near: str = named.name) -> str:
+            if how == "steps":
+                return call_helper(Concatenate(1), near, *several)
+            if len(set(several)) == 1:
+                return several[0]
+            operation = "multiply" if how == "and" else "maximum"
+            return call_helper(Arithmetic(operation), near, *several)
+
+        made = list(edge.outputs)
+        if made_mask(raw, call):
+            masks[main] = made.pop()
+        else:
+            after = follow(raw, named.layer, given, container.writer.major, join)
+            if after is not None:
+                also = also_masked(named.layer)
+                masks |= {replace(main, output=k): after for k in (0, *also)}
         edges.append(edge)
-        tensors |= {Tensor(call.layer, call.number, k): name for k, name in enumerate(edge.outputs)}
+        tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
+    layers |= helpers
     if isinstance(flat.outputs, Tensor):
         last = flat.outputs
         outputs = [n for t, n in tensors.items() if (t.layer, t.call) == (last.layer, last.call)]
     else:
         outputs = [find(tensor) for tensor in flat.outputs]
     outputs = list(_told_apart(outputs, layers, edges))
-    taken: dict[str, Any] = {}
-    inputs = tuple(_input(flat, graph.layer(n), names[n], layers, taken) for n in graph.inputs)
+    kinds = {path: layer.layer for path, layer in layers.items()}
+    inputs, notes = read_inputs(graph, flat.calls, kinds, names)
     writer = container.writer
     provenance = {
         "framework": writer.framework,
         "framework_version": writer.version,
         "source_format": container.format,
         "converter": f"npylstm {npylstm.__version__}",
-        "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
+        "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}", *notes]
         + [
             f"layer {shown(old)!r} is called {new!r} here"
             for old, new in names.items()
             if shown(old) != new
         ],
     }
-    kinds = {layer.name: layer.layer for layer in layers.values()}
-    inputs = _with_equal_sizes(inputs, edges, kinds)
+    by_name = {layer.name: layer.layer for layer in layers.values()}
+    inputs = _with_equal_sizes(inputs, edges, by_name)
     try:
-        return ModelSpec(
+        spec = ModelSpec(
             layers=tuple(layers.values()),
             edges=tuple(edges), inputs=inputs, outputs=tuple(outputs), name=graph.name,
             dtype=dtype, provenance=provenance,
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
+    return spec.with_free_steps() if by_a_call(graph, kinds.values()) else spec
 
 
 def _with_equal_sizes(
@@ -194,7 +303,9 @@ def _with_equal_sizes(
             return _with_equal_sizes(renamed, edges, layers)
         except FormatError as error:
             layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]]) if edge.inputs else 0
-            if rank and isinstance(layer, Concatenate) and layer.axis in (0, -rank):
+            piled = rank and isinstance(layer, Concatenate) and layer.axis in (0, -rank)
+            odd_axes = isinstance(layer, LayerNormalization) or getattr(layer, "masked", False)
+            if piled or odd_axes:  # legal in Keras
                 raise UnsupportedError(f"{edge.layer}: {error}") from None
             break  # the spec will say what is wrong
         shapes |= dict(zip(edge.outputs, made, strict=False))
@@ -229,46 +340,3 @@ def _safe_names(paths: list[str]) -> dict[str, str]:
         taken.add(name)
         names[path] = name
     return names
-
-
-def _input(
-    flat: Flat,
-    raw: RawLayer,
-    name: str,
-    layers: Mapping[str, LayerSpec],
-    taken: dict[str, Any],
-) -> TensorSpec:
-    """An input: its shape as declared, otherwise from the weights of the layer that reads it."""
-    config = raw.config
-    declared = config.get("batch_input_shape") or config.get("batch_shape")
-    declared = declared or flat.graph.build_shape
-    readers = [layers[c.layer].layer for c in flat.calls if Tensor(raw.name) in c.reads]
-    first = readers[0] if readers else None
-    features = getattr(first, "features", None)
-    if declared is None and isinstance(config.get("input_shape"), list):
-        declared = [None, *config["input_shape"]]
-    if declared is None and isinstance(first, (Recurrent, Bidirectional)):
-        declared = [None, config.get("input_length"), features]
-    if declared is None and isinstance(first, Dense):
-        declared = [None, features]
-    if declared is None and isinstance(first, Embedding):
-        declared = [None, config.get("input_length")]
-    if declared is None:
-        raise FormatError(f"{raw.name}: the input shape is nowhere declared")
-    if not isinstance(declared, (list, tuple)) or not all(
-        d is None or (isinstance(d, int) and not isinstance(d, bool)) for d in declared
-    ):
-        raise FormatError(f"{raw.name}: expected an input shape, got {declared!r:.80}")
-    time_major = bool(getattr(first, "time_major", False))
-    shape: list[Dim] = []
-    for axis, size in enumerate(declared):
-        if axis == int(time_major):
-            shape.append(BATCH)  # a batch size that the framework pinned is set free
-        elif size is None:
-            used = sum(1 for t in shape if str(t).startswith(STEPS)) + taken.get(STEPS, 0)
-            shape.append(STEPS if used == 0 else f"{STEPS}_{used + 1}")
-        else:
-            shape.append(int(size))
-    taken[STEPS] = taken.get(STEPS, 0) + sum(1 for d in shape if str(d).startswith(STEPS))
-    whole = bool(readers) and all(isinstance(layer, Embedding) for layer in readers)
-    return TensorSpec(name, tuple(shape), whole)

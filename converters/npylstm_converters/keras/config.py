@@ -52,6 +52,16 @@ class Writer:
             return None  # TF 1.13 to 2.1 all call themselves so, with both defaults
         return "hard_sigmoid" if (self.major, minor) < (2, 3) else "sigmoid"
 
+    @property
+    def zero_output_in_pairs(self) -> bool:
+        """Whether Bidirectional makes its layers write zeros at masked steps of a sequence.
+
+        TensorFlow's Keras does since it exists, and Keras 3; the Keras beside it never did.
+        """
+        numbers = tuple(int(d) for d in re.findall(r"[0-9]{1,4}", self.version)[:2])
+        apart = self.framework == "Keras" and numbers < (2, 4)
+        return not self.tfjs and not apart
+
 
 class Config:
     """A layer's config, crossed off key by key."""
@@ -115,6 +125,11 @@ class Config:
         """Cross off keys that do not change the result of inference."""
         for name in names:
             self._left.pop(name, None)
+
+    def rest(self) -> dict[str, Any]:
+        """Take all that is left."""
+        left, self._left = self._left, {}
+        return left
 
     def finish(self) -> None:
         """Refuse what nobody understood."""

@@ -51,7 +51,7 @@ class Tensor:
 class Call:
     """One call of a layer: on tensors, and with named arguments that may hold tensors.
 
-    ``problem`` says what is not understood.
+    ``problem`` says what is not understood, ``numbers`` are positional arguments that are none.
     """
 
     layer: str
@@ -59,6 +59,7 @@ class Call:
     inputs: tuple[Tensor, ...]
     options: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     problem: str = ""
+    numbers: tuple[float, ...] = ()
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
@@ -76,6 +77,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[Tensor, ...]
     build_shape: tuple[int | None, ...] | None = None
+    implied_input: bool = False  # nothing says what goes in but the first layer
     sequential: bool = False  # returns all that its last layer returns, not ``outputs``
 
     def layer(self, name: str) -> RawLayer:
@@ -147,7 +149,7 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
                     continue
                 problem = f"is called with {', '.join(options)}"
             made.setdefault((call.layer, call.number), Tensor(path, counts[path]))
-            calls.append(Call(path, counts[path], given, options, problem))
+            calls.append(Call(path, counts[path], given, options, problem, call.numbers))
             counts[path] += 1
             trails.setdefault(path, []).append((*trail, call.number))
             if len(calls) > _MOST_CALLS:
@@ -223,7 +225,8 @@ def _raw_layer(entry: Any) -> RawLayer:
         config = {"name": entry.get("name"), "layers": config}
     if not isinstance(config, Mapping):
         raise FormatError(f"model config: {class_name}: expected a config object")
-    name = config.get("name", entry.get("name"))
+    # Calls refer to the entry's name; some layers' configs have another one.
+    name = entry.get("name") or config.get("name")
     if not isinstance(name, str) or not name or INSIDE in name:
         raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
     custom = is_custom(entry)
@@ -250,7 +253,8 @@ def _sequential(config: Any) -> Graph:
         raise FormatError("model config: Sequential: expected a list of layers")
     layers = [_raw_layer(entry) for entry in entries]
     build_shape = config.get("build_input_shape") if isinstance(config, Mapping) else None
-    if not layers[0].is_input:
+    implied = not layers[0].is_input
+    if implied:
         first = layers[0]
         source = first if first.inner is None else first.inner.layer(first.inner.inputs[0])
         made = RawLayer(f"{first.name}_input", "InputLayer", dict(source.config))
@@ -263,7 +267,9 @@ def _sequential(config: Any) -> Graph:
         tensor = Tensor(layer.name)
     name = str(config.get("name", "sequential")) if isinstance(config, Mapping) else "sequential"
     shape = tuple(build_shape) if isinstance(build_shape, list) else None
-    return Graph(name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, True)
+    return Graph(
+        name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, implied, True
+    )
 
 
 def _functional(config: Any) -> Graph:
@@ -370,7 +376,8 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
                 options[key] = tensors
             elif any(v not in (None, False) for v in _flat(value)):
                 problems.append(f"is called with {key}={value!r:.60}")
-        return Call(layer, number, tuple(inputs), options, "; ".join(problems))
+        plain = tuple(v for v in _flat(node["args"]) if type(v) in (int, float))
+        return Call(layer, number, tuple(inputs), options, "; ".join(problems), plain)
     if isinstance(node, Mapping):
         return Call(layer, number, (), {}, "is called with inputs by name")
     if isinstance(node, list) and node and isinstance(node[0], str):

@@ -13,17 +13,23 @@ from typing import Any
 from npylstm.activations import LINEAR, Activation
 from npylstm.layers import (
     ActivationLayer,
+    Arithmetic,
+    Attention,
     BatchNormalization,
     Dense,
     Embedding,
     Flatten,
     Identity,
+    LayerNormalization,
+    Masking,
     Permute,
+    PReLU,
     RepeatVector,
     Reshape,
+    TimeDistributed,
 )
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras import merging, recurrent
+from npylstm_converters.keras import convolution, merging, recurrent
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
 from npylstm_converters.keras.config import Config, Translation, Writer, dtype_name
@@ -69,20 +75,14 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     inner = config.take("layer")
     if not isinstance(inner, Mapping) or not isinstance(inner.get("config"), Mapping):
         raise Refusal("TimeDistributed: expected a layer")
-    class_name = inner.get("class_name")
-    if not is_custom(inner) and class_name not in (
-        "Dense",
-        "Activation",
-        *_NOISE,
-        *ACTIVATION_LAYERS,
-    ):
-        raise Refusal(f"TimeDistributed({class_name}) is not supported")
-    raw = RawLayer(tensors.layer, str(class_name), inner["config"], is_custom(inner))
+    class_name = str(inner.get("class_name"))
+    raw = RawLayer(tensors.layer, class_name, inner["config"], is_custom(inner))
     layer, weights = translate(raw, tensors, config.writer)
     activation = layer.activation if isinstance(layer, ActivationLayer) else LINEAR
-    if activation.axis not in (None, -1):
-        raise Refusal(f"TimeDistributed({activation}) is not supported: use axis=-1")
-    return layer, weights
+    by_feature = isinstance(layer, (Dense, ActivationLayer, Identity))
+    if by_feature and activation.axis in (None, -1):
+        return layer, weights
+    return TimeDistributed(layer), weights
 
 
 def _activation(config: Config, tensors: LayerTensors) -> Translation:
@@ -137,12 +137,16 @@ def _embedding(config: Config, tensors: LayerTensors) -> Translation:
     config.neutral("embeddings_initializer", "embeddings_regularizer", "embeddings_constraint",
                    "init", "W_regularizer", "W_constraint", "weights", "dropout", "lora_rank",
                    "lora_alpha", "quantization_config", "sparse")  # fmt: skip
-    if config.flag("mask_zero"):
-        raise Refusal("mask_zero=True is not supported")
+    mask_zero = config.flag("mask_zero")
     units = config.size("output_dim")
     source = tensors.take("embeddings")["embeddings"]
     vocabulary = first_axis(source.shape)
-    return Embedding(vocabulary, units), {"embeddings": read_array(source, (vocabulary, units))}
+    weights = {"embeddings": read_array(source, (vocabulary, units))}
+    return Embedding(vocabulary, units, mask_zero), weights
+
+
+def _masking(config: Config, tensors: LayerTensors) -> Translation:
+    return Masking(config.number("mask_value", default=0.0)), {}
 
 
 _NORMALIZATION_NEUTRAL = (
@@ -170,6 +174,61 @@ def _batch_normalization(config: Config, tensors: LayerTensors) -> Translation:
     return BatchNormalization(features, axis, epsilon, scale, center), weights
 
 
+def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
+    axis = config.take("axis", default=-1)
+    axes = axis if isinstance(axis, list) else [axis]
+    if not axes or any(type(a) is not int for a in axes):
+        raise Refusal(f"axis: expected integers, got {axis!r:.60}")
+    if axes != list(range(axes[0], axes[0] + len(axes))) or (axes[0] < 0 and axes[-1] != -1):
+        raise Refusal(f"axis {axes}: expected the last axes")
+    if config.flag("rms_scaling"):
+        raise Refusal("rms_scaling is not supported")
+    config.neutral(*_NORMALIZATION_NEUTRAL)
+    scale, center = config.flag("scale", default=True), config.flag("center", default=True)
+    sources = tensors.take(*(["gamma"] * scale + ["beta"] * center))
+    if not sources:
+        raise Refusal("without scale and center its size is nowhere to be seen")
+    shape = next(iter(sources.values())).shape
+    if len(shape) != len(axes):
+        raise Refusal(f"axis {axes}: expected weights of {len(axes)} axes, got {shape}")
+    weights = {role: read_array(source, shape) for role, source in sources.items()}
+    epsilon = config.number("epsilon", default=1e-3)
+    first = axes[0] if axes[0] >= 0 else None
+    return LayerNormalization(shape, epsilon, scale, center, first), weights
+
+
+def _prelu(config: Config, tensors: LayerTensors) -> Translation:
+    config.neutral("alpha_initializer", "alpha_regularizer", "alpha_constraint", "init", "weights",
+                   "shared_axes")  # fmt: skip
+    source = tensors.take("alpha")["alpha"]
+    return PReLU(source.shape), {"alpha": read_array(source, source.shape)}
+
+
+def _attention(score: str) -> Callable[[Config, LayerTensors], Translation]:
+    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
+        config.neutral("dropout", "seed")
+        scaled = config.flag("use_scale", default=score == "additive")
+        if config.take("score_mode", default="dot") != "dot":
+            raise Refusal("score_mode: expected 'dot'")
+        if config.flag("causal"):
+            raise Refusal("causal=True is not supported")
+        if not scaled:
+            return Attention(score), {}
+        source = tensors.take("scale")["scale"]
+        features = source.shape[0] if score == "additive" and source.shape else 0
+        scale = read_array(source, (features,) if features else ())
+        return Attention(score, features, scaled=True), {"scale": scale.reshape(features or 1)}
+
+    return translate_it
+
+
+def _rescaling(config: Config, tensors: LayerTensors) -> Translation:
+    scale, offset = config.number("scale", default=1.0), config.number("offset", default=0.0)
+    if offset:
+        raise Refusal("Rescaling with an offset is not supported")
+    return Arithmetic("multiply", scale), {}
+
+
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "Dense": _dense,
     "TimeDistributed": _time_distributed,
@@ -179,7 +238,14 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "Permute": _permute,
     "RepeatVector": _repeat_vector,
     "Embedding": _embedding,
+    "Masking": _masking,
     "BatchNormalization": _batch_normalization,
+    "LayerNormalization": _layer_normalization,
+    "PReLU": _prelu,
+    "Attention": _attention("dot"),
+    "AdditiveAttention": _attention("additive"),
+    "Rescaling": _rescaling,
+    **convolution.TRANSLATORS,
     **merging.TRANSLATORS,
     **dict.fromkeys(_NOISE, _identity),
     **{name: _activation_layer(name) for name in ACTIVATION_LAYERS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from npylstm.layers import GRU, LSTM, Bidirectional, SimpleRNN
@@ -23,11 +24,12 @@ _NEUTRAL = (
     "unit_forget_bias", "dropout", "recurrent_dropout", "implementation", "unroll", "seed",
     "init", "inner_init", "forget_bias_init", "W_regularizer", "U_regularizer", "b_regularizer",
     "dropout_W", "dropout_U", "consume_less", "weights", "use_cudnn",
-    # Rules for masked steps; without a mask there are none.
-    "zero_output_for_mask",
 )  # fmt: skip
 _MISSING = object()
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "time_major")
+_FLAGS = (
+    "return_sequences", "return_state", "go_backwards", "stateful", "time_major",
+    "zero_output_for_mask",
+)  # fmt: skip
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -117,10 +119,22 @@ def _gru_weights(
     features = first_axis(sources["kernel"].shape)
     kernel = read_array(sources["kernel"], (features, 3 * units))
     recurrent_kernel = read_array(sources["recurrent_kernel"], (units, 3 * units))
+    # One flat bias of both halves gives cuDNN's layout away.
+    if use_bias and reset_after and sources["bias"].shape == (6 * units,):
+        both = read_array(sources["bias"], (6 * units,))
+        return layouts.gru_from_cudnn(kernel, recurrent_kernel, both), features
     bias = None
     if use_bias:
         bias = read_array(sources["bias"], (2, 3 * units) if reset_after else (3 * units,))
     return layouts.gru_from_keras(kernel, recurrent_kernel, bias), features
+
+
+def _cudnn_gru(config: Config, tensors: LayerTensors) -> Translation:
+    options = _options(config)
+    config.neutral("reset_after")
+    units = config.size("units")
+    weights, features = _gru_weights(tensors, units, use_bias=True, reset_after=True)
+    return GRU(features=features, units=units, reset_after=True, **options), weights
 
 
 def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
@@ -140,6 +154,33 @@ def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
     return layer, weights
 
 
+# The layer that drives each class of cells.
+_CELLS = {"LSTMCell": _lstm, "GRUCell": _gru, "SimpleRNNCell": _simple_rnn}
+
+
+def _rnn(config: Config, tensors: LayerTensors) -> Translation:
+    """A cell and what drives it, described apart."""
+    cell = config.take("cell")
+    entries = [cell]
+    if isinstance(cell, Mapping) and cell.get("class_name") == "StackedRNNCells":
+        inside = cell.get("config")
+        entries = inside.get("cells", []) if isinstance(inside, Mapping) else []
+    if len(entries) != 1:
+        raise Refusal(f"RNN of {len(entries)} cells is not supported: use one layer for each")
+    entry = entries[0]
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
+        raise Refusal(f"cell: expected a cell, got {entry!r:.60}")
+    class_name = str(entry.get("class_name"))
+    if is_custom(entry) or class_name not in _CELLS:
+        raise Refusal(f"cell class {class_name!r} is not supported")
+    own = {k: v for k, v in entry["config"].items() if k not in ("name", "trainable", "dtype")}
+    both = Config({**own, **config.rest()}, config.writer)
+    made = _CELLS[class_name](both, tensors)
+    both.neutral("batch_input_shape")
+    both.finish()
+    return made
+
+
 Translate = Callable[[RawLayer, LayerTensors, Any], Translation]
 
 
@@ -148,8 +189,6 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
 
     def translate_it(config: Config, tensors: LayerTensors) -> Translation:
         merge_mode = config.take("merge_mode", default="concat")
-        if merge_mode != "concat":
-            raise Refusal(f"merge_mode {merge_mode!r} is not supported")
         inner, backward = config.take("layer"), config.take("backward_layer", default=None)
         if backward is None:
             backward = _turned(inner)
@@ -166,14 +205,25 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
             layer, arrays = translate(raw, half, config.writer)
             if not isinstance(layer, Recurrent):
                 raise Refusal(f"{way} layer: expected a recurrent layer, got {raw.class_name}")
+            if config.writer.zero_output_in_pairs:
+                layer = replace(layer, zero_output_for_mask=layer.return_sequences)
             directions.append(layer)
             weights |= {f"{way}/{key}": array for key, array in arrays.items()}
         # What the wrapper repeats of the layer inside.
-        config.neutral("return_sequences", "return_state", "go_backwards", "stateful", "weights")
+        config.neutral("return_sequences", "return_state", "go_backwards", "stateful", "weights",
+                       "zero_output_for_mask")  # fmt: skip
         forward, backward_made = directions
-        return Bidirectional(forward, backward_made), weights
+        return Bidirectional(forward, backward_made, _merge_mode(merge_mode)), weights
 
     return translate_it
+
+
+def _merge_mode(value: Any) -> str:
+    if value is None:
+        return "none"
+    if value not in ("concat", "sum", "mul", "ave"):
+        raise Refusal(f"merge_mode: expected concat, sum, mul, ave or None, got {value!r:.60}")
+    return str(value)
 
 
 def _turned(entry: Any) -> Any:
@@ -184,10 +234,10 @@ def _turned(entry: Any) -> Any:
     return {**entry, "config": {**entry["config"], **backwards}}
 
 
-NAMES = ("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "Bidirectional")
+NAMES = ("LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectional")
 
 
 def translators(translate: Translate) -> dict[str, Callable[[Config, LayerTensors], Translation]]:
     """Translators by Keras' class names; wrappers call ``translate`` for what is inside."""
-    own = (_lstm, _gru, _simple_rnn, _cudnn_lstm, _bidirectional(translate))
+    own = (_lstm, _gru, _simple_rnn, _rnn, _cudnn_lstm, _cudnn_gru, _bidirectional(translate))
     return dict(zip(NAMES, own, strict=True))

@@ -89,20 +89,24 @@ class KerasRunner:
         to_tensor = self._to_tensor
         tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
         for edge in self._spec.edges:
-            read = [tensors[t] for t in edge.inputs]
-            if edge.layer not in layers:  # an output that the model returns twice
-                tensors[edge.outputs[0]] = read[0]
+            if edge.layer not in layers:  # an output that the model returns twice, or a mask
+                tensors[edge.outputs[0]] = tensors.get(edge.inputs[0])
                 continue
-            begin = read[1:] if self._spec[edge.layer].layer.state_shapes() else []
+            kind, layer = self._spec[edge.layer].layer, layers[edge.layer]
+            # Keras finds masks by itself, attached to the tensors.
+            read = [tensors[t] for t in (edge.inputs[:1] if kind.takes_mask else edge.inputs)]
+            begin = [tensors[t] for t in kind.begins(edge.inputs)]
             if edge.name in state:
                 begin = [to_tensor(s) for s in state[edge.name].values()]
-            layer = layers[edge.layer]
             if begin:
-                y = layer(read[0], initial_state=begin)
+                mask = getattr(read[0], "_keras_mask", None)
+                # Keras 3 passes over the mask beside a state, unless it is told.
+                told = {"mask": mask} if getattr(kind, "masked", False) else {}
+                y = layer(read[0], initial_state=begin, **told)
             else:
                 y = layer(read if len(read) > 1 else read[0])
             values = y if isinstance(y, (list, tuple)) else [y]
-            tensors |= dict(zip(edge.outputs, values, strict=True))
+            tensors |= dict(zip(edge.outputs, values, strict=False))
         return [tensors[name] for name in self._spec.outputs]
 
     def _reset(self) -> None:

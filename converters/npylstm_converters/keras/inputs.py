@@ -1,0 +1,141 @@
+"""The inputs of a model: their shapes as declared, or as the weights show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from npylstm import FormatError
+from npylstm.layers import (
+    ActivationLayer,
+    BatchNormalization,
+    Bidirectional,
+    Conv1D,
+    Dense,
+    Embedding,
+    Identity,
+    Layer,
+    LayerNormalization,
+    Masking,
+    TimeDistributed,
+)
+from npylstm.layers.base import BATCH, STEPS, Dim
+from npylstm.layers.recurrent import Recurrent
+from npylstm.spec import TensorSpec
+from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
+
+__all__ = ["by_a_call", "read_inputs", "reads_ids"]
+
+# Layers behind which the shape is the same.
+_KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Masking)
+
+
+def read_inputs(
+    graph: Graph, calls: Sequence[Call], layers: Mapping[str, Layer], names: Mapping[str, str]
+) -> tuple[tuple[TensorSpec, ...], list[str]]:
+    """Describe the inputs of a model, in order.
+
+    Parameters
+    ----------
+    graph, calls
+        The model, and its calls with models inside written out.
+    layers
+        Its layers by path, translated.
+    names
+        What the inputs are called here.
+
+    Returns
+    -------
+    inputs, notes
+        Free sizes have names of their own; the notes say what was decided against the file.
+
+    Raises
+    ------
+    FormatError
+        If a shape is nowhere to be seen.
+    """
+    notes: list[str] = []
+    inputs: list[TensorSpec] = []
+    free = 0
+    for name in graph.inputs:
+        raw, first = graph.layer(name), _reader(Tensor(name), calls, layers)
+        declared = _corrected(_declared(graph, raw, first), graph, first, notes)
+        shape: list[Dim] = []
+        batch_axis = int(bool(getattr(first, "time_major", False)))
+        for axis, size in enumerate(declared):
+            if axis == batch_axis:
+                shape.append(BATCH)  # a batch size that the framework pinned is set free
+            elif size is None:
+                free += 1
+                shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
+            else:
+                shape.append(int(size))
+        readers = [_behind(c, calls, layers) for c in calls if Tensor(name) in c.reads]
+        whole = bool(readers) and all(map(reads_ids, readers))
+        inputs.append(TensorSpec(names[name], tuple(shape), whole))
+    return tuple(inputs), notes
+
+
+def reads_ids(layer: Layer | None) -> bool:
+    """Whether a layer looks up what it reads."""
+    inner = layer.layer if isinstance(layer, TimeDistributed) else layer
+    return isinstance(inner, Embedding)
+
+
+def by_a_call(graph: Graph, layers: Iterable[Layer]) -> bool:
+    """Whether a shape is but that of the first call, which says nothing about the steps.
+
+    It shows by a batch size, which nobody pins without a stateful layer.
+    """
+    config = graph.layer(graph.inputs[0]).config
+    declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
+    pinned = isinstance(declared, (list, tuple)) and len(declared) > 1 and declared[0] is not None
+    return pinned and graph.sequential and not any(getattr(n, "stateful", False) for n in layers)
+
+
+def _reader(tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Layer]) -> Layer | None:
+    """The first layer to read a tensor, past those that keep its shape."""
+    return next((_behind(c, calls, layers) for c in calls if tensor in c.reads), None)
+
+
+def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Layer]) -> Layer | None:
+    layer = layers[call.layer]
+    if isinstance(layer, _KEEP):
+        return _reader(Tensor(call.layer, call.number), calls, layers)
+    return layer
+
+
+def _declared(graph: Graph, raw: RawLayer, first: Layer | None) -> Sequence[Any]:
+    config = raw.config
+    declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
+    if declared is None and isinstance(config.get("input_shape"), list):
+        declared = [None, *config["input_shape"]]
+    features, length = getattr(first, "features", None), config.get("input_length")
+    if declared is None and isinstance(first, (Recurrent, Bidirectional, Conv1D)):
+        inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
+        declared = [None, length, inner.features]
+    if declared is None and isinstance(first, Dense):
+        declared = [None, features]
+    if declared is None and isinstance(first, Embedding):
+        declared = [None, length]
+    if declared is None:
+        raise FormatError(f"{raw.name}: the input shape is nowhere declared")
+    if not isinstance(declared, (list, tuple)) or not all(
+        d is None or (isinstance(d, int) and not isinstance(d, bool)) for d in declared
+    ):
+        raise FormatError(f"{raw.name}: expected an input shape, got {declared!r:.80}")
+    return declared
+
+
+def _corrected(
+    declared: Sequence[Any], graph: Graph, first: Layer | None, notes: list[str]
+) -> Sequence[Any]:
+    """Believe the weights where the first layer of a Sequential repeats a shape that was wrong."""
+    inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
+    features = getattr(inner, "features", None)
+    if not graph.implied_input or not isinstance(inner, (Recurrent, Conv1D)) or len(declared) != 3:
+        return declared
+    if declared[-1] in (None, features):
+        return [*declared[:-1], features]
+    notes.append(f"the input has {features} features by the weights; the file says {declared[-1]}")
+    return [*declared[:-1], features]
