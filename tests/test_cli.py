@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from builders import make_chain
+from npylstm_converters.keras.runner import KerasRunner
 
 import npylstm
 from npylstm.activations import Activation
@@ -122,6 +123,39 @@ def test_verify_against_the_source(keras_file: Path, tmp_path: Path, capsys: Any
     status, stdout, _ = run(capsys, "verify", out, "--against", keras_file)
     assert status == 1
     assert "parity FAILED" in stdout
+
+
+def test_convert_says_when_parity_fails(
+    keras_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = KerasRunner.__call__
+
+    def wrong(self: KerasRunner, inputs: Any, state: Any) -> dict[str, Any]:
+        return {name: y + 0.5 for name, y in honest(self, inputs, state).items()}
+
+    monkeypatch.setattr(KerasRunner, "__call__", wrong)
+    out = tmp_path / "m.npz"
+    status, stdout, _ = run(capsys, "convert", keras_file, out)
+    assert status == 1
+    assert "parity FAILED" in stdout
+    status, stdout, _ = run(capsys, "convert", keras_file, out, "--json")
+    assert status == 1
+    assert json.loads(stdout)["parity"]["passed"] is False
+
+
+def test_convert_keeps_no_cases_that_cannot_be_replayed(
+    keras_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(self: npylstm.Model) -> None:
+        raise npylstm.ShapeError("id 0.5: expected whole numbers")
+
+    monkeypatch.setattr(npylstm.Model, "verify", verify)
+    out = tmp_path / "m.npz"
+    status, stdout, stderr = run(capsys, "convert", keras_file, out)
+    assert status == 0
+    assert "0 recorded cases" in stdout
+    assert "no cases recorded: id 0.5" in stderr
+    assert npylstm.load(out).spec.cases == ()
 
 
 def test_a_source_that_cannot_be_run_is_converted_with_a_warning(

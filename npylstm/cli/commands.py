@@ -71,8 +71,9 @@ def convert(options: argparse.Namespace) -> int:
         try:
             runner = importer.runner(options.source, spec, **extra)
             count = options.record or _converters().recording.DEFAULT_CASES
-            spec = _converters().record(spec, runner, count, progress=True)
-            report = Model(spec).verify()
+            recorded = _converters().record(spec, runner, count, progress=True)
+            report = Model(recorded).verify()
+            spec = recorded
         except NpylstmError as error:
             if options.record is not None:
                 raise
@@ -81,11 +82,11 @@ def convert(options: argparse.Namespace) -> int:
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
                   "provenance": dict(spec.provenance)}  # fmt: skip
-        _print_json(result | {"parity": report.to_json() if report else None})
+        _print_json(result | {"parity": None if report is None else report.to_json()})
     else:
         print(f"{options.output}: {len(spec.layers)} layers, {spec.parameters:,} parameters, "
               f"{len(spec.cases)} recorded cases")  # fmt: skip
-        if report:
+        if report is not None:
             print(report.verdict)
     return 0 if report is None or report.passed else 1
 
