@@ -1760,7 +1760,11 @@ def test_masks_from_layers(framework: str, tmp_path: Path) -> None:
     L, ids, a = k.layers, k.Input((6,), dtype="int32", name="ids"), k.Input((6, 3), name="a")
     words = L.Embedding(IDS, 3, mask_zero=True, name="words")(ids)
     y = L.LSTM(4, name="lstm")(L.Add(name="sum")([words, L.Masking(name="cut")(a)]))
-    both_ways_refused(k.Model([ids, a], y), tmp_path, "words", "cut")
+    model = k.Model([ids, a], y)
+    randomise(model, 8)
+    xs = make_inputs(model, 5, 6, 3)
+    xs[1][:, 2:4] = 0
+    assert_parity(convert(model, "keras", tmp_path), [(xs, run(model, xs))])
 
 
 def operators(k: Any, name: str) -> Any:
@@ -1814,12 +1818,12 @@ class Add(keras.layers.Add):
 def test_everything_at_once(tmp_path: Path) -> None:
     L, a, b = keras.layers, keras.Input((6, 3), name="a"), keras.Input((6, 3), name="b")
     x = keras.Input((6, 3), name="x")
-    y = Dense(3, name="own_dense")(L.LayerNormalization(name="norm")(x))
+    y = Dense(3, name="own_dense")(L.UnitNormalization(name="norm")(x))
     inner = keras.Model(x, y, name="inner")
     y = L.LSTM(3, activation="sparsemax", return_sequences=True, name="odd")(inner(a))
     y = Add(name="own_add")([y, Doubled(name="own")(b)])
-    y = L.Conv1D(2, 3, name="conv")(L.Lambda(lambda t: t, name="code")(y))
-    model = keras.Model([a, b], [y, L.Attention(name="attention")([b, b])])
+    y = L.Conv1DTranspose(2, 3, name="conv")(L.Lambda(lambda t: t, name="code")(y))
+    model = keras.Model([a, b], [y, L.MultiHeadAttention(1, 2, name="attention")(b, b)])
     names = ("own_dense", "norm", "odd", "own_add", "own", "conv", "code", "attention")
     reasons = both_ways_refused(model, tmp_path, *names)
     assert len(reasons) == len(names), reasons
@@ -1829,9 +1833,9 @@ def test_everything_at_once(tmp_path: Path) -> None:
 def test_everything_at_once_in_tf_keras(tmp_path: Path) -> None:
     k = tf_keras
     L, a, b = k.layers, k.Input((6, 3), name="a"), k.Input((6, 3), name="b")
-    inner = k.Sequential([k.Input((6, 3)), L.LayerNormalization(name="norm")], name="inner")
-    y = L.Lambda(lambda t: t, name="code")(inner(a)) + L.Conv1D(3, 3, padding="same", name="conv")(b)  # fmt: skip
-    y = L.RNN(L.LSTMCell(3), name="cell")(y)
+    inner = k.Sequential([k.Input((6, 3)), L.UnitNormalization(name="norm")], name="inner")
+    y = L.Lambda(lambda t: t, name="code")(inner(a)) + L.Conv1DTranspose(3, 3, padding="same", name="conv")(b)  # fmt: skip
+    y = L.RNN([L.LSTMCell(3), L.LSTMCell(2)], name="cell")(y)
     model = k.Model([a, b], y)
     (plus,) = (layer.name for layer in model.layers if "operators" in layer.name)
     both_ways_refused(model, tmp_path, "norm", "code", "conv", "cell", plus)

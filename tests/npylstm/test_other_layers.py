@@ -145,7 +145,7 @@ def test_inputs_of_whole_numbers(backend: str) -> None:
         (lambda: BatchNormalization(3, 2, 1e-5), LAST, "expected 3 features on axis 2"),
         (lambda: LayerNormalization((4,), 0.0), LAST, "epsilon: expected a positive number, got 0"),
         (lambda: LayerNormalization((), 1e-5), LAST, "shape: expected at least one axis"),
-        (lambda: LayerNormalization((3,), 1e-5), LAST, r"expected last axes \(3,\), got"),
+        (lambda: LayerNormalization((3,), 1e-5), LAST, r"axis: expected the last, of sizes \(3,\), got"),
         (lambda: Conv1D(4, 8, 0), LAST, "size: expected a positive integer, got 0"),
         (lambda: Conv1D(4, 8, 3, groups=3), LAST, "groups: expected a divisor of 4 and 8, got 3"),
         (lambda: Conv1D(4, 8, 3, padding=(1,)), LAST, "padding: expected two numbers"),

@@ -231,7 +231,9 @@ def test_what_does_not_fit_is_named(backend: str) -> None:
         Bidirectional(LSTM(3, 5), LSTM(4, 5, go_backwards=True))
     with pytest.raises(FormatError, match="go_backwards of the backward layer alone"):
         Bidirectional(LSTM(3, 5), LSTM(3, 5))
-    with pytest.raises(FormatError, match="merge_mode: expected one of concat, got 'xor'"):
+    with pytest.raises(
+        FormatError, match="merge_mode: expected one of concat, sum, mul, ave, none, got 'xor'"
+    ):
         Bidirectional(LSTM(3, 5), LSTM(3, 5, go_backwards=True), "xor")
     with pytest.raises(FormatError, match="two recurrent layers, got lstm and conv1d"):
         Bidirectional(LSTM(3, 5), Conv1D(3, 5, 2))

@@ -255,14 +255,14 @@ def _assemble(
         outputs = [find(tensor) for tensor in flat.outputs]
     outputs = list(_told_apart(outputs, layers, edges))
     kinds = {path: layer.layer for path, layer in layers.items()}
-    inputs, notes = read_inputs(graph, flat.calls, kinds, names)
+    inputs = read_inputs(graph, flat.calls, kinds, names)
     writer = container.writer
     provenance = {
         "framework": writer.framework,
         "framework_version": writer.version,
         "source_format": container.format,
         "converter": f"npylstm {npylstm.__version__}",
-        "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}", *notes]
+        "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
         + [
             f"layer {shown(old)!r} is called {new!r} here"
             for old, new in names.items()

@@ -77,7 +77,6 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[Tensor, ...]
     build_shape: tuple[int | None, ...] | None = None
-    implied_input: bool = False  # nothing says what goes in but the first layer
     sequential: bool = False  # returns all that its last layer returns, not ``outputs``
 
     def layer(self, name: str) -> RawLayer:
@@ -253,8 +252,7 @@ def _sequential(config: Any) -> Graph:
         raise FormatError("model config: Sequential: expected a list of layers")
     layers = [_raw_layer(entry) for entry in entries]
     build_shape = config.get("build_input_shape") if isinstance(config, Mapping) else None
-    implied = not layers[0].is_input
-    if implied:
+    if not layers[0].is_input:
         first = layers[0]
         source = first if first.inner is None else first.inner.layer(first.inner.inputs[0])
         made = RawLayer(f"{first.name}_input", "InputLayer", dict(source.config))
@@ -267,9 +265,7 @@ def _sequential(config: Any) -> Graph:
         tensor = Tensor(layer.name)
     name = str(config.get("name", "sequential")) if isinstance(config, Mapping) else "sequential"
     shape = tuple(build_shape) if isinstance(build_shape, list) else None
-    return Graph(
-        name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, implied, True
-    )
+    return Graph(name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, True)
 
 
 def _functional(config: Any) -> Graph:

@@ -32,7 +32,7 @@ _KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Mask
 
 def read_inputs(
     graph: Graph, calls: Sequence[Call], layers: Mapping[str, Layer], names: Mapping[str, str]
-) -> tuple[tuple[TensorSpec, ...], list[str]]:
+) -> tuple[TensorSpec, ...]:
     """Describe the inputs of a model, in order.
 
     Parameters
@@ -46,20 +46,19 @@ def read_inputs(
 
     Returns
     -------
-    inputs, notes
-        Free sizes have names of their own; the notes say what was decided against the file.
+    tuple
+        Free sizes have names of their own.
 
     Raises
     ------
     FormatError
         If a shape is nowhere to be seen.
     """
-    notes: list[str] = []
     inputs: list[TensorSpec] = []
     free = 0
     for name in graph.inputs:
         raw, first = graph.layer(name), _reader(Tensor(name), calls, layers)
-        declared = _corrected(_declared(graph, raw, first), graph, first, notes)
+        declared = _declared(graph, raw, first)
         shape: list[Dim] = []
         batch_axis = int(bool(getattr(first, "time_major", False)))
         for axis, size in enumerate(declared):
@@ -73,7 +72,7 @@ def read_inputs(
         readers = [_behind(c, calls, layers) for c in calls if Tensor(name) in c.reads]
         whole = bool(readers) and all(map(reads_ids, readers))
         inputs.append(TensorSpec(names[name], tuple(shape), whole))
-    return tuple(inputs), notes
+    return tuple(inputs)
 
 
 def reads_ids(layer: Layer | None) -> bool:
@@ -110,10 +109,10 @@ def _declared(graph: Graph, raw: RawLayer, first: Layer | None) -> Sequence[Any]
     declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
     if declared is None and isinstance(config.get("input_shape"), list):
         declared = [None, *config["input_shape"]]
-    features, length = getattr(first, "features", None), config.get("input_length")
-    if declared is None and isinstance(first, (Recurrent, Bidirectional, Conv1D)):
-        inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
-        declared = [None, length, inner.features]
+    inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
+    features, length = getattr(inner, "features", None), config.get("input_length")
+    if declared is None and isinstance(inner, (Recurrent, Conv1D)):
+        declared = [None, length, features]
     if declared is None and isinstance(first, Dense):
         declared = [None, features]
     if declared is None and isinstance(first, Embedding):
@@ -125,17 +124,3 @@ def _declared(graph: Graph, raw: RawLayer, first: Layer | None) -> Sequence[Any]
     ):
         raise FormatError(f"{raw.name}: expected an input shape, got {declared!r:.80}")
     return declared
-
-
-def _corrected(
-    declared: Sequence[Any], graph: Graph, first: Layer | None, notes: list[str]
-) -> Sequence[Any]:
-    """Believe the weights where the first layer of a Sequential repeats a shape that was wrong."""
-    inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
-    features = getattr(inner, "features", None)
-    if not graph.implied_input or not isinstance(inner, (Recurrent, Conv1D)) or len(declared) != 3:
-        return declared
-    if declared[-1] in (None, features):
-        return [*declared[:-1], features]
-    notes.append(f"the input has {features} features by the weights; the file says {declared[-1]}")
-    return [*declared[:-1], features]

@@ -50,6 +50,8 @@ Sources = frozenset[tuple[Tensor, float]]
 
 def made_mask(raw: RawLayer, call: Call) -> Sources | None:
     """What the mask is made of that a layer makes, as a second output."""
+    if not call.inputs:
+        return None  # damage, which the layer will report
     if raw.class_name == "Masking":
         return frozenset({(call.inputs[0], float(raw.config.get("mask_value", 0.0)))})
     if raw.class_name == "Embedding" and raw.config.get("mask_zero"):
@@ -143,7 +145,11 @@ def taken(
 
     Keras 3 passes over the mask of a sequence if a state is given beside it, unless it is told.
     """
-    if not obeys(layer) or (major >= 3 and "initial_state" in call.options and not explicit):
+    if (
+        not given
+        or not obeys(layer)
+        or (major >= 3 and "initial_state" in call.options and not explicit)
+    ):
         return None
     return given[0]
 
