@@ -21,7 +21,11 @@ StateShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 def bind(
-    x: Inputs, tensors: Sequence[TensorSpec], dtype: str, batch: int | None = None
+    x: Inputs,
+    tensors: Sequence[TensorSpec],
+    dtype: str,
+    batch: int | None = None,
+    where: str = "the session",
 ) -> dict[str, Array]:
     """Check inputs against shapes and bring them to the model's type.
 
@@ -35,6 +39,8 @@ def bind(
         The model's.
     batch
         The batch size where it is settled.
+    where
+        By what it is, for the message.
 
     Raises
     ------
@@ -44,7 +50,7 @@ def bind(
     given = _by_name(x, tensors)
     sizes: dict[str, tuple[int, str]] = {}
     if batch is not None:
-        sizes[BATCH] = (batch, "the session")
+        sizes[BATCH] = (batch, where)
     bound = {}
     for tensor in tensors:
         label = f"input {tensor.name!r}"

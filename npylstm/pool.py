@@ -144,7 +144,7 @@ class Pool:
         """
         with self._lock:
             rows = self._find(_listed(keys))
-            bound = bind(x, self._at_step, self._spec.dtype, len(rows))
+            bound = bind(x, self._at_step, self._spec.dtype, len(rows), "the keys")
             inputs = {name: self._plan.with_time(name, array) for name, array in bound.items()}
             made = self._states.advance(rows, inputs) if len(rows) else self._none()
         outputs = {name: self._plan.newest(name, made[name]) for name in self._spec.outputs}

@@ -84,7 +84,8 @@ class BatchNormalization(Layer):
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Make a factor and a shift of the statistics, in float64."""
         wide = {key: array.astype(np.float64) for key, array in weights.items()}
-        factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + self.epsilon)
+        with np.errstate(invalid="ignore", divide="ignore"):  # as in the frameworks
+            factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + self.epsilon)
         shift = wide.get("beta", 0.0) - wide["moving_mean"] * factor
         return {"factor": np.asarray(factor), "shift": np.asarray(shift)}
 

@@ -402,6 +402,8 @@ def between(k: Any) -> dict[str, list[Any]]:
         "activation": [L.Activation("relu"), L.Activation("linear")],
         "activation_layers": [L.LeakyReLU(**leaky), L.ELU(0.7), L.ReLU(0.9)],
         "prelu": [L.PReLU(shared_axes=[1])],
+        "identity": [L.Identity()],  # Keras 2 lets the mask go, Keras 3 does not
+        "rescaling": [L.Rescaling(0.5)],  # likewise
         "batch_normalization": [L.BatchNormalization()],
         "layer_normalization": [L.LayerNormalization()],
         "time_distributed": [L.TimeDistributed(L.Dense(3)), L.TimeDistributed(L.Dropout(0.1))],
@@ -436,6 +438,25 @@ def test_masks_pass_or_stop(framework: str, chain: str) -> None:
         y = layer(y)
     model = randomise(k.Model(x, [Quick(k).GRU(4, return_sequences=True)(y), y]))
     assert_parity(nc.from_keras(model), model, padded())
+
+
+@frameworks
+@pytest.mark.parametrize("layer", ["Identity", "Rescaling"])
+def test_masks_that_pass_since_keras_3_in_a_sequential_model(framework: str, layer: str) -> None:
+    """There the config spells no mask out: the rule alone decides."""
+    k = FRAMEWORKS[framework]
+    between = k.layers.Identity() if layer == "Identity" else k.layers.Rescaling(0.5)
+    layers = [k.Input((STEPS, FEATURES)), k.layers.Masking(), between, Quick(k).LSTM(4)]
+    model = randomise(k.Sequential(layers))
+    assert_parity(nc.from_keras(model), model, padded())
+
+
+@frameworks
+def test_steps_of_steps_with_a_mask_are_refused(framework: str) -> None:
+    k = FRAMEWORKS[framework]
+    twice = k.layers.TimeDistributed(k.layers.TimeDistributed(k.layers.LSTM(3)), name="twice")
+    model = k.Sequential([k.Input((2, 3, 4, 2)), k.layers.Masking(), twice])
+    assert "twice: TimeDistributed(lstm) with a mask is not supported" in refused(model)
 
 
 @frameworks

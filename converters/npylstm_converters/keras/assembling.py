@@ -279,7 +279,17 @@ def _assemble(
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
-    return spec.with_free_steps() if by_a_call(graph, kinds.values()) else spec
+    return _freed(spec) if by_a_call(graph, kinds.values()) else spec
+
+
+def _freed(spec: ModelSpec) -> ModelSpec:
+    """Set the steps of a first call free, and tell of it."""
+    freed = spec.with_free_steps()
+    if freed.inputs == spec.inputs:
+        return spec
+    note = f"{spec.inputs[0]} is the shape of a first call: its steps are free here"
+    decisions = [*spec.provenance["decisions"], note]
+    return replace(freed, provenance={**spec.provenance, "decisions": decisions})
 
 
 def _with_equal_sizes(

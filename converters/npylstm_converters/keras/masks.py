@@ -30,9 +30,10 @@ Join = Callable[[str, Sequence[Mask]], Mask]
 _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
-    "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity", "PReLU",
+    "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
     "TimeDistributed", *(name for name in ACTIVATION_LAYERS if name != "Softmax"),
 )  # fmt: skip
+_PASS_SINCE_3 = ("Identity", "Rescaling")  # Keras 2 lets it go there
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
 # Layers that would compute something else if their input has a mask.
 _HEED = (
@@ -190,15 +191,18 @@ def follow(
     name = raw.class_name
     if name in _HEED or (major >= 3 and name in ("Maximum", "Minimum", "Multiply")):
         raise Refusal(f"{name} with a mask is not supported")
-    if isinstance(layer, TimeDistributed) and (obeys(layer.layer) or layer.layer.kind == "reduce"):
-        raise Refusal(f"TimeDistributed({layer.layer.kind}) with a mask is not supported")
+    inner = layer
+    while isinstance(inner, TimeDistributed):
+        inner = inner.layer
+    if inner is not layer and (obeys(inner) or inner.kind == "reduce"):
+        raise Refusal(f"TimeDistributed({inner.kind}) with a mask is not supported")
     if obeys(layer):
         if getattr(layer, "time_major", False):
             raise Refusal("time_major with a mask is not supported")
         if _unrolled_backwards(raw.config):
             raise Refusal("unroll with go_backwards and a mask is not supported")
         return given[0] if getattr(layer, "return_sequences", False) else None
-    if name in _PASS:
+    if name in _PASS or (major >= 3 and name in _PASS_SINCE_3):
         return given[0]
     if name == "Concatenate" or isinstance(layer, Concatenate):
         return _concatenated(layer, given, there, major, join)
