@@ -19,6 +19,7 @@ import keras
 import npylstm_converters as nc
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from npylstm import Model, ModelSpec, ShapeError, UnsupportedError
@@ -357,11 +358,11 @@ def test_convolutions_that_need_more(
     framework: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     k = FRAMEWORKS[framework]
+    model = side_by_side(k, [k.layers.Conv1D(6, 3, name="conv", **options)], FIXED)
     try:
-        model = side_by_side(k, [k.layers.Conv1D(6, 3, name="conv", **options)], FIXED)
         run(model, make_inputs(model, 2, FIXED, 0))
-    except Exception as error:
-        pytest.skip(f"{framework} cannot here: {type(error).__name__}")
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        pytest.skip("TensorFlow has no kernel for it on this processor")
     assert_parity(model, saved(model, tmp_path))
 
 
@@ -518,16 +519,18 @@ def doubtful(k: Any) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
 
 
+# Keras 3 itself raises for these.
+IMPOSSIBLE = {("keras3", "pair turned around")}
+
+
 @pytest.mark.parametrize(
-    ("framework", "name"), [(f, n) for f, k in FRAMEWORKS.items() for n in doubtful(k)]
+    ("framework", "name"),
+    [(f, n) for f, k in FRAMEWORKS.items() for n in doubtful(k) if (f, n) not in IMPOSSIBLE],
 )
 def test_refused_or_right(framework: str, name: str) -> None:
     k = FRAMEWORKS[framework]
-    try:
-        model = side_by_side(k, [doubtful(k)[name]()], FIXED)
-        run(model, make_inputs(model, 2, FIXED, 0))
-    except Exception as error:
-        pytest.skip(f"{framework} cannot: {type(error).__name__}")
+    model = side_by_side(k, [doubtful(k)[name]()], FIXED)
+    run(model, make_inputs(model, 2, FIXED, 0))
     spec, reasons = try_converting(model)
     if spec is None:
         assert len(reasons) == 1
