@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npylstm.errors import ShapeError, StateError
+from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
 from npylstm.layers.base import BATCH, Array, format_shape, zeros
-from npylstm.spec import TensorSpec
+from npylstm.layers.external import External, Function
+from npylstm.spec import ModelSpec, TensorSpec
 
-__all__ = ["Inputs", "NewState", "StateArrays", "StateShapes", "bind", "bind_state", "numbers"]
+__all__ = [
+    "Inputs", "NewState", "StateArrays", "StateShapes", "bind", "bind_functions", "bind_state",
+    "numbers",
+]  # fmt: skip
 
 Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
 StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
@@ -152,3 +157,35 @@ def _expect_whole(array: Array, label: str) -> None:
         raise ShapeError(
             f"{label}: expected whole numbers up to {limit}, got {array[at]:g} at {at}"
         )
+
+
+def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec:
+    """Give the layers of the user's own their functions.
+
+    Raises
+    ------
+    UnsupportedError
+        Listing those that have none.
+    NpylstmError
+        If a function is for no layer.
+    """
+    wanted = {n.layer.name for n in spec.layers if isinstance(n.layer, External)}
+    for name in custom:
+        if name not in wanted:
+            known = ", ".join(sorted(wanted)) or "none"
+            raise NpylstmError(f"custom: the model has no layer of that name: {name!r}; it has "
+                               f"{known}")  # fmt: skip
+    layers, missing = [], []
+    for named in spec.layers:
+        layer = named.layer
+        if isinstance(layer, External) and layer.name in custom:
+            named = replace(named, layer=layer.bind(custom[layer.name]))
+        elif isinstance(layer, External) and layer.function is None:
+            missing.append(
+                f"{named.name}: is computed by a function that the file does not hold; give it: "
+                f"custom={{{layer.name!r}: function}}"
+            )
+        layers.append(named)
+    if missing:
+        raise UnsupportedError(missing)
+    return replace(spec, layers=tuple(layers)) if custom else spec

@@ -13,23 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import console, npz, parity
-from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
+from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_functions, bind_state
 from npylstm.engine import Engine, Stream, make_engine
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.generating import Feed, Window, forecast
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
+from npylstm.layers.external import Function
 from npylstm.pool import Pool
 from npylstm.session import Session
 from npylstm.spec import Case, ModelSpec, TensorSpec
 from npylstm.streaming import Plan, plan_stream
+from npylstm.summary import origin_of, summarise
 
 __all__ = ["Model", "load"]
 
-_IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that the summary shows as shapes
 
-
-def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
+def load(
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    custom: Mapping[str, Function] | None = None,
+) -> Model:
     """Load a model from an ``.npz``.
 
     Parameters
@@ -39,6 +43,9 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
     backend
         ``"auto"`` (Numba where it is installed, otherwise NumPy; the environment variable
         ``NPYLSTM_BACKEND`` overrules it), ``"numba"`` or ``"numpy"``.
+    custom
+        Functions for layers of the user's own, by name: those that
+        ``npylstm_converters.convert(..., custom=...)`` was given. No file holds them.
 
     Returns
     -------
@@ -48,10 +55,12 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Model:
     ------
     FormatError
         If the file is damaged or not a model.
+    UnsupportedError
+        If a function is missing.
     OSError
         If it cannot be opened.
     """
-    return Model(npz.read(path), backend)
+    return Model(npz.read(path), backend, custom)
 
 
 class Model:
@@ -61,7 +70,7 @@ class Model:
     ----------
     spec
         The graph with its weights.
-    backend
+    backend, custom
         As in :func:`load`.
 
     Attributes
@@ -70,9 +79,14 @@ class Model:
         The graph with its weights.
     """
 
-    def __init__(self, spec: ModelSpec, backend: str = "auto") -> None:
-        self.spec = spec
-        self._engine: Engine = make_engine(spec, backend)
+    def __init__(
+        self,
+        spec: ModelSpec,
+        backend: str = "auto",
+        custom: Mapping[str, Function] | None = None,
+    ) -> None:
+        self.spec = bind_functions(spec, custom or {})
+        self._engine: Engine = make_engine(self.spec, backend)
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(t) for t in self.inputs)
@@ -353,7 +367,7 @@ class Model:
             )
         if framework is None:
             origin = self.spec.provenance
-            framework = str(origin.get("recorded_by") or self._origin)
+            framework = str(origin.get("recorded_by") or origin_of(origin))
         oracle = Model(self.spec.with_cases(()).astype("float64"), "numpy")
         ours, exact = ([model.replay(case) for case in cases] for model in (self, oracle))
         moved = []
@@ -386,26 +400,7 @@ class Model:
 
     def summary(self) -> str:
         """Describe layers, shapes, sizes and origin as a printable text."""
-        made = {edge.layer: edge.outputs for edge in reversed(self.spec.edges)}
-        rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in self.inputs]
-        for layer in self.spec.layers:
-            options = {k: v for k, v in layer.config.items() if k not in _IN_SHAPES}
-            shapes = ", ".join(format_shape(self.spec.shapes[t]) for t in made[layer.name])
-            count = sum(w.size for w in layer.weights.values())
-            notes = ", ".join(_option(k, v) for k, v in options.items() if v not in (False, None))
-            rows.append([layer.name, layer.kind, shapes, f"{count:,}", notes])
-        text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
-        return console.Text(
-            f"{self.spec.name}: {self.spec.parameters:,} parameters, {self.spec.dtype}, "
-            f"{self.backend} back end\n{text}\n"
-            f"from {self._origin}, {len(self.spec.cases)} recorded cases"
-        )
-
-    @property
-    def _origin(self) -> str:
-        origin = self.spec.provenance
-        parts = [str(origin[k]) for k in ("framework", "framework_version") if origin.get(k)]
-        return " ".join(parts) or "an unknown source"
+        return summarise(self.spec, f", {self.backend} back end")
 
     def _state(self, state: StateArrays | None, batch: int) -> NewState:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
@@ -489,12 +484,3 @@ def _join_states(states: list[NewState]) -> NewState:
         layer: {name: np.concatenate([s[layer][name] for s in states]) for name in entries}
         for layer, entries in states[0].items()
     }
-
-
-def _option(name: str, value: Any) -> str:
-    if value is True:
-        return name
-    if isinstance(value, dict) and "kind" in value:
-        inner = {k: v for k, v in value["config"].items() if v is not False}
-        return f"{name}={value['kind']}({', '.join(_option(k, v) for k, v in inner.items())})"
-    return str(value) if name == "activation" and isinstance(value, str) else f"{name}={value}"

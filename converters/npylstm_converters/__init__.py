@@ -60,11 +60,13 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     return importer.convert(source, **options)
 
 
-def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) -> ModelSpec:
+def from_keras(
+    source: Any, architecture: str | os.PathLike[str] | None = None, **options: Any
+) -> ModelSpec:
     """Convert a Keras file or model; see :func:`npylstm_converters.keras.from_keras`."""
     from npylstm_converters.keras import from_keras as convert_keras
 
-    return convert_keras(source, architecture)
+    return convert_keras(source, architecture, **options)
 
 
 def from_torch(source: Any, example: Any = None, **options: Any) -> ModelSpec:

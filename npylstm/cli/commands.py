@@ -22,6 +22,7 @@ from npylstm.model import Model, load
 from npylstm.parity import ParityReport
 from npylstm.spec import ModelSpec
 from npylstm.streaming import plan_stream
+from npylstm.summary import summarise
 
 __all__ = ["bench", "convert", "info", "predict", "trace", "verify"]
 
@@ -86,6 +87,7 @@ def convert(options: argparse.Namespace) -> int:
     else:
         print(f"{options.output}: {len(spec.layers)} layers, {spec.parameters:,} parameters, "
               f"{len(spec.cases)} recorded cases")  # fmt: skip
+        _print_ledger(spec)
         if report is not None:
             print(report.verdict)
     return 0 if report is None or report.passed else 1
@@ -110,12 +112,25 @@ def info(options: argparse.Namespace) -> int:
         streams = {"streams": not _in_the_way(spec)}
         _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
         return 0
-    print(Model(spec, "numpy").summary())
+    print(summarise(spec))
     print(f"  streams: {_in_the_way(spec) or 'yes'}")
     for key, value in spec.provenance.items():
-        for entry in value if isinstance(value, list) else [value]:
-            print(f"  {key}: {entry}")
+        if key != "tensors":
+            for entry in value if isinstance(value, list) else [value]:
+                print(f"  {key}: {entry}")
+    _print_ledger(spec)
     return 0
+
+
+def _print_ledger(spec: ModelSpec) -> None:
+    """Show every tensor of the source with the layer and the weights that it has become."""
+    rows = []
+    for entry in spec.provenance.get("tensors", ()):
+        layer, became = entry["layer"], ", ".join(entry["weights"])
+        weights = (became or "not needed in inference") if layer else "left over, as allowed"
+        rows.append([entry["source"], format_shape(entry["shape"]), layer or "-", weights])
+    if rows:
+        console.print_table(["tensor of the source", "shape", "layer", "weights"], rows)
 
 
 def _in_the_way(spec: ModelSpec) -> str:

@@ -21,29 +21,33 @@ from npylstm.layers.array_ops import (
     Transpose,
     View,
 )
-from npylstm.layers.attention import Attention
+from npylstm.layers.attention import Attention, MultiHeadAttention
 from npylstm.layers.base import Layer
 from npylstm.layers.bidirectional import Bidirectional
 from npylstm.layers.convolution import Conv1D, Pool1D
 from npylstm.layers.dense import Dense
 from npylstm.layers.embedding import Embedding
+from npylstm.layers.external import External
 from npylstm.layers.gru import GRU
 from npylstm.layers.lstm import LSTM
-from npylstm.layers.masking import Masking
+from npylstm.layers.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
 from npylstm.layers.normalization import BatchNormalization, LayerNormalization
-from npylstm.layers.pointwise import ActivationLayer, Identity, PReLU
+from npylstm.layers.pointwise import ActivationLayer, Identity, PReLU, Rescaling
 from npylstm.layers.shaping import Flatten, Permute, RepeatVector, Reshape
 from npylstm.layers.simple_rnn import SimpleRNN
 from npylstm.layers.time_distributed import TimeDistributed
+from npylstm.layers.unit_normalization import UnitNormalization
 
 _LAYERS: tuple[type[Layer], ...] = (
     # Recurrent.
     LSTM, GRU, SimpleRNN, Bidirectional,
     # With weights of other kinds.
-    Dense, Embedding, Masking, Conv1D, BatchNormalization, LayerNormalization, PReLU, Constant,
+    Dense, Embedding, Masking, Conv1D, BatchNormalization, LayerNormalization,
+    UnitNormalization, PReLU, Constant,
     # Element by element, and along axes.
-    ActivationLayer, Identity, Elementwise, Arithmetic, Reduce, MatMul, Dot, Attention,
-    Pool1D, TimeDistributed,
+    ActivationLayer, Identity, Rescaling, Elementwise, Arithmetic, Reduce, MatMul, Dot, Attention,
+    MultiHeadAttention, MaskedMean, MaskedMerge, MaskedSoftmax, Pool1D, TimeDistributed,
+    External,
     # Moving elements about: as Keras says it, and as array operations.
     Flatten, Reshape, Permute, RepeatVector,
     Select, Slice, SizeOf, Transpose, Flip, View, Expand, Concatenate, Stack, Full, Repeat, Pad,
@@ -54,10 +58,11 @@ KINDS: dict[str, type[Layer]] = {layer.kind: layer for layer in _LAYERS}
 __all__ = [
     "GRU", "KINDS", "LSTM", "ActivationLayer", "Arithmetic", "Attention", "BatchNormalization",
     "Bidirectional", "Concatenate", "Constant", "Conv1D", "Dense", "Dot", "Elementwise",
-    "Embedding", "Expand", "Flatten", "Flip", "Full", "Identity", "Layer", "LayerNormalization",
-    "Masking", "MatMul", "PReLU", "Pad", "Permute", "Pool1D", "Reduce", "Repeat", "RepeatVector",
-    "Reshape", "Select", "SimpleRNN", "SizeOf", "Slice", "Stack", "TimeDistributed", "Transpose",
-    "View", "layer_from_json",
+    "Embedding", "Expand", "External", "Flatten", "Flip", "Full", "Identity", "Layer",
+    "LayerNormalization", "MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking", "MatMul",
+    "MultiHeadAttention", "PReLU", "Pad", "Permute", "Pool1D", "Reduce", "Repeat", "RepeatVector",
+    "Rescaling", "Reshape", "Select", "SimpleRNN", "SizeOf", "Slice", "Stack", "TimeDistributed",
+    "Transpose", "UnitNormalization", "View", "layer_from_json",
 ]  # fmt: skip
 
 

@@ -52,6 +52,7 @@ __all__ = [
     "Stack",
     "Transpose",
     "View",
+    "resolve",
 ]
 
 # A size of a target shape: a number, -1 for "what is left", or [input, axis] for "as large as that
@@ -59,7 +60,7 @@ __all__ = [
 Size = int | tuple[int, int]
 
 
-def _resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
+def resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
     """Look up the sizes that are taken from inputs; -1 stays."""
     resolved: list[Dim] = []
     for size in sizes:
@@ -286,7 +287,7 @@ class View(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input")
-        source, target = inputs[0], _resolve(self.shape, inputs)
+        source, target = inputs[0], resolve(self.shape, inputs)
         left = divide(factors(source), factors([d for d in target if d != -1]))
         if left is None or (left and -1 not in target):
             raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
@@ -325,7 +326,7 @@ class Expand(Layer):
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input")
-        target = _resolve(self.shape, inputs)
+        target = resolve(self.shape, inputs)
         if broadcast([inputs[0], target]) != target:
             raise FormatError(
                 f"{format_shape(inputs[0])} cannot be expanded to {format_shape(target)}"
@@ -358,7 +359,7 @@ class Full(Layer):
         _check_sizes("shape", self.shape)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (_resolve(self.shape, inputs),)
+        return (resolve(self.shape, inputs),)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
         return (joined(_lent(self.shape, times, shapes)),)

@@ -9,11 +9,64 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, UnequalError
-from npylstm.layers.base import Array, Layer, Shape, format_shape
+from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive")
+_BLOCKED = 1e9  # what Keras takes off the score of a step that does not count
+
+
+def _split(
+    inputs: Sequence[Shape], masked: tuple[int, ...]
+) -> tuple[Sequence[Shape], Sequence[Shape]]:
+    """Part queries, values and keys from their masks, and see that they fit together."""
+    listed = ", ".join(map(format_shape, inputs))
+    count = len(inputs) - len(masked)
+    tensors, masks = inputs[:count], inputs[count:]
+    if count not in (2, 3) or any(len(shape) != 3 for shape in tensors):
+        raise FormatError(f"expected two or three inputs of 3 axes, got {listed}")
+    query, value, key = tensors[0], tensors[1], tensors[-1]
+    for pair in ((query[0], value[0]), (key[0], value[0]), (value[1], key[1])):
+        if pair[0] != pair[1]:
+            raise UnequalError(f"shapes {listed} do not fit together", pair)
+    for which, mask in zip(masked, masks, strict=True):
+        if which >= count or mask != tensors[which][:2]:
+            raise FormatError(f"mask {format_shape(mask)} does not fit the inputs {listed}")
+    return tensors, masks
+
+
+def _check_masked(masked: tuple[int, ...]) -> None:
+    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2}:
+        raise FormatError(f"masked: expected some of 0, 1, 2 in order, got {masked}")
+
+
+def _allowed(
+    masks: Mapping[int, Array], which: Sequence[int], scores: Array, causal: bool
+) -> Array | None:
+    """Which keys a query may look at: ``(batch, queries, steps)``; None for all."""
+    allowed = None
+    for k in which:
+        if k in masks:
+            along = masks[k][:, :, None] if k == 0 else masks[k][:, None, :]
+            allowed = along if allowed is None else allowed & along
+    if causal:
+        past = np.tri(*scores.shape[-2:])[None] > 0
+        allowed = past if allowed is None else allowed & past
+    return allowed
+
+
+def _weigh(scores: Array, allowed: Array | None, dtype: np.dtype[np.floating]) -> Array:
+    """``softmax`` along the last axis, with blocked scores lowered in the model's own type.
+
+    Where everything is blocked that leaves nearly equal weights, as in the frameworks.
+    """
+    if allowed is not None:
+        lowered = (scores.astype(dtype) - dtype.type(_BLOCKED)).astype(np.float64)
+        scores = np.where(allowed, scores, lowered)
+    weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -21,7 +74,8 @@ class Attention(Layer):
     """Average values by how well their keys fit a query: ``softmax(score(q, k)) v``.
 
     Inputs are queries ``(batch, queries, features)``, values ``(batch, steps, units)`` and, if they
-    are not the values themselves, keys ``(batch, steps, features)``. Sums run in float64.
+    are not the values themselves, keys ``(batch, steps, features)``; then the masks. Sums run in
+    float64.
 
     Parameters
     ----------
@@ -31,6 +85,11 @@ class Attention(Layer):
         Size of the scale of ``"additive"``; 0 where there is none.
     scaled
         Whether there is a scale.
+    masked
+        Of which inputs a mask follows, in order: 0 for the queries, 1 for the values. Values that
+        do not count are not looked at, queries that do not count give zeros.
+    causal
+        A query looks at no step later than its own.
 
     Weights
     -------
@@ -48,12 +107,15 @@ class Attention(Layer):
     score: str = "dot"
     features: int = 0
     scaled: bool = False
+    masked: tuple[int, ...] = ()
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if self.score not in _SCORES:
             raise FormatError(
                 f"score: expected one of {', '.join(_SCORES)}, got {self.score!r:.40}"
             )
+        _check_masked(self.masked)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         if not self.scaled:
@@ -61,25 +123,142 @@ class Attention(Layer):
         return {"scale": (1,) if self.score == "dot" else (self.features,)}
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        listed = ", ".join(map(format_shape, inputs))
-        if len(inputs) not in (2, 3) or any(len(shape) != 3 for shape in inputs):
-            raise FormatError(f"expected two or three inputs of 3 axes, got {listed}")
-        query, value, key = inputs[0], inputs[1], inputs[-1]
-        equal = (query[0], value[0]), (key[0], value[0]), (value[1], key[1]), (query[2], key[2])
-        for pair in equal:
-            if pair[0] != pair[1]:
-                raise UnequalError(f"shapes {listed} do not fit together", pair)
+        (query, value, *_), _ = _split(inputs, self.masked)
+        key = inputs[len(inputs) - len(self.masked) - 1]
+        if query[2] != key[2]:
+            listed = ", ".join(map(format_shape, inputs))
+            raise UnequalError(f"shapes {listed} do not fit together", (query[2], key[2]))
         return ((*query[:2], value[2]),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        query, value, key = (x.astype(np.float64) for x in (inputs[0], inputs[1], inputs[-1]))
+        count = len(inputs) - len(self.masked)
+        query, value, key = (
+            x.astype(np.float64) for x in (inputs[0], inputs[1], inputs[count - 1])
+        )
+        masks = dict(zip(self.masked, (m != 0 for m in inputs[count:]), strict=True))
         scale = packed["scale"] if self.scaled else np.float64(1)
         if self.score == "dot":
             scores = scale * (query @ key.swapaxes(1, 2))
         else:
             scores = (scale * np.tanh(query[:, :, None] + key[:, None])).sum(axis=-1)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return ((weights @ value).astype(inputs[0].dtype),), {}
+        dtype = inputs[0].dtype
+        y = _weigh(scores, _allowed(masks, (1,), scores, self.causal), dtype) @ value
+        if 0 in masks:
+            y = np.where(masks[0][..., None], y, 0.0)
+        return (y.astype(dtype),), {}
+
+
+@dataclass(frozen=True)
+class MultiHeadAttention(Layer):
+    """Attention with several heads, each with projections of its own.
+
+    ::
+
+        y = sum over heads of  softmax(Q K^T / sqrt(key_units)) V  O  + output_bias
+        Q = q query_kernel + query_bias,  K = k key_kernel + key_bias,  V = v value_kernel + ...
+
+    Inputs are queries ``(batch, queries, query_features)``, values ``(batch, steps,
+    value_features)`` and, if they are not the values themselves, keys ``(batch, steps,
+    key_features)``; then the masks. The output is ``(batch, queries, units)``. Sums run in float64.
+
+    Parameters
+    ----------
+    heads, key_units, value_units, units
+        How many heads, and their sizes.
+    masked
+        Of which inputs a mask follows: 0 for the queries, 1 for the values, 2 for the keys. What
+        does not count neither looks nor is looked at.
+    causal
+        A query looks at no step later than its own.
+    zero_blocked
+        A query that may look at nothing takes nothing; else it takes the mean of all values.
+
+    Weights
+    -------
+    ``query_kernel`` (query_features, heads, key_units), ``key_kernel``, ``value_kernel``,
+    ``output_kernel`` (heads, value_units, units); with ``use_bias`` a bias for each.
+
+    References
+    ----------
+    Vaswani et al.: Attention Is All You Need, NIPS 2017.
+    """
+
+    kind: ClassVar[str] = "multi_head_attention"
+
+    query_features: int
+    value_features: int
+    key_features: int
+    heads: int
+    key_units: int
+    value_units: int
+    units: int
+    use_bias: bool = True
+    masked: tuple[int, ...] = ()
+    causal: bool = False
+    zero_blocked: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("query_features", "value_features", "key_features", "heads", "key_units",
+                     "value_units", "units"):  # fmt: skip
+            positive(name, getattr(self, name))
+        _check_masked(self.masked)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        keys, values = (self.heads, self.key_units), (self.heads, self.value_units)
+        shapes: dict[str, tuple[int, ...]] = {
+            "query_kernel": (self.query_features, *keys),
+            "key_kernel": (self.key_features, *keys),
+            "value_kernel": (self.value_features, *values),
+            "output_kernel": (*values, self.units),
+        }
+        if self.use_bias:
+            shapes |= {"query_bias": keys, "key_bias": keys, "value_bias": values,
+                       "output_bias": (self.units,)}  # fmt: skip
+        return shapes
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        tensors, _ = _split(inputs, self.masked)
+        query, value, key = tensors[0], tensors[1], tensors[-1]
+        sizes = {"query": (query, self.query_features), "value": (value, self.value_features),
+                 "key": (key, self.key_features)}  # fmt: skip
+        for name, (shape, features) in sizes.items():
+            if shape[2] != features:
+                raise FormatError(
+                    f"expected {features} features of the {name}, got {format_shape(shape)}"
+                )
+        return ((*query[:2], self.units),)
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Make matrices of the projections, in float64."""
+        packed = {}
+        for name, array in weights.items():
+            rows = array.shape[0] if name.endswith("kernel") else 1
+            rows = self.heads * self.value_units if name == "output_kernel" else rows
+            packed[name] = array.reshape(rows, -1).astype(np.float64)
+        return packed
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        count = len(inputs) - len(self.masked)
+        given = {"query": inputs[0], "key": inputs[count - 1], "value": inputs[1]}
+        masks = dict(zip(self.masked, (m != 0 for m in inputs[count:]), strict=True))
+        heads = {}
+        for name, x in given.items():
+            y = x.astype(np.float64) @ packed[f"{name}_kernel"]
+            if self.use_bias:
+                y += packed[f"{name}_bias"]
+            heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
+        scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
+        allowed = _allowed(masks, (0, 1, 2), scores, self.causal)
+        allowed = None if allowed is None else allowed[:, None]
+        weights = _weigh(scores, allowed, inputs[0].dtype)
+        if allowed is not None and self.zero_blocked:
+            weights = np.where(allowed, weights, 0.0)
+        y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
+        y = y @ packed["output_kernel"]
+        if self.use_bias:
+            y = y + packed["output_bias"]
+        return (y.astype(inputs[0].dtype),), {}

@@ -228,6 +228,12 @@ def _read_ints(name: str, value: object) -> tuple[int, ...]:
     return tuple(_read_int(name, v) for v in value)
 
 
+def _read_shapes(name: str, value: object) -> tuple[tuple[int, ...], ...]:
+    if not isinstance(value, list):
+        raise FormatError(f"{name}: expected a list of shapes, got {value!r:.80}")
+    return tuple(_read_ints(name, v) for v in value)
+
+
 def _read_activation(name: str, value: object) -> Activation:
     try:
         return Activation.from_json(value)
@@ -273,6 +279,7 @@ _READERS: dict[Any, Callable[[str, object], Any]] = {
     str: _read_str,
     tuple[int, ...]: _read_ints,
     tuple[int | tuple[int, int], ...]: _read_sizes,
+    tuple[tuple[int, ...], ...]: _read_shapes,
     Activation: _read_activation,
 }
 

@@ -1,4 +1,4 @@
-"""Where a mask comes from: steps that hold a value that means nothing is there."""
+"""Masks: where they come from, and what layers that are not recurrent do with them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import numpy as np
 
 from npylstm.errors import FormatError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
+from npylstm.layers.sizes import broadcast, keep_batch
 
-__all__ = ["Masking"]
+__all__ = ["MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking"]
+
+_MERGES = {"multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,134 @@ class Masking(Layer):
             counts = (x != x.dtype.type(self.mask_value)).any(axis=-1)
         y = np.where(counts[..., None], x, np.zeros((), x.dtype))
         return (y, counts.astype(x.dtype)), {}
+
+
+def _with_mask(inputs: Sequence[Shape]) -> Shape:
+    """Return the shape of the first input; the second must be a mask of it: its first axes."""
+    if len(inputs) != 2 or inputs[1] != inputs[0][: len(inputs[1])]:
+        listed = ", ".join(map(format_shape, inputs))
+        raise FormatError(f"expected a tensor and its mask, got {listed}")
+    return inputs[0]
+
+
+def _spread(mask: Array, rank: int) -> Array:
+    spread: Array = (mask != 0).reshape(*mask.shape, *(1,) * (rank - mask.ndim))
+    return spread
+
+
+@dataclass(frozen=True)
+class MaskedMerge(Layer):
+    """Combine tensors step by step, each only where it counts.
+
+    Where none counts ``multiply`` gives zero, the others what the first tensor has there.
+
+    Parameters
+    ----------
+    operation
+        ``multiply``, ``maximum`` or ``minimum``.
+    masked
+        Of which inputs a mask follows behind them, in order. A mask has one axis less.
+    """
+
+    kind: ClassVar[str] = "masked_merge"
+    per_step: ClassVar[bool] = True
+
+    operation: str
+    masked: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.operation not in _MERGES:
+            known = ", ".join(_MERGES)
+            raise FormatError(f"operation: expected {known}, got {self.operation!r:.40}")
+        if list(self.masked) != sorted(set(self.masked)) or min(self.masked, default=0) < 0:
+            raise FormatError(f"masked: expected numbers of inputs in order, got {self.masked}")
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        count = len(inputs) - len(self.masked)
+        tensors, masks = inputs[:count], inputs[count:]
+        wanted = [tensors[k][:-1] for k in self.masked if k < count]
+        if not tensors or set(tensors) != {tensors[0]} or list(masks) != wanted:
+            listed = ", ".join(map(format_shape, inputs))
+            raise FormatError(f"expected tensors of one shape and their masks, got {listed}")
+        return (tensors[0],)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        count = len(inputs) - len(self.masked)
+        masks = dict(zip(self.masked, (m[..., None] != 0 for m in inputs[count:]), strict=True))
+        combine = _MERGES[self.operation]
+        y, counts = inputs[0], masks.get(0, True)
+        for k, x in enumerate(inputs[1:count], 1):
+            own = masks.get(k, True)
+            both = combine(y, x)
+            y = np.where(np.logical_and(counts, own), both, np.where(own, x, y))
+            counts = np.logical_or(counts, own)
+        if self.operation == "multiply":
+            y = np.where(counts, y, np.zeros((), y.dtype))
+        return (y,), {}
+
+
+@dataclass(frozen=True)
+class MaskedMean(Layer):
+    """Mean over the steps that count, along axis 1: ``sum(x * mask) / sum(mask)``.
+
+    Where none counts it is no number (nan), as in Keras. Sums run in float64.
+    """
+
+    kind: ClassVar[str] = "masked_mean"
+    masked: ClassVar[bool] = True
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = _with_mask(inputs)
+        if len(inputs[1]) != 2:
+            raise FormatError(f"expected a mask of 2 axes, got {format_shape(inputs[1])}")
+        keep_batch(shape, 1, "takes the mean")
+        return ((shape[0], *shape[2:]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x, mask = inputs
+        counts = _spread(mask, x.ndim).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            y = (x * counts).sum(axis=1) / counts.sum(axis=1)
+        return (y.astype(x.dtype),), {}
+
+
+@dataclass(frozen=True)
+class MaskedSoftmax(Layer):
+    """``softmax`` along an axis over what counts; the mask is broadcast by NumPy's rule.
+
+    Parameters
+    ----------
+    axis
+        Counted from the back where negative.
+    zero_blocked
+        Whether nothing comes out where nothing counts; else softmax of what is there.
+    """
+
+    kind: ClassVar[str] = "masked_softmax"
+    masked: ClassVar[bool] = True
+
+    axis: int = -1
+    zero_blocked: bool = False
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:
+            listed = ", ".join(map(format_shape, inputs))
+            raise FormatError(f"expected a tensor and a mask that fits it, got {listed}")
+        keep_batch(inputs[0], self.axis % len(inputs[0]), "takes the softmax")
+        return (inputs[0],)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x, mask = inputs
+        counts = np.broadcast_to(mask != 0, x.shape)
+        scores = np.where(counts, x, x - x.dtype.type(1e9)).astype(np.float64)
+        y = np.exp(scores - scores.max(axis=self.axis, keepdims=True))
+        y /= y.sum(axis=self.axis, keepdims=True)
+        if self.zero_blocked:
+            y = np.where(counts, y, 0.0)
+        return (y.astype(x.dtype),), {}

@@ -21,7 +21,7 @@ from npylstm.layers.base import (
 )
 from npylstm.layers.sizes import broadcast
 
-__all__ = ["ActivationLayer", "Identity", "PReLU"]
+__all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,26 @@ class Identity(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (inputs[0],), {}
+
+
+@dataclass(frozen=True)
+class Rescaling(Layer):
+    """``y = scale * x + offset``, computed in float64."""
+
+    kind: ClassVar[str] = "rescaling"
+    per_step: ClassVar[bool] = True
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        return (one_input(inputs),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        y = inputs[0].astype(np.float64) * self.scale + self.offset
+        return (y.astype(inputs[0].dtype),), {}
 
 
 @dataclass(frozen=True)

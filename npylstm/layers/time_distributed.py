@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, expect_batch, format_shape, one_input, zeros
+from npylstm.layers.base import Array, Layer, Shape, expect_batch, format_shape, zeros
 
 __all__ = ["TimeDistributed"]
 
@@ -28,20 +28,31 @@ class TimeDistributed(Layer):
 
     layer: Layer
 
-    def __post_init__(self) -> None:
-        if len(self.layer.output_names()) != 1:
-            raise FormatError(f"expected a layer with one output, got {self.layer.kind}")
+    @property
+    def masked(self) -> Any:
+        """Whether the layer takes a mask, as its last inputs."""
+        return getattr(self.layer, "masked", False)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.layer.weight_shapes()
 
+    def output_names(self) -> tuple[str, ...]:
+        return self.layer.output_names()
+
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        expect_batch(shape)
-        if len(shape) < 3:
-            raise FormatError(f"expected an input of at least 3 axes, got {format_shape(shape)}")
-        (made,) = self.layer.output_shapes([(shape[0], *shape[2:])])
-        return ((shape[0], shape[1], *made[1:]),)
+        if not inputs:
+            raise FormatError("expected an input, got none")
+        for shape in inputs:
+            expect_batch(shape)
+            if len(shape) < 2 or shape[:2] != inputs[0][:2]:
+                listed = ", ".join(map(format_shape, inputs))
+                raise FormatError(f"expected inputs of as many steps, got {listed}")
+        if len(inputs[0]) < 3:
+            raise FormatError(
+                f"expected an input of at least 3 axes, got {format_shape(inputs[0])}"
+            )
+        made = self.layer.output_shapes([(shape[0], *shape[2:]) for shape in inputs])
+        return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in made)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         return self.layer.pack(weights)
@@ -49,8 +60,8 @@ class TimeDistributed(Layer):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        x = inputs[0]
-        rows = x.reshape(-1, *x.shape[2:])
-        fresh = zeros(self.layer.state_shapes(), len(rows), x.dtype)
-        (y,), _ = self.layer.forward(packed, [rows], fresh)
-        return (y.reshape(*x.shape[:2], *y.shape[1:]),), {}
+        outer = inputs[0].shape[:2]
+        rows = [x.reshape(-1, *x.shape[2:]) for x in inputs]
+        fresh = zeros(self.layer.state_shapes(), len(rows[0]), inputs[0].dtype)
+        made, _ = self.layer.forward(packed, rows, fresh)
+        return tuple(y.reshape(*outer, *y.shape[1:]) for y in made), {}

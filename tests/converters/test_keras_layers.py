@@ -470,7 +470,10 @@ def refusals(k: Any) -> dict[str, tuple[Callable[[], Any], str]]:
     cases = {
         "norm of steps": (lambda: L.LayerNormalization(axis=1, name="odd"), "axis"),
         "norm of steps, from behind": (lambda: L.LayerNormalization(axis=-2, name="odd"), "axis"),
-        "two cells": (lambda: L.RNN([L.LSTMCell(3), L.LSTMCell(2)], name="odd"), "2 cells"),
+        "two cells": (
+            lambda: L.Bidirectional(L.RNN([L.LSTMCell(3), L.LSTMCell(2)]), name="odd"),
+            "2 cells",
+        ),
     }
     if k is keras:
         first = {"data_format": "channels_first"}
@@ -563,9 +566,11 @@ def test_each_refusal_is_told(framework: str) -> None:
     k = FRAMEWORKS[framework]
     L = k.layers
     layers = [
-        L.RNN([L.SimpleRNNCell(6), L.GRUCell(6)], return_sequences=True, name="one"),
+        L.Bidirectional(
+            L.RNN([L.SimpleRNNCell(3), L.GRUCell(3)], return_sequences=True), name="one"
+        ),
         L.SimpleRNN(4, return_sequences=True, name="fine"),
-        L.RNN([L.LSTMCell(6), L.LSTMCell(6)], name="two"),
+        L.Bidirectional(L.RNN([L.LSTMCell(6), L.LSTMCell(6)]), name="two"),
     ]
     model = k.Sequential([k.Input((FIXED, FIXED)), *layers])
     assert [reason.split(":")[0] for reason in refused(model)] == ["one", "two"]

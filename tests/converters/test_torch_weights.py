@@ -11,9 +11,10 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import torch
+from npylstm_converters.chain import parse_steps
 from npylstm_converters.torch.files import read_checkpoint
 from npylstm_converters.torch.runner import TorchRunner
-from npylstm_converters.torch.weights import describe, find_modules, parse_steps
+from npylstm_converters.torch.weights import describe, find_modules
 from torch import nn
 
 from npylstm import Model, NpylstmError, UnsupportedError

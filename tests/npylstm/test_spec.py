@@ -28,13 +28,18 @@ from npylstm.layers import (
     Elementwise,
     Embedding,
     Expand,
+    External,
     Flatten,
     Flip,
     Full,
     Identity,
     LayerNormalization,
+    MaskedMean,
+    MaskedMerge,
+    MaskedSoftmax,
     Masking,
     MatMul,
+    MultiHeadAttention,
     Pad,
     Permute,
     Pool1D,
@@ -42,6 +47,7 @@ from npylstm.layers import (
     Reduce,
     Repeat,
     RepeatVector,
+    Rescaling,
     Reshape,
     Select,
     SimpleRNN,
@@ -50,6 +56,7 @@ from npylstm.layers import (
     Stack,
     TimeDistributed,
     Transpose,
+    UnitNormalization,
     View,
 )  # fmt: skip
 from npylstm.spec import Edge, LayerSpec, TensorSpec, graph_from_json
@@ -210,7 +217,11 @@ def test_json_round_trip_of_every_kind(kind: str) -> None:
         "expand": Expand((4, (0, 1))), "concatenate": Concatenate(2), "stack": Stack(1),
         "full": Full(((0, 0), 3), 0.5), "size_of": SizeOf(1), "masking": Masking(-1.5),
         "repeat": Repeat(1, 3), "pad": Pad(1, 0, 2), "attention": Attention("additive", 3, True),
-        "time_distributed": TimeDistributed(LSTM(3, 4)),
+        "time_distributed": TimeDistributed(LSTM(3, 4)), "rescaling": Rescaling(0.5, -1.0),
+        "masked_mean": MaskedMean(), "masked_merge": MaskedMerge("maximum", (0, 2)),
+        "masked_softmax": MaskedSoftmax(1, True), "external": External("Own", ((0, 0), 3), ((2, 3),)),
+        "multi_head_attention": MultiHeadAttention(3, 4, 5, 2, 3, 3, 6, masked=(0, 2)),
+        "unit_normalization": UnitNormalization((1, -1), 1e-6),
     }  # fmt: skip
     layer = examples[kind]
     assert KINDS[kind].from_json(layer.to_json()) == layer

@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
 from npylstm.layers import (
-    Arithmetic,
     Concatenate,
-    Full,
     Identity,
     Layer,
     LayerNormalization,
+    MaskedSoftmax,
 )
 from npylstm.layers.base import BATCH
+from npylstm.layers.external import Function
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
+from npylstm_converters.keras.attention import as_called, ordered, understands
 from npylstm_converters.keras.config import Writer, dtype_name
+from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.graph import (
     INSIDE,
     Call,
     Graph,
+    RawLayer,
     Tensor,
     inline,
     parse,
     shown,
 )
 from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
-from npylstm_converters.keras.layers import translate
+from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.masks import (
     Sources,
     also_masked,
     follow,
     joined_sources,
     made_mask,
+    obeyed,
     split_masks,
-    taken,
-    with_mask,
+    with_masks,
 )
 from npylstm_converters.keras.weights import Store
+from npylstm_converters.keras.wiring import Wiring
+from npylstm_converters.ledger import Entry, became
 
-__all__ = ["convert_container"]
+__all__ = ["Wishes", "convert_container"]
 
 _UNSAFE = re.compile(r"[/\\#]")  # a second call is called lstm#2
 
 
-def convert_container(container: Container) -> ModelSpec:
+@dataclass(frozen=True)
+class Wishes:
+    """What the user says beside the source.
+
+    Attributes
+    ----------
+    allow_unused
+        Arrays that may be left over, by path.
+    custom
+        NumPy functions for layers that are the user's own, by class or by layer.
+    """
+
+    allow_unused: tuple[str, ...] = ()
+    custom: Mapping[str, Function] = field(default_factory=dict)
+
+
+def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelSpec:
     """Convert a model whose config and weights are at hand.
 
     Raises
@@ -60,221 +80,242 @@ def convert_container(container: Container) -> ModelSpec:
     UnsupportedError
         Listing everything that stands in the way.
     FormatError
-        If the config or a weight is damaged.
+        If the config or a weight is damaged, or a wish names what is not there.
     """
     graph = parse(container.document)
     reasons = Reasons()
     for reason in container.foreign:
         reasons.add(reason)
-    names = _safe_names([path for path, _ in graph.leaves()])
-    layers: dict[str, LayerSpec] = {}
-    translate_all = functools.partial(
-        _translate_all, graph, container.store, container.writer, names, reasons, layers
-    )
-    if any(raw.custom for _, raw in graph.leaves()):
-        translate_all(frozenset())
+    parts = _Translation(graph, container, wishes, reasons)
+    if parts.foreign():
+        parts.translate(frozenset())
         reasons.raise_if_any()
-    calls, outputs = inline(graph)
-    given_masks, calls = split_masks(graph, calls, outputs)
-    translate_all(frozenset(call.layer for call in calls))
+    calls, outputs, claims = inline(graph)
+    given_masks, calls, claimed = split_masks(graph, calls, outputs, claims)
+    calls = [ordered(parts.raws[call.layer], call) for call in calls]
+    parts.translate(frozenset(call.layer for call in calls))
+    layers = parts.layers
+    parts.heed(calls)
     for call in calls:
-        if call.problem:
-            reasons.add(f"{shown(call.layer)}: {call.problem}")
-        if call.numbers:
-            reasons.add(f"{shown(call.layer)}: is called with numbers {call.numbers}")
-        made = layers.get(call.layer)
-        if made is None:
-            continue
-        for option in call.options:
-            if option != "initial_state" or not made.layer.state_shapes():
-                reasons.add(f"{shown(call.layer)}: is called with {option}=a tensor")
-        if call.number and getattr(made.layer, "stateful", False):
-            reasons.add(f"{shown(call.layer)}: is stateful and called twice")
+        for problem in _problems(call, layers):
+            reasons.add(f"{shown(call.layer)}: {problem}")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
         readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
         ids = all(made is None or reads_ids(made.layer) for made in readers)
         if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
+    masks = Masks(graph, container.writer, given_masks, dict(claimed))
     if not reasons:
-        _mask_layers(graph, calls, given_masks, layers, container.writer, reasons)
+        _mask_layers(masks, calls, parts, reasons)
     arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
     if len(arrays) > 1:
         reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
     if not reasons:  # with a layer missing, its arrays are left over, which says nothing new
-        for path in container.store.unread():
-            reasons.add(f"weights: {path} belongs to no layer")
+        parts.settle()
     reasons.raise_if_any()
-    flat = Flat(graph, calls, outputs, given_masks)
-    return _assemble(flat, layers, names, container, arrays.pop() if arrays else "float32")
+    return _assemble(graph, calls, outputs, masks, parts, arrays.pop() if arrays else "float32")
+
+
+def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
+    """Say what is not understood in a call."""
+    if call.problem:
+        yield call.problem
+    if call.numbers:
+        yield f"is called with numbers {call.numbers}"
+    if call.layer not in layers:
+        return
+    layer = layers[call.layer].layer
+    for option in call.options:
+        masked = option == "mask" and isinstance(layer, MaskedSoftmax)
+        if not masked and (option != "initial_state" or not layer.state_shapes()):
+            yield f"is called with {option}=a tensor"
+    for argument, value in call.arguments.items():
+        if not understands(layer, argument):
+            yield f"is called with {argument}={value!r:.60}"
+    if call.number and getattr(layer, "stateful", False):
+        yield "is stateful and called twice"
 
 
 def _mask_layers(
-    graph: Graph,
-    calls: list[Call],
-    given_masks: Mapping[Tensor, Sources | None],
-    layers: dict[str, LayerSpec],
-    writer: Writer,
-    reasons: Reasons,
+    masks: Masks, calls: Sequence[Call], parts: _Translation, reasons: Reasons
 ) -> None:
     """Let the layers that read a masked tensor in any of their calls take a mask."""
-    raws = dict(graph.leaves())
-    masks: dict[Tensor, Sources] = {}
+    major, layers = masks.writer.major, parts.layers
+    sources: dict[Tensor, Sources] = {}
+    wanted: dict[str, set[int]] = {}
     for call in calls:
-        raw, layer = raws[call.layer], layers[call.layer].layer
-        given = [masks.get(t) for t in call.inputs]
+        raw, layer = parts.raws[call.layer], layers[call.layer].layer
+        given = [sources.get(t) for t in call.inputs]
         main = Tensor(call.layer, call.number)
-        if main in given_masks and given_masks[main] != given[0]:
+        if main in masks.given and masks.given[main] != (given or [None])[0]:
             reasons.add(f"{shown(call.layer)}: is called with a mask of its own")
         try:
-            own = made_mask(raw, call)
-            mask = own or follow(raw, layer, given, writer.major, joined_sources)
+            own = made_mask(raw, call, major)
+            mask = own or follow(raw, layer, given, major, joined_sources)
         except Refusal as error:
             reasons.add(f"{shown(call.layer)}: {error}")
             continue
         if mask:
-            masks |= {replace(main, output=k): mask for k in (0, *also_masked(layer))}
-        mine = taken(layer, call, given, writer.major, main in given_masks)
-        if mine and not getattr(layer, "masked", False):
-            layers[call.layer] = replace(layers[call.layer], layer=with_mask(layer))
+            sources |= {replace(main, output=k): mask for k in (0, *also_masked(layer))}
+        mine = obeyed(raw, layer, call, given, major, main in masks.given)
+        wanted.setdefault(call.layer, set()).update(mine)
+    for tensor, claim in masks.claimed.items():
+        if claim != sources.get(tensor):
+            reasons.add(f"{shown(tensor.layer)}: a model is called on it with a mask of its own")
+    for path, which in wanted.items():
+        if which:
+            layers[path] = replace(layers[path], layer=with_masks(layers[path].layer, which))
 
 
-class Flat(NamedTuple):
-    """A graph, its calls and outputs with models inside written out."""
+class Masks(NamedTuple):
+    """What is said about masks in a config."""
 
     graph: Graph
-    calls: list[Call]
-    outputs: list[Tensor] | Tensor
-    given_masks: Mapping[Tensor, Sources | None]
+    writer: Writer
+    given: Mapping[Tensor, Sources | None]
+    claimed: Mapping[Tensor, Sources | None]
 
 
-def _translate_all(
-    graph: Graph,
-    store: Store,
-    writer: Writer,
-    names: Mapping[str, str],
-    reasons: Reasons,
-    layers: dict[str, LayerSpec],
-    called: Collection[str],
-    prefix: str = "",
-) -> None:
-    """Translate every layer in the order of the config, into ``layers`` by path.
+class _Translation:
+    """The layers of a model, translated, and the ledger of their arrays."""
 
-    Operations that nobody calls are passed over.
-    """
-    for raw in graph.layers:
-        path = f"{prefix}{raw.name}"
-        if raw.class_name.startswith("ops.") and path not in called:
-            continue
-        if raw.inner is not None:
-            inner = store.inner(raw)
-            _translate_all(
-                raw.inner, inner, writer, names, reasons, layers, called, f"{path}{INSIDE}"
-            )
-            continue
-        try:
-            tensors = store.tensors(raw)
-            if raw.is_input:
+    def __init__(
+        self, graph: Graph, container: Container, wishes: Wishes, reasons: Reasons
+    ) -> None:
+        self.graph, self.container, self.wishes, self.reasons = graph, container, wishes, reasons
+        self.raws = dict(graph.leaves())
+        self.names = _safe_names([*self.raws])
+        self.layers: dict[str, LayerSpec] = {}
+        self.ledger: list[Entry] = []
+        self._stood_in: set[str] = set()  # functions of the user's that were needed
+
+    def foreign(self) -> bool:
+        """Whether there are classes of the user's own that nothing stands in for."""
+        return any(raw.custom and self._stand_in(raw) is None for raw in self.raws.values())
+
+    def _stand_in(self, raw: RawLayer) -> str | None:
+        """The name of the user's function for a layer that is not Keras' own."""
+        if raw.class_name in TRANSLATORS and not raw.custom:
+            return None
+        return next((n for n in (raw.name, raw.class_name) if n in self.wishes.custom), None)
+
+    def translate(self, called: Collection[str]) -> None:
+        """Translate every layer in the order of the config.
+
+        Operations that nobody calls are passed over.
+        """
+        self._translate(self.graph, self.container.store, called, "")
+
+    def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
+        for raw in graph.layers:
+            path = f"{prefix}{raw.name}"
+            if raw.class_name.startswith("ops.") and path not in called:
                 continue
-            layer, weights = translate(raw, tensors, writer)
-        except DamagedError:
-            raise
-        except (Refusal, FormatError) as error:
-            reasons.add(f"{shown(path)}: {error}")
-            continue
-        layers[path] = LayerSpec(names[path], layer, weights)
+            if raw.inner is not None:
+                self._translate(raw.inner, store.inner(raw), called, f"{path}{INSIDE}")
+                continue
+            try:
+                tensors, left = store.tensors(raw).without(self.wishes.allow_unused)
+                if raw.is_input:
+                    continue
+                layer: Layer
+                function = self._stand_in(raw)
+                if function is not None:
+                    self._stood_in.add(function)
+                    layer, weights = external(raw, tensors, function, self.wishes.custom[function])
+                else:
+                    layer, weights = translate(raw, tensors, self.container.writer)
+            except DamagedError:
+                raise
+            except (Refusal, FormatError) as error:
+                self.reasons.add(f"{shown(path)}: {error}")
+                continue
+            name = self.names[path]
+            self.layers[path] = LayerSpec(name, layer, weights)
+            self.ledger += [
+                Entry(source.path, source.shape, name, became(role, [*weights], direction))
+                for direction, role, source in tensors.taken
+            ]
+            self.ledger += [Entry(source.path, source.shape) for source in left]
+
+    def heed(self, calls: Sequence[Call]) -> None:
+        """Let layers be as the arguments of their calls will have them."""
+        heeded: dict[str, Layer] = {}
+        for call in calls:
+            if call.layer in self.layers:
+                named = self.layers[call.layer]
+                layer = as_called(named.layer, call, self.container.writer)
+                if heeded.setdefault(call.layer, layer) != layer:
+                    self.reasons.add(f"{shown(call.layer)}: is called in two ways")
+        for path, layer in heeded.items():
+            self.layers[path] = replace(self.layers[path], layer=layer)
+
+    def settle(self) -> None:
+        """See that nothing is left over, neither of the file nor of what the user said."""
+        for source in self.container.store.unread():
+            if source.path in self.wishes.allow_unused:
+                self.ledger.append(Entry(source.path, source.shape))
+            else:
+                self.reasons.add(
+                    f"weights: {source.path} {source.shape} belongs to no layer (to leave it over: "
+                    f"--allow-unused {source.path})"
+                )
+        spared = {entry.source for entry in self.ledger if not entry.layer}
+        for name in self.wishes.allow_unused:
+            if name not in spared:
+                raise FormatError(f"allow_unused: no array {name!r:.80} is left over")
+        for name in self.wishes.custom:
+            if name not in self._stood_in:
+                raise FormatError(
+                    f"custom: no layer of the name or class {name!r:.80} needs a function"
+                )
 
 
 def _assemble(
-    flat: Flat,
-    layers: dict[str, LayerSpec],
-    names: Mapping[str, str],
-    container: Container,
+    graph: Graph,
+    calls: Sequence[Call],
+    outputs: list[Tensor] | Tensor,
+    masks: Masks,
+    parts: _Translation,
     dtype: str,
 ) -> ModelSpec:
-    graph = flat.graph
-    tensors: dict[Tensor, str] = {Tensor(name): names[name] for name in graph.inputs}
-    edges = []
-
-    def find(tensor: Tensor) -> str:
-        if tensor not in tensors:
-            raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
-        return tensors[tensor]
-
-    raws = dict(graph.leaves())
-    masks: dict[Tensor, str] = {}
-    helpers: dict[str, LayerSpec] = {}
-
-    def call_helper(layer: Layer, near: str, *reads: str) -> str:
-        """Add a layer that computes a mask."""
-        name, count = f"{near}.mask", 1
-        while name in names.values() or name in helpers:
-            count += 1
-            name = f"{near}.mask_{count}"
-        helpers[name] = LayerSpec(name, layer)
-        edges.append(Edge.call(helpers[name], *reads))
-        return name
-
-    for call in flat.calls:
-        raw, named = raws[call.layer], layers[call.layer]
-        given = [masks.get(t) for t in call.inputs]
-        reads = [find(t) for t in call.reads]
-        main = Tensor(call.layer, call.number)
-        if getattr(named.layer, "masked", False):
-            # A shared layer may read a sequence without a mask, too: then all steps count.
-            major, explicit = container.writer.major, main in flat.given_masks
-            mask = taken(named.layer, call, given, major, explicit) or call_helper(
-                Full(((0, 0), (0, 1)), 1.0), named.name, reads[0]
-            )
-            reads.append(mask)
-        edge = Edge.call(named, *reads, number=call.number + 1)
-
-        def join(how: str, several: Sequence[str], near: str = named.name) -> str:
-            if how == "steps":
-                return call_helper(Concatenate(1), near, *several)
-            if len(set(several)) == 1:
-                return several[0]
-            operation = "multiply" if how == "and" else "maximum"
-            return call_helper(Arithmetic(operation), near, *several)
-
-        made = list(edge.outputs)
-        if made_mask(raw, call):
-            masks[main] = made.pop()
-        else:
-            after = follow(raw, named.layer, given, container.writer.major, join)
-            if after is not None:
-                also = also_masked(named.layer)
-                masks |= {replace(main, output=k): after for k in (0, *also)}
-        edges.append(edge)
-        tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
-    layers |= helpers
-    if isinstance(flat.outputs, Tensor):
-        last = flat.outputs
-        outputs = [n for t, n in tensors.items() if (t.layer, t.call) == (last.layer, last.call)]
+    kinds = {path: layer.layer for path, layer in parts.layers.items()}
+    inputs = read_inputs(graph, calls, kinds, parts.names)
+    wiring = Wiring(parts.raws, parts.layers, parts.names, masks.writer.major, dtype)
+    for name, tensor in zip(graph.inputs, inputs, strict=True):
+        wiring.enter(Tensor(name), tensor)
+    for call in calls:
+        wiring.call(call, Tensor(call.layer, call.number) in masks.given)
+    if isinstance(outputs, Tensor):
+        names = wiring.all_outputs(outputs)
     else:
-        outputs = [find(tensor) for tensor in flat.outputs]
-    outputs = list(_told_apart(outputs, layers, edges))
-    kinds = {path: layer.layer for path, layer in layers.items()}
-    inputs = read_inputs(graph, flat.calls, kinds, names)
-    writer = container.writer
+        names = [wiring.find(tensor) for tensor in outputs]
+    layers, edges = wiring.layers, wiring.edges
+    names = list(_told_apart(names, layers, edges))
+    writer, container = masks.writer, parts.container
     provenance = {
         "framework": writer.framework,
         "framework_version": writer.version,
         "source_format": container.format,
         "converter": f"npylstm {npylstm.__version__}",
-        "decisions": [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
-        + [
-            f"layer {shown(old)!r} is called {new!r} here"
-            for old, new in names.items()
-            if shown(old) != new
+        "decisions": [
+            f"written by {writer.framework} {writer.version}: {writer.evidence}",
+            *container.notes,
+            *(
+                f"layer {shown(old)!r} is called {new!r} here"
+                for old, new in parts.names.items()
+                if shown(old) != new
+            ),
         ],
+        "tensors": [entry.to_json() for entry in parts.ledger],
     }
     by_name = {layer.name: layer.layer for layer in layers.values()}
     inputs = _with_equal_sizes(inputs, edges, by_name)
     try:
         spec = ModelSpec(
             layers=tuple(layers.values()),
-            edges=tuple(edges), inputs=inputs, outputs=tuple(outputs), name=graph.name,
+            edges=tuple(edges), inputs=inputs, outputs=tuple(names), name=graph.name,
             dtype=dtype, provenance=provenance,
         )  # fmt: skip
     except FormatError as error:

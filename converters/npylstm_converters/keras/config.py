@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from npylstm import FormatError
 from npylstm.activations import Activation
 from npylstm.layers.base import Array, Layer
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import resolve
 
-__all__ = ["Config", "Translation", "Writer", "dtype_name"]
+__all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name"]
 
 Translation = tuple[Layer, dict[str, Array]]
+
+WEIGHT_SHAPERS = ("initializer", "regularizer", "constraint")  # of weights, while training
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,21 @@ class Writer:
         return "hard_sigmoid" if (self.major, minor) < (2, 3) else "sigmoid"
 
     @property
+    def softmax_zeroes_blocked(self) -> bool:
+        """Whether the layer Softmax gives zeros where a mask leaves nothing: since Keras 3.10."""
+        return self._numbers >= (3, 10) and not self.tfjs
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return tuple(int(d) for d in re.findall(r"[0-9]{1,4}", self.version)[:2])
+
+    @property
     def zero_output_in_pairs(self) -> bool:
         """Whether Bidirectional makes its layers write zeros at masked steps of a sequence.
 
         TensorFlow's Keras does since it exists, and Keras 3; the Keras beside it never did.
         """
-        numbers = tuple(int(d) for d in re.findall(r"[0-9]{1,4}", self.version)[:2])
-        apart = self.framework == "Keras" and numbers < (2, 4)
+        apart = self.framework == "Keras" and self._numbers < (2, 4)
         return not self.tfjs and not apart
 
 
@@ -103,6 +115,34 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
             raise Refusal(f"{name}: expected a number, got {value!r:.60}")
         return float(value)
+
+    def numbers(self, name: str, default: Any = ...) -> Array | None:
+        """Take finite numbers: one, or lists of them; None where there is none."""
+        value = self.take(name, default=default)
+        if value is None:
+            return None
+        try:
+            array = np.asarray(value, np.float64)
+        except (ValueError, TypeError):
+            array = np.array(np.nan)
+        if isinstance(value, (bool, str)) or not np.isfinite(array).all():
+            raise Refusal(f"{name}: expected numbers, got {value!r:.60}")
+        return array
+
+    def axis(self, *names: str, default: int = -1) -> int:
+        """Take an axis."""
+        (axis, *others) = self.axes(*names, default=default)
+        if others:
+            raise Refusal(f"{names[0]}: expected one axis, got {[axis, *others]}")
+        return axis
+
+    def axes(self, *names: str, default: int = -1) -> tuple[int, ...]:
+        """Take an axis or several."""
+        value = self.take(*names, default=default)
+        axes = value if isinstance(value, list) else [value]
+        if not axes or any(type(a) is not int for a in axes):
+            raise Refusal(f"{names[0]}: expected an integer, got {value!r:.60}")
+        return tuple(axes)
 
     def sizes(self, name: str) -> tuple[int, ...]:
         """Take a list of integers."""

@@ -42,6 +42,7 @@ class Container:
     writer: Writer
     format: str
     foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
+    notes: tuple[str, ...] = ()  # what was decided on the way here
 
 
 def is_keras_file(head: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["INSIDE", "Call", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown"]
+__all__ = ["INSIDE", "Call", "Claims", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown"]
 
 INSIDE = "\x1f"  # between a model's name and a layer's in it; no name can hold it
 
@@ -25,17 +25,37 @@ _MOST_CALLS = 100_000  # models inside models multiply
 
 @dataclass(frozen=True)
 class RawLayer:
-    """A layer as the config describes it; ``inner`` where it is a model itself."""
+    """A layer as the config describes it; ``inner`` where it is a model itself.
+
+    Attributes
+    ----------
+    custom
+        Registered by the user, not one of Keras' own.
+    times
+        How many time axes it is called over, inside a model that is called step by step.
+    below
+        Where in a file the layers of ``inner`` lie, seen from this one.
+    stored
+        What the file counts it as, if not as its class.
+    """
 
     name: str
     class_name: str
     config: Mapping[str, Any]
-    custom: bool = False  # registered by the user, not one of Keras' own
+    custom: bool = False
     inner: Graph | None = None
+    times: int = 0
+    below: str = ""
+    stored: str = ""
 
     @property
     def is_input(self) -> bool:
         return self.class_name == "InputLayer"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a model itself, and not a layer that is written out as one here."""
+        return self.inner is not None and self.class_name in _MODELS
 
 
 @dataclass(frozen=True)
@@ -51,13 +71,23 @@ class Tensor:
 class Call:
     """One call of a layer: on tensors, and with named arguments that may hold tensors.
 
-    ``problem`` says what is not understood, ``numbers`` are positional arguments that are none.
+    Attributes
+    ----------
+    options
+        Named arguments that hold tensors.
+    arguments
+        Named arguments that hold none, other than None and False.
+    problem
+        What is not understood.
+    numbers
+        Positional arguments that are no tensors.
     """
 
     layer: str
     number: int
     inputs: tuple[Tensor, ...]
     options: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     numbers: tuple[float, ...] = ()
 
@@ -97,16 +127,21 @@ def shown(path: str) -> str:
     return path.replace(INSIDE, ".")
 
 
-def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
+Claims = Sequence[tuple[Tensor, Tensor]]
+
+
+def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor, Claims]:
     """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`.
 
     Returns
     -------
-    calls, outputs
+    calls, outputs, claims
         In the order of computation; calls of a layer are numbered as the config numbers them. One
-        tensor for all outputs of a call, however many it has.
+        tensor for all outputs of a call, however many it has. What is claimed to be the mask of
+        which tensor, where a model inside is called with both.
     """
     calls: list[Call] = []
+    claims: list[tuple[Tensor, Tensor]] = []
     counts: Counter[str] = Counter()
     trails: dict[str, list[tuple[int, ...]]] = {}
 
@@ -144,11 +179,16 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
                 made[call.layer, call.number] = run(
                     raw.inner, f"{path}{INSIDE}", (*trail, call.number), given
                 )
-                if not options:
+                masks = options.pop("mask", ())
+                if len(masks) in (0, len(given)) and not options and not call.arguments:
+                    claims.extend(zip(given, masks, strict=False))
                     continue
-                problem = f"is called with {', '.join(options)}"
+                problem = f"is called with {', '.join([*options, *call.arguments]) or 'masks'}"
             made.setdefault((call.layer, call.number), Tensor(path, counts[path]))
-            calls.append(Call(path, counts[path], given, options, problem, call.numbers))
+            calls.append(
+                replace(call, layer=path, number=counts[path], inputs=given, options=options,
+                        problem=problem)
+            )  # fmt: skip
             counts[path] += 1
             trails.setdefault(path, []).append((*trail, call.number))
             if len(calls) > _MOST_CALLS:
@@ -176,9 +216,10 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor]:
         )
         for call in calls
     ]
+    claims = [(renumber(a), renumber(b)) for a, b in claims]
     if isinstance(outputs, Tensor):
-        return renumbered, renumber(outputs)
-    return renumbered, [*map(renumber, outputs)]
+        return renumbered, renumber(outputs), claims
+    return renumbered, [*map(renumber, outputs)], claims
 
 
 def parse(document: Any) -> Graph:
@@ -229,10 +270,87 @@ def _raw_layer(entry: Any) -> RawLayer:
     if not isinstance(name, str) or not name or INSIDE in name:
         raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
     custom = is_custom(entry)
-    inner = _graph(class_name, config) if class_name in _MODELS and not custom else None
-    if ".ops." in str(entry.get("module")):  # an operation on tensors, not the layer of its name
+    inner, below = None, ""
+    if class_name in _MODELS and not custom:
+        inner = _graph(class_name, config)
+    elif class_name == "TimeDistributed" and not custom:
+        inner, below = _step_by_step(config.get("layer")), "layer"
+    elif class_name == "RNN" and not custom:
+        inner, below = _stack_of_cells(config), "cell"
+    if _is_operation(entry, config):
         class_name = f"ops.{class_name}"
-    return RawLayer(name, class_name, config, custom, inner)
+    return RawLayer(name, class_name, config, custom, inner, below=below)
+
+
+# What masks are made of; a layer of such a name there is but one, and that one is told apart.
+_OF_MASKS = ("NotEqual", "Any", "LogicalOr", "ExpandDims", "OnesLike", "ZerosLike", "Concatenate")
+
+
+def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether it is an operation on tensors, not the layer of its name.
+
+    In HDF5 files Keras 3 leaves out where a class is from.
+    """
+    if "module" in entry:
+        return ".ops." in str(entry["module"])
+    bare = set(config) <= {"name", "axis", "keepdims"} and "inbound_nodes" in entry
+    nodes = entry.get("inbound_nodes")
+    of_keras_3 = isinstance(nodes, list) and any(isinstance(node, Mapping) for node in nodes)
+    return bare and of_keras_3 and entry["class_name"] in _OF_MASKS
+
+
+def _step_by_step(entry: Any) -> Graph | None:
+    """A model inside TimeDistributed: each of its layers is called over one more time axis."""
+    if not isinstance(entry, Mapping) or entry.get("class_name") not in _MODELS:
+        return None
+    raw = _raw_layer(entry)
+    return None if raw.inner is None else _over_time(raw.inner)
+
+
+def _over_time(graph: Graph) -> Graph:
+    layers = tuple(
+        replace(raw, inner=_over_time(raw.inner))
+        if raw.inner is not None
+        else replace(raw, times=raw.times + 1)
+        for raw in graph.layers
+    )
+    return replace(graph, layers=layers)
+
+
+def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
+    """Several cells that are driven together: layers one upon the other."""
+    stack = config.get("cell")
+    inside = stack.get("config") if isinstance(stack, Mapping) else None
+    if not isinstance(stack, Mapping) or not isinstance(inside, Mapping):
+        return None
+    cells = inside.get("cells")
+    if not isinstance(cells, list) or len(cells) < 2:
+        return None
+    if is_custom(stack) or inside.get("reverse_state_order"):
+        return None
+    aside = ("cell", "name", "return_sequences", "go_backwards")
+    plain = {k: v for k, v in config.items() if k not in aside}
+    start = Tensor("sequence")
+    layers, calls = [RawLayer(start.layer, "InputLayer", {})], []
+    outputs: list[Tensor] = []
+    tensor = start
+    for number, cell in enumerate(cells):
+        if not isinstance(cell, Mapping) or not isinstance(cell.get("config"), Mapping):
+            raise FormatError(f"model config: RNN: expected a cell, got {cell!r:.80}")
+        own = {
+            **plain, "cell": cell,
+            "return_sequences": number < len(cells) - 1 or config.get("return_sequences", False),
+            "go_backwards": number == 0 and config.get("go_backwards", False),
+        }  # fmt: skip
+        name = f"cell_{number}"
+        stored = str(cell.get("class_name"))
+        layers.append(RawLayer(name, "RNN", own, stored=stored))
+        calls.append(Call(name, 0, (tensor,)))
+        tensor = Tensor(name)
+        if config.get("return_state"):
+            states = 2 if stored == "LSTMCell" else 1
+            outputs += [Tensor(name, 0, k) for k in range(1, 1 + states)]
+    return Graph("cells", tuple(layers), tuple(calls), (start.layer,), (tensor, *outputs))
 
 
 def is_custom(entry: Mapping[str, Any]) -> bool:
@@ -253,10 +371,7 @@ def _sequential(config: Any) -> Graph:
     layers = [_raw_layer(entry) for entry in entries]
     build_shape = config.get("build_input_shape") if isinstance(config, Mapping) else None
     if not layers[0].is_input:
-        first = layers[0]
-        source = first if first.inner is None else first.inner.layer(first.inner.inputs[0])
-        made = RawLayer(f"{first.name}_input", "InputLayer", dict(source.config))
-        layers.insert(0, made)
+        layers.insert(0, _input_before(layers[0]))
     _refuse_twins(layers)
     tensor = Tensor(layers[0].name)
     calls = []
@@ -266,6 +381,14 @@ def _sequential(config: Any) -> Graph:
     name = str(config.get("name", "sequential")) if isinstance(config, Mapping) else "sequential"
     shape = tuple(build_shape) if isinstance(build_shape, list) else None
     return Graph(name, tuple(layers), tuple(calls), (layers[0].name,), (tensor,), shape, True)
+
+
+def _input_before(first: RawLayer) -> RawLayer:
+    """The input of a Sequential model that has no InputLayer: declared by its first layer."""
+    config = dict(first.config)
+    if first.is_model and first.inner is not None:
+        config = dict(first.inner.layer(first.inner.inputs[0]).config)
+    return RawLayer(f"{first.name}_input", "InputLayer", config)
 
 
 def _functional(config: Any) -> Graph:
@@ -298,13 +421,13 @@ def _functional(config: Any) -> Graph:
     # Keras 3 only where outputs are listed and only functional models.
     begun = {t.layer for t in outputs if t.call == 0}
     if any(isinstance(node, Mapping) for entries in nodes.values() for node in entries):
-        late = {m.name for m in layers if m.inner is not None and m.class_name != "Sequential"}
+        late = {m.name for m in layers if m.is_model and m.class_name != "Sequential"}
         outputs = tuple(
             Tensor(t.layer, t.call - (t.layer in late - begun), t.output) for t in outputs
         )
     else:
         begun |= {t.layer for c in calls for t in c.reads if t.call == 0}
-        late = {layer.name for layer in layers if layer.inner is not None} - begun
+        late = {layer.name for layer in layers if layer.is_model} - begun
         calls = [replace(c, number=c.number + (c.layer in late)) for c in calls]
     made = {(c.layer, c.number) for c in calls} | {(name, 0) for name in inputs}
     absent = [t for t in outputs if (t.layer, t.call) not in made]
@@ -351,6 +474,7 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
     """Read one call, in the dialect of Keras 1 and 2 (lists) or 3 (args and kwargs)."""
     inputs: list[Tensor] = []
     options: dict[str, tuple[Tensor, ...]] = {}
+    arguments: dict[str, Any] = {}
     problems: list[str] = []
     if isinstance(node, Mapping) and "args" in node:
         inputs += _keras_tensors(layer, node["args"])
@@ -371,11 +495,12 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             elif tensors:
                 options[key] = tensors
             elif any(v not in (None, False) for v in _flat(value)):
-                problems.append(f"is called with {key}={value!r:.60}")
+                arguments[key] = value
         plain = tuple(v for v in _flat(node["args"]) if type(v) in (int, float))
-        return Call(layer, number, tuple(inputs), options, "; ".join(problems), plain)
+        problem = "; ".join(problems)
+        return Call(layer, number, tuple(inputs), options, arguments, problem, plain)
     if isinstance(node, Mapping):
-        return Call(layer, number, (), {}, "is called with inputs by name")
+        return Call(layer, number, (), problem="is called with inputs by name")
     if isinstance(node, list) and node and isinstance(node[0], str):
         node = [node]  # one tensor, not wrapped
     if not isinstance(node, list):
@@ -393,8 +518,8 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             if tensors:
                 options[key] = tensors
             elif any(v not in (None, False) for v in _flat(value)):
-                problems.append(f"is called with {key}={value!r:.60}")
-    return Call(layer, number, tuple(inputs), options, "; ".join(problems))
+                arguments[key] = value
+    return Call(layer, number, tuple(inputs), options, arguments, "; ".join(problems))
 
 
 def _values(arguments: Any) -> Iterator[Any]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npylstm import FormatError, ModelSpec, UnsupportedError
+from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
+from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
-from npylstm_converters.keras.assembling import convert_container
+from npylstm_converters.keras.assembling import Wishes, convert_container
+from npylstm_converters.keras.chains import ask_for_chain, describe, with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import (
     Container,
@@ -20,13 +22,20 @@ from npylstm_converters.keras.files import (
     open_container,
 )
 from npylstm_converters.keras.runner import KerasRunner
-from npylstm_converters.keras.weights import LiveStore
+from npylstm_converters.keras.weights import LegacyStore, LiveStore
 from npylstm_converters.registry import Importer
 
 __all__ = ["IMPORTER", "from_keras"]
 
 
-def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) -> ModelSpec:
+def from_keras(
+    source: Any,
+    architecture: str | os.PathLike[str] | None = None,
+    *,
+    layers: str | None = None,
+    allow_unused: Sequence[str] | None = None,
+    custom: Mapping[str, Function] | None = None,
+) -> ModelSpec:
     """Convert a Keras model. Neither Keras nor TensorFlow is needed for a path.
 
     Parameters
@@ -36,6 +45,15 @@ def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) 
         or 3; or a Keras 3 or tf_keras model object.
     architecture
         A JSON file with the text of ``model.to_json()``, for weights-only files.
+    layers
+        How the layers are joined, for weights-only files without an architecture:
+        ``"lstm_1 -> dropout_1 -> dense_1(softmax)"``.
+    allow_unused
+        Arrays that may be left over, by path.
+    custom
+        NumPy functions for layers of the user's own, by class or by layer: ``y = f(x)``, or
+        ``f(x, weights=(...))`` for a layer with weights. No code of the model is ever run. The file
+        will name the function; whoever loads it must give it again.
 
     Returns
     -------
@@ -51,16 +69,18 @@ def from_keras(source: Any, architecture: str | os.PathLike[str] | None = None) 
     OSError
         If a file cannot be read.
     """
+    wishes = Wishes(tuple(allow_unused or ()), dict(custom or {}))
     if not isinstance(source, (str, os.PathLike)):
-        return convert_container(_open_object(source))
+        if architecture is not None or layers is not None:
+            raise NpylstmError("architecture and layers go with a weights-only file")
+        return convert_container(_open_object(source, wishes), wishes)
     with open_container(source, architecture) as container:
+        if layers is not None:
+            container = with_chain(container, layers)
         if container.document is None:
-            raise FormatError(
-                f"{os.fspath(source)}: holds weights only; give the architecture, the text of "
-                "model.to_json(), by --architecture model.json"
-            )
+            raise FormatError(f"{os.fspath(source)}: {ask_for_chain(container, source)}")
         try:
-            spec = convert_container(container)
+            spec = convert_container(container, wishes)
         except FormatError as error:
             text = str(error)
             label = os.fspath(source)
@@ -73,7 +93,7 @@ def is_keras_model(source: object) -> bool:
     return all(hasattr(source, name) for name in ("get_config", "layers", "get_weights"))
 
 
-def _open_object(model: Any) -> Container:
+def _open_object(model: Any, wishes: Wishes) -> Container:
     if not is_keras_model(model):
         raise FormatError(f"expected a path or a Keras model, got {type(model).__name__}")
     try:
@@ -88,19 +108,21 @@ def _open_object(model: Any) -> Container:
         ) from None
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
-    foreign = tuple(_foreign_code(model))
+    foreign = tuple(_foreign_code(model, wishes.custom))
     return Container(document, LiveStore(model), writer, "model object", foreign)
 
 
-def _foreign_code(model: Any) -> Iterator[str]:
+def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
     """Find classes and functions of the user's own, which a config may call by Keras' names."""
     wrapped = [getattr(layer, "layer", None) for layer in model.layers]
     for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
+        if layer.name in known or type(layer).__name__ in known:
+            continue
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
         elif is_keras_model(layer):
-            yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer))
+            yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer, known))
         for name in ("activation", "recurrent_activation"):
             function = getattr(layer, name, None)
             owner: Any = function if hasattr(function, "__name__") else type(function)
@@ -123,7 +145,7 @@ def _module_version(model: object) -> str:
 
 class _KerasImporter(Importer):
     name = "keras"
-    options = ("architecture",)
+    options = ("architecture", "layers", "allow_unused", "custom")
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
@@ -135,8 +157,18 @@ class _KerasImporter(Importer):
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         return from_keras(source, **options)
 
+    def can_describe(self, source: Any, **options: Any) -> bool:
+        if "architecture" in options or "layers" in options:
+            return False
+        with open_container(source) as container:
+            return container.document is None and isinstance(container.store, LegacyStore)
+
+    def describe(self, source: Any, **options: Any) -> dict[str, Any]:
+        with open_container(source) as container:
+            return describe(container, source)
+
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
-        return KerasRunner(source, spec, **options)
+        return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))
 
 
 IMPORTER = _KerasImporter()

@@ -13,14 +13,10 @@ from typing import Any
 from npylstm.activations import LINEAR, Activation
 from npylstm.layers import (
     ActivationLayer,
-    Arithmetic,
-    Attention,
-    BatchNormalization,
     Dense,
     Embedding,
     Flatten,
     Identity,
-    LayerNormalization,
     Masking,
     Permute,
     PReLU,
@@ -29,10 +25,10 @@ from npylstm.layers import (
     TimeDistributed,
 )
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras import convolution, merging, recurrent
+from npylstm_converters.keras import attention, convolution, merging, normalization, recurrent
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
-from npylstm_converters.keras.config import Config, Translation, Writer, dtype_name
+from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer, dtype_name
 from npylstm_converters.keras.graph import RawLayer, is_custom
 from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
 
@@ -45,9 +41,8 @@ _COMMON = (
     "cache_enabled", "build_input_shape",
 )  # fmt: skip
 
-_WEIGHT_SHAPERS = ("initializer", "regularizer", "constraint")
 _DENSE_NEUTRAL = (
-    *(f"{w}_{s}" for w in ("kernel", "bias") for s in _WEIGHT_SHAPERS),
+    *(f"{w}_{s}" for w in ("kernel", "bias") for s in WEIGHT_SHAPERS),
     "init", "weights", "W_regularizer", "b_regularizer", "W_constraint", "b_constraint",
     "lora_rank", "lora_alpha", "quantization_config",
 )  # fmt: skip
@@ -149,84 +144,11 @@ def _masking(config: Config, tensors: LayerTensors) -> Translation:
     return Masking(config.number("mask_value", default=0.0)), {}
 
 
-_NORMALIZATION_NEUTRAL = (
-    *(f"{w}_{s}" for w in ("beta", "gamma", "moving_mean", "moving_variance")
-      for s in _WEIGHT_SHAPERS),
-    "momentum", "renorm", "renorm_clipping", "renorm_momentum", "synchronized", "fused",
-    "beta_init", "gamma_init", "init", "weights", "virtual_batch_size", "adjustment",
-)  # fmt: skip
-
-
-def _batch_normalization(config: Config, tensors: LayerTensors) -> Translation:
-    axis = config.take("axis", default=-1)
-    axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
-    if type(axis) is not int:
-        raise Refusal(f"axis: expected an integer, got {axis!r:.60}")
-    if config.take("mode", default=0) not in (0, 2):
-        raise Refusal("mode: expected 0 or 2, which use the moving statistics")
-    config.neutral(*_NORMALIZATION_NEUTRAL)
-    scale, center = config.flag("scale", default=True), config.flag("center", default=True)
-    epsilon = config.number("epsilon", default=1e-3)
-    roles = ["gamma"] * scale + ["beta"] * center + ["moving_mean", "moving_variance"]
-    sources = tensors.take(*roles)
-    (features,) = {source.shape[0] for source in sources.values() if len(source.shape) == 1} or {0}
-    weights = {role: read_array(source, (features,)) for role, source in sources.items()}
-    return BatchNormalization(features, axis, epsilon, scale, center), weights
-
-
-def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
-    axis = config.take("axis", default=-1)
-    axes = axis if isinstance(axis, list) else [axis]
-    if not axes or any(type(a) is not int for a in axes):
-        raise Refusal(f"axis: expected integers, got {axis!r:.60}")
-    if axes != list(range(axes[0], axes[0] + len(axes))) or (axes[0] < 0 and axes[-1] != -1):
-        raise Refusal(f"axis {axes}: expected the last axes")
-    if config.flag("rms_scaling"):
-        raise Refusal("rms_scaling is not supported")
-    config.neutral(*_NORMALIZATION_NEUTRAL)
-    scale, center = config.flag("scale", default=True), config.flag("center", default=True)
-    sources = tensors.take(*(["gamma"] * scale + ["beta"] * center))
-    if not sources:
-        raise Refusal("without scale and center its size is nowhere to be seen")
-    shape = next(iter(sources.values())).shape
-    if len(shape) != len(axes):
-        raise Refusal(f"axis {axes}: expected weights of {len(axes)} axes, got {shape}")
-    weights = {role: read_array(source, shape) for role, source in sources.items()}
-    epsilon = config.number("epsilon", default=1e-3)
-    first = axes[0] if axes[0] >= 0 else None
-    return LayerNormalization(shape, epsilon, scale, center, first), weights
-
-
 def _prelu(config: Config, tensors: LayerTensors) -> Translation:
     config.neutral("alpha_initializer", "alpha_regularizer", "alpha_constraint", "init", "weights",
                    "shared_axes")  # fmt: skip
     source = tensors.take("alpha")["alpha"]
     return PReLU(source.shape), {"alpha": read_array(source, source.shape)}
-
-
-def _attention(score: str) -> Callable[[Config, LayerTensors], Translation]:
-    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
-        config.neutral("dropout", "seed")
-        scaled = config.flag("use_scale", default=score == "additive")
-        if config.take("score_mode", default="dot") != "dot":
-            raise Refusal("score_mode: expected 'dot'")
-        if config.flag("causal"):
-            raise Refusal("causal=True is not supported")
-        if not scaled:
-            return Attention(score), {}
-        source = tensors.take("scale")["scale"]
-        features = source.shape[0] if score == "additive" and source.shape else 0
-        scale = read_array(source, (features,) if features else ())
-        return Attention(score, features, scaled=True), {"scale": scale.reshape(features or 1)}
-
-    return translate_it
-
-
-def _rescaling(config: Config, tensors: LayerTensors) -> Translation:
-    scale, offset = config.number("scale", default=1.0), config.number("offset", default=0.0)
-    if offset:
-        raise Refusal("Rescaling with an offset is not supported")
-    return Arithmetic("multiply", scale), {}
 
 
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
@@ -239,12 +161,9 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "RepeatVector": _repeat_vector,
     "Embedding": _embedding,
     "Masking": _masking,
-    "BatchNormalization": _batch_normalization,
-    "LayerNormalization": _layer_normalization,
     "PReLU": _prelu,
-    "Attention": _attention("dot"),
-    "AdditiveAttention": _attention("additive"),
-    "Rescaling": _rescaling,
+    **attention.TRANSLATORS,
+    **normalization.TRANSLATORS,
     **convolution.TRANSLATORS,
     **merging.TRANSLATORS,
     **dict.fromkeys(_NOISE, _identity),
@@ -283,8 +202,10 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     config.neutral(*_COMMON)
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
     config.finish()
-    if not weights and len(tensors) and not made.weight_shapes():
+    if len(tensors) and not tensors.taken:
         tensors.take()  # refuses arrays that a layer without weights should not have
+    for _ in range(layer.times):
+        made = TimeDistributed(made)
     return made, weights
 
 

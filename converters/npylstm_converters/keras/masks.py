@@ -7,57 +7,76 @@ Keras that wrote the model, and become tensors of the graph: the file holds the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from npylstm.layers import Bidirectional, Concatenate, Layer, TimeDistributed
+from npylstm.layers import (
+    Arithmetic,
+    Attention,
+    Bidirectional,
+    Concatenate,
+    External,
+    Layer,
+    MaskedMean,
+    MaskedMerge,
+    MaskedSoftmax,
+    MultiHeadAttention,
+    Reduce,
+    TimeDistributed,
+)
 from npylstm.layers.recurrent import Recurrent
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.graph import Call, Claims, Graph, RawLayer, Tensor
 
 __all__ = [
-    "Join", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "split_masks",
-    "taken", "with_mask",
+    "Join", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",
+    "split_masks", "with_masks",
 ]  # fmt: skip
 
 Mask = TypeVar("Mask")
-# Makes one mask of several: ``"and"``, ``"or"``, or one after the other along the steps.
+# Makes one mask of several: ``"and"``, ``"or"``, one after the other along the ``"steps"``; or one
+# that says whether ``"any"`` along the last axis counts.
 Join = Callable[[str, Sequence[Mask]], Mask]
 
 # Layers that hand the mask of their input on, and pay no heed to it themselves.
 _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
-    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
-    "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
-    "TimeDistributed", *(name for name in ACTIVATION_LAYERS if name != "Softmax"),
+    "Normalization", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
+    *ACTIVATION_LAYERS,
 )  # fmt: skip
 _PASS_SINCE_3 = ("Identity", "Rescaling")  # Keras 2 lets it go there
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
-# Layers that would compute something else if their input has a mask.
-_HEED = (
-    "Softmax",
-    "GlobalAveragePooling1D",
-    "Attention",
-    "AdditiveAttention",
-    "MultiHeadAttention",
-)
+_ATTENTION = ("Attention", "AdditiveAttention", "MultiHeadAttention")
+_CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they leave out what does not count
 
 
 # What a mask is made of: of which tensor, compared with which number; true where any differs.
 Sources = frozenset[tuple[Tensor, float]]
 
 
-def made_mask(raw: RawLayer, call: Call) -> Sources | None:
+def made_mask(raw: RawLayer, call: Call, major: int) -> Sources | None:
     """What the mask is made of that a layer makes, as a second output."""
     if not call.inputs:
         return None  # damage, which the layer will report
-    if raw.class_name == "Masking":
-        return frozenset({(call.inputs[0], float(raw.config.get("mask_value", 0.0)))})
-    if raw.class_name == "Embedding" and raw.config.get("mask_zero"):
+    class_name, config = raw.class_name, raw.config
+    if class_name == "TimeDistributed" and major < 3:
+        class_name, config = _inside(config)
+    if class_name == "Masking":
+        return frozenset({(call.inputs[0], float(config.get("mask_value", 0.0)))})
+    if class_name == "Embedding" and config.get("mask_zero"):
         return frozenset({(call.inputs[0], 0.0)})
     return None
+
+
+def _inside(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The class and config of what a wrapper wraps."""
+    entry = config.get("layer")
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
+        return "", {}
+    return str(entry.get("class_name")), entry["config"]
 
 
 def joined_sources(how: str, masks: Sequence[Sources]) -> Sources:
@@ -66,15 +85,16 @@ def joined_sources(how: str, masks: Sequence[Sources]) -> Sources:
 
 
 def split_masks(
-    graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor] | Tensor
-) -> tuple[dict[Tensor, Sources | None], list[Call]]:
+    graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor] | Tensor, claims: Claims
+) -> tuple[dict[Tensor, Sources | None], list[Call], list[tuple[Tensor, Sources | None]]]:
     """Take masks out of a graph that spells them out as operations, as Keras 3 does.
 
     Returns
     -------
-    given, calls
-        What the masks are made of that calls are given (None: true everywhere), and the calls
-        without them and without operations that nobody needs any more.
+    given, calls, claimed
+        What the masks are made of that calls are given (None: true everywhere); the calls
+        without them and without operations that nobody needs any more; and of what the masks
+        are claimed to be that models inside are given.
     """
     raws = dict(graph.leaves())
     by_call = {(call.layer, call.number): call for call in calls}
@@ -85,22 +105,28 @@ def split_masks(
     given: dict[Tensor, Sources | None] = {}
     kept = []
     for call in calls:
-        if "mask" in call.options:
-            (mask, *_) = call.options["mask"]
+        if len(call.options.get("mask", ())) == 1:
+            (mask,) = call.options["mask"]
             main = Tensor(call.layer, call.number)
             with contextlib.suppress(_OtherMask):
                 given[main] = _sources(mask, raws, by_call)
                 rest = {k: t for k, t in call.options.items() if k != "mask"}
                 call = replace(call, options=rest)
         kept.append(call)
+    claimed: list[tuple[Tensor, Sources | None]] = []
+    for tensor, mask in claims:
+        other: Sources = frozenset({(mask, 0.0)})  # of which no mask is made
+        with contextlib.suppress(_OtherMask):
+            claimed.append((tensor, _sources(mask, raws, by_call)))
+            continue
+        claimed.append((tensor, other))
     ends = [outputs] if isinstance(outputs, Tensor) else outputs
     needed = {(t.layer, t.call) for t in ends}
     for call in reversed(kept):  # readers come after what they read
         if not is_operation(call) or (call.layer, call.number) in needed:
             needed |= {(t.layer, t.call) for t in call.reads}
-    return given, [
-        call for call in kept if not is_operation(call) or (call.layer, call.number) in needed
-    ]
+    kept = [c for c in kept if not is_operation(c) or (c.layer, c.number) in needed]
+    return given, kept, claimed
 
 
 class _OtherMask(Exception):
@@ -121,7 +147,9 @@ def _sources(
         return None
     if kind not in ("ops.Any", "ops.ExpandDims", "ops.LogicalOr", "ops.Concatenate"):
         raise _OtherMask
-    if kind != "ops.LogicalOr" and raws[tensor.layer].config.get("axis") not in (-1, [-1]):
+    axis = raws[tensor.layer].config.get("axis")
+    along_steps = kind == "ops.Concatenate" and axis == 1
+    if kind != "ops.LogicalOr" and axis not in (-1, [-1]) and not along_steps:
         raise _OtherMask
     made: Sources = frozenset()
     for part in call.inputs:
@@ -134,32 +162,58 @@ def _sources(
     return made
 
 
-def obeys(layer: Layer) -> bool:
-    """Whether a layer takes a mask."""
-    return isinstance(layer, (Recurrent, Bidirectional))
+def _innermost(layer: Layer) -> Layer:
+    while isinstance(layer, TimeDistributed):
+        layer = layer.layer
+    return layer
 
 
-def taken(
-    layer: Layer, call: Call, given: Sequence[Mask | None], major: int, explicit: bool
-) -> Mask | None:
-    """The mask that a layer obeys in a call.
+def _heeds(layer: Layer) -> int:
+    """Of how many of its inputs a layer takes masks."""
+    layer = _innermost(layer)
+    if isinstance(layer, (Recurrent, Bidirectional, MaskedMean, MaskedSoftmax)):
+        return 1
+    if isinstance(layer, Reduce):
+        return int(layer.operation == "mean")
+    if isinstance(layer, Attention):
+        return 2
+    return 3 if isinstance(layer, MultiHeadAttention) else 0
+
+
+def obeyed(
+    raw: RawLayer,
+    layer: Layer,
+    call: Call,
+    given: Sequence[Mask | None],
+    major: int,
+    explicit: bool,
+) -> dict[int, Mask]:
+    """Masks that a layer obeys in a call, by the input to which they belong.
 
     Keras 3 passes over the mask of a sequence if a state is given beside it, unless it is told.
     """
-    if (
-        not given
-        or not obeys(layer)
-        or (major >= 3 and "initial_state" in call.options and not explicit)
-    ):
-        return None
-    return given[0]
+    if major >= 3 and "initial_state" in call.options and not explicit:
+        return {}
+    choosy = major >= 3 and raw.class_name in _CHOOSY_SINCE_3
+    masks = enumerate(given if choosy else given[: _heeds(layer)])
+    return {k: mask for k, mask in masks if mask is not None}
 
 
-def with_mask(layer: Layer) -> Layer:
-    """Return the same layer, taking a mask as its last input."""
+def with_masks(layer: Layer, which: Collection[int]) -> Layer:
+    """Return the same layer, taking the masks of these inputs as its last inputs."""
+    if isinstance(layer, TimeDistributed):
+        return replace(layer, layer=with_masks(layer.layer, which))
     if isinstance(layer, Bidirectional):
-        forward, backward = map(with_mask, layer.directions.values())
+        forward, backward = (with_masks(d, which) for d in layer.directions.values())
         return replace(layer, forward_layer=forward, backward_layer=backward)
+    if isinstance(layer, Reduce):
+        return MaskedMean()
+    if isinstance(layer, Arithmetic):
+        return MaskedMerge(layer.operation, tuple(sorted(which)))
+    if isinstance(layer, MaskedMerge):
+        return replace(layer, masked=tuple(sorted(which)))
+    if isinstance(layer, (Attention, MultiHeadAttention)):
+        return replace(layer, masked=tuple(sorted(which)))
     assert isinstance(layer, Recurrent)
     return replace(layer, masked=True)
 
@@ -189,20 +243,18 @@ def follow(
     if not there:
         return None
     name = raw.class_name
-    if name in _HEED or (major >= 3 and name in ("Maximum", "Minimum", "Multiply")):
-        raise Refusal(f"{name} with a mask is not supported")
-    inner = layer
-    while isinstance(inner, TimeDistributed):
-        inner = inner.layer
-    if inner is not layer and (obeys(inner) or inner.kind == "reduce"):
-        raise Refusal(f"TimeDistributed({inner.kind}) with a mask is not supported")
-    if obeys(layer):
-        if getattr(layer, "time_major", False):
-            raise Refusal("time_major with a mask is not supported")
-        if _unrolled_backwards(raw.config):
-            raise Refusal("unroll with go_backwards and a mask is not supported")
-        return given[0] if getattr(layer, "return_sequences", False) else None
-    if name in _PASS or (major >= 3 and name in _PASS_SINCE_3):
+    inner = _innermost(layer)
+    if isinstance(layer, External):
+        raise Refusal("a mask reaches a function of the user's own, which is not supported")
+    if name == "Softmax" and not isinstance(layer, MaskedSoftmax):
+        raise Refusal("Softmax with the mask of what it reads is not supported")
+    if name == "TimeDistributed":
+        return _over_steps(raw, inner, given, major, join)
+    if _heeds(layer):
+        _refuse_quirks(raw, layer)
+    if isinstance(inner, (Recurrent, Bidirectional)):
+        return given[0] if getattr(inner, "return_sequences", False) else None
+    if name in _PASS or name in _ATTENTION or (major >= 3 and name in _PASS_SINCE_3):
         return given[0]
     if name == "Concatenate" or isinstance(layer, Concatenate):
         return _concatenated(layer, given, there, major, join)
@@ -213,11 +265,46 @@ def follow(
     return None
 
 
+def _refuse_quirks(raw: RawLayer, layer: Layer) -> None:
+    """Refuse options that make Keras lay a mask over other steps than those that it tells of."""
+    inner = _innermost(layer)
+    if getattr(inner, "time_major", False):
+        raise Refusal("time_major with a mask is not supported")
+    if isinstance(inner, (Recurrent, Bidirectional)) and _unrolled_backwards(raw.config):
+        raise Refusal("unroll with go_backwards and a mask is not supported")
+    if raw.stored and raw.config.get("go_backwards"):
+        raise Refusal("several cells with go_backwards and a mask are not supported")
+    if isinstance(inner, Reduce) and inner.axes != (1,):
+        raise Refusal("channels_first with a mask is not supported")
+    if isinstance(inner, Reduce) and inner.keepdims:
+        raise Refusal("keepdims with a mask is not supported")
+
+
+def _over_steps(
+    raw: RawLayer, inner: Layer, given: Sequence[Mask | None], major: int, join: Join[Mask]
+) -> Mask | None:
+    """The mask behind TimeDistributed: as it was; up to Keras 2 what the layer inside makes of it.
+
+    There, a layer that lets its mask go leaves whether any step counted.
+    """
+    class_name, config = _inside(raw.config)
+    mask = given[0]
+    assert mask is not None  # of its only input
+    if class_name in ("Softmax", *_ATTENTION, "TimeDistributed", "Concatenate", *_MERGE):
+        raise Refusal(f"TimeDistributed({class_name}) with a mask is not supported")
+    if _heeds(inner):
+        _refuse_quirks(replace(raw, config=config), inner)
+    sequences = getattr(inner, "return_sequences", False)
+    if major < 3 and not sequences and (_heeds(inner) or class_name not in _PASS):
+        return join("any", [mask])
+    return mask
+
+
 def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
     """Whether Keras lays the mask over the steps the other way round, as it then does."""
-    inner = config.get("layer")
-    if isinstance(inner, Mapping) and isinstance(inner.get("config"), Mapping):
-        return bool(inner["config"].get("unroll"))
+    class_name, inner = _inside(config)
+    if class_name:
+        return bool(inner.get("unroll"))
     quirk = ("unroll", "go_backwards", "zero_output_for_mask", "return_sequences")
     return all(config.get(name) for name in quirk)
 

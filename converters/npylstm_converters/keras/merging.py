@@ -30,15 +30,8 @@ def _arithmetic(operation: str) -> Callable[[Config, LayerTensors], Translation]
     return lambda config, tensors: (Arithmetic(operation, after_batch=True), {})
 
 
-def _axis(config: Config, *names: str, default: int = -1) -> int:
-    axis = config.take(*names, default=default)
-    if type(axis) is not int:
-        raise Refusal(f"{names[0]}: expected an integer, got {axis!r}")
-    return axis
-
-
 def _concatenate(config: Config, tensors: LayerTensors) -> Translation:
-    return Concatenate(_axis(config, "axis")), {}
+    return Concatenate(config.axis("axis")), {}
 
 
 def _dot(config: Config, tensors: LayerTensors) -> Translation:
@@ -58,7 +51,7 @@ def _merge(config: Config, tensors: LayerTensors) -> Translation:
     if config.take("layers", default=None):
         raise Refusal("Merge as the first layer, of models given to it, is not supported")
     config.neutral(*_MERGE_NEUTRAL)
-    concat_axis = _axis(config, "concat_axis")
+    concat_axis = config.axis("concat_axis")
     dot_axes = config.take("dot_axes", default=-1)
     if mode == "concat":
         return Concatenate(concat_axis), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm.layers.base import BATCH
+from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.files import open_container
 
 __all__ = ["KerasRunner"]
@@ -29,7 +31,7 @@ class KerasRunner:
         A path or a model object.
     spec
         What the importer made of it, for names.
-    architecture
+    architecture, layers
         As for :func:`npylstm_converters.from_keras`.
 
     Attributes
@@ -48,7 +50,11 @@ class KerasRunner:
     sets_state = True
 
     def __init__(
-        self, source: Any, spec: ModelSpec, architecture: str | os.PathLike[str] | None = None
+        self,
+        source: Any,
+        spec: ModelSpec,
+        architecture: str | os.PathLike[str] | None = None,
+        layers: str | None = None,
     ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._spec = spec
@@ -56,7 +62,7 @@ class KerasRunner:
         version = re.match("[0-9]{1,4}", str(spec.provenance.get("framework_version", "3")))
         major = int(version[0]) if version else 3
         if isinstance(source, (str, os.PathLike)):
-            self._model, self.description = _load(source, architecture, major)
+            self._model, self.description = _load(source, architecture, layers, major)
         else:
             self.description = f"Keras {spec.provenance.get('framework_version')}"
         self._leaves = [*_leaf_layers(self._model)]
@@ -134,15 +140,18 @@ def _converter_to_tensors(model: Any) -> Any:
     return importlib.import_module("tensorflow").convert_to_tensor
 
 
-def _load(source: Any, architecture: Any, major: int) -> tuple[Any, str]:
+def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
     # What is damaged is refused before the framework is imported.
     with open_container(source, architecture) as container:
-        weights_only = container.format == "HDF5 weights" or architecture is not None
+        document = None
+        if layers is not None:
+            document = with_chain(container, layers).document
+        elif container.format == "HDF5 weights" or architecture is not None:
+            document = container.document
     name, keras = _find_keras(major)
     try:
-        if weights_only:
-            with open(architecture, encoding="utf-8") as stream:
-                model = keras.models.model_from_json(stream.read())
+        if document is not None:
+            model = keras.models.model_from_json(json.dumps(document))
             model.load_weights(os.fspath(source))
         else:
             model = keras.models.load_model(os.fspath(source), compile=False)

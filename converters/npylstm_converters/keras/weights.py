@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from npylstm_converters.keras.hdf5 import Dataset, File
 
 __all__ = [
     "LayerTensors", "LegacyStore", "LiveStore", "PathStore", "SavedStore", "Source", "Store",
-    "first_axis", "read_array",
+    "first_axis", "read_array", "role_of", "snake_case",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -44,6 +44,14 @@ class Source(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
     def read(self) -> Array: ...
+
+
+class Taken(NamedTuple):
+    """An array that a layer has asked for: as which one, of which of its parts."""
+
+    prefix: str
+    role: str
+    source: Source
 
 
 class LayerTensors:
@@ -62,7 +70,9 @@ class LayerTensors:
     def __init__(self, layer: str, sources: Sequence[Source], named: bool = False) -> None:
         self.layer = layer
         self.sources = tuple(sources)
+        self.taken: list[Taken] = []
         self._named = named
+        self._prefix = ""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -80,7 +90,12 @@ class LayerTensors:
         if len(self.sources) != len(roles):
             found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
             raise Refusal(f"expected the weights {', '.join(roles) or 'none'}; found {found}")
-        named = {_role(s.path, self.layer): s for s in self.sources}
+        dealt = self._deal(roles)
+        self.taken += [Taken(self._prefix, role, source) for role, source in dealt.items()]
+        return dealt
+
+    def _deal(self, roles: Sequence[str]) -> dict[str, Source]:
+        named = {role_of(s.path, self.layer): s for s in self.sources}
         if set(named) == set(roles):
             return {role: named[role] for role in roles}
         if set(named) == {str(k) for k in range(len(roles))}:
@@ -89,21 +104,36 @@ class LayerTensors:
             raise Refusal(f"expected the weights {', '.join(roles)}; found {', '.join(named)}")
         return dict(zip(roles, self.sources, strict=True))
 
+    def arranged(self, parts: Sequence[str]) -> LayerTensors:
+        """Put the arrays in the order of the parts in whose groups they lie, if they do."""
+        where = [[p.lstrip("_") for p in source.path.split("/")] for source in self.sources]
+        if not all(set(parts) & set(path) for path in where):
+            return self
+        ranks = [next(k for k, part in enumerate(parts) if part in path) for path in where]
+        order = sorted(range(len(ranks)), key=ranks.__getitem__)
+        arranged = LayerTensors(self.layer, [self.sources[k] for k in order], self._named)
+        arranged.taken = self.taken
+        return arranged
+
+    def without(self, allowed: Collection[str]) -> tuple[LayerTensors, list[Source]]:
+        """Part with the arrays that may be left over."""
+        left = [s for s in self.sources if s.path in allowed]
+        kept = [s for s in self.sources if s.path not in allowed]
+        return LayerTensors(self.layer, kept, self._named), left
+
     def halves(self) -> tuple[LayerTensors, LayerTensors]:
         """Deal the arrays out to a forward and a backward layer: by path, otherwise by order."""
         marks = [_direction(source.path) for source in self.sources]
         if set(marks) != {"forward", "backward"}:
             middle = len(marks) // 2
             marks = ["forward"] * middle + ["backward"] * (len(marks) - middle)
-        forward, backward = (
-            LayerTensors(
-                self.layer,
-                [s for s, m in zip(self.sources, marks, strict=True) if m == w],
-                self._named,
-            )
-            for w in ("forward", "backward")
-        )
-        return forward, backward
+        halves = []
+        for way in ("forward", "backward"):
+            own = [s for s, m in zip(self.sources, marks, strict=True) if m == way]
+            half = LayerTensors(self.layer, own, self._named)
+            half.taken, half._prefix = self.taken, f"{way}/"
+            halves.append(half)
+        return halves[0], halves[1]
 
 
 def _direction(path: str) -> str:
@@ -120,8 +150,8 @@ def first_axis(shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def _role(path: str, layer: str) -> str:
-    """``lstm_1/lstm_cell/kernel:0`` -> ``kernel``; Keras 1: ``lstm_1_W_i`` -> ``W_i``."""
+def role_of(path: str, layer: str) -> str:
+    """Say which array it is: ``kernel`` of ``lstm_1/lstm_cell/kernel:0``; ``W_i`` of Keras 1."""
     last = path.rsplit("/", 1)[-1].split(":", 1)[0]
     return last.removeprefix(f"{layer}_")
 
@@ -152,8 +182,8 @@ class Store(Protocol):
         """The weights of a model inside; asked for once, in the place of :meth:`tensors`."""
         ...
 
-    def unread(self) -> list[str]:
-        """Paths of the arrays that no layer has asked for."""
+    def unread(self) -> list[Source]:
+        """The arrays that no layer has asked for."""
         ...
 
 
@@ -167,7 +197,7 @@ class LegacyStore:
                 f"{root.label}: no attribute layer_names, so these are not Keras weights"
             )
         self._layers: dict[str, list[tuple[str, Dataset]]] = {}
-        self._models: list[PathStore] = []
+        self._models: list[Store] = []
         for name in names:
             group = root.group(name)
             if group is None:
@@ -182,16 +212,20 @@ class LegacyStore:
                 datasets.append((weight, dataset))
             self._layers[name] = datasets
 
+    def listed(self) -> dict[str, list[Source]]:
+        """Arrays by layer, in the order of the file, of layers that nobody has asked for."""
+        return {name: [d for _, d in datasets] for name, datasets in self._layers.items()}
+
     def tensors(self, layer: RawLayer) -> LayerTensors:
         return LayerTensors(layer.name, [d for _, d in self._layers.pop(layer.name, [])])
 
     def inner(self, layer: RawLayer) -> Store:
-        self._models.append(PathStore(_inner(layer), self._layers.pop(layer.name, [])))
+        self._models.append(_of_list(layer, self._layers.pop(layer.name, [])))
         return self._models[-1]
 
-    def unread(self) -> list[str]:
-        left = [f"{n}: {d.path} {d.shape}" for n, ds in self._layers.items() for _, d in ds]
-        return left + [path for model in self._models for path in model.unread()]
+    def unread(self) -> list[Source]:
+        left: list[Source] = [d for datasets in self._layers.values() for _, d in datasets]
+        return left + [source for model in self._models for source in model.unread()]
 
 
 class PathStore:
@@ -206,7 +240,7 @@ class PathStore:
     ) -> None:
         self._left = list(arrays)
         self._named = named
-        self._models: list[PathStore] = []
+        self._models: list[Store] = []
         names = Counter(layer.name for _, layer in model.leaves())
         self._twins = {name for name, count in names.items() if count > 1}
 
@@ -230,17 +264,43 @@ class PathStore:
             return self
         self._left = [entry for entry in self._left if entry not in own]
         marked = [(f"/{name}".split(f"/{layer.name}/", 1)[-1], d) for name, d in own]
-        self._models.append(PathStore(_inner(layer), marked, self._named))
+        self._models.append(_of_list(layer, marked, self._named))
         return self._models[-1]
 
-    def unread(self) -> list[str]:
-        left = [f"{d.path} {d.shape}" for _, d in self._left]
-        return left + [path for model in self._models for path in model.unread()]
+    def unread(self) -> list[Source]:
+        left = [d for _, d in self._left]
+        return left + [source for model in self._models for source in model.unread()]
 
 
-def _inner(layer: RawLayer) -> Graph:
+def _of_list(
+    layer: RawLayer, arrays: Sequence[tuple[str, Source]], named: bool = False
+) -> DealtStore | PathStore:
+    """Make the store of what is inside a layer whose arrays lie in one list."""
     assert layer.inner is not None  # whoever asks has seen to it
-    return layer.inner
+    if layer.class_name == "RNN":
+        return DealtStore([source for _, source in arrays])
+    return PathStore(layer.inner, arrays, named)
+
+
+class DealtStore:
+    """Arrays of several cells, one cell after the other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._left = list(sources)
+
+    def tensors(self, layer: RawLayer) -> LayerTensors:
+        if layer.is_input:
+            return LayerTensors(layer.name, [])
+        cell = layer.config["cell"]["config"]
+        count = 3 if cell.get("use_bias", True) else 2
+        own, self._left = self._left[:count], self._left[count:]
+        return LayerTensors(layer.name, own)
+
+    def inner(self, layer: RawLayer) -> Store:
+        return self
+
+    def unread(self) -> list[Source]:
+        return self._left
 
 
 class SavedStore:
@@ -251,7 +311,7 @@ class SavedStore:
     class belongs to the n-th layer of that class.
     """
 
-    ROOTS = ("layers", "_layer_checkpoint_dependencies")
+    ROOTS = ("layers", "_layer_checkpoint_dependencies", "cells")
     # States of random generators, optimizers and metrics: of no use to inference.
     _ASIDE = ("seed_generator", "optimizer", "metrics")
 
@@ -288,7 +348,7 @@ class SavedStore:
 
     def _next(self, layer: RawLayer) -> str | None:
         """The group of the next layer of a class; layers come in the model's order."""
-        queue = self._queues.get(_snake_case(layer.class_name))
+        queue = self._queues.get(snake_case(layer.stored or layer.class_name))
         return queue.pop(0) if queue else None
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
@@ -299,19 +359,19 @@ class SavedStore:
         )
 
     def inner(self, layer: RawLayer) -> Store:
-        name = self._next(layer) or ""
+        name, start = self._next(layer) or "", f"{layer.below}/" if layer.below else ""
         below = [
-            p.split("/", 2)[2]
+            p.split("/", 2)[2].removeprefix(start)
             for p in self._paths
             if p.split("/")[1:2] == [name] and p.count("/") > 1
         ]
-        self._models.append(self.of_paths(below, self._groups.pop(name, [])))
+        own = [(path.removeprefix(start), d) for path, d in self._groups.pop(name, [])]
+        self._models.append(self.of_paths(below, own))
         return self._models[-1]
 
-    def unread(self) -> list[str]:
+    def unread(self) -> list[Source]:
         left = [*(d for ds in self._groups.values() for _, d in ds), *self._others]
-        own = [f"{d.path} {d.shape}" for d in left]
-        return own + [path for model in self._models for path in model.unread()]
+        return left + [source for model in self._models for source in model.unread()]
 
 
 _COUNT = re.compile(r"_([0-9]{1,9})$")
@@ -327,7 +387,8 @@ def _count(name: str) -> int:
 _WORD = re.compile(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])")
 
 
-def _snake_case(class_name: str) -> str:
+def snake_case(class_name: str) -> str:
+    """Name a class as Keras does in files: ``LeakyReLU`` is ``leaky_re_lu``."""
     return _WORD.sub("_", class_name).lower()
 
 
@@ -366,20 +427,23 @@ class LiveStore:
 
     def __init__(self, model: Any) -> None:
         self._objects = {layer.name: layer for layer in model.layers}
-        self._models: list[LiveStore] = []
+        self._models: list[Store] = []
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
         made = self._objects.pop(layer.name, None)
         return LayerTensors(layer.name, _variables(made) if made is not None else [])
 
     def inner(self, layer: RawLayer) -> Store:
-        self._models.append(LiveStore(self._objects.pop(layer.name)))
+        made = self._objects.pop(layer.name)
+        if layer.class_name == "RNN":
+            self._models.append(DealtStore(_variables(made)))
+        else:
+            self._models.append(LiveStore(made if layer.is_model else made.layer))
         return self._models[-1]
 
-    def unread(self) -> list[str]:
-        left = [v for layer in self._objects.values() for v in _variables(layer)]
-        own = [f"{v.path} {v.shape}" for v in left]
-        return own + [path for model in self._models for path in model.unread()]
+    def unread(self) -> list[Source]:
+        left: list[Source] = [v for layer in self._objects.values() for v in _variables(layer)]
+        return left + [source for model in self._models for source in model.unread()]
 
 
 def _variables(layer: Any) -> list[LiveVariable]:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
 from npylstm_converters.torch.recurrent import MODES
 from npylstm_converters.torch.sources import arguments, is_module, load_program
 from npylstm_converters.torch.tracing import inference, quiet
-from npylstm_converters.torch.weights import Found, Step, find_modules, parse_steps
+from npylstm_converters.torch.weights import Found, find_modules
 
 __all__ = ["TorchRunner"]
 

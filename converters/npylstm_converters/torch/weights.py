@@ -34,12 +34,13 @@ from npylstm.layers import (
 )
 from npylstm.layers.base import BATCH, STEPS, Array, Shape
 from npylstm.spec import TensorSpec
+from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.torch.builder import Builder, Ref
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["Found", "Step", "describe", "find_modules", "from_state_dict", "parse_steps"]
+__all__ = ["Found", "describe", "find_modules", "from_state_dict"]
 
 _RECURRENT = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -160,37 +161,6 @@ def _weighted(name: str, own: Mapping[str, Array]) -> Found | None:
         sizes = f"{shape[1]} -> {shape[0]}, no bias, or {shape[0]} ids -> {shape[1]}"
         return Found(name, "Linear or Embedding", sizes, own, asked)
     return Found(name, "Linear", f"{shape[1]} -> {shape[0]}", own)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One link of the chain: a word with its options."""
-
-    word: str
-    values: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-_STEP = re.compile(r"\s*(?P<word>[^\s()]+)\s*(?:\((?P<args>[^()]*)\))?\s*")
-
-
-def parse_steps(text: str) -> list[Step]:
-    """Read ``"rnn(relu) -> last -> fc"``.
-
-    Raises
-    ------
-    FormatError
-        Naming the part that cannot be read.
-    """
-    steps = []
-    for part in text.split("->"):
-        match = _STEP.fullmatch(part)
-        if match is None:
-            raise FormatError(f"layers: expected a name or name(options), got {part.strip()!r:.80}")
-        given = [a.strip() for a in (match["args"] or "").split(",") if a.strip()]
-        options = dict(a.replace(" ", "").split("=", 1) for a in given if "=" in a)
-        steps.append(Step(match["word"], tuple(a for a in given if "=" not in a), options))
-    return steps
 
 
 class _Chain:
@@ -553,7 +523,7 @@ def _build(
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():
                 raise FormatError(f"{layer.name}/{name}: expected finite numbers")
-    said = " -> ".join(_said(step) for step in steps)
+    said = " -> ".join(str(step) for step in steps)
     provenance = {
         "framework": "PyTorch",
         "framework_version": "",
@@ -571,11 +541,6 @@ def _build(
         outputs=tuple(outputs), name=os.path.splitext(os.path.basename(label))[0],
         dtype=chain.builder.dtype, provenance=provenance,
     )  # fmt: skip
-
-
-def _said(step: Step) -> str:
-    options = [*step.values, *(f"{k}={v}" for k, v in step.options.items())]
-    return f"{step.word}({', '.join(options)})" if options else step.word
 
 
 def _command(label: str, modules: Sequence[Found]) -> str:

@@ -1,0 +1,50 @@
+"""The small language that says how the layers of a weights-only file are joined.
+
+Names of layers, and words for what stands between them, joined by arrows; what the arrays do not
+tell is said in parentheses: ``"rnn -> last -> fc(softmax)"``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from npylstm import FormatError
+
+__all__ = ["Step", "parse_steps"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of the chain: a word with its options."""
+
+    word: str
+    values: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = [*self.values, *(f"{k}={v}" for k, v in self.options.items())]
+        return f"{self.word}({', '.join(options)})" if options else self.word
+
+
+_STEP = re.compile(r"\s*(?P<word>[^\s()]+)\s*(?:\((?P<args>[^()]*)\))?\s*")
+
+
+def parse_steps(text: str) -> list[Step]:
+    """Read ``"rnn(relu) -> last -> fc"``.
+
+    Raises
+    ------
+    FormatError
+        Naming the part that cannot be read.
+    """
+    steps = []
+    for part in text.split("->"):
+        match = _STEP.fullmatch(part)
+        if match is None:
+            raise FormatError(f"layers: expected a name or name(options), got {part.strip()!r:.80}")
+        given = [a.strip() for a in (match["args"] or "").split(",") if a.strip()]
+        options = dict(a.replace(" ", "").split("=", 1) for a in given if "=" in a)
+        steps.append(Step(match["word"], tuple(a for a in given if "=" not in a), options))
+    return steps

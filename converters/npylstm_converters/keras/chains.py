@@ -1,0 +1,353 @@
+"""Weights-only files of Keras 1 and 2 without an architecture: a chain of layers, as the user says.
+
+The arrays tell a layer's class and sizes. What they do not tell must be said; what is left to
+Keras' defaults is told in the provenance.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from npylstm import FormatError, UnsupportedError
+from npylstm_converters.chain import Step, parse_steps
+from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.files import Container
+from npylstm_converters.keras.layers import TRANSLATORS
+from npylstm_converters.keras.weights import LegacyStore, Source, role_of, snake_case
+
+__all__ = ["ask_for_chain", "describe", "with_chain"]
+
+Config = dict[str, Any]
+
+_GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
+_RECURRENT = tuple(_GATES.values())
+_NEEDS_STEPS = (*_RECURRENT, "Bidirectional", "Conv1D", "TimeDistributed")
+_NUMBER = re.compile(r"_[0-9]+$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer that a file shows.
+
+    Attributes
+    ----------
+    name
+        As the file has it.
+    class_name
+        As the arrays show it, or the name where there are none; ``"?"`` where neither does.
+    config
+        What the arrays show of it.
+    sizes
+        The same for people: ``3 -> 20``.
+    asked
+        What they do not show: option to example.
+    """
+
+    name: str
+    class_name: str
+    config: Config = field(default_factory=dict)
+    sizes: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.class_name}({self.sizes})"
+
+
+def find_layers(store: LegacyStore, writer: Writer) -> list[Found]:
+    """Tell layers from the names and shapes of their arrays, in the order of the file."""
+    return [_judge(name, sources, writer) for name, sources in store.listed().items()]
+
+
+def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
+    halves: dict[str, list[Source]] = {"forward": [], "backward": []}
+    for source in sources:
+        for part in source.path.split("/")[::-1]:
+            way = next((w for w in halves if part.startswith(f"{w}_")), None)
+            if way is not None:
+                halves[way].append(source)
+                break
+    if sources and len(halves["forward"]) == len(halves["backward"]) == len(sources) / 2:
+        inner = _judge(name, halves["forward"], writer)
+        if inner.class_name in _RECURRENT:
+            config = {"layer": _entry(inner), "merge_mode": "concat"}
+            return replace(inner, class_name="Bidirectional", config=config)
+    shapes = {role_of(source.path, name): source.shape for source in sources}
+    for judge in (_weightless, _recurrent, _keras1, _matrix, _others):
+        found = judge(name, shapes, writer)
+        if found is not None:
+            return found
+    return Found(name, "?", sizes=", ".join(f"{k} {v}" for k, v in shapes.items()))
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _weightless(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if shapes:
+        return None
+    stem = _NUMBER.sub("", name)
+    if stem == "input":
+        return Found(name, "InputLayer")
+    class_name = next((c for c in TRANSLATORS if snake_case(c) == stem), "?")
+    asked = {
+        "Activation": {"activation": "linear"}, "RepeatVector": {"n": "1"},
+        "Reshape": {"target_shape": "1"}, "Masking": {"mask_value": "0"},
+        "MaxPooling1D": {"pool_size": "2"}, "AveragePooling1D": {"pool_size": "2"},
+    }  # fmt: skip
+    return Found(name, class_name, asked=asked.get(class_name, {}))
+
+
+def _gates_default(writer: Writer) -> dict[str, str]:
+    """What to ask where the version does not tell which gates are Keras' default."""
+    known = writer.recurrent_default if writer.version != "2" else None
+    return {} if known else {"recurrent_activation": "sigmoid"}
+
+
+def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if not {"kernel", "recurrent_kernel"} <= set(shapes) <= {"kernel", "recurrent_kernel", "bias"}:
+        return None
+    kernel, recurrent = shapes["kernel"], shapes["recurrent_kernel"]
+    if len(kernel) != 2 or len(recurrent) != 2 or not recurrent[0]:
+        return None
+    units, gates = recurrent[0], recurrent[1] / recurrent[0]
+    class_name = _GATES.get(int(gates)) if gates == int(gates) else None
+    if class_name is None:
+        return None
+    config: Config = {"units": units, "use_bias": "bias" in shapes}
+    asked = {} if class_name == "SimpleRNN" else _gates_default(writer)
+    if class_name == "GRU":
+        config["reset_after"] = shapes.get("bias") in ((2, 3 * units), (6 * units,))
+        if "bias" not in shapes:
+            del config["reset_after"]
+            asked = {**asked, "reset_after": "false"}
+    if shapes.get("bias") in ((8 * units,), (6 * units,)):
+        asked = {}  # cuDNN's layers, whose gates are always sigmoid
+        config["recurrent_activation"] = "sigmoid"
+    asked = {**asked, "output": "sequences or last"}
+    return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked)
+
+
+def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    class_name = {12: "LSTM", 9: "GRU", 3: "SimpleRNN"}.get(len(shapes))
+    first = next((s for role, s in shapes.items() if role in ("W_i", "W_z", "W")), ())
+    if class_name is None or len(first) != 2 or not any(role[0] == "U" for role in shapes):
+        return None
+    asked = {"output": "sequences or last"}
+    return Found(name, class_name, {"units": first[1]}, f"{first[0]} -> {first[1]}", asked)
+
+
+def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if not set(shapes) <= {"kernel", "bias", "W", "b"}:
+        return None
+    kernel = shapes.get("kernel", shapes.get("W", ()))
+    config: Config = {"use_bias": len(shapes) == 2}
+    linear = {"activation": "linear"}
+    if len(kernel) == 2 and "embedding" in name:
+        config = {"input_dim": kernel[0], "output_dim": kernel[1]}
+        return Found(name, "Embedding", config, f"{kernel[0]} ids -> {kernel[1]}")
+    if len(kernel) == 2:
+        config["units"] = kernel[1]
+        return Found(name, "Dense", config, f"{kernel[0]} -> {kernel[1]}", linear)
+    if len(kernel) in (3, 4):
+        config |= {"filters": kernel[-1], "kernel_size": kernel[0]}
+        sizes = f"{kernel[-2]} -> {kernel[-1]}, kernel {kernel[0]}"
+        return Found(name, "Conv1D", config, sizes, {**linear, "padding": "valid", "strides": "1"})
+    return None
+
+
+def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    table: dict[str, tuple[set[str], set[str]]] = {  # arrays that must be there, and that may
+        "Embedding": ({"embeddings"}, set()),
+        "BatchNormalization": ({"moving_mean", "moving_variance"}, {"gamma", "beta"}),
+        "LayerNormalization": ({"gamma", "beta"}, set()),
+        "PReLU": ({"alpha"}, set()),
+    }
+    for class_name, (must, may) in table.items():
+        if not must <= set(shapes) <= must | may:
+            continue
+        shape = next(iter(shapes.values()))
+        if class_name == "Embedding" and len(shape) == 2:
+            config: Config = {"input_dim": shape[0], "output_dim": shape[1]}
+            return Found(name, class_name, config, f"{shape[0]} ids -> {shape[1]}")
+        config = {}
+        if class_name == "BatchNormalization":
+            config = {"scale": "gamma" in shapes, "center": "beta" in shapes}
+        asked = {"epsilon": "0.001"} if "Normalization" in class_name else {}
+        return Found(name, class_name, config, ", ".join(map(str, shape)), asked)
+    return None
+
+
+def _entry(found: Found) -> Config:
+    return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
+
+
+def with_chain(container: Container, text: str) -> Container:
+    """Make the document of a Sequential model of what the user says.
+
+    Raises
+    ------
+    UnsupportedError
+        Listing what was not said, or does not fit.
+    FormatError
+        If the file holds an architecture or does not name its layers, or the text cannot be read.
+    """
+    if container.document is not None or not isinstance(container.store, LegacyStore):
+        raise FormatError("layers: only for weights-only files of Keras 1 and 2 (.h5)")
+    steps, reasons = parse_steps(text), Reasons()
+    found = {f.name: f for f in find_layers(container.store, container.writer)}
+    chosen = [found.get(step.word) or _made(step.word) for step in steps]
+    notes = [f"layers: {' -> '.join(map(str, steps))}, as told"]
+    entries = []
+    for number, (step, layer) in enumerate(zip(steps, chosen, strict=True)):
+        try:
+            behind = chosen[number + 1 :]
+            entries.append(_configured(step, layer, behind, container.writer, notes))
+        except Refusal as error:
+            reasons.add(f"{step.word}: {error}")
+    for name, layer in found.items():
+        weights = layer.sizes and name not in {step.word for step in steps}
+        if weights:
+            reasons.add(f"{layer}: is not in layers")
+    reasons.raise_if_any()
+    first = next((layer for layer in chosen if layer is not None and layer.sizes), None)
+    if first is None:
+        raise FormatError("layers: names no layer that has weights")
+    timed = any(layer is not None and layer.class_name in _NEEDS_STEPS for layer in chosen)
+    entries[0]["config"]["batch_input_shape"] = _input_shape(first, timed)
+    document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
+    return replace(container, document=document, notes=tuple(notes))
+
+
+def _made(word: str) -> Found | None:
+    """A layer without weights, by its class."""
+    return Found(word.lower(), word) if word in TRANSLATORS else None
+
+
+def _input_shape(first: Found, timed: bool) -> list[int | None]:
+    if first.class_name == "Embedding":
+        return [None, None]
+    features = int(first.sizes.split()[0].rstrip(","))
+    return [None, None, features] if timed else [None, features]
+
+
+def _configured(
+    step: Step, layer: Found | None, behind: Sequence[Found | None], writer: Writer,
+    notes: list[str],
+) -> Config:  # fmt: skip
+    """Put together what the arrays show and what the user says."""
+    if layer is None:
+        raise Refusal("is no layer of the file and no class of Keras that needs no weights")
+    if layer.class_name == "?":
+        raise Refusal(f"holds {layer.sizes or 'no arrays'}, which shows no layer that is supported")
+    said = {name: _value(text) for name, text in step.options.items()}
+    for value in step.values:
+        if value in ("sequences", "last"):
+            said["return_sequences"] = value == "sequences"
+        else:
+            said["activation"] = value
+    asked = dict(layer.asked)
+    recurrent = asked.pop("output", None) is not None
+    following = next((f for f in behind if f is not None and f.sizes), None)
+    if recurrent and "return_sequences" not in said:
+        if following is None or following.class_name not in _NEEDS_STEPS:
+            raise Refusal(
+                f"what it gives is not in the file: write {step.word}(sequences) or "
+                f"{step.word}(last)"
+            )
+        said["return_sequences"] = True
+    missing = [name for name in asked if name not in said]
+    if missing:
+        raise Refusal(
+            f"its {', '.join(missing)} cannot be told from the file: write {_suggested(layer)}, say"
+        )
+    if recurrent and "activation" not in said:
+        notes.append(f"{step.word}: activation tanh, Keras' default, as nothing else was said")
+        default = writer.recurrent_default or "sigmoid"
+        if "recurrent_activation" not in {**said, **layer.config}:
+            notes.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")
+    return _joined(layer, said, writer)
+
+
+def _joined(layer: Found, said: Config, writer: Writer) -> Config:
+    entry = _entry(layer)
+    outer = entry["config"]
+    inner = outer["layer"]["config"] if layer.class_name == "Bidirectional" else outer
+    if layer.class_name in (*_RECURRENT, "Bidirectional"):
+        kind = outer["layer"]["class_name"] if layer.class_name == "Bidirectional" else None
+        if (kind or layer.class_name) != "SimpleRNN":
+            inner.setdefault("recurrent_activation", writer.recurrent_default or "sigmoid")
+        inner.setdefault("activation", "tanh")
+    for name, value in said.items():
+        (outer if name == "merge_mode" else inner)[name] = value
+    if layer.class_name in ACTIVATION_LAYERS:
+        outer.pop("activation", None)
+    return entry
+
+
+def _value(text: str) -> Any:
+    """Read a number, true or false, or a word."""
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    readers: tuple[Callable[[str], Any], ...] = (int, float)
+    for read in readers:
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _suggested(found: Found) -> str:
+    options = [
+        "last" if k == "output" else v if k == "activation" else f"{k}={v}"
+        for k, v in found.asked.items()
+    ]
+    return f"{found.name}({', '.join(options)})" if options else found.name
+
+
+def _command(container: Container, source: str | os.PathLike[str]) -> str:
+    assert isinstance(container.store, LegacyStore)  # whoever asks has seen to it
+    words = []
+    found = find_layers(container.store, container.writer)
+    for number, layer in enumerate(found):
+        following = next((f for f in found[number + 1 :] if f.sizes), None)
+        if "output" in layer.asked and following and following.class_name in _NEEDS_STEPS:
+            layer = replace(layer, asked={k: v for k, v in layer.asked.items() if k != "output"})
+        if layer.class_name != "InputLayer":
+            words.append(_suggested(layer))
+    return f'npylstm convert {os.fspath(source)} MODEL.npz --layers "{" -> ".join(words)}"'
+
+
+def ask_for_chain(container: Container, source: str | os.PathLike[str]) -> str:
+    """Say what is missing, and how to give it."""
+    if not isinstance(container.store, LegacyStore):
+        return (
+            "holds weights only; give the architecture, the text of model.to_json(), by "
+            "--architecture model.json"
+        )
+    return (
+        "holds weights only; give the architecture, the text of model.to_json(), by --architecture "
+        f"model.json, or complete this: {_command(container, source)}"
+    )
+
+
+def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, Any]:
+    """List the layers of a weights-only file, and the command to complete."""
+    if not isinstance(container.store, LegacyStore):
+        raise UnsupportedError([ask_for_chain(container, source)])
+    found = find_layers(container.store, container.writer)
+    writer = container.writer
+    return {
+        "format": container.format,
+        "modules": [str(f) for f in found if f.class_name != "InputLayer"],
+        "asked": [f"{f.name}: {k}, {v}" for f in found for k, v in f.asked.items()],
+        "notes": [f"written by {writer.framework} {writer.version}: {writer.evidence}"],
+        "command": _command(container, source),
+    }

@@ -1,0 +1,82 @@
+"""Layers of the user's own: functions that the user gives stand in for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from npylstm.layers.base import Array, Shape
+from npylstm.layers.external import External, Function
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.graph import RawLayer
+from npylstm_converters.keras.weights import LayerTensors, read_array
+
+__all__ = ["external", "probe"]
+
+# Sizes to try a function with, for one free size after the other: two runs tell them apart.
+_FIRST, _SECOND = (3, 7, 13, 19, 29), (5, 11, 17, 23, 31)
+
+
+def external(
+    raw: RawLayer, tensors: LayerTensors, name: str, function: Function
+) -> tuple[External, dict[str, Array]]:
+    """Make the layer; what it gives is found out where it is called."""
+    if raw.times:
+        raise Refusal("a function of the user's own inside TimeDistributed is not supported")
+    sources = tensors.take(*(str(k) for k in range(len(tensors))))
+    weights = {role: read_array(source, source.shape) for role, source in sources.items()}
+    shapes = tuple(array.shape for array in weights.values())
+    return External(name, (), shapes).bind(function), weights
+
+
+def probe(
+    layer: External, inputs: Sequence[Shape], weights: Mapping[str, Array], dtype: str
+) -> External:
+    """Find out the shape of what a function gives, by two calls with numbers.
+
+    Raises
+    ------
+    Refusal
+        If it fails, or its output is as large as nothing that goes in.
+    """
+    assert layer.function is not None  # it has just been bound
+    symbols = list(dict.fromkeys(d for shape in inputs for d in shape if isinstance(d, str)))
+    if len(symbols) > len(_FIRST):
+        raise Refusal(f"reads {len(symbols)} free sizes, expected {len(_FIRST)} at most")
+    made, given = [], []
+    for sizes in (_FIRST, _SECOND):
+        known = dict(zip(symbols, sizes, strict=False))
+        shapes = [tuple(known[d] if isinstance(d, str) else d for d in s) for s in inputs]
+        rng = np.random.default_rng(0)
+        arrays = [rng.uniform(0.5, 1.5, shape).astype(dtype) for shape in shapes]
+        try:
+            y = layer.call(layer.function, arrays, [*weights.values()])
+            made.append(np.asarray(y, dtype).shape)
+        except Exception as error:  # a user's function raises what it likes
+            listed = ", ".join(map(str, shapes))
+            raise Refusal(
+                f"its function fails on inputs {listed}: {type(error).__name__}: {error}"
+            ) from None
+        given.append(shapes)
+    first, second = made
+    if len(first) != len(second):
+        raise Refusal(f"its function gives {len(first)} axes and {len(second)} axes")
+    places = {
+        pair: (k, axis)
+        for k, (a, b) in reversed(list(enumerate(zip(*given, strict=True))))
+        for axis, pair in reversed(list(enumerate(zip(a, b, strict=True))))
+    }
+    sizes_made: list[int | tuple[int, int]] = []
+    for axis, pair in enumerate(zip(first, second, strict=True)):
+        if pair[0] == pair[1]:
+            sizes_made.append(pair[0])
+        elif pair in places:
+            sizes_made.append(places[pair])
+        else:
+            raise Refusal(
+                f"axis {axis} of what its function gives has {pair[0]} and {pair[1]} entries, as "
+                "no axis of what goes in"
+            )
+    bound = External(layer.name, tuple(sizes_made), layer.shapes)
+    return bound.bind(layer.function)

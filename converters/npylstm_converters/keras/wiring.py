@@ -1,0 +1,151 @@
+"""Calls of layers, turned into edges; masks, turned into tensors that are handed on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from npylstm import FormatError, UnsupportedError
+from npylstm.layers import Arithmetic, Concatenate, External, Full, Layer, Reduce
+from npylstm.layers.base import Shape
+from npylstm.spec import Edge, LayerSpec, TensorSpec
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.external import probe
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
+from npylstm_converters.keras.masks import also_masked, follow, made_mask, obeyed
+
+__all__ = ["Wiring"]
+
+
+class Wiring:
+    """A model under construction: edges in the order of computation.
+
+    Parameters
+    ----------
+    raws, layers, names
+        Layers by path: as the config has them, translated, and what they are called here.
+    major
+        The generation of Keras whose rules hold for masks.
+    dtype
+        Of the model.
+    """
+
+    def __init__(
+        self,
+        raws: Mapping[str, RawLayer],
+        layers: Mapping[str, LayerSpec],
+        names: Mapping[str, str],
+        major: int,
+        dtype: str,
+    ) -> None:
+        self.layers = dict(layers)
+        self.edges: list[Edge] = []
+        self._raws, self._major, self._dtype = raws, major, dtype
+        self._taken = {*names.values()}
+        self._tensors: dict[Tensor, str] = {}
+        self._masks: dict[Tensor, str] = {}
+        self._shapes: dict[str, Shape] = {}
+
+    def enter(self, tensor: Tensor, spec: TensorSpec) -> None:
+        """Begin with an input of the model."""
+        self._tensors[tensor] = spec.name
+        self._shapes[spec.name] = spec.shape
+
+    def find(self, tensor: Tensor) -> str:
+        """The name of a tensor."""
+        if tensor not in self._tensors:
+            raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
+        return self._tensors[tensor]
+
+    def all_outputs(self, tensor: Tensor) -> list[str]:
+        """Names of all outputs of a call."""
+        key = (tensor.layer, tensor.call)
+        return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
+
+    def call(self, call: Call, told: bool) -> None:
+        """Add a call; ``told`` is whether the config gives it a mask."""
+        raw, named = self._raws[call.layer], self.layers[call.layer]
+        masks = [self._masks.get(t) for t in call.inputs]
+        reads = [self.find(t) for t in call.reads]
+        main = Tensor(call.layer, call.number)
+        obeys = obeyed(raw, named.layer, call, masks, self._major, told)
+        for k in () if "mask" in call.options else _masked(named.layer):
+            # A shared layer may read a tensor without a mask, too: then all of it counts.
+            reads.append(obeys.get(k) or self._all_count(reads[k], named.name))
+        if isinstance(named.layer, External):
+            named = self._measured(call.layer, named, named.layer, reads)
+        edge = Edge.call(named, *reads, number=call.number + 1)
+        made = list(edge.outputs)
+        if made_mask(raw, call, self._major):
+            self._masks[main] = made.pop()
+        else:
+            join = functools.partial(self._join, near=named.name)
+            after = follow(raw, named.layer, masks, self._major, join)
+            if after is not None:
+                also = also_masked(named.layer)
+                self._masks |= {replace(main, output=k): after for k in (0, *also)}
+        self._add(edge, named.layer)
+        self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
+
+    def _measured(
+        self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
+    ) -> LayerSpec:
+        """Find out the shape of what a function of the user's own gives."""
+        try:
+            shapes = [self._shapes[name] for name in reads]
+            measured = probe(layer, shapes, named.weights, self._dtype)
+        except KeyError:
+            raise UnsupportedError(
+                [f"{shown(path)}: the shape of what it reads is not known"]
+            ) from None
+        except Refusal as error:
+            raise UnsupportedError([f"{shown(path)}: {error}"]) from None
+        if layer.sizes not in ((), measured.sizes):
+            raise UnsupportedError([f"{shown(path)}: gives another shape when it is called again"])
+        self.layers[path] = replace(named, layer=measured)
+        return self.layers[path]
+
+    def _add(self, edge: Edge, layer: Layer) -> None:
+        self.edges.append(edge)
+        if all(name in self._shapes for name in edge.inputs):
+            try:
+                made = layer.output_shapes([self._shapes[name] for name in edge.inputs])
+            except FormatError:
+                return  # the spec will say what is wrong
+            self._shapes |= dict(zip(edge.outputs, made, strict=False))
+
+    def _help(self, layer: Layer, near: str, *reads: str) -> str:
+        """Add a layer that computes a mask."""
+        name, count = f"{near}.mask", 1
+        while name in self._taken:
+            count += 1
+            name = f"{near}.mask_{count}"
+        self._taken.add(name)
+        self.layers[name] = LayerSpec(name, layer)
+        self._add(Edge.call(self.layers[name], *reads), layer)
+        return name
+
+    def _all_count(self, tensor: str, near: str) -> str:
+        rank = len(self._shapes.get(tensor, (0, 0, 0)))
+        sizes = tuple((0, axis) for axis in range(rank - 1))
+        return self._help(Full(sizes, 1.0), near, tensor)
+
+    def _join(self, how: str, several: Sequence[str], near: str) -> str:
+        if how == "steps":
+            return self._help(Concatenate(1), near, *several)
+        if how == "any":
+            rank = len(self._shapes.get(several[0], (0, 0, 0)))
+            if rank < 3:
+                return several[0]
+            return self._help(Reduce("max", tuple(range(2, rank))), near, several[0])
+        if len(set(several)) == 1:
+            return several[0]
+        operation = "multiply" if how == "and" else "maximum"
+        return self._help(Arithmetic(operation), near, *several)
+
+
+def _masked(layer: Layer) -> Sequence[int]:
+    """Of which inputs a layer takes masks."""
+    masked = getattr(layer, "masked", False)
+    return (0,) if masked is True else masked or ()

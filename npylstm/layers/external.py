@@ -1,0 +1,78 @@
+"""A layer of the user's own: the file names it, the function comes from whoever loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npylstm.errors import FormatError, ShapeError, UnsupportedError
+from npylstm.layers.array_ops import Size, resolve
+from npylstm.layers.base import Array, Layer, Shape, expect_batch
+
+__all__ = ["External", "Function"]
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class External(Layer):
+    """Whatever a function makes of the inputs: ``y = function(*inputs)``.
+
+    A layer with weights hands them on: ``y = function(*inputs, weights=(...))``, in the framework's
+    order. The function must treat every sample of the batch by itself and change no argument.
+
+    Parameters
+    ----------
+    name
+        What the function goes by in ``npylstm.load(path, custom={name: function})``.
+    sizes
+        Shape of the output: numbers, or ``[input, axis]`` for as many as there.
+    shapes
+        Of the weights, which are called ``0``, ``1``, ...
+    """
+
+    kind: ClassVar[str] = "external"
+    function: ClassVar[Function | None] = None  # of an instance that is bound
+
+    name: str
+    sizes: tuple[int | tuple[int, int], ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def bind(self, function: Function) -> External:
+        """Return the same layer with a function."""
+        bound = External(self.name, self.sizes, self.shapes)
+        object.__setattr__(bound, "function", function)
+        return bound
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {str(k): shape for k, shape in enumerate(self.shapes)}
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if not inputs:
+            raise FormatError("expected an input, got none")
+        for shape in inputs:
+            expect_batch(shape)
+        sizes: Sequence[Size] = self.sizes
+        return (resolve(sizes, inputs),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        if self.function is None:
+            raise UnsupportedError([f"{self.name}: no function is bound to it"])
+        y = np.asarray(self.call(self.function, inputs, [packed[k] for k in self.weight_shapes()]))
+        (expected,) = self.output_shapes([x.shape for x in inputs])
+        if y.shape != expected:
+            raise ShapeError(
+                f"custom function {self.name!r}: expected a result of shape {expected}, got "
+                f"{y.shape}"
+            )
+        return (y.astype(inputs[0].dtype),), {}
+
+    @staticmethod
+    def call(function: Function, inputs: Sequence[Array], weights: Sequence[Array]) -> Any:
+        """Call the user's function."""
+        return function(*inputs, weights=tuple(weights)) if weights else function(*inputs)

@@ -1,0 +1,46 @@
+"""A model in words: layers, shapes, sizes and origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from npylstm import console
+from npylstm.layers.base import format_shape
+from npylstm.spec import ModelSpec
+
+__all__ = ["origin_of", "summarise"]
+
+_IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that shows as shapes
+
+
+def summarise(spec: ModelSpec, notes: str = "") -> str:
+    """Describe a model as a printable text; ``notes`` end its first line."""
+    made = {edge.layer: edge.outputs for edge in reversed(spec.edges)}
+    rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in spec.inputs]
+    for layer in spec.layers:
+        options = {k: v for k, v in layer.config.items() if k not in _IN_SHAPES}
+        shapes = ", ".join(format_shape(spec.shapes[t]) for t in made[layer.name])
+        count = sum(w.size for w in layer.weights.values())
+        config = ", ".join(_option(k, v) for k, v in options.items() if v not in (False, None, []))
+        rows.append([layer.name, layer.kind, shapes, f"{count:,}", config])
+    text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
+    return console.Text(
+        f"{spec.name}: {spec.parameters:,} parameters, {spec.dtype}{notes}\n{text}\n"
+        f"from {origin_of(spec.provenance)}, {len(spec.cases)} recorded cases"
+    )
+
+
+def origin_of(provenance: Mapping[str, Any]) -> str:
+    """Name the framework that a model is from."""
+    parts = [str(provenance[k]) for k in ("framework", "framework_version") if provenance.get(k)]
+    return " ".join(parts) or "an unknown source"
+
+
+def _option(name: str, value: Any) -> str:
+    if value is True:
+        return name
+    if isinstance(value, dict) and "kind" in value:
+        inner = {k: v for k, v in value["config"].items() if v is not False}
+        return f"{name}={value['kind']}({', '.join(_option(k, v) for k, v in inner.items())})"
+    return str(value) if name == "activation" and isinstance(value, str) else f"{name}={value}"
