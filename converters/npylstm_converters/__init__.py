@@ -76,8 +76,8 @@ def from_torch(source: Any, example: Any = None, **options: Any) -> ModelSpec:
     return convert_torch(source, example, **options)
 
 
-def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
+def from_tfjs(source: str | os.PathLike[str], **options: Any) -> ModelSpec:
     """Convert a TensorFlow.js model; see :func:`npylstm_converters.tfjs.from_tfjs`."""
     from npylstm_converters.tfjs import from_tfjs as convert_tfjs
 
-    return convert_tfjs(source)
+    return convert_tfjs(source, **options)

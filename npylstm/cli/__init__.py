@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument(
             "--layers", metavar="CHAIN",
-            help="PyTorch state_dicts: how the modules are joined, 'rnn -> last -> fc'",
+            help="weights-only files: how the layers are joined, 'rnn -> last -> fc'",
         )  # fmt: skip
         order = sub.add_mutually_exclusive_group()
         order.add_argument(
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument(
             "--allow-unused", metavar="NAME", nargs="+",
-            help="PyTorch state_dicts: modules or tensors that may be left over",
+            help="tensors of the source that may be left over (PyTorch: or modules)",
         )  # fmt: skip
         sub.add_argument(
             "--example", metavar="X.npy", help="TorchScript: an input to trace it with"

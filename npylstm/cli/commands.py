@@ -127,7 +127,7 @@ def _print_ledger(spec: ModelSpec) -> None:
     rows = []
     for entry in spec.provenance.get("tensors", ()):
         layer, became = entry["layer"], ", ".join(entry["weights"])
-        weights = (became or "not needed in inference") if layer else "left over, as allowed"
+        weights = (became or "not needed in inference") if layer else "left over"
         rows.append([entry["source"], format_shape(entry["shape"]), layer or "-", weights])
     if rows:
         console.print_table(["tensor of the source", "shape", "layer", "weights"], rows)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
+from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
-from npylstm_converters.keras.assembling import convert_container
+from npylstm_converters.keras.assembling import Wishes, convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json
 from npylstm_converters.keras.graph import parse
 from npylstm_converters.keras.weights import PathStore, SavedStore, Store
@@ -25,7 +26,12 @@ _NUMBERED = re.compile(f"(?:{'|'.join(SavedStore.ROOTS)})/.+/vars/[0-9]+")
 _KEYS = (b'"modelTopology"', b'"weightsManifest"')
 
 
-def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
+def from_tfjs(
+    source: str | os.PathLike[str],
+    *,
+    allow_unused: Sequence[str] | None = None,
+    custom: Mapping[str, Function] | None = None,
+) -> ModelSpec:
     """Convert a layers model of TensorFlow.js; nothing but NumPy is needed.
 
     Parameters
@@ -33,6 +39,8 @@ def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
     source
         ``model.json``, as ``model.save`` of TensorFlow.js or its converter wrote it, or the folder
         that holds it. The files of weights lie beside it.
+    allow_unused, custom
+        As for :func:`npylstm_converters.keras.from_keras`.
 
     Returns
     -------
@@ -53,7 +61,8 @@ def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
         path = path / "model.json"
     document = read_json(path)
     try:
-        spec = _convert(document, path.parent)
+        wishes = Wishes(tuple(allow_unused or ()), dict(custom or {}))
+        spec = _convert(document, path.parent, wishes)
     except UnsupportedError:
         raise
     except FormatError as error:
@@ -61,13 +70,14 @@ def from_tfjs(source: str | os.PathLike[str]) -> ModelSpec:
     return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(path)})
 
 
-def _convert(document: Any, folder: Path) -> ModelSpec:
+def _convert(document: Any, folder: Path, wishes: Wishes) -> ModelSpec:
     if not isinstance(document, Mapping):
         raise FormatError("expected an object with modelTopology and weightsManifest")
     topology, writer = read_topology(document), read_writer(document)
     weights = read_manifest(document.get("weightsManifest", []), folder)
     store = _store(topology, weights)
-    return convert_container(Container(topology, store, writer, "TensorFlow.js layers model"))
+    container = Container(topology, store, writer, "TensorFlow.js layers model")
+    return convert_container(container, wishes)
 
 
 def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
@@ -80,6 +90,7 @@ def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
 
 class _TfjsImporter(Importer):
     name = "tfjs"
+    options = ("allow_unused", "custom")
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if not isinstance(source, (str, os.PathLike)):
@@ -93,7 +104,7 @@ class _TfjsImporter(Importer):
         return any(key in text for key in _KEYS)
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
-        return from_tfjs(source)
+        return from_tfjs(source, **options)
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
         raise NpylstmError(

@@ -100,6 +100,8 @@ class Builder:
         self.shapes: dict[str, Shape] = {t.name: t.shape for t in inputs}
         self.layers: dict[str, LayerSpec] = {}
         self.edges: list[Edge] = []
+        self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
+        self.read: dict[str, dict[str, None]] = {}  # by layer, the tensors it was made of
         self._traced = {t.name: traced for t, traced in inputs.items()}
         self._shared: dict[tuple[Any, ...], str] = {}
 
@@ -142,6 +144,7 @@ class Builder:
                 f"gives {format_shape(paired[0])}: samples of the batch would depend on one another"
             )
         key = (layer, *share)
+        origins = [name for k in share for name in self.origins.get(k, ())]
         if share and key in self._shared:
             name = self._shared[key]
         else:
@@ -151,6 +154,7 @@ class Builder:
             }
             self.layers[name] = LayerSpec(name, layer, arrays)
             self._shared.setdefault(key, name)
+        self.read.setdefault(name, {}).update(dict.fromkeys(origins))
         main = self._unused_tensor(name)
         suffixes = layer.output_names()
         outputs = tuple(f"{main}/{s}" if s else main for s in suffixes)

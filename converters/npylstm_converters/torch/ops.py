@@ -148,7 +148,8 @@ def _addmm(call: Call) -> Ref:
     if kernel is None or bias is None or bias.ndim != 1:
         raise Refusal("expected a bias of 1 axis")
     layer = Dense(kernel.shape[0], kernel.shape[1])
-    return call.make(layer, call.tensor("mat1"), weights={"kernel": kernel, "bias": bias})
+    weights, share = call.weights(kernel="mat2", bias="self")
+    return call.make(layer, call.tensor("mat1"), weights=weights, share=share)
 
 
 def _embedding(call: Call) -> Ref:

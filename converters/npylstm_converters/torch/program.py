@@ -6,15 +6,17 @@ import contextlib
 import linecache
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import npylstm
 from npylstm import FormatError, ModelSpec, ShapeError
 from npylstm.layers.base import BATCH, STEPS, Shape
-from npylstm.spec import TensorSpec
+from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.ledger import Entry
 from npylstm_converters.torch.builder import Builder, Free, Known, Ref, TracedShape
+from npylstm_converters.torch.ledger import entry_of
 from npylstm_converters.torch.ops import IGNORED, OPS, TIME_AXES, Call, combine
 from npylstm_converters.torch.tracing import bases, in_place_form
 
@@ -77,6 +79,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in constants:
             values[node] = Known(constants[node.name])
+            builder.origins[id(constants[node.name])] = (_target(program, node.name),)
         elif node.op == "call_function":
             try:
                 _step(builder, values, node)
@@ -93,12 +96,14 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
             reasons.add(f"output {number}: {error}")
     reasons.raise_if_any()
     layers, edges, names = builder.finish(outputs)
+    ledger = _ledger(program, constants, builder, layers)
     provenance = {
         "framework": "PyTorch",
         "framework_version": str(torch.__version__),
         "source_format": source,
         "converter": f"npylstm {npylstm.__version__}",
         "decisions": [f"sizes of {t.name}: {_free_sizes(t)}" for t in inputs],
+        "tensors": [entry.to_json() for entry in ledger],
     }
     return ModelSpec(
         layers=tuple(layers), edges=tuple(edges), inputs=tuple(inputs), outputs=tuple(names),
@@ -118,6 +123,31 @@ def _constants(program: Any) -> dict[str, Any]:
     for name, target in signature.inputs_to_lifted_tensor_constants.items():
         found[name] = program.constants[target]
     return found
+
+
+def _target(program: Any, placeholder: str) -> str:
+    """What a tensor is called in the module."""
+    signature = program.graph_signature
+    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers,
+                  signature.inputs_to_lifted_tensor_constants):  # fmt: skip
+        if placeholder in table:
+            return str(table[placeholder])
+    return placeholder
+
+
+def _ledger(
+    program: Any, constants: Mapping[str, Any], builder: Builder, layers: Sequence[LayerSpec]
+) -> list[Entry]:
+    """Say what became of every tensor of the module; forward may leave some unread."""
+    shapes = {_target(program, name): tuple(value.shape) for name, value in constants.items()}
+    made = [
+        entry_of(source, shapes[source], layer)
+        for layer in layers
+        for source in builder.read.get(layer.name, ())
+        if layer.weights
+    ]
+    taken = {entry.source for entry in made}
+    return made + [Entry(name, shape) for name, shape in shapes.items() if name not in taken]
 
 
 def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reasons) -> str:
@@ -262,7 +292,7 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         return
     tensors = [values[n] for n in inputs]
     if tensors and all(isinstance(v, Known) for v in tensors):
-        values[node] = _fold(node, values)
+        values[node] = _fold(builder, node, values)
     else:
         if not known:
             raise Refusal("is not supported")
@@ -325,7 +355,7 @@ def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
     return combine(Call(builder, node.name, ("", ""), given, [()]), _NUMBER_OPERATIONS[node.target])
 
 
-def _fold(node: Any, values: Mapping[Any, Any]) -> Any:
+def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
     """Compute what depends on no input now, by torch itself (weight norm, say)."""
     import torch
 
@@ -334,6 +364,11 @@ def _fold(node: Any, values: Mapping[Any, Any]) -> Any:
     )
     with torch.no_grad():
         made = node.target(*args, **kwargs)
+    several = made if isinstance(made, (list, tuple)) else [made]
+    parts = {id(values[n].value) for n in node.all_input_nodes}
+    origins = tuple(dict.fromkeys(s for k in parts for s in builder.origins.get(k, ())))
+    for value in several:
+        builder.origins[id(value)] = origins
     return [Known(v) for v in made] if isinstance(made, (list, tuple)) else Known(made)
 
 

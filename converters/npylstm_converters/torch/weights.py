@@ -36,8 +36,10 @@ from npylstm.layers.base import BATCH, STEPS, Array, Shape
 from npylstm.spec import TensorSpec
 from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.ledger import Entry
 from npylstm_converters.torch.builder import Builder, Ref
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
+from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
 __all__ = ["Found", "describe", "find_modules", "from_state_dict"]
@@ -173,6 +175,7 @@ class _Chain:
         self.tensor = Ref(input.name, ())
         self.hidden: list[Ref] = []  # of the last recurrent layer, by direction
         self.used: set[str] = set()
+        self.ledger: list[Entry] = []
 
     @property
     def shape(self) -> Shape:
@@ -197,10 +200,14 @@ class _Chain:
         module = self.modules.get(step.word)
         if module is not None:
             self.used.add(step.word)
+            before = {*self.builder.layers}
             build = _BUILDERS.get(_kind_of(module, step))
             if build is None:
                 raise Refusal(f"is a {module.kind}({module.sizes}), which is not supported here")
             build(self, module, step)
+            made = [n for k, n in self.builder.layers.items() if k not in before and n.weights]
+            shapes = {name: array.shape for name, array in module.tensors.items()}
+            self.ledger += entries_of_module(module.name, shapes, made)
         elif step.word in _WORDS:
             _WORDS[step.word](self, step)
         else:
@@ -534,6 +541,15 @@ def _build(
             f"batch_first: {batch_first}, as told",
             *(f"{name}: left over, as allowed" for name in allow_unused),
             *checkpoint.notes,
+        ],
+        "tensors": [
+            *(entry.to_json() for entry in chain.ledger),
+            *(
+                Entry(f"{m.name}.{k}", array.shape).to_json()
+                for m in modules
+                if m.name not in chain.used
+                for k, array in m.tensors.items()
+            ),
         ],
     }
     return ModelSpec(
