@@ -39,6 +39,8 @@ def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> D
             return -(-size // stride)
         return size if stride == 1 else name_size(f"({size}+{stride - 1})//{stride}")
     if not isinstance(size, int):
+        if stride == 1 and padding == window - 1:
+            return size
         return name_size(f"({size}+{padding}-{window})//{stride}+1")
     if size + padding < window:
         raise ShapeError(f"expected at least {window - padding} steps, got {size}")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnequalError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
 from npylstm.layers.sizes import broadcast, keep_batch
 
@@ -93,7 +93,12 @@ class MaskedMerge(Layer):
         count = len(inputs) - len(self.masked)
         tensors, masks = inputs[:count], inputs[count:]
         wanted = [tensors[k][:-1] for k in self.masked if k < count]
-        if not tensors or set(tensors) != {tensors[0]} or list(masks) != wanted:
+        for sizes in zip(*tensors, strict=False):
+            if len(set(sizes)) > 1:
+                listed = " and ".join(map(format_shape, tensors))
+                other = next(size for size in sizes if size != sizes[0])
+                raise UnequalError(f"shapes {listed} do not fit together", (sizes[0], other))
+        if not tensors or len(set(map(len, tensors))) > 1 or list(masks) != wanted:
             listed = ", ".join(map(format_shape, inputs))
             raise FormatError(f"expected tensors of one shape and their masks, got {listed}")
         return (tensors[0],)
