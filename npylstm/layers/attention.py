@@ -13,7 +13,8 @@ from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
 
 __all__ = ["Attention", "MultiHeadAttention"]
 
-_SCORES = ("dot", "additive")
+_SCORES = ("dot", "additive", "concat")
+_PAIRS = 3  # the mask that says which query may look at which step
 _BLOCKED = 1e9  # what Keras takes off the score of a step that does not count
 
 
@@ -31,28 +32,35 @@ def _split(
         if pair[0] != pair[1]:
             raise UnequalError(f"shapes {listed} do not fit together", pair)
     for which, mask in zip(masked, masks, strict=True):
-        if which >= count or mask != tensors[which][:2]:
+        along = (*query[:2], value[1]) if which == _PAIRS else tensors[which % count][:2]
+        if (which >= count and which != _PAIRS) or mask != along:
             raise FormatError(f"mask {format_shape(mask)} does not fit the inputs {listed}")
     return tensors, masks
 
 
 def _check_masked(masked: tuple[int, ...]) -> None:
-    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2}:
-        raise FormatError(f"masked: expected some of 0, 1, 2 in order, got {masked}")
+    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, _PAIRS}:
+        raise FormatError(f"masked: expected some of 0, 1, 2, 3 in order, got {masked}")
 
 
 def _allowed(
-    masks: Mapping[int, Array], which: Sequence[int], scores: Array, causal: bool
+    masks: Mapping[int, Array], which: Sequence[int], scores: Array, causal: bool, window: int = 0
 ) -> Array | None:
     """Which keys a query may look at: ``(batch, queries, steps)``; None for all."""
     allowed = None
     for k in which:
         if k in masks:
-            along = masks[k][:, :, None] if k == 0 else masks[k][:, None, :]
+            along = (
+                masks[k] if k == _PAIRS else masks[k][:, :, None] if k == 0 else masks[k][:, None]
+            )
             allowed = along if allowed is None else allowed & along
     if causal:
         past = np.tri(*scores.shape[-2:])[None] > 0
         allowed = past if allowed is None else allowed & past
+    if window:
+        queries, steps = (np.arange(size) for size in scores.shape[-2:])
+        near = (np.abs(queries[:, None] - steps) < window)[None]
+        allowed = near if allowed is None else allowed & near
     return allowed
 
 
@@ -80,7 +88,8 @@ class Attention(Layer):
     Parameters
     ----------
     score
-        ``"dot"``: ``scale * (q . k)``; ``"additive"``: ``sum of scale * tanh(q + k)``.
+        ``"dot"``: ``scale * (q . k)``; ``"additive"``: ``sum of scale * tanh(q + k)``;
+        ``"concat"``: ``score_weight * sum of tanh(scale * (q + k))``.
     features
         Size of the scale of ``"additive"``; 0 where there is none.
     scaled
@@ -90,10 +99,13 @@ class Attention(Layer):
         do not count are not looked at, queries that do not count give zeros.
     causal
         A query looks at no step later than its own.
+    return_scores
+        Give the weights ``(batch, queries, steps)`` as a second output.
 
     Weights
     -------
-    With ``scaled`` ``scale``: (1,) for ``"dot"``, (features,) for ``"additive"``.
+    With ``scaled`` ``scale``: (1,), or (features,) for ``"additive"``; for ``"concat"``
+    ``score_weight`` (1,).
 
     References
     ----------
@@ -109,6 +121,7 @@ class Attention(Layer):
     scaled: bool = False
     masked: tuple[int, ...] = ()
     causal: bool = False
+    return_scores: bool = False
 
     def __post_init__(self) -> None:
         if self.score not in _SCORES:
@@ -118,9 +131,15 @@ class Attention(Layer):
         _check_masked(self.masked)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        if not self.scaled:
-            return {}
-        return {"scale": (1,) if self.score == "dot" else (self.features,)}
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.scaled:
+            shapes["scale"] = (self.features,) if self.score == "additive" else (1,)
+        if self.score == "concat":
+            shapes["score_weight"] = (1,)
+        return shapes
+
+    def output_names(self) -> tuple[str, ...]:
+        return ("", "scores") if self.return_scores else ("",)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         (query, value, *_), _ = _split(inputs, self.masked)
@@ -128,7 +147,8 @@ class Attention(Layer):
         if query[2] != key[2]:
             listed = ", ".join(map(format_shape, inputs))
             raise UnequalError(f"shapes {listed} do not fit together", (query[2], key[2]))
-        return ((*query[:2], value[2]),)
+        made: tuple[Shape, ...] = ((*query[:2], value[2]),)
+        return (*made, (*query[:2], value[1])) if self.return_scores else made
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -142,12 +162,18 @@ class Attention(Layer):
         if self.score == "dot":
             scores = scale * (query @ key.swapaxes(1, 2))
         else:
-            scores = (scale * np.tanh(query[:, :, None] + key[:, None])).sum(axis=-1)
+            pairs = query[:, :, None] + key[:, None]
+            if self.score == "additive":
+                scores = (scale * np.tanh(pairs)).sum(axis=-1)
+            else:
+                scores = packed["score_weight"] * np.tanh(scale * pairs).sum(axis=-1)
         dtype = inputs[0].dtype
-        y = _weigh(scores, _allowed(masks, (1,), scores, self.causal), dtype) @ value
+        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal), dtype)
+        y = weights @ value
         if 0 in masks:
             y = np.where(masks[0][..., None], y, 0.0)
-        return (y.astype(dtype),), {}
+        made = (y, weights) if self.return_scores else (y,)
+        return tuple(a.astype(dtype) for a in made), {}
 
 
 @dataclass(frozen=True)
@@ -169,11 +195,16 @@ class MultiHeadAttention(Layer):
         How many heads, and their sizes.
     masked
         Of which inputs a mask follows: 0 for the queries, 1 for the values, 2 for the keys. What
-        does not count neither looks nor is looked at.
+        does not count neither looks nor is looked at. 3 stands for a mask of pairs ``(batch,
+        queries, steps)``: which query may look at which step.
     causal
         A query looks at no step later than its own.
+    window
+        A query looks at no step as far away as that; 0 for any.
     zero_blocked
         A query that may look at nothing takes nothing; else it takes the mean of all values.
+    return_scores
+        Give the weights ``(batch, heads, queries, steps)`` as a second output.
 
     Weights
     -------
@@ -197,7 +228,9 @@ class MultiHeadAttention(Layer):
     use_bias: bool = True
     masked: tuple[int, ...] = ()
     causal: bool = False
+    window: int = 0
     zero_blocked: bool = False
+    return_scores: bool = False
 
     def __post_init__(self) -> None:
         for name in ("query_features", "value_features", "key_features", "heads", "key_units",
@@ -228,7 +261,13 @@ class MultiHeadAttention(Layer):
                 raise FormatError(
                     f"expected {features} features of the {name}, got {format_shape(shape)}"
                 )
-        return ((*query[:2], self.units),)
+        made: tuple[Shape, ...] = ((*query[:2], self.units),)
+        if not self.return_scores:
+            return made
+        return (*made, (query[0], self.heads, query[1], value[1]))
+
+    def output_names(self) -> tuple[str, ...]:
+        return ("", "scores") if self.return_scores else ("",)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Make matrices of the projections, in float64."""
@@ -252,7 +291,7 @@ class MultiHeadAttention(Layer):
                 y += packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
-        allowed = _allowed(masks, (0, 1, 2), scores, self.causal)
+        allowed = _allowed(masks, (0, 1, 2, _PAIRS), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
         weights = _weigh(scores, allowed, inputs[0].dtype)
         if allowed is not None and self.zero_blocked:
@@ -261,4 +300,5 @@ class MultiHeadAttention(Layer):
         y = y @ packed["output_kernel"]
         if self.use_bias:
             y = y + packed["output_bias"]
-        return (y.astype(inputs[0].dtype),), {}
+        made = (y, weights) if self.return_scores else (y,)
+        return tuple(a.astype(inputs[0].dtype) for a in made), {}

@@ -124,18 +124,22 @@ class MaskedMerge(Layer):
 class MaskedMean(Layer):
     """Mean over the steps that count, along axis 1: ``sum(x * mask) / sum(mask)``.
 
-    Where none counts it is no number (nan), as in Keras. Sums run in float64.
+    Where none counts it is no number (nan), as in Keras. Sums run in float64. With ``keepdims`` the
+    axis stays, with one entry.
     """
 
     kind: ClassVar[str] = "masked_mean"
     masked: ClassVar[bool] = True
+
+    keepdims: bool = False
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = _with_mask(inputs)
         if len(inputs[1]) != 2:
             raise FormatError(f"expected a mask of 2 axes, got {format_shape(inputs[1])}")
         keep_batch(shape, 1, "takes the mean")
-        return ((shape[0], *shape[2:]),)
+        kept: Shape = (1,) if self.keepdims else ()
+        return ((shape[0], *kept, *shape[2:]),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -143,7 +147,7 @@ class MaskedMean(Layer):
         x, mask = inputs
         counts = _spread(mask, x.ndim).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            y = (x * counts).sum(axis=1) / counts.sum(axis=1)
+            y = (x * counts).sum(1, keepdims=self.keepdims) / counts.sum(1, keepdims=self.keepdims)
         return (y.astype(x.dtype),), {}
 
 

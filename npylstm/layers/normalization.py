@@ -103,7 +103,8 @@ class LayerNormalization(Layer):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
 
     Mean and variance are each sample's own, over the axes of ``shape``, summed in float64. Where
-    ``first_axis`` is given, those axes must begin there.
+    ``first_axis`` is given, those axes must begin there. If not ``centered`` the mean is not taken
+    off: ``y = x / sqrt(variance + epsilon) * gamma``.
 
     Weights
     -------
@@ -122,6 +123,7 @@ class LayerNormalization(Layer):
     scale: bool = True
     center: bool = True
     first_axis: int | None = None
+    centered: bool = True
 
     def __post_init__(self) -> None:
         _positive_number("epsilon", self.epsilon)
@@ -157,8 +159,9 @@ class LayerNormalization(Layer):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0].astype(np.float64)
         axes = tuple(range(-len(self.shape), 0))
-        x = x - x.mean(axis=axes, keepdims=True)
-        y = x / np.sqrt(np.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
+        off = x - x.mean(axis=axes, keepdims=True)
+        spread = np.sqrt(np.mean(off * off, axis=axes, keepdims=True) + self.epsilon)
+        y = (off if self.centered else x) / spread
         if self.scale:
             y = y * packed["gamma"]
         if self.center:

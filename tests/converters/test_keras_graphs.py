@@ -1818,12 +1818,14 @@ class Add(keras.layers.Add):
 def test_everything_at_once(tmp_path: Path) -> None:
     L, a, b = keras.layers, keras.Input((6, 3), name="a"), keras.Input((6, 3), name="b")
     x = keras.Input((6, 3), name="x")
-    y = Dense(3, name="own_dense")(L.UnitNormalization(name="norm")(x))
+    y = Dense(3, name="own_dense")(L.SpectralNormalization(L.Dense(3), name="norm")(x))
     inner = keras.Model(x, y, name="inner")
     y = L.LSTM(3, activation="sparsemax", return_sequences=True, name="odd")(inner(a))
     y = Add(name="own_add")([y, Doubled(name="own")(b)])
     y = L.Conv1DTranspose(2, 3, name="conv")(L.Lambda(lambda t: t, name="code")(y))
-    model = keras.Model([a, b], [y, L.MultiHeadAttention(1, 2, name="attention")(b, b)])
+    model = keras.Model(
+        [a, b], [y, L.MultiHeadAttention(1, 2, use_gate=True, name="attention")(b, b)]
+    )
     names = ("own_dense", "norm", "odd", "own_add", "own", "conv", "code", "attention")
     reasons = both_ways_refused(model, tmp_path, *names)
     assert len(reasons) == len(names), reasons
@@ -1833,9 +1835,9 @@ def test_everything_at_once(tmp_path: Path) -> None:
 def test_everything_at_once_in_tf_keras(tmp_path: Path) -> None:
     k = tf_keras
     L, a, b = k.layers, k.Input((6, 3), name="a"), k.Input((6, 3), name="b")
-    inner = k.Sequential([k.Input((6, 3)), L.UnitNormalization(name="norm")], name="inner")
+    inner = k.Sequential([k.Input((6, 3)), L.GroupNormalization(1, name="norm")], name="inner")
     y = L.Lambda(lambda t: t, name="code")(inner(a)) + L.Conv1DTranspose(3, 3, padding="same", name="conv")(b)  # fmt: skip
-    y = L.RNN([L.LSTMCell(3), L.LSTMCell(2)], name="cell")(y)
+    y = L.Bidirectional(L.RNN([L.LSTMCell(3), L.LSTMCell(2)]), name="cell")(y)
     model = k.Model([a, b], y)
     (plus,) = (layer.name for layer in model.layers if "operators" in layer.name)
     both_ways_refused(model, tmp_path, "norm", "code", "conv", "cell", plus)
@@ -1884,7 +1886,10 @@ def test_wrapped_models(framework: str, tmp_path: Path) -> None:
     inner = k.Sequential([k.Input((5, 3)), k.layers.LSTM(4, name="lstm")], name="inner")
     a = k.Input((6, 5, 3), name="a")
     model = k.Model(a, k.layers.TimeDistributed(inner, name="each")(a))
-    both_ways_refused(model, tmp_path, "each")
+    randomise(model, 50)
+    xs = make_inputs(model, 3, 6, 50)
+    for way in WAYS:
+        assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

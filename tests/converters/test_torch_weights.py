@@ -287,4 +287,4 @@ def test_command_line(tmp_path: Path, capsys: Any) -> None:
         capsys, "convert", Path("models/sine_keras/sine.keras"), npz, "--layers", "a"
     )
     assert status == 2
-    assert "--layers does not go with a source of keras" in err
+    assert "layers: only for weights-only files of Keras 1 and 2" in err

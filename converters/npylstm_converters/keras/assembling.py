@@ -11,11 +11,13 @@ import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
 from npylstm.layers import (
+    Attention,
     Concatenate,
     Identity,
     Layer,
     LayerNormalization,
     MaskedSoftmax,
+    MultiHeadAttention,
 )
 from npylstm.layers.base import BATCH
 from npylstm.layers.external import Function
@@ -92,7 +94,7 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
         reasons.raise_if_any()
     calls, outputs, claims = inline(graph)
     given_masks, calls, claimed = split_masks(graph, calls, outputs, claims)
-    calls = [ordered(parts.raws[call.layer], call) for call in calls]
+    calls = [ordered(parts.raws.get(call.layer), call) for call in calls]
     parts.translate(frozenset(call.layer for call in calls))
     layers = parts.layers
     parts.heed(calls)
@@ -128,6 +130,7 @@ def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
     layer = layers[call.layer].layer
     for option in call.options:
         masked = option == "mask" and isinstance(layer, MaskedSoftmax)
+        masked |= option == "attention_mask" and isinstance(layer, MultiHeadAttention)
         if not masked and (option != "initial_state" or not layer.state_shapes()):
             yield f"is called with {option}=a tensor"
     for argument, value in call.arguments.items():
@@ -355,7 +358,8 @@ def _with_equal_sizes(
         except FormatError as error:
             layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]]) if edge.inputs else 0
             piled = rank and isinstance(layer, Concatenate) and layer.axis in (0, -rank)
-            odd_axes = isinstance(layer, LayerNormalization) or getattr(layer, "masked", False)
+            odd_axes = isinstance(layer, (LayerNormalization, Attention, MultiHeadAttention))
+            odd_axes |= bool(getattr(layer, "masked", False))
             if piled or odd_axes:  # legal in Keras
                 raise UnsupportedError(f"{edge.layer}: {error}") from None
             break  # the spec will say what is wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from npylstm.layers import (
     ActivationLayer,
@@ -19,6 +20,8 @@ from npylstm_converters.keras.weights import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS", "as_called", "ordered", "understands"]
 
+# What calls may ask for, as our layers have it.
+_ARGUMENTS = {"use_causal_mask": "causal", "return_attention_scores": "return_scores"}
 _PARTS = ("query", "key", "value", "attention_output")
 _NEUTRAL = (
     "dropout", "seed", "flash_attention", "query_shape", "key_shape", "value_shape",
@@ -30,16 +33,23 @@ def _attention(score: str) -> Callable[[Config, LayerTensors], Translation]:
     def translate_it(config: Config, tensors: LayerTensors) -> Translation:
         config.neutral("dropout", "seed")
         scaled = config.flag("use_scale", default=score == "additive")
-        if config.take("score_mode", default="dot") != "dot":
-            raise Refusal("score_mode: expected 'dot'")
+        mode = config.take("score_mode", default="dot")
+        if mode not in ("dot", "concat"):
+            raise Refusal(f"score_mode: expected 'dot' or 'concat', got {mode!r:.60}")
+        kind = mode if score == "dot" else score
         causal = config.flag("causal")
-        if not scaled:
-            return Attention(score, causal=causal), {}
-        source = tensors.take("scale")["scale"]
-        features = source.shape[0] if score == "additive" and source.shape else 0
-        scale = read_array(source, (features,) if features else ())
-        layer = Attention(score, features, scaled=True, causal=causal)
-        return layer, {"scale": scale.reshape(features or 1)}
+        roles = ["scale"] * scaled + ["concat_score_weight"] * (kind == "concat")
+        sources = tensors.take(*roles) if roles else {}
+        features = 0
+        if scaled and kind == "additive":
+            features = sources["scale"].shape[0] if sources["scale"].shape else 0
+        layer = Attention(kind, features, scaled, causal=causal)
+        arrays = {
+            role: read_array(source, (features,) if features else ())
+            for role, source in sources.items()
+        }
+        names = {"scale": "scale", "concat_score_weight": "score_weight"}
+        return layer, {names[role]: array.reshape(-1) for role, array in arrays.items()}
 
     return translate_it
 
@@ -52,14 +62,19 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
     value_units = config.take("value_dim", default=None) or key_units
     if config.axes("attention_axes", default=1) != (1,):
         raise Refusal("attention_axes: expected 1, the steps")
-    if config.flag("use_gate") or config.take("sliding_window", default=None) is not None:
-        raise Refusal("use_gate and sliding_window are not supported")
+    if config.flag("use_gate"):
+        raise Refusal("use_gate is not supported")
+    window = config.take("sliding_window", default=None) or 0
+    if type(window) is not int or window < 0:
+        raise Refusal(f"sliding_window: expected a positive integer, got {window!r:.60}")
     use_bias = config.flag("use_bias", default=True)
     asked = config.take("output_shape", default=None)
     roles = ["kernel", "bias"] if use_bias else ["kernel"]
     tensors = tensors.arranged(("query_dense", "key_dense", "value_dense", "output_dense"))
     sources = tensors.take(*(f"{part}/{role}" for part in _PARTS for role in roles))
     shapes = {part: sources[f"{part}/kernel"].shape for part in _PARTS}
+    if isinstance(asked, list) and len(asked) > 1:
+        raise Refusal(f"output_shape: expected one size, got {asked!r:.60}")
     for part, shape in shapes.items():
         if len(shape) != 3:
             raise Refusal(f"{part}: expected a kernel of 3 axes, got {shape}")
@@ -69,7 +84,7 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
     layer = MultiHeadAttention(
         query_features=shapes["query"][0], value_features=shapes["value"][0],
         key_features=shapes["key"][0], heads=heads, key_units=key_units, value_units=value_units,
-        units=units, use_bias=use_bias,
+        units=units, use_bias=use_bias, window=window,
         # Without dropout Keras 3 takes another way to the same, which never gives zeros.
         zero_blocked=dropped and config.writer.softmax_zeroes_blocked and not robust,
     )  # fmt: skip
@@ -80,9 +95,9 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
     return layer, weights
 
 
-def ordered(raw: RawLayer, call: Call) -> Call:
+def ordered(raw: RawLayer | None, call: Call) -> Call:
     """Put query, value and key in order, which may be given by name."""
-    if raw.class_name != "MultiHeadAttention" or raw.custom:
+    if raw is None or raw.class_name != "MultiHeadAttention" or raw.custom:
         return call
     options = dict(call.options)
     inputs = [*call.inputs]
@@ -93,14 +108,22 @@ def ordered(raw: RawLayer, call: Call) -> Call:
 
 def understands(layer: Layer, argument: str) -> bool:
     """Whether a layer heeds an argument of its call."""
-    attends = isinstance(layer, (Attention, MultiHeadAttention))
-    return argument == "use_causal_mask" and attends
+    return argument in _ARGUMENTS and isinstance(layer, (Attention, MultiHeadAttention))
 
 
 def as_called(layer: Layer, call: Call, writer: Writer) -> Layer:
     """Return the layer as the arguments of a call will have it."""
-    if isinstance(layer, (Attention, MultiHeadAttention)) and "use_causal_mask" in call.arguments:
-        return replace(layer, causal=True)
+    if isinstance(layer, (Attention, MultiHeadAttention)):
+        told: dict[str, Any] = {
+            ours: True for theirs, ours in _ARGUMENTS.items() if theirs in call.arguments
+        }
+        layer = replace(layer, **told)
+        if isinstance(layer, MultiHeadAttention):
+            # Asked for scores, Keras 3 takes the way that may give zeros.
+            zeros = layer.return_scores and writer.softmax_zeroes_blocked
+            pairs = (3,) if "attention_mask" in call.options else ()
+            layer = replace(layer, masked=pairs, zero_blocked=layer.zero_blocked or zeros)
+        return layer
     if isinstance(layer, ActivationLayer) and "mask" in call.options:
         axis = layer.activation.axis
         if layer.activation.name == "softmax" and axis is not None:

@@ -14,10 +14,13 @@ from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["INSIDE", "Call", "Claims", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown"]
+__all__ = [
+    "INSIDE", "TURN", "Call", "Claims", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown",
+]  # fmt: skip
 
 INSIDE = "\x1f"  # between a model's name and a layer's in it; no name can hold it
 
+TURN = "turned around"  # what is no layer of Keras': a sequence read from its end
 _MODELS = ("Model", "Functional", "Sequential")
 _FIRST = ("inputs", "sequences", "sequence")  # what layers call their first argument
 _MOST_CALLS = 100_000  # models inside models multiply
@@ -283,7 +286,10 @@ def _raw_layer(entry: Any) -> RawLayer:
 
 
 # What masks are made of; a layer of such a name there is but one, and that one is told apart.
-_OF_MASKS = ("NotEqual", "Any", "LogicalOr", "ExpandDims", "OnesLike", "ZerosLike", "Concatenate")
+_OF_MASKS = (
+    "NotEqual", "Any", "LogicalOr", "ExpandDims", "OnesLike", "ZerosLike", "Concatenate",
+    "ConvertToTensor",
+)  # fmt: skip
 
 
 def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
@@ -293,7 +299,10 @@ def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """
     if "module" in entry:
         return ".ops." in str(entry["module"])
-    bare = set(config) <= {"name", "axis", "keepdims"} and "inbound_nodes" in entry
+    bare = (
+        set(config) <= {"name", "axis", "keepdims", "dtype", "sparse", "ragged"}
+        and "inbound_nodes" in entry
+    )
     nodes = entry.get("inbound_nodes")
     of_keras_3 = isinstance(nodes, list) and any(isinstance(node, Mapping) for node in nodes)
     return bare and of_keras_3 and entry["class_name"] in _OF_MASKS
@@ -328,7 +337,7 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
         return None
     if is_custom(stack) or inside.get("reverse_state_order"):
         return None
-    aside = ("cell", "name", "return_sequences", "go_backwards")
+    aside = ("cell", "name", "return_sequences")
     plain = {k: v for k, v in config.items() if k not in aside}
     start = Tensor("sequence")
     layers, calls = [RawLayer(start.layer, "InputLayer", {})], []
@@ -337,16 +346,21 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
     for number, cell in enumerate(cells):
         if not isinstance(cell, Mapping) or not isinstance(cell.get("config"), Mapping):
             raise FormatError(f"model config: RNN: expected a cell, got {cell!r:.80}")
+        inner = number < len(cells) - 1
         own = {
             **plain, "cell": cell,
-            "return_sequences": number < len(cells) - 1 or config.get("return_sequences", False),
-            "go_backwards": number == 0 and config.get("go_backwards", False),
+            "return_sequences": inner or config.get("return_sequences", False),
         }  # fmt: skip
         name = f"cell_{number}"
         stored = str(cell.get("class_name"))
         layers.append(RawLayer(name, "RNN", own, stored=stored))
         calls.append(Call(name, 0, (tensor,)))
         tensor = Tensor(name)
+        if inner and config.get("go_backwards"):  # the next one goes backwards, too
+            turn = RawLayer(f"turn_{number}", TURN, {"axis": 1})
+            layers.append(turn)
+            calls.append(Call(turn.name, 0, (tensor,)))
+            tensor = Tensor(turn.name)
         if config.get("return_state"):
             states = 2 if stored == "LSTMCell" else 1
             outputs += [Tensor(name, 0, k) for k in range(1, 1 + states)]

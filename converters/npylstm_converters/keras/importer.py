@@ -118,6 +118,11 @@ def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
     for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
         if layer.name in known or type(layer).__name__ in known:
             continue
+        if getattr(layer, "causal", False) and "causal" not in layer.get_config():
+            yield (
+                f"{layer.name}: was made with causal=True, which Keras keeps out of the config and "
+                "forgets in files; call it with use_causal_mask=True"
+            )
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"

@@ -16,6 +16,7 @@ from npylstm.layers import (
     Dense,
     Embedding,
     Flatten,
+    Flip,
     Identity,
     Masking,
     Permute,
@@ -29,7 +30,7 @@ from npylstm_converters.keras import attention, convolution, merging, normalizat
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer, dtype_name
-from npylstm_converters.keras.graph import RawLayer, is_custom
+from npylstm_converters.keras.graph import TURN, RawLayer, is_custom
 from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
@@ -122,6 +123,10 @@ def _repeat_vector(config: Config, tensors: LayerTensors) -> Translation:
     return RepeatVector(config.size("n")), {}
 
 
+def _turned(config: Config, tensors: LayerTensors) -> Translation:
+    return Flip((config.axis("axis"),)), {}
+
+
 _NOISE = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
     "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity",
@@ -158,6 +163,7 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "Flatten": _flatten,
     "Reshape": _reshape,
     "Permute": _permute,
+    TURN: _turned,
     "RepeatVector": _repeat_vector,
     "Embedding": _embedding,
     "Masking": _masking,

@@ -28,7 +28,7 @@ from npylstm.layers import (
 from npylstm.layers.recurrent import Recurrent
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.graph import Call, Claims, Graph, RawLayer, Tensor
+from npylstm_converters.keras.graph import TURN, Call, Claims, Graph, RawLayer, Tensor
 
 __all__ = [
     "Join", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",
@@ -45,7 +45,7 @@ _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Normalization", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
-    *ACTIVATION_LAYERS,
+    TURN, *ACTIVATION_LAYERS,
 )  # fmt: skip
 _PASS_SINCE_3 = ("Identity", "Rescaling")  # Keras 2 lets it go there
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
@@ -145,11 +145,12 @@ def _sources(
         return frozenset({(call.inputs[0], float(call.numbers[0]))})
     if kind == "ops.OnesLike":
         return None
-    if kind not in ("ops.Any", "ops.ExpandDims", "ops.LogicalOr", "ops.Concatenate"):
+    along_an_axis = ("ops.Any", "ops.ExpandDims", "ops.Concatenate")
+    if kind not in (*along_an_axis, "ops.LogicalOr", "ops.ConvertToTensor"):
         raise _OtherMask
     axis = raws[tensor.layer].config.get("axis")
     along_steps = kind == "ops.Concatenate" and axis == 1
-    if kind != "ops.LogicalOr" and axis not in (-1, [-1]) and not along_steps:
+    if kind in along_an_axis and axis not in (-1, [-1]) and not along_steps:
         raise _OtherMask
     made: Sources = frozenset()
     for part in call.inputs:
@@ -207,13 +208,13 @@ def with_masks(layer: Layer, which: Collection[int]) -> Layer:
         forward, backward = (with_masks(d, which) for d in layer.directions.values())
         return replace(layer, forward_layer=forward, backward_layer=backward)
     if isinstance(layer, Reduce):
-        return MaskedMean()
+        return MaskedMean(layer.keepdims)
     if isinstance(layer, Arithmetic):
         return MaskedMerge(layer.operation, tuple(sorted(which)))
     if isinstance(layer, MaskedMerge):
         return replace(layer, masked=tuple(sorted(which)))
     if isinstance(layer, (Attention, MultiHeadAttention)):
-        return replace(layer, masked=tuple(sorted(which)))
+        return replace(layer, masked=tuple(sorted({*layer.masked, *which})))
     assert isinstance(layer, Recurrent)
     return replace(layer, masked=True)
 
@@ -268,16 +269,12 @@ def follow(
 def _refuse_quirks(raw: RawLayer, layer: Layer) -> None:
     """Refuse options that make Keras lay a mask over other steps than those that it tells of."""
     inner = _innermost(layer)
-    if getattr(inner, "time_major", False):
-        raise Refusal("time_major with a mask is not supported")
+    if getattr(inner, "time_major", False) and inner is not layer:
+        raise Refusal("TimeDistributed(time_major) with a mask is not supported")
     if isinstance(inner, (Recurrent, Bidirectional)) and _unrolled_backwards(raw.config):
         raise Refusal("unroll with go_backwards and a mask is not supported")
-    if raw.stored and raw.config.get("go_backwards"):
-        raise Refusal("several cells with go_backwards and a mask are not supported")
     if isinstance(inner, Reduce) and inner.axes != (1,):
         raise Refusal("channels_first with a mask is not supported")
-    if isinstance(inner, Reduce) and inner.keepdims:
-        raise Refusal("keepdims with a mask is not supported")
 
 
 def _over_steps(

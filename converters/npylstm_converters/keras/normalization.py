@@ -41,10 +41,10 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
     axes = list(config.axes("axis"))
     if axes != list(range(axes[0], axes[0] + len(axes))) or (axes[0] < 0 and axes[-1] != -1):
         raise Refusal(f"axis {axes}: expected the last axes")
-    if config.flag("rms_scaling"):
-        raise Refusal("rms_scaling is not supported")
+    uncentered = config.flag("rms_scaling")
     config.neutral(*_NEUTRAL)
     scale, center = config.flag("scale", default=True), config.flag("center", default=True)
+    scale, center = scale or uncentered, center and not uncentered
     sources = tensors.take(*(["gamma"] * scale + ["beta"] * center))
     if not sources:
         raise Refusal("without scale and center its size is nowhere to be seen")
@@ -54,7 +54,8 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
     weights = {role: read_array(source, shape) for role, source in sources.items()}
     epsilon = config.number("epsilon", default=1e-3)
     first = axes[0] if axes[0] >= 0 else None
-    return LayerNormalization(shape, epsilon, scale, center, first), weights
+    layer = LayerNormalization(shape, epsilon, scale, center, first, not uncentered)
+    return layer, weights
 
 
 def _unit_normalization(config: Config, tensors: LayerTensors) -> Translation:

@@ -289,7 +289,7 @@ class DealtStore:
         self._left = list(sources)
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        if layer.is_input:
+        if not layer.stored:  # no cell
             return LayerTensors(layer.name, [])
         cell = layer.config["cell"]["config"]
         count = 3 if cell.get("use_bias", True) else 2

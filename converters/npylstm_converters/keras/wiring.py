@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.layers import Arithmetic, Concatenate, External, Full, Layer, Reduce
+from npylstm.layers import Arithmetic, Concatenate, External, Full, Layer, Reduce, Transpose
 from npylstm.layers.base import Shape
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
@@ -16,6 +16,8 @@ from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
 from npylstm_converters.keras.masks import also_masked, follow, made_mask, obeyed
 
 __all__ = ["Wiring"]
+
+PAIRS = 3  # the mask of pairs, of an attention layer
 
 
 class Wiring:
@@ -67,12 +69,20 @@ class Wiring:
         """Add a call; ``told`` is whether the config gives it a mask."""
         raw, named = self._raws[call.layer], self.layers[call.layer]
         masks = [self._masks.get(t) for t in call.inputs]
-        reads = [self.find(t) for t in call.reads]
+        pairs = call.options.get("attention_mask", ())
+        reads = [self.find(t) for t in call.reads if t not in pairs]
         main = Tensor(call.layer, call.number)
         obeys = obeyed(raw, named.layer, call, masks, self._major, told)
-        for k in () if "mask" in call.options else _masked(named.layer):
+        for k in _masked(named.layer):
+            if k == PAIRS:  # which only a call can give
+                reads += map(self.find, pairs)
+            if k == PAIRS or "mask" in call.options:
+                continue
             # A shared layer may read a tensor without a mask, too: then all of it counts.
-            reads.append(obeys.get(k) or self._all_count(reads[k], named.name))
+            mask = obeys.get(k) or self._all_count(reads[k], named.name)
+            if getattr(named.layer, "time_major", False):
+                mask = self._help(Transpose((1, 0)), named.name, mask)
+            reads.append(mask)
         if isinstance(named.layer, External):
             named = self._measured(call.layer, named, named.layer, reads)
         edge = Edge.call(named, *reads, number=call.number + 1)
