@@ -143,15 +143,17 @@ def _converter_to_tensors(model: Any) -> Any:
 def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
     # What is damaged is refused before the framework is imported.
     with open_container(source, architecture) as container:
-        document = None
         if layers is not None:
             document = with_chain(container, layers).document
-        elif container.format == "HDF5 weights" or architecture is not None:
-            document = container.document
+        else:
+            apart = container.format == "HDF5 weights" or architecture is not None
+            silent = major == 2 and _spelt_out(container.document) != container.document
+            document = container.document if apart or silent else None
     name, keras = _find_keras(major)
     try:
         if document is not None:
-            model = keras.models.model_from_json(json.dumps(document))
+            text = json.dumps(_spelt_out(document) if major == 2 else document)
+            model = keras.models.model_from_json(text)
             model.load_weights(os.fspath(source))
         else:
             model = keras.models.load_model(os.fspath(source), compile=False)
@@ -159,6 +161,26 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
         text = " ".join(str(error).split())[:200]
         raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
     return model, name
+
+
+def _spelt_out(value: Any) -> Any:
+    """Say what early Keras 2 left out of a config because there was no choice.
+
+    A GRU without the key was one of ``reset_after=False``; a later Keras takes it for the other.
+    The type of an Embedding was that of the ids.
+    """
+    if isinstance(value, list):
+        return [_spelt_out(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    said = {key: _spelt_out(entry) for key, entry in value.items()}
+    config = said.get("config")
+    if isinstance(config, dict) and said.get("class_name") == "GRU":
+        config.setdefault("reset_after", False)
+    ids = isinstance(config, dict) and config.get("dtype") in ("int32", "int64")
+    if isinstance(config, dict) and ids and said.get("class_name") == "Embedding":
+        config["dtype"] = "float32"
+    return said
 
 
 def _find_keras(major: int) -> tuple[str, Any]:
