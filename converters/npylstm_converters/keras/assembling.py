@@ -305,6 +305,7 @@ def _assemble(
         "decisions": [
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
+            *_told_by_names(parts.raws),
             *(
                 f"layer {shown(old)!r} is called {new!r} here"
                 for old, new in parts.names.items()
@@ -324,6 +325,19 @@ def _assemble(
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
     return _freed(spec) if by_a_call(graph, kinds.values()) else spec
+
+
+def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
+    """Tell of layers whose names say otherwise than their classes.
+
+    A subclass may have been written under the name of its base.
+    """
+    for path, raw in raws.items():
+        if "revers" in raw.name.lower() and raw.config.get("go_backwards") is False:
+            yield (
+                f"{shown(path)}: runs forwards, as a {raw.class_name} does whose config says so; "
+                "its name says otherwise"
+            )
 
 
 def _freed(spec: ModelSpec) -> ModelSpec:

@@ -77,9 +77,23 @@ def parse_json(data: bytes | str, label: str) -> Any:
     try:
         document = json.loads(data)
         # Some save the string that to_json() returns by json.dump: JSON in JSON.
-        return json.loads(document) if isinstance(document, str) else document
+        document = json.loads(document) if isinstance(document, str) else document
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{label}: not JSON: {error}") from None
+    return _unwrapped(document)
+
+
+def _unwrapped(document: Any) -> Any:
+    """Take a config out of what holds it: a topology, an attribute that was dumped as a whole."""
+    for _ in range(3):
+        names = ("modelTopology", "model_config", "model")
+        inner = document if isinstance(document, Mapping) else {}
+        held = next((inner[n] for n in names if isinstance(inner.get(n), Mapping)), None)
+        if held is None or "class_name" in inner:
+            break
+        version = {k: inner[k] for k in ("keras_version",) if k in inner}
+        document = {**version, **held}
+    return document
 
 
 @contextlib.contextmanager
@@ -122,7 +136,8 @@ def open_container(
 
 
 def _from_hdf5(root: hdf5.File, given: Any) -> Container:
-    text = root.attribute("model_config") or root.attribute("config")
+    attributes = (root.attribute(name) for name in ("model_config", "config", "model"))
+    text = next(filter(None, attributes), None)
     document = parse_json(text, f"{root.label}: model_config") if text else None
     weights = root.group("model_weights") or root
     if weights.names("layer_names") is not None:

@@ -24,7 +24,9 @@ import h5py
 import numpy as np
 
 # The attributes that Keras writes and we read; long lists are cut into NAME0, NAME1, ...
-_ATTRIBUTES = ("model_config", "config", "keras_version", "backend", "layer_names", "weight_names")
+_ATTRIBUTES = (
+    "model_config", "config", "model", "keras_version", "backend", "layer_names", "weight_names",
+)  # fmt: skip
 
 _MAX_OBJECTS = 50_000
 _MAX_DEPTH = 64
