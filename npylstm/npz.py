@@ -239,6 +239,8 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     OSError
         If it cannot be opened.
     """
+    if os.path.isdir(path):
+        return False
     with open(path, "rb") as stream:
         if stream.read(2) != b"PK":
             return False

@@ -152,7 +152,8 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
         print(f"  {line}")
     for line in found["notes"]:
         print(f"note: {line}")
-    print("a state_dict does not say how they are joined; complete this command:")
+    what = found.get("what", "a state_dict")
+    print(f"{what} does not say how they are joined; complete this command:")
     print(f"  {found['command']}")
     return 0
 

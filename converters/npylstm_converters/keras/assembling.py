@@ -49,6 +49,7 @@ from npylstm_converters.keras.masks import (
     split_masks,
     with_masks,
 )
+from npylstm_converters.keras.operations import is_operation, refuse_unknown
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.keras.wiring import Wiring
 from npylstm_converters.ledger import Entry, became
@@ -99,7 +100,8 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
     layers = parts.layers
     parts.heed(calls)
     for call in calls:
-        for problem in _problems(call, layers):
+        raw = parts.raws.get(call.layer)
+        for problem in () if raw and is_operation(raw) else _problems(call, layers):
             reasons.add(f"{shown(call.layer)}: {problem}")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
@@ -148,7 +150,12 @@ def _mask_layers(
     sources: dict[Tensor, Sources] = {}
     wanted: dict[str, set[int]] = {}
     for call in calls:
-        raw, layer = parts.raws[call.layer], layers[call.layer].layer
+        raw = parts.raws[call.layer]
+        if is_operation(raw):  # of which no mask comes
+            if major < 3 and any(t in sources for t in call.reads):
+                reasons.add(f"{shown(call.layer)}: an operation on a masked tensor")
+            continue
+        layer = layers[call.layer].layer
         given = [sources.get(t) for t in call.inputs]
         main = Tensor(call.layer, call.number)
         if main in masks.given and masks.given[main] != (given or [None])[0]:
@@ -199,9 +206,10 @@ class _Translation:
 
     def _stand_in(self, raw: RawLayer) -> str | None:
         """The name of the user's function for a layer that is not Keras' own."""
-        if raw.class_name in TRANSLATORS and not raw.custom:
-            return None
-        return next((n for n in (raw.name, raw.class_name) if n in self.wishes.custom), None)
+        names = [raw.name]  # a file may call a class of the user's own by one of Keras' names
+        if raw.custom or raw.class_name not in TRANSLATORS:
+            names += [raw.class_name, raw.class_name.rpartition(">")[2]]  # registered: own>Name
+        return next((name for name in names if name in self.wishes.custom), None)
 
     def translate(self, called: Collection[str]) -> None:
         """Translate every layer in the order of the config.
@@ -213,10 +221,16 @@ class _Translation:
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
         for raw in graph.layers:
             path = f"{prefix}{raw.name}"
-            if raw.class_name.startswith("ops.") and path not in called:
+            if is_operation(raw) and path not in called:
                 continue
             if raw.inner is not None:
                 self._translate(raw.inner, store.inner(raw), called, f"{path}{INSIDE}")
+                continue
+            if is_operation(raw) and not raw.custom:
+                try:
+                    refuse_unknown(raw)
+                except Refusal as error:
+                    self.reasons.add(f"{shown(path)}: {error}")
                 continue
             try:
                 tensors, left = store.tensors(raw).without(self.wishes.allow_unused)

@@ -27,7 +27,29 @@ Config = dict[str, Any]
 
 _GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
 _RECURRENT = tuple(_GATES.values())
-_NEEDS_STEPS = (*_RECURRENT, "Bidirectional", "Conv1D", "TimeDistributed")
+_NEEDS_STEPS = (
+    *_RECURRENT, "Bidirectional", "TimeDistributed", "Conv1D", "MaxPooling1D", "AveragePooling1D",
+    "GlobalMaxPooling1D", "GlobalAveragePooling1D", "UpSampling1D", "ZeroPadding1D", "Cropping1D",
+    "SpatialDropout1D",
+)  # fmt: skip
+# Layers that take sequences and single vectors alike, and give what they take.
+_EITHER = (
+    "InputLayer", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
+    "ActivityRegularization", "BatchNormalization", "LayerNormalization", "UnitNormalization",
+    "Masking", "Rescaling", "PReLU", *ACTIVATION_LAYERS,
+)  # fmt: skip
+# Layers that are nothing without arrays.
+_WITH_ARRAYS = (
+    *_RECURRENT, "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectional", "TimeDistributed", "Dense",
+    "Embedding", "Conv1D", "Convolution1D", "DepthwiseConv1D", "SeparableConv1D",
+    "BatchNormalization", "LayerNormalization", "Normalization", "PReLU", "AdditiveAttention",
+    "MultiHeadAttention",
+)  # fmt: skip
+# What recording needs and inference does not.
+_REQUIRED: dict[str, tuple[str, float]] = {
+    "Dropout": ("rate", 0.5), "SpatialDropout1D": ("rate", 0.5), "AlphaDropout": ("rate", 0.5),
+    "GaussianDropout": ("rate", 0.5), "GaussianNoise": ("stddev", 0.5),
+}  # fmt: skip
 _NUMBER = re.compile(r"_[0-9]+$")
 
 
@@ -78,6 +100,8 @@ def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
             config = {"layer": _entry(inner), "merge_mode": "concat"}
             return replace(inner, class_name="Bidirectional", config=config)
     shapes = {role_of(source.path, name): source.shape for source in sources}
+    if len(shapes) < len(sources):  # several layers in one
+        return Found(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
     for judge in (_weightless, _recurrent, _keras1, _matrix, _others):
         found = judge(name, shapes, writer)
         if found is not None:
@@ -149,16 +173,23 @@ def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
     config: Config = {"use_bias": len(shapes) == 2}
     linear = {"activation": "linear"}
     if len(kernel) == 2 and "embedding" in name:
-        config = {"input_dim": kernel[0], "output_dim": kernel[1]}
-        return Found(name, "Embedding", config, f"{kernel[0]} ids -> {kernel[1]}")
+        return _embedding(name, kernel)
     if len(kernel) == 2:
         config["units"] = kernel[1]
         return Found(name, "Dense", config, f"{kernel[0]} -> {kernel[1]}", linear)
     if len(kernel) in (3, 4):
         config |= {"filters": kernel[-1], "kernel_size": kernel[0]}
         sizes = f"{kernel[-2]} -> {kernel[-1]}, kernel {kernel[0]}"
-        return Found(name, "Conv1D", config, sizes, {**linear, "padding": "valid", "strides": "1"})
+        return Found(name, "Conv1D", config, sizes, {**linear, **_SLIDING})
     return None
+
+
+_SLIDING = {"padding": "valid", "strides": "1", "dilation_rate": "1"}
+
+
+def _embedding(name: str, shape: tuple[int, ...]) -> Found:
+    config = {"input_dim": shape[0], "output_dim": shape[1]}
+    return Found(name, "Embedding", config, f"{shape[0]} ids -> {shape[1]}", {"mask_zero": "false"})
 
 
 def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
@@ -173,9 +204,8 @@ def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
             continue
         shape = next(iter(shapes.values()))
         if class_name == "Embedding" and len(shape) == 2:
-            config: Config = {"input_dim": shape[0], "output_dim": shape[1]}
-            return Found(name, class_name, config, f"{shape[0]} ids -> {shape[1]}")
-        config = {}
+            return _embedding(name, shape)
+        config: Config = {}
         if class_name == "BatchNormalization":
             config = {"scale": "gamma" in shapes, "center": "beta" in shapes}
         asked = {"epsilon": "0.001"} if "Normalization" in class_name else {}
@@ -201,7 +231,10 @@ def with_chain(container: Container, text: str) -> Container:
         raise FormatError("layers: only for weights-only files of Keras 1 and 2 (.h5)")
     steps, reasons = parse_steps(text), Reasons()
     found = {f.name: f for f in find_layers(container.store, container.writer)}
-    chosen = [found.get(step.word) or _made(step.word) for step in steps]
+    chosen = [
+        found.get(step.word) or _made(step.word, f"{step.word.lower()}_{number}")
+        for number, step in enumerate(steps, 1)
+    ]
     notes = [f"layers: {' -> '.join(map(str, steps))}, as told"]
     entries = []
     for number, (step, layer) in enumerate(zip(steps, chosen, strict=True)):
@@ -224,9 +257,9 @@ def with_chain(container: Container, text: str) -> Container:
     return replace(container, document=document, notes=tuple(notes))
 
 
-def _made(word: str) -> Found | None:
+def _made(word: str, name: str) -> Found | None:
     """A layer without weights, by its class."""
-    return Found(word.lower(), word) if word in TRANSLATORS else None
+    return Found(name, word) if word in TRANSLATORS and word not in _WITH_ARRAYS else None
 
 
 def _input_shape(first: Found, timed: bool) -> list[int | None]:
@@ -245,22 +278,20 @@ def _configured(
         raise Refusal("is no layer of the file and no class of Keras that needs no weights")
     if layer.class_name == "?":
         raise Refusal(f"holds {layer.sizes or 'no arrays'}, which shows no layer that is supported")
-    said = {name: _value(text) for name, text in step.options.items()}
-    for value in step.values:
-        if value in ("sequences", "last"):
-            said["return_sequences"] = value == "sequences"
-        else:
-            said["activation"] = value
+    said = _said(step)
     asked = dict(layer.asked)
     recurrent = asked.pop("output", None) is not None
-    following = next((f for f in behind if f is not None and f.sizes), None)
     if recurrent and "return_sequences" not in said:
-        if following is None or following.class_name not in _NEEDS_STEPS:
+        sequences = _read_as_sequence(behind)
+        if sequences is None:
             raise Refusal(
                 f"what it gives is not in the file: write {step.word}(sequences) or "
                 f"{step.word}(last)"
             )
-        said["return_sequences"] = True
+        said["return_sequences"] = sequences
+    _, arguments = ACTIVATION_LAYERS.get(layer.class_name, ("", ()))
+    if arguments and not said:
+        notes.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")
     missing = [name for name in asked if name not in said]
     if missing:
         raise Refusal(
@@ -274,9 +305,30 @@ def _configured(
     return _joined(layer, said, writer)
 
 
+def _said(step: Step) -> Config:
+    """Options of a step, none of them said twice."""
+    said = {name: _value(text) for name, text in step.options.items()}
+    for value in step.values:
+        name = "return_sequences" if value in ("sequences", "last") else "activation"
+        if name in said:
+            raise Refusal(f"says its {name} twice: {step}")
+        said[name] = value == "sequences" if name == "return_sequences" else value
+    return said
+
+
+def _read_as_sequence(behind: Sequence[Found | None]) -> bool | None:
+    """Whether what follows takes a sequence; None where it may take either."""
+    for layer in behind:
+        if layer is None or layer.class_name not in _EITHER:
+            name = layer.class_name if layer is not None else ""
+            return True if name in _NEEDS_STEPS else False if name == "RepeatVector" else None
+    return None
+
+
 def _joined(layer: Found, said: Config, writer: Writer) -> Config:
     entry = _entry(layer)
     outer = entry["config"]
+    outer |= dict([_REQUIRED[layer.class_name]] if layer.class_name in _REQUIRED else [])
     inner = outer["layer"]["config"] if layer.class_name == "Bidirectional" else outer
     if layer.class_name in (*_RECURRENT, "Bidirectional"):
         kind = outer["layer"]["class_name"] if layer.class_name == "Bidirectional" else None
@@ -317,10 +369,10 @@ def _command(container: Container, source: str | os.PathLike[str]) -> str:
     words = []
     found = find_layers(container.store, container.writer)
     for number, layer in enumerate(found):
-        following = next((f for f in found[number + 1 :] if f.sizes), None)
-        if "output" in layer.asked and following and following.class_name in _NEEDS_STEPS:
+        certain = _read_as_sequence(found[number + 1 :]) is not None
+        if "output" in layer.asked and certain:
             layer = replace(layer, asked={k: v for k, v in layer.asked.items() if k != "output"})
-        if layer.class_name != "InputLayer":
+        if layer.class_name != "InputLayer" and (layer.sizes or layer.class_name != "?"):
             words.append(_suggested(layer))
     return f'npylstm convert {os.fspath(source)} MODEL.npz --layers "{" -> ".join(words)}"'
 
@@ -344,10 +396,18 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
         raise UnsupportedError([ask_for_chain(container, source)])
     found = find_layers(container.store, container.writer)
     writer = container.writer
+    notes = [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
+    notes += [
+        f"{f.name}: holds no arrays, and its name is no class of Keras': say its class, such as "
+        "Dropout, or leave it out"
+        for f in found
+        if f.class_name == "?" and not f.sizes
+    ]
     return {
         "format": container.format,
+        "what": "a weights-only file",
         "modules": [str(f) for f in found if f.class_name != "InputLayer"],
         "asked": [f"{f.name}: {k}, {v}" for f in found for k, v in f.asked.items()],
-        "notes": [f"written by {writer.framework} {writer.version}: {writer.evidence}"],
+        "notes": notes,
         "command": _command(container, source),
     }

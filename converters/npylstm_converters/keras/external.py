@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from npylstm.layers.base import Array, Shape
+from npylstm.layers.base import BATCH, Array, Shape
 from npylstm.layers.external import External, Function
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
@@ -24,10 +24,29 @@ def external(
     """Make the layer; what it gives is found out where it is called."""
     if raw.times:
         raise Refusal("a function of the user's own inside TimeDistributed is not supported")
+    tensors = _ordered(tensors)
     sources = tensors.take(*(str(k) for k in range(len(tensors))))
     weights = {role: read_array(source, source.shape) for role, source in sources.items()}
     shapes = tuple(array.shape for array in weights.values())
     return External(name, (), shapes).bind(function), weights
+
+
+def _ordered(tensors: LayerTensors) -> LayerTensors:
+    """Put a layer's own arrays before those of a layer inside, as Keras lists them.
+
+    Raises
+    ------
+    Refusal
+        If there are several layers inside: ``.keras`` files do not hold their order.
+    """
+    groups = {s.path.rpartition("/vars/")[0] for s in tensors.sources if "/vars/" in s.path}
+    own = {g for g in groups if all(f"{other}/".startswith(f"{g}/") for other in groups)}
+    if len(groups - own) > 1:
+        raise Refusal(
+            f"holds the weights of {', '.join(sorted(groups - own))}, in an order that the file "
+            "does not tell; convert the model object, or save it as .h5"
+        )
+    return tensors.arranged_by(lambda path: path.rpartition("/vars/")[0] not in own)
 
 
 def probe(
@@ -38,7 +57,8 @@ def probe(
     Raises
     ------
     Refusal
-        If it fails, or its output is as large as nothing that goes in.
+        If it fails, does not treat every sample by itself, or gives what is as large as nothing
+        that goes in.
     """
     assert layer.function is not None  # it has just been bound
     symbols = list(dict.fromkeys(d for shape in inputs for d in shape if isinstance(d, str)))
@@ -52,13 +72,15 @@ def probe(
         arrays = [rng.uniform(0.5, 1.5, shape).astype(dtype) for shape in shapes]
         try:
             y = layer.call(layer.function, arrays, [*weights.values()])
-            made.append(np.asarray(y, dtype).shape)
+            y = np.asarray(y, dtype)
+            made.append(y.shape)
         except Exception as error:  # a user's function raises what it likes
             listed = ", ".join(map(str, shapes))
             raise Refusal(
                 f"its function fails on inputs {listed}: {type(error).__name__}: {error}"
             ) from None
         given.append(shapes)
+        _refuse_mixing(layer, inputs, arrays, y, [*weights.values()])
     first, second = made
     if len(first) != len(second):
         raise Refusal(f"its function gives {len(first)} axes and {len(second)} axes")
@@ -80,3 +102,31 @@ def probe(
             )
     bound = External(layer.name, tuple(sizes_made), layer.shapes)
     return bound.bind(layer.function)
+
+
+def _refuse_mixing(
+    layer: External,
+    inputs: Sequence[Shape],
+    arrays: Sequence[Array],
+    y: Array,
+    weights: Sequence[Array],
+) -> None:
+    """Refuse a function that makes something else of a sample when it stands alone."""
+    batched = [shape.index(BATCH) if BATCH in shape else None for shape in inputs]
+    alone = [
+        x if axis is None else x.take([0], axis) for x, axis in zip(arrays, batched, strict=True)
+    ]
+    assert layer.function is not None  # it has just been bound
+    try:
+        first = np.asarray(layer.call(layer.function, alone, weights), y.dtype)
+    except Exception as error:  # a user's function raises what it likes
+        raise Refusal(
+            f"its function fails on one sample: {type(error).__name__}: {error}"
+        ) from None
+    if y.shape[:1] != arrays[0].shape[:1] or first.shape != (1, *y.shape[1:]):
+        raise Refusal(
+            f"its function gives {y.shape} for {arrays[0].shape}: expected a row for each sample "
+            "of the batch"
+        )
+    if not np.allclose(first, y[:1], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise Refusal("its function does not treat every sample of the batch by itself")

@@ -77,10 +77,9 @@ def parse_json(data: bytes | str, label: str) -> Any:
     try:
         document = json.loads(data)
         # Some save the string that to_json() returns by json.dump: JSON in JSON.
-        document = json.loads(document) if isinstance(document, str) else document
+        return json.loads(document) if isinstance(document, str) else document
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{label}: not JSON: {error}") from None
-    return _unwrapped(document)
 
 
 def _unwrapped(document: Any) -> Any:
@@ -119,7 +118,7 @@ def open_container(
             f"{path}: folders (TensorFlow SavedModel) are not supported; "
             "load it where it was trained and call model.save('model.keras')"
         )
-    given = read_json(architecture) if architecture is not None else None
+    given = _unwrapped(read_json(architecture)) if architecture is not None else None
     if path.exists() and not path.is_file():
         raise FormatError(f"{path}: expected a file")
     with open(path, "rb") as stream:
@@ -138,7 +137,7 @@ def open_container(
 def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     attributes = (root.attribute(name) for name in ("model_config", "config", "model"))
     text = next(filter(None, attributes), None)
-    document = parse_json(text, f"{root.label}: model_config") if text else None
+    document = _unwrapped(parse_json(text, f"{root.label}: model_config")) if text else None
     weights = root.group("model_weights") or root
     if weights.names("layer_names") is not None:
         store: Store = LegacyStore(weights)

@@ -7,6 +7,7 @@ calls that join them. Translating the layers is the business of
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from typing import Any
 from npylstm import FormatError, UnsupportedError
 
 __all__ = [
-    "INSIDE", "TURN", "Call", "Claims", "Graph", "RawLayer", "Tensor", "inline", "parse", "shown",
+    "INSIDE", "TURN", "Call", "Claims", "Graph", "RawLayer", "Slot", "Tensor", "inline", "parse",
+    "shown",
 ]  # fmt: skip
 
 INSIDE = "\x1f"  # between a model's name and a layer's in it; no name can hold it
@@ -71,6 +73,13 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """The place of a tensor among the arguments of a call."""
+
+    place: int
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of a layer: on tensors, and with named arguments that may hold tensors.
 
@@ -83,7 +92,10 @@ class Call:
     problem
         What is not understood.
     numbers
-        Positional arguments that are no tensors.
+        Positional arguments that are numbers.
+    positional, told
+        All positional arguments, with a :class:`Slot` for each of ``inputs``; all named ones that
+        hold no tensors.
     """
 
     layer: str
@@ -93,6 +105,8 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
     numbers: tuple[float, ...] = ()
+    positional: tuple[Any, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
@@ -486,44 +500,26 @@ def _tensor(entry: Any, label: str) -> Tensor:
 
 def _read_call(layer: str, number: int, node: Any) -> Call:
     """Read one call, in the dialect of Keras 1 and 2 (lists) or 3 (args and kwargs)."""
-    inputs: list[Tensor] = []
-    options: dict[str, tuple[Tensor, ...]] = {}
-    arguments: dict[str, Any] = {}
-    problems: list[str] = []
     if isinstance(node, Mapping) and "args" in node:
-        inputs += _keras_tensors(layer, node["args"])
-        for value in _flat([node["args"], list(_values(node.get("kwargs")))]):
-            if isinstance(value, Mapping) and "class_name" not in value:
-                problems.append("is called with inputs by name")
-            elif isinstance(value, Mapping) and value["class_name"] != "__keras_tensor__":
-                problems.append("is called with a constant")
-        kwargs = node.get("kwargs", {})
-        if not isinstance(kwargs, Mapping):
-            raise FormatError(
-                f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}"
-            )
-        for key, value in kwargs.items():
-            tensors = tuple(_keras_tensors(layer, value))
-            if tensors and not inputs and key in _FIRST:
-                inputs += tensors
-            elif tensors:
-                options[key] = tensors
-            elif any(v not in (None, False) for v in _flat(value)):
-                arguments[key] = value
-        plain = tuple(v for v in _flat(node["args"]) if type(v) in (int, float))
-        problem = "; ".join(problems)
-        return Call(layer, number, tuple(inputs), options, arguments, problem, plain)
+        return _read_keras_3(layer, number, node)
     if isinstance(node, Mapping):
         return Call(layer, number, (), problem="is called with inputs by name")
     if isinstance(node, list) and node and isinstance(node[0], str):
         node = [node]  # one tensor, not wrapped
     if not isinstance(node, list):
         raise FormatError(f"model config: {layer}: expected a call, got {node!r:.80}")
-    for entry in node:
+    inputs: list[Tensor] = []
+    options: dict[str, tuple[Tensor, ...]] = {}
+    positional: list[Any] = []
+    told: dict[str, Any] = {}
+    problem = ""
+    for entry in _unnested(node):
         if isinstance(entry, list) and entry and entry[0] == "_CONSTANT_VALUE":
-            problems.append("is called with a number")
-            continue
-        inputs.append(_tensor(entry, layer))
+            problem = "is called with a number"
+            positional.append(entry[2] if len(entry) > 2 else None)
+        else:
+            positional.append(Slot(len(inputs)))
+            inputs.append(_tensor(entry, layer))
         given = entry[3] if len(entry) > 3 else None
         if given is not None and not isinstance(given, Mapping):
             raise FormatError(f"model config: {layer}: expected an object, got {given!r:.80}")
@@ -531,9 +527,64 @@ def _read_call(layer: str, number: int, node: Any) -> Call:
             tensors = tuple(_listed_tensors(value))
             if tensors:
                 options[key] = tensors
-            elif any(v not in (None, False) for v in _flat(value)):
-                arguments[key] = value
-    return Call(layer, number, tuple(inputs), options, arguments, "; ".join(problems))
+            else:
+                told[key] = value
+    return Call(
+        layer, number, tuple(inputs), options, _said(told), problem, (), tuple(positional), told
+    )
+
+
+def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
+    inputs = [*_keras_tensors(layer, node["args"])]
+    options: dict[str, tuple[Tensor, ...]] = {}
+    problems: list[str] = []
+    for value in _flat([node["args"], list(_values(node.get("kwargs")))]):
+        if isinstance(value, Mapping) and "class_name" not in value:
+            problems.append("is called with inputs by name")
+        elif isinstance(value, Mapping) and value["class_name"] != "__keras_tensor__":
+            problems.append("is called with a constant")
+    kwargs = node.get("kwargs", {})
+    if not isinstance(kwargs, Mapping):
+        raise FormatError(f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}")
+    told: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        tensors = tuple(_keras_tensors(layer, value))
+        if tensors and not inputs and key in _FIRST:
+            inputs += tensors
+        elif tensors:
+            options[key] = tensors
+        else:
+            told[key] = value
+    numbers = tuple(v for v in _flat(node["args"]) if type(v) in (int, float))
+    slots = itertools.count()
+    given = node["args"] if isinstance(node["args"], list) else [node["args"]]
+    positional = tuple(_with_slots(value, slots) for value in given)
+    problem = "; ".join(problems)
+    return Call(
+        layer, number, tuple(inputs), options, _said(told), problem, numbers, positional, told
+    )
+
+
+def _said(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that say something: None and False are what calls leave out."""
+    return {k: v for k, v in told.items() if any(e not in (None, False) for e in _flat(v))}
+
+
+def _unnested(node: list[Any]) -> list[Any]:
+    """Take a list of tensors out of the list around it, as TensorFlow's functions write it."""
+    if len(node) == 1 and isinstance(node[0], list) and node[0] and isinstance(node[0][0], list):
+        inner: list[Any] = node[0]
+        return inner
+    return node
+
+
+def _with_slots(value: Any, slots: Iterator[int]) -> Any:
+    """Put slots in the places of tensors, in the order of :func:`_keras_tensors`."""
+    if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
+        return Slot(next(slots))
+    if isinstance(value, (list, tuple)):
+        return [_with_slots(entry, slots) for entry in value]
+    return value
 
 
 def _values(arguments: Any) -> Iterator[Any]:

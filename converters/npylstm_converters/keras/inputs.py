@@ -98,7 +98,7 @@ def _reader(tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Layer]) 
 
 
 def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Layer]) -> Layer | None:
-    layer = layers[call.layer]
+    layer = layers.get(call.layer)  # none is an operation
     if isinstance(layer, _KEEP):
         return _reader(Tensor(call.layer, call.number), calls, layers)
     return layer

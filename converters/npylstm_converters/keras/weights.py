@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -89,10 +89,21 @@ class LayerTensors:
         """
         if len(self.sources) != len(roles):
             found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
-            raise Refusal(f"expected the weights {', '.join(roles) or 'none'}; found {found}")
+            spare = " ".join(s.path for s in self._spare(roles))
+            advice = f" (to leave over: --allow-unused {spare})" if spare else ""
+            wanted = ", ".join(roles) or "none"
+            raise Refusal(f"expected the weights {wanted}; found {found}{advice}")
         dealt = self._deal(roles)
         self.taken += [Taken(self._prefix, role, source) for role, source in dealt.items()]
         return dealt
+
+    def _spare(self, roles: Sequence[str]) -> list[Source]:
+        """Those that are too many, by their names."""
+        for known in (roles, [str(k) for k in range(len(roles))]):
+            spare = [s for s in self.sources if role_of(s.path, self.layer) not in known]
+            if len(spare) == len(self.sources) - len(roles):
+                return spare
+        return []
 
     def _deal(self, roles: Sequence[str]) -> dict[str, Source]:
         named = {role_of(s.path, self.layer): s for s in self.sources}
@@ -106,12 +117,17 @@ class LayerTensors:
 
     def arranged(self, parts: Sequence[str]) -> LayerTensors:
         """Put the arrays in the order of the parts in whose groups they lie, if they do."""
-        where = [[p.lstrip("_") for p in source.path.split("/")] for source in self.sources]
-        if not all(set(parts) & set(path) for path in where):
+        where = {s.path: [p.lstrip("_") for p in s.path.split("/")] for s in self.sources}
+        if not all(set(parts) & set(path) for path in where.values()):
             return self
-        ranks = [next(k for k, part in enumerate(parts) if part in path) for path in where]
-        order = sorted(range(len(ranks)), key=ranks.__getitem__)
-        arranged = LayerTensors(self.layer, [self.sources[k] for k in order], self._named)
+        return self.arranged_by(
+            lambda path: next(k for k, p in enumerate(parts) if p in where[path])
+        )
+
+    def arranged_by(self, rank: Callable[[str], int]) -> LayerTensors:
+        """Put the arrays in order by a number for each path; what is equal stays as it is."""
+        ordered = sorted(self.sources, key=lambda source: rank(source.path))
+        arranged = LayerTensors(self.layer, ordered, self._named)
         arranged.taken = self.taken
         return arranged
 
@@ -209,7 +225,8 @@ class LegacyStore:
                     raise FormatError(
                         f"{group.label}: no array {weight!r}, which weight_names lists"
                     )
-                datasets.append((weight, dataset))
+                # Names may be the same in two groups; paths are not.
+                datasets.append((weight, replace(dataset, path=f"{name}/{weight}")))
             self._layers[name] = datasets
 
     def listed(self) -> dict[str, list[Source]]:
@@ -312,8 +329,9 @@ class SavedStore:
     """
 
     ROOTS = ("layers", "_layer_checkpoint_dependencies", "cells")
-    # States of random generators, optimizers and metrics: of no use to inference.
-    _ASIDE = ("seed_generator", "optimizer", "metrics")
+    # Optimizers and metrics, and states of random generators: of no use to inference.
+    _ASIDE = ("optimizer", "metrics")
+    _SEEDS = re.compile("seed_generator(_[0-9]{1,9})?")
 
     def __init__(self, root: File) -> None:
         groups, datasets = root.walk()
@@ -339,7 +357,7 @@ class SavedStore:
         self._others: list[Source] = []
         for path, dataset in datasets:
             parts = path.split("/")
-            if any(part.startswith(self._ASIDE) for part in parts):
+            if parts[0].startswith(self._ASIDE) or any(map(self._SEEDS.fullmatch, parts)):
                 continue
             if parts[0] in self.ROOTS and len(parts) > 2:
                 self._groups.setdefault(parts[1], []).append(("/".join(parts[2:]), dataset))

@@ -14,6 +14,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import probe
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
 from npylstm_converters.keras.masks import also_masked, follow, made_mask, obeyed
+from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
 
@@ -43,7 +44,7 @@ class Wiring:
     ) -> None:
         self.layers = dict(layers)
         self.edges: list[Edge] = []
-        self._raws, self._major, self._dtype = raws, major, dtype
+        self._raws, self._names, self._major, self._dtype = raws, names, major, dtype
         self._taken = {*names.values()}
         self._tensors: dict[Tensor, str] = {}
         self._masks: dict[Tensor, str] = {}
@@ -67,6 +68,9 @@ class Wiring:
 
     def call(self, call: Call, told: bool) -> None:
         """Add a call; ``told`` is whether the config gives it a mask."""
+        if is_operation(self._raws[call.layer]):
+            self._operate(call)
+            return
         raw, named = self._raws[call.layer], self.layers[call.layer]
         masks = [self._masks.get(t) for t in call.inputs]
         pairs = call.options.get("attention_mask", ())
@@ -98,6 +102,34 @@ class Wiring:
         self._add(edge, named.layer)
         self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
 
+    def _operate(self, call: Call) -> None:
+        """Add the layers that compute an operation on tensors."""
+        reads = [self.find(t) for t in call.reads]
+        path, name = call.layer, self._names[call.layer]
+        try:
+            plan = plan_of(self._raws[path], call, [self._shapes[t] for t in reads])
+        except KeyError:
+            raise UnsupportedError(
+                [f"{shown(path)}: the shape of what it reads is not known"]
+            ) from None
+        except Refusal as error:
+            raise UnsupportedError([f"{shown(path)}: {error}"]) from None
+        tensors = [
+            self._help(plan.before[k], name, reads[k], what="turned")
+            if k in plan.before
+            else reads[k]
+            for k in plan.reads
+        ]
+        *first, last = plan.layers
+        for layer in first:
+            tensors = [self._help(layer, name, *tensors, what="part")]
+        number = call.number + 1
+        own = name if number == 1 else f"{name}_call_{number}"
+        self.layers[own] = LayerSpec(own, last)
+        edge = Edge.call(self.layers[own], *tensors)
+        self._add(edge, last)
+        self._tensors[Tensor(path, call.number)] = edge.name
+
     def _measured(
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
     ) -> LayerSpec:
@@ -125,12 +157,12 @@ class Wiring:
                 return  # the spec will say what is wrong
             self._shapes |= dict(zip(edge.outputs, made, strict=False))
 
-    def _help(self, layer: Layer, near: str, *reads: str) -> str:
-        """Add a layer that computes a mask."""
-        name, count = f"{near}.mask", 1
+    def _help(self, layer: Layer, near: str, *reads: str, what: str = "mask") -> str:
+        """Add a layer of our own: one that computes a mask, or a part of an operation."""
+        name, count = f"{near}.{what}", 1
         while name in self._taken:
             count += 1
-            name = f"{near}.mask_{count}"
+            name = f"{near}.{what}_{count}"
         self._taken.add(name)
         self.layers[name] = LayerSpec(name, layer)
         self._add(Edge.call(self.layers[name], *reads), layer)
