@@ -15,7 +15,6 @@ __all__ = ["Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
 _PAIRS = 3  # the mask that says which query may look at which step
-_BLOCKED = 1e9  # what Keras takes off the score of a step that does not count
 
 
 def _split(
@@ -64,14 +63,14 @@ def _allowed(
     return allowed
 
 
-def _weigh(scores: Array, allowed: Array | None, dtype: np.dtype[np.floating]) -> Array:
-    """``softmax`` along the last axis, with blocked scores lowered in the model's own type.
+def _weigh(scores: Array, allowed: Array | None) -> Array:
+    """``softmax`` along the last axis over what is allowed; equal weights where nothing is.
 
-    Where everything is blocked that leaves nearly equal weights, as in the frameworks.
+    The frameworks take 1e9 off what is blocked, which leaves no digit of it in float32.
     """
     if allowed is not None:
-        lowered = (scores.astype(dtype) - dtype.type(_BLOCKED)).astype(np.float64)
-        scores = np.where(allowed, scores, lowered)
+        lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, 0.0)
+        scores = np.where(allowed, scores, lowest)
     weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
@@ -168,7 +167,7 @@ class Attention(Layer):
             else:
                 scores = packed["score_weight"] * np.tanh(scale * pairs).sum(axis=-1)
         dtype = inputs[0].dtype
-        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal), dtype)
+        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal))
         y = weights @ value
         if 0 in masks:
             y = np.where(masks[0][..., None], y, 0.0)
@@ -293,7 +292,7 @@ class MultiHeadAttention(Layer):
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
         allowed = _allowed(masks, (0, 1, 2, _PAIRS), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
-        weights = _weigh(scores, allowed, inputs[0].dtype)
+        weights = _weigh(scores, allowed)
         if allowed is not None and self.zero_blocked:
             weights = np.where(allowed, weights, 0.0)
         y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, UnequalError
+from npylstm.errors import FormatError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
 from npylstm.layers.sizes import broadcast, keep_batch
 
@@ -93,15 +93,10 @@ class MaskedMerge(Layer):
         count = len(inputs) - len(self.masked)
         tensors, masks = inputs[:count], inputs[count:]
         wanted = [tensors[k][:-1] for k in self.masked if k < count]
-        for sizes in zip(*tensors, strict=False):
-            if len(set(sizes)) > 1:
-                listed = " and ".join(map(format_shape, tensors))
-                other = next(size for size in sizes if size != sizes[0])
-                raise UnequalError(f"shapes {listed} do not fit together", (sizes[0], other))
         if not tensors or len(set(map(len, tensors))) > 1 or list(masks) != wanted:
             listed = ", ".join(map(format_shape, inputs))
-            raise FormatError(f"expected tensors of one shape and their masks, got {listed}")
-        return (tensors[0],)
+            raise FormatError(f"expected tensors of as many axes and their masks, got {listed}")
+        return (broadcast(tensors),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -153,14 +148,17 @@ class MaskedMean(Layer):
 
 @dataclass(frozen=True)
 class MaskedSoftmax(Layer):
-    """``softmax`` along an axis over what counts; the mask is broadcast by NumPy's rule.
+    """``softmax`` along an axis over what counts: ``mask > 0.5``, broadcast by NumPy's rule.
 
     Parameters
     ----------
     axis
         Counted from the back where negative.
     zero_blocked
-        Whether nothing comes out where nothing counts; else softmax of what is there.
+        Whether nothing comes out where nothing counts; else equal parts.
+    added
+        TensorFlow's way: ``softmax(x - 1e9 * (1 - mask))`` in float32, of which next to nothing is
+        left but where the mask is one.
     """
 
     kind: ClassVar[str] = "masked_softmax"
@@ -168,6 +166,7 @@ class MaskedSoftmax(Layer):
 
     axis: int = -1
     zero_blocked: bool = False
+    added: bool = False
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:
@@ -180,8 +179,13 @@ class MaskedSoftmax(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x, mask = inputs
-        counts = np.broadcast_to(mask != 0, x.shape)
-        scores = np.where(counts, x, x - x.dtype.type(1e9)).astype(np.float64)
+        counts = np.broadcast_to(mask > 0.5, x.shape)
+        if self.added:
+            single = x.astype(np.float32) - np.float32(1e9) * (1 - mask.astype(np.float32))
+            scores = np.where(mask == 1, x.astype(np.float64), single)
+        else:
+            lowest = np.where(counts.any(axis=self.axis, keepdims=True), -np.inf, 0.0)
+            scores = np.where(counts, x.astype(np.float64), lowest)
         y = np.exp(scores - scores.max(axis=self.axis, keepdims=True))
         y /= y.sum(axis=self.axis, keepdims=True)
         if self.zero_blocked:

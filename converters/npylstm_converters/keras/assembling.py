@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
@@ -24,7 +23,7 @@ from npylstm.layers.external import Function
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.attention import as_called, ordered, understands
-from npylstm_converters.keras.config import Writer, dtype_name
+from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.graph import (
@@ -39,10 +38,9 @@ from npylstm_converters.keras.graph import (
 )
 from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
 from npylstm_converters.keras.layers import TRANSLATORS, translate
+from npylstm_converters.keras.mask_flow import Flow, Masks, races
 from npylstm_converters.keras.masks import (
     Sources,
-    also_masked,
-    follow,
     joined_sources,
     made_mask,
     obeyed,
@@ -93,7 +91,7 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
     if parts.foreign():
         parts.translate(frozenset())
         reasons.raise_if_any()
-    calls, outputs, claims = inline(graph)
+    calls, outputs, claims, steps = inline(graph)
     given_masks, calls, claimed = split_masks(graph, calls, outputs, claims)
     calls = [ordered(parts.raws.get(call.layer), call) for call in calls]
     parts.translate(frozenset(call.layer for call in calls))
@@ -109,7 +107,7 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
         ids = all(made is None or reads_ids(made.layer) for made in readers)
         if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
-    masks = Masks(graph, container.writer, given_masks, dict(claimed))
+    masks = Masks(container.writer, given_masks, dict(claimed), steps)
     if not reasons:
         _mask_layers(masks, calls, parts, reasons)
     arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
@@ -147,44 +145,42 @@ def _mask_layers(
 ) -> None:
     """Let the layers that read a masked tensor in any of their calls take a mask."""
     major, layers = masks.writer.major, parts.layers
-    sources: dict[Tensor, Sources] = {}
+    flow: Flow[Sources] = Flow(parts.raws, masks, joined_sources)
     wanted: dict[str, set[int]] = {}
     for call in calls:
         raw = parts.raws[call.layer]
         if is_operation(raw):  # of which no mask comes
-            if major < 3 and any(t in sources for t in call.reads):
+            if major < 3 and any(t in flow.attached for t in call.reads):
                 reasons.add(f"{shown(call.layer)}: an operation on a masked tensor")
             continue
         layer = layers[call.layer].layer
-        given = [sources.get(t) for t in call.inputs]
+        given = flow.given(call)
         main = Tensor(call.layer, call.number)
-        if main in masks.given and masks.given[main] != (given or [None])[0]:
+        if flow.told(call) and masks.given[main] != (given or [None])[0]:
             reasons.add(f"{shown(call.layer)}: is called with a mask of its own")
         try:
-            own = made_mask(raw, call, major)
-            mask = own or follow(raw, layer, given, major, joined_sources)
+            own = made_mask(raw, layer, call, major)
+            if own:
+                flow.make(call, own)
+            else:
+                flow.hand_on(raw, layer, call)
         except Refusal as error:
             reasons.add(f"{shown(call.layer)}: {error}")
             continue
-        if mask:
-            sources |= {replace(main, output=k): mask for k in (0, *also_masked(layer))}
-        mine = obeyed(raw, layer, call, given, major, main in masks.given)
+        mine = obeyed(raw, layer, call, given, major, flow.told(call))
         wanted.setdefault(call.layer, set()).update(mine)
     for tensor, claim in masks.claimed.items():
-        if claim != sources.get(tensor):
+        if claim != flow.written.get(tensor):
             reasons.add(f"{shown(tensor.layer)}: a model is called on it with a mask of its own")
+    kinds = {path: named.layer for path, named in layers.items()}
+    for reader, taker in races(parts.raws, kinds, calls, masks, flow):
+        reasons.add(
+            f"{shown(reader.layer)}: reads a mask that {shown(taker.layer)} takes off in Keras 3, "
+            "before or after"
+        )
     for path, which in wanted.items():
         if which:
             layers[path] = replace(layers[path], layer=with_masks(layers[path].layer, which))
-
-
-class Masks(NamedTuple):
-    """What is said about masks in a config."""
-
-    graph: Graph
-    writer: Writer
-    given: Mapping[Tensor, Sources | None]
-    claimed: Mapping[Tensor, Sources | None]
 
 
 class _Translation:
@@ -299,11 +295,11 @@ def _assemble(
 ) -> ModelSpec:
     kinds = {path: layer.layer for path, layer in parts.layers.items()}
     inputs = read_inputs(graph, calls, kinds, parts.names)
-    wiring = Wiring(parts.raws, parts.layers, parts.names, masks.writer.major, dtype)
+    wiring = Wiring(parts.raws, parts.layers, parts.names, masks, dtype)
     for name, tensor in zip(graph.inputs, inputs, strict=True):
         wiring.enter(Tensor(name), tensor)
     for call in calls:
-        wiring.call(call, Tensor(call.layer, call.number) in masks.given)
+        wiring.call(call)
     if isinstance(outputs, Tensor):
         names = wiring.all_outputs(outputs)
     else:

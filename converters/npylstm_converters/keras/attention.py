@@ -127,7 +127,7 @@ def as_called(layer: Layer, call: Call, writer: Writer) -> Layer:
     if isinstance(layer, ActivationLayer) and "mask" in call.options:
         axis = layer.activation.axis
         if layer.activation.name == "softmax" and axis is not None:
-            return MaskedSoftmax(axis, writer.softmax_zeroes_blocked)
+            return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, added=writer.major < 3)
     return layer
 
 

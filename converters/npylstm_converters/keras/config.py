@@ -62,7 +62,14 @@ class Writer:
         return self._numbers >= (3, 10) and not self.tfjs
 
     @property
+    def heads_take_masks(self) -> bool:
+        """Whether MultiHeadAttention takes the masks off what it reads: since Keras 3.7."""
+        return self._numbers >= (3, 7) and not self.tfjs
+
+    @property
     def _numbers(self) -> tuple[int, ...]:
+        if self.version == "3":  # which is all that is known: the newest
+            return (3, 99)
         return tuple(int(d) for d in re.findall(r"[0-9]{1,4}", self.version)[:2])
 
     @property

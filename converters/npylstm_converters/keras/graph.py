@@ -11,7 +11,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from npylstm import FormatError, UnsupportedError
 
@@ -72,6 +72,9 @@ class Tensor:
     output: int = 0
 
 
+Place = tuple[int, str, int]  # the depth, the layer, which call of it
+
+
 @dataclass(frozen=True)
 class Slot:
     """The place of a tensor among the arguments of a call."""
@@ -93,6 +96,9 @@ class Call:
         What is not understood.
     numbers
         Positional arguments that are numbers.
+    place
+        When Keras runs it: for each model around it and itself the depth, which falls, and which
+        call it is. Calls of one depth come one after the other, in whatever order.
     positional, told
         All positional arguments, with a :class:`Slot` for each of ``inputs``; all named ones that
         hold no tensors.
@@ -107,6 +113,7 @@ class Call:
     numbers: tuple[float, ...] = ()
     positional: tuple[Any, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
+    place: tuple[Place, ...] = ()
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
@@ -147,23 +154,37 @@ def shown(path: str) -> str:
 Claims = Sequence[tuple[Tensor, Tensor]]
 
 
-def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor, Claims]:
-    """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`.
+class Inlined(NamedTuple):
+    """A model without models inside.
 
-    Returns
-    -------
-    calls, outputs, claims
-        In the order of computation; calls of a layer are numbered as the config numbers them. One
-        tensor for all outputs of a call, however many it has. What is claimed to be the mask of
-        which tensor, where a model inside is called with both.
+    Attributes
+    ----------
+    calls
+        In the order of computation; calls of a layer are numbered as the config numbers them.
+    outputs
+        One tensor for all outputs of a call, however many it has.
+    claims
+        What is claimed to be the mask of which tensor, where a model inside is called with both.
+    steps
+        For what comes out of a model that is called step by step, what that was called on.
     """
+
+    calls: list[Call]
+    outputs: list[Tensor] | Tensor
+    claims: Claims
+    steps: Mapping[Tensor, Tensor]
+
+
+def inline(graph: Graph) -> Inlined:
+    """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`."""
     calls: list[Call] = []
+    steps: dict[Tensor, Tensor] = {}
     claims: list[tuple[Tensor, Tensor]] = []
     counts: Counter[str] = Counter()
     trails: dict[str, list[tuple[int, ...]]] = {}
 
     def run(
-        graph: Graph, prefix: str, trail: tuple[int, ...], inputs: Sequence[Tensor]
+        graph: Graph, prefix: str, around: tuple[Place, ...], inputs: Sequence[Tensor]
     ) -> list[Tensor] | Tensor:
         made: dict[tuple[str, int], list[Tensor] | Tensor] = {}
         raws = {layer.name: layer for layer in graph.layers}
@@ -186,16 +207,21 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor, Claims]:
             raw, path = raws[call.layer], f"{prefix}{call.layer}"
             given = tuple(map(find, call.inputs))
             options = {k: tuple(map(find, tensors)) for k, tensors in call.options.items()}
+            place = (*around, *(call.place or ((0, call.layer, call.number),)))
             problem = call.problem
+            if raw.inner is not None and not raw.is_model and len(given) != 1:
+                problem = problem or f"is called with {len(given)} tensors"
             if raw.inner is not None and not problem:
                 if len(given) != len(raw.inner.inputs):
                     raise FormatError(
                         f"model config: {shown(path)}: expected {len(raw.inner.inputs)} inputs, "
                         f"got {len(given)}"
                     )
-                made[call.layer, call.number] = run(
-                    raw.inner, f"{path}{INSIDE}", (*trail, call.number), given
-                )
+                result = run(raw.inner, f"{path}{INSIDE}", place, given)
+                made[call.layer, call.number] = result
+                if raw.class_name == "TimeDistributed":
+                    ends = [result] if isinstance(result, Tensor) else result
+                    steps.update(dict.fromkeys(ends, given[0]))
                 masks = options.pop("mask", ())
                 if len(masks) in (0, len(given)) and not options and not call.arguments:
                     claims.extend(zip(given, masks, strict=False))
@@ -204,10 +230,10 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor, Claims]:
             made.setdefault((call.layer, call.number), Tensor(path, counts[path]))
             calls.append(
                 replace(call, layer=path, number=counts[path], inputs=given, options=options,
-                        problem=problem)
+                        problem=problem, place=place)
             )  # fmt: skip
             counts[path] += 1
-            trails.setdefault(path, []).append((*trail, call.number))
+            trails.setdefault(path, []).append(tuple(number for _, _, number in place))
             if len(calls) > _MOST_CALLS:
                 raise FormatError(f"model config: more than {_MOST_CALLS} calls of layers")
         if graph.sequential:
@@ -234,9 +260,9 @@ def inline(graph: Graph) -> tuple[list[Call], list[Tensor] | Tensor, Claims]:
         for call in calls
     ]
     claims = [(renumber(a), renumber(b)) for a, b in claims]
-    if isinstance(outputs, Tensor):
-        return renumbered, renumber(outputs), claims
-    return renumbered, [*map(renumber, outputs)], claims
+    steps = {renumber(a): renumber(b) for a, b in steps.items()}
+    ends_here = renumber(outputs) if isinstance(outputs, Tensor) else [renumber(t) for t in outputs]
+    return Inlined(renumbered, ends_here, claims, steps)
 
 
 def parse(document: Any) -> Graph:
@@ -463,8 +489,25 @@ def _functional(config: Any) -> Graph:
     foreign = any(layer.custom for layer in layers)
     if absent and not foreign:
         raise FormatError(f"model config: {absent[0].layer} has no call {absent[0].call}")
-    ordered = tuple(_in_order(calls, inputs, foreign))
+    ordered = _by_depth([*_in_order(calls, inputs, foreign)])
     return Graph(str(config.get("name", "model")), tuple(layers), ordered, inputs, outputs)
+
+
+def _by_depth(calls: Sequence[Call]) -> tuple[Call, ...]:
+    """Sort calls as Keras runs them: those first from which the way to an output is longest."""
+    depths: Counter[tuple[str, int]] = Counter()
+    layers: Counter[str] = Counter()  # all calls of a layer have the depth of the deepest
+    for call in reversed(calls):
+        depth = max(depths[call.layer, call.number], layers[call.layer])
+        depths[call.layer, call.number] = layers[call.layer] = depth
+        for tensor in call.reads:
+            key = (tensor.layer, tensor.call)
+            depths[key] = max(depths[key], depth + 1)
+    placed = [
+        replace(call, place=((depths[call.layer, call.number], call.layer, call.number),))
+        for call in calls
+    ]
+    return tuple(sorted(placed, key=lambda call: -call.place[0][0]))
 
 
 def _refuse_twins(layers: list[RawLayer]) -> None:

@@ -31,7 +31,7 @@ from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.graph import TURN, Call, Claims, Graph, RawLayer, Tensor
 
 __all__ = [
-    "Join", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",
+    "Join", "Mask", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",
     "split_masks", "with_masks",
 ]  # fmt: skip
 
@@ -57,10 +57,15 @@ _CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they leave out what does
 Sources = frozenset[tuple[Tensor, float]]
 
 
-def made_mask(raw: RawLayer, call: Call, major: int) -> Sources | None:
-    """What the mask is made of that a layer makes, as a second output."""
+def made_mask(raw: RawLayer, layer: Layer, call: Call, major: int) -> Sources | None:
+    """What the mask is made of that a layer makes, as a second output.
+
+    Up to Keras 2 a mask that is given to Softmax is also behind it.
+    """
     if not call.inputs:
         return None  # damage, which the layer will report
+    if isinstance(layer, MaskedSoftmax):
+        return frozenset({(call.options["mask"][0], 0.0)}) if major < 3 else None
     class_name, config = raw.class_name, raw.config
     if class_name == "TimeDistributed" and major < 3:
         class_name, config = _inside(config)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.layers import Arithmetic, Concatenate, External, Full, Layer, Reduce, Transpose
+from npylstm.layers import (
+    Arithmetic,
+    Concatenate,
+    External,
+    Full,
+    Layer,
+    MaskedSoftmax,
+    Reduce,
+    Transpose,
+)
 from npylstm.layers.base import Shape
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import probe
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
-from npylstm_converters.keras.masks import also_masked, follow, made_mask, obeyed
+from npylstm_converters.keras.mask_flow import Flow, Masks
+from npylstm_converters.keras.masks import made_mask, obeyed
 from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
@@ -28,8 +37,8 @@ class Wiring:
     ----------
     raws, layers, names
         Layers by path: as the config has them, translated, and what they are called here.
-    major
-        The generation of Keras whose rules hold for masks.
+    masks
+        What the config says about masks.
     dtype
         Of the model.
     """
@@ -39,16 +48,18 @@ class Wiring:
         raws: Mapping[str, RawLayer],
         layers: Mapping[str, LayerSpec],
         names: Mapping[str, str],
-        major: int,
+        masks: Masks,
         dtype: str,
     ) -> None:
         self.layers = dict(layers)
         self.edges: list[Edge] = []
-        self._raws, self._names, self._major, self._dtype = raws, names, major, dtype
+        self._raws, self._names, self._dtype = raws, names, dtype
+        self._major = masks.writer.major
+        self._flow: Flow[str] = Flow(raws, masks, self._join)
         self._taken = {*names.values()}
         self._tensors: dict[Tensor, str] = {}
-        self._masks: dict[Tensor, str] = {}
         self._shapes: dict[str, Shape] = {}
+        self._near = ""  # the layer that is being added
 
     def enter(self, tensor: Tensor, spec: TensorSpec) -> None:
         """Begin with an input of the model."""
@@ -66,17 +77,17 @@ class Wiring:
         key = (tensor.layer, tensor.call)
         return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
 
-    def call(self, call: Call, told: bool) -> None:
-        """Add a call; ``told`` is whether the config gives it a mask."""
+    def call(self, call: Call) -> None:
+        """Add a call."""
         if is_operation(self._raws[call.layer]):
             self._operate(call)
             return
         raw, named = self._raws[call.layer], self.layers[call.layer]
-        masks = [self._masks.get(t) for t in call.inputs]
+        self._near = named.name
         pairs = call.options.get("attention_mask", ())
         reads = [self.find(t) for t in call.reads if t not in pairs]
-        main = Tensor(call.layer, call.number)
-        obeys = obeyed(raw, named.layer, call, masks, self._major, told)
+        told = self._flow.told(call)
+        obeys = obeyed(raw, named.layer, call, self._flow.given(call), self._major, told)
         for k in _masked(named.layer):
             if k == PAIRS:  # which only a call can give
                 reads += map(self.find, pairs)
@@ -91,15 +102,16 @@ class Wiring:
             named = self._measured(call.layer, named, named.layer, reads)
         edge = Edge.call(named, *reads, number=call.number + 1)
         made = list(edge.outputs)
-        if made_mask(raw, call, self._major):
-            self._masks[main] = made.pop()
+        own = made_mask(raw, named.layer, call, self._major)
+        if own and isinstance(named.layer, MaskedSoftmax):
+            ((source, _),) = own
+            self._flow.make(call, self.find(source))
+        elif own:
+            self._flow.make(call, made.pop())
         else:
-            join = functools.partial(self._join, near=named.name)
-            after = follow(raw, named.layer, masks, self._major, join)
-            if after is not None:
-                also = also_masked(named.layer)
-                self._masks |= {replace(main, output=k): after for k in (0, *also)}
+            self._flow.hand_on(raw, named.layer, call)
         self._add(edge, named.layer)
+        main = Tensor(call.layer, call.number)
         self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
 
     def _operate(self, call: Call) -> None:
@@ -173,7 +185,8 @@ class Wiring:
         sizes = tuple((0, axis) for axis in range(rank - 1))
         return self._help(Full(sizes, 1.0), near, tensor)
 
-    def _join(self, how: str, several: Sequence[str], near: str) -> str:
+    def _join(self, how: str, several: Sequence[str]) -> str:
+        near = self._near
         if how == "steps":
             return self._help(Concatenate(1), near, *several)
         if how == "any":

@@ -1,0 +1,173 @@
+"""Which masks a call finds on the tensors that it reads.
+
+A mask is attached to a tensor while Keras runs. Keras 3 also writes masks into the graph, as
+arguments of calls; those are what they are, even where the tensor has lost its mask meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple
+
+from npylstm.layers import Layer
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor
+from npylstm_converters.keras.masks import (
+    Join,
+    Mask,
+    Sources,
+    also_masked,
+    follow,
+    joined_sources,
+    obeyed,
+)
+
+__all__ = ["Flow", "Masks", "races"]
+
+
+class Masks(NamedTuple):
+    """What a config says about masks.
+
+    Attributes
+    ----------
+    writer
+        The Keras whose rules hold.
+    given
+        Of what the masks are made that calls are given, by their main outputs.
+    claimed
+        Of what the masks are said to be that models inside are given, by the tensors they are of.
+    steps
+        For what comes out of a model that is called step by step, what that was called on.
+    """
+
+    writer: Writer
+    given: Mapping[Tensor, Sources | None]
+    claimed: Mapping[Tensor, Sources | None]
+    steps: Mapping[Tensor, Tensor]
+
+
+class Flow(Generic[Mask]):
+    """Masks of tensors, as they come about call by call.
+
+    ``written`` are those that the graph knows, ``attached`` those that tensors have as Keras runs.
+    """
+
+    def __init__(self, raws: Mapping[str, RawLayer], masks: Masks, join: Join[Mask]) -> None:
+        self.written: dict[Tensor, Mask] = {}
+        self.attached: dict[Tensor, Mask] = {}
+        self._raws, self._masks, self._join = raws, masks, join
+
+    def told(self, call: Call) -> bool:
+        """Whether the config gives a call its mask."""
+        return Tensor(call.layer, call.number) in self._masks.given
+
+    def given(self, call: Call) -> list[Mask | None]:
+        """Masks of a call's inputs, as it finds them."""
+        return self._seen(call, self.written if self.told(call) else self.attached)
+
+    def _seen(self, call: Call, masks: Mapping[Tensor, Mask]) -> list[Mask | None]:
+        return [self._one(call, tensor, masks) for tensor in call.inputs]
+
+    def _one(self, call: Call, tensor: Tensor, masks: Mapping[Tensor, Mask]) -> Mask | None:
+        """A tensor that leaves a model called step by step is as TimeDistributed says."""
+        own = masks.get(tensor)
+        if self._raws[call.layer].times >= self._raws[tensor.layer].times:
+            return own
+        around = masks.get(self._masks.steps[tensor]) if tensor in self._masks.steps else None
+        if self._masks.writer.major >= 3:
+            return around
+        return own if own is not None or around is None else self._join("any", [around])
+
+    def make(self, call: Call, mask: Mask) -> None:
+        """Note the mask that a layer makes."""
+        main = Tensor(call.layer, call.number)
+        self.written[main] = self.attached[main] = mask
+
+    def hand_on(self, raw: RawLayer, layer: Layer, call: Call) -> None:
+        """Note the masks behind a layer that makes none.
+
+        Raises
+        ------
+        Refusal
+            If the mask would change what the layer computes, in a way that is not supported.
+        """
+        outputs = [Tensor(call.layer, call.number, k) for k in (0, *also_masked(layer))]
+        major = self._masks.writer.major
+        written, attached = self._seen(call, self.written), self._seen(call, self.attached)
+        if self.told(call):  # what the call finds decides whether it can be computed
+            follow(raw, layer, written, major, self._join)
+        after = follow(raw, layer, attached, major, self._join)
+        if after is not None:
+            self.attached |= dict.fromkeys(outputs, after)
+        if written != attached:
+            after = follow(raw, layer, written, major, self._join)
+        if after is not None:
+            self.written |= dict.fromkeys(outputs, after)
+        if takes_off(raw, self._masks.writer):
+            for tensor in call.inputs:
+                self.attached.pop(tensor, None)
+
+
+def takes_off(raw: RawLayer, writer: Writer) -> bool:
+    """Whether a layer takes the masks off what it reads."""
+    return raw.class_name == "MultiHeadAttention" and not raw.custom and writer.heads_take_masks
+
+
+def races(
+    raws: Mapping[str, RawLayer],
+    layers: Mapping[str, Layer],
+    calls: Sequence[Call],
+    masks: Masks,
+    flow: Flow[Sources],
+) -> Iterator[tuple[Call, Call]]:
+    """Find calls that read a mask which another call takes off, sooner or later.
+
+    Yields
+    ------
+    reader, taker
+        Neither of which waits for the other.
+    """
+    for k, taker in enumerate(calls):
+        masked = {t for t in taker.inputs if t in flow.written}
+        if not masked or not takes_off(raws[taker.layer], masks.writer):
+            continue
+        before = {(t.layer, t.call) for t in taker.reads}
+        for call in reversed(calls[:k]):
+            if (call.layer, call.number) in before:
+                before |= {(t.layer, t.call) for t in call.reads}
+        after = {(taker.layer, taker.number)}
+        for call in calls[k + 1 :]:
+            if any((t.layer, t.call) in after for t in call.reads):
+                after.add((call.layer, call.number))
+        for call in calls:
+            key = (call.layer, call.number)
+            if key in before or key in after or flow.told(call) or call.layer not in layers:
+                continue
+            given = [flow.written.get(t) if t in masked else None for t in call.inputs]
+            if (
+                any(given)
+                and _at_once(call, taker)
+                and _minds(raws[call.layer], layers[call.layer], call, given, masks)
+            ):
+                yield call, taker
+
+
+def _at_once(call: Call, other: Call) -> bool:
+    """Whether nothing tells which of two calls Keras runs first."""
+    for one, another in zip(call.place, other.place, strict=False):
+        if one != another:
+            return one[0] == another[0]
+    return True
+
+
+def _minds(
+    raw: RawLayer, layer: Layer, call: Call, given: Sequence[Sources | None], masks: Masks
+) -> bool:
+    """Whether it makes a difference to a call that its inputs have masks."""
+    major = masks.writer.major
+    try:
+        after = follow(raw, layer, given, major, joined_sources)
+    except Refusal:
+        return True
+    return after is not None or bool(obeyed(raw, layer, call, given, major, False))
