@@ -9,6 +9,9 @@ PIP = -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test fuzz lint models clean
 
+# Every process imports the frameworks, a gigabyte or so.
+PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
+
 MODELS ?= 2000
 SEED ?= 1000
 
@@ -16,11 +19,11 @@ demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
 
 test: .venv-test/ready tests/tfjs/ready
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest $(PARALLEL)
 
 fuzz: .venv-test/ready
 	NPYLSTM_RANDOM_CHAINS=$(MODELS) NPYLSTM_RANDOM_GRAPHS=$(MODELS) NPYLSTM_RANDOM_SEED=$(SEED) \
-	.venv-test/bin/python -m pytest -k "random_chain or test_random_graph" \
+	.venv-test/bin/python -m pytest $(PARALLEL) -k "random_chain or test_random_graph" \
 	tests/converters/test_keras_random_chains.py tests/converters/test_keras_random_graphs.py
 
 lint: .venv-test/ready

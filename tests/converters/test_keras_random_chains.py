@@ -21,7 +21,7 @@ from npylstm import NpylstmError
 # Keras tells that a layer lets a mask go: that is what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 
-COUNT = int(os.environ.get("NPYLSTM_RANDOM_CHAINS", "200"))
+COUNT = int(os.environ.get("NPYLSTM_RANDOM_CHAINS", "240"))
 FIRST = int(os.environ.get("NPYLSTM_RANDOM_SEED", "0"))
 RUNS = ((5, 9), (1, 12))
 WAYS = ("keras", "h5", "live", "json")
