@@ -26,16 +26,8 @@ from npylstm_converters.keras.attention import as_called, ordered, understands
 from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import (
-    INSIDE,
-    Call,
-    Graph,
-    RawLayer,
-    Tensor,
-    inline,
-    parse,
-    shown,
-)
+from npylstm_converters.keras.graph import INSIDE, Call, Graph, RawLayer, Tensor, shown
+from npylstm_converters.keras.inlining import inline
 from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.mask_flow import Flow, Masks, races
@@ -48,6 +40,7 @@ from npylstm_converters.keras.masks import (
     with_masks,
 )
 from npylstm_converters.keras.operations import is_operation, refuse_unknown
+from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.keras.wiring import Wiring
 from npylstm_converters.ledger import Entry, became

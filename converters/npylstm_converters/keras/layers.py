@@ -30,7 +30,8 @@ from npylstm_converters.keras import attention, convolution, merging, normalizat
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer, dtype_name
-from npylstm_converters.keras.graph import TURN, RawLayer, is_custom
+from npylstm_converters.keras.graph import TURN, RawLayer
+from npylstm_converters.keras.parsing import is_custom
 from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
 
 __all__ = ["TRANSLATORS", "translate"]

@@ -28,7 +28,8 @@ from npylstm.layers import (
 from npylstm.layers.recurrent import Recurrent
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.graph import TURN, Call, Claims, Graph, RawLayer, Tensor
+from npylstm_converters.keras.graph import TURN, Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.inlining import Claims
 
 __all__ = [
     "Join", "Mask", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",

@@ -14,7 +14,7 @@ from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.assembling import Wishes, convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json
-from npylstm_converters.keras.graph import parse
+from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.weights import PathStore, SavedStore, Store
 from npylstm_converters.registry import Importer, Runner
 from npylstm_converters.tfjs.shards import Weight, read_manifest
