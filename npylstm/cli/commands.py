@@ -125,12 +125,23 @@ def info(options: argparse.Namespace) -> int:
 def _print_ledger(spec: ModelSpec) -> None:
     """Show every tensor of the source with the layer and the weights that it has become."""
     rows = []
-    for entry in spec.provenance.get("tensors", ()):
+    entries = spec.provenance.get("tensors")
+    for entry in filter(_is_entry, entries if isinstance(entries, list) else []):
         layer, became = entry["layer"], ", ".join(entry["weights"])
         weights = (became or "not needed in inference") if layer else "left over"
         rows.append([entry["source"], format_shape(entry["shape"]), layer or "-", weights])
     if rows:
         console.print_table(["tensor of the source", "shape", "layer", "weights"], rows)
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether the file holds a line of the ledger there, and not something else."""
+    if not isinstance(entry, dict):
+        return False
+    shape, weights = entry.get("shape"), entry.get("weights")
+    named = all(isinstance(entry.get(key), str) for key in ("source", "layer"))
+    sized = isinstance(shape, list) and all(type(d) is int for d in shape)
+    return named and sized and isinstance(weights, list) and all(type(w) is str for w in weights)
 
 
 def _in_the_way(spec: ModelSpec) -> str:

@@ -52,6 +52,7 @@ __all__ = [
     "Stack",
     "Transpose",
     "View",
+    "check_sizes",
     "resolve",
 ]
 
@@ -74,7 +75,8 @@ def resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
     return tuple(resolved)
 
 
-def _check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> None:
+def check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> None:
+    """Refuse sizes below one, but for one -1 where something is left to infer."""
     wrong = [d for d in sizes if isinstance(d, int) and d < 1 and not (inferred and d == -1)]
     if wrong or list(sizes).count(-1) > 1:
         raise FormatError(f"{name}: expected positive sizes, got {sizes}")
@@ -282,7 +284,7 @@ class View(Layer):
     shape: tuple[Size, ...]
 
     def __post_init__(self) -> None:
-        _check_sizes("shape", self.shape, inferred=True)
+        check_sizes("shape", self.shape, inferred=True)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
@@ -321,7 +323,7 @@ class Expand(Layer):
     shape: tuple[Size, ...]
 
     def __post_init__(self) -> None:
-        _check_sizes("shape", self.shape)
+        check_sizes("shape", self.shape)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
@@ -356,7 +358,7 @@ class Full(Layer):
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_sizes("shape", self.shape)
+        check_sizes("shape", self.shape)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (resolve(self.shape, inputs),)

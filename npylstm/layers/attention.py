@@ -11,10 +11,12 @@ import numpy as np
 from npylstm.errors import FormatError, UnequalError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
 
-__all__ = ["Attention", "MultiHeadAttention"]
+__all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
-_PAIRS = 3  # the mask that says which query may look at which step
+_BLOCKED = ("lowered", "equal", "zero")
+_LOWERED = 1e9
+PAIRS = 3  # the mask that says which query may look at which step
 
 
 def _split(
@@ -31,14 +33,14 @@ def _split(
         if pair[0] != pair[1]:
             raise UnequalError(f"shapes {listed} do not fit together", pair)
     for which, mask in zip(masked, masks, strict=True):
-        along = (*query[:2], value[1]) if which == _PAIRS else tensors[which % count][:2]
-        if (which >= count and which != _PAIRS) or mask != along:
+        along = (*query[:2], value[1]) if which == PAIRS else tensors[which % count][:2]
+        if (which >= count and which != PAIRS) or mask != along:
             raise FormatError(f"mask {format_shape(mask)} does not fit the inputs {listed}")
     return tensors, masks
 
 
 def _check_masked(masked: tuple[int, ...]) -> None:
-    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, _PAIRS}:
+    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, PAIRS}:
         raise FormatError(f"masked: expected some of 0, 1, 2, 3 in order, got {masked}")
 
 
@@ -50,7 +52,7 @@ def _allowed(
     for k in which:
         if k in masks:
             along = (
-                masks[k] if k == _PAIRS else masks[k][:, :, None] if k == 0 else masks[k][:, None]
+                masks[k] if k == PAIRS else masks[k][:, :, None] if k == 0 else masks[k][:, None]
             )
             allowed = along if allowed is None else allowed & along
     if causal:
@@ -63,14 +65,26 @@ def _allowed(
     return allowed
 
 
-def _weigh(scores: Array, allowed: Array | None) -> Array:
-    """``softmax`` along the last axis over what is allowed; equal weights where nothing is.
+def _weigh(scores: Array, allowed: Array | None, blocked: str, single: bool) -> Array:
+    """``softmax`` along the last axis over what is allowed.
 
-    The frameworks take 1e9 off what is blocked, which leaves no digit of it in float32.
+    Where nothing is, the frameworks differ: equal weights, none, or a softmax of scores from which
+    1e9 was taken off, in float32 (``single``) a number of few digits.
     """
-    if allowed is not None:
-        lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, 0.0)
-        scores = np.where(allowed, scores, lowest)
+    if allowed is None:
+        return _softmax(scores)
+    rest: Array | float = 0.0
+    if blocked == "lowered" and single:
+        rest = (scores.astype(np.float32) - np.float32(_LOWERED)).astype(np.float64)
+    elif blocked == "lowered":
+        rest = scores - _LOWERED
+    lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, rest)
+    scores = np.where(allowed, scores, lowest)
+    weights = _softmax(scores)
+    return np.where(allowed, weights, 0.0) if blocked == "zero" else weights
+
+
+def _softmax(scores: Array) -> Array:
     weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
@@ -100,6 +114,8 @@ class Attention(Layer):
         A query looks at no step later than its own.
     return_scores
         Give the weights ``(batch, queries, steps)`` as a second output.
+    single
+        Where nothing may be looked at, scores are lowered by 1e9 in float32; else in float64.
 
     Weights
     -------
@@ -121,6 +137,7 @@ class Attention(Layer):
     masked: tuple[int, ...] = ()
     causal: bool = False
     return_scores: bool = False
+    single: bool = True
 
     def __post_init__(self) -> None:
         if self.score not in _SCORES:
@@ -167,7 +184,7 @@ class Attention(Layer):
             else:
                 scores = packed["score_weight"] * np.tanh(scale * pairs).sum(axis=-1)
         dtype = inputs[0].dtype
-        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal))
+        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal), "lowered", self.single)
         y = weights @ value
         if 0 in masks:
             y = np.where(masks[0][..., None], y, 0.0)
@@ -200,8 +217,11 @@ class MultiHeadAttention(Layer):
         A query looks at no step later than its own.
     window
         A query looks at no step as far away as that; 0 for any.
-    zero_blocked
-        A query that may look at nothing takes nothing; else it takes the mean of all values.
+    blocked
+        What a query weighs values by that may look at nothing: ``"equal"`` parts, ``"zero"``, or
+        scores ``"lowered"`` by 1e9.
+    single
+        They are lowered in float32; else in float64.
     return_scores
         Give the weights ``(batch, heads, queries, steps)`` as a second output.
 
@@ -228,10 +248,14 @@ class MultiHeadAttention(Layer):
     masked: tuple[int, ...] = ()
     causal: bool = False
     window: int = 0
-    zero_blocked: bool = False
+    blocked: str = "lowered"
+    single: bool = True
     return_scores: bool = False
 
     def __post_init__(self) -> None:
+        if self.blocked not in _BLOCKED:
+            known = ", ".join(_BLOCKED)
+            raise FormatError(f"blocked: expected one of {known}, got {self.blocked!r:.40}")
         for name in ("query_features", "value_features", "key_features", "heads", "key_units",
                      "value_units", "units"):  # fmt: skip
             positive(name, getattr(self, name))
@@ -290,11 +314,9 @@ class MultiHeadAttention(Layer):
                 y += packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
-        allowed = _allowed(masks, (0, 1, 2, _PAIRS), scores, self.causal, self.window)
+        allowed = _allowed(masks, (0, 1, 2, PAIRS), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
-        weights = _weigh(scores, allowed)
-        if allowed is not None and self.zero_blocked:
-            weights = np.where(allowed, weights, 0.0)
+        weights = _weigh(scores, allowed, self.blocked, self.single)
         y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
         y = y @ packed["output_kernel"]
         if self.use_bias:

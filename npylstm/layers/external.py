@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, ShapeError, UnsupportedError
-from npylstm.layers.array_ops import Size, resolve
-from npylstm.layers.base import Array, Layer, Shape, expect_batch
+from npylstm.layers.array_ops import Size, check_sizes, resolve
+from npylstm.layers.base import BATCH, Array, Layer, Shape, expect_batch, format_shape
 
 __all__ = ["External", "Function"]
 
@@ -41,6 +41,9 @@ class External(Layer):
     sizes: tuple[int | tuple[int, int], ...] = ()
     shapes: tuple[tuple[int, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        check_sizes("sizes", self.sizes)
+
     def bind(self, function: Function) -> External:
         """Return the same layer with a function."""
         bound = External(self.name, self.sizes, self.shapes)
@@ -56,7 +59,10 @@ class External(Layer):
         for shape in inputs:
             expect_batch(shape)
         sizes: Sequence[Size] = self.sizes
-        return (resolve(sizes, inputs),)
+        made = resolve(sizes, inputs)
+        if BATCH in inputs[0] and made[:1] != (BATCH,) and made:
+            raise FormatError(f"sizes: expected the batch first, got {format_shape(made)}")
+        return (made,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

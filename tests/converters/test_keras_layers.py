@@ -478,7 +478,6 @@ def refusals(k: Any) -> dict[str, tuple[Callable[[], Any], str]]:
     if k is keras:
         first = {"data_format": "channels_first"}
         cases |= {
-            "rms": (lambda: L.LayerNormalization(rms_scaling=True, name="odd"), "rms_scaling"),
             "channels first": (lambda: L.ZeroPadding1D(1, name="odd", **first), "channels_first"),
         }
     return cases

@@ -39,7 +39,7 @@ from npylstm_converters.keras.masks import (
     split_masks,
     with_masks,
 )
-from npylstm_converters.keras.operations import is_operation, refuse_unknown
+from npylstm_converters.keras.operations import is_operation, keeps_integers, refuse_unknown
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.keras.wiring import Wiring
@@ -100,16 +100,35 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
         ids = all(made is None or reads_ids(made.layer) for made in readers)
         if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
+        elif dtype in ("int32", "int64") and container.writer.major < 3:
+            for path in _counting(Tensor(name), calls, parts.raws):
+                reasons.add(f"{shown(path)}: TensorFlow computes it in whole numbers")
     masks = Masks(container.writer, given_masks, dict(claimed), steps)
     if not reasons:
         _mask_layers(masks, calls, parts, reasons)
     arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
     if len(arrays) > 1:
         reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
+    if "float64" in arrays:
+        for path, named in layers.items():
+            if isinstance(named.layer, (Attention, MultiHeadAttention)):
+                layers[path] = replace(named, layer=replace(named.layer, single=False))
     if not reasons:  # with a layer missing, its arrays are left over, which says nothing new
         parts.settle()
     reasons.raise_if_any()
     return _assemble(graph, calls, outputs, masks, parts, arrays.pop() if arrays else "float32")
+
+
+def _counting(tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer]) -> Iterator[str]:
+    """Find operations that TensorFlow computes in whole numbers, behind an input of such."""
+    whole = {tensor}
+    for call in calls:
+        raw = raws.get(call.layer)
+        if raw is None or not is_operation(raw) or not whole & {*call.reads}:
+            continue
+        if not keeps_integers(raw):
+            yield call.layer
+        whole.add(Tensor(call.layer, call.number))
 
 
 def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from npylstm.layers import (
     MaskedSoftmax,
     MultiHeadAttention,
 )
+from npylstm.layers.attention import PAIRS
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer
 from npylstm_converters.keras.graph import Call, RawLayer
@@ -60,6 +61,8 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
     config.neutral(*_NEUTRAL)
     heads, key_units = config.size("num_heads"), config.size("key_dim")
     value_units = config.take("value_dim", default=None) or key_units
+    if type(value_units) is not int or value_units < 1:
+        raise Refusal(f"value_dim: expected a positive integer, got {value_units!r:.60}")
     if config.axes("attention_axes", default=1) != (1,):
         raise Refusal("attention_axes: expected 1, the steps")
     if config.flag("use_gate"):
@@ -85,14 +88,26 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
         query_features=shapes["query"][0], value_features=shapes["value"][0],
         key_features=shapes["key"][0], heads=heads, key_units=key_units, value_units=value_units,
         units=units, use_bias=use_bias, window=window,
-        # Without dropout Keras 3 takes another way to the same, which never gives zeros.
-        zero_blocked=dropped and config.writer.softmax_zeroes_blocked and not robust,
+        blocked=_blocked(config.writer, dropped, robust),
     )  # fmt: skip
     wanted = layer.weight_shapes()
     names = {f"{part}/{role}": f"{part.removeprefix('attention_')}_{role}"
              for part in _PARTS for role in roles}  # fmt: skip
     weights = {names[k]: read_array(source, wanted[names[k]]) for k, source in sources.items()}
     return layer, weights
+
+
+def _blocked(writer: Writer, softmax: bool, robust: bool) -> str:
+    """What becomes of queries that may look at nothing.
+
+    Keras 3 takes one way through its layer Softmax, with dropout or if it is asked for scores, and
+    another one without it.
+    """
+    if writer.major < 3:
+        return "equal" if robust else "lowered"
+    if not softmax:
+        return "equal"
+    return "zero" if writer.softmax_zeroes_blocked else "lowered"
 
 
 def ordered(raw: RawLayer | None, call: Call) -> Call:
@@ -119,10 +134,9 @@ def as_called(layer: Layer, call: Call, writer: Writer) -> Layer:
         }
         layer = replace(layer, **told)
         if isinstance(layer, MultiHeadAttention):
-            # Asked for scores, Keras 3 takes the way that may give zeros.
-            zeros = layer.return_scores and writer.softmax_zeroes_blocked
-            pairs = (3,) if "attention_mask" in call.options else ()
-            layer = replace(layer, masked=pairs, zero_blocked=layer.zero_blocked or zeros)
+            pairs = (PAIRS,) if "attention_mask" in call.options else ()
+            blocked = _blocked(writer, True, False) if layer.return_scores else layer.blocked
+            layer = replace(layer, masked=pairs, blocked=blocked)
         return layer
     if isinstance(layer, ActivationLayer) and "mask" in call.options:
         axis = layer.activation.axis

@@ -67,6 +67,8 @@ class Found:
         What the arrays show of it.
     sizes
         The same for people: ``3 -> 20``.
+    features
+        The size of the last axis of what it reads, as far as it shows.
     asked
         What they do not show: option to example.
     """
@@ -76,6 +78,7 @@ class Found:
     config: Config = field(default_factory=dict)
     sizes: str = ""
     asked: Mapping[str, str] = field(default_factory=dict)
+    features: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.class_name}({self.sizes})"
@@ -98,7 +101,8 @@ def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
         inner = _judge(name, halves["forward"], writer)
         if inner.class_name in _RECURRENT:
             config = {"layer": _entry(inner), "merge_mode": "concat"}
-            return replace(inner, class_name="Bidirectional", config=config)
+            asked = {**inner.asked, "merge_mode": "concat"}
+            return replace(inner, class_name="Bidirectional", config=config, asked=asked)
     shapes = {role_of(source.path, name): source.shape for source in sources}
     if len(shapes) < len(sources):  # several layers in one
         return Found(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
@@ -154,7 +158,7 @@ def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
         asked = {}  # cuDNN's layers, whose gates are always sigmoid
         config["recurrent_activation"] = "sigmoid"
     asked = {**asked, "output": "sequences or last"}
-    return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked)
+    return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
 
 
 def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
@@ -163,7 +167,8 @@ def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
     if class_name is None or len(first) != 2 or not any(role[0] == "U" for role in shapes):
         return None
     asked = {"output": "sequences or last"}
-    return Found(name, class_name, {"units": first[1]}, f"{first[0]} -> {first[1]}", asked)
+    sizes = f"{first[0]} -> {first[1]}"
+    return Found(name, class_name, {"units": first[1]}, sizes, asked, first[0])
 
 
 def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
@@ -176,11 +181,12 @@ def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
         return _embedding(name, kernel)
     if len(kernel) == 2:
         config["units"] = kernel[1]
-        return Found(name, "Dense", config, f"{kernel[0]} -> {kernel[1]}", linear)
+        sizes = f"{kernel[0]} -> {kernel[1]}"
+        return Found(name, "Dense", config, sizes, linear, kernel[0])
     if len(kernel) in (3, 4):
         config |= {"filters": kernel[-1], "kernel_size": kernel[0]}
         sizes = f"{kernel[-2]} -> {kernel[-1]}, kernel {kernel[0]}"
-        return Found(name, "Conv1D", config, sizes, {**linear, **_SLIDING})
+        return Found(name, "Conv1D", config, sizes, {**linear, **_SLIDING}, kernel[-2])
     return None
 
 
@@ -209,7 +215,8 @@ def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
         if class_name == "BatchNormalization":
             config = {"scale": "gamma" in shapes, "center": "beta" in shapes}
         asked = {"epsilon": "0.001"} if "Normalization" in class_name else {}
-        return Found(name, class_name, config, ", ".join(map(str, shape)), asked)
+        listed = ", ".join(map(str, shape))
+        return Found(name, class_name, config, listed, asked, shape[-1] if shape else None)
     return None
 
 
@@ -247,6 +254,8 @@ def with_chain(container: Container, text: str) -> Container:
         weights = layer.sizes and name not in {step.word for step in steps}
         if weights:
             reasons.add(f"{layer}: is not in layers")
+        elif name not in {step.word for step in steps} and layer.class_name != "InputLayer":
+            notes.append(f"{name}: holds no arrays and is left out, as told")
     reasons.raise_if_any()
     first = next((layer for layer in chosen if layer is not None and layer.sizes), None)
     if first is None:
@@ -265,8 +274,7 @@ def _made(word: str, name: str) -> Found | None:
 def _input_shape(first: Found, timed: bool) -> list[int | None]:
     if first.class_name == "Embedding":
         return [None, None]
-    features = int(first.sizes.split()[0].rstrip(","))
-    return [None, None, features] if timed else [None, features]
+    return [None, None, first.features] if timed else [None, first.features]
 
 
 def _configured(

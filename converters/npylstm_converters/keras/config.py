@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -119,9 +119,13 @@ class Config:
     def number(self, name: str, default: float) -> float:
         """Take a finite number."""
         value = self.take(name, default=default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-            raise Refusal(f"{name}: expected a number, got {value!r:.60}")
-        return float(value)
+        try:
+            number = float(value) if type(value) in (int, float) else nan
+        except OverflowError:
+            number = nan
+        if not isfinite(number):
+            raise Refusal(f"{name}: expected a number, got {str(value)[:60]!r}")
+        return number
 
     def numbers(self, name: str, default: Any = ...) -> Array | None:
         """Take finite numbers: one, or lists of them; None where there is none."""
@@ -130,7 +134,7 @@ class Config:
             return None
         try:
             array = np.asarray(value, np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             array = np.array(np.nan)
         if isinstance(value, (bool, str)) or not np.isfinite(array).all():
             raise Refusal(f"{name}: expected numbers, got {value!r:.60}")

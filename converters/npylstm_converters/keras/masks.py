@@ -44,11 +44,11 @@ Join = Callable[[str, Sequence[Mask]], Mask]
 # Layers that hand the mask of their input on, and pay no heed to it themselves.
 _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
-    "Normalization", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
     TURN, *ACTIVATION_LAYERS,
 )  # fmt: skip
-_PASS_SINCE_3 = ("Identity", "Rescaling")  # Keras 2 lets it go there
+_PASS_SINCE_3 = ("Identity", "Normalization", "Rescaling")  # Keras 2 lets it go there
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
 _ATTENTION = ("Attention", "AdditiveAttention", "MultiHeadAttention")
 _CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they leave out what does not count
@@ -63,7 +63,7 @@ def made_mask(raw: RawLayer, layer: Layer, call: Call, major: int) -> Sources | 
 
     Up to Keras 2 a mask that is given to Softmax is also behind it.
     """
-    if not call.inputs:
+    if not call.inputs or isinstance(layer, External):
         return None  # damage, which the layer will report
     if isinstance(layer, MaskedSoftmax):
         return frozenset({(call.options["mask"][0], 0.0)}) if major < 3 else None

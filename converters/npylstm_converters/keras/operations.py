@@ -7,6 +7,7 @@ around a function of TensorFlow, and (Keras 3) as operations of its own. Each is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from npylstm.layers import (
     Arithmetic,
     Concatenate,
     Elementwise,
+    Flip,
     Identity,
     Layer,
     MatMul,
@@ -25,6 +27,7 @@ from npylstm.layers import (
     Select,
     Slice,
     Stack,
+    TimeDistributed,
     Transpose,
     View,
 )
@@ -32,7 +35,9 @@ from npylstm.layers.base import Shape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
 
-__all__ = ["Operand", "Plan", "is_operation", "plan_of", "refuse_unknown"]
+__all__ = [
+    "Operand", "Plan", "is_operation", "keeps_integers", "over_time", "plan_of", "refuse_unknown",
+]  # fmt: skip
 
 _LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 
@@ -68,12 +73,17 @@ class _Asked:
 
     positional: Sequence[Any]
     named: Mapping[str, Any]
+    seen: set[str] = field(default_factory=set)  # names that were looked up
+
+    def option(self, *names: str, default: Any = None) -> Any:
+        """Look an argument up that is only given by name."""
+        self.seen.update(names)
+        return next((self.named[n] for n in names if n in self.named), default)
 
     def get(self, position: int, *names: str, default: Any = None) -> Any:
         """Look an argument up, by position or by one of its names."""
-        if len(self.positional) > position:
-            return self.positional[position]
-        return next((self.named[n] for n in names if n in self.named), default)
+        given = self.option(*names, default=default)
+        return self.positional[position] if len(self.positional) > position else given
 
     def tensor(self, position: int = 0, *names: str) -> Operand:
         """Look up an argument that must be a tensor."""
@@ -84,7 +94,7 @@ class _Asked:
 
     def axis(self, x: Operand, default: Any = None, extra: int = 0) -> int:
         """Look up one axis, counted from the front."""
-        axis = self.named.get("axis", self.get(1, "axis", default=default))
+        axis = self.option("axis", default=self.get(1, default=default))
         if isinstance(axis, list) and len(axis) == 1:
             axis = axis[0]
         if type(axis) is not int:
@@ -103,7 +113,10 @@ def _binary(operation: str) -> _Make:
         tensor, number = (a, b) if isinstance(a, Operand) else (b, a)
         if not isinstance(tensor, Operand) or type(number) not in (int, float):
             raise Refusal(f"expected tensors and numbers, got {number!r:.60}")
-        layer = Arithmetic(operation, float(number), number_first=tensor is b)
+        try:
+            layer = Arithmetic(operation, float(number), number_first=tensor is b)
+        except OverflowError:
+            raise Refusal("expected a number of a size that floats have") from None
         return Plan([layer], [tensor.place])
 
     return make
@@ -122,13 +135,13 @@ def _softmax(asked: _Asked) -> Plan:
 def _reduce(operation: str) -> _Make:
     def make(asked: _Asked) -> Plan:
         x = asked.tensor(0, "x", "input_tensor")
-        given = asked.named.get("axis", asked.get(1, "axis"))
+        given = asked.option("axis", default=asked.get(1))
         axes = given if isinstance(given, list) else [given]
         if not axes or any(type(a) is not int for a in axes):
             raise Refusal(f"axis: expected integers, got {given!r:.60}")
-        if asked.named.get("initial") is not None:
+        if asked.option("initial") is not None:
             raise Refusal("initial is not supported")
-        kept = bool(asked.named.get("keepdims") or asked.named.get("keep_dims"))
+        kept = bool(asked.option("keepdims") or asked.option("keep_dims"))
         front = tuple(sorted(a + len(x.shape) if a < 0 else a for a in axes))
         return Plan([Reduce(operation, front, kept)], [x.place])
 
@@ -145,7 +158,7 @@ def _several(asked: _Asked) -> list[Operand]:
 
 def _concatenate(asked: _Asked) -> Plan:
     tensors = _several(asked)
-    axis = asked.named.get("axis")
+    axis = asked.option("axis", default=asked.get(1))
     if type(axis) is not int:
         raise Refusal(f"axis: expected an integer, got {axis!r:.60}")
     return Plan([Concatenate(axis)], [t.place for t in tensors])
@@ -153,7 +166,7 @@ def _concatenate(asked: _Asked) -> Plan:
 
 def _stack(asked: _Asked) -> Plan:
     tensors = _several(asked)
-    axis = asked.named.get("axis", 0)
+    axis = asked.option("axis", default=0)
     if type(axis) is not int:
         raise Refusal(f"axis: expected an integer, got {axis!r:.60}")
     front = axis + len(tensors[0].shape) + 1 if axis < 0 else axis
@@ -163,11 +176,16 @@ def _stack(asked: _Asked) -> Plan:
 def _expand_dims(asked: _Asked) -> Plan:
     x = asked.tensor(0, "x", "input")
     axis = asked.axis(x, extra=1)
-    sizes: list[int | tuple[int, int]] = [(0, k) for k in range(len(x.shape))]
+    if not 0 < axis <= len(x.shape):
+        raise Refusal(f"axis {axis}: expected a place behind the batch")
+    return Plan([_with_axis(axis, len(x.shape))], [x.place])
+
+
+def _with_axis(axis: int, rank: int) -> View:
+    """A new axis of size one."""
+    sizes: list[int | tuple[int, int]] = [(0, k) for k in range(rank)]
     sizes.insert(axis, 1)
-    if axis == 0:
-        raise Refusal("puts an axis before the batch")
-    return Plan([View(tuple(sizes))], [x.place])
+    return View(tuple(sizes))
 
 
 def _squeeze(asked: _Asked) -> Plan:
@@ -180,7 +198,7 @@ def _squeeze(asked: _Asked) -> Plan:
 
 def _reshape(asked: _Asked) -> Plan:
     x = asked.tensor(0, "x", "tensor")
-    shape = asked.named.get("newshape", asked.get(1, "shape", "newshape"))
+    shape = asked.option("newshape", default=asked.get(1, "shape"))
     if not isinstance(shape, list) or len(shape) < 2 or shape[0] not in (-1, None):
         raise Refusal(f"shape: expected -1 for the batch and sizes, got {shape!r:.60}")
     if any(type(size) is not int for size in shape[1:]):
@@ -190,7 +208,9 @@ def _reshape(asked: _Asked) -> Plan:
 
 def _transpose(asked: _Asked) -> Plan:
     x = asked.tensor(0, "x", "a")
-    axes = asked.named.get("axes", asked.get(1, "perm", "axes"))
+    axes = asked.option("axes", default=asked.get(1, "perm"))
+    if asked.option("conjugate"):
+        raise Refusal("conjugate is not supported")
     if not isinstance(axes, list) or any(type(a) is not int for a in axes):
         raise Refusal(f"axes: expected a list of integers, got {axes!r:.60}")
     return Plan([Transpose(tuple(axes))], [x.place])
@@ -199,8 +219,8 @@ def _transpose(asked: _Asked) -> Plan:
 def _matmul(asked: _Asked) -> Plan:
     a, b = asked.tensor(0, "x1", "a"), asked.tensor(1, "x2", "b")
     turned: dict[int, Layer] = {}
-    for x, name in ((a, "transpose_a"), (b, "transpose_b")):
-        if asked.named.get(name):
+    for x, letter in ((a, "a"), (b, "b")):
+        if asked.option(f"transpose_{letter}") or asked.option(f"adjoint_{letter}"):
             rank = len(x.shape)
             turned[x.place] = Transpose((*range(rank - 2), rank - 1, rank - 2))
     if turned and a.place == b.place:
@@ -209,7 +229,7 @@ def _matmul(asked: _Asked) -> Plan:
 
 
 def _identity(asked: _Asked) -> Plan:
-    dtype = asked.named.get("dtype")
+    dtype = asked.get(1, "dtype")
     if dtype not in (None, "float32", "float64"):
         raise Refusal(f"to {dtype!r:.40} is not supported")
     return Plan([Identity()], [asked.tensor(0, "x", "input").place])
@@ -224,29 +244,48 @@ def _get_item(asked: _Asked) -> Plan:
 def _cut(key: Sequence[Any], rank: int) -> list[Layer]:
     """Make layers of what stands between brackets."""
     entries: list[Any] = []
-    for entry in key:
-        name = entry.get("class_name") if isinstance(entry, Mapping) else None
+    names = [e.get("class_name") if isinstance(e, Mapping) else None for e in key]
+    taken = sum(entry is not None for entry in key)  # a new axis takes none
+    if names.count("__ellipsis__") > 1:
+        raise Refusal("takes more than one ellipsis")
+    for name, entry in zip(names, key, strict=True):
         if name == "__ellipsis__":
-            entries += [{}] * (rank - len(key) + 1)
+            entries += [{}] * (rank - taken + 1)
         else:
-            entries.append(entry["config"] if name == "__slice__" else entry)
+            entries.append(entry.get("config") if name == "__slice__" else entry)
     layers: list[Layer] = []
     axis = 0
     for entry in entries:
-        if type(entry) is int:
-            layers.append(Select(axis, entry))
+        made = _cut_one(entry, axis, rank)
+        layers += [made] if made is not None else []
+        if isinstance(made, Select):
+            rank -= 1
             continue
-        if not isinstance(entry, Mapping):
-            raise Refusal(f"takes {entry!r:.60}: expected numbers and slices")
-        start, stop, step = (entry.get(name) for name in ("start", "stop", "step"))
-        if any(v is not None and type(v) is not int for v in (start, stop, step)):
-            raise Refusal(f"takes a slice {dict(entry)!r:.60}: expected numbers")
-        if (start or 0, stop, step or 1) != (0, None, 1):
-            layers.append(Slice(axis, start or 0, stop, step or 1))
+        rank += isinstance(made, View)
         axis += 1
     if layers and getattr(layers[0], "axis", 1) == 0:
         raise Refusal("takes samples out of the batch")
     return layers or [Identity()]
+
+
+def _cut_one(entry: Any, axis: int, rank: int) -> Layer | None:
+    """Make a layer of one entry between brackets; nothing of a colon."""
+    if type(entry) is int:
+        return Select(axis, entry)
+    if entry is None and axis:
+        return _with_axis(axis, rank)
+    if not isinstance(entry, Mapping):
+        raise Refusal(f"takes {entry!r:.60}: expected numbers and slices")
+    start, stop, step = (entry.get(name) for name in ("start", "stop", "step"))
+    if any(v is not None and type(v) is not int for v in (start, stop, step)):
+        raise Refusal(f"takes a slice {dict(entry)!r:.60}: expected numbers")
+    if (start, stop, step) == (None, None, -1):
+        return Flip((axis,))
+    if step is not None and step < 1:
+        raise Refusal(f"takes a slice {dict(entry)!r:.60}: expected a step forward")
+    if (start or 0, stop, step or 1) == (0, None, 1):
+        return None
+    return Slice(axis, start or 0, stop, step or 1)
 
 
 _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
@@ -258,7 +297,9 @@ def _strided_slice(asked: _Asked) -> Plan:
     bounds = [asked.get(k) for k in (1, 2, 3)]
     if any(not isinstance(b, list) or any(type(v) is not int for v in b) for b in bounds):
         raise Refusal("expected bounds that are numbers")
-    masks = {name: _bits(asked.named.get(name)) for name in _MASKS}
+    if len({len(b) for b in bounds}) > 1:
+        raise Refusal("expected as many bounds of each kind")
+    masks = {name: _bits(asked.option(name)) for name in _MASKS}
     if masks["new_axis_mask"]:
         raise Refusal("with a new axis is not supported")
     key: list[Any] = []
@@ -279,7 +320,7 @@ def _bits(value: Any) -> int:
     held = value.get("i", 0) if isinstance(value, Mapping) else value or 0
     try:
         return int(held)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Refusal(f"expected a number, got {value!r:.60}") from None
 
 
@@ -382,17 +423,52 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
         return [fill(v) for v in value] if isinstance(value, list) else value
 
     positional = [fill(value) for value in call.positional]
-    named: dict[str, Any] = {**raw.config, **call.told}
+    own = raw.config if raw.class_name.startswith("ops.") else {}
+    named: dict[str, Any] = {**own, **call.told}
     place = len(call.inputs)
     for name, tensors in call.options.items():
         named[name] = operands[place] if len(tensors) == 1 else operands[place:][: len(tensors)]
         place += len(tensors)
     if raw.class_name == "TensorFlowOpLayer":
-        constants = raw.config.get("constants")
-        for key, value in sorted((constants if isinstance(constants, Mapping) else {}).items()):
-            if not str(key).isdigit() or int(key) > len(positional):
-                raise Refusal(f"constants: expected places, got {key!r:.40}")
-            positional.insert(int(key), value)
+        positional = _with_constants(positional, raw.config.get("constants"))
         attributes = _node(raw).get("attr")
         named = dict(attributes) if isinstance(attributes, Mapping) else {}
-    return _OPERATIONS[_name(raw)](_Asked(positional, named))
+    asked = _Asked(positional, named)
+    plan = _OPERATIONS[_name(raw)](asked)
+    for name, value in {**call.told, **call.options}.items():
+        if name != "name" and name not in asked.seen and value not in (None, False):
+            raise Refusal(f"argument {name}={value!r:.60} is not supported")
+    return plan
+
+
+def _with_constants(positional: list[Any], constants: Any) -> list[Any]:
+    """Put the constants of a TensorFlow node between what it reads, by their places."""
+    held = constants if isinstance(constants, Mapping) else {}
+    if not all(re.fullmatch("[0-9]{1,4}", str(key), re.ASCII) for key in held):
+        raise Refusal(f"constants: expected places, got {', '.join(map(str, held)):.60}")
+    for key, value in sorted(held.items(), key=lambda entry: int(entry[0])):
+        positional.insert(int(key), value)
+    return positional
+
+
+def over_time(plan: Plan, times: int) -> Plan:
+    """The same for each step of as many more time axes."""
+
+    def wrapped(layer: Layer) -> Layer:
+        for _ in range(times):
+            layer = TimeDistributed(layer)
+        return layer
+
+    before = {k: wrapped(layer) for k, layer in plan.before.items()}
+    return Plan([wrapped(layer) for layer in plan.layers], plan.reads, before)
+
+
+# What TensorFlow computes with whole numbers as with others.
+_SHAPING = ("__operators__.getitem", "StridedSlice", "concat", "stack", "reshape", "expand_dims",
+            "transpose", "compat.v1.transpose", "squeeze", "compat.v1.squeeze", "identity",
+            "Identity", "cast", "Cast")  # fmt: skip
+
+
+def keeps_integers(raw: RawLayer) -> bool:
+    """Whether an operation makes the same of whole numbers as of floats, in TensorFlow."""
+    return _name(raw) in _SHAPING

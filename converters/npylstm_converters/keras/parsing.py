@@ -69,32 +69,21 @@ def _raw_layer(entry: Any) -> RawLayer:
         inner, below = _step_by_step(config.get("layer")), "layer"
     elif class_name == "RNN" and not custom:
         inner, below = _stack_of_cells(config), "cell"
-    if _is_operation(entry, config):
+    if not custom and _is_operation(entry, config):
         class_name = f"ops.{class_name}"
     return RawLayer(name, class_name, config, custom, inner, below=below)
-
-
-# What masks are made of; a layer of such a name there is but one, and that one is told apart.
-_OF_MASKS = (
-    "NotEqual", "Any", "LogicalOr", "ExpandDims", "OnesLike", "ZerosLike", "Concatenate",
-    "ConvertToTensor",
-)  # fmt: skip
 
 
 def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether it is an operation on tensors, not the layer of its name.
 
-    In HDF5 files Keras 3 leaves out where a class is from.
+    In HDF5 files Keras 3 leaves out where a class is from; only layers can be trained.
     """
     if "module" in entry:
         return ".ops." in str(entry["module"])
-    bare = (
-        set(config) <= {"name", "axis", "keepdims", "dtype", "sparse", "ragged"}
-        and "inbound_nodes" in entry
-    )
     nodes = entry.get("inbound_nodes")
     of_keras_3 = isinstance(nodes, list) and any(isinstance(node, Mapping) for node in nodes)
-    return bare and of_keras_3 and entry["class_name"] in _OF_MASKS
+    return of_keras_3 and "trainable" not in config and entry["class_name"] != "InputLayer"
 
 
 def _step_by_step(entry: Any) -> Graph | None:
@@ -128,6 +117,7 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
         return None
     aside = ("cell", "name", "return_sequences")
     plain = {k: v for k, v in config.items() if k not in aside}
+    time_major = bool(config.get("time_major"))
     start = Tensor("sequence")
     layers, calls = [RawLayer(start.layer, "InputLayer", {})], []
     outputs: list[Tensor] = []
@@ -146,7 +136,7 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
         calls.append(Call(name, 0, (tensor,)))
         tensor = Tensor(name)
         if inner and config.get("go_backwards"):  # the next one goes backwards, too
-            turn = RawLayer(f"turn_{number}", TURN, {"axis": 1})
+            turn = RawLayer(f"turn_{number}", TURN, {"axis": 0 if time_major else 1})
             layers.append(turn)
             calls.append(Call(turn.name, 0, (tensor,)))
             tensor = Tensor(turn.name)

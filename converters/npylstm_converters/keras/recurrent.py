@@ -166,6 +166,8 @@ def _rnn(config: Config, tensors: LayerTensors) -> Translation:
     if isinstance(cell, Mapping) and cell.get("class_name") == "StackedRNNCells":
         inside = cell.get("config")
         entries = inside.get("cells", []) if isinstance(inside, Mapping) else []
+    if not isinstance(entries, list):
+        raise Refusal(f"cells: expected a list, got {entries!r:.60}")
     if len(entries) != 1:
         raise Refusal(f"RNN of {len(entries)} cells is not supported: use one layer for each")
     entry = entries[0]

@@ -16,6 +16,7 @@ from npylstm.layers import (
     Reduce,
     Transpose,
 )
+from npylstm.layers.attention import PAIRS
 from npylstm.layers.base import Shape
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
@@ -23,11 +24,9 @@ from npylstm_converters.keras.external import probe
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
 from npylstm_converters.keras.mask_flow import Flow, Masks
 from npylstm_converters.keras.masks import made_mask, obeyed
-from npylstm_converters.keras.operations import is_operation, plan_of
+from npylstm_converters.keras.operations import is_operation, over_time, plan_of
 
 __all__ = ["Wiring"]
-
-PAIRS = 3  # the mask of pairs, of an attention layer
 
 
 class Wiring:
@@ -118,12 +117,13 @@ class Wiring:
         """Add the layers that compute an operation on tensors."""
         reads = [self.find(t) for t in call.reads]
         path, name = call.layer, self._names[call.layer]
+        times = self._raws[path].times
+        if not all(name in self._shapes for name in reads):
+            raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
+        shapes = [self._shapes[name] for name in reads]
         try:
-            plan = plan_of(self._raws[path], call, [self._shapes[t] for t in reads])
-        except KeyError:
-            raise UnsupportedError(
-                [f"{shown(path)}: the shape of what it reads is not known"]
-            ) from None
+            inner = [(*shape[:1], *shape[1 + times :]) for shape in shapes]
+            plan = over_time(plan_of(self._raws[path], call, inner), times)
         except Refusal as error:
             raise UnsupportedError([f"{shown(path)}: {error}"]) from None
         tensors = [
@@ -146,13 +146,11 @@ class Wiring:
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
     ) -> LayerSpec:
         """Find out the shape of what a function of the user's own gives."""
+        if not all(name in self._shapes for name in reads):
+            raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
         try:
             shapes = [self._shapes[name] for name in reads]
             measured = probe(layer, shapes, named.weights, self._dtype)
-        except KeyError:
-            raise UnsupportedError(
-                [f"{shown(path)}: the shape of what it reads is not known"]
-            ) from None
         except Refusal as error:
             raise UnsupportedError([f"{shown(path)}: {error}"]) from None
         if layer.sizes not in ((), measured.sizes):

@@ -1,0 +1,199 @@
+"""Corners of Keras' rules where a plausible reading gives other numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import npylstm_converters as nc
+import pytest
+import tensorflow as tf
+import tf_keras
+from keras_graphs import FRAMEWORKS, assert_parity, convert, make_inputs, randomise, refused, run
+
+from npylstm import Model, UnsupportedError
+
+# Operations in a model that is called step by step: axes are those of one step.
+STEP_BY_STEP: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "mean": ("keras3", lambda i: keras.ops.mean(i, axis=1)),
+    "softmax": ("keras3", lambda i: keras.ops.softmax(i, axis=1)),
+    "last step": ("keras3", lambda i: i[:, -1]),
+    "new axis": ("keras3", lambda i: keras.ops.squeeze(keras.ops.expand_dims(i, 1), 1)),
+    "turned": ("keras3", lambda i: i[:, ::-1]),
+    "tf mean": ("tf_keras", lambda i: tf.reduce_mean(i, axis=1)),
+    "tf softmax": ("tf_keras", lambda i: tf.nn.softmax(i, axis=1)),
+    "tf slice": ("tf_keras", lambda i: i[:, 1:3]),
+}
+
+
+@pytest.mark.parametrize("name", STEP_BY_STEP)
+def test_operations_step_by_step(name: str, tmp_path: Path) -> None:
+    framework, make = STEP_BY_STEP[name]
+    k = FRAMEWORKS[framework]
+    i = k.Input((4, 3))
+    inner = k.Model(i, make(k.layers.Dense(3)(i)))
+    x = k.Input((4, 4, 3))
+    model = k.Model(x, k.layers.TimeDistributed(inner)(x))
+    randomise(model, 2)
+    xs = make_inputs(model, 3, 4, 1)
+    for way in ("live", "keras"):
+        assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
+
+
+@pytest.mark.parametrize("operation", ["add", "multiply", "maximum", "subtract"])
+def test_operations_in_hdf5_are_no_layers(operation: str, tmp_path: Path) -> None:
+    """There Keras 3 leaves out where a class is from; masks end at operations, not at layers."""
+    x = keras.Input((5, 3))
+    y = keras.layers.Masking()(x)
+    z = getattr(keras.ops, operation)(y, keras.ops.tanh(y))
+    model = keras.Model(x, keras.layers.LSTM(4)(z))
+    randomise(model, 3)
+    xs = make_inputs(model, 3, 5, 1)
+    xs[0][1, 2:] = 0
+    for way in ("keras", "h5"):
+        assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_masks_behind_normalization(framework: str, tmp_path: Path) -> None:
+    k, L = FRAMEWORKS[framework], FRAMEWORKS[framework].layers
+    layers = [L.Masking(), L.Normalization(mean=[1.0, 2.0], variance=[1.0, 4.0]), L.LSTM(3)]
+    try:
+        model = k.Sequential([k.Input((5, 2)), *layers])
+    except TypeError:
+        assert framework == "tf_keras"  # where it does not support masking
+        return
+    randomise(model, 3)
+    xs = make_inputs(model, 3, 5, 1)
+    xs[0][1, 2:] = 0
+    assert_parity(convert(model, "keras", tmp_path), [(xs, run(model, xs))])
+
+
+def test_adjoints_are_transposes(tmp_path: Path) -> None:
+    a, b = tf_keras.Input((4, 4)), tf_keras.Input((4, 4))
+    model = tf_keras.Model([a, b], tf_keras.layers.LSTM(3)(tf.linalg.matmul(a, b, adjoint_b=True)))
+    randomise(model, 3)
+    xs = make_inputs(model, 3, 4, 1)
+    assert_parity(convert(model, "h5", tmp_path), [(xs, run(model, xs))])
+
+
+def test_arguments_that_are_not_understood_are_refused() -> None:
+    a = tf_keras.Input((4, 4))
+    model = tf_keras.Model(a, tf.nn.softmax(a, axis=1) + tf.cumsum(a, axis=1))
+    assert any("operation 'math.cumsum' is not supported" in reason for reason in refused(model))
+
+
+def test_whole_numbers_of_tensorflow_are_refused() -> None:
+    a = tf_keras.Input((6,), dtype="int32", name="a")
+    y = tf_keras.layers.Dense(2)(tf.cast(tf.reduce_mean(a, axis=1, keepdims=True), "float32"))
+    assert any("in whole numbers" in reason for reason in refused(tf_keras.Model(a, y)))
+
+
+@keras.saving.register_keras_serializable("corners")
+class Embedding(keras.layers.Layer):
+    """The user's own, not Keras'."""
+
+    mask_zero = True
+
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mask_zero": True}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Embedding:
+        config.pop("mask_zero")
+        return cls(**config)
+
+
+def test_a_class_of_the_users_makes_no_mask(tmp_path: Path) -> None:
+    x = keras.Input((5, 3))
+    model = keras.Model(x, keras.layers.LSTM(4)(Embedding(name="own")(x)))
+    randomise(model, 3)
+    model.save(tmp_path / "model.keras")
+    spec = nc.from_keras(tmp_path / "model.keras", custom={"Embedding": lambda x: 2 * x})
+    xs = make_inputs(model, 3, 5, 1)
+    assert_parity(spec, [(xs, run(model, xs))])
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["Attention", "MultiHeadAttention"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_where_nothing_may_be_looked_at(
+    framework: str, kind: str, dtype: str, scale: float
+) -> None:
+    """Scores are lowered by 1e9 there, of which float32 keeps steps of 64 and float64 all."""
+    if (framework, kind, dtype) == ("keras3", "MultiHeadAttention", "float64"):
+        return  # TensorFlow rounds 1 / sqrt(3) to float32 on its way there
+    k, L = FRAMEWORKS[framework], FRAMEWORKS[framework].layers
+    x, b = k.Input((4, 3), dtype=dtype), k.Input((4, 3), dtype=dtype)
+    y = L.Add(dtype=dtype)([L.Masking(dtype=dtype)(x), L.Masking(dtype=dtype)(b)])
+    made = L.Attention(dtype=dtype)([y, y]) if kind == "Attention" else None
+    if made is None:
+        made = L.MultiHeadAttention(2, 3, dtype=dtype)(y, y)
+    model = k.Model([x, b], L.Dense(2, dtype=dtype)(made))
+    randomise(model, 3)
+    xs = [scale * a.astype(dtype) for a in make_inputs(model, 3, 4, 1)]
+    xs[0][1] = 0
+    xs[1][1, 1:] = 0
+    if framework == "keras3":
+        xs[1][1] = 0
+    assert_parity(nc.from_keras(model), [(xs, run(model, xs))])
+
+
+ODD: dict[str, tuple[str, Any]] = {
+    "value_dim of text": ("value_dim", "abc"),
+    "value_dim in a list": ("value_dim", [3]),
+    "dropout beyond floats": ("dropout", 10**400),
+    "output_shape of text": ("output_shape", "x"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_are_refused(name: str, tmp_path: Path) -> None:
+    x = keras.Input((4, 3))
+    model = keras.Model(x, keras.layers.MultiHeadAttention(2, 3, name="look")(x, x))
+    document = json.loads(model.to_json())
+    entry = next(e for e in document["config"]["layers"] if e["name"] == "look")
+    key, value = ODD[name]
+    entry["config"][key] = value
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(UnsupportedError, match="look: "):
+        nc.from_keras(tmp_path / "model.weights.h5", architecture=tmp_path / "model.json")
+
+
+def test_cells_that_are_no_list(tmp_path: Path) -> None:
+    x = tf_keras.Input((4, 3))
+    model = tf_keras.Model(x, tf_keras.layers.RNN([tf_keras.layers.LSTMCell(2)], name="stack")(x))
+    document = json.loads(model.to_json())
+    model.save_weights(tmp_path / "model_weights.h5")
+    entry = next(e for e in document["config"]["layers"] if e["name"] == "stack")
+    for cells in (5, None, {"a": 1}):
+        entry["config"]["cell"]["config"]["cells"] = cells
+        (tmp_path / "model.json").write_text(json.dumps(document))
+        with pytest.raises(UnsupportedError, match="stack: "):
+            nc.from_keras(tmp_path / "model_weights.h5", architecture=tmp_path / "model.json")
+
+
+@pytest.mark.parametrize("ledger", [None, 5, "abc", [5], [{}], {"a": 1}, [{"source": 1}]])
+def test_a_ledger_that_is_none(
+    ledger: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    import npylstm
+    from npylstm.cli import main
+
+    model = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(2)])
+    spec = nc.from_keras(model)
+    provenance = {**spec.provenance, "tensors": ledger}
+    npylstm.save(dataclasses.replace(spec, provenance=provenance), tmp_path / "m.npz")
+    assert main(["info", str(tmp_path / "m.npz")]) == 0
+    assert "tensor of the source" not in capsys.readouterr().out
+    assert Model(spec).backend
