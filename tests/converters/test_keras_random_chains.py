@@ -285,8 +285,8 @@ def with_gaps(xs: list[np.ndarray], seed: int, whole: bool) -> list[np.ndarray]:
     return xs
 
 
-def check(items: Sequence[Item], seed: int, folder: Path) -> None:
-    """Build, run, convert and compare."""
+def build(items: Sequence[Item], seed: int) -> tuple[Any, list[Any]]:
+    """Make a model with weights, and run it."""
     framework = list(FRAMEWORKS)[seed % 2]
     model = Build(FRAMEWORKS[framework]).model(items)
     randomise(model, seed)
@@ -300,20 +300,26 @@ def check(items: Sequence[Item], seed: int, folder: Path) -> None:
     for number, (batch, steps) in enumerate(RUNS):
         xs = with_gaps(make_inputs(model, batch, steps, seed + number), seed + number, whole)
         runs.append((xs, run(model, xs)))
+    return model, runs
+
+
+def check(items: Sequence[Item], seed: int, folder: Path) -> None:
+    """Build, run, convert and compare."""
+    model, runs = build(items, seed)
     way = WAYS[seed // 2 % len(WAYS)]
     assert_parity(convert(model, way, folder), runs)
 
 
 def builds(items: Sequence[Item], seed: int) -> bool:
-    """Whether Keras can make such a model."""
+    """Whether Keras can make such a model, and gives numbers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = Build(list(FRAMEWORKS.values())[seed % 2]).model(items)
-            run(model, make_inputs(model, *RUNS[0], seed))
+            model, runs = build(items, seed)
     except Exception:  # whatever Keras raises
         return False
-    return len(model.weights) > 0
+    finite = all(np.isfinite(y).all() for _, ys in runs for y in ys)
+    return finite and len(model.weights) > 0
 
 
 def smaller(items: Sequence[Item]) -> Iterator[list[Item]]:
