@@ -55,6 +55,23 @@ def test_parity(framework: str, name: str, way: str, tmp_path: Path) -> None:
     assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
 
 
+@pytest.mark.parametrize("name", ["given", "given, one number", "rescaling by feature"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_double_precision(framework: str, name: str) -> None:
+    k = FRAMEWORKS[framework]
+    options = {
+        "given": {"mean": [1.0, -2.0, 300.0], "variance": [4.0, 0.25, 9.0]},
+        "given, one number": {"axis": None, "mean": 3.0, "variance": 2.0},
+        "rescaling by feature": {"scale": [0.5, 2.0, 3.0], "offset": -1.0},
+    }[name]
+    kind = k.layers.Rescaling if "scale" in options else k.layers.Normalization
+    layers = [kind(dtype="float64", **options), k.layers.LSTM(4, dtype="float64")]
+    model = k.Sequential([k.Input((STEPS, FEATURES), dtype="float64"), *layers])
+    randomise(model.layers[-1], 3)
+    xs = [x.astype("float64") for x in make_inputs(model, 4, STEPS, 1)]
+    assert_parity(convert(model, "live", Path()), [(xs, run(model, xs))])
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_statistics_of_several_axes_are_refused(framework: str) -> None:
     k = FRAMEWORKS[framework]

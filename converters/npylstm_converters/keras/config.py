@@ -88,6 +88,8 @@ class Config:
     def __init__(self, raw: Mapping[str, Any], writer: Writer) -> None:
         self._left = dict(raw)
         self.writer = writer
+        double = dtype_name(raw.get("dtype")) == "float64"
+        self.dtype = np.dtype("float64" if double else "float32")  # of what the layer computes
 
     def take(self, *names: str, default: Any = ...) -> Any:
         """Take a value that goes by any of these names in one version or another.

@@ -71,7 +71,7 @@ def _normalization(config: Config, tensors: LayerTensors) -> Translation:
         raise Refusal(f"axis: expected one axis or none, got {axis!r:.60}")
     invert = config.flag("invert")
     mean, variance = config.numbers("mean", None), config.numbers("variance", None)
-    dtype = np.dtype("float32")
+    dtype = config.dtype
     if mean is None or variance is None:
         sources = tensors.take("mean", "variance", "count")
         shape = sources["mean"].shape
@@ -105,12 +105,11 @@ def _affine(scale: Array, offset: Array, axis: int, dtype: np.dtype[Any]) -> Tra
 
 
 def _rescaling(config: Config, tensors: LayerTensors) -> Translation:
-    single = np.dtype("float32")  # Keras takes both in the layer's own type
-    scale, offset = (
-        np.asarray(config.numbers(name, default), single).astype(np.float64)
+    scale, offset = (  # TensorFlow takes both for float32 at first, whatever the layer computes in
+        np.asarray(config.numbers(name, default), np.float32).astype(np.float64)
         for name, default in (("scale", 1.0), ("offset", 0.0))
     )
-    return _affine(scale, offset, -1, single)
+    return _affine(scale, offset, -1, config.dtype)
 
 
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {

@@ -158,19 +158,12 @@ def _several(asked: _Asked) -> list[Operand]:
 
 def _concatenate(asked: _Asked) -> Plan:
     tensors = _several(asked)
-    axis = asked.option("axis", default=asked.get(1))
-    if type(axis) is not int:
-        raise Refusal(f"axis: expected an integer, got {axis!r:.60}")
-    return Plan([Concatenate(axis)], [t.place for t in tensors])
+    return Plan([Concatenate(asked.axis(tensors[0]))], [t.place for t in tensors])
 
 
 def _stack(asked: _Asked) -> Plan:
     tensors = _several(asked)
-    axis = asked.option("axis", default=0)
-    if type(axis) is not int:
-        raise Refusal(f"axis: expected an integer, got {axis!r:.60}")
-    front = axis + len(tensors[0].shape) + 1 if axis < 0 else axis
-    return Plan([Stack(front)], [t.place for t in tensors])
+    return Plan([Stack(asked.axis(tensors[0], 0, extra=1))], [t.place for t in tensors])
 
 
 def _expand_dims(asked: _Asked) -> Plan:
