@@ -14,7 +14,7 @@ from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
 __all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
-_BLOCKED = ("lowered", "equal", "zero")
+_BLOCKED = ("lowered", "added", "equal", "zero")
 _LOWERED = 1e9
 PAIRS = 3  # the mask that says which query may look at which step
 
@@ -74,14 +74,19 @@ def _weigh(scores: Array, allowed: Array | None, blocked: str, single: bool) -> 
     if allowed is None:
         return _softmax(scores)
     rest: Array | float = 0.0
-    if blocked == "lowered" and single:
-        rest = (scores.astype(np.float32) - np.float32(_LOWERED)).astype(np.float64)
-    elif blocked == "lowered":
-        rest = scores - _LOWERED
+    if blocked in ("lowered", "added"):
+        rest = _lowered(scores, np.zeros(1), single)
     lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, rest)
     scores = np.where(allowed, scores, lowest)
     weights = _softmax(scores)
     return np.where(allowed, weights, 0.0) if blocked == "zero" else weights
+
+
+def _lowered(scores: Array, mask: Array, single: bool) -> Array:
+    """``scores - 1e9 * (1 - mask)``, in float32 or float64."""
+    kind = np.float32 if single else np.float64
+    off = scores.astype(kind) - kind(_LOWERED) * (1 - mask.astype(kind))
+    return np.where(mask == 1, scores, off.astype(np.float64))
 
 
 def _softmax(scores: Array) -> Array:
@@ -219,7 +224,8 @@ class MultiHeadAttention(Layer):
         A query looks at no step as far away as that; 0 for any.
     blocked
         What a query weighs values by that may look at nothing: ``"equal"`` parts, ``"zero"``, or
-        scores ``"lowered"`` by 1e9.
+        scores ``"lowered"`` by 1e9. ``"added"`` is that, too, but a mask of pairs that stands alone
+        is taken by its numbers: scores are lowered by ``1e9 * (1 - mask)``.
     single
         They are lowered in float32; else in float64.
     return_scores
@@ -314,6 +320,9 @@ class MultiHeadAttention(Layer):
                 y += packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
+        alone = self.masked == (PAIRS,) and not self.causal and not self.window
+        if self.blocked == "added" and alone:
+            scores, masks = _lowered(scores, inputs[-1][:, None], self.single), {}
         allowed = _allowed(masks, (0, 1, 2, PAIRS), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
         weights = _weigh(scores, allowed, self.blocked, self.single)

@@ -175,8 +175,9 @@ SAID: dict[str, Said] = {
     ),
     "both_ways": Said(
         both_ways,
-        "bidirectional_1 -> bidirectional_2(last, merge_mode=sum) -> dense_1(linear)",
-        (("last, ", "", "bidirectional_2", "bidirectional_2(last)"),),
+        "bidirectional_1(merge_mode=concat) -> bidirectional_2(last, merge_mode=sum) -> dense_1(linear)",
+        (("last, ", "", "bidirectional_2", "bidirectional_2(last)"),
+         ("(merge_mode=concat)", "", "bidirectional_1", "merge_mode")),
     ),
     "embedding": Said(
         embedding, "embedding_1(mask_zero=false) -> Dropout -> lstm_1(last) -> dense_1(sigmoid)",

@@ -104,7 +104,7 @@ def _blocked(writer: Writer, softmax: bool, robust: bool) -> str:
     another one without it.
     """
     if writer.major < 3:
-        return "equal" if robust else "lowered"
+        return "equal" if robust else "added"
     if not softmax:
         return "equal"
     return "zero" if writer.softmax_zeroes_blocked else "lowered"

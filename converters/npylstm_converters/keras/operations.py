@@ -36,7 +36,8 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
 
 __all__ = [
-    "Operand", "Plan", "is_operation", "keeps_integers", "over_time", "plan_of", "refuse_unknown",
+    "NAMES", "Operand", "Plan", "is_operation", "keeps_integers", "over_time", "plan_of",
+    "refuse_unknown",
 ]  # fmt: skip
 
 _LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
@@ -359,6 +360,7 @@ _NAMES: dict[tuple[str, ...], _Make] = {
     ("StridedSlice",): _strided_slice,
 }  # fmt: skip
 _OPERATIONS = {name: make for names, make in _NAMES.items() for name in names}
+NAMES = tuple(_OPERATIONS)  # in whichever of the three ways
 _FROM_GRAPHS = ("AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow", "Neg", "Abs",
                 "Square", "Sqrt", "Log", "Sin", "Cos", "Exp", "Tanh", "Sigmoid", "Relu",
                 "Softplus", "StridedSlice", "Identity")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from npylstm import FormatError, UnsupportedError
 from npylstm_converters.keras.calls import read_call, read_tensors
 from npylstm_converters.keras.graph import INSIDE, MODELS, TURN, Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.operations import NAMES
 
 __all__ = ["is_custom", "parse"]
 
@@ -74,16 +75,21 @@ def _raw_layer(entry: Any) -> RawLayer:
     return RawLayer(name, class_name, config, custom, inner, below=below)
 
 
+# Operations that masks are made of, beside those that models are.
+_OF_MASKS = ("NotEqual", "Any", "LogicalOr", "OnesLike", "ZerosLike", "ConvertToTensor")
+
+
 def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether it is an operation on tensors, not the layer of its name.
 
-    In HDF5 files Keras 3 leaves out where a class is from; only layers can be trained.
+    In HDF5 files Keras 3 leaves out where a class is from; a layer of such a name can be trained.
     """
     if "module" in entry:
         return ".ops." in str(entry["module"])
     nodes = entry.get("inbound_nodes")
     of_keras_3 = isinstance(nodes, list) and any(isinstance(node, Mapping) for node in nodes)
-    return of_keras_3 and "trainable" not in config and entry["class_name"] != "InputLayer"
+    known = entry["class_name"] in (*NAMES, *_OF_MASKS)
+    return of_keras_3 and known and "trainable" not in config
 
 
 def _step_by_step(entry: Any) -> Graph | None:
