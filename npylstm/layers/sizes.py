@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 UNKNOWN = "unknown"  # a size whose formula got too long to be of use
-_LONGEST = 40
+_LONGEST = 160
 
 
 def product(dims: Sequence[Dim]) -> Dim:
