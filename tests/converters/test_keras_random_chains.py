@@ -138,7 +138,9 @@ class Draw:
         kind = self.one("Attention", "AdditiveAttention", "MultiHeadAttention")
         options: dict[str, Any] = {"to": self.one("itself", "itself", "another")}
         if kind == "MultiHeadAttention":
-            options |= {"num_heads": self.size(1, 3), "key_dim": self.size(1, 4)}
+            # With a key of one number and as many heads as steps, Keras 3 on TensorFlow adds the
+            # heads' bias along the steps (`keras.ops.add`).
+            options |= {"num_heads": self.size(1, 3), "key_dim": self.size(2, 4)}
         if kind != "AdditiveAttention":
             options["use_causal_mask"] = self.chance(0.3)
         return Item(kind, options)

@@ -182,7 +182,7 @@ def _mask_layers(
         mine = obeyed(raw, layer, call, given, major, flow.told(call))
         wanted.setdefault(call.layer, set()).update(mine)
     for tensor, claim in masks.claimed.items():
-        if claim != flow.written.get(tensor):
+        if claim != flow.written.get(masks.steps.get(tensor, tensor)):
             reasons.add(f"{shown(tensor.layer)}: a model is called on it with a mask of its own")
     kinds = {path: named.layer for path, named in layers.items()}
     for reader, taker in races(parts.raws, kinds, calls, masks, flow):
