@@ -18,8 +18,11 @@ from keras_graphs import FRAMEWORKS, IDS, assert_parity, convert, make_inputs, r
 
 from npylstm import NpylstmError
 
-# Keras tells that a layer lets a mask go: that is what is tested.
-pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+# Keras tells that a layer lets a mask go, which is what is tested, and of attention to one step.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask"),
+    pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning"),
+]
 
 COUNT = int(os.environ.get("NPYLSTM_RANDOM_CHAINS", "240"))
 FIRST = int(os.environ.get("NPYLSTM_RANDOM_SEED", "0"))
