@@ -112,3 +112,23 @@ def refused(source: Any) -> tuple[str, ...]:
     except UnsupportedError as error:
         return error.reasons
     raise AssertionError(f"converted, expected a refusal: {spec.to_json()['layers']}")
+
+
+def try_converting(source: Any) -> tuple[ModelSpec | None, tuple[str, ...]]:
+    """The model, or why not."""
+    try:
+        return nc.convert(source) if isinstance(source, Path) else nc.from_keras(source), ()
+    except UnsupportedError as error:
+        return None, error.reasons
+
+
+def assert_same(a: ModelSpec, b: ModelSpec) -> None:
+    """Of whichever file it comes, a model is the same."""
+    assert len(a.layers) == len(b.layers)
+    for one, other in zip(a.layers, b.layers, strict=True):
+        assert one.layer == other.layer
+        assert set(one.weights) == set(other.weights)
+        for key, array in one.weights.items():
+            np.testing.assert_array_equal(array, other.weights[key])
+    assert [(e.inputs, e.outputs) for e in a.edges] == [(e.inputs, e.outputs) for e in b.edges]
+    assert (a.inputs, a.outputs) == (b.inputs, b.outputs)

@@ -146,6 +146,20 @@ def test_where_nothing_may_be_looked_at(
     assert_parity(nc.from_keras(model), [(xs, run(model, xs))])
 
 
+def test_masks_that_are_spelt_out_at_length(tmp_path: Path) -> None:
+    """Each operation is read once: a chain of forty has a million million ways through it."""
+    x = keras.Input((5, 3))
+    masking = keras.layers.Masking()
+    y, mask = masking(x), masking.compute_mask(x)
+    for _ in range(40):
+        mask = keras.ops.logical_or(mask, mask)
+    model = keras.Model(x, keras.layers.LSTM(4)(y, mask=mask))
+    randomise(model, 3)
+    xs = make_inputs(model, 3, 5, 1)
+    xs[0][1, 2:] = 0
+    assert_parity(convert(model, "keras", tmp_path), [(xs, run(model, xs))])
+
+
 ODD: dict[str, tuple[str, Any]] = {
     "value_dim of text": ("value_dim", "abc"),
     "value_dim in a list": ("value_dim", [3]),

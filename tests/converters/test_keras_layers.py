@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from keras_graphs import FRAMEWORKS, assert_same, refused, run, try_converting
 
 from npylstm import Model, ModelSpec, ShapeError, UnsupportedError
 from npylstm.spec import Case
 
-FRAMEWORKS = {"keras3": keras, "tf_keras": tf_keras}
 BACKENDS = ("numpy", "numba")
 FIXED = 6  # steps where a layer must know them; as many as features: axes that are mixed up fit
 
@@ -58,16 +58,10 @@ def make_inputs(model: Any, batch: int, steps: int, seed: int) -> list[np.ndarra
 
 
 def flat(value: Any) -> list[Any]:
+    """All tensors in nested lists, as they are."""
     if isinstance(value, (list, tuple)):
-        return [array for entry in value for array in flat(entry)]
+        return [tensor for entry in value for tensor in flat(entry)]
     return [value]
-
-
-def run(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with warnings.catch_warnings():  # whether one input is given in a list is no matter
-        warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match")
-        y = model(xs[0] if len(xs) == 1 else list(xs), training=False)
-    return [np.array(array) for array in flat(y)]
 
 
 def assert_parity(model: Any, specs: Sequence[ModelSpec], seed: int = 7) -> None:
@@ -90,38 +84,12 @@ def assert_parity(model: Any, specs: Sequence[ModelSpec], seed: int = 7) -> None
         assert_same(spec, other)
 
 
-def assert_same(a: ModelSpec, b: ModelSpec) -> None:
-    """Of whichever file it comes, a model is the same."""
-    assert len(a.layers) == len(b.layers)
-    for one, other in zip(a.layers, b.layers, strict=True):
-        assert one.layer == other.layer
-        assert set(one.weights) == set(other.weights)
-        for key, array in one.weights.items():
-            np.testing.assert_array_equal(array, other.weights[key])
-    assert [(e.inputs, e.outputs) for e in a.edges] == [(e.inputs, e.outputs) for e in b.edges]
-    assert (a.inputs, a.outputs) == (b.inputs, b.outputs)
-
-
 def saved(model: Any, folder: Path) -> list[ModelSpec]:
     specs = []
     for end in ("keras", "h5"):
         model.save(folder / f"model.{end}")
         specs.append(nc.convert(folder / f"model.{end}"))
     return specs
-
-
-def refused(model: Any) -> tuple[str, ...]:
-    with pytest.raises(UnsupportedError) as caught:
-        nc.from_keras(model)
-    return caught.value.reasons
-
-
-def try_converting(source: Any) -> tuple[ModelSpec | None, tuple[str, ...]]:
-    """The model, or why not."""
-    try:
-        return nc.convert(source) if isinstance(source, Path) else nc.from_keras(source), ()
-    except UnsupportedError as error:
-        return None, error.reasons
 
 
 def side_by_side(k: Any, layers: Sequence[Any], steps: int | None = None, features: int = 4) -> Any:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import numpy as np
 import pytest
 import tf_keras
 import torch
+from keras_graphs import FRAMEWORKS, assert_same, refused, run, try_converting
 
 from npylstm import Model, ModelSpec, ShapeError, UnsupportedError
 from npylstm.spec import Case
 
-FRAMEWORKS = {"keras3": keras, "tf_keras": tf_keras}
 BACKENDS = ("numpy", "numba")
 # Keras 3 itself cannot read a functional model with masks from HDF5.
 WAYS = {"keras3": ("live", "keras"), "tf_keras": ("live", "keras", "h5")}
@@ -102,18 +101,6 @@ def ids(mask: np.ndarray = MASK, seed: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 9, mask.shape) * mask
 
 
-def flat(value: Any) -> list[np.ndarray]:
-    if isinstance(value, (list, tuple)):
-        return [array for entry in value for array in flat(entry)]
-    return [np.array(value)]
-
-
-def run(model: Any, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with warnings.catch_warnings():  # whether one input is given in a list is no matter
-        warnings.filterwarnings("ignore", "The structure of `inputs` doesn't match")
-        return flat(model(xs[0] if len(xs) == 1 else list(xs), training=False))
-
-
 def convert(model: Any, way: str, folder: Path | None = None) -> ModelSpec:
     if way == "live" or folder is None:
         return nc.from_keras(model)
@@ -133,18 +120,6 @@ def assert_parity(spec: ModelSpec, model: Any, *xs: np.ndarray) -> list[np.ndarr
     return ys
 
 
-def assert_same(a: ModelSpec, b: ModelSpec) -> None:
-    """Of whichever file it comes, a model is the same."""
-    assert len(a.layers) == len(b.layers)
-    for one, other in zip(a.layers, b.layers, strict=True):
-        assert one.layer == other.layer
-        assert set(one.weights) == set(other.weights)
-        for key, array in one.weights.items():
-            np.testing.assert_array_equal(array, other.weights[key])
-    assert [(e.inputs, e.outputs) for e in a.edges] == [(e.inputs, e.outputs) for e in b.edges]
-    assert (a.inputs, a.outputs) == (b.inputs, b.outputs)
-
-
 def assert_parity_in_all_ways(
     framework: str, folder: Path, model: Any, *xs: np.ndarray
 ) -> list[np.ndarray]:
@@ -162,24 +137,10 @@ def assert_close(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
 
 
-def refused(source: Any) -> tuple[str, ...]:
-    with pytest.raises(UnsupportedError) as caught:
-        nc.from_keras(source)
-    return caught.value.reasons
-
-
 def masked_input(k: Any, steps: int | None = None, name: str = "x") -> tuple[Any, Any]:
     """An input and the same with its mask."""
     inputs = k.Input((steps, FEATURES), name=name)
     return inputs, k.layers.Masking(name=f"masking_{name}")(inputs)
-
-
-def try_converting(source: Any) -> tuple[ModelSpec | None, tuple[str, ...]]:
-    """The model, or why not."""
-    try:
-        return nc.convert(source) if isinstance(source, Path) else nc.from_keras(source), ()
-    except UnsupportedError as error:
-        return None, error.reasons
 
 
 # What recurrent layers do with a mask.

@@ -128,9 +128,16 @@ def races(
     reader, taker
         Neither of which waits for the other.
     """
+    readers: dict[Tensor, list[Call]] = {}
+    for call in calls:
+        for tensor in call.inputs:
+            readers.setdefault(tensor, []).append(call)
     for k, taker in enumerate(calls):
         masked = {t for t in taker.inputs if t in flow.written}
         if not masked or not takes_off(raws[taker.layer], masks.writer):
+            continue
+        others = [c for t in masked for c in readers[t] if c is not taker]
+        if not any(_at_once(call, taker) for call in others):
             continue
         before = {(t.layer, t.call) for t in taker.reads}
         for call in reversed(calls[:k]):
@@ -140,7 +147,7 @@ def races(
         for call in calls[k + 1 :]:
             if any((t.layer, t.call) in after for t in call.reads):
                 after.add((call.layer, call.number))
-        for call in calls:
+        for call in others:
             key = (call.layer, call.number)
             if key in before or key in after or flow.told(call) or call.layer not in layers:
                 continue

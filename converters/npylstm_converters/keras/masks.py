@@ -108,6 +108,7 @@ def split_masks(
     def is_operation(call: Call) -> bool:
         return call.layer in raws and raws[call.layer].class_name.startswith("ops.")
 
+    spelt = _Spelt(raws, by_call)
     given: dict[Tensor, Sources | None] = {}
     kept = []
     for call in calls:
@@ -115,7 +116,7 @@ def split_masks(
             (mask,) = call.options["mask"]
             main = Tensor(call.layer, call.number)
             with contextlib.suppress(_OtherMask):
-                given[main] = _sources(mask, raws, by_call)
+                given[main] = spelt.sources(mask)
                 rest = {k: t for k, t in call.options.items() if k != "mask"}
                 call = replace(call, options=rest)
         kept.append(call)
@@ -123,7 +124,7 @@ def split_masks(
     for tensor, mask in claims:
         other: Sources = frozenset({(mask, 0.0)})  # of which no mask is made
         with contextlib.suppress(_OtherMask):
-            claimed.append((tensor, _sources(mask, raws, by_call)))
+            claimed.append((tensor, spelt.sources(mask)))
             continue
         claimed.append((tensor, other))
     ends = [outputs] if isinstance(outputs, Tensor) else outputs
@@ -139,34 +140,47 @@ class _OtherMask(Exception):
     """A mask that is none of Keras' own making."""
 
 
-def _sources(
-    tensor: Tensor, raws: Mapping[str, RawLayer], calls: Mapping[tuple[str, int], Call]
-) -> Sources | None:
-    """Read the operations that make a mask backwards."""
-    call = calls.get((tensor.layer, tensor.call))
-    kind = raws[tensor.layer].class_name if call is not None else ""
-    if call is None or call.problem or call.options:
-        raise _OtherMask
-    if kind == "ops.NotEqual" and len(call.inputs) == len(call.numbers) == 1:
-        return frozenset({(call.inputs[0], float(call.numbers[0]))})
-    if kind == "ops.OnesLike":
-        return None
-    along_an_axis = ("ops.Any", "ops.ExpandDims", "ops.Concatenate")
-    if kind not in (*along_an_axis, "ops.LogicalOr", "ops.ConvertToTensor"):
-        raise _OtherMask
-    axis = raws[tensor.layer].config.get("axis")
-    along_steps = kind == "ops.Concatenate" and axis == 1
-    if kind in along_an_axis and axis not in (-1, [-1]) and not along_steps:
-        raise _OtherMask
-    made: Sources = frozenset()
-    for part in call.inputs:
-        if raws[part.layer].class_name == "ops.ZerosLike":
-            continue
-        sources = _sources(part, raws, calls)
-        if sources is None:
+class _Spelt:
+    """Masks that operations spell out, read backwards; each operation once."""
+
+    def __init__(self, raws: Mapping[str, RawLayer], calls: Mapping[tuple[str, int], Call]) -> None:
+        self._raws, self._calls = raws, calls
+        self._known: dict[Tensor, Sources | None] = {}
+
+    def sources(self, tensor: Tensor) -> Sources | None:
+        """Say what a mask is made of; None if it is true everywhere."""
+        if tensor not in self._known:
+            try:
+                self._known[tensor] = self._read(tensor)
+            except RecursionError:
+                raise _OtherMask from None
+        return self._known[tensor]
+
+    def _read(self, tensor: Tensor) -> Sources | None:
+        call = self._calls.get((tensor.layer, tensor.call))
+        kind = self._raws[tensor.layer].class_name if call is not None else ""
+        if call is None or call.problem or call.options:
+            raise _OtherMask
+        if kind == "ops.NotEqual" and len(call.inputs) == len(call.numbers) == 1:
+            return frozenset({(call.inputs[0], call.numbers[0])})
+        if kind == "ops.OnesLike":
             return None
-        made |= sources
-    return made
+        along_an_axis = ("ops.Any", "ops.ExpandDims", "ops.Concatenate")
+        if kind not in (*along_an_axis, "ops.LogicalOr", "ops.ConvertToTensor"):
+            raise _OtherMask
+        axis = self._raws[tensor.layer].config.get("axis")
+        along_steps = kind == "ops.Concatenate" and axis == 1
+        if kind in along_an_axis and axis not in (-1, [-1]) and not along_steps:
+            raise _OtherMask
+        made: Sources = frozenset()
+        for part in call.inputs:
+            if self._raws[part.layer].class_name == "ops.ZerosLike":
+                continue
+            sources = self.sources(part)
+            if sources is None:
+                return None
+            made |= sources
+        return made
 
 
 def _innermost(layer: Layer) -> Layer:

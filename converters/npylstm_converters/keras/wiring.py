@@ -84,7 +84,8 @@ class Wiring:
         raw, named = self._raws[call.layer], self.layers[call.layer]
         self._near = named.name
         pairs = call.options.get("attention_mask", ())
-        reads = [self.find(t) for t in call.reads if t not in pairs]
+        others = (t for k, ts in call.options.items() if k != "attention_mask" for t in ts)
+        reads = [self.find(t) for t in (*call.inputs, *others)]
         told = self._flow.told(call)
         obeys = obeyed(raw, named.layer, call, self._flow.given(call), self._major, told)
         for k in _masked(named.layer):
@@ -118,9 +119,9 @@ class Wiring:
         reads = [self.find(t) for t in call.reads]
         path, name = call.layer, self._names[call.layer]
         times = self._raws[path].times
-        if not all(name in self._shapes for name in reads):
+        if not all(tensor in self._shapes for tensor in reads):
             raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
-        shapes = [self._shapes[name] for name in reads]
+        shapes = [self._shapes[tensor] for tensor in reads]
         try:
             inner = [(*shape[:1], *shape[1 + times :]) for shape in shapes]
             plan = over_time(plan_of(self._raws[path], call, inner), times)
@@ -135,12 +136,11 @@ class Wiring:
         *first, last = plan.layers
         for layer in first:
             tensors = [self._help(layer, name, *tensors, what="part")]
-        number = call.number + 1
-        own = name if number == 1 else f"{name}_call_{number}"
-        self.layers[own] = LayerSpec(own, last)
-        edge = Edge.call(self.layers[own], *tensors)
-        self._add(edge, last)
-        self._tensors[Tensor(path, call.number)] = edge.name
+        if call.number:
+            made = self._help(last, name, *tensors, what="again")
+        else:
+            made = self._own(last, name, *tensors)
+        self._tensors[Tensor(path, call.number)] = made
 
     def _measured(
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
@@ -174,6 +174,10 @@ class Wiring:
             count += 1
             name = f"{near}.{what}_{count}"
         self._taken.add(name)
+        return self._own(layer, name, *reads)
+
+    def _own(self, layer: Layer, name: str, *reads: str) -> str:
+        """Add a layer without weights, and call it."""
         self.layers[name] = LayerSpec(name, layer)
         self._add(Edge.call(self.layers[name], *reads), layer)
         return name
