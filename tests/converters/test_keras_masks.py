@@ -789,12 +789,21 @@ def models_in_models(k: Any) -> dict[str, Callable[[], Any]]:
         outer, masked = masked_input(k, STEPS, "outer")
         return k.Model(outer, [inner(outer), inner(masked)])
 
+    def joined_behind() -> Any:
+        """Keras 3 writes the mask of the joined tensor: true everywhere, by what its graph knows."""
+        x = k.Input((STEPS, FEATURES))
+        inner = k.Model(x, L.GRU(4, return_sequences=True)(x), name="inner")
+        outer, masked = masked_input(k, STEPS, "outer")
+        y = k.layers.Concatenate()([inner(masked), masked])
+        y = L.GRU(4, return_sequences=True)(y)
+        return k.Model(outer, k.layers.Maximum()([y, L.Dense(4)(y)]))
+
     def in_a_sequential() -> Any:
         inner = k.Sequential([k.Input((STEPS, FEATURES)), L.Masking(), L.Dense(3)], name="inner")
         return k.Sequential([k.Input((STEPS, FEATURES)), inner, L.LSTM(4), L.Dense(2)])
 
     makers = (inside, out_of_functional, out_of_sequential, into_functional, into_sequential,
-              with_and_without, in_a_sequential)  # fmt: skip
+              with_and_without, joined_behind, in_a_sequential)  # fmt: skip
     return {make.__name__: make for make in makers}
 
 

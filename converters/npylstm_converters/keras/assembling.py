@@ -103,7 +103,7 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
         elif dtype in ("int32", "int64") and container.writer.major < 3:
             for path in _counting(Tensor(name), calls, parts.raws):
                 reasons.add(f"{shown(path)}: TensorFlow computes it in whole numbers")
-    masks = Masks(container.writer, given_masks, dict(claimed), steps)
+    masks = Masks(container.writer, given_masks, dict(claimed), steps, {*graph.models()})
     if not reasons:
         _mask_layers(masks, calls, parts, reasons)
     arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}

@@ -137,6 +137,15 @@ class Graph:
             else:
                 yield f"{prefix}{layer.name}", layer
 
+    def models(self, prefix: str = "") -> Iterator[str]:
+        """Walk through the paths of all models inside, which layers in them begin with."""
+        for layer in self.layers:
+            if layer.inner is not None:
+                path = f"{prefix}{layer.name}{INSIDE}"
+                if layer.is_model:
+                    yield path
+                yield from layer.inner.models(path)
+
 
 def shown(path: str) -> str:
     """Write a path of :meth:`Graph.leaves` as people read it: ``encoder.lstm``."""

@@ -6,7 +6,7 @@ arguments of calls; those are what they are, even where the tensor has lost its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple
 
 from npylstm.layers import Layer
@@ -39,12 +39,19 @@ class Masks(NamedTuple):
         Of what the masks are said to be that models inside are given, by the tensors they are of.
     steps
         For what comes out of a model that is called step by step, what that was called on.
+    models
+        Paths of the models inside.
     """
 
     writer: Writer
     given: Mapping[Tensor, Sources | None]
     claimed: Mapping[Tensor, Sources | None]
     steps: Mapping[Tensor, Tensor]
+    models: Collection[str]
+
+    def model_of(self, path: str) -> str:
+        """The path of the innermost model that a layer is in."""
+        return max((m for m in self.models if path.startswith(m)), key=len, default="")
 
 
 class Flow(Generic[Mask]):
@@ -70,9 +77,16 @@ class Flow(Generic[Mask]):
         return [self._one(call, tensor, masks) for tensor in call.inputs]
 
     def _one(self, call: Call, tensor: Tensor, masks: Mapping[Tensor, Mask]) -> Mask | None:
-        """A tensor that leaves a model called step by step is as TimeDistributed says."""
+        """A tensor that leaves a model called step by step is as TimeDistributed says.
+
+        The graph of a Keras 3 model knows no mask of what goes into a model inside or leaves it.
+        """
         own = masks.get(tensor)
-        if self._raws[call.layer].times >= self._raws[tensor.layer].times:
+        inner, outer = self._raws[tensor.layer].times, self._raws[call.layer].times
+        if outer == inner and masks is self.written and self._masks.writer.major >= 3:
+            model_of = self._masks.model_of
+            return own if model_of(call.layer) == model_of(tensor.layer) else None
+        if outer >= inner:
             return own
         around = masks.get(self._masks.steps[tensor]) if tensor in self._masks.steps else None
         if self._masks.writer.major >= 3:
@@ -95,8 +109,8 @@ class Flow(Generic[Mask]):
         outputs = [Tensor(call.layer, call.number, k) for k in (0, *also_masked(layer))]
         major = self._masks.writer.major
         written, attached = self._seen(call, self.written), self._seen(call, self.attached)
-        if self.told(call):  # what the call finds decides whether it can be computed
-            follow(raw, layer, written, major, self._join)
+        if self.told(call):  # the mask of the argument goes on, whatever the tensor has
+            attached = written
         after = follow(raw, layer, attached, major, self._join)
         if after is not None:
             self.attached |= dict.fromkeys(outputs, after)
