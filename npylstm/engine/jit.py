@@ -13,19 +13,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba.core import caching, types
+from numba import types
+from numba.core import caching
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-__all__ = ["bits_as_float", "fma", "jit"]
+__all__ = ["Entry", "Kernel", "entry", "fma", "jit", "kernel", "product_kernel"]
+
+_LOCK = threading.RLock()
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -118,6 +123,69 @@ class _Cache(caching.FunctionCache):
             self.disable()
 
 
+class Kernel:
+    """A kernel that is called by its address, compiled for a type when first asked for.
+
+    What calls it, a program, is data; so a process compiles only what its models need.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[[Any], Any]) -> None:
+        self._function, self._signature = function, signature
+        self._compiled: dict[str, Any] = {}
+
+    def address(self, dtype: str) -> int:
+        """The address of the kernel for ``"float32"`` or ``"float64"``."""
+        with _LOCK:
+            if dtype not in self._compiled:
+                number = types.CPointer(getattr(types, dtype))
+                signature = self._signature(number)
+                kernel: Any = CFunc(
+                    self._function, (signature.args, signature.return_type), locals={},
+                    options={"error_model": "numpy"},
+                )  # fmt: skip
+                with contextlib.suppress(RuntimeError, OSError):
+                    kernel._cache = _Cache(self._function)
+                kernel.compile()
+                self._compiled[dtype] = kernel
+            return int(self._compiled[dtype].address)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Make a kernel of a function of a row of a program, parameters, states and tensors."""
+    row = types.CPointer(types.int64)
+    return Kernel(function, lambda number: types.void(row, number, number, number))
+
+
+def product_kernel(function: Callable[..., Any]) -> Kernel:
+    """Make a kernel of a function like :func:`npylstm.engine.products.multiply`."""
+    n = types.int64
+    return Kernel(
+        function, lambda number: types.void(number, n, number, n, n, number, n, n, number, n, n)
+    )
+
+
+class Entry:
+    """A kernel that Python calls with integers only, the lock of the interpreter released."""
+
+    def __init__(self, function: Callable[..., Any], count: int) -> None:
+        self._function, self._count = function, count
+
+    @functools.cached_property
+    def call(self) -> Callable[..., None]:
+        """The compiled function itself: what chooses by types is left out."""
+        signature = (types.int64,) * self._count
+        with _LOCK:
+            dispatcher = jit(self._function)
+            dispatcher.compile(signature)
+        entry_point: Callable[..., None] = dispatcher.overloads[signature].entry_point
+        return entry_point
+
+
+def entry(count: int) -> Callable[[Callable[..., Any]], Entry]:
+    """Make an entry of a function of so many integers: sizes, offsets and addresses."""
+    return lambda function: Entry(function, count)
+
+
 @intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c``, rounded once."""
@@ -126,15 +194,3 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.fma(*args)
 
     return a(a, a, a), generate
-
-
-@intrinsic
-def bits_as_float(typingctx: Any, bits: Any) -> Any:
-    """Read the bits of an int32 as a float32, of an int64 as a float64."""
-    result = types.float32 if bits == types.int32 else types.float64
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FloatType() if result == types.float32 else ir.DoubleType()
-        return builder.bitcast(args[0], kind)
-
-    return result(bits), generate

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npylstm.activations import Activation
-from npylstm.engine import kernels
+from npylstm.engine import kernels, recurrent_kernels, table
+from npylstm.engine.jit import Kernel
+from npylstm.engine.packing import ALIGNMENT, Columns, aligned
+from npylstm.engine.products import multiply
 from npylstm.layers import (
     GRU,
     LSTM,
@@ -37,74 +40,107 @@ from npylstm.spec import Edge, LayerSpec
 
 __all__ = ["Parameters", "Program", "is_native"]
 
-_ALIGNMENT = 16  # elements: tensors begin on a cache line
+# Dense layers up to this size sum in float64.
+_NARROW_UNITS = 64
+# Numbers of input products that are computed ahead, and rows and steps that they may be of: what
+# a block of rows works on stays in the second cache.
+_BLOCK_SIZE, _BLOCK_ROWS, _BLOCK_STEPS = 65536, 64, 64
 
 Sizes = tuple[int, ...]
 
 
 class Parameters:
-    """All weights of a model in one flat buffer, each layer's where its kernel looks for it."""
+    """All weights of a model in one flat buffer, each layer's where its kernel looks for it.
+
+    Attributes
+    ----------
+    buffer
+        The numbers.
+    places
+        Where in it the parts of a layer begin, by the name of the layer and of the column of a
+        program's table that says so.
+    """
 
     def __init__(self, layers: Sequence[LayerSpec], dtype: str) -> None:
-        self._parts: list[Array] = []
+        self._parts: list[tuple[int, Array]] = []
         self._size = 0
-        self._dtype = dtype
-        self.weights: dict[str, int] = {}
-        self.activations: dict[tuple[str, ...], int] = {}
+        self.dtype = dtype
+        self.places: dict[str, dict[str, int]] = {}
         for spec in layers:
             self._add_layer(spec)
         # Activations read their parameters at fixed places behind their offset.
-        self._parts.append(np.zeros(_ALIGNMENT, dtype))
-        self.buffer: Array = np.concatenate(self._parts)
+        self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
+        for at, part in self._parts:
+            self.buffer[at : at + part.size] = part.reshape(-1)
         self.buffer.flags.writeable = False
         del self._parts
 
     def _add(self, array: Array) -> int:
         at = self._size
-        size = -(-array.size // _ALIGNMENT) * _ALIGNMENT
-        padded = np.zeros(size, self._dtype)
-        padded[: array.size] = array.reshape(-1)
-        self._parts.append(padded)
-        self._size += size
+        self._parts.append((at, array))
+        self._size += -(-array.size // ALIGNMENT) * ALIGNMENT
         return at
 
     def _add_layer(self, spec: LayerSpec) -> None:
-        layer, parts = spec.layer, []
+        layer = spec.layer
         if isinstance(layer, Bidirectional):
             for way, half in layer.directions.items():
                 own = inside(spec.weights, way)
                 self._add_layer(LayerSpec(_half(spec.name, way), half, own))
             return
+        parts: dict[str, Array] = {}
         if isinstance(layer, Recurrent):
-            packed = layer.pack(spec.weights)
-            parts = [packed[key] for key in _PACKED[_cell(layer)] if key in packed]
+            parts = _packed_recurrent(layer, layer.pack(spec.weights), self.dtype)
         elif isinstance(layer, Dense):
-            bias = spec.weights.get("bias", np.zeros(layer.units, self._dtype))
-            parts = [spec.weights["kernel"], bias]
-        self.weights[spec.name] = self._add(
-            np.concatenate([p.reshape(-1) for p in parts] or [np.zeros(0)])
-        )
+            columns = Columns(1, layer.units, self.dtype)
+            kernel = spec.weights["kernel"]
+            bias = spec.weights.get("bias", np.zeros(layer.units, self.dtype))
+            narrow = layer.units <= _NARROW_UNITS
+            parts = {"W": kernel if narrow else columns.pack(kernel), "BIAS": columns.arrange(bias)}
         for field in ("activation", "recurrent_activation"):
             activation = getattr(layer, field, None)
             if activation is not None:
-                values = np.array(activation.params or (0.0,), self._dtype)
-                self.activations[spec.name, field] = self._add(values)
+                parts[_CODES[field] + "_PARAM"] = np.array(activation.params or (0.0,), self.dtype)
+        self.places[spec.name] = {column: self._add(part) for column, part in parts.items()}
 
 
-# What the kernels look for behind one another.
-_PACKED = {
-    kernels.LSTM: ("W", "U", "b", "P"),
-    kernels.GRU: ("W", "U", "b", "rb"),
-    kernels.GRU_RESET_BEFORE: ("W", "U_gates", "b", "rb_gates", "U_h"),
-    kernels.SIMPLE_RNN: ("W", "U", "b"),
-}
+_CODES = {"activation": "CODE", "recurrent_activation": "RECURRENT_CODE"}
 
 
-def _cell(layer: Recurrent) -> int:
-    """The operation that runs a recurrent layer."""
+def _packed_recurrent(
+    layer: Recurrent, weights: Mapping[str, Array], dtype: str
+) -> dict[str, Array]:
+    """What the kernel of a recurrent layer reads, by column."""
+    columns, recurrent = _columns(layer, dtype)
+    parts = {"W": columns.pack(weights["W"]), "BIAS": columns.arrange(weights["b"])}
+    if isinstance(layer, GRU) and not layer.reset_after:
+        alone = Columns(1, layer.units, dtype)
+        parts["U"] = recurrent.pack(weights["U_gates"])
+        parts["RECURRENT_BIAS"] = recurrent.arrange(weights["rb_gates"])
+        parts["U_H"] = alone.pack(weights["U_h"])
+        return parts
+    parts["U"] = columns.pack(weights["U"])
     if isinstance(layer, GRU):
-        return kernels.GRU if layer.reset_after else kernels.GRU_RESET_BEFORE
-    return kernels.LSTM if isinstance(layer, LSTM) else kernels.SIMPLE_RNN
+        parts["RECURRENT_BIAS"] = columns.arrange(weights["rb"])
+    if isinstance(layer, LSTM) and layer.projection:
+        projected = Columns(1, layer.projection, dtype)
+        parts["PROJECTION"] = projected.pack(weights["P"])
+        parts["PROJECTION_BIAS"] = np.zeros(projected.size, dtype)
+    return parts
+
+
+def _columns(layer: Recurrent, dtype: str) -> tuple[Columns, Columns]:
+    """How the gates lie, of the input's product and of the recurrent one."""
+    gates = len(layer.gates)
+    apart = isinstance(layer, GRU) and not layer.reset_after
+    return tuple(Columns(n, layer.units, dtype) for n in (gates, 2 if apart else gates))  # type: ignore[return-value]
+
+
+def _cell(layer: Recurrent) -> Kernel:
+    """The kernel that runs a recurrent layer."""
+    if isinstance(layer, GRU):
+        return recurrent_kernels.gru if layer.reset_after else recurrent_kernels.gru_reset_before
+    return recurrent_kernels.lstm if isinstance(layer, LSTM) else recurrent_kernels.simple_rnn
 
 
 def _half(name: str, way: str) -> str:
@@ -127,7 +163,7 @@ class Program:
     Attributes
     ----------
     table
-        int64 ``(operations, WIDTH)``, what :func:`kernels.execute` runs.
+        int64 ``(operations, WIDTH)``, what :data:`kernels.execute` runs.
     reads, writes
         Places in the work buffer to fill before and to read after.
     mask
@@ -136,6 +172,8 @@ class Program:
         Places in the state buffer, both ways.
     work_size, state_size
         Lengths of the two buffers, in elements.
+    frames
+        Buffers that are not in use.
     """
 
     def __init__(
@@ -151,9 +189,10 @@ class Program:
         self._rows: list[Array] = []
         self._places: dict[str, Place] = {}
         self.states: list[Place] = []
+        self.frames: list[Any] = []
         self.work_size = self.state_size = 0
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
-        self.mask = Place((), 0, 0, ())
+        self.mask = Place((), 0, 0, (0,))
         if mask is not None:
             at = self._reserve(math.prod(mask))
             self.mask = Place((), at, at + math.prod(mask), mask)
@@ -163,11 +202,11 @@ class Program:
             sizes: list[Sizes] = [tuple(int(d) for d in shape) for shape in shapes]
             _LOWER[type(layer)](self, layer, edge, sizes)
         self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
-        self.table = np.array(self._rows, np.int64).reshape(len(self._rows), kernels.WIDTH)
+        self.table = np.array(self._rows, np.int64).reshape(len(self._rows), table.WIDTH)
 
     def _reserve(self, size: int) -> int:
         at = self.work_size
-        self.work_size += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.work_size += -(-size // ALIGNMENT) * ALIGNMENT
         return at
 
     def _place(self, name: str, shape: Sizes) -> Place:
@@ -176,20 +215,24 @@ class Program:
         self._places[name] = Place((name,), at, at + size, shape)
         return self._places[name]
 
-    def _emit(self, op: int, **columns: int) -> None:
-        row = np.zeros(kernels.WIDTH, np.int64)
-        row[kernels.OP] = op
+    def _emit(self, kernel: Kernel, **columns: int) -> None:
+        row = np.zeros(table.WIDTH, np.int64)
+        columns["OP"] = kernel.address(self._parameters.dtype)
         for name, value in columns.items():
-            row[getattr(kernels, name)] = value
+            row[getattr(table, name)] = value
         self._rows.append(row)
 
-    def _activation(self, name: str, layer: Layer, field: str) -> tuple[int, int]:
-        activation: Activation | None = getattr(layer, field, None)
-        if activation is None:
-            return 0, 0
-        code = activation.row.code
-        assert code is not None  # is_native has seen to it
-        return code, self._parameters.activations[name, field]
+    def _weights(self, name: str, layer: Layer) -> dict[str, int]:
+        """Columns for the weights of a layer and for its activations."""
+        columns = dict(self._parameters.places[name])
+        columns["MULTIPLY"] = multiply.address(self._parameters.dtype)
+        for field, column in _CODES.items():
+            activation: Activation | None = getattr(layer, field, None)
+            if activation is not None:
+                code = activation.row.code
+                assert code is not None  # is_native has seen to it
+                columns[column] = code
+        return columns
 
     def _lower_alias(self, layer: Layer, edge: Edge, sizes: list[Sizes]) -> None:
         """Row-major reshaping moves nothing: the output is the input, seen otherwise."""
@@ -198,25 +241,31 @@ class Program:
 
     def _lower_dense(self, layer: Dense, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
-        code, at = self._activation(edge.layer, layer, "activation")
+        rows = math.prod(sizes[0][:-1])
+        columns = self._weights(edge.layer, layer)
+        columns |= {"X": x.start, "Y": y.start, "ROWS": rows}
+        columns |= {"IN": layer.features, "UNITS": layer.units}
+        if layer.units <= _NARROW_UNITS:
+            self._emit(kernels.dense_narrow, **columns)
+            return
+        of = Columns(1, layer.units, self._parameters.dtype)
+        block = min(rows, _BLOCK_ROWS)
         self._emit(
-            kernels.DENSE, X=x.start, Y=y.start, PARAM=self._parameters.weights[edge.layer],
-            ROWS=math.prod(sizes[0][:-1]), IN=layer.features, UNITS=layer.units,
-            CODE=code, CODE_PARAM=at,
+            kernels.dense, **columns, VECTORS=of.vectors, BLOCK_ROWS=block,
+            SCRATCH=self._reserve(block * of.size),
         )  # fmt: skip
 
     def _lower_activation(self, layer: ActivationLayer, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
-        code, at = self._activation(edge.layer, layer, "activation")
         self._emit(
-            kernels.ACTIVATE, X=x.start, Y=y.start, ROWS=math.prod(sizes[0][:-1]),
-            IN=sizes[0][-1], CODE=code, CODE_PARAM=at,
+            kernels.activation, **self._weights(edge.layer, layer), X=x.start, Y=y.start,
+            ROWS=math.prod(sizes[0][:-1]), IN=sizes[0][-1],
         )  # fmt: skip
 
     def _lower_repeat(self, layer: RepeatVector, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
         batch, times, features = sizes[0]
-        self._emit(kernels.REPEAT, X=x.start, Y=y.start, ROWS=batch, IN=features, UNITS=times)
+        self._emit(kernels.repeat, X=x.start, Y=y.start, ROWS=batch, IN=features, UNITS=times)
 
     def _lower_recurrent(self, layer: Recurrent, edge: Edge, sizes: list[Sizes]) -> None:
         y = self._place(edge.outputs[0], sizes[0])
@@ -247,31 +296,36 @@ class Program:
             start, end = self.state_size, self.state_size + batch * size
             if given:
                 source = self._places[given[k]].start
-                self._emit(kernels.STORE, X=source, Y=start, ROWS=batch, UNITS=size)
+                self._emit(kernels.store, X=source, Y=start, ROWS=batch, UNITS=size)
             else:
                 place = Place((edge.name, f"{prefix}{key}"), start, end, (batch, size))
                 self.states.append(place)
             states.append((start, batch, size))
             self.state_size = end
-        code, code_at = self._activation(name, layer, "activation")
-        rcode, rcode_at = self._activation(name, layer, "recurrent_activation")
         along_steps, along_rows = (batch, 1) if layer.time_major else (1, steps)
         if layer.return_sequences:
             y_row, y_step = along_rows * y.shape[-1], along_steps * y.shape[-1]
         else:
             y_row, y_step = y.shape[-1], 0
-        width = len(layer.gates) * layer.units
-        block = kernels.STEP_BLOCK * kernels.ROW_BLOCK
-        scratch = block * (width + layer.features) + kernels.ROW_BLOCK * width
+        columns, recurrent = _columns(layer, self._parameters.dtype)
+        hidden = Columns(1, layer.outputs_size, self._parameters.dtype)
+        cell = Columns(1, layer.units, self._parameters.dtype)
+        block_rows = max(1, min(batch, _BLOCK_ROWS, max(4, _BLOCK_SIZE // columns.size)))
+        ahead = max(1, _BLOCK_SIZE // (block_rows * columns.size))
+        block_steps = min(steps, _BLOCK_STEPS, ahead)
+        # Old and new hidden states; cell states and what is projected, or recurrent products and
+        # what they are made of.
+        scratch = 2 * hidden.size + 2 * cell.size + recurrent.size + block_steps * columns.size
         self._emit(
-            _cell(layer), X=x.start, Y=at, PARAM=self._parameters.weights[name],
-            ROWS=batch, STEPS=steps, IN=layer.features, UNITS=layer.units,
+            _cell(layer), **self._weights(name, layer), X=x.start, Y=at, ROWS=batch, STEPS=steps,
+            IN=layer.features, UNITS=layer.units, SIZE=layer.outputs_size, PADDED=hidden.size,
+            VECTORS=columns.vectors, RECURRENT_VECTORS=recurrent.vectors,
+            PROJECTION_VECTORS=hidden.vectors,
             X_ROW=along_rows * layer.features, X_STEP=along_steps * layer.features,
             Y_ROW=y_row, Y_STEP=y_step, REVERSE=layer.go_backwards, IN_ORDER=bool(prefix),
-            MASKED=bool(mask.shape), MASK=mask.start, ZERO_OUTPUT=layer.zero_output_for_mask,
-            PROJECTION=getattr(layer, "projection", 0),
-            CODE=code, CODE_PARAM=code_at, RECURRENT_CODE=rcode, RECURRENT_CODE_PARAM=rcode_at,
-            STATE=states[0][0], SCRATCH=self._reserve(scratch),
+            MASKED=mask.stop > mask.start, MASK=mask.start, ZERO_OUTPUT=layer.zero_output_for_mask,
+            STATE=states[0][0], CELL_STATE=states[-1][0], BLOCK_ROWS=block_rows,
+            BLOCK_STEPS=block_steps, SCRATCH=self._reserve(block_rows * scratch),
         )  # fmt: skip
         return states
 
@@ -281,7 +335,7 @@ class Program:
             edge.outputs[1:], sizes[1:], states, strict=False
         ):
             target = self._place(name, shape).start
-            self._emit(kernels.FETCH, X=start, Y=target, ROWS=batch, UNITS=size)
+            self._emit(kernels.fetch, X=start, Y=target, ROWS=batch, UNITS=size)
 
 
 _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
@@ -305,12 +359,13 @@ def is_native(layer: Layer) -> bool:
         return layer.merge_mode == "concat" and all(map(is_native, layer.directions.values()))
     if type(layer) not in _LOWER:
         return False
-    for field in ("activation", "recurrent_activation"):
+    recurrent = isinstance(layer, Recurrent)
+    for field in _CODES:
         activation: Activation | None = getattr(layer, field, None)
         if activation is None:
             continue
-        # Gates are activated together: a softmax would mix them.
-        whole = activation.axis is None or (activation.axis == -1 and field == "activation")
+        # A softmax goes over a whole row, but cells see blocks of units.
+        whole = activation.axis is None or (activation.axis == -1 and not recurrent)
         if activation.row.code is None or not whole:
             return False
     return True

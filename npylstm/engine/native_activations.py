@@ -1,221 +1,124 @@
 """Activation functions as native loops, selected by the codes of the one table.
 
-``exp``, ``sigmoid`` and ``tanh`` are built from multiply-adds so that LLVM turns their
-loops into vectors; they stay within two units in the last place. What is rarer calls the C library.
+Most are expressions of vectors; what is rarer calls the C library, a number at a time.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic
 
 from npylstm.activations import SELU_ALPHA, SELU_SCALE
-from npylstm.engine.jit import bits_as_float, fma, jit
+from npylstm.engine.jit import jit
+from npylstm.engine.lane_math import exp, exp_minus_one, one_plus_exp, sigmoid, tanh
+from npylstm.engine.lanes import Lanes, broadcast, each_vector, lane_count
 
-__all__ = ["activate", "sigmoid", "tanh"]
+__all__ = ["activate"]
 
-_LOG2E = 1 / math.log(2)
 _SQRT_HALF = math.sqrt(0.5)
 _GELU_SCALE = math.sqrt(2 / math.pi)
 
-
-def _expm1_reduced(x: Any) -> Any:
-    """Reduce ``exp``: return ``q, s`` with ``exp(x) = s * s2 * (1 + q)``; see the overloads."""
-    raise NotImplementedError
+_SOFTPLUS, _EXP, _GELU, _MISH, _SOFTMAX = 8, 10, 12, 14, 15
 
 
-# exp(x) = 2**n * exp(r), n the integer nearest to x / ln 2, |r| <= ln(2) / 2 = 0.347.
-# n: adding 1.5 * 2**(mantissa bits) rounds to an integer in the low bits.
-# r: ln 2 is subtracted in two parts, the first short enough for an exact product.
-# exp(r) - 1: Taylor polynomial; the first term left out is 0.347**8 / 8! = 5e-9 of float32's
-# 6e-8, and 0.347**14 / 14! = 4e-18 of float64's 1e-16.
-@overload(_expm1_reduced)
-def _overload_expm1_reduced(x: Any) -> Any:
-    if x == types.float32:
-        f32, i32 = np.float32, np.int32
-        log2e, magic = f32(_LOG2E), f32(1.5 * 2**23)
-        ln2_hi, ln2_lo = f32(0.693359375), f32(math.log(2) - 0.693359375)
-        c2, c3, c4 = f32(1 / 2), f32(1 / 6), f32(1 / 24)
-        c5, c6, c7 = f32(1 / 120), f32(1 / 720), f32(1 / 5040)
-
-        def float32_form(x: Any) -> Any:
-            n = fma(x, log2e, magic) - magic
-            r = fma(n, -ln2_lo, fma(n, -ln2_hi, x))
-            q = fma(r, c7, c6)
-            q = fma(r, q, c5)
-            q = fma(r, q, c4)
-            q = fma(r, q, c3)
-            q = fma(r, q, c2)
-            q = fma(r * r, q, r)
-            k = i32(n)
-            half = k >> i32(1)
-            return (
-                q,
-                bits_as_float(i32((half + i32(127)) << i32(23))),
-                bits_as_float(i32((k - half + i32(127)) << i32(23))),
-            )
-
-        return float32_form
-
-    hi = float.fromhex("0x1.62e42fee00000p-1")
-    lo = float.fromhex("0x1.a39ef35793c76p-33")
-    log2e64, magic64 = _LOG2E, 1.5 * 2**52
-    d = [1 / math.factorial(k) for k in range(14)]
-    d2, d3, d4, d5, d6, d7 = d[2], d[3], d[4], d[5], d[6], d[7]
-    d8, d9, d10, d11, d12, d13 = d[8], d[9], d[10], d[11], d[12], d[13]
-
-    def float64_form(x: Any) -> Any:
-        n = fma(x, log2e64, magic64) - magic64
-        r = fma(n, -lo, fma(n, -hi, x))
-        q = fma(r, d13, d12)
-        q = fma(r, q, d11)
-        q = fma(r, q, d10)
-        q = fma(r, q, d9)
-        q = fma(r, q, d8)
-        q = fma(r, q, d7)
-        q = fma(r, q, d6)
-        q = fma(r, q, d5)
-        q = fma(r, q, d4)
-        q = fma(r, q, d3)
-        q = fma(r, q, d2)
-        q = fma(r * r, q, r)
-        k = np.int64(n)
-        half = k >> 1
-        return q, bits_as_float((half + 1023) << 52), bits_as_float((k - half + 1023) << 52)
-
-    return float64_form
+def _relu(x: Lanes, slope: Lanes, top: Lanes, threshold: Lanes) -> Lanes:
+    # Zero times an infinite x would be nan.
+    below = slope.choose("==", 0.0, 0.0, slope * (x - threshold))
+    return x.choose("<=", threshold, below, x).at_most(top)
 
 
-def _limits(x: Any) -> Any:
-    """``like``: the largest arguments of exp and of tanh that make a difference."""
-    raise NotImplementedError
+def _elu(x: Lanes, alpha: Lanes | float) -> Lanes:
+    return x.choose("<", 0.0, exp_minus_one(x.at_most(0.0)) * alpha, x)
 
 
-@overload(_limits)
-def _overload_limits(x: Any) -> Any:
-    # exp: beyond it the result is inf, and below its negative 0; tanh: beyond it the result is 1.
-    exp_limit, tanh_limit = (
-        (np.float32(105), np.float32(10)) if x == types.float32 else (746.0, 20.0)
-    )
-
-    def limits(x: Any) -> Any:
-        return exp_limit, tanh_limit
-
-    return limits
+def _gelu_tanh(x: Lanes) -> Lanes:
+    return 0.5 * x * (1.0 + tanh(_GELU_SCALE * (x + 0.044715 * x * x * x)))
 
 
-@jit
-def exp(x):
-    """``exp(x)``; nan stays nan because no comparison with it is true."""
-    limit, _ = _limits(x)
-    y = limit if x > limit else x
-    y = -limit if y < -limit else y
-    q, s1, s2 = _expm1_reduced(y)
-    return fma(q, s1, s1) * s2
+# An expression of a vector and of the activation's parameters, by its code.
+_EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
+    1: tanh,
+    2: sigmoid,
+    3: lambda x: x.times_plus(0.2, 0.5).at_least(0.0).at_most(1.0),
+    4: lambda x: (x + 3.0).at_least(0.0).at_most(6.0) / 6.0,
+    5: _relu,
+    6: _elu,
+    7: lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
+    9: lambda x: x / (1.0 + abs(x)),
+    10: exp,
+    11: lambda x: x / one_plus_exp(-x),
+    13: _gelu_tanh,
+}
 
 
-@jit
-def sigmoid(x):
-    """``1 / (1 + exp(-x))``."""
-    one = type(x)(1)
-    return one / (one + exp(-x))
+@intrinsic
+def _express(typingctx: Any, code: Any, params: Any, z: Any, n: Any) -> Any:
+    """Apply the expression with this code to ``z[:n]`` in place."""
 
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code, params, z, n = args
+        lanes = lane_count(z.type.pointee)
+        end = builder.append_basic_block("expressed")
+        switch = builder.switch(code, end)
+        for number, expression in _EXPRESSIONS.items():
+            case = builder.append_basic_block(f"code{number}")
+            switch.add_case(ir.Constant(code.type, number), case)
+            builder.position_at_end(case)
+            count = expression.__code__.co_argcount - 1
+            values = []
+            for k in range(count):
+                at = builder.gep(params, [ir.Constant(n.type, k)])
+                values.append(broadcast(builder, builder.load(at), lanes))
 
-@jit
-def tanh(x):
-    """``e / (e + 2)`` with ``e = exp(2|x|) - 1``, which keeps its digits near zero."""
-    _, limit = _limits(x)
-    one = type(x)(1)
-    a = abs(x)
-    y = limit if a > limit else a
-    q, s1, s2 = _expm1_reduced(y + y)
-    s = s1 * s2
-    e = fma(q, s, s - one)
-    r = e / (e + (one + one))
-    return -r if x < 0 else r
+            def apply(k: Any, mask: Any) -> None:
+                at = builder.gep(z, [k])
+                expression(Lanes.load(builder, at, lanes, mask), *values).store(at, mask)  # noqa: B023
+
+            each_vector(builder, lanes, n, apply)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(code, params, z, types.int64), generate
 
 
 @jit
 def _softplus(x):
-    one = type(x)(1)
-    positive = x if not x < 0 else type(x)(0)
-    return positive + math.log1p(exp(-abs(x))) * one
+    zero = type(x)(0)
+    return (x if not x < zero else zero) + math.log1p(math.exp(-abs(x)))
 
 
 @jit
-def _clip(x, low, high):
-    y = low if x < low else x
-    return high if y > high else y
-
-
-@jit
-def activate(code, params, z):
-    """Apply the activation with ``code`` and ``params`` to the vector ``z`` in place."""
+def activate(code, params, z, n):
+    """Apply the activation with ``code`` and ``params`` to ``z[:n]`` in place."""
     T = type(z[0])
-    zero, one, half = T(0), T(1), T(0.5)
-    n = z.size
-    if code == 0:
-        return
-    elif code == 1:
-        for j in range(n):
-            z[j] = tanh(z[j])
-    elif code == 2:
-        for j in range(n):
-            z[j] = sigmoid(z[j])
-    elif code == 3:
-        for j in range(n):
-            z[j] = _clip(fma(T(0.2), z[j], half), zero, one)
-    elif code == 4:
-        for j in range(n):
-            z[j] = _clip(z[j] + T(3), zero, T(6)) / T(6)
-    elif code == 5:
-        slope, top, threshold = params[0], params[1], params[2]
-        for j in range(n):
-            x = z[j]
-            below = slope * (x - threshold) if slope != zero else zero
-            y = below if x <= threshold else x
-            z[j] = top if y > top else y
-    elif code == 6 or code == 7:
-        alpha = params[0] if code == 6 else T(SELU_ALPHA)
-        scale = one if code == 6 else T(SELU_SCALE)
-        for j in range(n):
-            x = z[j]
-            z[j] = scale * (alpha * math.expm1(x) if x < zero else x)
-    elif code == 8:
+    if code == _SOFTPLUS:
         beta, threshold = params[0], params[1]
         for j in range(n):
             scaled = beta * z[j]
             z[j] = z[j] if scaled > threshold else _softplus(scaled) / beta
-    elif code == 9:
+    elif code == _GELU:
         for j in range(n):
-            z[j] = z[j] / (one + abs(z[j]))
-    elif code == 10:
+            z[j] = T(0.5) * z[j] * (T(1) + T(math.erf(z[j] * T(_SQRT_HALF))))
+    elif code == _MISH:
         for j in range(n):
-            z[j] = exp(z[j])
-    elif code == 11:
-        for j in range(n):
-            z[j] = z[j] * sigmoid(z[j])
-    elif code == 12:
-        for j in range(n):
-            z[j] = half * z[j] * (one + T(math.erf(z[j] * T(_SQRT_HALF))))
-    elif code == 13:
-        for j in range(n):
-            x = z[j]
-            z[j] = half * x * (one + tanh(T(_GELU_SCALE) * (x + T(0.044715) * x * x * x)))
-    elif code == 14:
-        for j in range(n):
-            z[j] = z[j] * tanh(T(_softplus(z[j])))
-    elif code == 15:
+            z[j] = z[j] * T(math.tanh(_softplus(z[j])))
+    elif code == _SOFTMAX:
         top = z[0]
         for j in range(n):
             top = z[j] if z[j] > top else top
+        for j in range(n):
+            z[j] = z[j] - top
+        _express(_EXP, params, z, n)
         total = 0.0  # in float64: thousands of terms in a row would lose digits
         for j in range(n):
-            z[j] = exp(z[j] - top)
             total += z[j]
         for j in range(n):
             z[j] = T(z[j] / total)
+    elif code:
+        _express(code, params, z, n)

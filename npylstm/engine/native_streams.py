@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from npylstm.engine import State
-from npylstm.engine.kernels import advance, execute, generate
+from npylstm.engine.frame import Frame
+from npylstm.engine.kernels import advance, generate
 from npylstm.engine.lowering import Program
+from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.layers.base import Array, zeros
@@ -19,21 +21,6 @@ __all__ = ["NativeStream", "NativeStreams"]
 # Rows of a pool that are computed at a time: their tensors stay in the cache, and there are no
 # more layouts than this.
 _BLOCK = 64
-
-
-class _Stepper:
-    """Buffers of a program that stay, seen as the inputs and outputs."""
-
-    def __init__(self, program: Program, params: Array, state: Array) -> None:
-        work = np.zeros(program.work_size, params.dtype)
-        self._arguments = (program.table, params, state, work)
-        self.x, self.y = (
-            {p.name[0]: work[p.start : p.stop].reshape(p.shape) for p in places}
-            for places in (program.reads, program.writes)
-        )
-
-    def run(self) -> None:
-        execute(*self._arguments)
 
 
 class NativeStream:
@@ -47,7 +34,7 @@ class NativeStream:
     def _attach(self, program: Program) -> Array:
         """Lay the state out as programs want it; all for one batch size want it alike."""
         if self._buffer is None:
-            self._buffer = np.zeros(program.state_size, self._segment.params.dtype)
+            self._buffer = aligned(program.state_size, str(self._segment.params.dtype))
             for place in program.states:
                 call, name = place.name
                 view = self._buffer[place.start : place.stop].reshape(place.shape)
@@ -56,12 +43,11 @@ class NativeStream:
         return self._buffer
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        program = self._segment.program(inputs)
-        stepper = _Stepper(program, self._segment.params, self._attach(program))
-        for name, view in stepper.x.items():
+        frame = self.stepper({name: x.shape for name, x in inputs.items()})
+        for name, view in frame.x.items():
             view[...] = inputs[name]
-        stepper.run()
-        return {name: y.copy() for name, y in stepper.y.items()}
+        frame.run()
+        return {name: y.copy() for name, y in frame.y.items()}
 
     def read(self) -> dict[str, dict[str, Array]]:
         return {k: {n: a.copy() for n, a in v.items()} for k, v in self._views.items()}
@@ -71,22 +57,22 @@ class NativeStream:
             for name, view in entries.items():
                 view[...] = state[call][name]
 
-    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> _Stepper:
+    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> Frame:
         program = self._segment.program_for(sizes)
-        return _Stepper(program, self._segment.params, self._attach(program))
+        return Frame(program, self._segment.params, self._attach(program))
 
     def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array:
         batch, window, features = x.shape
-        program = self._segment.program({self._segment.reads[0]: x})
-        state = self._attach(program)
-        work = np.zeros(program.work_size, x.dtype)
-        (source,), (target,) = program.reads, program.writes
-        work[source.start : source.stop] = x.reshape(-1)
-        begin = state[:0] if carry else state.copy()
-        places = (source.start, window, target.start + last, (target.stop - target.start) // batch)
+        frame = self.stepper({self._segment.reads[0]: x.shape})
+        (source,), (target,) = frame.program.reads, frame.program.writes
+        frame.x[source.name[0]][...] = x
+        begin = None if carry else frame.state.copy()
         out = np.empty((steps, batch, features), x.dtype)
-        params = self._segment.params
-        generate(program.table, params, state, begin, work, np.array(places), out)
+        generate.call(
+            *frame.arguments, 0 if begin is None else begin.ctypes.data, frame.state.size,
+            source.start, batch, window, features, target.start + last,
+            (target.stop - target.start) // batch, out.ctypes.data, steps, x.itemsize,
+        )  # fmt: skip
         return out
 
 
@@ -116,23 +102,26 @@ class NativeStreams(DenseStates):
         )
         (target,) = whole.writes
         y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
-        work, state = np.empty(whole.work_size, x.dtype), np.empty(whole.state_size, x.dtype)
-        advance(
-            whole.table, rest.table, self._segment.params, self._pool, *self._places(whole, rest),
-            rows, work, state, _BLOCK, x.reshape(count, -1), y.reshape(count, -1),
+        frames = [Frame(program, self._segment.params) for program in (whole, rest)]
+        described = [self._describe(frame) for frame in frames]
+        rows = np.ascontiguousarray(rows, np.int64)
+        x = np.ascontiguousarray(x)
+        advance.call(
+            *(d.ctypes.data for d in described), self._segment.params.ctypes.data,
+            self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
+            x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
         )  # fmt: skip
         return {target.name[0]: y}
 
-    def _places(self, *programs: Program) -> list[Array]:
-        """Where each program reads and writes: rows of start in the pool, start here, size."""
-        tables = []
-        for program in programs:
-            (source,), (target,) = program.reads, program.writes
-            rows = [(source.start, target.start, 0)]
-            for place in program.states:
-                rows.append((self._starts[place.name], place.start, place.shape[1]))
-            tables.append(np.array(rows))
-        return tables
+    def _describe(self, frame: Frame) -> Array:
+        """A program as :data:`kernels.advance` reads it."""
+        operations, table, _, state, work = frame.arguments
+        (source,), (target,) = frame.program.reads, frame.program.writes
+        places = frame.program.states
+        numbers = [operations, table, state, work, source.start, target.start, len(places)]
+        for place in places:
+            numbers += (self._starts[place.name], place.start, place.shape[1])
+        return np.array(numbers)
 
 
 def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:

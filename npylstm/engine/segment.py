@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from npylstm.engine import State
-from npylstm.engine.kernels import execute
+from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
@@ -15,6 +13,7 @@ from npylstm.spec import Edge, ModelSpec
 __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
+_KEPT_SIZE = 1 << 20  # numbers that a program's buffers may have to be kept from call to call
 
 
 class Segment:
@@ -62,20 +61,19 @@ class Segment:
     ) -> None:
         """Add this segment's outputs to ``tensors`` and its states to ``after``."""
         program = self.program(tensors, mask)
-        params = self.params
-        work = np.empty(program.work_size, params.dtype)
-        carried = np.empty(program.state_size, params.dtype)
-        for place in program.reads:
-            work[place.start : place.stop] = tensors[place.name[0]].reshape(-1)
-        for place in program.states:
+        frame = program.frames.pop() if program.frames else Frame(program, self.params)
+        for name, view in frame.x.items():
+            view[...] = tensors[name]
+        for place, view in frame.states:
             layer, name = place.name
-            carried[place.start : place.stop] = state[layer][name].reshape(-1)
+            view[...] = state[layer][name]
         if mask is not None:
-            work[program.mask.start : program.mask.stop] = mask.reshape(-1)
-        execute(program.table, params, carried, work)
-        for place in program.writes:
-            tensors[place.name[0]] = work[place.start : place.stop].reshape(place.shape).copy()
-        for place in program.states:
+            frame.mask[...] = mask
+        frame.run()
+        for name, view in frame.y.items():
+            tensors[name] = view.copy()
+        for place, view in frame.states:
             layer, name = place.name
-            values = carried[place.start : place.stop].reshape(place.shape)
-            after.setdefault(layer, {})[name] = values.copy()
+            after.setdefault(layer, {})[name] = view.copy()
+        if program.work_size <= _KEPT_SIZE:
+            program.frames.append(frame)

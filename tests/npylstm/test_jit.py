@@ -14,9 +14,10 @@ PREDICT = (
     "import npylstm, numpy, numba.core.config;"
     "m = npylstm.load('models/sine_keras/sine.npz', 'numba');"
     "print(float(m.predict(numpy.ones((1, 5, 1)))[0, 0]));"
-    "from npylstm.engine.kernels import execute;"
-    "print(type(execute._cache).__name__, getattr(execute._cache, 'cache_path', None));"
-    "print(sum(execute.stats.cache_hits.values()))"
+    "from npylstm.engine.products import multiply;"
+    "kernel = multiply._compiled['float32'];"
+    "print(type(kernel._cache).__name__, getattr(kernel._cache, 'cache_path', None));"
+    "print(kernel.cache_hits)"
 )
 
 

@@ -1,0 +1,56 @@
+"""A program with buffers of its own: ready to run."""
+
+from __future__ import annotations
+
+from npylstm.engine.kernels import execute
+from npylstm.engine.lowering import Place, Program
+from npylstm.engine.packing import aligned
+from npylstm.layers.base import Array
+
+__all__ = ["Frame"]
+
+
+class Frame:
+    """Buffers for a program, seen as its inputs, outputs and states. Belongs to one call at a time.
+
+    Attributes
+    ----------
+    x, y
+        Inputs to fill and outputs to read, by name.
+    mask
+        To fill, where the program has one.
+    states
+        States with their places, to fill and to read.
+    work, state
+        The buffers as a whole.
+    program
+        What runs.
+    arguments
+        What kernels of whole programs are given: the table's rows, and addresses of it, of the
+        parameters, the state and the work buffer.
+    """
+
+    def __init__(self, program: Program, params: Array, state: Array | None = None) -> None:
+        dtype = str(params.dtype)
+        self.work = aligned(program.work_size, dtype)
+        self.state = aligned(program.state_size, dtype) if state is None else state
+        self.x, self.y = (
+            {place.name[0]: _seen(self.work, place) for place in places}
+            for places in (program.reads, program.writes)
+        )
+        self.mask = _seen(self.work, program.mask)
+        self.states = [(place, _seen(self.state, place)) for place in program.states]
+        self.program, self._params = program, params
+        self._execute = execute.call
+        self.arguments = (
+            len(program.table), program.table.ctypes.data, params.ctypes.data,
+            self.state.ctypes.data, self.work.ctypes.data,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Compute ``y``, and the states after it."""
+        self._execute(*self.arguments)
+
+
+def _seen(buffer: Array, place: Place) -> Array:
+    return buffer[place.start : place.stop].reshape(place.shape)

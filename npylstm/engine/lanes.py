@@ -1,0 +1,264 @@
+"""Vectors of numbers, explicitly: what loops alone do not reliably become.
+
+:class:`Lanes` is a vector inside a function that is being compiled: an expression of them
+appends instructions, each on all lanes at once. Intrinsics made of such expressions are
+called from kernels like any function. Raw pointers take the place of arrays there: no
+reference counts, no bounds, nothing to allocate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from npylstm.engine.host import VECTOR_BYTES
+
+__all__ = [
+    "Lanes", "bits_of", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
+    "lane_count", "narrow_count", "offset", "width",
+]  # fmt: skip
+
+_INDEX = ir.IntType(32)
+# LLVM's names of functions tell what pointers point to, up to version 14.
+_OPAQUE = tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
+
+
+def bits_of(dtype: Any) -> int:
+    """Size of a number of this Numba type or LLVM type."""
+    if isinstance(dtype, ir.Type):
+        return 32 if isinstance(dtype, ir.FloatType) else 64
+    return int(dtype.bitwidth)
+
+
+def lane_count(dtype: Any) -> int:
+    """How many numbers of this type a vector register holds."""
+    return VECTOR_BYTES * 8 // bits_of(dtype)
+
+
+def narrow_count(dtype: Any) -> int:
+    """How many numbers the blocks hold that take what does not fill a vector."""
+    return max(1, lane_count(dtype) // 4)
+
+
+class Lanes:
+    """A vector in code that is being built; other operands may be plain numbers."""
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self.builder, self.value = builder, value
+
+    @classmethod
+    def load(cls, builder: Any, at: Any, count: int, mask: Any = None) -> Lanes:
+        """Read ``count`` numbers from a pointer; with a mask, zeros where it is false."""
+        number = at.type.pointee
+        kind = ir.VectorType(number, count)
+        source = builder.bitcast(at, kind.as_pointer())
+        if mask is None:
+            value = builder.load(source)
+            value.align = bits_of(number) // 8
+            return cls(builder, value)
+        function = _masked(builder, "load", kind, [source.type, _INDEX, mask.type, kind])
+        return cls(builder, builder.call(function, [
+            source, ir.Constant(_INDEX, bits_of(number) // 8), mask,
+            ir.Constant(kind, [0.0] * count),
+        ]))  # fmt: skip
+
+    def store(self, at: Any, mask: Any = None) -> None:
+        """Write to a pointer; with a mask, only where it is true."""
+        kind = self.value.type
+        size = bits_of(kind.element) // 8
+        target = self.builder.bitcast(at, kind.as_pointer())
+        if mask is None:
+            self.builder.store(self.value, target).align = size
+            return
+        function = _masked(
+            self.builder, "store", ir.VoidType(), [kind, target.type, _INDEX, mask.type]
+        )
+        self.builder.call(function, [self.value, target, ir.Constant(_INDEX, size), mask])
+
+    def like(self, number: float | Lanes) -> Any:
+        """The LLVM value of an operand."""
+        if isinstance(number, Lanes):
+            return number.value
+        return ir.Constant(self.value.type, [number] * self.value.type.count)
+
+    def _with(self, value: Any) -> Lanes:
+        return Lanes(self.builder, value)
+
+    def __add__(self, other: float | Lanes) -> Lanes:
+        return self._with(self.builder.fadd(self.value, self.like(other)))
+
+    def __sub__(self, other: float | Lanes) -> Lanes:
+        return self._with(self.builder.fsub(self.value, self.like(other)))
+
+    def __mul__(self, other: float | Lanes) -> Lanes:
+        return self._with(self.builder.fmul(self.value, self.like(other)))
+
+    def __truediv__(self, other: float | Lanes) -> Lanes:
+        return self._with(self.builder.fdiv(self.value, self.like(other)))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __rsub__(self, other: float) -> Lanes:
+        return -self + other
+
+    def __rtruediv__(self, other: float) -> Lanes:
+        return self._with(self.like(other)) / self
+
+    def __neg__(self) -> Lanes:
+        return self._with(self.builder.fneg(self.value))
+
+    def __abs__(self) -> Lanes:
+        return self._intrinsic("fabs")
+
+    def times_plus(self, factor: float | Lanes, term: float | Lanes) -> Lanes:
+        """``self * factor + term``, rounded once."""
+        return self._intrinsic("fma", factor, term)
+
+    def with_sign_of(self, other: Lanes) -> Lanes:
+        """The magnitude of these, the signs of those."""
+        return self._intrinsic("copysign", other)
+
+    def at_most(self, limit: float | Lanes) -> Lanes:
+        """The smaller of the two; nan stays."""
+        return self.choose(">", limit, limit, self)
+
+    def at_least(self, limit: float | Lanes) -> Lanes:
+        """The larger of the two; nan stays."""
+        return self.choose("<", limit, limit, self)
+
+    def choose(
+        self, order: str, other: float | Lanes, yes: float | Lanes, no: float | Lanes
+    ) -> Lanes:
+        """``yes`` where a comparison such as ``"<"`` with the other holds, otherwise ``no``."""
+        holds = self.builder.fcmp_ordered(order, self.value, self.like(other))
+        return self._with(self.builder.select(holds, self.like(yes), self.like(no)))
+
+    def shifted_bits(self, count: int) -> Lanes:
+        """The bits of each number, shifted to the left."""
+        number = self.value.type.element
+        whole = ir.VectorType(ir.IntType(bits_of(number)), self.value.type.count)
+        bits = self.builder.bitcast(self.value, whole)
+        shifted = self.builder.shl(bits, ir.Constant(whole, [count] * whole.count))
+        return self._with(self.builder.bitcast(shifted, self.value.type))
+
+    def _intrinsic(self, name: str, *others: float | Lanes) -> Lanes:
+        kind = self.value.type
+        values = [self.value, *map(self.like, others)]
+        suffix = f"v{kind.count}f{bits_of(kind.element)}"
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(kind, [kind] * len(values)),
+            f"llvm.{name}.{suffix}",
+        )  # fmt: skip
+        return self._with(self.builder.call(function, values))
+
+
+def _masked(builder: Any, what: str, result: Any, arguments: list[Any]) -> Any:
+    """The LLVM function that reads or writes under a mask."""
+    kind = arguments[0] if what == "store" else result
+    name = f"v{kind.count}f{bits_of(kind.element)}"
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, arguments),
+        f"llvm.masked.{what}.{name}.p0{'' if _OPAQUE else name}",
+    )  # fmt: skip
+
+
+def broadcast(builder: Any, number: Any, count: int) -> Lanes:
+    """One number in all lanes."""
+    kind = ir.VectorType(number.type, count)
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_INDEX, 0))
+    places = ir.Constant(ir.VectorType(_INDEX, count), [0] * count)
+    return Lanes(builder, builder.shuffle_vector(first, undefined, places))
+
+
+@intrinsic
+def integers(typingctx: Any, address: Any) -> Any:
+    """A pointer to the integers at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
+@intrinsic
+def copy_bytes(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy so many bytes from one address to another; the two may overlap."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointers = [builder.inttoptr(at, ir.IntType(8).as_pointer()) for at in args[:2]]
+        cgutils.raw_memmove(builder, *pointers, args[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def offset(typingctx: Any, start: Any, count: Any) -> Any:
+    """The pointer that is ``count`` numbers further on."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return start(start, types.int64), generate
+
+
+@intrinsic
+def width(typingctx: Any, like: Any) -> Any:
+    """How many numbers of a pointer's type a vector holds: a constant of the compiled code."""
+    lanes = lane_count(like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(ir.IntType(64), lanes)
+
+    return types.int64(like), generate
+
+
+@intrinsic
+def call(typingctx: Any, address: Any, arguments: Any) -> Any:
+    """Call the kernel at an address with a tuple of arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[1])
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), generate
+
+
+@intrinsic
+def copy(typingctx: Any, y: Any, x: Any, count: Any) -> Any:
+    """``y[:count] = x[:count]``, a vector at a time."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        y, x, count = args
+
+        def move(k: Any, mask: Any) -> None:
+            source = Lanes.load(builder, builder.gep(x, [k]), lane_count(x.type.pointee), mask)
+            source.store(builder.gep(y, [k]), mask)
+
+        each_vector(builder, lane_count(x.type.pointee), count, move)
+        return context.get_dummy_value()
+
+    return types.void(y, y, types.int64), generate
+
+
+def each_vector(builder: Any, lanes: int, count: Any, build: Callable[[Any, Any], None]) -> None:
+    """Build a loop over ``count`` numbers, a vector at a time; the last gets a mask of lanes."""
+    number = count.type
+    lane = ir.Constant(number, lanes)
+    whole = builder.sub(count, builder.srem(count, lane))
+    with cgutils.for_range_slice(builder, ir.Constant(number, 0), whole, lane) as (k, _):
+        build(k, None)
+    rest = builder.icmp_signed("<", whole, count)
+    with builder.if_then(rest):
+        places = ir.Constant(ir.VectorType(number, lanes), list(range(lanes)))
+        limit = broadcast(builder, builder.sub(count, whole), lanes).value
+        build(whole, builder.icmp_signed("<", places, limit))

@@ -1,0 +1,395 @@
+"""Native kernels of the recurrent layers.
+
+Rows go through in blocks. For a block, the input's part of all gates is computed for some steps
+in one pass; then, step by step, the recurrent product is added to it, and the cell makes of the
+sums the new state. States stand in rows of whole vectors meanwhile, the old and the new hidden
+state side by side, since all units of a step read the old one.
+"""
+
+from __future__ import annotations
+
+from npylstm.engine.cells import gru_narrow, gru_whole, lstm_narrow, lstm_whole
+from npylstm.engine.jit import jit, kernel
+from npylstm.engine.lanes import call, copy, offset, width
+from npylstm.engine.native_activations import activate
+from npylstm.engine.products import PANEL
+from npylstm.engine.table import (
+    BIAS,
+    BLOCK_ROWS,
+    BLOCK_STEPS,
+    CELL_STATE,
+    CODE,
+    CODE_PARAM,
+    IN,
+    IN_ORDER,
+    MASK,
+    MASKED,
+    MULTIPLY,
+    PADDED,
+    PROJECTION,
+    PROJECTION_BIAS,
+    PROJECTION_VECTORS,
+    RECURRENT_BIAS,
+    RECURRENT_CODE,
+    RECURRENT_CODE_PARAM,
+    RECURRENT_VECTORS,
+    REVERSE,
+    ROWS,
+    SCRATCH,
+    SIZE,
+    STATE,
+    STEPS,
+    U_H,
+    UNITS,
+    VECTORS,
+    X_ROW,
+    X_STEP,
+    Y_ROW,
+    Y_STEP,
+    ZERO_OUTPUT,
+    U,
+    W,
+    X,
+    Y,
+)
+
+__all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
+
+_TANH, _SIGMOID = 1, 2
+
+
+@jit
+def _copy_rows(y, y_row, x, x_row, rows, size):
+    """``y[:] = x`` for rows that are so far apart."""
+    for r in range(rows):
+        copy(offset(y, r * y_row), offset(x, r * x_row), size)
+
+
+@jit
+def _source(row, t):
+    """The input's step that is computed as the ``t``-th."""
+    return row[STEPS] - 1 - t if row[REVERSE] else t
+
+
+@jit
+def _multiply_input(row, params, work, z, first, n, t, count):
+    """Compute the input's part of all gates, biases included, for n rows and some steps from t."""
+    span = row[VECTORS] * width(z)
+    step = -row[X_STEP] if row[REVERSE] else row[X_STEP]
+    x = offset(work, row[X] + first * row[X_ROW] + _source(row, t) * row[X_STEP])
+    bias, w = offset(params, row[BIAS]), offset(params, row[W])
+    z_row = row[BLOCK_STEPS] * span
+    if n < count:
+        for r in range(n):
+            call(row[MULTIPLY], (
+                offset(z, r * z_row), span, bias, 0, count, offset(x, r * row[X_ROW]), step,
+                row[IN], w, 0, row[VECTORS],
+            ))  # fmt: skip
+    else:
+        for k in range(count):
+            call(row[MULTIPLY], (
+                offset(z, k * span), z_row, bias, 0, n, offset(x, k * step), row[X_ROW], row[IN], w,
+                0, row[VECTORS],
+            ))  # fmt: skip
+
+
+@jit
+def _stands(row, work, r, t):
+    """Whether a mask makes a row stand still at the ``t``-th step."""
+    return row[MASKED] and work[row[MASK] + r * row[STEPS] + _source(row, t)] == 0
+
+
+@jit
+def _keep_standing(row, work, new, old, first, n, t):
+    """Carry the hidden state on where a mask makes it stand still."""
+    if row[MASKED]:
+        for r in range(n):
+            if _stands(row, work, first + r, t):
+                copy(offset(new, r * row[PADDED]), offset(old, r * row[PADDED]), row[SIZE])
+
+
+@jit
+def _put(row, work, h, first, n, t):
+    """Write the hidden states of the ``t``-th step to the output."""
+    size = row[SIZE]
+    if not (row[Y_STEP] or row[MASKED] or t == row[STEPS] - 1):
+        return
+    target = _source(row, t) if row[IN_ORDER] else t
+    back = 1 if row[IN_ORDER] and row[REVERSE] else -1
+    for r in range(n):
+        at = row[Y] + (first + r) * row[Y_ROW] + target * row[Y_STEP]
+        if not _stands(row, work, first + r, t):
+            copy(offset(work, at), offset(h, r * row[PADDED]), size)
+        elif row[ZERO_OUTPUT] or t == 0:
+            for j in range(size):
+                work[at + j] = 0
+        elif row[Y_STEP]:  # the output of the step before
+            copy(offset(work, at), offset(work, at + back * row[Y_STEP]), size)
+
+
+@kernel
+def lstm(row, params, state, work):
+    """:class:`npylstm.layers.LSTM`; gates in the order i, f, o, candidate."""
+    lanes = width(params)
+    narrow = max(1, lanes // 4)
+    units, size, vectors, span = row[UNITS], row[SIZE], row[VECTORS], row[VECTORS] * lanes
+    whole = units // lanes
+    parts = (units - whole * lanes + narrow - 1) // narrow
+    cell_row = (units + lanes - 1) // lanes * lanes
+    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    z_row = block_steps * span
+    h = offset(work, row[SCRATCH])
+    new = offset(h, block * padded)
+    c_all = offset(new, block * padded)
+    made = offset(c_all, block * cell_row)
+    z_all = offset(made, block * cell_row)
+    recurrent = offset(params, row[U])
+    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
+    rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
+    plain = code == _TANH and rcode == _SIGMOID
+    for first in range(0, row[ROWS], block):
+        n = min(block, row[ROWS] - first)
+        h_state = offset(state, row[STATE] + first * size)
+        c_state = offset(state, row[CELL_STATE] + first * units)
+        _copy_rows(h, padded, h_state, size, n, size)
+        _copy_rows(c_all, cell_row, c_state, units, n, units)
+        group = PANEL if n > 1 else 2 * PANEL
+        groups = (vectors + group - 1) // group
+        for t in range(row[STEPS]):
+            at = t % block_steps
+            if at == 0:
+                count = min(block_steps, row[STEPS] - t)
+                _multiply_input(row, params, work, z_all, first, n, t, count)
+            z_step = offset(z_all, at * span)
+            out, out_row = (made, cell_row) if row[PROJECTION] else (new, padded)
+            for g in range(groups):
+                # To and fro: what was used last is still in the cache.
+                begin = group * (g if t & 1 else groups - 1 - g)
+                end = min(begin + group, vectors)
+                call(row[MULTIPLY], (
+                    z_step, z_row, z_step, z_row, n, h, padded, size, recurrent, begin, end
+                ))  # fmt: skip
+                for r in range(n):
+                    if _stands(row, work, first + r, t):
+                        continue
+                    z = offset(z_step, r * z_row)
+                    c, y = offset(c_all, r * cell_row), offset(out, r * out_row)
+                    for b in range(begin // PANEL, min(end // PANEL, whole)):
+                        zb, cb, yb = (
+                            offset(z, b * PANEL * lanes),
+                            offset(c, b * lanes),
+                            offset(y, b * lanes),
+                        )
+                        if plain:
+                            lstm_whole((zb, cb, cb, yb))
+                        else:
+                            _lstm(zb, cb, yb, lanes, code, code_params, rcode, rcode_params)
+                    if end < vectors:
+                        continue
+                    for p in range(parts):
+                        at_unit = whole * lanes + p * narrow
+                        zb, cb, yb = offset(z, at_unit * 4), offset(c, at_unit), offset(y, at_unit)
+                        if plain:
+                            lstm_narrow((zb, cb, cb, yb))
+                        else:
+                            _lstm(zb, cb, yb, narrow, code, code_params, rcode, rcode_params)
+            if row[PROJECTION]:
+                call(row[MULTIPLY], (
+                    new, padded, offset(params, row[PROJECTION_BIAS]), 0, n, made, cell_row, units,
+                    offset(params, row[PROJECTION]), 0, row[PROJECTION_VECTORS],
+                ))  # fmt: skip
+            _keep_standing(row, work, new, h, first, n, t)
+            _put(row, work, new, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, size, h, padded, n, size)
+        _copy_rows(c_state, units, c_all, cell_row, n, units)
+
+
+@jit
+def _lstm(z, c, h, units, code, code_params, rcode, rcode_params):
+    """A block of an LSTM with any activations: gates of so many units side by side."""
+    candidate = offset(z, 3 * units)
+    activate(rcode, rcode_params, z, 3 * units)
+    activate(code, code_params, candidate, units)
+    for j in range(units):
+        c[j] = z[units + j] * c[j] + z[j] * candidate[j]
+        candidate[j] = c[j]
+    activate(code, code_params, candidate, units)
+    for j in range(units):
+        h[j] = z[2 * units + j] * candidate[j]
+
+
+@kernel
+def gru(row, params, state, work):
+    """:class:`npylstm.layers.GRU` with the reset gate after the product; gates z, r, candidate."""
+    lanes = width(params)
+    narrow = max(1, lanes // 4)
+    units, vectors, span = row[UNITS], row[VECTORS], row[VECTORS] * lanes
+    whole = units // lanes
+    parts = (units - whole * lanes + narrow - 1) // narrow
+    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    z_row = block_steps * span
+    h = offset(work, row[SCRATCH])
+    new = offset(h, block * padded)
+    u_all = offset(new, block * padded)
+    z_all = offset(u_all, block * span)
+    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
+    rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
+    plain = code == _TANH and rcode == _SIGMOID
+    for first in range(0, row[ROWS], block):
+        n = min(block, row[ROWS] - first)
+        h_state = offset(state, row[STATE] + first * units)
+        _copy_rows(h, padded, h_state, units, n, units)
+        for t in range(row[STEPS]):
+            at = t % block_steps
+            if at == 0:
+                count = min(block_steps, row[STEPS] - t)
+                _multiply_input(row, params, work, z_all, first, n, t, count)
+            call(row[MULTIPLY], (
+                u_all, span, offset(params, row[RECURRENT_BIAS]), 0, n, h, padded, units,
+                offset(params, row[U]), 0, vectors,
+            ))  # fmt: skip
+            for r in range(n):
+                z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * span)
+                old, y = offset(h, r * padded), offset(new, r * padded)
+                for b in range(whole):
+                    k = b * lanes
+                    places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
+                    if plain:
+                        gru_whole(places)
+                    else:
+                        _gru(places, lanes, code, code_params, rcode, rcode_params)
+                for p in range(parts):
+                    k = whole * lanes + p * narrow
+                    places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
+                    if plain:
+                        gru_narrow(places)
+                    else:
+                        _gru(places, narrow, code, code_params, rcode, rcode_params)
+            _keep_standing(row, work, new, h, first, n, t)
+            _put(row, work, new, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, units, h, padded, n, units)
+
+
+@jit
+def _gru(places, units, code, code_params, rcode, rcode_params):
+    """A block of a GRU with any activations: input parts, recurrent parts, old and new state."""
+    z, u, old, new = places
+    for j in range(2 * units):
+        z[j] += u[j]
+    activate(rcode, rcode_params, z, 2 * units)
+    candidate = offset(z, 2 * units)
+    for j in range(units):
+        candidate[j] += z[units + j] * u[2 * units + j]
+    activate(code, code_params, candidate, units)
+    _blend(z, candidate, old, new, units)
+
+
+@jit
+def _blend(z, candidate, old, new, units):
+    """The new state of a GRU: ``z`` of the old one, the rest of the candidate."""
+    for j in range(units):
+        new[j] = z[j] * old[j] + (type(z[j])(1) - z[j]) * candidate[j]
+
+
+@kernel
+def gru_reset_before(row, params, state, work):
+    """:class:`npylstm.layers.GRU` with the reset gate before the product.
+
+    The recurrent kernel comes in two parts: the gates', and the candidate's, whose product waits
+    for the reset gate.
+    """
+    lanes = width(params)
+    narrow = max(1, lanes // 4)
+    units, span = row[UNITS], row[VECTORS] * lanes
+    u_span = row[RECURRENT_VECTORS] * lanes
+    whole = units // lanes
+    parts = (units - whole * lanes + narrow - 1) // narrow
+    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    z_row = block_steps * span
+    h = offset(work, row[SCRATCH])
+    new = offset(h, block * padded)
+    u_all = offset(new, block * padded)
+    reset_all = offset(u_all, block * u_span)
+    v_all = offset(reset_all, block * padded)
+    z_all = offset(v_all, block * padded)
+    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
+    rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
+    recurrent_bias = offset(params, row[RECURRENT_BIAS])
+    for first in range(0, row[ROWS], block):
+        n = min(block, row[ROWS] - first)
+        h_state = offset(state, row[STATE] + first * units)
+        _copy_rows(h, padded, h_state, units, n, units)
+        for t in range(row[STEPS]):
+            at = t % block_steps
+            if at == 0:
+                count = min(block_steps, row[STEPS] - t)
+                _multiply_input(row, params, work, z_all, first, n, t, count)
+            call(row[MULTIPLY], (
+                u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[U]), 0,
+                row[RECURRENT_VECTORS],
+            ))  # fmt: skip
+            for r in range(n):
+                z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * u_span)
+                old, reset = offset(h, r * padded), offset(reset_all, r * padded)
+                for b in range(whole + parts):
+                    size = lanes if b < whole else narrow
+                    k = b * lanes if b < whole else whole * lanes + (b - whole) * narrow
+                    zb, ub = offset(z, 3 * k), offset(u, 2 * k)
+                    for j in range(2 * size):
+                        zb[j] += ub[j]
+                    activate(rcode, rcode_params, zb, 2 * size)
+                    for j in range(size):
+                        reset[k + j] = zb[size + j] * old[k + j]
+            call(row[MULTIPLY], (
+                v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
+                offset(params, row[U_H]), 0, padded // lanes,
+            ))  # fmt: skip
+            for r in range(n):
+                z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
+                old, y = offset(h, r * padded), offset(new, r * padded)
+                for b in range(whole + parts):
+                    size = lanes if b < whole else narrow
+                    k = b * lanes if b < whole else whole * lanes + (b - whole) * narrow
+                    zb = offset(z, 3 * k)
+                    candidate = offset(zb, 2 * size)
+                    for j in range(size):
+                        candidate[j] += v[k + j]
+                    activate(code, code_params, candidate, size)
+                    _blend(zb, candidate, offset(old, k), offset(y, k), size)
+            _keep_standing(row, work, new, h, first, n, t)
+            _put(row, work, new, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, units, h, padded, n, units)
+
+
+@kernel
+def simple_rnn(row, params, state, work):
+    """:class:`npylstm.layers.SimpleRNN`."""
+    units, padded, vectors = row[UNITS], row[PADDED], row[VECTORS]
+    block, block_steps = row[BLOCK_ROWS], row[BLOCK_STEPS]
+    z_row = block_steps * padded
+    h = offset(work, row[SCRATCH])
+    new = offset(h, block * padded)
+    z_all = offset(new, block * padded)
+    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
+    for first in range(0, row[ROWS], block):
+        n = min(block, row[ROWS] - first)
+        h_state = offset(state, row[STATE] + first * units)
+        _copy_rows(h, padded, h_state, units, n, units)
+        for t in range(row[STEPS]):
+            at = t % block_steps
+            if at == 0:
+                count = min(block_steps, row[STEPS] - t)
+                _multiply_input(row, params, work, z_all, first, n, t, count)
+            call(row[MULTIPLY], (
+                new, padded, offset(z_all, at * padded), z_row, n, h, padded, units,
+                offset(params, row[U]), 0, vectors,
+            ))  # fmt: skip
+            for r in range(n):
+                activate(code, code_params, offset(new, r * padded), padded)
+            _keep_standing(row, work, new, h, first, n, t)
+            _put(row, work, new, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, units, h, padded, n, units)

@@ -1,0 +1,18 @@
+"""Columns of a program: one row of integers per operation.
+
+Places are offsets in elements, of the parameters (``PARAM``, ``W``, ``BIAS``, ...), of the state
+(``STATE``, ``CELL_STATE``) or of the work buffer. ``OP`` and ``MULTIPLY`` are addresses of kernels.
+"""
+
+from __future__ import annotations
+
+# All operations.
+OP, X, Y, ROWS, IN, UNITS, CODE, CODE_PARAM = range(8)
+# Products: packed weights, how many vectors their columns fill, and what does them.
+MULTIPLY, W, BIAS, VECTORS, SCRATCH, BLOCK_ROWS = range(8, 14)
+# Recurrent layers.
+(STEPS, X_ROW, X_STEP, Y_ROW, Y_STEP, REVERSE, IN_ORDER, MASKED, MASK, ZERO_OUTPUT, BLOCK_STEPS,
+ RECURRENT_CODE, RECURRENT_CODE_PARAM, STATE, CELL_STATE, SIZE, PADDED, U, RECURRENT_BIAS,
+ RECURRENT_VECTORS, U_H, PROJECTION, PROJECTION_BIAS, PROJECTION_VECTORS,
+) = range(14, 38)  # fmt: skip
+WIDTH = 38
