@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from npylstm.errors import NpylstmError
@@ -34,6 +34,14 @@ class Engine(Protocol):
 
         ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``mask``
         (batch, steps), booleans, says which steps count for recurrent layers; None: all.
+        """
+        ...
+
+    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
+        """Lay out calls with one input of this shape and one output, the state beginning at zero.
+
+        The inputs are of the spec's type and checked. None where there is no shorter way than
+        :meth:`run`.
         """
         ...
 

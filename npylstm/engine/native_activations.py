@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from npylstm.activations import SELU_ALPHA, SELU_SCALE
 from npylstm.engine.jit import jit
-from npylstm.engine.lane_math import exp, exp_minus_one, one_plus_exp, sigmoid, tanh
+from npylstm.engine.lane_math import exp, exp_minus_one, sigmoid, tanh
 from npylstm.engine.lanes import Lanes, broadcast, each_vector, lane_count
 
 __all__ = ["activate"]
@@ -51,7 +51,7 @@ _EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
     7: lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
     9: lambda x: x / (1.0 + abs(x)),
     10: exp,
-    11: lambda x: x / one_plus_exp(-x),
+    11: lambda x: x * sigmoid(x),
     13: _gelu_tanh,
 }
 

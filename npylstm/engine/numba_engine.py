@@ -7,7 +7,7 @@ segment is native: a program over flat buffers. What has none runs in NumPy betw
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -65,6 +65,12 @@ class NumbaEngine:
             if carried:
                 after[run.name] = carried
         return {name: tensors[name] for name in self._spec.outputs}, after
+
+    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
+        segment = self._whole()
+        if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
+            return None
+        return segment.shortcut(shape)
 
     def rewired(self, spec: ModelSpec) -> NumbaEngine:
         return NumbaEngine(spec, self)

@@ -55,6 +55,9 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
+    def shortcut(self, shape: tuple[int, ...]) -> None:
+        return None
+
     def rewired(self, spec: ModelSpec) -> NumpyEngine:
         return NumpyEngine(spec, self)
 

@@ -17,121 +17,154 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npylstm.engine.host import REGISTERS
-from npylstm.engine.jit import product_kernel
+from npylstm.engine.jit import jit, product_kernel
 from npylstm.engine.lanes import Lanes, broadcast, lane_count, offset, width
 
-__all__ = ["PANEL", "SEGMENT", "multiply"]
+__all__ = ["PANEL", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
 
 # Vectors of columns in a panel.
 PANEL = 4
 # Terms that are summed before they are added to the result.
 SEGMENT = 64
+# So few terms are added to the start one by one: a sum of their own would be rounded once more.
+FEW_TERMS = 3
 # Rows of a block: its sums, a panel's weights and an input fill the registers.
 ROWS = 4 if REGISTERS >= 32 else 2
 
 _INTEGER = ir.IntType(64)
 
 
-def _constant(value: int) -> Any:
+def constant(value: int) -> Any:
+    """An integer in code that is being built."""
     return ir.Constant(_INTEGER, value)
 
 
-class _Block:
-    """The micro-kernel for some rows and vectors, in code that is being built.
+class Sums:
+    """Sums of products for some rows and vectors of columns, in code that is being built.
 
-    ``weights`` are one or two places, each with the number of vectors that stand there for
-    every term; the vectors of the second lie in the result behind those of the first.
+    ``x`` are pointers, one for each row; ``weights`` are places, each with the number of vectors
+    that stand there for every term. Few sums wait for one another, so fewer than a panel's are
+    built in two halves, of the even and of the odd terms.
     """
 
-    def __init__(
-        self, builder: Any, z: list[Any], begin: list[Any], x: list[Any],
-        weights: list[tuple[Any, int]],
-    ) -> None:  # fmt: skip
-        self.builder, self.x, self.weights = builder, x, weights
-        self.lanes = lane_count(z[0].type.pointee)
-        vectors = range(sum(count for _, count in weights))
-        places = [[_constant(c * self.lanes)] for c in vectors]
-        self.z = [builder.gep(row, place) for row in z for place in places]
-        self.begin = [builder.gep(row, place) for row in begin for place in places]
+    def __init__(self, builder: Any, x: list[Any], weights: list[tuple[Any, int]]) -> None:
+        self.builder, self._x, self._weights = builder, x, weights
+        self._lanes = lane_count(x[0].type.pointee)
+        self._kind = ir.VectorType(x[0].type.pointee, self._lanes)
+        count = sum(vectors for _, vectors in weights)
+        self._chains = 1 if count >= PANEL else 2
+        self._count = count * len(x)
 
-    def load(self) -> list[Any]:
-        return [Lanes.load(self.builder, at, self.lanes).value for at in self.begin]
-
-    def zeros(self) -> list[Any]:
-        kind = ir.VectorType(self.z[0].type.pointee, self.lanes)
-        return [ir.Constant(kind, [0.0] * self.lanes)] * len(self.z)
-
-    def store(self, sums: list[Any]) -> None:
-        for value, at in zip(sums, self.z, strict=True):
-            Lanes(self.builder, value).store(at)
-
-    def add(self, sums: list[Any]) -> None:
-        for value, at in zip(sums, self.z, strict=True):
-            (Lanes.load(self.builder, at, self.lanes) + Lanes(self.builder, value)).store(at)
-
-    def advance(self, k: Any, sums: list[Any]) -> list[Any]:
+    def _advance(self, k: Any, sums: list[Any]) -> list[Any]:
         """Add term ``k`` to all sums."""
         builder = self.builder
         columns = []
-        for start, count in self.weights:
-            here = builder.gep(start, [builder.mul(k, _constant(count * self.lanes))])
+        for start, count in self._weights:
+            here = builder.gep(start, [builder.mul(k, constant(count * self._lanes))])
             for c in range(count):
-                at = builder.gep(here, [_constant(c * self.lanes)])
-                columns.append(Lanes.load(builder, at, self.lanes))
+                at = builder.gep(here, [constant(c * self._lanes)])
+                columns.append(Lanes.load(builder, at, self._lanes))
         new: list[Any] = []
-        for x in self.x:
-            a = broadcast(builder, builder.load(builder.gep(x, [k])), self.lanes)
+        for x in self._x:
+            a = broadcast(builder, builder.load(builder.gep(x, [k])), self._lanes)
             for w in columns:
                 new.append(a.times_plus(w, Lanes(builder, sums[len(new)])).value)
         return new
 
-    def build(self, terms: Any, more: Any) -> None:
-        """``z = begin + x @ w``, or with ``more`` ``z += x @ w``, the sums beginning at zero."""
-        builder = self.builder
-        fresh, given, head, loop, done, adding, storing, end = (
-            builder.append_basic_block(name)
-            for name in ("fresh", "given", "head", "loop", "done", "adding", "storing", "end")
-        )
-        builder.cbranch(more, fresh, given)
-        builder.position_at_end(fresh)
-        zeros = self.zeros()
-        builder.branch(head)
-        builder.position_at_end(given)
-        loaded = self.load()
+    def over(self, terms: Any) -> list[Lanes]:
+        """Build the loop over the terms; returns the sums of each row, one behind another."""
+        builder, chains = self.builder, self._chains
+        before = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
+        zero = ir.Constant(self._kind, [0.0] * self._lanes)
         builder.branch(head)
         builder.position_at_end(head)
-        sums = []
-        for zero, value in zip(zeros, loaded, strict=True):
-            sums.append(builder.phi(value.type))
-            sums[-1].add_incoming(zero, fresh)
-            sums[-1].add_incoming(value, given)
-        begun = sums
-        builder.branch(loop)
-        builder.position_at_end(loop)
         k = builder.phi(_INTEGER)
-        k.add_incoming(_constant(0), head)
-        carried = []
-        for value in begun:
-            carried.append(builder.phi(value.type))
-            carried[-1].add_incoming(value, head)
-        sums = self.advance(k, carried)
-        following = builder.add(k, _constant(1))
-        k.add_incoming(following, loop)
-        for phi, value in zip(carried, sums, strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, terms), loop, done)
+        sums = [[builder.phi(self._kind) for _ in range(self._count)] for _ in range(chains)]
+        following = builder.add(k, constant(chains))
+        builder.cbranch(builder.icmp_signed("<=", following, terms), body, done)
+        builder.position_at_end(body)
+        new = [self._advance(builder.add(k, constant(c)), sums[c]) for c in range(chains)]
+        builder.branch(head)
+        k.add_incoming(constant(0), before)
+        k.add_incoming(following, body)
+        for chain, values in zip(sums, new, strict=True):
+            for phi, value in zip(chain, values, strict=True):
+                phi.add_incoming(zero, before)
+                phi.add_incoming(value, body)
         builder.position_at_end(done)
-        builder.cbranch(more, adding, storing)
-        builder.position_at_end(adding)
-        self.add(sums)
-        builder.branch(end)
-        builder.position_at_end(storing)
-        self.store(sums)
+        first = sums[0]
+        if chains == 2:
+            first = self._last(k, terms, first)
+        lanes = [Lanes(builder, value) for value in first]
+        for chain in sums[1:]:
+            lanes = [a + Lanes(builder, b) for a, b in zip(lanes, chain, strict=True)]
+        return lanes
+
+    def _last(self, k: Any, terms: Any, sums: list[Any]) -> list[Any]:
+        """Add the term that is left over where their number is odd."""
+        builder = self.builder
+        before = builder.block
+        one, end = builder.append_basic_block("one"), builder.append_basic_block("end")
+        builder.cbranch(builder.icmp_signed("<", k, terms), one, end)
+        builder.position_at_end(one)
+        new = self._advance(k, sums)
         builder.branch(end)
         builder.position_at_end(end)
+        merged = []
+        for old, value in zip(sums, new, strict=True):
+            merged.append(builder.phi(self._kind))
+            merged[-1].add_incoming(old, before)
+            merged[-1].add_incoming(value, one)
+        return merged
+
+    def segment_by_segment(self, start: list[Lanes], terms: Any, segment: Any) -> list[Lanes]:
+        """Build ``start + x @ w`` for one row, in registers all the way."""
+        builder = self.builder
+        before = builder.block
+        head, body, done = (builder.append_basic_block(name) for name in ("next", "seg", "all"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        k = builder.phi(_INTEGER)
+        totals = [builder.phi(self._kind) for _ in start]
+        builder.cbranch(builder.icmp_signed("<", k, terms), body, done)
+        builder.position_at_end(body)
+        left = builder.sub(terms, k)
+        shorter = builder.icmp_signed("<", left, segment)
+        inner = Sums(
+            builder, [builder.gep(x, [k]) for x in self._x],
+            [
+                (builder.gep(w, [builder.mul(k, constant(n * self._lanes))]), n)
+                for w, n in self._weights
+            ],
+        )  # fmt: skip
+        sums = inner.over(builder.select(shorter, left, segment))
+        new = [Lanes(builder, total) + part for total, part in zip(totals, sums, strict=True)]
+        following = builder.add(k, segment)
+        last = builder.block
+        builder.branch(head)
+        k.add_incoming(constant(0), before)
+        k.add_incoming(following, last)
+        for phi, value, more in zip(totals, start, new, strict=True):
+            phi.add_incoming(value.value, before)
+            phi.add_incoming(more.value, last)
+        builder.position_at_end(done)
+        return [Lanes(builder, total) for total in totals]
+
+
+def _finish(z: list[Any], start: list[Any], sums: list[Lanes]) -> None:
+    """``z = start + sums``, rows by pointers."""
+    builder = sums[0].builder
+    lanes = sums[0].value.type.count
+    vectors = len(sums) // len(z)
+    for k, value in enumerate(sums):
+        r, place = k // vectors, [constant(k % vectors * lanes)]
+        begun = Lanes.load(builder, builder.gep(start[r], place), lanes)
+        (begun + value).store(builder.gep(z[r], place))
 
 
 def _rows_kernel(rows: int) -> Any:
@@ -139,29 +172,27 @@ def _rows_kernel(rows: int) -> Any:
 
     @intrinsic
     def rows_by_panel(
-        typingctx: Any, z: Any, z_row: Any, begin: Any, begin_row: Any, x: Any, x_row: Any,
-        w: Any, vectors: Any, terms: Any, more: Any,
+        typingctx: Any, z: Any, z_row: Any, start: Any, start_row: Any, x: Any, x_row: Any,
+        w: Any, vectors: Any, terms: Any,
     ) -> Any:  # fmt: skip
-        """``z = begin + x @ w`` for one panel of ``vectors`` and at least one term."""
+        """``z = start + x @ w`` for one panel of ``vectors`` and at least one term."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            z, z_row, begin, begin_row, x, x_row, w, vectors, terms, more = args
+            z, z_row, start, start_row, x, x_row, w, vectors, terms = args
 
-            def apart(start: Any, distance: Any) -> list[Any]:
-                places = [builder.mul(distance, _constant(r)) for r in range(rows)]
-                return [builder.gep(start, [place]) for place in places]
+            def apart(first: Any, distance: Any) -> list[Any]:
+                places = [builder.mul(distance, constant(r)) for r in range(rows)]
+                return [builder.gep(first, [place]) for place in places]
 
             def build(count: int) -> None:
-                _Block(
-                    builder, apart(z, z_row), apart(begin, begin_row), apart(x, x_row),
-                    [(w, count)],
-                ).build(terms, more)  # fmt: skip
+                sums = Sums(builder, apart(x, x_row), [(w, count)]).over(terms)
+                _finish(apart(z, z_row), apart(start, start_row), sums)
 
-            _choose(builder, vectors, build)
+            choose(builder, vectors, range(1, PANEL + 1), build)
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(z, n, z, n, z, n, z, n, n, types.boolean), generate
+        return types.void(z, n, z, n, z, n, z, n, n), generate
 
     return rows_by_panel
 
@@ -170,39 +201,59 @@ _row_1, _row_2, _row_3, _row_4 = (_rows_kernel(rows) for rows in (1, 2, 3, 4))
 
 
 @intrinsic
-def _row_by_two(
-    typingctx: Any, z: Any, begin: Any, x: Any, w: Any, second: Any, vectors: Any, terms: Any,
-    more: Any,
-) -> Any:  # fmt: skip
-    """``z = begin + x @ w`` for one row, a whole panel and a second one of ``vectors``.
+def _row_by_two(typingctx: Any, z: Any, start: Any, x: Any, w: Any, second: Any, terms: Any) -> Any:
+    """``z = start + x @ w`` for one row and two whole panels.
 
     More sums at a time hide how long each addition takes.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, begin, x, w, second, vectors, terms, more = args
-
-        def build(count: int) -> None:
-            _Block(builder, [z], [begin], [x], [(w, PANEL), (second, count)]).build(terms, more)
-
-        _choose(builder, vectors, build)
+        z, start, x, w, second, terms = args
+        sums = Sums(builder, [x], [(w, PANEL), (second, PANEL)]).over(terms)
+        _finish([z], [start], sums)
         return context.get_dummy_value()
 
-    return types.void(z, z, z, z, z, types.int64, types.int64, types.boolean), generate
+    return types.void(z, z, z, z, z, types.int64), generate
 
 
-def _choose(builder: Any, vectors: Any, build: Callable[[int], None]) -> None:
-    """Build a branch for each number of vectors that a panel can have."""
-    counts = range(1, PANEL + 1)
-    branches = [builder.append_basic_block(f"vectors{count}") for count in counts]
+@intrinsic
+def _add_term(typingctx: Any, z: Any, start: Any, x: Any, w: Any, vectors: Any) -> Any:
+    """``z = start + x * w`` for one term of one row, each number rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        z, start, x, w, vectors = args
+        lanes = lane_count(z.type.pointee)
+        a = broadcast(builder, builder.load(x), lanes)
+        with cgutils.for_range(builder, vectors) as loop:
+            here = [builder.mul(loop.index, constant(lanes))]
+            weights = Lanes.load(builder, builder.gep(w, here), lanes)
+            before = Lanes.load(builder, builder.gep(start, here), lanes)
+            a.times_plus(weights, before).store(builder.gep(z, here))
+        return context.get_dummy_value()
+
+    return types.void(z, z, z, z, types.int64), generate
+
+
+def choose(builder: Any, number: Any, values: range, build: Callable[[int], None]) -> None:
+    """Build a branch for each value that a number can have."""
+    branches = [builder.append_basic_block(f"case{value}") for value in values]
     end = builder.append_basic_block("chosen")
-    switch = builder.switch(vectors, end)
-    for count, branch in zip(counts, branches, strict=True):
-        switch.add_case(_constant(count), branch)
+    switch = builder.switch(number, end)
+    for value, branch in zip(values, branches, strict=True):
+        switch.add_case(constant(value), branch)
         builder.position_at_end(branch)
-        build(count)
+        build(value)
         builder.branch(end)
     builder.position_at_end(end)
+
+
+@jit
+def segment_of(terms):
+    """How many terms each segment has but the last: the fewest segments, all but alike."""
+    if terms <= SEGMENT:
+        return terms
+    segments = (terms + SEGMENT - 1) // SEGMENT
+    return (terms + segments - 1) // segments
 
 
 @product_kernel
@@ -214,37 +265,46 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
     packed.
     """
     lanes = width(z)
+    segment = segment_of(terms)
     while begin < end:
         at = begin * lanes
         panel = offset(w, at * terms)
         vectors = min(PANEL, end - begin)
-        rest = min(PANEL, end - begin - vectors) if rows == 1 else 0
-        for k in range(0, terms, SEGMENT):
-            count = min(SEGMENT, terms - k)
+        if terms <= FEW_TERMS:
+            for r in range(rows):
+                zr, sr = offset(z, at + r * z_row), offset(start, at + r * start_row)
+                for k in range(terms):
+                    here = offset(panel, k * vectors * lanes)
+                    _add_term(zr, sr, offset(x, r * x_row + k), here, vectors)
+                    sr = zr
+            begin += vectors
+            continue
+        rest = PANEL if rows == 1 and end - begin >= 2 * PANEL else 0
+        for k in range(0, terms, segment):
+            count = min(segment, terms - k)
             here = offset(panel, k * vectors * lanes)
-            zk, bk, xk = offset(z, at), offset(start, at), offset(x, k)
+            # Later segments are added to what the first has made.
+            zk, xk = offset(z, at), offset(x, k)
+            sk, s_row = (zk, z_row) if k else (offset(start, at), start_row)
             if rest:
                 there = offset(panel, (terms * vectors + k * rest) * lanes)
-                _row_by_two(zk, bk, xk, here, there, rest, count, k > 0)
+                _row_by_two(zk, sk, xk, here, there, count)
                 continue
             left = rows
             while left:
                 if ROWS == 4 and left >= 4:
-                    _row_4(zk, z_row, bk, start_row, xk, x_row, here, vectors, count, k > 0)
+                    _row_4(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
                     done = 4
                 elif ROWS == 4 and left == 3:
-                    _row_3(zk, z_row, bk, start_row, xk, x_row, here, vectors, count, k > 0)
+                    _row_3(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
                     done = 3
                 elif left >= 2:
-                    _row_2(zk, z_row, bk, start_row, xk, x_row, here, vectors, count, k > 0)
+                    _row_2(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
                     done = 2
                 else:
-                    _row_1(zk, z_row, bk, start_row, xk, x_row, here, vectors, count, k > 0)
+                    _row_1(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
                     done = 1
-                zk, bk, xk = (
-                    offset(zk, done * z_row),
-                    offset(bk, done * start_row),
-                    offset(xk, done * x_row),
-                )
+                zk, sk = offset(zk, done * z_row), offset(sk, done * s_row)
+                xk = offset(xk, done * x_row)
                 left -= done
         begin += vectors + rest

@@ -8,11 +8,18 @@ state side by side, since all units of a step read the old one.
 
 from __future__ import annotations
 
-from npylstm.engine.cells import gru_narrow, gru_whole, lstm_narrow, lstm_whole
+from npylstm.engine.cells import (
+    gru_rest,
+    gru_whole,
+    lstm_rest,
+    lstm_row,
+    lstm_row_rest,
+    lstm_whole,
+)
 from npylstm.engine.jit import jit, kernel
 from npylstm.engine.lanes import call, copy, offset, width
 from npylstm.engine.native_activations import activate
-from npylstm.engine.products import PANEL
+from npylstm.engine.products import FEW_TERMS, PANEL, segment_of
 from npylstm.engine.table import (
     BIAS,
     BLOCK_ROWS,
@@ -96,35 +103,37 @@ def _multiply_input(row, params, work, z, first, n, t, count):
 @jit
 def _stands(row, work, r, t):
     """Whether a mask makes a row stand still at the ``t``-th step."""
-    return row[MASKED] and work[row[MASK] + r * row[STEPS] + _source(row, t)] == 0
+    return work[row[MASK] + r * row[STEPS] + _source(row, t)] == 0
 
 
 @jit
 def _keep_standing(row, work, new, old, first, n, t):
     """Carry the hidden state on where a mask makes it stand still."""
-    if row[MASKED]:
-        for r in range(n):
-            if _stands(row, work, first + r, t):
-                copy(offset(new, r * row[PADDED]), offset(old, r * row[PADDED]), row[SIZE])
+    for r in range(n):
+        if _stands(row, work, first + r, t):
+            copy(offset(new, r * row[PADDED]), offset(old, r * row[PADDED]), row[SIZE])
 
 
 @jit
 def _put(row, work, h, first, n, t):
     """Write the hidden states of the ``t``-th step to the output."""
-    size = row[SIZE]
-    if not (row[Y_STEP] or row[MASKED] or t == row[STEPS] - 1):
-        return
+    size, padded, y_step = row[SIZE], row[PADDED], row[Y_STEP]
     target = _source(row, t) if row[IN_ORDER] else t
-    back = 1 if row[IN_ORDER] and row[REVERSE] else -1
+    y = offset(work, row[Y] + first * row[Y_ROW] + target * y_step)
+    if not row[MASKED]:
+        if y_step or t == row[STEPS] - 1:
+            _copy_rows(y, row[Y_ROW], h, padded, n, size)
+        return
+    back = y_step if row[IN_ORDER] and row[REVERSE] else -y_step
     for r in range(n):
-        at = row[Y] + (first + r) * row[Y_ROW] + target * row[Y_STEP]
+        y_r = offset(y, r * row[Y_ROW])
         if not _stands(row, work, first + r, t):
-            copy(offset(work, at), offset(h, r * row[PADDED]), size)
+            copy(y_r, offset(h, r * padded), size)
         elif row[ZERO_OUTPUT] or t == 0:
             for j in range(size):
-                work[at + j] = 0
-        elif row[Y_STEP]:  # the output of the step before
-            copy(offset(work, at), offset(work, at + back * row[Y_STEP]), size)
+                y_r[j] = 0
+        elif y_step:  # the output of the step before
+            copy(y_r, offset(y_r, back), size)
 
 
 @kernel
@@ -144,65 +153,96 @@ def lstm(row, params, state, work):
     made = offset(c_all, block * cell_row)
     z_all = offset(made, block * cell_row)
     recurrent = offset(params, row[U])
+    masked, product = row[MASKED], row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
+    fused = plain and size > FEW_TERMS
     for first in range(0, row[ROWS], block):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * size)
         c_state = offset(state, row[CELL_STATE] + first * units)
         _copy_rows(h, padded, h_state, size, n, size)
         _copy_rows(c_all, cell_row, c_state, units, n, units)
-        group = PANEL if n > 1 else 2 * PANEL
-        groups = (vectors + group - 1) // group
+        groups = (vectors + PANEL - 1) // PANEL
+        at = block_steps - 1  # the step, counted within those that the input's part is ready for
         for t in range(row[STEPS]):
-            at = t % block_steps
-            if at == 0:
+            at += 1
+            if at == block_steps:
+                at = 0
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
             z_step = offset(z_all, at * span)
             out, out_row = (made, cell_row) if row[PROJECTION] else (new, padded)
-            for g in range(groups):
-                # To and fro: what was used last is still in the cache.
-                begin = group * (g if t & 1 else groups - 1 - g)
-                end = min(begin + group, vectors)
-                call(row[MULTIPLY], (
-                    z_step, z_row, z_step, z_row, n, h, padded, size, recurrent, begin, end
-                ))  # fmt: skip
-                for r in range(n):
-                    if _stands(row, work, first + r, t):
-                        continue
-                    z = offset(z_step, r * z_row)
-                    c, y = offset(c_all, r * cell_row), offset(out, r * out_row)
-                    for b in range(begin // PANEL, min(end // PANEL, whole)):
-                        zb, cb, yb = (
-                            offset(z, b * PANEL * lanes),
-                            offset(c, b * lanes),
-                            offset(y, b * lanes),
-                        )
-                        if plain:
-                            lstm_whole((zb, cb, cb, yb))
+            if n == 1 and fused:
+                if not masked or not _stands(row, work, first, t):
+                    _lstm_row(z_step, h, size, recurrent, whole, parts, c_all, out, t & 1)
+            else:
+                for g in range(groups):
+                    # To and fro: what was used last is still in the cache.
+                    b = g if t & 1 else groups - 1 - g
+                    end = min((b + 1) * PANEL, vectors)
+                    call(product, (
+                        z_step, z_row, z_step, z_row, n, h, padded, size, recurrent, b * PANEL, end
+                    ))  # fmt: skip
+                    for r in range(n):
+                        if masked and _stands(row, work, first + r, t):
+                            continue
+                        z = offset(z_step, r * z_row + b * PANEL * lanes)
+                        c = offset(c_all, r * cell_row + b * lanes)
+                        y = offset(out, r * out_row + b * lanes)
+                        if plain and b < whole:
+                            lstm_whole((z, c, c, y))
+                        elif plain:
+                            lstm_rest((z, c, c, y), parts)
+                        elif b < whole:
+                            _lstm(z, c, y, lanes, code, code_params, rcode, rcode_params)
                         else:
-                            _lstm(zb, cb, yb, lanes, code, code_params, rcode, rcode_params)
-                    if end < vectors:
-                        continue
-                    for p in range(parts):
-                        at_unit = whole * lanes + p * narrow
-                        zb, cb, yb = offset(z, at_unit * 4), offset(c, at_unit), offset(y, at_unit)
-                        if plain:
-                            lstm_narrow((zb, cb, cb, yb))
-                        else:
-                            _lstm(zb, cb, yb, narrow, code, code_params, rcode, rcode_params)
+                            for p in range(parts):
+                                zp, k = offset(z, p * narrow * PANEL), p * narrow
+                                _lstm(
+                                    zp,
+                                    offset(c, k),
+                                    offset(y, k),
+                                    narrow,
+                                    code,
+                                    code_params,
+                                    rcode,
+                                    rcode_params,
+                                )
             if row[PROJECTION]:
-                call(row[MULTIPLY], (
+                call(product, (
                     new, padded, offset(params, row[PROJECTION_BIAS]), 0, n, made, cell_row, units,
                     offset(params, row[PROJECTION]), 0, row[PROJECTION_VECTORS],
                 ))  # fmt: skip
-            _keep_standing(row, work, new, h, first, n, t)
+            if masked:
+                _keep_standing(row, work, new, h, first, n, t)
             _put(row, work, new, first, n, t)
             h, new = new, h
         _copy_rows(h_state, size, h, padded, n, size)
         _copy_rows(c_state, units, c_all, cell_row, n, units)
+
+
+@jit
+def _lstm_row(z, h, terms, w, whole, parts, c, new, forwards):
+    """A step of one row, two blocks at a time."""
+    lanes = width(z)
+    segment = segment_of(terms)
+    pairs = (whole + 1) // 2
+    for g in range(pairs):
+        # To and fro: what was used last is still in the cache.
+        b = 2 * (g if forwards else pairs - 1 - g)
+        k = b * lanes
+        lstm_row(
+            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
+            offset(new, k), min(2, whole - b),
+        )  # fmt: skip
+    if parts:
+        k = whole * lanes
+        lstm_row_rest(
+            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
+            offset(new, k), parts,
+        )  # fmt: skip
 
 
 @jit
@@ -233,6 +273,7 @@ def gru(row, params, state, work):
     new = offset(h, block * padded)
     u_all = offset(new, block * padded)
     z_all = offset(u_all, block * span)
+    masked, product = row[MASKED], row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
@@ -240,33 +281,35 @@ def gru(row, params, state, work):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
+        at = block_steps - 1  # the step, counted within those that the input's part is ready for
         for t in range(row[STEPS]):
-            at = t % block_steps
-            if at == 0:
+            at += 1
+            if at == block_steps:
+                at = 0
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
-            call(row[MULTIPLY], (
+            call(product, (
                 u_all, span, offset(params, row[RECURRENT_BIAS]), 0, n, h, padded, units,
                 offset(params, row[U]), 0, vectors,
             ))  # fmt: skip
             for r in range(n):
                 z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * span)
                 old, y = offset(h, r * padded), offset(new, r * padded)
-                for b in range(whole):
+                for b in range(whole + 1):
                     k = b * lanes
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
-                    if plain:
+                    if plain and b < whole:
                         gru_whole(places)
-                    else:
+                    elif plain:
+                        gru_rest(places, parts)
+                    elif b < whole:
                         _gru(places, lanes, code, code_params, rcode, rcode_params)
-                for p in range(parts):
+                for p in range(0 if plain else parts):
                     k = whole * lanes + p * narrow
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
-                    if plain:
-                        gru_narrow(places)
-                    else:
-                        _gru(places, narrow, code, code_params, rcode, rcode_params)
-            _keep_standing(row, work, new, h, first, n, t)
+                    _gru(places, narrow, code, code_params, rcode, rcode_params)
+            if masked:
+                _keep_standing(row, work, new, h, first, n, t)
             _put(row, work, new, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)
@@ -314,6 +357,7 @@ def gru_reset_before(row, params, state, work):
     reset_all = offset(u_all, block * u_span)
     v_all = offset(reset_all, block * padded)
     z_all = offset(v_all, block * padded)
+    masked, product = row[MASKED], row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
     recurrent_bias = offset(params, row[RECURRENT_BIAS])
@@ -321,12 +365,14 @@ def gru_reset_before(row, params, state, work):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
+        at = block_steps - 1  # the step, counted within those that the input's part is ready for
         for t in range(row[STEPS]):
-            at = t % block_steps
-            if at == 0:
+            at += 1
+            if at == block_steps:
+                at = 0
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
-            call(row[MULTIPLY], (
+            call(product, (
                 u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[U]), 0,
                 row[RECURRENT_VECTORS],
             ))  # fmt: skip
@@ -342,7 +388,7 @@ def gru_reset_before(row, params, state, work):
                     activate(rcode, rcode_params, zb, 2 * size)
                     for j in range(size):
                         reset[k + j] = zb[size + j] * old[k + j]
-            call(row[MULTIPLY], (
+            call(product, (
                 v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
                 offset(params, row[U_H]), 0, padded // lanes,
             ))  # fmt: skip
@@ -358,7 +404,8 @@ def gru_reset_before(row, params, state, work):
                         candidate[j] += v[k + j]
                     activate(code, code_params, candidate, size)
                     _blend(zb, candidate, offset(old, k), offset(y, k), size)
-            _keep_standing(row, work, new, h, first, n, t)
+            if masked:
+                _keep_standing(row, work, new, h, first, n, t)
             _put(row, work, new, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)
@@ -373,23 +420,27 @@ def simple_rnn(row, params, state, work):
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     z_all = offset(new, block * padded)
+    masked, product = row[MASKED], row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     for first in range(0, row[ROWS], block):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
+        at = block_steps - 1  # the step, counted within those that the input's part is ready for
         for t in range(row[STEPS]):
-            at = t % block_steps
-            if at == 0:
+            at += 1
+            if at == block_steps:
+                at = 0
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
-            call(row[MULTIPLY], (
+            call(product, (
                 new, padded, offset(z_all, at * padded), z_row, n, h, padded, units,
                 offset(params, row[U]), 0, vectors,
             ))  # fmt: skip
             for r in range(n):
                 activate(code, code_params, offset(new, r * padded), padded)
-            _keep_standing(row, work, new, h, first, n, t)
+            if masked:
+                _keep_standing(row, work, new, h, first, n, t)
             _put(row, work, new, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
@@ -13,7 +13,7 @@ from npylstm.spec import Edge, ModelSpec
 __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-_KEPT_SIZE = 1 << 20  # numbers that a program's buffers may have to be kept from call to call
+_KEPT_SIZE = 1 << 22  # numbers that a program's buffers may have to be kept from call to call
 
 
 class Segment:
@@ -61,7 +61,7 @@ class Segment:
     ) -> None:
         """Add this segment's outputs to ``tensors`` and its states to ``after``."""
         program = self.program(tensors, mask)
-        frame = program.frames.pop() if program.frames else Frame(program, self.params)
+        frame = self._take(program)
         for name, view in frame.x.items():
             view[...] = tensors[name]
         for place, view in frame.states:
@@ -75,5 +75,32 @@ class Segment:
         for place, view in frame.states:
             layer, name = place.name
             after.setdefault(layer, {})[name] = view.copy()
+        self._give_back(program, frame)
+
+    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+        """Lay out calls with one input of this shape; the state begins at zero."""
+        (name,) = self.reads
+        program = self.program_for({name: shape})
+
+        def run(x: Array) -> Array:
+            frame = self._take(program)
+            frame.first_x[...] = x
+            frame.state.fill(0)
+            frame.run()
+            y: Array = frame.first_y.copy()
+            self._give_back(program, frame)
+            return y
+
+        return run
+
+    def _take(self, program: Program) -> Frame:
+        """Take buffers that no other thread uses."""
+        try:
+            frame: Frame = program.frames.pop()
+        except IndexError:
+            frame = Frame(program, self.params)
+        return frame
+
+    def _give_back(self, program: Program, frame: Frame) -> None:
         if program.work_size <= _KEPT_SIZE:
             program.frames.append(frame)
