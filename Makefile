@@ -1,13 +1,14 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the whole suite
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
+# make bench    compare the speed with torch, onnxruntime, openvino and TensorFlow
 # make lint     ruff and mypy, as pinned for pre-commit
 # make models   train the bundled models again and convert them
 
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test fuzz lint models clean
+.PHONY: demo test fuzz bench lint models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -26,6 +27,9 @@ fuzz: .venv-test/ready
 	.venv-test/bin/python -m pytest $(PARALLEL) -k "random_chain or test_random_graph" \
 	tests/converters/test_keras_random_chains.py tests/converters/test_keras_random_graphs.py
 
+bench: .venv-bench/ready
+	.venv-bench/bin/python benchmarks/run.py
+
 lint: .venv-test/ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
@@ -41,7 +45,7 @@ models: .venv-test/ready
 	.venv-test/bin/python models/stateful_sine_tfjs/convert.py
 
 clean:
-	rm -rf .venv-demo .venv-test build tests/tfjs/node_modules tests/tfjs/ready
+	rm -rf .venv-demo .venv-test .venv-bench build tests/tfjs/node_modules tests/tfjs/ready
 
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
@@ -53,6 +57,12 @@ clean:
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python $(PIP) 'pip>=25.1'
 	.venv-test/bin/python $(PIP) -e . --group dev
+	touch $@
+
+.venv-bench/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python $(PIP) 'pip>=25.1'
+	.venv-bench/bin/python $(PIP) -e . --group bench
 	touch $@
 
 # TensorFlow.js for its parity tests, where there is Node; otherwise its recorded files serve.

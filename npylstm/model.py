@@ -200,6 +200,10 @@ class Model:
             self._remember(inputs)
         return (y, _join_states([after for _, after in results])) if return_state else y
 
+    def warm_up(self) -> None:
+        """Compile now what the first calls would otherwise wait for; it is kept on disk."""
+        self._engine.warm_up()
+
     def _remember(self, inputs: Mapping[str, Array]) -> None:
         """Let inputs of a shape that has been checked go a shorter way next time."""
         if len(inputs) > 1 or self.inputs[0].whole or len(self._shortcuts) >= _MOST_SHORTCUTS:

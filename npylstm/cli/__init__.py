@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
     sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
     sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
+
+    sub = command("warmup", "Compile what a model needs, into the cache on disk.")
+    sub.add_argument("model", metavar="MODEL.npz", nargs="+")
     return parser
 
 

@@ -24,7 +24,7 @@ from npylstm.spec import ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
-__all__ = ["bench", "convert", "info", "predict", "trace", "verify"]
+__all__ = ["bench", "convert", "info", "predict", "trace", "verify", "warmup"]
 
 
 def _converters() -> ModuleType:
@@ -281,6 +281,24 @@ def bench(options: argparse.Namespace) -> int:
     ]  # fmt: skip
     header = ["back end", "input", "calls", "median us", "min us"]
     console.print_table(header, rows, title=f"{spec.name}, 1 thread of npylstm's own")
+    return 0
+
+
+def warmup(options: argparse.Namespace) -> int:
+    """Fill the cache of compiled kernels, such as when the image of a container is built."""
+    results = []
+    with console.progress("warmup", len(options.model)) as advance:
+        for path in options.model:
+            start = time.perf_counter()
+            load(path, backend="numba").warm_up()
+            results.append({"model": path, "seconds": time.perf_counter() - start})
+            advance()
+    folder = importlib.import_module("npylstm.engine.jit").cache_folder()
+    if options.json:
+        _print_json({"cache": folder, "models": results})
+        return 0
+    rows = [[str(r["model"]), f"{r['seconds']:.2f}"] for r in results]
+    console.print_table(["model", "seconds"], rows, title=f"kernels in {folder or 'no cache'}")
     return 0
 
 

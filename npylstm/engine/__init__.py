@@ -37,6 +37,10 @@ class Engine(Protocol):
         """
         ...
 
+    def warm_up(self) -> None:
+        """Do now what the first calls would otherwise wait for."""
+        ...
+
     def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
         """Lay out calls with one input of this shape and one output, the state beginning at zero.
 

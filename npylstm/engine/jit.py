@@ -123,6 +123,14 @@ class _Cache(caching.FunctionCache):
             self.disable()
 
 
+def cache_folder() -> str | None:
+    """Where compiled kernels are kept; None if no folder can be written."""
+    try:
+        return str(_Cache(cache_folder).cache_path)
+    except (RuntimeError, OSError):
+        return None
+
+
 class Kernel:
     """A kernel that is called by its address, compiled for a type when first asked for.
 

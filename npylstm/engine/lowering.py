@@ -38,7 +38,7 @@ from npylstm.layers.bidirectional import inside
 from npylstm.layers.recurrent import Recurrent
 from npylstm.spec import Edge, LayerSpec
 
-__all__ = ["Parameters", "Program", "is_native"]
+__all__ = ["Parameters", "Program", "is_native", "kernels_of"]
 
 # Dense layers up to this size sum in float64.
 _NARROW_UNITS = 64
@@ -351,6 +351,19 @@ _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
     Identity: Program._lower_alias,
     View: Program._lower_alias,
 }
+
+
+def kernels_of(layer: Layer) -> set[Kernel]:
+    """Kernels that programs with this layer may call."""
+    if isinstance(layer, Bidirectional):
+        return set().union(*map(kernels_of, layer.directions.values()))
+    if isinstance(layer, Recurrent):
+        return {_cell(layer), multiply, kernels.fetch, kernels.store}
+    if isinstance(layer, Dense):
+        return {kernels.dense_narrow if layer.units <= _NARROW_UNITS else kernels.dense, multiply}
+    if isinstance(layer, ActivationLayer):
+        return {kernels.activation}
+    return {kernels.repeat} if isinstance(layer, RepeatVector) else set()
 
 
 def is_native(layer: Layer) -> bool:

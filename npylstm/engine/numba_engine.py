@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from npylstm.engine import State, Stream, Streams
-from npylstm.engine.lowering import Parameters, is_native
+from npylstm.engine.kernels import advance, execute, generate
+from npylstm.engine.lowering import Parameters, is_native, kernels_of
 from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
 from npylstm.engine.segment import Segment
@@ -65,6 +66,15 @@ class NumbaEngine:
             if carried:
                 after[run.name] = carried
         return {name: tensors[name] for name in self._spec.outputs}, after
+
+    def warm_up(self) -> None:
+        """Compile all kernels that the model may need, or load them from the disk."""
+        native = [layer.layer for layer in self._spec.layers if is_native(layer.layer)]
+        for kernel in set().union(*map(kernels_of, native)):
+            kernel.address(self._spec.dtype)
+        if native:
+            for entry in (execute, generate, advance):
+                _ = entry.call
 
     def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
         segment = self._whole()

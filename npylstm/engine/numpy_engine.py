@@ -55,6 +55,9 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
+    def warm_up(self) -> None:
+        pass
+
     def shortcut(self, shape: tuple[int, ...]) -> None:
         return None
 

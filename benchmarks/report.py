@@ -1,0 +1,119 @@
+"""The benchmark's tables and picture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+PEERS = ("torch", "onnxruntime", "openvino", "tf.function")
+COLUMNS = ("npylstm", "npylstm (NumPy)", *PEERS)
+TITLES = {
+    "grid": "LSTM, one thread: microseconds per call",
+    "gru": "GRU, one thread: microseconds per call",
+    "streams": "One step per call, the state carried on: microseconds",
+    "steps": "Long sequences at batch 1: nanoseconds per time step",
+}
+
+
+def show(section: str, row: dict[str, Any]) -> None:
+    """Print a row as it is measured."""
+    low, high = row["spread"]
+    line = f"{section:8s} {row['label']:30s} ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    if "microseconds" in row:
+        times = "  ".join(f"{n} {row['microseconds'][n]:.4g}" for n in COLUMNS)
+        line += f"  of floor {row['of_floor']:.0%}  {times}"
+        line += f"  rms {row['rms_error']['npylstm']:.2g}, torch {row['rms_error']['torch']:.2g}"
+    print(line, flush=True)
+
+
+def show_cold(rows: list[dict[str, Any]]) -> None:
+    """Print how long processes take."""
+    for row in rows:
+        seconds = row["seconds"][len(row["seconds"]) // 2]
+        print(
+            f"cold     {row['name']:30s} {seconds:.3f} s  {row['peak_megabytes']:.0f} MB",
+            flush=True,
+        )
+
+
+def table(document: dict[str, Any]) -> str:
+    """Write all results as Markdown."""
+    machine, versions = document["machine"], document["versions"]
+    floors = document["floors"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + f". One core: {floors['gflops']:.0f} GFLOP/s.",
+        "",
+    ]
+    for section, title in TITLES.items():
+        if section not in document:
+            continue
+        lines += [f"### {title}", "", _line("batch x steps x features, layers x units", *COLUMNS,
+                                           "ratio", "spread", "of floor", "rms / torch's"),
+                  _line(*["---"] * (len(COLUMNS) + 5))]  # fmt: skip
+        for row in document[section]:
+            scale = 1000 / row["case"]["steps"] if section == "steps" else 1
+            times = [_short(row["microseconds"][name] * scale) for name in COLUMNS]
+            low, high = row["spread"]
+            error = row["rms_error"]["npylstm"] / row["rms_error"]["torch"]
+            lines.append(_line(row["label"], *times, f"**{row['ratio']:.2f}**",
+                               f"{low:.2f} to {high:.2f}", f"{row['of_floor']:.0%}",
+                               f"{error:.2f}"))  # fmt: skip
+        ratios = [row["ratio"] for row in document[section]]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        lines += [
+            "",
+            f"Ratio: the fastest peer's time to npylstm's; geometric mean {mean:.2f}.",
+            "",
+        ]
+    if "threads" in document:
+        lines += ["### Two threads against one", "", _line("", "ratio", "spread", "same bits"),
+                  _line(*["---"] * 4)]  # fmt: skip
+        for row in document["threads"]:
+            low, high = row["spread"]
+            lines.append(_line(row["label"], f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}",
+                               "yes" if row["same_bits"] else "no"))  # fmt: skip
+        lines.append("")
+    if "cold" in document:
+        lines += ["### A process: import, load 20 units, predict once", "",
+                  _line("", "seconds", "peak MB"), _line(*["---"] * 3)]  # fmt: skip
+        for row in document["cold"]:
+            seconds = row["seconds"][len(row["seconds"]) // 2]
+            lines.append(_line(row["name"], f"{seconds:.3f}", f"{row['peak_megabytes']:.0f}"))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def draw(document: dict[str, Any], path: Path) -> None:
+    """Draw the time of each system in every cell of the grid, npylstm's being one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = document["grid"]
+    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.2), layout="constrained")
+    places = range(len(rows))
+    for name, marker in zip(PEERS, "osD^", strict=True):
+        times = [row["microseconds"][name] / row["microseconds"]["npylstm"] for row in rows]
+        axes.plot(times, places, marker, label=name, alpha=0.8)
+    axes.axvline(1, color="black", label="npylstm")
+    axes.set_xscale("log")
+    axes.set_yticks(places, [row["label"].removeprefix("lstm ") for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("time per call, times that of npylstm (one thread)")
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
