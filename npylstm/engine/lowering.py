@@ -44,7 +44,7 @@ __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
 _NARROW_UNITS = 64
 # Numbers of input products that are computed ahead, and rows and steps that they may be of: what
 # a block of rows works on stays in the second cache.
-_BLOCK_SIZE, _BLOCK_ROWS, _BLOCK_STEPS = 65536, 64, 64
+_BLOCK_SIZE, _BLOCK_ROWS, _BLOCK_STEPS = 32768, 64, 64
 
 Sizes = tuple[int, ...]
 
@@ -141,6 +141,15 @@ def _cell(layer: Recurrent) -> Kernel:
     if isinstance(layer, GRU):
         return recurrent_kernels.gru if layer.reset_after else recurrent_kernels.gru_reset_before
     return recurrent_kernels.lstm if isinstance(layer, LSTM) else recurrent_kernels.simple_rnn
+
+
+def _apart(size: int) -> int:
+    """How far apart rows of this size are to stand: in whole lines of the cache, an odd number.
+
+    Rows that are a power of two apart would all want the same few places in it.
+    """
+    lines = -(-size // ALIGNMENT)
+    return (lines + 1 - lines % 2) * ALIGNMENT
 
 
 def _half(name: str, way: str) -> str:
@@ -313,12 +322,15 @@ class Program:
         block_rows = max(1, min(batch, _BLOCK_ROWS, max(4, _BLOCK_SIZE // columns.size)))
         ahead = max(1, _BLOCK_SIZE // (block_rows * columns.size))
         block_steps = min(steps, _BLOCK_STEPS, ahead)
+        padded, x_padded = _apart(hidden.size), _apart(layer.features)
+        z_row = _apart(block_steps * columns.size)
         # Old and new hidden states; cell states and what is projected, or recurrent products and
-        # what they are made of.
-        scratch = 2 * hidden.size + 2 * cell.size + recurrent.size + block_steps * columns.size
+        # what they are made of; the input's part of the gates, and the input of a step.
+        scratch = 2 * padded + 2 * _apart(cell.size) + recurrent.size + z_row + x_padded
         self._emit(
             _cell(layer), **self._weights(name, layer), X=x.start, Y=at, ROWS=batch, STEPS=steps,
-            IN=layer.features, UNITS=layer.units, SIZE=layer.outputs_size, PADDED=hidden.size,
+            IN=layer.features, UNITS=layer.units, SIZE=layer.outputs_size, PADDED=padded,
+            Z_ROW=z_row, X_PADDED=x_padded,
             VECTORS=columns.vectors, RECURRENT_VECTORS=recurrent.vectors,
             PROJECTION_VECTORS=hidden.vectors,
             X_ROW=along_rows * layer.features, X_STEP=along_steps * layer.features,

@@ -16,6 +16,7 @@ from npylstm.engine.cells import (
     lstm_row_rest,
     lstm_whole,
 )
+from npylstm.engine.host import VECTOR_BYTES
 from npylstm.engine.jit import jit, kernel
 from npylstm.engine.lanes import call, copy, offset, width
 from npylstm.engine.native_activations import activate
@@ -49,10 +50,12 @@ from npylstm.engine.table import (
     U_H,
     UNITS,
     VECTORS,
+    X_PADDED,
     X_ROW,
     X_STEP,
     Y_ROW,
     Y_STEP,
+    Z_ROW,
     ZERO_OUTPUT,
     U,
     W,
@@ -63,6 +66,8 @@ from npylstm.engine.table import (
 __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
 _TANH, _SIGMOID = 1, 2
+# Vectors that the first cache of common processors holds.
+_NEAR = 32768 // VECTOR_BYTES
 
 
 @jit
@@ -85,7 +90,7 @@ def _multiply_input(row, params, work, z, first, n, t, count):
     step = -row[X_STEP] if row[REVERSE] else row[X_STEP]
     x = offset(work, row[X] + first * row[X_ROW] + _source(row, t) * row[X_STEP])
     bias, w = offset(params, row[BIAS]), offset(params, row[W])
-    z_row = row[BLOCK_STEPS] * span
+    z_row = row[Z_ROW]
     if n < count:
         for r in range(n):
             call(row[MULTIPLY], (
@@ -93,10 +98,13 @@ def _multiply_input(row, params, work, z, first, n, t, count):
                 row[IN], w, 0, row[VECTORS],
             ))  # fmt: skip
     else:
+        # Rows of the input may lie so that they are in one another's way in the cache.
+        gathered = offset(z, n * z_row)
         for k in range(count):
+            _copy_rows(gathered, row[X_PADDED], offset(x, k * step), row[X_ROW], n, row[IN])
             call(row[MULTIPLY], (
-                offset(z, k * span), z_row, bias, 0, n, offset(x, k * step), row[X_ROW], row[IN], w,
-                0, row[VECTORS],
+                offset(z, k * span), z_row, bias, 0, n, gathered, row[X_PADDED], row[IN], w, 0,
+                row[VECTORS],
             ))  # fmt: skip
 
 
@@ -146,7 +154,7 @@ def lstm(row, params, state, work):
     parts = (units - whole * lanes + narrow - 1) // narrow
     cell_row = (units + lanes - 1) // lanes * lanes
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
-    z_row = block_steps * span
+    z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     c_all = offset(new, block * padded)
@@ -228,14 +236,16 @@ def _lstm_row(z, h, terms, w, whole, parts, c, new, forwards):
     """A step of one row, two blocks at a time."""
     lanes = width(z)
     segment = segment_of(terms)
-    pairs = (whole + 1) // 2
-    for g in range(pairs):
-        # To and fro: what was used last is still in the cache.
-        b = 2 * (g if forwards else pairs - 1 - g)
+    # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
+    # still there when the next step begins with it, to and fro.
+    each = 2 if whole * PANEL * terms <= _NEAR else 1
+    groups = (whole + each - 1) // each
+    for g in range(groups):
+        b = each * (g if forwards else groups - 1 - g)
         k = b * lanes
         lstm_row(
             offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
-            offset(new, k), min(2, whole - b),
+            offset(new, k), min(each, whole - b),
         )  # fmt: skip
     if parts:
         k = whole * lanes
@@ -268,7 +278,7 @@ def gru(row, params, state, work):
     whole = units // lanes
     parts = (units - whole * lanes + narrow - 1) // narrow
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
-    z_row = block_steps * span
+    z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     u_all = offset(new, block * padded)
@@ -350,7 +360,7 @@ def gru_reset_before(row, params, state, work):
     whole = units // lanes
     parts = (units - whole * lanes + narrow - 1) // narrow
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
-    z_row = block_steps * span
+    z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     u_all = offset(new, block * padded)
@@ -390,7 +400,7 @@ def gru_reset_before(row, params, state, work):
                         reset[k + j] = zb[size + j] * old[k + j]
             call(product, (
                 v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
-                offset(params, row[U_H]), 0, padded // lanes,
+                offset(params, row[U_H]), 0, (units + lanes - 1) // lanes,
             ))  # fmt: skip
             for r in range(n):
                 z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
@@ -416,7 +426,7 @@ def simple_rnn(row, params, state, work):
     """:class:`npylstm.layers.SimpleRNN`."""
     units, padded, vectors = row[UNITS], row[PADDED], row[VECTORS]
     block, block_steps = row[BLOCK_ROWS], row[BLOCK_STEPS]
-    z_row = block_steps * padded
+    span, z_row = vectors * width(params), row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     z_all = offset(new, block * padded)
@@ -434,11 +444,11 @@ def simple_rnn(row, params, state, work):
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
             call(product, (
-                new, padded, offset(z_all, at * padded), z_row, n, h, padded, units,
+                new, padded, offset(z_all, at * span), z_row, n, h, padded, units,
                 offset(params, row[U]), 0, vectors,
             ))  # fmt: skip
             for r in range(n):
-                activate(code, code_params, offset(new, r * padded), padded)
+                activate(code, code_params, offset(new, r * padded), units)
             if masked:
                 _keep_standing(row, work, new, h, first, n, t)
             _put(row, work, new, first, n, t)
