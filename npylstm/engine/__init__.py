@@ -25,7 +25,10 @@ ENVIRONMENT_VARIABLE = "NPYLSTM_BACKEND"
 class Engine(Protocol):
     """What a back end offers. Made once per model; safe to call from many threads."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Which back end computes."""
+        ...
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
@@ -37,8 +40,8 @@ class Engine(Protocol):
         """
         ...
 
-    def warm_up(self) -> None:
-        """Do now what the first calls would otherwise wait for."""
+    def settle(self) -> Engine:
+        """Do now what the first calls would otherwise wait for; returns what will compute."""
         ...
 
     def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
@@ -137,7 +140,8 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
         The model.
     backend
         ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
-        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and NumPy where not.
+        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and NumPy where not. Where
+        kernels have yet to be compiled, that is done aside, and NumPy answers meanwhile.
 
     Raises
     ------
@@ -151,9 +155,13 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
     if backend not in BACKENDS:
         raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
     if backend != "numpy" and importlib.util.find_spec("numba") is not None:
+        from npylstm.engine.auto_engine import AutoEngine
         from npylstm.engine.numba_engine import NumbaEngine
 
-        return NumbaEngine(spec)
+        native = NumbaEngine(spec)
+        if backend == "numba" or native.is_prepared():
+            return native
+        return AutoEngine(spec, native)
     if backend == "numba":
         raise NpylstmError(f"{asked}: Numba is not installed; pip install 'npylstm[jit]'")
     from npylstm.engine.numpy_engine import NumpyEngine

@@ -141,21 +141,51 @@ class Kernel:
         self._function, self._signature = function, signature
         self._compiled: dict[str, Any] = {}
 
+    def load(self, dtype: str) -> bool:
+        """Load the kernel for a type from the disk; False if it must be compiled."""
+        with _LOCK:
+            if dtype not in self._compiled:
+                compiled = self._prepare(dtype)
+                if not compiled.load():
+                    return False
+                self._compiled[dtype] = compiled
+            return True
+
     def address(self, dtype: str) -> int:
         """The address of the kernel for ``"float32"`` or ``"float64"``."""
         with _LOCK:
             if dtype not in self._compiled:
-                number = types.CPointer(getattr(types, dtype))
-                signature = self._signature(number)
-                kernel: Any = CFunc(
-                    self._function, (signature.args, signature.return_type), locals={},
-                    options={"error_model": "numpy"},
-                )  # fmt: skip
-                with contextlib.suppress(RuntimeError, OSError):
-                    kernel._cache = _Cache(self._function)
-                kernel.compile()
-                self._compiled[dtype] = kernel
+                compiled = self._prepare(dtype)
+                compiled.compile()
+                self._compiled[dtype] = compiled
             return int(self._compiled[dtype].address)
+
+    def _prepare(self, dtype: str) -> _Compiled:
+        signature = self._signature(types.CPointer(getattr(types, dtype)))
+        compiled = _Compiled(
+            self._function, (signature.args, signature.return_type), locals={},
+            options={"error_model": "numpy"},
+        )  # fmt: skip
+        with contextlib.suppress(RuntimeError, OSError):
+            compiled._cache = _Cache(self._function)
+        return compiled
+
+
+_CFunc: Any = CFunc
+
+
+class _Compiled(_CFunc):
+    """A function with C's calling convention, which can also only be looked for on the disk."""
+
+    def load(self) -> bool:
+        result = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        if result is None:
+            return False
+        self._cache_hits += 1
+        self._library = result.library
+        self._wrapper_name = result.fndesc.llvm_cfunc_wrapper_name
+        self._wrapper_address = self._library.get_pointer_to_function(self._wrapper_name)
+        return True
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
@@ -187,6 +217,10 @@ class Entry:
             dispatcher.compile(signature)
         entry_point: Callable[..., None] = dispatcher.overloads[signature].entry_point
         return entry_point
+
+    def prepare(self) -> None:
+        """Compile it now."""
+        _ = self.call
 
 
 def entry(count: int) -> Callable[[Callable[..., Any]], Entry]:

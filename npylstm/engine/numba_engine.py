@@ -6,12 +6,14 @@ segment is native: a program over flat buffers. What has none runs in NumPy betw
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from npylstm.engine import State, Stream, Streams
+from npylstm.engine import Engine, State, Stream, Streams
+from npylstm.engine.jit import Kernel
 from npylstm.engine.kernels import advance, execute, generate
 from npylstm.engine.lowering import Parameters, is_native, kernels_of
 from npylstm.engine.native_streams import NativeStream, NativeStreams
@@ -67,14 +69,26 @@ class NumbaEngine:
                 after[run.name] = carried
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def warm_up(self) -> None:
-        """Compile all kernels that the model may need, or load them from the disk."""
-        native = [layer.layer for layer in self._spec.layers if is_native(layer.layer)]
-        for kernel in set().union(*map(kernels_of, native)):
-            kernel.address(self._spec.dtype)
-        if native:
-            for entry in (execute, generate, advance):
-                _ = entry.call
+    def _kernels(self) -> set[Kernel]:
+        native = (layer.layer for layer in self._spec.layers if is_native(layer.layer))
+        return set().union(*map(kernels_of, native))
+
+    def is_prepared(self) -> bool:
+        """Whether all kernels that the model may need are there, or on disk."""
+        return all(kernel.load(self._spec.dtype) for kernel in self._kernels())
+
+    def preparations(self) -> Iterator[Callable[[], object]]:
+        """Give the steps in which all that calls wait for is compiled."""
+        kernels = self._kernels()
+        for kernel in kernels:
+            yield functools.partial(kernel.address, self._spec.dtype)
+        for entry in (execute, generate, advance) if kernels else ():
+            yield entry.prepare
+
+    def settle(self) -> Engine:
+        for prepare in self.preparations():
+            prepare()
+        return self
 
     def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
         segment = self._whole()

@@ -55,8 +55,8 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def warm_up(self) -> None:
-        pass
+    def settle(self) -> NumpyEngine:
+        return self
 
     def shortcut(self, shape: tuple[int, ...]) -> None:
         return None

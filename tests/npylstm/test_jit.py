@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PREDICT = (
@@ -104,3 +105,38 @@ def test_a_temporary_folder_of_somebody_else_is_not_trusted(root: Path, tmp_path
     lines = run(root, PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path / "tmp"),
                 XDG_CACHE_HOME="/nonexistent", HOME="/nonexistent")  # fmt: skip
     assert lines[1] == "NullCache None"
+
+
+AT_ONCE = """
+import time, numpy, npylstm
+model = npylstm.load("models/sine_keras/sine.npz")
+x = numpy.ones((1, 5, 1))
+first = model.backend, float(model.predict(x)[0, 0])
+if {wait}:
+    model.warm_up()
+print(*first, model.backend, float(model.predict(x)[0, 0]))
+"""
+
+
+def answer(root: Path, cache: Path, wait: bool = True) -> list[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    environment.pop("NPYLSTM_BACKEND", None)
+    result = subprocess.run(
+        [sys.executable, "-c", AT_ONCE.format(wait=wait)],
+        capture_output=True, text=True, check=True, cwd=root, env=environment,
+    )  # fmt: skip
+    assert not result.stderr
+    return result.stdout.split()
+
+
+def test_numpy_answers_while_kernels_are_compiled(root: Path, tmp_path: Path) -> None:
+    before, y, after, z = answer(root, tmp_path)
+    assert (before, after) == ("numpy", "numba")
+    assert float(y) == pytest.approx(float(z), rel=1e-5)
+    assert answer(root, tmp_path) == ["numba", z, "numba", z]
+
+
+def test_a_process_may_end_while_kernels_are_compiled(root: Path, tmp_path: Path) -> None:
+    before, y, *_ = answer(root, tmp_path, wait=False)
+    assert before == "numpy"
+    assert np.isfinite(float(y))
