@@ -29,6 +29,8 @@ class NativeStream:
     def __init__(self, segment: Segment, spec: ModelSpec, batch: int) -> None:
         self._segment = segment
         self._buffer: Array | None = None
+        # The last call's sizes and buffers: the next one is often alike.
+        self._laid_out: tuple[dict[str, tuple[int, ...]], Frame] | None = None
         self._views = {k: zeros(v, batch, spec.dtype) for k, v in spec.state_shapes().items()}
 
     def _attach(self, program: Program) -> Array:
@@ -43,7 +45,10 @@ class NativeStream:
         return self._buffer
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        frame = self.stepper({name: x.shape for name, x in inputs.items()})
+        sizes = {name: x.shape for name, x in inputs.items()}
+        if self._laid_out is None or self._laid_out[0] != sizes:
+            self._laid_out = sizes, self.stepper(sizes)
+        frame = self._laid_out[1]
         for name, view in frame.x.items():
             view[...] = inputs[name]
         frame.run()

@@ -13,7 +13,8 @@ from npylstm.spec import Edge, ModelSpec
 __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-_KEPT_SIZE = 1 << 22  # numbers that a program's buffers may have to be kept from call to call
+# Numbers in buffers that are kept from call to call: of every program, or of the last ones only.
+_SMALL_SIZE, _LARGE_SIZE, _MAX_LARGE = 1 << 17, 1 << 23, 2
 
 
 class Segment:
@@ -27,6 +28,7 @@ class Segment:
         self._parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
+        self._large: list[Frame] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
 
     @property
@@ -95,12 +97,15 @@ class Segment:
 
     def _take(self, program: Program) -> Frame:
         """Take buffers that no other thread uses."""
-        try:
-            frame: Frame = program.frames.pop()
+        kept = program.frames if program.work_size <= _SMALL_SIZE else self._large
+        try:  # to ask first whether there are any would leave time for another thread
+            frame: Frame = kept.pop()
         except IndexError:
-            frame = Frame(program, self.params)
-        return frame
+            return Frame(program, self.params)
+        return frame if frame.program is program else Frame(program, self.params)
 
     def _give_back(self, program: Program, frame: Frame) -> None:
-        if program.work_size <= _KEPT_SIZE:
+        if program.work_size <= _SMALL_SIZE:
             program.frames.append(frame)
+        elif len(self._large) < _MAX_LARGE and program.work_size <= _LARGE_SIZE:
+            self._large.append(frame)
