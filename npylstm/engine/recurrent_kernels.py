@@ -148,31 +148,22 @@ def _put(row, work, h, first, n, t):
 def lstm(row, params, state, work):
     """:class:`npylstm.layers.LSTM`; gates in the order i, f, o, candidate."""
     lanes = width(params)
-    narrow = max(1, lanes // 4)
-    units, size, vectors, span = row[UNITS], row[SIZE], row[VECTORS], row[VECTORS] * lanes
-    whole = units // lanes
-    parts = (units - whole * lanes + narrow - 1) // narrow
-    cell_row = (units + lanes - 1) // lanes * lanes
+    units, size, span = row[UNITS], row[SIZE], row[VECTORS] * lanes
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
-    z_row = row[Z_ROW]
+    cell_row = _in_vectors(units, lanes)
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
-    c_all = offset(new, block * padded)
-    made = offset(c_all, block * cell_row)
+    c = offset(new, block * padded)
+    made = offset(c, block * cell_row)  # before a projection
     z_all = offset(made, block * cell_row)
-    recurrent = offset(params, row[U])
-    masked, product = row[MASKED], row[MULTIPLY]
-    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
-    rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
-    plain = code == _TANH and rcode == _SIGMOID
-    fused = plain and size > FEW_TERMS
+    masked = row[MASKED]
+    fused = row[CODE] == _TANH and row[RECURRENT_CODE] == _SIGMOID and size > FEW_TERMS
     for first in range(0, row[ROWS], block):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * size)
         c_state = offset(state, row[CELL_STATE] + first * units)
         _copy_rows(h, padded, h_state, size, n, size)
-        _copy_rows(c_all, cell_row, c_state, units, n, units)
-        groups = (vectors + PANEL - 1) // PANEL
+        _copy_rows(c, cell_row, c_state, units, n, units)
         at = block_steps - 1  # the step, counted within those that the input's part is ready for
         for t in range(row[STEPS]):
             at += 1
@@ -180,46 +171,14 @@ def lstm(row, params, state, work):
                 at = 0
                 count = min(block_steps, row[STEPS] - t)
                 _multiply_input(row, params, work, z_all, first, n, t, count)
-            z_step = offset(z_all, at * span)
+            z = offset(z_all, at * span)
             out, out_row = (made, cell_row) if row[PROJECTION] else (new, padded)
-            if n == 1 and fused:
-                if not masked or not _stands(row, work, first, t):
-                    _lstm_row(z_step, h, size, recurrent, whole, parts, c_all, out, t & 1)
-            else:
-                for g in range(groups):
-                    # To and fro: what was used last is still in the cache.
-                    b = g if t & 1 else groups - 1 - g
-                    end = min((b + 1) * PANEL, vectors)
-                    call(product, (
-                        z_step, z_row, z_step, z_row, n, h, padded, size, recurrent, b * PANEL, end
-                    ))  # fmt: skip
-                    for r in range(n):
-                        if masked and _stands(row, work, first + r, t):
-                            continue
-                        z = offset(z_step, r * z_row + b * PANEL * lanes)
-                        c = offset(c_all, r * cell_row + b * lanes)
-                        y = offset(out, r * out_row + b * lanes)
-                        if plain and b < whole:
-                            lstm_whole((z, c, c, y))
-                        elif plain:
-                            lstm_rest((z, c, c, y), parts)
-                        elif b < whole:
-                            _lstm(z, c, y, lanes, code, code_params, rcode, rcode_params)
-                        else:
-                            for p in range(parts):
-                                zp, k = offset(z, p * narrow * PANEL), p * narrow
-                                _lstm(
-                                    zp,
-                                    offset(c, k),
-                                    offset(y, k),
-                                    narrow,
-                                    code,
-                                    code_params,
-                                    rcode,
-                                    rcode_params,
-                                )
+            if n > 1 or not fused:
+                _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
+            elif not masked or not _stands(row, work, first, t):
+                _lstm_row(z, h, size, offset(params, row[U]), units, c, out, t & 1)
             if row[PROJECTION]:
-                call(product, (
+                call(row[MULTIPLY], (
                     new, padded, offset(params, row[PROJECTION_BIAS]), 0, n, made, cell_row, units,
                     offset(params, row[PROJECTION]), 0, row[PROJECTION_VECTORS],
                 ))  # fmt: skip
@@ -228,13 +187,63 @@ def lstm(row, params, state, work):
             _put(row, work, new, first, n, t)
             h, new = new, h
         _copy_rows(h_state, size, h, padded, n, size)
-        _copy_rows(c_state, units, c_all, cell_row, n, units)
+        _copy_rows(c_state, units, c, cell_row, n, units)
 
 
 @jit
-def _lstm_row(z, h, terms, w, whole, parts, c, new, forwards):
-    """A step of one row, two blocks at a time."""
+def _in_vectors(units, lanes):
+    """So many units, and what is empty of their last vector."""
+    return (units + lanes - 1) // lanes * lanes
+
+
+@jit
+def _parts(units, lanes):
+    """How many narrow parts there are behind the whole blocks."""
+    narrow = max(1, lanes // 4)
+    return (units % lanes + narrow - 1) // narrow
+
+
+@jit
+def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
+    """A step of several rows, a panel at a time: its product for all of them, then the cells."""
+    lanes = width(params)
+    narrow = max(1, lanes // 4)
+    units, vectors, z_row, masked = row[UNITS], row[VECTORS], row[Z_ROW], row[MASKED]
+    whole, parts = units // lanes, _parts(units, lanes)
+    cell_row = _in_vectors(units, lanes)
+    code, code_params = row[CODE], offset(params, row[CODE_PARAM])
+    rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
+    plain = code == _TANH and rcode == _SIGMOID
+    panels = (vectors + PANEL - 1) // PANEL
+    for p in range(panels):
+        # To and fro: what was used last is still in the cache.
+        b = p if t & 1 else panels - 1 - p
+        call(row[MULTIPLY], (
+            z_all, z_row, z_all, z_row, n, h, row[PADDED], row[SIZE], offset(params, row[U]),
+            b * PANEL, min((b + 1) * PANEL, vectors),
+        ))  # fmt: skip
+        for r in range(n):
+            if masked and _stands(row, work, first + r, t):
+                continue
+            z = offset(z_all, r * z_row + b * PANEL * lanes)
+            c = offset(c_all, r * cell_row + b * lanes)
+            y = offset(new, r * new_row + b * lanes)
+            if plain and b < whole:
+                lstm_whole((z, c, c, y))
+            elif plain:
+                lstm_rest((z, c, c, y), parts)
+            else:
+                size = lanes if b < whole else narrow
+                for k in range(0, lanes if b < whole else parts * narrow, size):
+                    zk, ck, yk = offset(z, k * PANEL), offset(c, k), offset(y, k)
+                    _lstm(zk, ck, yk, size, code, code_params, rcode, rcode_params)
+
+
+@jit
+def _lstm_row(z, h, terms, w, units, c, new, forwards):
+    """A step of one row: products and cells in registers."""
     lanes = width(z)
+    whole, parts = units // lanes, _parts(units, lanes)
     segment = segment_of(terms)
     # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
     # still there when the next step begins with it, to and fro.
@@ -275,8 +284,7 @@ def gru(row, params, state, work):
     lanes = width(params)
     narrow = max(1, lanes // 4)
     units, vectors, span = row[UNITS], row[VECTORS], row[VECTORS] * lanes
-    whole = units // lanes
-    parts = (units - whole * lanes + narrow - 1) // narrow
+    whole, parts = units // lanes, _parts(units, lanes)
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
     z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
@@ -357,8 +365,7 @@ def gru_reset_before(row, params, state, work):
     narrow = max(1, lanes // 4)
     units, span = row[UNITS], row[VECTORS] * lanes
     u_span = row[RECURRENT_VECTORS] * lanes
-    whole = units // lanes
-    parts = (units - whole * lanes + narrow - 1) // narrow
+    whole, parts = units // lanes, _parts(units, lanes)
     padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
     z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
@@ -400,7 +407,7 @@ def gru_reset_before(row, params, state, work):
                         reset[k + j] = zb[size + j] * old[k + j]
             call(product, (
                 v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
-                offset(params, row[U_H]), 0, (units + lanes - 1) // lanes,
+                offset(params, row[U_H]), 0, _in_vectors(units, lanes) // lanes,
             ))  # fmt: skip
             for r in range(n):
                 z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
