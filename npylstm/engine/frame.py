@@ -16,7 +16,7 @@ class Frame:
     Attributes
     ----------
     x, y
-        Inputs to fill and outputs to read, by name; ``first_x`` and ``first_y`` are the first ones.
+        Inputs to fill and outputs to read, by name.
     mask
         To fill, where the program has one.
     states
@@ -38,7 +38,6 @@ class Frame:
             {place.name[0]: _seen(self.work, place) for place in places}
             for places in (program.reads, program.writes)
         )
-        self.first_x, self.first_y = next(iter(self.x.values())), next(iter(self.y.values()))
         self.mask = _seen(self.work, program.mask)
         self.states = [(place, _seen(self.state, place)) for place in program.states]
         self.program, self._params = program, params

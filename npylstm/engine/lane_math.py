@@ -4,8 +4,8 @@ All of them rest on ``exp(x) = s (1 + q)``: ``n`` is the integer nearest to ``x 
 ``s = 2**n``, ``r = x - n ln 2`` lies within ``ln(2) / 2 = 0.347`` of zero, and
 ``q = exp(r) - 1 = r + r**2 g(r)``. The polynomial ``g`` interpolates at Chebyshev's nodes in
 float32, and is the beginning of the series in float64. That leaves a relative error of 1e-10
-(float32 rounds at 6e-8) and of 4e-18 (float64: 1e-16). Every function takes and returns :class:`~npylstm.engine.lanes.Lanes`; nan
-stays nan.
+(float32 rounds at 6e-8) and of 4e-18 (float64: 1e-16). Every function takes and returns
+:class:`~npylstm.engine.lanes.Lanes`; nan stays nan.
 """
 
 from __future__ import annotations

@@ -81,15 +81,15 @@ class Segment:
 
     def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array]:
         """Lay out calls with one input of this shape; the state begins at zero."""
-        (name,) = self.reads
+        (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
 
         def run(x: Array) -> Array:
             frame = self._take(program)
-            frame.first_x[...] = x
+            frame.x[name][...] = x
             frame.state.fill(0)
             frame.run()
-            y: Array = frame.first_y.copy()
+            y: Array = frame.y[made].copy()
             self._give_back(program, frame)
             return y
 
