@@ -110,6 +110,8 @@ def draw(document: dict[str, Any], path: Path) -> None:
         axes.plot(times, places, marker, label=name, alpha=0.8)
     axes.axvline(1, color="black", label="npylstm")
     axes.set_xscale("log")
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_yticks(places, [row["label"].removeprefix("lstm ") for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("time per call, times that of npylstm (one thread)")

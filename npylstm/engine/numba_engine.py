@@ -20,7 +20,7 @@ from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import RunningStream, RunningStreams
-from npylstm.layers.base import Array
+from npylstm.layers.base import BATCH, Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]
@@ -94,7 +94,8 @@ class NumbaEngine:
         segment = self._whole()
         if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
             return None
-        return segment.shortcut(shape)
+        tensors = (*self._spec.inputs, *self._spec.output_specs)
+        return segment.shortcut(shape, all(t.shape[:1] == (BATCH,) for t in tensors))
 
     def rewired(self, spec: ModelSpec) -> NumbaEngine:
         return NumbaEngine(spec, self)

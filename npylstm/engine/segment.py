@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
@@ -14,7 +16,8 @@ __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
 # Numbers in buffers that are kept from call to call: of every program, or of the last ones only.
-_SMALL_SIZE, _LARGE_SIZE, _MAX_LARGE = 1 << 17, 1 << 23, 2
+_SMALL_SIZE, _LARGE_SIZE, _MAX_LARGE = 1 << 17, 1 << 22, 2
+_SLICE = 32  # rows that go through at a time where all of them would need more than that
 
 
 class Segment:
@@ -79,10 +82,17 @@ class Segment:
             after.setdefault(layer, {})[name] = view.copy()
         self._give_back(program, frame)
 
-    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array]:
-        """Lay out calls with one input of this shape; the state begins at zero."""
+    def shortcut(self, shape: tuple[int, ...], batch_first: bool) -> Callable[[Array], Array]:
+        """Lay out calls with one input of this shape and one output; the state begins at zero.
+
+        With the batch as the first axis of both, many rows go through in slices: their tensors
+        stay closer, and need less memory.
+        """
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
+        rows = shape[0]
+        if batch_first and program.work_size > _LARGE_SIZE and rows > _SLICE:
+            return self._sliced(shape, program)
 
         def run(x: Array) -> Array:
             frame = self._take(program)
@@ -91,6 +101,20 @@ class Segment:
             frame.run()
             y: Array = frame.y[made].copy()
             self._give_back(program, frame)
+            return y
+
+        return run
+
+    def _sliced(self, shape: tuple[int, ...], program: Program) -> Callable[[Array], Array]:
+        rows, (target,) = shape[0], program.writes
+        slices = [slice(r, min(r + _SLICE, rows)) for r in range(0, rows, _SLICE)]
+        calls = [self.shortcut((s.stop - s.start, *shape[1:]), False) for s in slices]
+        dtype = self.params.dtype
+
+        def run(x: Array) -> Array:
+            y = np.empty(target.shape, dtype)
+            for part, call in zip(slices, calls, strict=True):
+                y[part] = call(x[part])
             return y
 
         return run

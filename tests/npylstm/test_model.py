@@ -316,3 +316,13 @@ def test_outputs_are_not_the_callers_memory(backend: str) -> None:
     y = model.predict(x)
     y += 1
     assert (x == 1).all()
+
+
+def test_large_batches_that_go_through_in_slices_give_the_same_bits() -> None:
+    layer = LSTM(1, 320, return_sequences=True)
+    model = Model(make_chain(layer, shape=("batch", "steps", 1)), "numba")
+    x = np.random.default_rng(6).normal(size=(70, 200, 1)).astype(np.float32)
+    whole = model.predict(x)  # of a shape that was not seen before
+    sliced = model.predict(x)
+    np.testing.assert_array_equal(sliced, whole)
+    assert not np.may_share_memory(sliced, model.predict(x))
