@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,7 +91,7 @@ class Model:
         self.spec = bind_functions(spec, custom or {})
         self._engine: Engine = make_engine(self.spec, backend)
         self._dtype = np.dtype(spec.dtype)
-        self._shortcuts: dict[tuple[int, ...], Callable[[Array], Array]] = {}
+        self._shortcuts: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(t) for t in self.inputs)
@@ -175,13 +175,9 @@ class Model:
         >>> model.predict(np.zeros((2, 5, 1))).shape
         (2, 1)
         """
-        plain = (
-            threads == 1
-            and not return_state
-            and all(value is None for value in (batch_size, state, lengths, mask))
-        )
+        plain = not return_state and all(v is None for v in (batch_size, state, lengths, mask))
         if plain and type(x) is np.ndarray and x.dtype == self._dtype:
-            shortcut = self._shortcuts.get(x.shape)
+            shortcut = self._shortcuts.get((x.shape, threads))
             if shortcut is not None:
                 return shortcut(x)
         inputs = bind(x, self.inputs, self.spec.dtype)
@@ -200,21 +196,29 @@ class Model:
             results = self._run_slices(inputs, carried, moves, slices, threads, progress)
         y = self._join(results)
         if plain:
-            self._remember(inputs)
+            self._remember(inputs, threads)
         return (y, _join_states([after for _, after in results])) if return_state else y
 
     def warm_up(self) -> None:
         """Compile now what the first calls would otherwise wait for; it is kept on disk."""
         self._engine = self._engine.settle()
 
-    def _remember(self, inputs: Mapping[str, Array]) -> None:
+    def _remember(self, inputs: Mapping[str, Array], threads: int) -> None:
         """Let inputs of a shape that has been checked go a shorter way next time."""
         if len(inputs) > 1 or self.inputs[0].whole or len(self._shortcuts) >= _MOST_SHORTCUTS:
             return
         (x,) = inputs.values()
-        shortcut = self._engine.shortcut(x.shape) if x.size else None
-        if shortcut is not None:
-            self._shortcuts[x.shape] = shortcut
+        if not x.size or (threads > 1 and not self._batch_first()):
+            return
+        size = -(-len(x) // threads) if threads > 1 else len(x)
+        slices = [slice(r, min(r + size, len(x))) for r in range(0, len(x), size)]
+        calls = [self._engine.shortcut(x[part].shape) for part in slices]
+        known = [call for call in calls if call is not None]
+        if len(known) == len(calls):
+            self._shortcuts[x.shape, threads] = _side_by_side(slices, known)
+
+    def _batch_first(self) -> bool:
+        return all(t.shape[:1] == (BATCH,) for t in (*self.inputs, *self.outputs))
 
     def _run_slices(
         self,
@@ -493,6 +497,22 @@ class Model:
                 )
             steps = int(inputs[first.name].shape[first.shape.index(shape[axis])])
         return steps
+
+
+def _side_by_side(
+    slices: Sequence[slice], calls: Sequence[Callable[[Array], Array]]
+) -> Callable[[Array], Array]:
+    """Make a call that runs each slice of the rows in a thread, the first in the caller's."""
+    if len(calls) == 1:
+        return calls[0]
+
+    def run(x: Array) -> Array:
+        with ThreadPoolExecutor(len(calls) - 1) as pool:
+            others = [pool.submit(c, x[s]) for c, s in zip(calls[1:], slices[1:], strict=True)]
+            first = calls[0](x[slices[0]])
+            return np.concatenate([first, *(other.result() for other in others)])
+
+    return run
 
 
 def _axis_size(shape: Shape, array: Array) -> int:
