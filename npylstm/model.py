@@ -175,7 +175,8 @@ class Model:
         >>> model.predict(np.zeros((2, 5, 1))).shape
         (2, 1)
         """
-        plain = not return_state and all(v is None for v in (batch_size, state, lengths, mask))
+        whole = all(value is None for value in (batch_size, state, lengths, mask))
+        plain = whole and not return_state and not progress
         if plain and type(x) is np.ndarray and x.dtype == self._dtype:
             shortcut = self._shortcuts.get((x.shape, threads))
             if shortcut is not None:

@@ -256,6 +256,15 @@ def test_bench(model: Path, capsys: Any) -> None:
     assert all(row["median_us"] > 0 for row in rows)
 
 
+def test_warmup(model: Path, capsys: Any) -> None:
+    status, stdout, _ = run(capsys, "warmup", model, model)
+    assert status == 0
+    assert stdout.count(model.name) == 2
+    document = json.loads(run(capsys, "warmup", model, "--json")[1])
+    assert Path(document["cache"]).is_dir()
+    assert document["models"][0]["seconds"] >= 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

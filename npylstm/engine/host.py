@@ -7,7 +7,7 @@ import platform
 import llvmlite.binding as llvm
 from numba.core import config
 
-__all__ = ["REGISTERS", "VECTOR_BYTES"]
+__all__ = ["REGISTERS", "VECTOR_BYTES", "narrow_of"]
 
 
 def _features() -> set[str]:
@@ -25,3 +25,8 @@ _ARM = platform.machine().lower() in ("aarch64", "arm64")
 # Wider vectors than the processor has are legal, too: the compiler splits them.
 VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx" in _FEATURES else 16
 REGISTERS = 32 if _ARM or VECTOR_BYTES == 64 else 16
+
+
+def narrow_of(lanes: int) -> int:
+    """How many units go together where they do not fill a vector of so many lanes."""
+    return max(1, lanes // 4)

@@ -142,14 +142,18 @@ class Kernel:
         self._compiled: dict[str, Any] = {}
 
     def load(self, dtype: str) -> bool:
-        """Load the kernel for a type from the disk; False if it must be compiled."""
-        with _LOCK:
+        """Load the kernel for a type from the disk; False if it is to be compiled, or just is."""
+        if not _LOCK.acquire(blocking=False):  # another thread compiles, which may take seconds
+            return dtype in self._compiled
+        try:
             if dtype not in self._compiled:
                 compiled = self._prepare(dtype)
                 if not compiled.load():
                     return False
                 self._compiled[dtype] = compiled
             return True
+        finally:
+            _LOCK.release()
 
     def address(self, dtype: str) -> int:
         """The address of the kernel for ``"float32"`` or ``"float64"``."""

@@ -17,11 +17,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npylstm.engine.host import VECTOR_BYTES
+from npylstm.engine.host import VECTOR_BYTES, narrow_of
 
 __all__ = [
     "Lanes", "bits_of", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
-    "lane_count", "narrow_count", "offset", "width",
+    "lane_count", "narrow_count", "narrow_width", "offset", "width",
 ]  # fmt: skip
 
 _INDEX = ir.IntType(32)
@@ -43,7 +43,7 @@ def lane_count(dtype: Any) -> int:
 
 def narrow_count(dtype: Any) -> int:
     """How many numbers the blocks hold that take what does not fill a vector."""
-    return max(1, lane_count(dtype) // 4)
+    return narrow_of(lane_count(dtype))
 
 
 class Lanes:
@@ -209,15 +209,21 @@ def offset(typingctx: Any, start: Any, count: Any) -> Any:
     return start(start, types.int64), generate
 
 
-@intrinsic
-def width(typingctx: Any, like: Any) -> Any:
-    """How many numbers of a pointer's type a vector holds: a constant of the compiled code."""
-    lanes = lane_count(like.dtype)
+def _constant_of(count: Callable[[Any], int]) -> Any:
+    """Make an intrinsic that is a constant of the compiled code, by what a pointer points to."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return ir.Constant(ir.IntType(64), lanes)
+    @intrinsic
+    def constant(typingctx: Any, like: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return ir.Constant(ir.IntType(64), count(like.dtype))
 
-    return types.int64(like), generate
+        return types.int64(like), generate
+
+    return constant
+
+
+# How many numbers a vector holds, and a block of what does not fill one.
+width, narrow_width = _constant_of(lane_count), _constant_of(narrow_count)
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npylstm.engine.host import VECTOR_BYTES
+from npylstm.engine.host import VECTOR_BYTES, narrow_of
 from npylstm.engine.products import PANEL
 from npylstm.layers.base import Array
 
@@ -41,7 +41,7 @@ class Columns:
 
     def __init__(self, gates: int, units: int, dtype: str) -> None:
         lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-        narrow = max(1, lanes // 4)
+        narrow = narrow_of(lanes)
         whole = units // lanes
         parts = -(-(units - whole * lanes) // narrow)
         of = np.arange(whole * lanes + parts * narrow)

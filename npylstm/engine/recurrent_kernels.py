@@ -18,7 +18,7 @@ from npylstm.engine.cells import (
 )
 from npylstm.engine.host import VECTOR_BYTES
 from npylstm.engine.jit import jit, kernel
-from npylstm.engine.lanes import call, copy, offset, width
+from npylstm.engine.lanes import call, copy, narrow_width, offset, width
 from npylstm.engine.native_activations import activate
 from npylstm.engine.products import FEW_TERMS, PANEL, segment_of
 from npylstm.engine.table import (
@@ -109,6 +109,16 @@ def _multiply_input(row, params, work, z, first, n, t, count):
 
 
 @jit
+def _next_input(row, params, work, z, first, n, t, at):
+    """Count on within the steps whose input's part is ready; make that of the next when needed."""
+    if 0 <= at < row[BLOCK_STEPS] - 1:
+        return at + 1
+    count = min(row[BLOCK_STEPS], row[STEPS] - t)
+    _multiply_input(row, params, work, z, first, n, t, count)
+    return 0
+
+
+@jit
 def _stands(row, work, r, t):
     """Whether a mask makes a row stand still at the ``t``-th step."""
     return work[row[MASK] + r * row[STEPS] + _source(row, t)] == 0
@@ -144,12 +154,20 @@ def _put(row, work, h, first, n, t):
             copy(y_r, offset(y_r, back), size)
 
 
+@jit
+def _finish_step(row, work, new, old, first, n, t):
+    """Do what comes after the cells in every layer."""
+    if row[MASKED]:
+        _keep_standing(row, work, new, old, first, n, t)
+    _put(row, work, new, first, n, t)
+
+
 @kernel
 def lstm(row, params, state, work):
     """:class:`npylstm.layers.LSTM`; gates in the order i, f, o, candidate."""
     lanes = width(params)
     units, size, span = row[UNITS], row[SIZE], row[VECTORS] * lanes
-    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    padded, block = row[PADDED], row[BLOCK_ROWS]
     cell_row = _in_vectors(units, lanes)
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
@@ -164,13 +182,9 @@ def lstm(row, params, state, work):
         c_state = offset(state, row[CELL_STATE] + first * units)
         _copy_rows(h, padded, h_state, size, n, size)
         _copy_rows(c, cell_row, c_state, units, n, units)
-        at = block_steps - 1  # the step, counted within those that the input's part is ready for
+        at = -1
         for t in range(row[STEPS]):
-            at += 1
-            if at == block_steps:
-                at = 0
-                count = min(block_steps, row[STEPS] - t)
-                _multiply_input(row, params, work, z_all, first, n, t, count)
+            at = _next_input(row, params, work, z_all, first, n, t, at)
             z = offset(z_all, at * span)
             out, out_row = (made, cell_row) if row[PROJECTION] else (new, padded)
             if n > 1 or not fused:
@@ -182,9 +196,7 @@ def lstm(row, params, state, work):
                     new, padded, offset(params, row[PROJECTION_BIAS]), 0, n, made, cell_row, units,
                     offset(params, row[PROJECTION]), 0, row[PROJECTION_VECTORS],
                 ))  # fmt: skip
-            if masked:
-                _keep_standing(row, work, new, h, first, n, t)
-            _put(row, work, new, first, n, t)
+            _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         _copy_rows(h_state, size, h, padded, n, size)
         _copy_rows(c_state, units, c, cell_row, n, units)
@@ -197,19 +209,20 @@ def _in_vectors(units, lanes):
 
 
 @jit
-def _parts(units, lanes):
-    """How many narrow parts there are behind the whole blocks."""
-    narrow = max(1, lanes // 4)
-    return (units % lanes + narrow - 1) // narrow
+def _blocks(units, like):
+    """How many whole blocks there are, and how many narrow parts behind them."""
+    lanes, narrow = width(like), narrow_width(like)
+    whole = units // lanes
+    return whole, (units - whole * lanes + narrow - 1) // narrow
 
 
 @jit
 def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
     """A step of several rows, a panel at a time: its product for all of them, then the cells."""
     lanes = width(params)
-    narrow = max(1, lanes // 4)
+    narrow = narrow_width(params)
     units, vectors, z_row, masked = row[UNITS], row[VECTORS], row[Z_ROW], row[MASKED]
-    whole, parts = units // lanes, _parts(units, lanes)
+    whole, parts = _blocks(units, params)
     cell_row = _in_vectors(units, lanes)
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
@@ -243,7 +256,7 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
 def _lstm_row(z, h, terms, w, units, c, new, forwards):
     """A step of one row: products and cells in registers."""
     lanes = width(z)
-    whole, parts = units // lanes, _parts(units, lanes)
+    whole, parts = _blocks(units, z)
     segment = segment_of(terms)
     # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
     # still there when the next step begins with it, to and fro.
@@ -282,16 +295,16 @@ def _lstm(z, c, h, units, code, code_params, rcode, rcode_params):
 def gru(row, params, state, work):
     """:class:`npylstm.layers.GRU` with the reset gate after the product; gates z, r, candidate."""
     lanes = width(params)
-    narrow = max(1, lanes // 4)
+    narrow = narrow_width(params)
     units, vectors, span = row[UNITS], row[VECTORS], row[VECTORS] * lanes
-    whole, parts = units // lanes, _parts(units, lanes)
-    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    whole, parts = _blocks(units, params)
+    padded, block = row[PADDED], row[BLOCK_ROWS]
     z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     u_all = offset(new, block * padded)
     z_all = offset(u_all, block * span)
-    masked, product = row[MASKED], row[MULTIPLY]
+    product = row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
@@ -299,13 +312,9 @@ def gru(row, params, state, work):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
-        at = block_steps - 1  # the step, counted within those that the input's part is ready for
+        at = -1
         for t in range(row[STEPS]):
-            at += 1
-            if at == block_steps:
-                at = 0
-                count = min(block_steps, row[STEPS] - t)
-                _multiply_input(row, params, work, z_all, first, n, t, count)
+            at = _next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 u_all, span, offset(params, row[RECURRENT_BIAS]), 0, n, h, padded, units,
                 offset(params, row[U]), 0, vectors,
@@ -326,9 +335,7 @@ def gru(row, params, state, work):
                     k = whole * lanes + p * narrow
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
                     _gru(places, narrow, code, code_params, rcode, rcode_params)
-            if masked:
-                _keep_standing(row, work, new, h, first, n, t)
-            _put(row, work, new, first, n, t)
+            _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)
 
@@ -362,11 +369,11 @@ def gru_reset_before(row, params, state, work):
     for the reset gate.
     """
     lanes = width(params)
-    narrow = max(1, lanes // 4)
+    narrow = narrow_width(params)
     units, span = row[UNITS], row[VECTORS] * lanes
     u_span = row[RECURRENT_VECTORS] * lanes
-    whole, parts = units // lanes, _parts(units, lanes)
-    padded, block, block_steps = row[PADDED], row[BLOCK_ROWS], row[BLOCK_STEPS]
+    whole, parts = _blocks(units, params)
+    padded, block = row[PADDED], row[BLOCK_ROWS]
     z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
@@ -374,7 +381,7 @@ def gru_reset_before(row, params, state, work):
     reset_all = offset(u_all, block * u_span)
     v_all = offset(reset_all, block * padded)
     z_all = offset(v_all, block * padded)
-    masked, product = row[MASKED], row[MULTIPLY]
+    product = row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     rcode, rcode_params = row[RECURRENT_CODE], offset(params, row[RECURRENT_CODE_PARAM])
     recurrent_bias = offset(params, row[RECURRENT_BIAS])
@@ -382,13 +389,9 @@ def gru_reset_before(row, params, state, work):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
-        at = block_steps - 1  # the step, counted within those that the input's part is ready for
+        at = -1
         for t in range(row[STEPS]):
-            at += 1
-            if at == block_steps:
-                at = 0
-                count = min(block_steps, row[STEPS] - t)
-                _multiply_input(row, params, work, z_all, first, n, t, count)
+            at = _next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[U]), 0,
                 row[RECURRENT_VECTORS],
@@ -421,9 +424,7 @@ def gru_reset_before(row, params, state, work):
                         candidate[j] += v[k + j]
                     activate(code, code_params, candidate, size)
                     _blend(zb, candidate, offset(old, k), offset(y, k), size)
-            if masked:
-                _keep_standing(row, work, new, h, first, n, t)
-            _put(row, work, new, first, n, t)
+            _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)
 
@@ -432,32 +433,26 @@ def gru_reset_before(row, params, state, work):
 def simple_rnn(row, params, state, work):
     """:class:`npylstm.layers.SimpleRNN`."""
     units, padded, vectors = row[UNITS], row[PADDED], row[VECTORS]
-    block, block_steps = row[BLOCK_ROWS], row[BLOCK_STEPS]
+    block = row[BLOCK_ROWS]
     span, z_row = vectors * width(params), row[Z_ROW]
     h = offset(work, row[SCRATCH])
     new = offset(h, block * padded)
     z_all = offset(new, block * padded)
-    masked, product = row[MASKED], row[MULTIPLY]
+    product = row[MULTIPLY]
     code, code_params = row[CODE], offset(params, row[CODE_PARAM])
     for first in range(0, row[ROWS], block):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
         _copy_rows(h, padded, h_state, units, n, units)
-        at = block_steps - 1  # the step, counted within those that the input's part is ready for
+        at = -1
         for t in range(row[STEPS]):
-            at += 1
-            if at == block_steps:
-                at = 0
-                count = min(block_steps, row[STEPS] - t)
-                _multiply_input(row, params, work, z_all, first, n, t, count)
+            at = _next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 new, padded, offset(z_all, at * span), z_row, n, h, padded, units,
                 offset(params, row[U]), 0, vectors,
             ))  # fmt: skip
             for r in range(n):
                 activate(code, code_params, offset(new, r * padded), units)
-            if masked:
-                _keep_standing(row, work, new, h, first, n, t)
-            _put(row, work, new, first, n, t)
+            _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         _copy_rows(h_state, units, h, padded, n, units)

@@ -224,6 +224,10 @@ def test_bits_do_not_depend_on_neighbours_or_threads() -> None:
         for size in (1, 3, 4):
             np.testing.assert_array_equal(model.predict(x, lengths=lengths, batch_size=size), whole)
         np.testing.assert_array_equal(model.predict(x, lengths=lengths, threads=3), whole)
+        # The second time, calls go the short way.
+        results = [model.predict(x, threads=threads) for threads in (1, 1, 2, 2, 3, 3)]
+        for y in results[1:]:
+            np.testing.assert_array_equal(y, results[0])
 
 
 def test_what_does_not_fit_is_named(backend: str) -> None:
