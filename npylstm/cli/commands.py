@@ -16,6 +16,7 @@ import numpy as np
 
 from npylstm import console, npz, plot
 from npylstm.cli import arrays
+from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
@@ -293,7 +294,7 @@ def warmup(options: argparse.Namespace) -> int:
             load(path, backend="numba").warm_up()
             results.append({"model": path, "seconds": time.perf_counter() - start})
             advance()
-    folder = importlib.import_module("npylstm.engine.jit").cache_folder()
+    folder = code_cache.cache_folder()
     if options.json:
         _print_json({"cache": folder, "models": results})
         return 0

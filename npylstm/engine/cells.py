@@ -19,7 +19,8 @@ from numba.extending import intrinsic
 
 from npylstm.engine.lane_math import one_plus_exp, one_plus_exp_times, tanh, tanh_parts
 from npylstm.engine.lanes import Lanes, lane_count, narrow_count
-from npylstm.engine.products import PANEL, Sums, choose, constant
+from npylstm.engine.packing import PANEL
+from npylstm.engine.products import Sums, choose, constant
 
 __all__ = ["gru_rest", "gru_whole", "lstm_rest", "lstm_row", "lstm_row_rest", "lstm_whole"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from npylstm.engine.kernels import execute
+from npylstm.engine.kernel_table import execute
 from npylstm.engine.lowering import Place, Program
 from npylstm.engine.packing import aligned
 from npylstm.layers.base import Array
@@ -25,6 +25,8 @@ class Frame:
         The buffers as a whole.
     program
         What runs.
+    run
+        Computes ``y``, and the states after it.
     arguments
         What kernels of whole programs are given: the table's rows, and addresses of it, of the
         parameters, the state and the work buffer.
@@ -41,15 +43,11 @@ class Frame:
         self.mask = _seen(self.work, program.mask)
         self.states = [(place, _seen(self.state, place)) for place in program.states]
         self.program, self._params = program, params
-        self._execute = execute.call
         self.arguments = (
             len(program.table), program.table.ctypes.data, params.ctypes.data,
             self.state.ctypes.data, self.work.ctypes.data,
         )  # fmt: skip
-
-    def run(self) -> None:
-        """Compute ``y``, and the states after it."""
-        self._execute(*self.arguments)
+        self.run = execute.bind(*self.arguments)
 
 
 def _seen(buffer: Array, place: Place) -> Array:

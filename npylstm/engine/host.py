@@ -1,29 +1,63 @@
-"""The vectors of the processor that kernels are compiled for."""
+"""The processor that kernels are compiled for, known without loading the compiler.
+
+Numba's settings ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` overrule what the processor is.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
 
-import llvmlite.binding as llvm
-from numba.core import config
+__all__ = ["CPU_FEATURES", "CPU_NAME", "IDENTITY", "REGISTERS", "VECTOR_BYTES", "narrow_of"]
 
-__all__ = ["REGISTERS", "VECTOR_BYTES", "narrow_of"]
-
-
-def _features() -> set[str]:
-    """What the compiler may use: as Numba decides it, by its settings or by asking the host."""
-    if config.CPU_FEATURES is not None:
-        return {f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+")}
-    if config.CPU_NAME not in (None, "host"):
-        return set()
-    return {name for name, there in llvm.get_host_cpu_features().items() if there}
+# What Linux says of a processor that code depends on, on x86 and on ARM; nothing that wavers.
+_LASTING = (
+    "vendor_id", "cpu family", "model", "flags",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
+)  # fmt: skip
 
 
-_FEATURES = _features()
-_ARM = platform.machine().lower() in ("aarch64", "arm64")
+def _described() -> dict[str, str]:
+    """What the system says of the first processor; empty where it does not say it in a file."""
+    described: dict[str, str] = {}
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, colon, value = line.partition(":")
+                if not colon:
+                    break
+                described[key.strip()] = value.strip()
+    except OSError:
+        pass
+    return {key: described[key] for key in _LASTING if key in described}
+
+
+def _asked() -> dict[str, str]:
+    """The same from LLVM."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    there = " ".join(name for name, is_there in features.items() if is_there)
+    return {"model": llvm.get_host_cpu_name(), "flags": there}
+
+
+# What to compile for; None: what LLVM finds.
+CPU_NAME = os.environ.get("NUMBA_CPU_NAME") or None
+CPU_FEATURES = os.environ.get("NUMBA_CPU_FEATURES", "" if CPU_NAME else None)
+
+if CPU_FEATURES is None:
+    _PROCESSOR = _described() or _asked()
+    _FEATURES = set(_PROCESSOR.get("flags", "").split())
+else:
+    _PROCESSOR = {"model": CPU_NAME or "", "flags": CPU_FEATURES}
+    _FEATURES = {f[1:] for f in CPU_FEATURES.split(",") if f.startswith("+")}
+
+# Code compiled on one machine runs on another where this is the same.
+IDENTITY = f"{platform.system()} {platform.machine()} {sorted(_PROCESSOR.items())}"
 
 # Wider vectors than the processor has are legal, too: the compiler splits them.
 VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx" in _FEATURES else 16
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
 REGISTERS = 32 if _ARM or VECTOR_BYTES == 64 else 16
 
 

@@ -131,29 +131,32 @@ def _run(operations, table, params, state, work):
         call(integers(at)[OP], (at, params, state, work))
 
 
-@entry(5)
-def execute(operations, table, params, state, work):
+@entry
+def execute(given):
     """Run every operation of a program: a table of so many rows, and the three buffers."""
-    _run(operations, table, params, state, work)
+    _run(given[0], given[1], given[2], given[3], given[4])
 
 
-@entry(16)
-def generate(
-    operations, table, params, state, work, begin, state_size, x_at, rows, window, features, y_at,
-    y_row, out, runs, size,
-):  # fmt: skip
+@entry
+def generate(given):
     """Run a program again and again, each output the newest step of the next input.
+
+    It is given what :func:`execute` is, and ``begin``, the state's size, ``x_at``, ``rows``,
+    ``window``, ``features``, ``y_at``, ``y_row``, ``out``, ``runs`` and ``size``.
 
     ``begin`` is a copy of the state that each run begins with, or 0 where it is carried on; the
     input lies at ``x_at`` (rows, window, features), the outputs at ``y_at``, rows ``y_row`` apart;
     ``out`` is (runs, rows, features). A number takes ``size`` bytes.
     """
+    state, work, begin, state_size, x_at = given[3], given[4], given[5], given[6], given[7]
+    rows, window, features, y_at, y_row = given[8], given[9], given[10], given[11], given[12]
+    out, runs, size = given[13], given[14], given[15]
     step = features * size
     kept = (window - 1) * step
     for n in range(runs):
         if begin:
             copy_bytes(state, begin, state_size * size)
-        _run(operations, table, params, state, work)
+        _run(given[0], given[1], given[2], state, work)
         for r in range(rows):
             x = work + x_at * size + r * window * step
             y = out + (n * rows + r) * step
@@ -177,15 +180,21 @@ def _move_states(frame, pool, rows, count, size, gather):
                 copy_bytes(far, near, bytes_each)
 
 
-@entry(12)
-def advance(whole, rest, params, pool, rows, count, block, x, x_row, y, y_row, size):
+@entry
+def advance(given):
     """Gather the states of some rows of a pool, run a step of them, and scatter them again.
+
+    It is given ``whole``, ``rest``, the parameters, the pool, ``rows``, their ``count``, how many
+    rows a block has, ``x`` and the size of its rows, ``y`` and the size of its rows, and ``size``.
 
     It goes block by block; ``whole`` and ``rest`` describe a program for a block and one for what
     the blocks leave: operations, table, state, work, where in the work buffer input and output
     begin, how many states there are; and of each state where in the pool and where in the state
     buffer it begins, and its size. Rows of ``x`` and ``y`` have so many bytes, a number ``size``.
     """
+    whole, rest, params, pool, rows = given[0], given[1], given[2], given[3], given[4]
+    count, block, x, x_row = given[5], given[6], given[7], given[8]
+    y, y_row, size = given[9], given[10], given[11]
     done = 0
     while done < count:
         n = min(block, count - done)

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npylstm.activations import Activation
-from npylstm.engine import kernels, recurrent_kernels, table
-from npylstm.engine.jit import Kernel
+from npylstm.engine import kernel_table as kernels
+from npylstm.engine import table
+from npylstm.engine.kernel_table import Kernel
 from npylstm.engine.packing import ALIGNMENT, Columns, aligned
-from npylstm.engine.products import multiply
 from npylstm.layers import (
     GRU,
     LSTM,
@@ -139,8 +139,8 @@ def _columns(layer: Recurrent, dtype: str) -> tuple[Columns, Columns]:
 def _cell(layer: Recurrent) -> Kernel:
     """The kernel that runs a recurrent layer."""
     if isinstance(layer, GRU):
-        return recurrent_kernels.gru if layer.reset_after else recurrent_kernels.gru_reset_before
-    return recurrent_kernels.lstm if isinstance(layer, LSTM) else recurrent_kernels.simple_rnn
+        return kernels.gru if layer.reset_after else kernels.gru_reset_before
+    return kernels.lstm if isinstance(layer, LSTM) else kernels.simple_rnn
 
 
 def _apart(size: int) -> int:
@@ -234,7 +234,7 @@ class Program:
     def _weights(self, name: str, layer: Layer) -> dict[str, int]:
         """Columns for the weights of a layer and for its activations."""
         columns = dict(self._parameters.places[name])
-        columns["MULTIPLY"] = multiply.address(self._parameters.dtype)
+        columns["MULTIPLY"] = kernels.multiply.address(self._parameters.dtype)
         for field, column in _CODES.items():
             activation: Activation | None = getattr(layer, field, None)
             if activation is not None:
@@ -370,9 +370,12 @@ def kernels_of(layer: Layer) -> set[Kernel]:
     if isinstance(layer, Bidirectional):
         return set().union(*map(kernels_of, layer.directions.values()))
     if isinstance(layer, Recurrent):
-        return {_cell(layer), multiply, kernels.fetch, kernels.store}
+        return {_cell(layer), kernels.multiply, kernels.fetch, kernels.store}
     if isinstance(layer, Dense):
-        return {kernels.dense_narrow if layer.units <= _NARROW_UNITS else kernels.dense, multiply}
+        return {
+            kernels.dense_narrow if layer.units <= _NARROW_UNITS else kernels.dense,
+            kernels.multiply,
+        }
     if isinstance(layer, ActivationLayer):
         return {kernels.activation}
     return {kernels.repeat} if isinstance(layer, RepeatVector) else set()

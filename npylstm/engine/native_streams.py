@@ -8,7 +8,7 @@ import numpy as np
 
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
-from npylstm.engine.kernels import advance, generate
+from npylstm.engine.kernel_table import advance, generate
 from npylstm.engine.lowering import Program
 from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
@@ -73,11 +73,11 @@ class NativeStream:
         frame.x[source.name[0]][...] = x
         begin = None if carry else frame.state.copy()
         out = np.empty((steps, batch, features), x.dtype)
-        generate.call(
+        generate.bind(
             *frame.arguments, 0 if begin is None else begin.ctypes.data, frame.state.size,
             source.start, batch, window, features, target.start + last,
             (target.stop - target.start) // batch, out.ctypes.data, steps, x.itemsize,
-        )  # fmt: skip
+        )()  # fmt: skip
         return out
 
 
@@ -111,11 +111,11 @@ class NativeStreams(DenseStates):
         described = [self._describe(frame) for frame in frames]
         rows = np.ascontiguousarray(rows, np.int64)
         x = np.ascontiguousarray(x)
-        advance.call(
+        advance.bind(
             *(d.ctypes.data for d in described), self._segment.params.ctypes.data,
             self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
             x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
-        )  # fmt: skip
+        )()  # fmt: skip
         return {target.name[0]: y}
 
     def _describe(self, frame: Frame) -> Array:

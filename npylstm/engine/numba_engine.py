@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from npylstm.engine import Engine, State, Stream, Streams
-from npylstm.engine.jit import Kernel
-from npylstm.engine.kernels import advance, execute, generate
+from npylstm.engine.kernel_table import Kernel, advance, execute, generate
 from npylstm.engine.lowering import Parameters, is_native, kernels_of
 from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
@@ -24,6 +23,9 @@ from npylstm.layers.base import BATCH, Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]
+
+
+_ENTRIES = (execute, generate, advance)
 
 
 class NumbaEngine:
@@ -75,14 +77,17 @@ class NumbaEngine:
 
     def is_prepared(self) -> bool:
         """Whether all kernels that the model may need are there, or on disk."""
-        return all(kernel.load(self._spec.dtype) for kernel in self._kernels())
+        kernels = self._kernels()
+        return all(kernel.load(self._spec.dtype) for kernel in kernels) and all(
+            entry.load() for entry in (_ENTRIES if kernels else ())
+        )
 
     def preparations(self) -> Iterator[Callable[[], object]]:
         """Give the steps in which all that calls wait for is compiled."""
         kernels = self._kernels()
         for kernel in kernels:
             yield functools.partial(kernel.address, self._spec.dtype)
-        for entry in (execute, generate, advance) if kernels else ():
+        for entry in _ENTRIES if kernels else ():
             yield entry.prepare
 
     def settle(self) -> Engine:

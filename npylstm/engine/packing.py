@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from npylstm.engine.host import VECTOR_BYTES, narrow_of
-from npylstm.engine.products import PANEL
 from npylstm.layers.base import Array
 
-__all__ = ["ALIGNMENT", "Columns", "aligned", "pack_product"]
+__all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "pack_product"]
 
 ALIGNMENT = 16  # elements: tensors begin on a cache line
+PANEL = 4  # vectors of columns that are multiplied together
 
 
 def aligned(size: int, dtype: str) -> Array:

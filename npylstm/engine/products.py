@@ -23,11 +23,10 @@ from numba.extending import intrinsic
 from npylstm.engine.host import REGISTERS
 from npylstm.engine.jit import jit, product_kernel
 from npylstm.engine.lanes import Lanes, broadcast, lane_count, offset, width
+from npylstm.engine.packing import PANEL
 
-__all__ = ["PANEL", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
+__all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
 
-# Vectors of columns in a panel.
-PANEL = 4
 # Terms that are summed before they are added to the result.
 SEGMENT = 64
 # So few terms are added to the start one by one: a sum of their own would be rounded once more.

@@ -20,7 +20,8 @@ from npylstm.engine.host import VECTOR_BYTES
 from npylstm.engine.jit import jit, kernel
 from npylstm.engine.lanes import call, copy, narrow_width, offset, width
 from npylstm.engine.native_activations import activate
-from npylstm.engine.products import FEW_TERMS, PANEL, segment_of
+from npylstm.engine.packing import PANEL
+from npylstm.engine.products import FEW_TERMS, segment_of
 from npylstm.engine.table import (
     BIAS,
     BLOCK_ROWS,

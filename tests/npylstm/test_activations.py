@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import warnings
 from typing import Any
@@ -9,11 +11,12 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import types
 
 from npylstm.activations import TABLE, Activation
 from npylstm.engine import native_activations
+from npylstm.engine.jit import Source, compile_object
+from npylstm.engine.linking import link
 from npylstm.errors import FormatError
 
 NATIVE = [name for name, row in TABLE.items() if row.code is not None]
@@ -27,22 +30,21 @@ GRID = np.unique(np.concatenate([np.linspace(-20, 20, 2001), np.geomspace(1e-8, 
 ULPS = 8
 
 
-@njit
-def _activate(code: int, params: int, y: int, n: int, like: np.ndarray) -> None:
-    native_activations.activate(code, pointer(params, like), pointer(y, like), n)
-
-
-@intrinsic
-def pointer(typingctx: Any, address: Any, like: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(address, like), generate
+@functools.cache
+def kernel_form(dtype: str) -> Any:
+    """Compile the loops for a type of numbers."""
+    n, address = ctypes.c_int64, ctypes.c_void_p
+    source = Source(
+        lambda code, params, y, n: native_activations.activate(code, params, y, n),
+        lambda number: types.void(types.int64, number, number, types.int64),
+    )
+    function = ctypes.CFUNCTYPE(None, n, address, address, n)
+    return function(link(compile_object(source, dtype)))
 
 
 def activate(code: int, params: np.ndarray, y: np.ndarray) -> None:
     """Run the kernel form on an array, in place."""
-    _activate(code, params.ctypes.data, y.ctypes.data, y.size, y)
+    kernel_form(str(y.dtype))(code, params.ctypes.data, y.ctypes.data, y.size)
 
 
 def native(name: str, x: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,28 +12,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PREDICT = (
-    "import npylstm, numpy, numba.core.config;"
-    "m = npylstm.load('models/sine_keras/sine.npz', 'numba');"
-    "print(float(m.predict(numpy.ones((1, 5, 1)))[0, 0]));"
-    "from npylstm.engine.products import multiply;"
-    "kernel = multiply._compiled['float32'];"
-    "print(type(kernel._cache).__name__, getattr(kernel._cache, 'cache_path', None));"
-    "print(kernel.cache_hits)"
-)
+PREDICT = """
+import os, sys
+import numpy, npylstm
+from npylstm.engine import code_cache, linking
+if "KEY" in os.environ:  # as if nothing had been compiled yet
+    code_cache._key = lambda: os.environ["KEY"]
+if "LLVM" in os.environ:
+    linking._link_elf = linking._link_with_llvm
+model = npylstm.load("models/sine_keras/sine.npz", "numba")
+print(model.predict(numpy.ones((1, 5, 1), numpy.float32)).tobytes().hex())
+print(code_cache.cache_folder())
+print([name for name in ("numba", "llvmlite") if name in sys.modules])
+"""
 
 
 def run(root: Path, **environment: str) -> list[str]:
+    """Predict in a process of its own: the result, where kernels are kept, what was imported."""
     result = subprocess.run(
-        [sys.executable, "-c", PREDICT],
-        capture_output=True, text=True, check=True, cwd=root, env={**os.environ, **environment},
+        [sys.executable, "-c", PREDICT], capture_output=True, text=True, check=True, cwd=root,
+        env={**os.environ, **environment},
     )  # fmt: skip
     assert "Traceback" not in result.stderr
     return result.stdout.splitlines()
 
 
 def test_the_policy_is_in_one_file(root: Path) -> None:
-    raw = re.compile(r"\bnumba\.(n?jit|vectorize|guvectorize|cfunc)|import.*\bnjit\b|fastmath\s*=")
+    raw = re.compile(r"\b(n?jit|vectorize|guvectorize|cfunc|compile_extra)\(.*\bnumba|"
+                     r"\bnumba\.(n?jit|vectorize|guvectorize|cfunc)|import.*\bnjit\b|"
+                     r"compile_extra\(|fastmath\s*=")  # fmt: skip
     users = {
         path.name
         for folder in ("npylstm", "converters")
@@ -42,47 +50,80 @@ def test_the_policy_is_in_one_file(root: Path) -> None:
     assert users == {"jit.py"}
 
 
+def loads_no_compiler() -> bool:
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
 def test_the_second_process_finds_the_code_of_the_first(root: Path, tmp_path: Path) -> None:
-    first = run(root, NUMBA_CACHE_DIR=str(tmp_path))
-    second = run(root, NUMBA_CACHE_DIR=str(tmp_path))
+    first = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    second = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
     assert first[0] == second[0]
-    assert (first[2], second[2]) == ("0", "1")
-    assert str(tmp_path) in first[1]
+    assert first[1] == second[1] == str(tmp_path / "npylstm-new")
+    assert "numba" in first[2]
+    assert second[2] == ("[]" if loads_no_compiler() else "['llvmlite']")
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage" * 100])
-def test_a_damaged_cache_is_compiled_around(root: Path, tmp_path: Path, damage: bytes) -> None:
-    good = run(root, NUMBA_CACHE_DIR=str(tmp_path))
-    for path in tmp_path.rglob("*.nb?"):
-        path.write_bytes(damage)
-    assert run(root, NUMBA_CACHE_DIR=str(tmp_path))[0] == good[0]
+def test_code_is_linked_here_as_by_llvm(root: Path, tmp_path: Path) -> None:
+    here = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    there = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new", LLVM="1")
+    assert here[0] == there[0]
+    assert there[2] == "['llvmlite']"
 
 
-# A read-only installation, in which no folder will do: every attempt to make one fails.
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 100, None])
+def test_a_damaged_cache_is_compiled_around(
+    root: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    good = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    damaged = list(tmp_path.rglob("*.o"))
+    for path in damaged:
+        code = bytearray(path.read_bytes())
+        code[len(code) // 2] ^= 1
+        path.write_bytes(code if damage is None else damage)
+    again = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    assert len(damaged) > 2
+    assert again[0] == good[0]
+    assert "numba" in again[2]
+    assert run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")[2] != again[2]  # mended
+
+
+# A read-only installation, in which no folder will do: every attempt to write fails.
 NO_FOLDER = """
-import os, tempfile
+import tempfile
 def refuse(*args, **kwargs): raise PermissionError(13, "read-only file system")
-os.makedirs = refuse
-tempfile.TemporaryFile = refuse
+tempfile.TemporaryFile = tempfile.NamedTemporaryFile = refuse
 """
 
 
 def test_without_any_folder_there_is_no_cache_and_an_answer(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_FOLDER)
-    lines = run(root, PYTHONPATH=str(tmp_path))
-    assert lines[1] == "NullCache None"
+    lines = run(root, PYTHONPATH=str(tmp_path), KEY="none")
+    assert lines[1] == "None"
     assert lines[0] == run(root)[0]
+
+
+def test_what_was_compiled_before_a_folder_became_read_only_is_found(
+    root: Path, tmp_path: Path
+) -> None:
+    first = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    (tmp_path / "sitecustomize.py").write_text(NO_FOLDER)
+    environment = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    lines = run(root, **environment, KEY="new")
+    assert lines[:2] == [first[0], "None"]
+    assert "numba" not in lines[2]
 
 
 # Only the temporary folder can be written.
 ONLY_TEMPORARY = """
-import os, tempfile
-real = tempfile.TemporaryFile
-def only_temporary(*args, dir=None, **kwargs):
-    if dir is None or not str(dir).startswith(tempfile.gettempdir()):
-        raise PermissionError(13, "read-only file system")
-    return real(*args, dir=dir, **kwargs)
-tempfile.TemporaryFile = only_temporary
+import tempfile
+def only_temporary(real):
+    def make(*args, dir=None, **kwargs):
+        if dir is None or not str(dir).startswith(tempfile.gettempdir()):
+            raise PermissionError(13, "read-only file system")
+        return real(*args, dir=dir, **kwargs)
+    return make
+tempfile.TemporaryFile = only_temporary(tempfile.TemporaryFile)
+tempfile.NamedTemporaryFile = only_temporary(tempfile.NamedTemporaryFile)
 """
 
 
@@ -91,20 +132,26 @@ def test_a_read_only_installation_uses_the_temporary_folder(root: Path, tmp_path
     (tmp_path / "tmp").mkdir()
     environment = {
         "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "HOME": "/nonexistent",
+        "XDG_CACHE_HOME": "/nonexistent", "KEY": "new",
     }  # fmt: skip
-    environment["XDG_CACHE_HOME"] = "/nonexistent"
     lines = run(root, **environment)
     assert str(tmp_path / "tmp" / "npylstm-cache-") in lines[1]
+    assert "numba" not in run(root, **environment)[2]
 
 
 def test_a_temporary_folder_of_somebody_else_is_not_trusted(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ONLY_TEMPORARY)
-    folder = tmp_path / "tmp" / f"npylstm-cache-{os.getuid()}"
-    folder.mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    environment = {
+        "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "tmp"), "KEY": "new",
+        "XDG_CACHE_HOME": "/nonexistent", "HOME": "/nonexistent",
+    }  # fmt: skip
+    run(root, **environment)
+    (folder,) = (tmp_path / "tmp").glob("npylstm-cache-*")
     folder.chmod(0o777)
-    lines = run(root, PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path / "tmp"),
-                XDG_CACHE_HOME="/nonexistent", HOME="/nonexistent")  # fmt: skip
-    assert lines[1] == "NullCache None"
+    lines = run(root, **environment)
+    assert lines[1] == "None"
+    assert "numba" in lines[2]  # nothing was loaded from there
 
 
 AT_ONCE = """

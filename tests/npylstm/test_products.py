@@ -7,8 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from npylstm.engine.packing import Columns, aligned
-from npylstm.engine.products import PANEL, SEGMENT, multiply
+from npylstm.engine.kernel_table import multiply
+from npylstm.engine.packing import PANEL, Columns, aligned
+from npylstm.engine.products import SEGMENT
 
 TERMS = [1, 2, 3, 4, 5, 20, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 3, 200]
 UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 31, 33, 40, 75]
