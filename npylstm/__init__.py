@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from npylstm.errors import (
     FormatError,
     NpylstmError,
@@ -16,14 +19,16 @@ from npylstm.errors import (
     StateError,
     UnsupportedError,
 )
-from npylstm.generating import decode
-from npylstm.layers.lstm import Gates
 from npylstm.model import Model, load
 from npylstm.npz import save
-from npylstm.parity import ParityReport
-from npylstm.pool import Pool
-from npylstm.session import Session
 from npylstm.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from npylstm.generating import decode
+    from npylstm.layers.lstm import Gates
+    from npylstm.parity import ParityReport
+    from npylstm.pool import Pool
+    from npylstm.session import Session
 
 __all__ = [
     "FormatError",
@@ -45,3 +50,21 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# What many programs never use is imported when it is first asked for.
+_LATER = {
+    "decode": "generating", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
+    "Session": "session",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"npylstm.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

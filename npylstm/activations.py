@@ -15,16 +15,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npylstm.errors import FormatError
 
 __all__ = ["LINEAR", "SIGMOID", "TABLE", "TANH", "Activation", "Row"]
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+else:  # numpy.typing takes as long to import as all of this
+    Array = np.ndarray
 
 SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
 SELU_SCALE = 1.0507009873554805

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
 from npylstm.layers.base import BATCH, Array, format_shape, zeros
-from npylstm.layers.external import External, Function
 from npylstm.spec import ModelSpec, TensorSpec
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.layers.external import Function
+
+    Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
+    StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
+
 __all__ = [
-    "Inputs", "NewState", "StateArrays", "StateShapes", "bind", "bind_functions", "bind_state",
-    "numbers",
+    "NewState", "StateShapes", "bind", "bind_functions", "bind_mask", "bind_state", "numbers",
 ]  # fmt: skip
 
-Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
-StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
 NewState = dict[str, dict[str, Array]]
 StateShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -131,6 +134,66 @@ def bind_state(
     return bound
 
 
+def bind_mask(
+    mask: npt.ArrayLike | None,
+    lengths: npt.ArrayLike | None,
+    spec: ModelSpec,
+    inputs: Mapping[str, Array],
+    batch: int,
+) -> Array | None:
+    """Bring a mask or lengths to one form: which steps of each sequence count.
+
+    Raises
+    ------
+    ShapeError
+        Naming what was given and what was expected.
+    """
+    if mask is None and lengths is None:
+        return None
+    what = "lengths" if mask is None else "mask"
+    if mask is not None and lengths is not None:
+        raise ShapeError("mask: expected it or lengths, not both")
+    steps = _common_steps(what, spec, inputs)
+    if lengths is not None:
+        ends = np.asarray(lengths)
+        if ends.shape != (batch,) or ends.dtype.kind not in "iu":
+            raise ShapeError(
+                f"lengths: expected {batch} integers, got {ends.dtype} of shape {ends.shape}"
+            )
+        if ends.size and not (ends.min() >= 1 and ends.max() <= steps):
+            raise ShapeError(f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}")
+        return np.asarray(np.arange(steps) < ends[:, None])
+    given = np.asarray(mask)
+    if given.shape != (batch, steps) or given.dtype != np.bool_:
+        raise ShapeError(
+            f"mask: expected booleans ({batch}, {steps}), got {given.dtype} of shape {given.shape}"
+        )
+    return given
+
+
+def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
+    """How many steps the first input has; every recurrent layer must read them."""
+    kinds = {layer.name: layer.layer for layer in spec.layers if layer.layer.takes_mask}
+    if not kinds:
+        raise ShapeError(f"{what}: the model has no recurrent layer")
+    first, steps = spec.inputs[0], 0
+    for edge in spec.edges:
+        if edge.layer not in kinds:
+            continue
+        layer: Any = kinds[edge.layer]
+        if layer.masked:
+            raise ShapeError(f"{what}: {edge.layer} has a mask that the model makes")
+        shape = spec.shapes[edge.inputs[0]]
+        axis = 0 if layer.time_major else 1
+        if shape[axis] not in first.shape:
+            raise ShapeError(
+                f"{what}: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
+                f"of the input {first}"
+            )
+        steps = int(inputs[first.name].shape[first.shape.index(shape[axis])])
+    return steps
+
+
 def numbers(value: Any, dtype: str, label: str) -> Array:
     """Bring anything array-like to a contiguous array of real numbers.
 
@@ -169,6 +232,10 @@ def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec
     NpylstmError
         If a function is for no layer.
     """
+    if not custom and all(named.layer.kind != "external" for named in spec.layers):
+        return spec
+    from npylstm.layers.external import External
+
     wanted = {n.layer.name for n in spec.layers if isinstance(n.layer, External)}
     for name in custom:
         if name not in wanted:

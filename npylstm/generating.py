@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state, numbers
+from npylstm.binding import NewState, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
 from npylstm.session import Session
 from npylstm.spec import TensorSpec
 from npylstm.streaming import StreamingModel
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.binding import Inputs, StateArrays
+
 __all__ = ["Feed", "Window", "decode", "forecast"]
 
-Feed = Callable[[Array], npt.ArrayLike]
+Feed = Callable[[Array], "npt.ArrayLike"]
 Window = int | Literal["auto"] | None
 
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from npylstm import console, npz, parity
-from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_functions, bind_state
+from npylstm import npz
+from npylstm.batching import Result, cut, join, run_slices, side_by_side
+from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
-from npylstm.engine.numpy_engine import NumpyEngine
-from npylstm.errors import NpylstmError, ShapeError
-from npylstm.generating import Feed, Window, forecast
-from npylstm.layers.base import BATCH, Array, Shape, format_shape
-from npylstm.layers.external import Function
-from npylstm.pool import Pool
-from npylstm.session import Session
+from npylstm.errors import NpylstmError
+from npylstm.layers.base import BATCH, Array, Shape
 from npylstm.spec import Case, ModelSpec, TensorSpec
-from npylstm.streaming import Plan, plan_stream
-from npylstm.summary import origin_of, summarise
+
+# What only some programs need is imported where it is used: others start faster.
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.binding import Inputs, NewState, StateArrays
+    from npylstm.generating import Feed, Window
+    from npylstm.layers.external import Function
+    from npylstm.parity import ParityReport
+    from npylstm.pool import Pool
+    from npylstm.session import Session
+    from npylstm.streaming import Plan
 
 __all__ = ["Model", "load"]
 
@@ -184,21 +188,23 @@ class Model:
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         carried = self._state(state, batch)
-        moves = self._bind_mask(mask, lengths, inputs, batch)
+        moves = bind_mask(mask, lengths, self.spec, inputs, batch)
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
         size = batch_size or max(1, -(-batch // threads))
-        slices = [slice(start, start + size) for start in range(0, batch, size)] or [slice(0, 0)]
+        slices = cut(batch, size)
         # An output in which the batch is merged with other axes cannot be put together again.
         if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
             results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
         else:
-            results = self._run_slices(inputs, carried, moves, slices, threads, progress)
-        y = self._join(results)
+            run = functools.partial(self._run_slice, inputs, carried, moves)
+            results = run_slices(run, slices, threads, progress)
+        outputs, after = join(results, self._batch_axes)
+        y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
         if plain:
             self._remember(inputs, threads)
-        return (y, _join_states([after for _, after in results])) if return_state else y
+        return (y, after) if return_state else y
 
     def warm_up(self) -> None:
         """Compile now what the first calls would otherwise wait for; it is kept on disk."""
@@ -212,59 +218,36 @@ class Model:
         if not x.size or (threads > 1 and not self._batch_first()):
             return
         size = -(-len(x) // threads) if threads > 1 else len(x)
-        slices = [slice(r, min(r + size, len(x))) for r in range(0, len(x), size)]
+        slices = cut(len(x), size)
         calls = [self._engine.shortcut(x[part].shape) for part in slices]
         known = [call for call in calls if call is not None]
         if len(known) == len(calls):
-            self._shortcuts[x.shape, threads] = _side_by_side(slices, known)
+            self._shortcuts[x.shape, threads] = side_by_side(slices, known)
 
     def _batch_first(self) -> bool:
         return all(t.shape[:1] == (BATCH,) for t in (*self.inputs, *self.outputs))
 
-    def _run_slices(
-        self,
-        inputs: Mapping[str, Array],
-        state: Mapping[str, Mapping[str, Array]],
-        mask: Array | None,
-        slices: Iterable[slice],
-        threads: int,
-        progress: bool,
-    ) -> list[tuple[dict[str, Array], NewState]]:
+    def _run_slice(
+        self, inputs: Mapping[str, Array], state: NewState, mask: Array | None, rows: slice
+    ) -> Result:
         axes = {t.name: t.shape.index(BATCH) for t in self.inputs}
+        part = {
+            name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
+            for name, x in inputs.items()
+        }
+        part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
+        return self._engine.run(part, part_state, None if mask is None else mask[rows])
 
-        def run(rows: slice) -> tuple[dict[str, Array], NewState]:
-            part = {
-                name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
-                for name, x in inputs.items()
-            }
-            part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
-            return self._engine.run(part, part_state, None if mask is None else mask[rows])
-
-        slices = list(slices)
-        with console.progress("predict", len(slices), enabled=progress) as advance:
-            if threads == 1:
-                results = []
-                for rows in slices:
-                    results.append(run(rows))
-                    advance()
-                return results
-            with ThreadPoolExecutor(threads) as pool:
-                futures = [pool.submit(run, rows) for rows in slices]
-                for future in futures:
-                    future.add_done_callback(lambda _: advance())
-                return [future.result() for future in futures]
-
-    def _join(self, results: list[tuple[dict[str, Array], NewState]]) -> Any:
-        joined = {}
-        for tensor in self.outputs:
-            parts = [outputs[tensor.name] for outputs, _ in results]
-            axis = tensor.shape.index(BATCH) if BATCH in tensor.shape else 0
-            joined[tensor.name] = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-        return joined if len(joined) > 1 else joined[self.outputs[0].name]
+    @property
+    def _batch_axes(self) -> dict[str, int]:
+        """Where in each output the batch is."""
+        return {t.name: t.shape.index(BATCH) for t in self.outputs if BATCH in t.shape}
 
     @functools.cached_property
     def streaming(self) -> tuple[Plan, Engine]:
         """How the model runs on a stream, and the engine that does it; see :meth:`session`."""
+        from npylstm.streaming import plan_stream
+
         plan = plan_stream(self.spec)
         return plan, self._engine.rewired(plan.spec)
 
@@ -276,6 +259,8 @@ class Model:
         UnsupportedError
             Naming every layer that needs more than the steps so far.
         """
+        from npylstm.session import Session
+
         return Session(self, batch_size, nan=nan)
 
     def pool(self, capacity: int) -> Pool:
@@ -286,6 +271,8 @@ class Model:
         UnsupportedError
             As for :meth:`session`.
         """
+        from npylstm.pool import Pool
+
         return Pool(self, capacity)
 
     def stream(self, batch: int) -> Stream:
@@ -339,6 +326,8 @@ class Model:
         UnsupportedError
             If the state is to be carried and the model cannot run on a stream.
         """
+        from npylstm.generating import forecast
+
         y, after = forecast(self, x, steps, window=window, feed=feed, state=state)
         return (y, after) if return_state else y
 
@@ -367,14 +356,16 @@ class Model:
             a simple recurrent layer ``(h,)``; a bidirectional one has two entries,
             ``layer/forward`` and ``layer/backward``.
         """
+        from npylstm.engine.numpy_engine import NumpyEngine
+
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
-        moves = self._bind_mask(mask, lengths, inputs, batch)
+        moves = bind_mask(mask, lengths, self.spec, inputs, batch)
         return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), moves)
 
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
-    ) -> parity.ParityReport:
+    ) -> ParityReport:
         """Replay recorded runs of the framework and compare.
 
         Parameters
@@ -396,6 +387,9 @@ class Model:
         ParityError
             If an output has another shape than the framework's.
         """
+        from npylstm import parity
+        from npylstm.summary import origin_of
+
         cases = self.spec.cases if cases is None else tuple(cases)
         if not cases:
             raise NpylstmError(
@@ -439,81 +433,12 @@ class Model:
 
     def summary(self) -> str:
         """Describe layers, shapes, sizes and origin as a printable text."""
+        from npylstm.summary import summarise
+
         return summarise(self.spec, f", {self.backend} back end")
 
     def _state(self, state: StateArrays | None, batch: int) -> NewState:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
-
-    def _bind_mask(
-        self,
-        mask: npt.ArrayLike | None,
-        lengths: npt.ArrayLike | None,
-        inputs: Mapping[str, Array],
-        batch: int,
-    ) -> Array | None:
-        """Bring a mask or lengths to one form: which steps of each sequence count."""
-        if mask is None and lengths is None:
-            return None
-        what = "lengths" if mask is None else "mask"
-        if mask is not None and lengths is not None:
-            raise ShapeError("mask: expected it or lengths, not both")
-        steps = self._common_steps(what, inputs)
-        if lengths is not None:
-            ends = np.asarray(lengths)
-            if ends.shape != (batch,) or ends.dtype.kind not in "iu":
-                raise ShapeError(
-                    f"lengths: expected {batch} integers, got {ends.dtype} of shape {ends.shape}"
-                )
-            if ends.size and not (ends.min() >= 1 and ends.max() <= steps):
-                raise ShapeError(
-                    f"lengths: expected 1 to {steps}, got {ends.min()} to {ends.max()}"
-                )
-            return np.asarray(np.arange(steps) < ends[:, None])
-        given = np.asarray(mask)
-        if given.shape != (batch, steps) or given.dtype != np.bool_:
-            raise ShapeError(
-                f"mask: expected booleans ({batch}, {steps}), got {given.dtype} of shape "
-                f"{given.shape}"
-            )
-        return given
-
-    def _common_steps(self, what: str, inputs: Mapping[str, Array]) -> int:
-        """How many steps the first input has; every recurrent layer must read them."""
-        kinds = {layer.name: layer.layer for layer in self.spec.layers if layer.layer.takes_mask}
-        if not kinds:
-            raise ShapeError(f"{what}: the model has no recurrent layer")
-        first, steps = self.inputs[0], 0
-        for edge in self.spec.edges:
-            if edge.layer not in kinds:
-                continue
-            layer: Any = kinds[edge.layer]
-            if layer.masked:
-                raise ShapeError(f"{what}: {edge.layer} has a mask that the model makes")
-            shape = self.spec.shapes[edge.inputs[0]]
-            axis = 0 if layer.time_major else 1
-            if shape[axis] not in first.shape:
-                raise ShapeError(
-                    f"{what}: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
-                    f"of the input {first}"
-                )
-            steps = int(inputs[first.name].shape[first.shape.index(shape[axis])])
-        return steps
-
-
-def _side_by_side(
-    slices: Sequence[slice], calls: Sequence[Callable[[Array], Array]]
-) -> Callable[[Array], Array]:
-    """Make a call that runs each slice of the rows in a thread, the first in the caller's."""
-    if len(calls) == 1:
-        return calls[0]
-
-    def run(x: Array) -> Array:
-        with ThreadPoolExecutor(len(calls) - 1) as pool:
-            others = [pool.submit(c, x[s]) for c, s in zip(calls[1:], slices[1:], strict=True)]
-            first = calls[0](x[slices[0]])
-            return np.concatenate([first, *(other.result() for other in others)])
-
-    return run
 
 
 def _axis_size(shape: Shape, array: Array) -> int:
@@ -530,12 +455,3 @@ def _unshared(
         outputs[name] = y.copy() if any(np.may_share_memory(y, x) for x in taken) else y
         taken.append(outputs[name])
     return outputs, result[1]
-
-
-def _join_states(states: list[NewState]) -> NewState:
-    if len(states) == 1:
-        return states[0]
-    return {
-        layer: {name: np.concatenate([s[layer][name] for s in states]) for name in entries}
-        for layer, entries in states[0].items()
-    }

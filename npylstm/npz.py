@@ -24,7 +24,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -382,6 +381,8 @@ def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> N
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` and rename it into place when all went well."""
+    import tempfile
+
     target = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     try:

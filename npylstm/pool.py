@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
+from npylstm.binding import NewState, bind, bind_state
 from npylstm.errors import NpylstmError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
 from npylstm.streaming import StreamingModel
+
+if TYPE_CHECKING:
+    from npylstm.binding import Inputs, StateArrays
 
 __all__ = ["Pool"]
 

@@ -6,17 +6,21 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npylstm import npz
-from npylstm.binding import Inputs, NewState, StateArrays, bind, bind_state
+from npylstm.binding import NewState, bind, bind_state
 from npylstm.engine import Stepper
 from npylstm.errors import FormatError, NpylstmError, ShapeError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
 from npylstm.streaming import StreamingModel
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.binding import Inputs, StateArrays
 
 __all__ = ["Session"]
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from npylstm.binding import Inputs, NewState
+from npylstm.binding import NewState
 from npylstm.engine import Engine, Stream
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import FormatError, UnsupportedError
 from npylstm.layers.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
 from npylstm.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from npylstm.binding import Inputs
 
 __all__ = ["Plan", "StreamingModel", "plan_stream"]
 

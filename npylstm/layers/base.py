@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
 
 from npylstm.activations import Activation
 from npylstm.errors import FormatError, UnsupportedError
@@ -25,7 +24,12 @@ __all__ = [
     "format_shape",
 ]  # fmt: skip
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+else:  # numpy.typing takes as long to import as all of this
+    Array = np.ndarray
 Dim = int | str
 Shape = tuple[Dim, ...]
 

@@ -14,7 +14,7 @@ import json, sys
 import numpy
 before = set(sys.modules)
 {action}
-print(json.dumps(sorted({{name.split(".")[0] for name in set(sys.modules) - before}})))
+print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 FORBIDDEN = {
@@ -23,12 +23,16 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
-def modules_after(action: str, cwd: Path) -> set[str]:
+def loaded_after(action: str, cwd: Path) -> set[str]:
     result = subprocess.run(
         [sys.executable, "-c", PROBE.format(action=action)],
         capture_output=True, text=True, check=True, cwd=cwd,
     )  # fmt: skip
     return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def modules_after(action: str, cwd: Path) -> set[str]:
+    return {name.partition(".")[0] for name in loaded_after(action, cwd)}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +60,16 @@ def test_numba_comes_only_when_it_compiles(root: Path) -> None:
     action = "import npylstm; npylstm.load('models/sine_keras/sine.npz', 'numba').warm_up()"
     modules_after(action, root)
     assert not modules_after(action, root) & FORBIDDEN
+
+
+def test_a_first_prediction_imports_what_it_needs(root: Path) -> None:
+    predict = "load('models/sine_keras/sine.npz', 'numpy').predict(numpy.zeros((1, 5, 1)))"
+    found = loaded_after(f"import npylstm; npylstm.{predict}", root)
+    assert {"npylstm.layers.lstm", "npylstm.npz"} <= found
+    assert not found & {
+        "hashlib", "tempfile", "logging", "concurrent.futures", "npylstm.session",
+        "npylstm.parity", "npylstm.layers.attention", "npylstm.layers.array_ops",
+    }  # fmt: skip
 
 
 def test_converting_a_file_needs_no_framework(root: Path) -> None:
