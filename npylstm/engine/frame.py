@@ -5,6 +5,7 @@ from __future__ import annotations
 from npylstm.engine.kernel_table import execute
 from npylstm.engine.lowering import Place, Program
 from npylstm.engine.packing import aligned
+from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 
 __all__ = ["Frame"]
@@ -47,7 +48,37 @@ class Frame:
             len(program.table), program.table.ctypes.data, params.ctypes.data,
             self.state.ctypes.data, self.work.ctypes.data,
         )  # fmt: skip
-        self.run = execute.bind(*self.arguments)
+        self._execute = execute.bind(*self.arguments)
+        self.run = self._run_and_check if program.checks else self._execute
+
+    def _run_and_check(self) -> None:
+        before = self.state.copy()
+        self._execute()
+        try:
+            self.check()
+        except ShapeError:
+            self.state[...] = before
+            raise
+
+    def check(self) -> None:
+        """Refuse what kernels could not, when they have run.
+
+        Raises
+        ------
+        ShapeError
+            Where ids are none.
+        """
+        for flag, name, layer, place in self.program.checks:
+            if not self.work[flag]:
+                continue
+            self.work[flag] = 0
+            try:
+                layer.check(_seen(self.work, place))
+            except ShapeError as error:
+                raise ShapeError(f"{name}: {error}") from None
+            # Of several blocks of rows, the last is still there.
+            last = layer.vocabulary - 1
+            raise ShapeError(f"{name}: an id: expected whole numbers from 0 to {last}")
 
 
 def _seen(buffer: Array, place: Place) -> Array:

@@ -15,8 +15,9 @@ from npylstm.engine import code_cache
 from npylstm.engine.linking import link
 
 __all__ = [
-    "Entry", "Kernel", "activation", "advance", "dense", "dense_narrow", "execute", "fetch",
-    "generate", "gru", "gru_reset_before", "lstm", "multiply", "repeat", "simple_rnn", "store",
+    "Entry", "Kernel", "activation", "advance", "convolve", "dense", "dense_narrow", "embed",
+    "execute", "fetch", "generate", "gru", "gru_reset_before", "lstm", "multiply", "repeat",
+    "simple_rnn", "store",
 ]  # fmt: skip
 
 _LOCK = threading.RLock()
@@ -93,8 +94,17 @@ multiply = Kernel("products", "multiply")
 lstm, gru, gru_reset_before, simple_rnn = (
     Kernel("recurrent_kernels", name) for name in ("lstm", "gru", "gru_reset_before", "simple_rnn")
 )
-dense, dense_narrow, activation, repeat, fetch, store = (
+dense, dense_narrow, convolve, embed, activation, repeat, fetch, store = (
     Kernel("kernels", name)
-    for name in ("dense", "dense_narrow", "activation", "repeat", "fetch", "store")
+    for name in (
+        "dense",
+        "dense_narrow",
+        "convolve",
+        "embed",
+        "activation",
+        "repeat",
+        "fetch",
+        "store",
+    )
 )
 execute, generate, advance = (Entry("kernels", name) for name in ("execute", "generate", "advance"))

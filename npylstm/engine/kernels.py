@@ -14,15 +14,27 @@ from npylstm.engine.jit import entry, fma, jit, kernel
 from npylstm.engine.lanes import call, copy, copy_bytes, integers, offset, width
 from npylstm.engine.native_activations import activate
 from npylstm.engine.table import (
+    BEFORE,
     BIAS,
     BLOCK_ROWS,
+    CHANNELS_FIRST,
     CODE,
     CODE_PARAM,
+    GROUPS,
     IN,
+    IN_STEPS,
+    MADE_MASK,
+    MAKES_MASK,
     MULTIPLY,
     OP,
+    OUT_STEPS,
+    PADDED_STEPS,
     ROWS,
     SCRATCH,
+    STRIDE,
+    TAP_STEP,
+    TAPS,
+    TERMS,
     UNITS,
     VECTORS,
     WIDTH,
@@ -32,8 +44,8 @@ from npylstm.engine.table import (
 )
 
 __all__ = [
-    "activation", "advance", "dense", "dense_narrow", "execute", "fetch", "generate", "repeat",
-    "store",
+    "activation", "advance", "convolve", "dense", "dense_narrow", "embed", "execute", "fetch",
+    "generate", "repeat", "store",
 ]  # fmt: skip
 
 
@@ -100,6 +112,63 @@ def activation(row, params, state, work):
         y = offset(work, row[Y] + r * n)
         copy(y, offset(work, row[X] + r * n), n)
         activate(row[CODE], offset(params, row[CODE_PARAM]), y, n)
+
+
+@kernel
+def convolve(row, params, state, work):
+    """:class:`npylstm.layers.Conv1D`, one group of features after another.
+
+    Windows are rows of the padded input that overlap: where they have no holes one product makes
+    the sums of all taps, otherwise one for each.
+    """
+    steps, out_steps, stride = row[IN_STEPS], row[OUT_STEPS], row[STRIDE]
+    features, units = row[IN] // row[GROUPS], row[UNITS] // row[GROUPS]
+    span = row[VECTORS] * width(work)
+    z = offset(work, row[SCRATCH])
+    padded = offset(z, row[BLOCK_ROWS] * span)
+    x_step, x_feature, y_step, y_unit = row[IN], 1, row[UNITS], 1
+    if row[CHANNELS_FIRST]:
+        x_step, x_feature, y_step, y_unit = 1, steps, 1, out_steps
+    for r in range(row[ROWS]):
+        for g in range(row[GROUPS]):
+            x = offset(work, row[X] + r * steps * row[IN] + g * features * x_feature)
+            y = offset(work, row[Y] + r * out_steps * row[UNITS] + g * units * y_unit)
+            for t in range(row[PADDED_STEPS]):
+                here, at = offset(padded, t * features), t - row[BEFORE]
+                for j in range(features):
+                    here[j] = x[at * x_step + j * x_feature] if 0 <= at < steps else 0
+            for first in range(0, out_steps, row[BLOCK_ROWS]):
+                n = min(row[BLOCK_ROWS], out_steps - first)
+                start, start_row = offset(params, row[BIAS] + g * span), 0
+                for k in range(row[TAPS]):
+                    call(row[MULTIPLY], (
+                        z, span, start, start_row, n,
+                        offset(padded, first * stride * features + k * row[TAP_STEP]),
+                        stride * features, row[TERMS],
+                        offset(params, row[W] + (g * row[TAPS] + k) * row[TERMS] * span), 0,
+                        row[VECTORS],
+                    ))  # fmt: skip
+                    start, start_row = z, span
+                for i in range(n):
+                    made, to = offset(z, i * span), offset(y, (first + i) * y_step)
+                    activate(row[CODE], offset(params, row[CODE_PARAM]), made, units)
+                    for j in range(units):
+                        to[j * y_unit] = made[j]
+
+
+@kernel
+def embed(row, params, state, work):
+    """:class:`npylstm.layers.Embedding`; where an id is none, it is told in the scratch."""
+    units, vocabulary = row[UNITS], row[IN]
+    for k in range(row[ROWS]):
+        given = work[row[X] + k]
+        known = 0 <= given < vocabulary
+        at = int(given) if known else 0
+        if not known or at != given:
+            work[row[SCRATCH]] = 1
+        copy(offset(work, row[Y] + k * units), offset(params, row[W] + at * units), units)
+        if row[MAKES_MASK]:
+            work[row[MADE_MASK] + k] = 0 if given == 0 else 1
 
 
 @kernel

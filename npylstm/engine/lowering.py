@@ -20,12 +20,15 @@ from npylstm.engine import kernel_table as kernels
 from npylstm.engine import table
 from npylstm.engine.kernel_table import Kernel
 from npylstm.engine.packing import ALIGNMENT, Columns, aligned
+from npylstm.errors import ShapeError
 from npylstm.layers import (
     GRU,
     LSTM,
     ActivationLayer,
     Bidirectional,
+    Conv1D,
     Dense,
+    Embedding,
     Flatten,
     Identity,
     RepeatVector,
@@ -97,6 +100,10 @@ class Parameters:
             bias = spec.weights.get("bias", np.zeros(layer.units, self.dtype))
             narrow = layer.units <= _NARROW_UNITS
             parts = {"W": kernel if narrow else columns.pack(kernel), "BIAS": columns.arrange(bias)}
+        elif isinstance(layer, Conv1D):
+            parts = _packed_convolution(layer, spec.weights, self.dtype)
+        elif isinstance(layer, Embedding):
+            parts = {"W": spec.weights["embeddings"]}
         for field in ("activation", "recurrent_activation"):
             activation = getattr(layer, field, None)
             if activation is not None:
@@ -127,6 +134,28 @@ def _packed_recurrent(
         parts["PROJECTION"] = projected.pack(weights["P"])
         parts["PROJECTION_BIAS"] = np.zeros(projected.size, dtype)
     return parts
+
+
+def _packed_convolution(
+    layer: Conv1D, weights: Mapping[str, Array], dtype: str
+) -> dict[str, Array]:
+    """The kernels of each group, of all taps together or one after another; biases likewise."""
+    columns = Columns(1, layer.units // layer.groups, dtype)
+    bias = weights.get("bias", np.zeros(layer.units, dtype))
+    _, terms = _taps(layer)
+    packed = [
+        columns.pack(tap)
+        for part in np.split(weights["kernel"], layer.groups, axis=2)
+        for tap in part.reshape(-1, terms, part.shape[2])
+    ]
+    biases = [columns.arrange(part) for part in np.split(bias, layer.groups)]
+    return {"W": np.concatenate(packed), "BIAS": np.concatenate(biases)}
+
+
+def _taps(layer: Conv1D) -> tuple[int, int]:
+    """How many products make a convolution, and the terms of each."""
+    features = layer.features // layer.groups
+    return (1, layer.size * features) if layer.dilation == 1 else (layer.size, features)
 
 
 def _columns(layer: Recurrent, dtype: str) -> tuple[Columns, Columns]:
@@ -183,6 +212,9 @@ class Program:
         Lengths of the two buffers, in elements.
     frames
         Buffers that are not in use.
+    checks
+        Where in the work buffer a number other than zero tells of wrong ids, the layer that refuses
+        them, by name and itself, and where they are.
     """
 
     def __init__(
@@ -199,6 +231,7 @@ class Program:
         self._places: dict[str, Place] = {}
         self.states: list[Place] = []
         self.frames: list[Any] = []
+        self.checks: list[tuple[int, str, Embedding, Place]] = []
         self.work_size = self.state_size = 0
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
         self.mask = Place((), 0, 0, (0,))
@@ -207,7 +240,10 @@ class Program:
             self.mask = Place((), at, at + math.prod(mask), mask)
         for edge in edges:
             layer = layers[edge.layer]
-            shapes = layer.output_shapes([self._places[t].shape for t in edge.inputs])
+            try:
+                shapes = layer.output_shapes([self._places[t].shape for t in edge.inputs])
+            except ShapeError as error:
+                raise ShapeError(f"{edge.layer}: {error}") from None
             sizes: list[Sizes] = [tuple(int(d) for d in shape) for shape in shapes]
             _LOWER[type(layer)](self, layer, edge, sizes)
         self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
@@ -262,6 +298,34 @@ class Program:
         self._emit(
             kernels.dense, **columns, VECTORS=of.vectors, BLOCK_ROWS=block,
             SCRATCH=self._reserve(block * of.size),
+        )  # fmt: skip
+
+    def _lower_convolution(self, layer: Conv1D, edge: Edge, sizes: list[Sizes]) -> None:
+        x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
+        axis = 2 if layer.channels_first else 1
+        steps, out_steps = x.shape[axis], sizes[0][axis]
+        before, after = layer.pads(steps)
+        features, (taps, terms) = layer.features // layer.groups, _taps(layer)
+        of = Columns(1, layer.units // layer.groups, self._parameters.dtype)
+        block, padded = min(out_steps, _BLOCK_ROWS), before + steps + after
+        self._emit(
+            kernels.convolve, **self._weights(edge.layer, layer), X=x.start, Y=y.start,
+            ROWS=x.shape[0], IN=layer.features, UNITS=layer.units, VECTORS=of.vectors,
+            IN_STEPS=steps, PADDED_STEPS=padded, OUT_STEPS=out_steps, BEFORE=before,
+            STRIDE=layer.stride, TAPS=taps, TAP_STEP=layer.dilation * features, TERMS=terms,
+            GROUPS=layer.groups, CHANNELS_FIRST=layer.channels_first, BLOCK_ROWS=block,
+            SCRATCH=self._reserve(block * of.size + padded * features),
+        )  # fmt: skip
+
+    def _lower_embedding(self, layer: Embedding, edge: Edge, sizes: list[Sizes]) -> None:
+        x = self._places[edge.inputs[0]]
+        made = [self._place(name, shape) for name, shape in zip(edge.outputs, sizes, strict=True)]
+        flag = self._reserve(1)
+        self.checks.append((flag, edge.layer, layer, x))
+        self._emit(
+            kernels.embed, **self._weights(edge.layer, layer), X=x.start, Y=made[0].start,
+            ROWS=x.stop - x.start, IN=layer.vocabulary, UNITS=layer.units, SCRATCH=flag,
+            MAKES_MASK=layer.mask_zero, MADE_MASK=made[-1].start,
         )  # fmt: skip
 
     def _lower_activation(self, layer: ActivationLayer, edge: Edge, sizes: list[Sizes]) -> None:
@@ -356,6 +420,8 @@ _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
     SimpleRNN: Program._lower_recurrent,
     Bidirectional: Program._lower_bidirectional,
     Dense: Program._lower_dense,
+    Conv1D: Program._lower_convolution,
+    Embedding: Program._lower_embedding,
     ActivationLayer: Program._lower_activation,
     RepeatVector: Program._lower_repeat,
     Flatten: Program._lower_alias,
@@ -376,6 +442,10 @@ def kernels_of(layer: Layer) -> set[Kernel]:
             kernels.dense_narrow if layer.units <= _NARROW_UNITS else kernels.dense,
             kernels.multiply,
         }
+    if isinstance(layer, Conv1D):
+        return {kernels.convolve, kernels.multiply}
+    if isinstance(layer, Embedding):
+        return {kernels.embed}
     if isinstance(layer, ActivationLayer):
         return {kernels.activation}
     return {kernels.repeat} if isinstance(layer, RepeatVector) else set()
@@ -395,5 +465,7 @@ def is_native(layer: Layer) -> bool:
         # A softmax goes over a whole row, but cells see blocks of units.
         whole = activation.axis is None or (activation.axis == -1 and not recurrent)
         if activation.row.code is None or not whole:
+            return False
+        if isinstance(layer, Conv1D) and layer.groups > 1 and not activation.row.elementwise:
             return False
     return True

@@ -13,6 +13,7 @@ from npylstm.engine.lowering import Program
 from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
+from npylstm.errors import ShapeError
 from npylstm.layers.base import Array, zeros
 from npylstm.spec import ModelSpec
 
@@ -66,9 +67,11 @@ class NativeStream:
         program = self._segment.program_for(sizes)
         return Frame(program, self._segment.params, self._attach(program))
 
-    def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array:
+    def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
         batch, window, features = x.shape
         frame = self.stepper({self._segment.reads[0]: x.shape})
+        if frame.program.checks:
+            return None
         (source,), (target,) = frame.program.reads, frame.program.writes
         frame.x[source.name[0]][...] = x
         begin = None if carry else frame.state.copy()
@@ -109,13 +112,20 @@ class NativeStreams(DenseStates):
         y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
         frames = [Frame(program, self._segment.params) for program in (whole, rest)]
         described = [self._describe(frame) for frame in frames]
-        rows = np.ascontiguousarray(rows, np.int64)
+        given, rows = rows, np.ascontiguousarray(rows, np.int64)
         x = np.ascontiguousarray(x)
+        before = self.read(given) if whole.checks else {}
         advance.bind(
             *(d.ctypes.data for d in described), self._segment.params.ctypes.data,
             self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
             x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
         )()  # fmt: skip
+        try:
+            for frame in frames:
+                frame.check()
+        except ShapeError:
+            self.write(given, before)
+            raise
         return {target.name[0]: y}
 
     def _describe(self, frame: Frame) -> Array:

@@ -117,6 +117,10 @@ class Conv1D(Layer):
     def _span(self) -> int:
         return (self.size - 1) * self.dilation + 1
 
+    def pads(self, steps: int) -> tuple[int, int]:
+        """How many steps of zeros stand before and behind a sequence."""
+        return _pads(steps, self._span, self.stride, self.padding, self.same)
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         kernel = (self.size, self.features // self.groups, self.units)
         shapes: dict[str, tuple[int, ...]] = {"kernel": kernel}
@@ -137,8 +141,7 @@ class Conv1D(Layer):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         self.output_shapes([inputs[0].shape])
         x = inputs[0].swapaxes(1, 2) if self.channels_first else inputs[0]
-        pads = _pads(x.shape[1], self._span, self.stride, self.padding, self.same)
-        x = np.pad(x, ((0, 0), pads, (0, 0)))
+        x = np.pad(x, ((0, 0), self.pads(x.shape[1]), (0, 0)))
         # (batch, places, features, size)
         windows = sliding_window_view(x, self._span, axis=1)[:, :: self.stride, :, :: self.dilation]
         kernels = np.split(packed["kernel"], self.groups, axis=2)

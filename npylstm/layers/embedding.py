@@ -50,15 +50,25 @@ class Embedding(Layer):
         made = (*shape, self.units)
         return (made, shape) if self.mask_zero else (made,)
 
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        x = inputs[0]
+    def check(self, x: Array) -> None:
+        """Refuse what is no id.
+
+        Raises
+        ------
+        ShapeError
+            Naming the first that is none.
+        """
         wrong = ~((x >= 0) & (x < self.vocabulary) & (x == np.floor(x)))  # nan is wrong, too
         if wrong.any():
             at = tuple(int(k) for k in np.argwhere(wrong)[0])
             raise ShapeError(
                 f"id {x[at]:g} at {at}: expected whole numbers from 0 to {self.vocabulary - 1}"
             )
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        self.check(x)
         y = packed["embeddings"][x.astype(np.int64)]
         return ((y, (x != 0).astype(x.dtype)) if self.mask_zero else (y,)), {}

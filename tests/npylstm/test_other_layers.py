@@ -6,27 +6,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_chain
+from builders import make_chain, make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
+from npylstm.activations import Activation
 from npylstm.layers import (
+    LSTM,
     BatchNormalization,
     Conv1D,
     Embedding,
+    Flatten,
     LayerNormalization,
     Pool1D,
     PReLU,
 )
-from npylstm.spec import TensorSpec
+from npylstm.spec import Edge, TensorSpec
 
 X = np.random.default_rng(0).normal(size=(2, 11, 4))
 FIRST = ("batch", 4, "steps")
 LAST = ("batch", "steps", 4)
 
 
-def run(layer: Any, x: Any, shape: Any) -> tuple[Any, Any]:
+def run(layer: Any, x: Any, shape: Any, backend: str = "numpy") -> tuple[Any, Any]:
     spec = make_chain(layer, shape=shape, dtype="float64")
-    return Model(spec, "numpy").predict(x), spec["layer_0"].weights
+    return Model(spec, backend).predict(x), spec["layer_0"].weights
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -63,10 +66,11 @@ def test_layer_normalization(axes: int) -> None:
      (5, 1, 2, 4, (4, 4))],
 )  # fmt: skip
 def test_convolution(
-    first: bool, size: int, stride: int, dilation: int, groups: int, padding: tuple[int, int]
-) -> None:
+    first: bool, size: int, stride: int, dilation: int, groups: int, padding: tuple[int, int],
+    backend: str,
+) -> None:  # fmt: skip
     layer = Conv1D(4, 8, size, stride, dilation, groups, padding, channels_first=first)
-    y, w = run(layer, X.swapaxes(1, 2) if first else X, FIRST if first else LAST)
+    y, w = run(layer, X.swapaxes(1, 2) if first else X, FIRST if first else LAST, backend)
     y = y.swapaxes(1, 2) if first else y
     padded = np.pad(X, ((0, 0), padding, (0, 0)))
     places = (padded.shape[1] - (size - 1) * dilation - 1) // stride + 1
@@ -80,6 +84,25 @@ def test_convolution(
             for n, f in enumerate(features)
         )
         assert y[r, t, u] == pytest.approx(total, abs=1e-13)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"same": True, "stride": 3}, {"dilation": 3}, {"groups": 5, "use_bias": False},
+     {"activation": Activation.of("softmax", axis=-1)}, {"activation": Activation.of("relu")}],
+)  # fmt: skip
+def test_convolutions_are_the_same_natively(first: bool, options: Any) -> None:
+    layer = Conv1D(10, 150, 7, channels_first=first, **options)
+    shape = ("batch", 10, "steps") if first else ("batch", "steps", 10)
+    spec = make_chain(layer, LSTM(150, 5) if not first else Flatten(), shape=shape, dtype="float64")
+    x = np.random.default_rng(1).normal(size=(3, 10, 90))
+    x = x if first else x.swapaxes(1, 2)
+    y, z = (Model(spec, backend).predict(x) for backend in ("numpy", "numba"))
+    # 70 terms of about one each, one rounding each, in another order.
+    np.testing.assert_allclose(y, z, rtol=0, atol=70 * np.finfo(float).eps)
+    alone = np.concatenate([Model(spec, "numba").predict(x[k : k + 1]) for k in range(3)])
+    np.testing.assert_array_equal(z, alone)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -126,6 +149,21 @@ def test_embedding(backend: str) -> None:
             Model(spec, backend).predict(bad)
 
 
+def test_embedding_makes_a_mask(backend: str) -> None:
+    layers = Embedding(7, 3, mask_zero=True), LSTM(3, 4, masked=True)
+    made = make_chain(layers[0], shape=("batch", "steps"))
+    lstm = make_layer("lstm", layers[1], np.random.default_rng(1))
+    spec = ModelSpec(
+        inputs=made.inputs, layers=(*made.layers, lstm), outputs=("y", "mask"),
+        edges=(Edge("layer_0", ("x",), ("vectors", "mask")), Edge("lstm", ("vectors", "mask"), ("y",))),
+    )  # fmt: skip
+    ids = np.array([[3, 6, 0], [0, 1, 2]])
+    y = Model(spec, backend).predict(ids)
+    np.testing.assert_array_equal(y["mask"], ids != 0)
+    alone = Model(spec, backend).predict(ids[:1, :2])
+    np.testing.assert_array_equal(y["y"][0], alone["y"][0])
+
+
 def test_inputs_of_whole_numbers(backend: str) -> None:
     made = make_chain(Embedding(7, 3), shape=("batch", "steps"))
     spec = ModelSpec.chain(made.layers, TensorSpec("ids", ("batch", "steps"), whole=True))
@@ -160,10 +198,10 @@ def test_what_does_not_fit_is_named(layer: Any, shape: Any, message: str) -> Non
         make_chain(layer(), shape=shape)
 
 
-def test_too_few_steps_are_named() -> None:
+def test_too_few_steps_are_named(backend: str) -> None:
     for layer, message in (
         (Conv1D(4, 8, 5), "at least 5 steps, got 3"),
         (Pool1D("max", 4, 1), "at least 4 steps, got 3"),
     ):
         with pytest.raises(ShapeError, match=f"layer_0: expected {message}"):
-            run(layer, X[:, :3], LAST)
+            run(layer, X[:, :3], LAST, backend)
