@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -79,12 +80,14 @@ def measure(folder: Path, rounds: int) -> list[dict[str, object]]:
     prepare(folder)
     seconds: dict[str, list[float]] = {name: [] for name in NAMES}
     memory: dict[str, float] = {}
+    # As where packages are installed: with their bytecode compiled.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for k in range(rounds + 1):
         for name in NAMES:
             begin = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, __file__, name, str(folder)],
-                capture_output=True, text=True, check=True,
+                capture_output=True, text=True, check=True, env=environment,
             )  # fmt: skip
             if k:
                 seconds[name].append(time.perf_counter() - begin)

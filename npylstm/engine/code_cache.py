@@ -55,7 +55,8 @@ def write(name: str, code: bytes) -> None:
         os.replace(part, Path(folder) / f"{name}.o")
     except OSError:  # a full disk, or somebody else who clears it
         if part is not None:
-            Path(part).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(part)
 
 
 def cache_folder() -> str | None:
@@ -78,9 +79,11 @@ _DIGEST_SIZE = len(_digest(b""))
 
 
 @functools.cache
-def _key() -> str:
-    """Digest of all that object code depends on, in few letters."""
+def _key() -> str | None:
+    """Digest of all that object code depends on; None where the sources are not there as files."""
     files = sorted(_HERE.glob("*.py"))
+    if not files:
+        return None
     numba = importlib.util.find_spec("numba")
     if numba is not None and numba.origin is not None:
         files.append(Path(numba.origin).with_name("_version.py"))
@@ -90,7 +93,10 @@ def _key() -> str:
 
 def _folders() -> Iterator[Path]:
     """Folders that may hold object code, the first choice first."""
-    name = f"npylstm-{_key()}"
+    key = _key()
+    if key is None:
+        return
+    name = f"npylstm-{key}"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         yield Path(chosen) / name

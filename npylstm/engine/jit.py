@@ -32,6 +32,9 @@ from npylstm.engine.linking import ENTRY_POINT
 __all__ = ["Source", "compile_object", "entry", "fma", "jit", "kernel", "product_kernel"]
 
 
+_ERRORS = "numpy"
+
+
 class Source(NamedTuple):
     """A function to compile, and its signature by what a pointer to numbers is."""
 
@@ -41,13 +44,10 @@ class Source(NamedTuple):
 
 def jit(function: Callable[..., Any]) -> Any:
     """Make a function that kernels may call, compiled by the policy above."""
-    options = {
-        "nopython": True,
-        "error_model": "numpy",
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-    }
-    return _Dispatcher(function, targetoptions=options)
+    options = {"nopython": True, "error_model": _ERRORS}
+    return _Dispatcher(
+        function, targetoptions={**options, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    )
 
 
 def kernel(function: Callable[..., Any]) -> Source:
@@ -74,7 +74,7 @@ def compile_object(source: Source, dtype: str) -> bytes:
     """Compile a kernel for a type of numbers; returns object code."""
     signature = source.signature(types.CPointer(getattr(types, dtype)))
     flags = compiler.Flags()
-    flags.error_model = "numpy"
+    flags.error_model = _ERRORS
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing_context, context = _TARGET.typing_context, _TARGET.target_context
     typing_context.refresh()

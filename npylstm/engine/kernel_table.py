@@ -97,14 +97,7 @@ lstm, gru, gru_reset_before, simple_rnn = (
 dense, dense_narrow, convolve, embed, activation, repeat, fetch, store = (
     Kernel("kernels", name)
     for name in (
-        "dense",
-        "dense_narrow",
-        "convolve",
-        "embed",
-        "activation",
-        "repeat",
-        "fetch",
-        "store",
+        "dense", "dense_narrow", "convolve", "embed", "activation", "repeat", "fetch", "store",
     )
-)
+)  # fmt: skip
 execute, generate, advance = (Entry("kernels", name) for name in ("execute", "generate", "advance"))

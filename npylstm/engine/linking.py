@@ -22,7 +22,7 @@ ENTRY_POINT = "npylstm_kernel"
 _MACHINE = 62  # x86-64
 _PROGBITS, _SYMBOLS, _RELOCATIONS = 1, 2, 4  # kinds of sections
 _WRITE, _ALLOC = 1, 2  # flags of sections
-_ABSOLUTE, _RELATIVE, _CALLED, _TABLED = 1, 2, 4, (9, 41, 42)  # kinds of relocations
+_RELATIVE, _CALLED, _TABLED = 2, 4, (9, 41, 42)  # kinds of relocations
 _STUB = bytes.fromhex("ff2502000000 0f0b")  # jmp [rip + 2]; ud2; then the address
 
 _kept: list[Any] = []  # memory with code stays as long as the process
@@ -63,6 +63,7 @@ class _Symbol(NamedTuple):
 
 
 def _link_elf(code: bytes) -> int:
+    """Load an object as its format says: the System V ABI, its part for AMD64, chapter 4."""
     if code[:6] != b"\x7fELF\x02\x01" or platform.system() == "Windows":
         raise _Unknown
     machine, at, sections_size, count = (
@@ -160,7 +161,7 @@ def _link_with_llvm(code: bytes) -> int:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine()
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
