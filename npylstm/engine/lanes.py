@@ -21,7 +21,7 @@ from npylstm.engine.host import VECTOR_BYTES, narrow_of
 
 __all__ = [
     "Lanes", "bits_of", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
-    "lane_count", "narrow_count", "narrow_width", "offset", "width",
+    "lane_count", "narrow_count", "narrow_width", "offset", "prefetch", "width",
 ]  # fmt: skip
 
 _INDEX = ir.IntType(32)
@@ -175,6 +175,17 @@ def broadcast(builder: Any, number: Any, count: int) -> Lanes:
     first = builder.insert_element(undefined, number, ir.Constant(_INDEX, 0))
     places = ir.Constant(ir.VectorType(_INDEX, count), [0] * count)
     return Lanes(builder, builder.shuffle_vector(first, undefined, places))
+
+
+def prefetch(builder: Any, at: Any) -> None:
+    """Ask for the cache line of a pointer to come into the second cache; it may point anywhere."""
+    byte = ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX]),
+        f"llvm.prefetch.p0{'' if _OPAQUE else 'i8'}",
+    )  # fmt: skip
+    to_read, second_cache, data = (ir.Constant(_INDEX, value) for value in (0, 2, 1))
+    builder.call(function, [builder.bitcast(at, byte), to_read, second_cache, data])
 
 
 @intrinsic

@@ -7,7 +7,9 @@ panels of four vectors, term by term behind one another.
 
 Sums run over segments of :data:`SEGMENT` terms, each from zero and then added to the
 result: more accurate than one long sum, and a segment's weights stay in the first cache
-while all rows use them. The order is the same for any number of rows, and so are the bits.
+while all rows use them. The next segment's are fetched meanwhile, a cache line with each term:
+they may be far, and the processor on its own does not look beyond the page that it reads. The
+order of sums is the same for any number of rows, and so are the bits.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from numba.extending import intrinsic
 
 from npylstm.engine.host import REGISTERS
 from npylstm.engine.jit import jit, product_kernel
-from npylstm.engine.lanes import Lanes, broadcast, lane_count, offset, width
+from npylstm.engine.lanes import Lanes, broadcast, lane_count, offset, prefetch, width
 from npylstm.engine.packing import PANEL
 
 __all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
@@ -47,11 +49,14 @@ class Sums:
 
     ``x`` are pointers, one for each row; ``weights`` are places, each with the number of vectors
     that stand there for every term. Few sums wait for one another, so fewer than a panel's are
-    built in two halves, of the even and of the odd terms.
+    built in two halves, of the even and of the odd terms. ``later`` is a place in weights that are
+    needed next, to be fetched as far apart as the vectors of the first ``weights``.
     """
 
-    def __init__(self, builder: Any, x: list[Any], weights: list[tuple[Any, int]]) -> None:
-        self.builder, self._x, self._weights = builder, x, weights
+    def __init__(
+        self, builder: Any, x: list[Any], weights: list[tuple[Any, int]], later: Any = None
+    ) -> None:
+        self.builder, self._x, self._weights, self._later = builder, x, weights, later
         self._lanes = lane_count(x[0].type.pointee)
         self._kind = ir.VectorType(x[0].type.pointee, self._lanes)
         count = sum(vectors for _, vectors in weights)
@@ -61,6 +66,9 @@ class Sums:
     def _advance(self, k: Any, sums: list[Any]) -> list[Any]:
         """Add term ``k`` to all sums."""
         builder = self.builder
+        if self._later is not None:
+            term = constant(self._weights[0][1] * self._lanes)
+            prefetch(builder, builder.gep(self._later, [builder.mul(k, term)]))
         columns = []
         for start, count in self._weights:
             here = builder.gep(start, [builder.mul(k, constant(count * self._lanes))])
@@ -172,26 +180,28 @@ def _rows_kernel(rows: int) -> Any:
     @intrinsic
     def rows_by_panel(
         typingctx: Any, z: Any, z_row: Any, start: Any, start_row: Any, x: Any, x_row: Any,
-        w: Any, vectors: Any, terms: Any,
+        w: Any, vectors: Any, terms: Any, later: Any,
     ) -> Any:  # fmt: skip
         """``z = start + x @ w`` for one panel of ``vectors`` and at least one term."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            z, z_row, start, start_row, x, x_row, w, vectors, terms = args
+            z, z_row, start, start_row, x, x_row, w, vectors, terms, later = args
 
             def apart(first: Any, distance: Any) -> list[Any]:
                 places = [builder.mul(distance, constant(r)) for r in range(rows)]
                 return [builder.gep(first, [place]) for place in places]
 
             def build(count: int) -> None:
-                sums = Sums(builder, apart(x, x_row), [(w, count)]).over(terms)
+                # Fewer rows leave no time for it.
+                ahead = later if rows == ROWS and count == PANEL else None
+                sums = Sums(builder, apart(x, x_row), [(w, count)], ahead).over(terms)
                 _finish(apart(z, z_row), apart(start, start_row), sums)
 
             choose(builder, vectors, range(1, PANEL + 1), build)
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(z, n, z, n, z, n, z, n, n), generate
+        return types.void(z, n, z, n, z, n, z, n, n, z), generate
 
     return rows_by_panel
 
@@ -291,17 +301,20 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
                 continue
             left = rows
             while left:
+                # The next segment's weights: of each term a vector, another for the next rows.
+                line = count * vectors + (rows - left) // ROWS % PANEL
+                later = offset(here, line * lanes)
                 if ROWS == 4 and left >= 4:
-                    _row_4(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
+                    _row_4(zk, z_row, sk, s_row, xk, x_row, here, vectors, count, later)
                     done = 4
                 elif ROWS == 4 and left == 3:
-                    _row_3(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
+                    _row_3(zk, z_row, sk, s_row, xk, x_row, here, vectors, count, later)
                     done = 3
                 elif left >= 2:
-                    _row_2(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
+                    _row_2(zk, z_row, sk, s_row, xk, x_row, here, vectors, count, later)
                     done = 2
                 else:
-                    _row_1(zk, z_row, sk, s_row, xk, x_row, here, vectors, count)
+                    _row_1(zk, z_row, sk, s_row, xk, x_row, here, vectors, count, later)
                     done = 1
                 zk, sk = offset(zk, done * z_row), offset(sk, done * s_row)
                 xk = offset(xk, done * x_row)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from npylstm.batching import cut
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
@@ -95,29 +96,35 @@ class Segment:
             return self._sliced(shape, program)
 
         def run(x: Array) -> Array:
-            frame = self._take(program)
-            frame.x[name][...] = x
-            frame.state.fill(0)
-            frame.run()
+            frame = self._ran(program, name, x)
             y: Array = frame.y[made].copy()
             self._give_back(program, frame)
             return y
 
         return run
 
-    def _sliced(self, shape: tuple[int, ...], program: Program) -> Callable[[Array], Array]:
-        rows, (target,) = shape[0], program.writes
-        slices = [slice(r, min(r + _SLICE, rows)) for r in range(0, rows, _SLICE)]
-        calls = [self.shortcut((s.stop - s.start, *shape[1:]), False) for s in slices]
-        dtype = self.params.dtype
+    def _sliced(self, shape: tuple[int, ...], whole: Program) -> Callable[[Array], Array]:
+        (name,), (made,), (target,) = self.reads, self.writes, whole.writes
+        slices = cut(shape[0], _SLICE)
+        programs = [self.program_for({name: (s.stop - s.start, *shape[1:])}) for s in slices]
 
         def run(x: Array) -> Array:
-            y = np.empty(target.shape, dtype)
-            for part, call in zip(slices, calls, strict=True):
-                y[part] = call(x[part])
+            y = np.empty(target.shape, self.params.dtype)
+            for part, program in zip(slices, programs, strict=True):
+                frame = self._ran(program, name, x[part])
+                y[part] = frame.y[made]
+                self._give_back(program, frame)
             return y
 
         return run
+
+    def _ran(self, program: Program, name: str, x: Array) -> Frame:
+        """Take buffers, and run the program on this input from a state of zero."""
+        frame = self._take(program)
+        frame.x[name][...] = x
+        frame.state.fill(0)
+        frame.run()
+        return frame
 
     def _take(self, program: Program) -> Frame:
         """Take buffers that no other thread uses."""
