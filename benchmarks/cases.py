@@ -65,6 +65,9 @@ GRU = [
     )
 ]  # fmt: skip
 
+# What two threads can share: rows, or the units of one long sequence.
+THREADS = [case for case in GRID if case.batch >= 32 or (case.steps > 1 and case.units >= 256)]
+
 # One step per call.
 STREAMS = [Case("lstm", batch, 1, 1, units, 1) for batch in (1, 8) for units in (20, 32, 128, 512)]
 

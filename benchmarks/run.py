@@ -56,7 +56,7 @@ def main() -> None:
                 report.show(name, row)
                 document[name].append(row)
     if "threads" in options.sections:
-        document["threads"] = [scaling(case, options) for case in cases.GRID if case.batch >= 32]
+        document["threads"] = [scaling(case, options) for case in cases.THREADS]
         for row in document["threads"]:
             report.show("threads", row)
     if "cold" in options.sections:

@@ -142,7 +142,7 @@ class Model:
         batch_size
             Rows that are computed at a time; None means all at once.
         threads
-            Threads that share the rows.
+            Threads that share the rows, and the units of a single long sequence where that pays.
         progress
             Show a progress bar on stderr.
         state
@@ -192,6 +192,10 @@ class Model:
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
+        if plain:
+            shortcut = self._lay_out(inputs, threads)
+            if shortcut is not None:
+                return shortcut(inputs[self.inputs[0].name])
         size = batch_size or max(1, -(-batch // threads))
         slices = cut(batch, size)
         # An output in which the batch is merged with other axes cannot be put together again.
@@ -202,27 +206,33 @@ class Model:
             results = run_slices(run, slices, threads, progress)
         outputs, after = join(results, self._batch_axes)
         y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
-        if plain:
-            self._remember(inputs, threads)
         return (y, after) if return_state else y
 
     def warm_up(self) -> None:
         """Compile now what the first calls would otherwise wait for; it is kept on disk."""
         self._engine = self._engine.settle()
 
-    def _remember(self, inputs: Mapping[str, Array], threads: int) -> None:
-        """Let inputs of a shape that has been checked go a shorter way next time."""
+    def _lay_out(
+        self, inputs: Mapping[str, Array], threads: int
+    ) -> Callable[[Array], Array] | None:
+        """Lay out calls with inputs of a shape that has been checked, and remember them."""
+        x = next(iter(inputs.values()))
+        key = x.shape, threads
+        if key in self._shortcuts:
+            return self._shortcuts[key]
         if len(inputs) > 1 or self.inputs[0].whole or len(self._shortcuts) >= _MOST_SHORTCUTS:
-            return
-        (x,) = inputs.values()
+            return None
         if not x.size or (threads > 1 and not self._batch_first()):
-            return
+            return None
         size = -(-len(x) // threads) if threads > 1 else len(x)
         slices = cut(len(x), size)
-        calls = [self._engine.shortcut(x[part].shape) for part in slices]
+        each = threads // len(slices)
+        calls = [self._engine.shortcut(x[part].shape, each) for part in slices]
         known = [call for call in calls if call is not None]
-        if len(known) == len(calls):
-            self._shortcuts[x.shape, threads] = side_by_side(slices, known)
+        if len(known) < len(calls):
+            return None
+        self._shortcuts[key] = side_by_side(slices, known)
+        return self._shortcuts[key]
 
     def _batch_first(self) -> bool:
         return all(t.shape[:1] == (BATCH,) for t in (*self.inputs, *self.outputs))

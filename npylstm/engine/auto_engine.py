@@ -47,8 +47,8 @@ class AutoEngine:
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         return self._now.run(inputs, state, mask)
 
-    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
-        return self._now.shortcut(shape)
+    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
+        return self._now.shortcut(shape, threads)
 
     def rewired(self, spec: ModelSpec) -> Engine:
         return self.settle().rewired(spec)

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npylstm.activations import Activation
+from npylstm.activations import SIGMOID, TANH, Activation
 from npylstm.engine import kernel_table as kernels
 from npylstm.engine import table
 from npylstm.engine.kernel_table import Kernel
-from npylstm.engine.packing import ALIGNMENT, Columns, aligned
+from npylstm.engine.packing import ALIGNMENT, PANEL, Columns, aligned
 from npylstm.errors import ShapeError
 from npylstm.layers import (
     GRU,
@@ -45,6 +45,8 @@ __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
 
 # Dense layers up to this size sum in float64.
 _NARROW_UNITS = 64
+# Units that a layer has at least when threads share it: they meet at every step.
+_SHARED_UNITS = 64
 # Numbers of input products that are computed ahead, and rows and steps that they may be of: what
 # a block of rows works on stays in the second cache.
 _BLOCK_SIZE, _BLOCK_ROWS, _BLOCK_STEPS = 32768, 64, 64
@@ -172,6 +174,19 @@ def _cell(layer: Recurrent) -> Kernel:
     return kernels.lstm if isinstance(layer, LSTM) else kernels.simple_rnn
 
 
+def _shared_blocks(layer: Recurrent) -> int:
+    """How many blocks of units go together when threads share the layer; 0: they may not.
+
+    Each share begins with a panel. A layer is shared where its kernel takes a row as such.
+    """
+    if layer.units < _SHARED_UNITS:
+        return 0
+    if isinstance(layer, LSTM):
+        plain = (layer.activation, layer.recurrent_activation) == (TANH, SIGMOID)
+        return 1 if plain and not layer.projection else 0
+    return PANEL if isinstance(layer, GRU) and layer.reset_after else 0
+
+
 def _apart(size: int) -> int:
     """How far apart rows of this size are to stand: in whole lines of the cache, an odd number.
 
@@ -215,6 +230,8 @@ class Program:
     checks
         Where in the work buffer a number other than zero tells of wrong ids, the layer that refuses
         them, by name and itself, and where they are.
+    shared
+        Multiplications in layers that threads may share.
     """
 
     def __init__(
@@ -232,6 +249,7 @@ class Program:
         self.states: list[Place] = []
         self.frames: list[Any] = []
         self.checks: list[tuple[int, str, Embedding, Place]] = []
+        self.shared = 0
         self.work_size = self.state_size = 0
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
         self.mask = Place((), 0, 0, (0,))
@@ -391,6 +409,10 @@ class Program:
         # Old and new hidden states; cell states and what is projected, or recurrent products and
         # what they are made of; the input's part of the gates, and the input of a step.
         scratch = 2 * padded + 2 * _apart(cell.size) + recurrent.size + z_row + x_padded
+        masked = mask.stop > mask.start
+        shared = 0 if batch > 1 or masked else _shared_blocks(layer)
+        if shared:
+            self.shared += steps * columns.size * (layer.features + layer.outputs_size)
         self._emit(
             _cell(layer), **self._weights(name, layer), X=x.start, Y=at, ROWS=batch, STEPS=steps,
             IN=layer.features, UNITS=layer.units, SIZE=layer.outputs_size, PADDED=padded,
@@ -399,9 +421,11 @@ class Program:
             PROJECTION_VECTORS=hidden.vectors,
             X_ROW=along_rows * layer.features, X_STEP=along_steps * layer.features,
             Y_ROW=y_row, Y_STEP=y_step, REVERSE=layer.go_backwards, IN_ORDER=bool(prefix),
-            MASKED=mask.stop > mask.start, MASK=mask.start, ZERO_OUTPUT=layer.zero_output_for_mask,
+            MASKED=masked, MASK=mask.start, ZERO_OUTPUT=layer.zero_output_for_mask,
             STATE=states[0][0], CELL_STATE=states[-1][0], BLOCK_ROWS=block_rows,
             BLOCK_STEPS=block_steps, SCRATCH=self._reserve(block_rows * scratch),
+            END_BLOCK=columns.blocks, END_VECTOR=columns.vectors, SHARED_BLOCKS=shared,
+            SHARED_VECTORS=shared * len(layer.gates),
         )  # fmt: skip
         return states
 

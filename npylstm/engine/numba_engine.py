@@ -95,12 +95,13 @@ class NumbaEngine:
             prepare()
         return self
 
-    def shortcut(self, shape: tuple[int, ...]) -> Callable[[Array], Array] | None:
+    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
         segment = self._whole()
         if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
             return None
         tensors = (*self._spec.inputs, *self._spec.output_specs)
-        return segment.shortcut(shape, all(t.shape[:1] == (BATCH,) for t in tensors))
+        batch_first = all(t.shape[:1] == (BATCH,) for t in tensors)
+        return segment.shortcut(shape, batch_first, threads)
 
     def rewired(self, spec: ModelSpec) -> NumbaEngine:
         return NumbaEngine(spec, self)

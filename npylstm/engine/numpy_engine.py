@@ -56,7 +56,7 @@ class NumpyEngine:
     def settle(self) -> NumpyEngine:
         return self
 
-    def shortcut(self, shape: tuple[int, ...]) -> None:
+    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> None:
         return None
 
     def rewired(self, spec: ModelSpec) -> NumpyEngine:

@@ -37,6 +37,8 @@ class Columns:
     ----------
     vectors, size
         How many vectors they fill, and how many numbers these hold.
+    blocks
+        How many blocks these are; what is left of the units counts as one, even if nothing is.
     """
 
     def __init__(self, gates: int, units: int, dtype: str) -> None:
@@ -58,6 +60,7 @@ class Columns:
         self.size = self.vectors * lanes
         self._order = np.full(self.size, -1)
         self._order[: order_flat.size] = order_flat
+        self.blocks = whole + 1
         self._lanes = lanes
 
     def arrange(self, array: Array) -> Array:

@@ -19,6 +19,7 @@ from npylstm.engine.cells import (
 from npylstm.engine.host import VECTOR_BYTES
 from npylstm.engine.jit import jit, kernel
 from npylstm.engine.lanes import call, copy, narrow_width, offset, width
+from npylstm.engine.meeting import leads, meet
 from npylstm.engine.native_activations import activate
 from npylstm.engine.packing import PANEL
 from npylstm.engine.products import FEW_TERMS, segment_of
@@ -29,6 +30,10 @@ from npylstm.engine.table import (
     CELL_STATE,
     CODE,
     CODE_PARAM,
+    END_BLOCK,
+    END_VECTOR,
+    FIRST_BLOCK,
+    FIRST_VECTOR,
     IN,
     IN_ORDER,
     MASK,
@@ -96,7 +101,7 @@ def _multiply_input(row, params, work, z, first, n, t, count):
         for r in range(n):
             call(row[MULTIPLY], (
                 offset(z, r * z_row), span, bias, 0, count, offset(x, r * row[X_ROW]), step,
-                row[IN], w, 0, row[VECTORS],
+                row[IN], w, row[FIRST_VECTOR], row[END_VECTOR],
             ))  # fmt: skip
     else:
         # Rows of the input may lie so that they are in one another's way in the cache.
@@ -104,8 +109,8 @@ def _multiply_input(row, params, work, z, first, n, t, count):
         for k in range(count):
             _copy_rows(gathered, row[X_PADDED], offset(x, k * step), row[X_ROW], n, row[IN])
             call(row[MULTIPLY], (
-                offset(z, k * span), z_row, bias, 0, n, gathered, row[X_PADDED], row[IN], w, 0,
-                row[VECTORS],
+                offset(z, k * span), z_row, bias, 0, n, gathered, row[X_PADDED], row[IN], w,
+                row[FIRST_VECTOR], row[END_VECTOR],
             ))  # fmt: skip
 
 
@@ -158,6 +163,9 @@ def _put(row, work, h, first, n, t):
 @jit
 def _finish_step(row, work, new, old, first, n, t):
     """Do what comes after the cells in every layer."""
+    meet(row)
+    if not leads(row):
+        return
     if row[MASKED]:
         _keep_standing(row, work, new, old, first, n, t)
     _put(row, work, new, first, n, t)
@@ -181,8 +189,10 @@ def lstm(row, params, state, work):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * size)
         c_state = offset(state, row[CELL_STATE] + first * units)
-        _copy_rows(h, padded, h_state, size, n, size)
-        _copy_rows(c, cell_row, c_state, units, n, units)
+        if leads(row):
+            _copy_rows(h, padded, h_state, size, n, size)
+            _copy_rows(c, cell_row, c_state, units, n, units)
+        meet(row)
         at = -1
         for t in range(row[STEPS]):
             at = _next_input(row, params, work, z_all, first, n, t, at)
@@ -191,7 +201,7 @@ def lstm(row, params, state, work):
             if n > 1 or not fused:
                 _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
             elif not masked or not _stands(row, work, first, t):
-                _lstm_row(z, h, size, offset(params, row[U]), units, c, out, t & 1)
+                _lstm_row(row, z, h, offset(params, row[U]), c, out, t & 1)
             if row[PROJECTION]:
                 call(row[MULTIPLY], (
                     new, padded, offset(params, row[PROJECTION_BIAS]), 0, n, made, cell_row, units,
@@ -199,8 +209,9 @@ def lstm(row, params, state, work):
                 ))  # fmt: skip
             _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        _copy_rows(h_state, size, h, padded, n, size)
-        _copy_rows(c_state, units, c, cell_row, n, units)
+        if leads(row):
+            _copy_rows(h_state, size, h, padded, n, size)
+            _copy_rows(c_state, units, c, cell_row, n, units)
 
 
 @jit
@@ -254,23 +265,24 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
 
 
 @jit
-def _lstm_row(z, h, terms, w, units, c, new, forwards):
+def _lstm_row(row, z, h, w, c, new, forwards):
     """A step of one row: products and cells in registers."""
-    lanes = width(z)
-    whole, parts = _blocks(units, z)
+    lanes, terms = width(z), row[SIZE]
+    whole, parts = _blocks(row[UNITS], z)
+    first, end = row[FIRST_BLOCK], min(row[END_BLOCK], whole)
     segment = segment_of(terms)
     # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
     # still there when the next step begins with it, to and fro.
-    each = 2 if whole * PANEL * terms <= _NEAR else 1
-    groups = (whole + each - 1) // each
+    each = 2 if (end - first) * PANEL * terms <= _NEAR else 1
+    groups = (end - first + each - 1) // each
     for g in range(groups):
-        b = each * (g if forwards else groups - 1 - g)
+        b = first + each * (g if forwards else groups - 1 - g)
         k = b * lanes
         lstm_row(
             offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
-            offset(new, k), min(each, whole - b),
+            offset(new, k), min(each, end - b),
         )  # fmt: skip
-    if parts:
+    if parts and row[END_BLOCK] > whole:
         k = whole * lanes
         lstm_row_rest(
             offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
@@ -297,8 +309,9 @@ def gru(row, params, state, work):
     """:class:`npylstm.layers.GRU` with the reset gate after the product; gates z, r, candidate."""
     lanes = width(params)
     narrow = narrow_width(params)
-    units, vectors, span = row[UNITS], row[VECTORS], row[VECTORS] * lanes
+    units, span = row[UNITS], row[VECTORS] * lanes
     whole, parts = _blocks(units, params)
+    begin, end = row[FIRST_BLOCK], row[END_BLOCK]
     padded, block = row[PADDED], row[BLOCK_ROWS]
     z_row = row[Z_ROW]
     h = offset(work, row[SCRATCH])
@@ -312,18 +325,20 @@ def gru(row, params, state, work):
     for first in range(0, row[ROWS], block):
         n = min(block, row[ROWS] - first)
         h_state = offset(state, row[STATE] + first * units)
-        _copy_rows(h, padded, h_state, units, n, units)
+        if leads(row):
+            _copy_rows(h, padded, h_state, units, n, units)
+        meet(row)
         at = -1
         for t in range(row[STEPS]):
             at = _next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 u_all, span, offset(params, row[RECURRENT_BIAS]), 0, n, h, padded, units,
-                offset(params, row[U]), 0, vectors,
+                offset(params, row[U]), row[FIRST_VECTOR], row[END_VECTOR],
             ))  # fmt: skip
             for r in range(n):
                 z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * span)
                 old, y = offset(h, r * padded), offset(new, r * padded)
-                for b in range(whole + 1):
+                for b in range(begin, end):
                     k = b * lanes
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
                     if plain and b < whole:
@@ -332,13 +347,14 @@ def gru(row, params, state, work):
                         gru_rest(places, parts)
                     elif b < whole:
                         _gru(places, lanes, code, code_params, rcode, rcode_params)
-                for p in range(0 if plain else parts):
+                for p in range(0 if plain or end <= whole else parts):
                     k = whole * lanes + p * narrow
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
                     _gru(places, narrow, code, code_params, rcode, rcode_params)
             _finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        _copy_rows(h_state, units, h, padded, n, units)
+        if leads(row):
+            _copy_rows(h_state, units, h, padded, n, units)
 
 
 @jit

@@ -10,6 +10,7 @@ from npylstm.batching import cut
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
+from npylstm.engine.team import Team, processors
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
@@ -19,6 +20,8 @@ _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
 # Numbers in buffers that are kept from call to call: of every program, or of the last ones only.
 _SMALL_SIZE, _LARGE_SIZE, _MAX_LARGE = 1 << 17, 1 << 22, 2
 _SLICE = 32  # rows that go through at a time where all of them would need more than that
+# Multiplications that are worth a team of threads: to start one takes as long as a tenth of them.
+_SHARED_SIZE = 20_000_000
 
 
 class Segment:
@@ -83,20 +86,26 @@ class Segment:
             after.setdefault(layer, {})[name] = view.copy()
         self._give_back(program, frame)
 
-    def shortcut(self, shape: tuple[int, ...], batch_first: bool) -> Callable[[Array], Array]:
+    def shortcut(
+        self, shape: tuple[int, ...], batch_first: bool, threads: int
+    ) -> Callable[[Array], Array]:
         """Lay out calls with one input of this shape and one output; the state begins at zero.
 
         With the batch as the first axis of both, many rows go through in slices: their tensors
-        stay closer, and need less memory.
+        stay closer, and need less memory. Threads share the units of a single large sequence.
         """
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
-        rows = shape[0]
-        if batch_first and program.work_size > _LARGE_SIZE and rows > _SLICE:
+        if batch_first and program.work_size > _LARGE_SIZE and shape[0] > _SLICE:
             return self._sliced(shape, program)
+        members = min(threads, processors()) if program.shared >= _SHARED_SIZE else 1
+        if members > 1:
+            return self._shared(program, members)
 
         def run(x: Array) -> Array:
-            frame = self._ran(program, name, x)
+            frame = self._take(program)
+            _give(frame, name, x)
+            frame.run()
             y: Array = frame.y[made].copy()
             self._give_back(program, frame)
             return y
@@ -111,20 +120,33 @@ class Segment:
         def run(x: Array) -> Array:
             y = np.empty(target.shape, self.params.dtype)
             for part, program in zip(slices, programs, strict=True):
-                frame = self._ran(program, name, x[part])
+                frame = self._take(program)
+                _give(frame, name, x[part])
+                frame.run()
                 y[part] = frame.y[made]
                 self._give_back(program, frame)
             return y
 
         return run
 
-    def _ran(self, program: Program, name: str, x: Array) -> Frame:
-        """Take buffers, and run the program on this input from a state of zero."""
-        frame = self._take(program)
-        frame.x[name][...] = x
-        frame.state.fill(0)
-        frame.run()
-        return frame
+    def _shared(self, program: Program, members: int) -> Callable[[Array], Array]:
+        (name,), (made,) = self.reads, self.writes
+        kept: list[Team] = []
+
+        def run(x: Array) -> Array:
+            try:
+                team = kept.pop()
+            except IndexError:
+                team = Team(Frame(program, self.params), members)
+            _give(team.frame, name, x)
+            team.run()
+            team.frame.check()
+            y: Array = team.frame.y[made].copy()
+            if program.work_size <= _LARGE_SIZE:
+                kept.append(team)
+            return y
+
+        return run
 
     def _take(self, program: Program) -> Frame:
         """Take buffers that no other thread uses."""
@@ -140,3 +162,9 @@ class Segment:
             program.frames.append(frame)
         elif len(self._large) < _MAX_LARGE and program.work_size <= _LARGE_SIZE:
             self._large.append(frame)
+
+
+def _give(frame: Frame, name: str, x: Array) -> None:
+    """Give a frame its input, and a state of zero."""
+    frame.x[name][...] = x
+    frame.state.fill(0)
