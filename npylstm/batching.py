@@ -10,8 +10,10 @@ import numpy as np
 from npylstm import console
 from npylstm.layers.base import Array
 
-__all__ = ["Result", "cut", "join", "run_slices", "side_by_side"]
+__all__ = ["Fill", "Result", "cut", "join", "run_slices", "side_by_side"]
 
+# Computes rows of an output, the second array, of rows of an input.
+Fill = Callable[[Array, Array], None]
 # Outputs by name, and the state after them by layer and name.
 Result = tuple[dict[str, Array], dict[str, dict[str, Array]]]
 
@@ -40,41 +42,37 @@ def _advancing(results: Iterator[Result], advance: Callable[[], None]) -> Iterat
         advance()
 
 
-def side_by_side(
-    slices: Sequence[slice], calls: Sequence[Callable[[Array], Array]]
-) -> Callable[[Array], Array]:
-    """Make a call that runs each slice of the rows in a thread, the first in the caller's.
+def side_by_side(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
+    """Make a call that fills each slice of the rows in a thread, the first in the caller's.
 
     It may take less than a millisecond, of which a pool of threads would take a good part.
     """
-    if len(calls) == 1:
-        return calls[0]
+    if len(fillers) == 1:
+        return fillers[0]
 
-    def run(x: Array) -> Array:
-        parts: dict[int, Array] = {}
+    def fill(x: Array, y: Array) -> None:
         failures: list[BaseException] = []
 
         def work(k: int, done: _thread.LockType) -> None:
             try:
-                parts[k] = calls[k](x[slices[k]])
+                fillers[k](x[slices[k]], y[slices[k]])
             except BaseException as failure:
                 failures.append(failure)
             finally:
                 done.release()
 
-        waits = [_thread.allocate_lock() for _ in calls]
+        waits = [_thread.allocate_lock() for _ in fillers]
         for done in waits:
             done.acquire()
-        for k in range(1, len(calls)):
+        for k in range(1, len(fillers)):
             _thread.start_new_thread(work, (k, waits[k]))
         work(0, waits[0])
         for done in waits:
             done.acquire()
         if failures:
             raise failures[0]
-        return np.concatenate([parts[k] for k in range(len(calls))])
 
-    return run
+    return fill
 
 
 def join(results: Sequence[Result], axes: Mapping[str, int]) -> Result:

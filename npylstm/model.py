@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npylstm import npz
-from npylstm.batching import Result, cut, join, run_slices, side_by_side
+from npylstm.batching import Result, cut, join, run_slices
 from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
 from npylstm.errors import NpylstmError
@@ -222,20 +222,10 @@ class Model:
             return self._shortcuts[key]
         if len(inputs) > 1 or self.inputs[0].whole or len(self._shortcuts) >= _MOST_SHORTCUTS:
             return None
-        if not x.size or (threads > 1 and not self._batch_first()):
-            return None
-        size = -(-len(x) // threads) if threads > 1 else len(x)
-        slices = cut(len(x), size)
-        each = threads // len(slices)
-        calls = [self._engine.shortcut(x[part].shape, each) for part in slices]
-        known = [call for call in calls if call is not None]
-        if len(known) < len(calls):
-            return None
-        self._shortcuts[key] = side_by_side(slices, known)
-        return self._shortcuts[key]
-
-    def _batch_first(self) -> bool:
-        return all(t.shape[:1] == (BATCH,) for t in (*self.inputs, *self.outputs))
+        shortcut = self._engine.shortcut(x.shape, threads) if x.size else None
+        if shortcut is not None:
+            self._shortcuts[key] = shortcut
+        return shortcut
 
     def _run_slice(
         self, inputs: Mapping[str, Array], state: NewState, mask: Array | None, rows: slice

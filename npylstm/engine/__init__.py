@@ -47,8 +47,8 @@ class Engine(Protocol):
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
         """Lay out calls with one input of this shape and one output, the state beginning at zero.
 
-        The inputs are of the spec's type and checked. Threads may share the work of a single large
-        sequence. None where there is no shorter way than :meth:`run`.
+        The inputs are of the spec's type and checked. Threads share the rows, or the units of a
+        single large sequence. None where there is no shorter way than :meth:`run`.
         """
         ...
 

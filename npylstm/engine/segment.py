@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from npylstm.batching import cut
+from npylstm.batching import Fill, cut, side_by_side
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
@@ -17,8 +18,9 @@ from npylstm.spec import Edge, ModelSpec
 __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-# Numbers in buffers that are kept from call to call: of every program, or of the last ones only.
-_SMALL_SIZE, _LARGE_SIZE, _MAX_LARGE = 1 << 17, 1 << 22, 2
+# Numbers in buffers that are kept from call to call: of every program; of the last ones only; and
+# in all of these.
+_SMALL_SIZE, _LARGE_SIZE, _KEPT_SIZE = 1 << 17, 1 << 22, 1 << 23
 _SLICE = 32  # rows that go through at a time where all of them would need more than that
 # Multiplications that are worth a team of threads: to start one takes as long as a tenth of them.
 _SHARED_SIZE = 20_000_000
@@ -35,7 +37,8 @@ class Segment:
         self._parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
-        self._large: list[Frame] = []
+        # Programs with large frames that are kept, one entry for each, the latest last.
+        self._large: list[Program] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
 
     @property
@@ -88,19 +91,18 @@ class Segment:
 
     def shortcut(
         self, shape: tuple[int, ...], batch_first: bool, threads: int
-    ) -> Callable[[Array], Array]:
+    ) -> Callable[[Array], Array] | None:
         """Lay out calls with one input of this shape and one output; the state begins at zero.
 
-        With the batch as the first axis of both, many rows go through in slices: their tensors
-        stay closer, and need less memory. Threads share the units of a single large sequence.
+        With the batch as the first axis of both, threads may share its rows, and many rows go
+        through in slices: their tensors stay closer, and need less memory. None if they may not.
         """
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
-        if batch_first and program.work_size > _LARGE_SIZE and shape[0] > _SLICE:
-            return self._sliced(shape, program)
-        members = min(threads, processors()) if program.shared >= _SHARED_SIZE else 1
-        if members > 1:
-            return self._shared(program, members)
+        if threads > 1 and not batch_first:
+            return None
+        if threads > 1 or (batch_first and _is_large(program, shape)):
+            return self._in_parts(shape, program.writes[0].shape, threads)
 
         def run(x: Array) -> Array:
             frame = self._take(program)
@@ -112,28 +114,56 @@ class Segment:
 
         return run
 
-    def _sliced(self, shape: tuple[int, ...], whole: Program) -> Callable[[Array], Array]:
-        (name,), (made,), (target,) = self.reads, self.writes, whole.writes
-        slices = cut(shape[0], _SLICE)
-        programs = [self.program_for({name: (s.stop - s.start, *shape[1:])}) for s in slices]
+    def _in_parts(
+        self, shape: tuple[int, ...], made: tuple[int, ...], threads: int
+    ) -> Callable[[Array], Array]:
+        slices = cut(shape[0], -(-shape[0] // threads))
+        members = threads // len(slices)
+        fill = side_by_side(
+            slices, [self._filler((s.stop - s.start, *shape[1:]), members) for s in slices]
+        )
 
         def run(x: Array) -> Array:
-            y = np.empty(target.shape, self.params.dtype)
-            for part, program in zip(slices, programs, strict=True):
-                frame = self._take(program)
-                _give(frame, name, x[part])
-                frame.run()
-                y[part] = frame.y[made]
-                self._give_back(program, frame)
+            y = np.empty(made, self.params.dtype)
+            fill(x, y)
             return y
 
         return run
 
-    def _shared(self, program: Program, members: int) -> Callable[[Array], Array]:
+    def _filler(self, shape: tuple[int, ...], members: int) -> Fill:
+        """Lay out calls as :meth:`shortcut`, by so many threads; they are given the output, too."""
+        (name,), (made,) = self.reads, self.writes
+        program = self.program_for({name: shape})
+        if _is_large(program, shape):
+            return self._one_by_one(shape)
+        members = min(members, processors()) if program.shared >= _SHARED_SIZE else 1
+        if members > 1:
+            return self._shared(program, members)
+
+        def fill(x: Array, y: Array) -> None:
+            frame = self._take(program)
+            _give(frame, name, x)
+            frame.run()
+            y[...] = frame.y[made]
+            self._give_back(program, frame)
+
+        return fill
+
+    def _one_by_one(self, shape: tuple[int, ...]) -> Fill:
+        slices = cut(shape[0], _SLICE)
+        fillers = [self._filler((s.stop - s.start, *shape[1:]), 1) for s in slices]
+
+        def fill(x: Array, y: Array) -> None:
+            for part, filler in zip(slices, fillers, strict=True):
+                filler(x[part], y[part])
+
+        return fill
+
+    def _shared(self, program: Program, members: int) -> Fill:
         (name,), (made,) = self.reads, self.writes
         kept: list[Team] = []
 
-        def run(x: Array) -> Array:
+        def fill(x: Array, y: Array) -> None:
             try:
                 team = kept.pop()
             except IndexError:
@@ -141,27 +171,37 @@ class Segment:
             _give(team.frame, name, x)
             team.run()
             team.frame.check()
-            y: Array = team.frame.y[made].copy()
+            y[...] = team.frame.y[made]
             if program.work_size <= _LARGE_SIZE:
                 kept.append(team)
-            return y
 
-        return run
+        return fill
 
     def _take(self, program: Program) -> Frame:
         """Take buffers that no other thread uses."""
-        kept = program.frames if program.work_size <= _SMALL_SIZE else self._large
         try:  # to ask first whether there are any would leave time for another thread
-            frame: Frame = kept.pop()
+            frame: Frame = program.frames.pop()
         except IndexError:
             return Frame(program, self.params)
-        return frame if frame.program is program else Frame(program, self.params)
+        if program.work_size > _SMALL_SIZE:
+            with contextlib.suppress(ValueError):  # just given up, by another thread
+                self._large.remove(program)
+        return frame
 
     def _give_back(self, program: Program, frame: Frame) -> None:
+        if program.work_size > _LARGE_SIZE:
+            return
+        program.frames.append(frame)
         if program.work_size <= _SMALL_SIZE:
-            program.frames.append(frame)
-        elif len(self._large) < _MAX_LARGE and program.work_size <= _LARGE_SIZE:
-            self._large.append(frame)
+            return
+        self._large.append(program)
+        while sum(p.work_size for p in self._large) > _KEPT_SIZE:
+            with contextlib.suppress(IndexError):  # just taken
+                self._large.pop(0).frames.pop()
+
+
+def _is_large(program: Program, shape: tuple[int, ...]) -> bool:
+    return program.work_size > _LARGE_SIZE and shape[0] > _SLICE
 
 
 def _give(frame: Frame, name: str, x: Array) -> None:

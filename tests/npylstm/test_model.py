@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from builders import make_chain, make_layer
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError
 from npylstm.activations import Activation
+from npylstm.engine import segment
+from npylstm.engine.frame import Frame
 from npylstm.layers import (
     LSTM,
     ActivationLayer,
@@ -322,7 +325,31 @@ def test_large_batches_that_go_through_in_slices_give_the_same_bits() -> None:
     layer = LSTM(1, 320, return_sequences=True)
     model = Model(make_chain(layer, shape=("batch", "steps", 1)), "numba")
     x = np.random.default_rng(6).normal(size=(70, 200, 1)).astype(np.float32)
-    whole = model.predict(x)  # of a shape that was not seen before
+    whole, _ = model.predict(x, return_state=True)
     sliced = model.predict(x)
     np.testing.assert_array_equal(sliced, whole)
     assert not np.may_share_memory(sliced, model.predict(x))
+
+
+def test_buffers_are_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where sizes take turns; of many sizes only the latest stay."""
+    made: list[weakref.ref[Frame]] = []
+    lay_out = Frame.__init__
+
+    def count(self: Frame, *arguments: Any) -> None:
+        made.append(weakref.ref(self))
+        lay_out(self, *arguments)
+
+    monkeypatch.setattr(Frame, "__init__", count)
+    model = Model(make_chain(LSTM(3, 4), shape=("batch", "steps", 3)), "numba")
+    sizes = {"small": (2, 9), "large": (500, 300), "larger": (30, 9000), "halves": (401, 300)}
+    for _ in range(3):
+        for name, size in sizes.items():
+            x = np.ones((*size, 3), np.float32)
+            np.testing.assert_array_equal(model.predict(x, threads=2 if name == "halves" else 1)[0],
+                                          model.predict(x[:1])[0])  # fmt: skip
+    assert len(made) <= 2 * len(sizes) + 1
+    for rows in range(500, 540):
+        model.predict(np.ones((rows, 300, 3), np.float32))
+    numbers = sum(frame.work.size for frame in (ref() for ref in made) if frame is not None)
+    assert numbers <= segment._KEPT_SIZE + 10 * segment._SMALL_SIZE
