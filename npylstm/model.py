@@ -14,7 +14,7 @@ from npylstm import npz
 from npylstm.batching import Result, cut, join, run_slices
 from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
-from npylstm.errors import NpylstmError
+from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
@@ -93,6 +93,7 @@ class Model:
         custom: Mapping[str, Function] | None = None,
     ) -> None:
         self.spec = bind_functions(spec, custom or {})
+        self._asked = backend
         self._engine: Engine = make_engine(self.spec, backend)
         self._dtype = np.dtype(spec.dtype)
         self._shortcuts: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
@@ -140,7 +141,7 @@ class Model:
             One array for a model with one input; for several a list in the order of
             :attr:`inputs`, or a mapping by name. Converted to the model's element type.
         batch_size
-            Rows that are computed at a time; None means all at once.
+            Rows that are computed at a time; None means all, or slices where these are faster.
         threads
             Threads that share the rows, and the units of a single long sequence where that pays.
         progress
@@ -184,7 +185,10 @@ class Model:
         if plain and type(x) is np.ndarray and x.dtype == self._dtype:
             shortcut = self._shortcuts.get((x.shape, threads))
             if shortcut is not None:
-                return shortcut(x)
+                try:
+                    return shortcut(x)
+                except ShapeError:
+                    pass  # is said below
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         carried = self._state(state, batch)
@@ -192,18 +196,20 @@ class Model:
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
-        if plain:
-            shortcut = self._lay_out(inputs, threads)
+        shortcut = self._lay_out(inputs, threads) if plain else None
+        slices = cut(batch, batch_size or max(1, -(-batch // threads)))
+        try:
             if shortcut is not None:
                 return shortcut(inputs[self.inputs[0].name])
-        size = batch_size or max(1, -(-batch // threads))
-        slices = cut(batch, size)
-        # An output in which the batch is merged with other axes cannot be put together again.
-        if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
-            results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
-        else:
-            run = functools.partial(self._run_slice, inputs, carried, moves)
-            results = run_slices(run, slices, threads, progress)
+            # An output in which the batch is merged with other axes cannot be put together again.
+            if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
+                results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
+            else:
+                run = functools.partial(self._run_slice, inputs, carried, moves)
+                results = run_slices(run, slices, threads, progress)
+        except ShapeError:  # parts do not know where in the whole they are
+            self._engine.run(inputs, carried, moves)
+            raise
         outputs, after = join(results, self._batch_axes)
         y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
         return (y, after) if return_state else y
@@ -220,8 +226,10 @@ class Model:
         key = x.shape, threads
         if key in self._shortcuts:
             return self._shortcuts[key]
-        if len(inputs) > 1 or self.inputs[0].whole or len(self._shortcuts) >= _MOST_SHORTCUTS:
+        if len(inputs) > 1 or self.inputs[0].whole:
             return None
+        if len(self._shortcuts) >= _MOST_SHORTCUTS:
+            self._shortcuts = {}
         shortcut = self._engine.shortcut(x.shape, threads) if x.size else None
         if shortcut is not None:
             self._shortcuts[key] = shortcut
@@ -416,7 +424,7 @@ class Model:
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
         """Return the same model computing in ``"float32"`` or ``"float64"``."""
-        return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
+        return Model(self.spec.astype(str(np.dtype(dtype))), self._asked)
 
     def with_free_steps(self) -> Model:
         """Return the same model for any number of steps, as far as its layers allow it."""

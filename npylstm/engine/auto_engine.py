@@ -2,11 +2,13 @@
 
 Only where a model needs kernels that are not on disk yet. Whole calls go through NumPy in the
 meantime; whatever carries state waits for the native back end, so a stream never changes sides.
+Where compiling fails, as with a NumPy that Numba does not know yet, it stays with NumPy.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 
 from npylstm.engine import Engine, State, Stream, Streams
@@ -24,14 +26,20 @@ class AutoEngine:
     def __init__(self, spec: ModelSpec, native: NumbaEngine) -> None:
         self._native = native
         self._now: Engine = NumpyEngine(spec)
+        self._failed = False
         self._thread = threading.Thread(target=self._compile, name="npylstm-compile")
         self._thread.start()
 
     def _compile(self) -> None:
-        for prepare in self._native.preparations():
-            if not threading.main_thread().is_alive():
-                return
-            prepare()
+        try:
+            for prepare in self._native.preparations():
+                if not threading.main_thread().is_alive():
+                    return
+                prepare()
+        except Exception as failure:
+            self._failed = True
+            warnings.warn(f"npylstm stays with NumPy: {failure}", RuntimeWarning, stacklevel=2)
+            return
         self._now = self._native
 
     @property
@@ -40,7 +48,9 @@ class AutoEngine:
 
     def settle(self) -> Engine:
         self._thread.join()
-        return self._native
+        if self._now is not self._native and not self._failed:
+            self._compile()  # the thread is not in a process that was forked
+        return self._now
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None

@@ -5,8 +5,10 @@ cache folder and in the system's temporary folder, and written to the first that
 So what was compiled when an image was built, by whoever that was, is found in a container where
 nothing can be written. A cache that fails costs time, never an answer.
 
-A folder is named for all that its contents depend on: the sources of all kernels, the processor
-and Numba. A file begins with a digest of the rest, and is renamed when it is complete.
+A folder is named for all that its contents depend on: the sources of all kernels, the processor,
+Numba and LLVM. Code that is kept is code that is run: a folder of somebody else's, or open to
+everybody, is passed over. A file begins with a digest of the rest, and is renamed when it is
+complete.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _HERE = Path(__file__).parent
 
 def read(name: str) -> bytes | None:
     """Read the object code kept under a name; None if there is none, or it is damaged."""
-    for folder in _folders():
+    for folder in filter(_is_trusted, _folders()):
         try:
             kept = (folder / f"{name}.o").read_bytes()
         except OSError:
@@ -65,9 +67,11 @@ def cache_folder() -> str | None:
 
     for folder in _folders():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
-                return str(folder)
+                if _is_trusted(folder):
+                    return str(folder)
         except OSError:
             continue
     return None
@@ -84,11 +88,32 @@ def _key() -> str | None:
     files = sorted(_HERE.glob("*.py"))
     if not files:
         return None
-    numba = importlib.util.find_spec("numba")
-    if numba is not None and numba.origin is not None:
-        files.append(Path(numba.origin).with_name("_version.py"))
-    depends = [IDENTITY.encode(), *(path.read_bytes() for path in files)]
+    files.append(_HERE.with_name("activations.py"))  # constants of theirs are compiled in
+    for package in ("numba", "llvmlite"):
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            files.append(Path(found.origin).with_name("_version.py"))
+    try:
+        depends = [IDENTITY.encode(), *(path.read_bytes() for path in files)]
+    except OSError:
+        return None
     return _digest(b"\0".join(depends)).hex()
+
+
+def _is_trusted(folder: Path) -> bool:
+    """Whether what is there may be run: made by this user, root or who installed, closed to others.
+
+    True of a folder that is not there, and beside the source: who writes there writes code, anyway.
+    Windows keeps users apart by itself.
+    """
+    if not hasattr(os, "getuid") or folder.parent.parent == _HERE:
+        return True
+    try:
+        info = folder.lstat()
+        owners = {os.getuid(), 0, _HERE.stat().st_uid}
+    except OSError:
+        return True
+    return info.st_uid in owners and not info.st_mode & 0o002
 
 
 def _folders() -> Iterator[Path]:
@@ -119,10 +144,7 @@ def _user_folder() -> Path:
 
 
 def _temporary_folder() -> Path | None:
-    """A folder of this user's own in the system's temporary folder.
-
-    Code that is kept is code that is run: a folder that somebody else made is not trusted.
-    """
+    """A folder of this user's own in the system's temporary folder."""
     import tempfile
 
     user = os.getuid() if hasattr(os, "getuid") else "user"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from npylstm.engine.kernel_table import execute
 from npylstm.engine.lowering import Place, Program
 from npylstm.engine.packing import aligned
+from npylstm.engine.team import Team
 from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 
@@ -49,6 +50,7 @@ class Frame:
             self.state.ctypes.data, self.work.ctypes.data,
         )  # fmt: skip
         self._execute = execute.bind(*self.arguments)
+        self._team: Team | None = None
         self.run = self._run_and_check if program.checks else self._execute
 
     def _run_and_check(self) -> None:
@@ -60,6 +62,16 @@ class Frame:
             self.state[...] = before
             raise
 
+    def run_with(self, members: int) -> None:
+        """Compute ``y`` by threads that share units; the states are the caller's to keep."""
+        if members == 1:
+            self._execute()
+        else:
+            if self._team is None or self._team.members != members:
+                self._team = Team(self.program.table, self.arguments[2:], members)
+            self._team.run(self)
+        self.check()
+
     def check(self) -> None:
         """Refuse what kernels could not, when they have run.
 
@@ -68,10 +80,10 @@ class Frame:
         ShapeError
             Where ids are none.
         """
-        for flag, name, layer, place in self.program.checks:
-            if not self.work[flag]:
-                continue
+        told = [check for check in self.program.checks if self.work[check[0]]]
+        for flag, *_ in told:
             self.work[flag] = 0
+        for _, name, layer, place in told:
             try:
                 layer.check(_seen(self.work, place))
             except ShapeError as error:

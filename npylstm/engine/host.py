@@ -45,11 +45,11 @@ def _asked() -> dict[str, str]:
 CPU_NAME = os.environ.get("NUMBA_CPU_NAME") or None
 CPU_FEATURES = os.environ.get("NUMBA_CPU_FEATURES", "" if CPU_NAME else None)
 
+_PROCESSOR = {"asked for": CPU_NAME} if CPU_NAME else _described() or _asked()
 if CPU_FEATURES is None:
-    _PROCESSOR = _described() or _asked()
     _FEATURES = set(_PROCESSOR.get("flags", "").split())
 else:
-    _PROCESSOR = {"model": CPU_NAME or "", "flags": CPU_FEATURES}
+    _PROCESSOR["asked features"] = CPU_FEATURES
     _FEATURES = {f[1:] for f in CPU_FEATURES.split(",") if f.startswith("+")}
 
 # Code compiled on one machine runs on another where this is the same.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import os
 import threading
 from collections.abc import Callable
 
 from npylstm.engine import code_cache
 from npylstm.engine.linking import link
+from npylstm.errors import NpylstmError
 
 __all__ = [
     "Entry", "Kernel", "activation", "advance", "convolve", "dense", "dense_narrow", "embed",
@@ -20,7 +22,16 @@ __all__ = [
     "simple_rnn", "store",
 ]  # fmt: skip
 
-_LOCK = threading.RLock()
+_LOCK = threading.RLock()  # held while a kernel is compiled, which may take seconds
+
+
+def _unlock() -> None:
+    global _LOCK  # the thread that held it is not in a forked process
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 class Kernel:
@@ -34,13 +45,11 @@ class Kernel:
         self._addresses: dict[str, int] = {}
 
     def load(self, dtype: str) -> bool:
-        """Load the kernel for a type from the disk; False if it is to be compiled, or just is."""
-        if not _LOCK.acquire(blocking=False):  # another thread compiles, which may take seconds
-            return dtype in self._addresses
-        try:
-            return self._find(dtype)
-        finally:
-            _LOCK.release()
+        """Load the kernel for a type from the disk; False if it has yet to be compiled.
+
+        It does not wait for threads that compile; two that load the same both succeed.
+        """
+        return self._find(dtype)
 
     def address(self, dtype: str) -> int:
         """The address of the kernel for ``"float32"`` or ``"float64"``."""
@@ -59,9 +68,12 @@ class Kernel:
         return True
 
     def _compile(self, dtype: str) -> None:
-        from npylstm.engine.jit import compile_object
+        try:
+            from npylstm.engine.jit import compile_object
 
-        module = importlib.import_module(f"npylstm.engine.{self._module}")
+            module = importlib.import_module(f"npylstm.engine.{self._module}")
+        except (ImportError, AttributeError) as error:  # versions that do not go together
+            raise NpylstmError(f"Numba cannot be used here: {error}") from error
         code = compile_object(getattr(module, self._name), dtype)
         self._addresses[dtype] = link(code)
         code_cache.write(f"{self._name}-{dtype}", code)

@@ -25,7 +25,7 @@ _WRITE, _ALLOC = 1, 2  # flags of sections
 _RELATIVE, _CALLED, _TABLED = 2, 4, (9, 41, 42)  # kinds of relocations
 _STUB = bytes.fromhex("ff2502000000 0f0b")  # jmp [rip + 2]; ud2; then the address
 
-_kept: list[Any] = []  # memory with code stays as long as the process
+_kept: list[Any] = []  # memory with code stays
 
 
 class _Unknown(Exception):
@@ -153,11 +153,16 @@ def _executable(image: bytes) -> int:
     if protect(start, len(image), mmap.PROT_READ | mmap.PROT_EXEC):
         raise OSError(ctypes.get_errno(), "mprotect")
     _kept.append(memory)
+    # A thread may still be inside when the interpreter clears its modules: there it stays, too.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
     return start
 
 
 def _link_with_llvm(code: bytes) -> int:
     import llvmlite.binding as llvm
+
+    if platform.system() == "Windows":
+        import npylstm.engine.jit  # noqa: F401  # Numba tells LLVM where C's functions are
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

@@ -230,8 +230,8 @@ class Program:
     checks
         Where in the work buffer a number other than zero tells of wrong ids, the layer that refuses
         them, by name and itself, and where they are.
-    shared
-        Multiplications in layers that threads may share.
+    shared, shares
+        Multiplications in layers whose units threads may share; in how many parts, at most.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class Program:
         self.states: list[Place] = []
         self.frames: list[Any] = []
         self.checks: list[tuple[int, str, Embedding, Place]] = []
-        self.shared = 0
+        self.shared = self.shares = 0
         self.work_size = self.state_size = 0
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
         self.mask = Place((), 0, 0, (0,))
@@ -413,6 +413,7 @@ class Program:
         shared = 0 if batch > 1 or masked else _shared_blocks(layer)
         if shared:
             self.shared += steps * columns.size * (layer.features + layer.outputs_size)
+            self.shares = max(self.shares, columns.vectors // (shared * len(layer.gates)))
         self._emit(
             _cell(layer), **self._weights(name, layer), X=x.start, Y=at, ROWS=batch, STEPS=steps,
             IN=layer.features, UNITS=layer.units, SIZE=layer.outputs_size, PADDED=padded,

@@ -11,18 +11,18 @@ from npylstm.batching import Fill, cut, side_by_side
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
-from npylstm.engine.team import Team, processors
+from npylstm.engine.team import most_members
 from npylstm.layers.base import Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]
 
 _MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-# Numbers in buffers that are kept from call to call: of every program; of the last ones only; and
-# in all of these.
-_SMALL_SIZE, _LARGE_SIZE, _KEPT_SIZE = 1 << 17, 1 << 22, 1 << 23
-_SLICE = 32  # rows that go through at a time where all of them would need more than that
-# Multiplications that are worth a team of threads: to start one takes as long as a tenth of them.
+# Buffers that are kept from call to call: each with no more numbers than this; all of those with
+# so few; of the larger ones the latest, so many numbers together.
+_LARGE_SIZE, _SMALL_SIZE, _KEPT_SIZE = 1 << 22, 1 << 17, 1 << 23
+_SLICE = 32  # rows that go through at a time where all of them would need more than a large buffer
+# Multiplications that are worth a team of threads: below, starting it takes more than it saves.
 _SHARED_SIZE = 20_000_000
 
 
@@ -118,7 +118,7 @@ class Segment:
         self, shape: tuple[int, ...], made: tuple[int, ...], threads: int
     ) -> Callable[[Array], Array]:
         slices = cut(shape[0], -(-shape[0] // threads))
-        members = threads // len(slices)
+        members = min(threads, most_members()) // len(slices)
         fill = side_by_side(
             slices, [self._filler((s.stop - s.start, *shape[1:]), members) for s in slices]
         )
@@ -136,14 +136,13 @@ class Segment:
         program = self.program_for({name: shape})
         if _is_large(program, shape):
             return self._one_by_one(shape)
-        members = min(members, processors()) if program.shared >= _SHARED_SIZE else 1
-        if members > 1:
-            return self._shared(program, members)
+        pays = program.shared >= _SHARED_SIZE
+        members = max(1, min(members, program.shares)) if pays else 1
 
         def fill(x: Array, y: Array) -> None:
             frame = self._take(program)
             _give(frame, name, x)
-            frame.run()
+            frame.run_with(members)
             y[...] = frame.y[made]
             self._give_back(program, frame)
 
@@ -156,24 +155,6 @@ class Segment:
         def fill(x: Array, y: Array) -> None:
             for part, filler in zip(slices, fillers, strict=True):
                 filler(x[part], y[part])
-
-        return fill
-
-    def _shared(self, program: Program, members: int) -> Fill:
-        (name,), (made,) = self.reads, self.writes
-        kept: list[Team] = []
-
-        def fill(x: Array, y: Array) -> None:
-            try:
-                team = kept.pop()
-            except IndexError:
-                team = Team(Frame(program, self.params), members)
-            _give(team.frame, name, x)
-            team.run()
-            team.frame.check()
-            y[...] = team.frame.y[made]
-            if program.work_size <= _LARGE_SIZE:
-                kept.append(team)
 
         return fill
 

@@ -1,7 +1,8 @@
 """Columns of a program: one row of integers per operation.
 
-Places are offsets in elements, of the parameters (``PARAM``, ``W``, ``BIAS``, ...), of the state
-(``STATE``, ``CELL_STATE``) or of the work buffer. ``OP`` and ``MULTIPLY`` are addresses of kernels.
+Places are offsets in elements, of the parameters (``CODE_PARAM``, ``W``, ``BIAS``, ...), of the
+state (``STATE``, ``CELL_STATE``) or of the work buffer. ``OP`` and ``MULTIPLY`` are addresses of
+kernels.
 """
 
 from __future__ import annotations

@@ -10,86 +10,93 @@ import _thread
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from npylstm.engine import table
-from npylstm.engine.frame import Frame
 from npylstm.engine.kernel_table import execute
-from npylstm.engine.lowering import Program
 from npylstm.layers.base import Array
 
-__all__ = ["Team", "processors"]
+__all__ = ["Team", "most_members"]
 
 # A counter that is so low stays below zero, whoever counts on.
 _ABANDONED = -(1 << 62)
 
 
-def processors() -> int:
-    """How many this process may use: a team of more would wait for itself."""
+def most_members() -> int:
+    """How many threads may wait for one another awake: no more than there are processors."""
+    if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
+        return 1  # gevent's and the like run by turns
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class Team:
-    """A frame with several threads to run it. Belongs to one call at a time.
+    """Threads that run a program together. Belongs to one call at a time.
+
+    Parameters
+    ----------
+    rows
+        The program's table.
+    buffers
+        Addresses of the parameters, the state and the work buffer.
+    members
+        How many threads, the caller's among them.
 
     Attributes
     ----------
-    frame
-        What the threads share: fill its inputs and read its outputs.
+    members
+        As given.
     """
 
-    def __init__(self, frame: Frame, members: int) -> None:
-        self.frame = frame
+    def __init__(self, rows: Array, buffers: Sequence[int], members: int) -> None:
+        self.members = members
         self._counter = np.zeros(1, np.int64)
         where = {"MEETING": self._counter.ctypes.data, "GIVE_WAY": _giving_way()}
-        self._tables = [
-            _table_of(frame.program, member, members, where) for member in range(members)
-        ]
-        self._runs = [
-            execute.bind(len(rows), rows.ctypes.data, *frame.arguments[2:]) for rows in self._tables
-        ]
+        self._tables = [_table_of(rows, member, members, where) for member in range(members)]
+        self._runs = [execute.bind(len(t), t.ctypes.data, *buffers) for t in self._tables]
 
-    def run(self) -> None:
-        """Compute the frame's outputs, in the caller's thread and as many others as it takes."""
-        waits = [_thread.allocate_lock() for _ in self._runs[1:]]
-        started = 0
+    def run(self, *needed: Any) -> None:
+        """Run the program once; what is needed is kept alive until all threads have ended."""
+        others = [(run, _thread.allocate_lock()) for run in self._runs[1:]]
+        started = []
         try:
-            for done, run in zip(waits, self._runs[1:], strict=True):
+            for run, done in others:
                 done.acquire()
-                _thread.start_new_thread(_run_and_tell, (run, done))
-                started += 1
+                _thread.start_new_thread(_run_and_tell, (run, done, self, needed))
+                started.append(done)
             self._runs[0]()
         except BaseException:
             self._counter[0] = _ABANDONED
             raise
         finally:
-            for done in waits[:started]:
+            for done in started:
                 done.acquire()
 
 
-def _run_and_tell(run: Callable[[], None], done: _thread.LockType) -> None:
+def _run_and_tell(run: Callable[[], None], done: _thread.LockType, *needed: Any) -> None:
     try:
         run()
     finally:
         done.release()
 
 
-def _table_of(program: Program, member: int, members: int, where: dict[str, int]) -> Array:
+def _table_of(rows: Array, member: int, members: int, where: dict[str, int]) -> Array:
     """A program's table with a member's share of what is shared."""
-    rows = program.table.copy()
+    rows = rows.copy()
     for row in rows:
-        size = row[table.SHARED_VECTORS]
-        if not size:
+        if not row[table.SHARED_VECTORS]:
             continue
-        first, end = (k * row[table.VECTORS] // (members * size) for k in (member, member + 1))
+        parts = row[table.VECTORS] // row[table.SHARED_VECTORS]
+        first, end = (k * parts // members for k in (member, member + 1))
         row[table.FIRST_BLOCK] = first * row[table.SHARED_BLOCKS]
-        row[table.FIRST_VECTOR] = first * size
-        if member < members - 1:
+        row[table.FIRST_VECTOR] = first * row[table.SHARED_VECTORS]
+        if member < members - 1:  # the last one's go on to the end
             row[table.END_BLOCK] = end * row[table.SHARED_BLOCKS]
-            row[table.END_VECTOR] = end * size
+            row[table.END_VECTOR] = end * row[table.SHARED_VECTORS]
         row[table.MEMBER], row[table.MEMBERS] = member, members
         for column, value in where.items():
             row[getattr(table, column)] = value

@@ -187,3 +187,76 @@ def test_a_process_may_end_while_kernels_are_compiled(root: Path, tmp_path: Path
     before, y, *_ = answer(root, tmp_path, wait=False)
     assert before == "numpy"
     assert np.isfinite(float(y))
+
+
+def test_a_cache_that_everybody_can_write_is_not_trusted(root: Path, tmp_path: Path) -> None:
+    run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    (folder,) = tmp_path.glob("npylstm-*")
+    folder.chmod(0o777)
+    lines = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+    assert lines[1] == "None"
+    assert "numba" in lines[2]
+
+
+CANNOT_COMPILE = """
+import sys, numpy, npylstm
+sys.modules["llvmlite.ir"] = None  # an import that fails, as where versions do not go together
+model = npylstm.load("models/sine_keras/sine.npz")
+session = model.session()
+print(model.backend, session.push(numpy.ones((1, 5, 1))).shape)
+try:
+    npylstm.load("models/sine_keras/sine.npz", "numba").predict(numpy.ones((1, 5, 1)))
+except npylstm.NpylstmError as error:
+    print(error)
+"""
+
+
+def test_where_compiling_fails_auto_stays_with_numpy(root: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment.pop("NPYLSTM_BACKEND", None)
+    result = subprocess.run(
+        [sys.executable, "-c", CANNOT_COMPILE], capture_output=True, text=True, check=True,
+        cwd=root, env=environment,
+    )  # fmt: skip
+    assert "npylstm stays with NumPy" in result.stderr
+    assert "Traceback" not in result.stderr
+    stays, refuses = result.stdout.splitlines()
+    assert stays.startswith("numpy (1, ")
+    assert "Numba cannot be used here" in refuses
+
+
+WHILE_COMPILING = """
+import os, threading, numpy, npylstm
+from npylstm.engine import kernel_table
+npylstm.load("models/sine_keras/sine.npz").warm_up()
+for kernel in vars(kernel_table).values():
+    kernel = getattr(kernel, "_kernel", kernel)
+    if isinstance(kernel, kernel_table.Kernel):
+        kernel._addresses.clear()
+held = threading.Event()
+def compile():
+    with kernel_table._LOCK:
+        held.set()
+        threading.Event().wait()
+threading.Thread(target=compile, daemon=True).start()
+held.wait()
+print(npylstm.load("models/sine_keras/sine.npz").backend)
+child = os.fork()
+if child:
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+else:
+    kernel_table.lstm._addresses.clear()
+    os._exit(0 if kernel_table.lstm.address("float32") else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_what_is_on_disk_is_loaded_while_another_thread_compiles(root: Path) -> None:
+    """In the same process, and in one that is forked meanwhile."""
+    environment = {**os.environ}
+    environment.pop("NPYLSTM_BACKEND", None)
+    result = subprocess.run(
+        [sys.executable, "-c", WHILE_COMPILING], capture_output=True, text=True, check=True,
+        cwd=root, env=environment, timeout=100,
+    )  # fmt: skip
+    assert result.stdout.split() == ["numba", "0"]

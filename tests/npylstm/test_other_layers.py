@@ -149,6 +149,43 @@ def test_embedding(backend: str) -> None:
             Model(spec, backend).predict(bad)
 
 
+def test_a_wrong_id_is_found_wherever_it_is(backend: str) -> None:
+    """Also where rows go through in parts: slices of a large batch, or threads."""
+    layers = Embedding(7, 20), LSTM(20, 4)
+    model = Model(make_chain(*layers, shape=("batch", "steps")), backend)
+    ids = np.ones((300, 1000), np.float32)
+    model.predict(ids)
+    ids[233, 71] = 8
+    for threads in (1, 2):
+        for _ in range(2):
+            with pytest.raises(ShapeError, match=r"layer_0: id 8 at \(233, 71\)"):
+                model.predict(ids, threads=threads)
+
+
+def test_a_session_goes_on_after_wrong_ids(backend: str) -> None:
+    """In two places at once."""
+    parts = [("batch", "steps"), ("batch", "steps")]
+    layers = [make_layer(f"table_{k}", Embedding(7, 3), np.random.default_rng(k)) for k in (0, 1)]
+    lstms = [make_layer(f"lstm_{k}", LSTM(3, 4), np.random.default_rng(k)) for k in (0, 1)]
+    spec = ModelSpec(
+        inputs=tuple(TensorSpec(name, shape) for name, shape in zip("ab", parts, strict=True)),
+        layers=(*layers, *lstms), outputs=("y0", "y1"),
+        edges=(
+            Edge("table_0", ("a",), ("v0",)), Edge("lstm_0", ("v0",), ("y0",)),
+            Edge("table_1", ("b",), ("v1",)), Edge("lstm_1", ("v1",), ("y1",)),
+        ),
+    )  # fmt: skip
+    model = Model(spec, backend)
+    right, wrong = np.full((1, 2), 3.0), np.full((1, 2), 9.0)
+    expected = model.predict({"a": right, "b": right})
+    session = model.session()
+    with pytest.raises(ShapeError, match="table_0: id 9"):
+        session.push({"a": wrong, "b": wrong})
+    y = session.push({"a": right, "b": right})
+    for name in ("y0", "y1"):
+        np.testing.assert_array_equal(y[name], expected[name])
+
+
 def test_embedding_makes_a_mask(backend: str) -> None:
     layers = Embedding(7, 3, mask_zero=True), LSTM(3, 4, masked=True)
     made = make_chain(layers[0], shape=("batch", "steps"))

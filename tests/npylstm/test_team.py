@@ -25,12 +25,12 @@ def members(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     run = Team.run
 
-    def count(self: Team) -> None:
-        seen.append(len(self._tables))
-        run(self)
+    def count(self: Team, *needed: Any) -> None:
+        seen.append(self.members)
+        run(self, *needed)
 
     monkeypatch.setattr(segment, "_SHARED_SIZE", 1)
-    monkeypatch.setattr(segment, "processors", lambda: 8)
+    monkeypatch.setattr(segment, "most_members", lambda: 8)
     monkeypatch.setattr(Team, "run", count)
     return seen
 
@@ -43,13 +43,13 @@ SHARED: dict[str, tuple[Any, ...]] = {
     "backwards": (LSTM(3, 64, return_sequences=True, go_backwards=True),),
     "long products": (LSTM(70, 260, return_sequences=True),),
     "gru": (GRU(3, 128, return_sequences=True),),
-    "gru, units left over": (GRU(3, 75, return_sequences=True),),
+    "gru, units left over": (GRU(3, 130, return_sequences=True),),
     "gru, other activations": (
-        GRU(3, 75, activation=RELU, recurrent_activation=HARD, return_sequences=True),
+        GRU(3, 130, activation=RELU, recurrent_activation=HARD, return_sequences=True),
     ),
     "layers between": (
         LSTM(3, 80, return_sequences=True), Dense(80, 100), SimpleRNN(100, 70, return_sequences=True),
-        GRU(70, 64, return_sequences=True), LSTM(64, 66), Dense(66, 2),
+        GRU(70, 140, return_sequences=True), LSTM(140, 66), Dense(66, 2),
     ),
 }  # fmt: skip
 
@@ -67,7 +67,8 @@ def test_same_bits(name: str, dtype: str, members: list[int]) -> None:
         for threads in (2, 3, 5, 8):
             for _ in range(3):
                 np.testing.assert_array_equal(model.predict(x, threads=threads), alone)
-    assert set(members) == {2, 3, 5, 8}
+    assert 2 in members
+    assert max(members) <= 8
 
 
 def test_both_directions(members: list[int]) -> None:
@@ -110,10 +111,10 @@ def test_small_work_and_one_processor_are_not_shared(monkeypatch: pytest.MonkeyP
     model = Model(make_chain(LSTM(3, 128), shape=("batch", "steps", 3)), "numba")
     runs: list[Team] = []
     monkeypatch.setattr(Team, "run", runs.append)
-    monkeypatch.setattr(segment, "processors", lambda: 2)
+    monkeypatch.setattr(segment, "most_members", lambda: 2)
     model.predict(np.zeros((1, 5, 3)), threads=2)
     monkeypatch.setattr(segment, "_SHARED_SIZE", 1)
-    monkeypatch.setattr(segment, "processors", lambda: 1)
+    monkeypatch.setattr(segment, "most_members", lambda: 1)
     model.predict(np.zeros((1, 6, 3)), threads=2)
     assert not runs
 
@@ -155,7 +156,7 @@ def test_a_thread_that_cannot_start(members: list[int], monkeypatch: pytest.Monk
             raise RuntimeError("can't start new thread")
         return start(*arguments)
 
-    monkeypatch.setattr(team._thread, "start_new_thread", start_two)
+    monkeypatch.setattr(_thread, "start_new_thread", start_two)
     with pytest.raises(RuntimeError, match="can't start"):
         model.predict(x, threads=4)
     np.testing.assert_array_equal(model.predict(x, threads=4), expected)
@@ -168,3 +169,21 @@ def test_wrong_ids_are_refused(members: list[int]) -> None:
     with pytest.raises(ShapeError, match="layer_0"):
         model.predict(np.full((1, 9), 10.0), threads=2)
     assert members == [2, 2]
+
+
+def test_no_team_of_threads_that_run_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where gevent has put its own in their place: they would wait for ever."""
+    assert team.most_members() >= 1
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: None)
+    assert team.most_members() == 1
+
+
+def test_no_more_members_than_parts(members: list[int]) -> None:
+    model = Model(
+        make_chain(LSTM(3, 64, return_sequences=True), GRU(64, 64), shape=("batch", "steps", 3)),
+        "numba",
+    )
+    x = RNG.normal(size=(1, 30, 3))
+    np.testing.assert_array_equal(model.predict(x, threads=8), model.predict(x))
+    (program,) = model._engine._runs[0]._programs.values()  # type: ignore[attr-defined]
+    assert members == [program.shares] * (program.shares > 1)
