@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npylstm.engine import code_cache
+
 PREDICT = """
 import os, sys
 import numpy, npylstm
@@ -189,13 +191,16 @@ def test_a_process_may_end_while_kernels_are_compiled(root: Path, tmp_path: Path
     assert np.isfinite(float(y))
 
 
-def test_a_cache_that_everybody_can_write_is_not_trusted(root: Path, tmp_path: Path) -> None:
-    run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
+def test_a_cache_that_everybody_can_write_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    code_cache.write("kernel", b"code")
+    assert code_cache.read("kernel") == b"code"
     (folder,) = tmp_path.glob("npylstm-*")
     folder.chmod(0o777)
-    lines = run(root, NUMBA_CACHE_DIR=str(tmp_path), KEY="new")
-    assert lines[1] == "None"
-    assert "numba" in lines[2]
+    assert code_cache.read("kernel") is None
+    assert code_cache.cache_folder() is None
 
 
 CANNOT_COMPILE = """

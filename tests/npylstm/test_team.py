@@ -61,11 +61,11 @@ def test_same_bits(name: str, dtype: str, members: list[int]) -> None:
     model = Model(
         make_chain(*layers, shape=("batch", "steps", layers[0].features), dtype=dtype), "numba"
     )
-    for steps in (1, 2, 7, 130):
+    for steps in (1, 2, 70):
         x = RNG.normal(size=(1, steps, layers[0].features)).astype(dtype)
         alone = model.predict(x)
-        for threads in (2, 3, 5, 8):
-            for _ in range(3):
+        for threads in (2, 3, 8):
+            for _ in range(2):
                 np.testing.assert_array_equal(model.predict(x, threads=threads), alone)
     assert 2 in members
     assert max(members) <= 8
@@ -128,7 +128,7 @@ def test_many_callers(members: list[int]) -> None:
     wrong: list[int] = []
 
     def work(k: int) -> None:
-        for _ in range(20):
+        for _ in range(10):
             if not np.array_equal(model.predict(data[k], threads=2), expected[k]):
                 wrong.append(k)
 
@@ -138,7 +138,7 @@ def test_many_callers(members: list[int]) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert members == [2] * 80
+    assert members == [2] * 40
 
 
 def test_a_thread_that_cannot_start(members: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
