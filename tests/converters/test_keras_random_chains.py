@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*You are using a softmax over axis:UserWarning"),
 ]
 
-COUNT = int(os.environ.get("NPYLSTM_RANDOM_CHAINS", "240"))
+COUNT = int(os.environ.get("NPYLSTM_RANDOM_CHAINS", "120"))
 FIRST = int(os.environ.get("NPYLSTM_RANDOM_SEED", "0"))
 RUNS = ((5, 9), (1, 12))
 WAYS = ("keras", "h5", "live", "json")
