@@ -224,8 +224,9 @@ class Model:
         """Lay out calls with inputs of a shape that has been checked, and remember them."""
         x = next(iter(inputs.values()))
         key = x.shape, threads
-        if key in self._shortcuts:
-            return self._shortcuts[key]
+        known = self._shortcuts.get(key)
+        if known is not None:
+            return known
         if len(inputs) > 1 or self.inputs[0].whole:
             return None
         if len(self._shortcuts) >= _MOST_SHORTCUTS:

@@ -99,6 +99,31 @@ def test_an_empty_batch_gives_an_empty_result(backend: str) -> None:
     assert Model(stack(), backend).predict(np.zeros((0, 4, 3))).shape == (0, 2)
 
 
+class _Emptied(dict[Any, Any]):
+    """Calls that are remembered, and that another thread forgets as soon as one was looked for."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.clear()
+        return found
+
+
+def test_calls_are_forgotten_while_another_thread_looks_for_them() -> None:
+    model = Model(stack(), "numba")
+    x = RNG.normal(size=(2, 17, 3)).astype(np.float32)
+    expected = model.predict(x)
+    model._shortcuts = _Emptied(model._shortcuts)
+    np.testing.assert_array_equal(model.predict(x.tolist()), expected)
+
+
+def test_many_shapes_take_the_short_way() -> None:
+    model = Model(stack(), "numba")
+    for rows in range(1, 200):
+        model.predict(np.zeros((rows, 17, 3)))
+        assert (rows, 17, 3) in {shape for shape, _ in model._shortcuts}
+    assert len(model._shortcuts) <= 64
+
+
 def test_many_threads_share_one_model(backend: str) -> None:
     model = Model(stack(), backend)
     inputs = [RNG.normal(size=(k + 1, 9, 3)) for k in range(8)]
