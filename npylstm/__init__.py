@@ -21,7 +21,7 @@ from npylstm.errors import (
 )
 from npylstm.model import Model, load
 from npylstm.npz import save
-from npylstm.spec import ModelSpec
+from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:
     from npylstm.generating import decode
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from npylstm.session import Session
 
 __all__ = [
+    "Case",
     "FormatError",
     "Gates",
     "Model",

@@ -397,7 +397,6 @@ class Model:
             If an output has another shape than the framework's.
         """
         from npylstm import parity
-        from npylstm.summary import origin_of
 
         cases = self.spec.cases if cases is None else tuple(cases)
         if not cases:
@@ -405,18 +404,7 @@ class Model:
                 f"{self.spec.name}: holds no recorded cases; convert it where its framework is "
                 "installed, or compare with `npylstm verify MODEL.npz --against SOURCE`"
             )
-        if framework is None:
-            origin = self.spec.provenance
-            framework = str(origin.get("recorded_by") or origin_of(origin))
-        self.warm_up()  # the verdict is of the back end that will compute
-        oracle = Model(self.spec.with_cases(()).astype("float64"), "numpy")
-        ours, exact = ([model.replay(case) for case in cases] for model in (self, oracle))
-        moved = []
-        for seed in range(parity.PERTURBATIONS):
-            spec, inputs = parity.perturbed(self.spec, tuple(cases), seed)
-            other = Model(spec, "numpy")
-            moved.append([other.replay(case) for case in inputs])
-        return parity.compare(cases, ours, exact, moved, framework, self.backend)
+        return parity.verify(self, cases, framework)
 
     def replay(self, case: Case) -> dict[str, Array]:
         """Compute the outputs of a recorded case, by name."""

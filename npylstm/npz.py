@@ -9,6 +9,7 @@ key                        content
 ``case/0/output/NAME``     and what the framework gave
 ``case/0/state/LAYER/h``   the state it began with, where it was not zero
 ``case/0/lengths``         the lengths of its sequences, where they differed
+``case/0/purpose``         a word: what the case is there to show
 ========================== =========================================================
 
 Reading trusts nothing: sizes are compared with the spec before an array is allocated,
@@ -39,7 +40,10 @@ from npylstm.spec import Case, LayerSpec, ModelSpec, graph_from_json
 __all__ = ["Archive", "is_model", "read", "save", "write_arrays", "written_whole"]
 
 SPEC_KEY = "npylstm/spec"
-_CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths)(?:/(.+))?")
+_CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths|purpose)(?:/(.+))?")
+_SINGLE = ("lengths", "purpose")  # keys of a case that name no tensor
+_LONGEST_WORD = 40  # characters of a purpose
+_NUMBERS = "fiub"  # kinds of NumPy element types
 
 _MAX_SPEC_BYTES = 2 << 20  # Python needs thirty times as much for the worst of JSON
 _MAX_HEADER_BYTES = 10_000
@@ -117,12 +121,24 @@ class Archive:
         with self._damage_named(key):
             return header.view(self._zip.read(info)[header.size :])
 
-    def _header(self, key: str) -> _Header:
+    def word(self, key: str) -> str:
+        """Read a short text, stored as an array of no axes."""
+        header = self._header(key, kinds="U")
+        if header.shape or header.dtype.itemsize > 4 * _LONGEST_WORD:
+            raise FormatError(
+                f"{self.path}: {key}: expected a text of up to {_LONGEST_WORD} characters, "
+                f"got {header.dtype} of shape {header.shape}"
+            )
+        info = self._members[key]
+        with self._damage_named(key):
+            return str(header.view(self._zip.read(info)[header.size :])[()])
+
+    def _header(self, key: str, kinds: str = _NUMBERS) -> _Header:
         info = self._members[key]
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise FormatError(f"{self.path}: {key}: expected a stored or deflated member")
         with self._damage_named(key), self._zip.open(info) as stream:
-            header = _read_header(stream)
+            header = _read_header(stream, kinds)
         held = info.file_size - header.size
         declared = math.prod(header.shape) * header.dtype.itemsize
         if declared != held:
@@ -204,7 +220,7 @@ class _Header(NamedTuple):
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
-def _read_header(stream: IO[bytes]) -> _Header:
+def _read_header(stream: IO[bytes], kinds: str = _NUMBERS) -> _Header:
     """Read the header of a ``.npy``, format versions 1 and 2.
 
     Magic, version, length, then a Python literal such as
@@ -225,8 +241,9 @@ def _read_header(stream: IO[bytes]) -> _Header:
             raise FormatError(f"expected descr, fortran_order and shape, got {literal!r:.80}")
     if dtype.hasobject:
         raise FormatError("holds Python objects, expected numbers")
-    if dtype.kind not in "fiub" or not all(type(d) is int and d >= 0 for d in shape):
-        raise FormatError(f"expected numbers of a shape, got {dtype} of {shape!r:.80}")
+    if dtype.kind not in kinds or not all(type(d) is int and d >= 0 for d in shape):
+        what = "numbers" if kinds == _NUMBERS else "a text"
+        raise FormatError(f"expected {what} of a shape, got {dtype} of {shape!r:.80}")
     return _Header(shape, dtype, fortran, 8 + width + length)
 
 
@@ -324,13 +341,14 @@ def _refuse_constant(name: str) -> None:
 
 def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
     """Read recorded cases and take their keys off ``unread``."""
-    found: dict[int, dict[str, dict[str, Array]]] = {}
+    found: dict[int, dict[str, dict[str, Any]]] = {}
     for key in sorted(unread):
         match = _CASE.fullmatch(key)
-        if match and (match[2] == "lengths") is (match[3] is None):
-            kinds: dict[str, dict[str, Array]] = {"input": {}, "output": {}, "state": {}}
-            parts = found.setdefault(int(match[1]), kinds | {"lengths": {}})
-            parts[match[2]][match[3] or ""] = archive.array(key)
+        if match and (match[2] in _SINGLE) is (match[3] is None):
+            kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "state": {}}
+            parts = found.setdefault(int(match[1]), kinds | {"lengths": {}, "purpose": {}})
+            read = archive.word if match[2] == "purpose" else archive.array
+            parts[match[2]][match[3] or ""] = read(key)
             unread.discard(key)
     cases = []
     for _, parts in sorted(found.items()):
@@ -338,7 +356,8 @@ def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
         for path, array in parts["state"].items():
             layer, _, name = path.partition("/")
             state.setdefault(layer, {})[name] = array
-        cases.append(Case(parts["input"], parts["output"], state, parts["lengths"].get("")))
+        lengths, purpose = parts["lengths"].get(""), parts["purpose"].get("", "")
+        cases.append(Case(parts["input"], parts["output"], state, lengths, purpose))
     return cases
 
 
@@ -360,6 +379,8 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
         arrays |= {f"{layer.name}/{k}": layer.weights[k] for k in layer.layer.weight_shapes()}
     for number, case in enumerate(spec.cases):
         arrays |= {f"case/{number}/input/{k}": v for k, v in case.inputs.items()}
+        if case.purpose:
+            arrays[f"case/{number}/purpose"] = np.array(case.purpose)
         if case.lengths is not None:
             arrays[f"case/{number}/lengths"] = case.lengths
         arrays |= {f"case/{number}/output/{k}": v for k, v in case.outputs.items()}
@@ -374,7 +395,7 @@ def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> N
         for key, array in arrays.items():
             member = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
             archive.writestr(member, buffer.getvalue())
 
 

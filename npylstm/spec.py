@@ -140,13 +140,15 @@ class Case:
     """A recorded run of the framework: inputs, its own outputs, and the state it began with.
 
     ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
-    (batch,) holds whole numbers, where the sequences are not all as long as the array.
+    (batch,) holds whole numbers, where the sequences are not all as long as the array. ``purpose``
+    says in a word what the case is there to show: ``padding``, ``saturation``.
     """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     lengths: Array | None = None
+    purpose: str = ""
 
 
 @dataclass(frozen=True)

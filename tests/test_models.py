@@ -54,7 +54,7 @@ def test_recorded_parity_holds(folder: str, backend: str) -> None:
     report.check()
     assert report.cases == (4 if "tfjs" in folder else 8)
     for output in report.outputs:
-        assert output.npylstm_rms_error <= 1.5 * output.framework_rms_error
+        assert output.npylstm_to_float64 <= 1.5 * output.framework_to_float64
 
 
 @pytest.mark.parametrize("folder", [name for name in BUNDLED if "torch" not in name])

@@ -10,7 +10,7 @@ import pytest
 from builders import make_chain
 
 import npylstm
-from npylstm import ModelSpec, npz
+from npylstm import FormatError, ModelSpec, npz
 from npylstm.activations import Activation
 from npylstm.layers import LSTM, Dense
 from npylstm.spec import Case
@@ -91,3 +91,30 @@ def test_is_model(tmp_path: Path, root: Path) -> None:
     assert not npz.is_model(tmp_path / "other.npz")
     assert not npz.is_model(root / "models" / "sine_keras" / "sine.keras")
     assert not npz.is_model(root / "LICENSE")
+
+
+def test_a_case_keeps_its_purpose(tmp_path: Path) -> None:
+    spec = make_chain(LSTM(3, 2))
+    x, y = np.zeros((1, 4, 3), "float32"), np.zeros((1, 2), "float32")
+    cases = [
+        Case({"x": x}, {spec.outputs[0]: y}, purpose="padding"),
+        Case({"x": x}, {spec.outputs[0]: y}),
+    ]
+    npylstm.save(spec.with_cases(cases), tmp_path / "m.npz")
+    assert [case.purpose for case in npylstm.load(tmp_path / "m.npz").spec.cases] == ["padding", ""]
+    with np.load(tmp_path / "m.npz", allow_pickle=False) as file:
+        assert str(file["case/0/purpose"]) == "padding"
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.array("x" * 41), np.array(["a", "b"])])
+def test_a_purpose_is_one_short_word(tmp_path: Path, value: np.ndarray) -> None:
+    spec = make_chain(LSTM(3, 2))
+    x, y = np.zeros((1, 4, 3), "float32"), np.zeros((1, 2), "float32")
+    npylstm.save(
+        spec.with_cases([Case({"x": x}, {spec.outputs[0]: y}, purpose="a")]), tmp_path / "m.npz"
+    )
+    with np.load(tmp_path / "m.npz") as file:
+        arrays = {**file, "case/0/purpose": value}
+    np.savez(tmp_path / "n.npz", **arrays)
+    with pytest.raises(FormatError, match="case/0/purpose"):
+        npylstm.load(tmp_path / "n.npz")

@@ -43,7 +43,7 @@ def test_a_faithful_model_passes(backend: str) -> None:
     (output,) = report.outputs
     assert output.max_abs < 1e-6
     assert set(output.where) == {"case", "sample", "step", "feature"}
-    assert 0 < output.framework_rms_error < 1e-7
+    assert 0 < output.framework_to_float64 < 1e-7
     assert "parity held: 3 recorded cases" in str(report)
 
 
@@ -164,5 +164,5 @@ def test_the_report_as_json() -> None:
     report = Model(recorded(stack()), "numpy").verify().to_json()
     assert report["passed"] is True
     assert report["backend"] == "numpy"
-    assert set(report["outputs"][0]) >= {"output", "max_abs", "max_rel", "where", "rms", "framework_rms_error", "npylstm_rms_error"}  # fmt: skip
+    assert set(report["outputs"][0]) >= {"output", "max_abs", "max_rel", "where", "rms", "framework_to_float64", "npylstm_to_float64"}  # fmt: skip
     json.dumps(report, allow_nan=False)

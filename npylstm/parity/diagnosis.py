@@ -1,0 +1,89 @@
+"""What a diagnosis says: the causes of a mismatch, and how far each explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from npylstm.spec import ModelSpec
+
+__all__ = ["Cause", "Diagnosis"]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One mistake that explains a mismatch, in whole or in part.
+
+    Attributes
+    ----------
+    kind
+        One of the closed vocabulary, such as ``"gates_permuted"``.
+    layer
+        The layer concerned; None where it is the whole model, its inputs or its outputs.
+    detail
+        Plain values that say more: ``{"order": "i f o c"}``, ``{"from": "tanh", "to": "relu"}``.
+    explains
+        The share of the squared mismatch that goes away with the correction, 0 to 1.
+    passed
+        Whether the corrected model agrees within rounding: then the cause is proven.
+    fix
+        One sentence: what to change, and where.
+    spec
+        The corrected model, where the correction is one of the model; otherwise None.
+    """
+
+    kind: str
+    layer: str | None
+    detail: Mapping[str, Any]
+    explains: float
+    passed: bool
+    fix: str
+    spec: ModelSpec | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        where = f" in {self.layer}" if self.layer else ""
+        details = ", ".join(f"{k} {v}" for k, v in self.detail.items())
+        proof = "proven" if self.passed else f"explains {self.explains:.1%}, not proven"
+        return f"{self.kind}{where}{f' ({details})' if details else ''}: {proof}. {self.fix}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Write everything but the corrected model as plain JSON values."""
+        return {
+            "kind": self.kind, "layer": self.layer, "detail": dict(self.detail),
+            "explains": self.explains, "passed": self.passed, "fix": self.fix,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why outputs differ from a model's.
+
+    Attributes
+    ----------
+    causes
+        Proven ones first, then fitted ones, then others; empty where no cause is known.
+    facts
+        Sentences that describe the mismatch: its size, where it is, how it grows over the steps.
+    first_bad_layer
+        Where reference activations are at hand, the first layer that differs from them.
+    """
+
+    causes: tuple[Cause, ...] = ()
+    facts: tuple[str, ...] = ()
+    first_bad_layer: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"cause: {cause}" for cause in self.causes] or ["no known cause explains this"]
+        if self.first_bad_layer:
+            lines.append(f"first layer that differs: {self.first_bad_layer}")
+        return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Write everything as plain JSON values."""
+        return {
+            "causes": [cause.to_json() for cause in self.causes],
+            "facts": list(self.facts),
+            "first_bad_layer": self.first_bad_layer,
+        }

@@ -1,0 +1,120 @@
+"""The report of a comparison: numbers per output, a verdict, and what was proven."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from npylstm import console
+from npylstm.errors import ParityError
+
+if TYPE_CHECKING:
+    from npylstm.parity.comparison import Comparison, OutputParity
+    from npylstm.parity.diagnosis import Diagnosis
+
+__all__ = ["PROOFS", "ParityReport"]
+
+# What the structure of a model rests on, from the strongest to the weakest: the source or the
+# author's own outputs; what the user stated; what was assumed because nothing said otherwise.
+PROOFS = ("proven", "stated", "assumed")
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The comparison of a model with its framework.
+
+    Attributes
+    ----------
+    outputs
+        One :class:`~npylstm.parity.OutputParity` per output.
+    cases
+        How many cases were compared.
+    framework, backend
+        Who computed the expected outputs, and the engine that computed npylstm's.
+    proof
+        What the model's structure rests on: ``"proven"``, ``"stated"`` or ``"assumed"``.
+    stated
+        The sentences that the user stated, or that were assumed, about the structure.
+    """
+
+    outputs: tuple[OutputParity, ...]
+    cases: int
+    framework: str
+    backend: str
+    proof: str = "proven"
+    stated: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = field(default=(), repr=False, compare=False)
+    diagnose: Callable[[], Diagnosis] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether rounding explains every difference."""
+        return all(o.passed for o in self.outputs)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @functools.cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """The mistake that explains the difference; None where parity held. Computed once."""
+        return None if self.passed or self.diagnose is None else self.diagnose()
+
+    def check(self) -> None:
+        """Raise :class:`ParityError` unless parity holds."""
+        if not self.passed:
+            raise ParityError(self.verdict)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        scope = f"{self.cases} recorded cases against {self.framework}, {self.backend} back end"
+        failed = [o for o in self.outputs if not o.passed]
+        if not failed:
+            return f"parity held: {scope}"
+        worst = failed[0]
+        place = ", ".join(f"{k} {v}" for k, v in worst.where.items())
+        return (
+            f"parity FAILED: output {worst.output!r} differs by {worst.max_abs:.3g} at {place}, "
+            f"rounding explains {worst.tolerance:.2g} ({scope})"
+        )
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows for printing."""
+        short = self.framework.split()[0].lower() if self.framework else "framework"
+        header = ["output", "max abs", "max rel", "where", "rms", f"to float64: {short}",
+                  "to float64: npylstm", "tolerance", "parity"]  # fmt: skip
+        rows = [
+            [
+                o.output, f"{o.max_abs:.2e}", f"{o.max_rel:.2e}",
+                " ".join(f"{k} {v}" for k, v in o.where.items()), f"{o.rms:.2e}",
+                f"{o.framework_to_float64:.2e}", f"{o.npylstm_to_float64:.2e}",
+                f"{o.tolerance:.2e}", "held" if o.passed else "FAILED",
+            ]
+            for o in self.outputs
+        ]  # fmt: skip
+        return header, rows
+
+    def __str__(self) -> str:
+        text = f"{console.plain_table(*self.table())}\n{self.verdict}"
+        return text if self.diagnosis is None else f"{text}\n{self.diagnosis}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Write everything as plain JSON values."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "proof": self.proof,
+            "stated": list(self.stated),
+            "cases": self.cases,
+            "framework": self.framework,
+            "backend": self.backend,
+            "outputs": [{k: _finite(v) for k, v in asdict(o).items()} for o in self.outputs],
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.to_json(),
+        }
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

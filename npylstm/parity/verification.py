@@ -1,0 +1,27 @@
+"""Replaying recorded cases, and judging what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from npylstm.model import Model
+from npylstm.parity.comparison import compare, summarise
+from npylstm.parity.report import ParityReport
+from npylstm.parity.rounding import float64_runs
+from npylstm.spec import Case
+from npylstm.summary import origin_of
+
+__all__ = ["verify"]
+
+
+def verify(model: Model, cases: Sequence[Case], framework: str | None = None) -> ParityReport:
+    """Replay cases and compare; see :meth:`npylstm.Model.verify`."""
+    origin = model.spec.provenance
+    if framework is None:
+        framework = str(origin.get("recorded_by") or origin_of(origin))
+    model.warm_up()  # the verdict is of the engine that will compute
+    ours = [model.replay(case) for case in cases]
+    comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
+    return ParityReport(
+        summarise(comparisons), len(cases), framework, model.backend, comparisons=comparisons
+    )
