@@ -74,8 +74,16 @@ class Diagnosis:
     facts: tuple[str, ...] = ()
     first_bad_layer: str | None = None
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs agree with the model's within rounding."""
+        return not self.causes and not self.facts
+
     def __str__(self) -> str:
-        lines = [f"cause: {cause}" for cause in self.causes] or ["no known cause explains this"]
+        if self.agrees:
+            return "the outputs agree with the model's within rounding"
+        lines = [f"cause: {cause}" for cause in self.causes]
+        lines = lines or ["no known mistake explains the difference"]
         if self.first_bad_layer:
             lines.append(f"first layer that differs: {self.first_bad_layer}")
         return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])

@@ -66,7 +66,8 @@ def search(
     progress
         Show progress on stderr, if that is a terminal.
     """
-    with console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # wrong models overflow
+    with quiet, console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
         bench = _Bench(spec, examples)
         tried: list[_Tried] = []
         examined: list[_Tried] = []
@@ -79,7 +80,7 @@ def search(
                 break
         ranked = _ranked(examined)
         causes = [_cause(spec, t) for t in _one_of_each(ranked)]
-        if not ranked:
+        if not any(t.passed for t in ranked):
             causes = _pair(spec, examples, tried) or causes
         advance()
     return tuple(causes)

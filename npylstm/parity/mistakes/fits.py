@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.errors import NpylstmError
 from npylstm.layers import Dense
 from npylstm.layers.base import BATCH, Array
 from npylstm.parity.corrections import Correction, Run, Subject
@@ -146,6 +147,8 @@ def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
     batch = whole.inputs[name].shape[spec.inputs[0].shape.index(BATCH)]
     example = whole.rows(spec, range(min(batch, _SAMPLES)))
     target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
+    if not np.isfinite(target).all():
+        raise NpylstmError("outputs that are not finite cannot be fitted")
 
     def off(p: Array) -> Array:
         moved = _scaled(example, name, p, count)

@@ -11,9 +11,10 @@ import numpy as np
 from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 from npylstm.model import Model
-from npylstm.parity.diagnosis import Diagnosis
+from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
 from npylstm.parity.facts import describe
+from npylstm.parity.layerwise import first_bad_layer, inside_layer
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
 from npylstm.parity.variants import Tape
@@ -96,16 +97,22 @@ def _diagnose(
     tapes = [Tape(bare, example) for example in examples]
     for tape in tapes:
         _check_shapes(tape)
+    first = first_bad_layer(tapes[0], activations) if activations else None
     comparisons = compared_outputs(bare, tapes)
     if all(c.passed for c in comparisons):
-        return Diagnosis()
+        return Diagnosis(first_bad_layer=first)
+    found: tuple[Cause, ...] = ()
+    if first is not None:
+        found = inside_layer(bare, tapes, first, activations)
+    if not any(cause.passed for cause in found):
+        found = search(bare, examples) or found
     causes = tuple(
         cause
         if cause.spec is None
         else replace(cause, spec=replace(cause.spec, provenance=spec.provenance))
-        for cause in search(bare, examples)
+        for cause in found
     )
-    return Diagnosis(causes, describe(bare, comparisons))
+    return Diagnosis(causes, describe(bare, comparisons), first)
 
 
 def _check_shapes(tape: Tape) -> None:
