@@ -178,7 +178,8 @@ def verify(options: argparse.Namespace) -> int:
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
-        cases, framework = model.spec.cases, None
+        cases = model.spec.cases
+        report = model.verify()
     else:
         importer = _importer(options.against)
         extra = _source_options(options, importer)
@@ -186,9 +187,9 @@ def verify(options: argparse.Namespace) -> int:
         seed = secrets.randbits(32) if options.seed is None else options.seed
         converters = _converters()
         count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
-        fresh = converters.record(model.spec, runner, count, seed=seed, progress=True)
-        cases, framework = fresh.cases, f"{runner.description}, seed {seed}"
-    report = model.verify(cases, framework)
+        cases = converters.record(model.spec, runner, count, seed=seed, progress=True).cases
+        label = f"{runner.description}, seed {seed}"
+        report = converters.comparing.compare_with_runner(model, runner, cases, label)
     if options.json:
         _print_json(report.to_json())
     else:

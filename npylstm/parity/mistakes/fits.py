@@ -172,7 +172,8 @@ def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
         value = off(p)
         if _cost(value) > 0.5 * before or (number >= 2 and _cost(value) > 0.1 * first):
             break
-    return p, len(target)
+    plain = np.array([float(f"{v:.4g}") if abs(v) > 1e-5 else 0.0 for v in p])
+    return (plain if _cost(off(plain)) <= 4 * _cost(value) else p), len(target)
 
 
 def _cost(residual: Array) -> float:
