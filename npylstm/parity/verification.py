@@ -23,5 +23,6 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     ours = [model.replay(case) for case in cases]
     comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
     return ParityReport(
-        summarise(comparisons), len(cases), framework, model.backend, comparisons=comparisons
-    )
+        summarise(comparisons), len(cases), framework, model.backend, comparisons=comparisons,
+        spec=model.spec, replayed=tuple(cases),
+    )  # fmt: skip
