@@ -95,11 +95,11 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
 
 
 def weights_sha256(spec: ModelSpec) -> str:
-    """Return the sha256 of all weights, which other names of the file or cases do not change.
+    """Return the sha256 of all weights; recorded cases and provenance do not change it.
 
-    Of every array of the file that is a weight, in the order of the sorted keys: the line
-    ``"KEY DTYPE SHAPE\\n"``, such as ``"lstm/W_i <f4 (1, 20)\\n"`` in UTF-8, then its bytes, little
-    end first, rows one after the other.
+    It is taken over every weight in the order of the sorted keys: first a line of text that names
+    key, element type and shape, ``lstm/W_i <f4 (1, 20)`` in UTF-8 with a line feed at its end, then
+    the bytes, the low end first, row after row.
     """
     arrays = {f"{layer.name}/{k}": w for layer in spec.layers for k, w in layer.weights.items()}
     digest = hashlib.sha256()

@@ -12,7 +12,7 @@ from npylstm.summary import layer_table, origin_of
 __all__ = ["model_html", "report_html"]
 
 _MOST_ROWS = 60
-# Both are readable on white and on black.
+# Of signs: seen on white and on black.
 _GOOD, _BAD, _WARN = "#2e9e63", "#e0493e", "#bd8211"
 _CELL = "padding:3px 14px 3px 0;vertical-align:top;white-space:nowrap;"
 
@@ -29,7 +29,7 @@ def report_html(report: ParityReport) -> str:
         ]
         for o in report.outputs
     ]  # fmt: skip
-    text = _line(f'<b style="color:{tone}">{sign} {esc(report.verdict, 600)}</b>')
+    text = _line(f'<b><span style="color:{tone}">{sign}</span> {esc(report.verdict, 600)}</b>')
     text += _table(header, rows, numeric=(1, 2, 3))
     if report.proof != "proven":
         text += _line(f"Structure {esc(report.proof, 20)}: {esc('; '.join(report.stated), 600)}")
