@@ -6,7 +6,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from npylstm import console
@@ -66,7 +66,9 @@ class ParityReport:
     @functools.cached_property
     def diagnosis(self) -> Diagnosis | None:
         """The mistake that explains the difference; None where parity held. Computed once."""
-        return None if self.passed or self.diagnose is None else self.diagnose()
+        if self.passed or self.diagnose is None:
+            return None
+        return replace(self.diagnose(), report=self)
 
     def check(self) -> None:
         """Raise :class:`ParityError` unless parity holds."""
