@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,25 @@ def test_verify_writes_the_page(path: Path, tmp_path: Path, capsys: Any) -> None
     assert status == 2
     assert "expected a page ending in .html" in errors
     assert npylstm.load(path).verify().passed  # the model has not been overwritten
+
+
+def test_the_documentation(root: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Its snippets run, its commands work, and the hash taken by hand is the one printed."""
+    text = (root / "docs" / "report.md").read_text(encoding="utf-8")
+    (tmp_path / "models").symlink_to(root / "models")
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(code, {})
+    assert Path("diagnosis.html").stat().st_size > 10_000
+    taken = capsys.readouterr().out.strip()
+    first, second = re.findall(r"```sh\nnpylstm (.*?)\n```", text)
+    Path("report.html").unlink()
+    assert run(capsys, *first.split())[0] == 0
+    assert Path("report.html").stat().st_size > 10_000
+    status, printed, _ = run(capsys, *second.split())
+    assert status == 0
+    assert len(taken) == 64
+    assert taken in printed
 
 
 def test_the_level_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def causes(diagnosis: Diagnosis) -> str:
         parts = ["<p>No known mistake explains the difference. What is known of it:</p>"]
     if diagnosis.facts:
         items = "".join(f"<li>{esc(fact, _LONG)}</li>" for fact in diagnosis.facts)
-        parts.append(f'<ul class="facts">{items}</ul>')
+        parts.append(f'<h3 class="after">What was measured</h3><ul class="facts">{items}</ul>')
     return "".join(parts)
 
 

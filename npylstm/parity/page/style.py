@@ -41,7 +41,7 @@ margin-top:26px}
 .tiles dd{font-size:23px;line-height:1.3;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .tiles small{display:block;font-size:13.5px;color:var(--soft);letter-spacing:0}
 .proof{margin-top:26px;padding-top:18px;border-top:1px solid var(--rule);max-width:76ch}
-.proof ul,.facts{margin:8px 0 0;padding-left:20px}.cause+.facts{margin-top:18px}
+.proof ul,.facts{margin:8px 0 0;padding-left:20px}.after{margin-top:20px}
 .badge{display:inline-block;font-size:13px;font-weight:600;line-height:1.4;padding:1px 9px;
 border:1px solid currentColor;border-radius:99px;white-space:nowrap}
 .badge.solid{background:var(--ink);color:var(--paper);border-color:var(--ink)}
@@ -68,7 +68,7 @@ border-radius:5px;background:var(--panel)}
 table{border-collapse:collapse;width:100%;font-size:14px;line-height:1.45;
 font-variant-numeric:tabular-nums;overflow-wrap:normal}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-th,td{text-align:left;vertical-align:top;padding:7px 18px 7px 0;white-space:nowrap;
+th,td{text-align:left;vertical-align:top;padding:7px 14px 7px 0;white-space:nowrap;
 border-bottom:1px solid var(--rule);font-weight:400}
 td.long{white-space:normal;overflow-wrap:anywhere;min-width:320px}
 .rows div{display:grid;grid-template-columns:minmax(110px,190px) 1fr;gap:4px 18px;font-size:14px;
