@@ -33,6 +33,7 @@ def mistaken() -> npylstm.Model:
 
 
 def main() -> None:
+    """Write the page and take its picture."""
     with tempfile.TemporaryDirectory() as profile:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else profile).resolve()
         page, picture = folder / "report.html", ROOT / "docs/report.png"
