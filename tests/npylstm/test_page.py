@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from builders import make_chain, make_layer
 
+import npylstm
 from npylstm import Model, ModelSpec, NpylstmError
 from npylstm.layers import LSTM, Arithmetic, Dense
 from npylstm.parity import Comparison, ParityReport
@@ -39,6 +40,10 @@ HOSTILE = (
 HOSTILE_LAYER = "<script>alert(3)<!--"
 
 
+def nested(depth: int) -> list[object]:
+    return [nested(depth - 1)] if depth else []
+
+
 def two_headed() -> ModelSpec:
     """An LSTM with a sequence and a last step, added up with the input; names are hostile."""
     rng = np.random.default_rng(3)
@@ -56,7 +61,10 @@ def two_headed() -> ModelSpec:
     )
     return ModelSpec(
         tuple(layers), edges, (TensorSpec("x", ("batch", "steps", 3)),), ("add", "last"),
-        name=HOSTILE[0], provenance={"framework": HOSTILE[1], "decisions": [HOSTILE[2], HOSTILE[3]]},
+        name=HOSTILE[0], provenance={
+            "framework": HOSTILE[1], "decisions": [HOSTILE[2], HOSTILE[3]], "deep": nested(500),
+            "wide": {HOSTILE[0]: "x" * 100_000},
+        },
     )  # fmt: skip
 
 
@@ -239,6 +247,22 @@ def test_a_page_without_a_known_cause_or_a_report(failed: ParityReport) -> None:
     assert "Gates permuted" in page.text
 
 
+def test_outputs_that_another_program_computed() -> None:
+    model = Model(recorded(two_headed()), "numpy")
+    x = model.spec.cases[0].inputs
+    y = model.predict(x)
+    agrees = npylstm.diagnose(model, x, y)
+    assert agrees.report is not None
+    page = check(render(agrees.report, agrees))
+    assert page.headings[0][1] == "Parity held"
+    assert "No known mistake" not in page.text
+    other = npylstm.diagnose(model, x, {**y, "last": 3 * y["last"] + 1})
+    page = check(render(other.report, other))
+    assert page.headings[1][1] == "What explains the difference"
+    assert page.headings[2][1].startswith("Scaling")
+    assert "the other program" in page.text
+
+
 def test_written_files(failed: ParityReport, tmp_path: Path) -> None:
     diagnosis = failed.diagnosis
     assert diagnosis is not None
@@ -336,6 +360,10 @@ def test_what_is_drawn_is_what_was_compared() -> None:
     assert cross.count("m0-6") == 1
     assert "1 value right of the line" in text
     assert f"Sizes of all {many.size:,} differences" in text
+    zeros = np.zeros((1, 2), "f4")
+    at_the_limit = compared(zeros, zeros + 8 * np.finfo("f4").eps)
+    assert at_the_limit.difference.max() == at_the_limit.tolerance
+    assert "right of the line" not in render(report_of(at_the_limit))
 
 
 def test_shares_of_the_tolerance_are_counted_where_they_belong() -> None:

@@ -71,7 +71,7 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
                 f"{said}{content}</section>"
             )
 
-    if diagnosis is not None:
+    if diagnosis is not None and (report is None or not report.passed):
         section("causes", "What explains the difference", "", sections.causes(diagnosis))
         if diagnosis.first_bad_layer and spec is not None:
             note = "The activations of each layer were compared, in the order of computation."

@@ -32,6 +32,7 @@ __all__ = [
 
 _MOST_ROWS = 300
 _LONG = 400  # characters of a sentence
+_DEEPEST = 5  # lists inside lists
 
 # The heading and its tone where parity held, by what the structure rests on.
 _HEADINGS = {
@@ -167,11 +168,13 @@ def _cause(cause: Cause) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, depth: int = 0) -> str:
+    if isinstance(value, (Mapping, list, tuple)) and depth == _DEEPEST:
+        return "…"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}: {_value(v)}" for k, v in value.items())
+        return ", ".join(f"{k}: {_value(v, depth + 1)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_value, value))
+        return ", ".join(_value(v, depth + 1) for v in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
