@@ -70,7 +70,7 @@ font-variant-numeric:tabular-nums;overflow-wrap:normal}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 th,td{text-align:left;vertical-align:top;padding:7px 14px 7px 0;white-space:nowrap;
 border-bottom:1px solid var(--rule);font-weight:400}
-td.long{white-space:normal;overflow-wrap:anywhere;min-width:320px}
+td.long{white-space:normal;overflow-wrap:anywhere;min-width:240px}
 .rows div{display:grid;grid-template-columns:minmax(110px,190px) 1fr;gap:4px 18px;font-size:14px;
 padding:7px 0;border-bottom:1px solid var(--rule);font-variant-numeric:tabular-nums}
 .rows div:first-child{border-top:1px solid var(--rule)}.rows dt{color:var(--soft)}
