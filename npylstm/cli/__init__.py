@@ -99,6 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     source_options(sub)
     backend(sub)
 
+    sub = command("diagnose", "Say why another program's outputs differ from the model's.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
+    sub.add_argument(
+        "--output", metavar="Y.npy", required=True, help="what the other program gave for them"
+    )
+    sub.add_argument("--state", metavar="S.npz", help="the initial state, keys LAYER/h, LAYER/c")
+    sub.add_argument("--lengths", metavar="L.npy", help="how many steps of each sequence count")
+    sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
+    backend(sub)
+
     sub = command("predict", "Compute outputs for inputs in a file.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import console, npz, plot
+from npylstm import console, npz, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, UnsupportedError
@@ -25,7 +25,7 @@ from npylstm.spec import ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
-__all__ = ["bench", "convert", "info", "predict", "trace", "verify", "warmup"]
+__all__ = ["bench", "convert", "diagnose", "info", "predict", "trace", "verify", "warmup"]
 
 
 def _converters() -> ModuleType:
@@ -91,6 +91,8 @@ def convert(options: argparse.Namespace) -> int:
         _print_ledger(spec)
         if report is not None:
             print(report.verdict)
+            if report.diagnosis is not None:
+                print(report.diagnosis)
     return 0 if report is None or report.passed else 1
 
 
@@ -211,11 +213,30 @@ def verify(options: argparse.Namespace) -> int:
     else:
         console.print_table(*report.table())
         print(report.verdict)
+        if report.diagnosis is not None:
+            print(report.diagnosis)
     if options.plot:
         plot.parity(model, cases, options.plot)
     if options.html:
         report.to_html(options.html)
     return 0 if report.passed else 1
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Say which mistake explains outputs that another program computed."""
+    model = load(options.model, options.backend)
+    inputs = arrays.read_inputs(options.input, model.inputs)
+    outputs = arrays.read_outputs(options.output, model.outputs)
+    state = arrays.read_state(options.state) if options.state else None
+    lengths = npz.read_npy(options.lengths) if options.lengths else None
+    found = parity.diagnose(model, inputs, outputs, state=state, lengths=lengths)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(found)
+    if options.html:
+        found.to_html(options.html)
+    return 0 if found.agrees else 1
 
 
 def predict(options: argparse.Namespace) -> int:

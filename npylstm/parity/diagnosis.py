@@ -70,6 +70,8 @@ class Diagnosis:
         Sentences that describe the mismatch: its size, where it is, how it grows over the steps.
     first_bad_layer
         Where reference activations are at hand, the first layer that differs from them.
+    compared_layers
+        The layers of which there were reference activations.
     report
         The comparison that it explains, for the pictures of :meth:`to_html`; None if there is none.
     """
@@ -77,10 +79,19 @@ class Diagnosis:
     causes: tuple[Cause, ...] = ()
     facts: tuple[str, ...] = ()
     first_bad_layer: str | None = None
+    compared_layers: tuple[str, ...] = ()
     report: ParityReport | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs agree with the model's within rounding."""
+        return not self.causes and not self.facts
+
     def __str__(self) -> str:
-        lines = [f"cause: {cause}" for cause in self.causes] or ["no known cause explains this"]
+        if self.agrees:
+            return "the outputs agree with the model's within rounding"
+        lines = [f"cause: {cause}" for cause in self.causes]
+        lines = lines or ["no known mistake explains the difference"]
         if self.first_bad_layer:
             lines.append(f"first layer that differs: {self.first_bad_layer}")
         return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])

@@ -29,12 +29,14 @@ __all__ = ["search"]
 _EXAMINED = 0.02
 # One that leaves no more than this is named, though not proven.
 _NAMED = 0.1
+# A fit has numbers of its own to explain with: it must leave less, of more data for each number.
+_FITTED, _DATA_OF_FIT = 1e-3, 4
 # Most corrections that are examined, of one tier.
 _MOST_EXAMINED = 6
 # A proof needs more than agreement within rounding: where a corrected model amplifies rounding so
 # much that anything agrees with it, nothing is proven. All but this share must have gone away.
 _PROVEN = 1e-2
-_ROWS, _PREFIX = 3, 12  # samples and steps of a screening
+_VALUES, _PREFIX = 12, 12  # least output values and most steps of a screening
 _SEEDS, _MOST_OF_SEED = 4, 0.7  # of pairs: how many first corrections, and what they may leave
 _FARTHEST = 1e6  # a difference in units of the output's size beyond which all are alike
 
@@ -64,7 +66,8 @@ def search(
     progress
         Show progress on stderr, if that is a terminal.
     """
-    with console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # wrong models overflow
+    with quiet, console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
         bench = _Bench(spec, examples)
         tried: list[_Tried] = []
         examined: list[_Tried] = []
@@ -77,7 +80,7 @@ def search(
                 break
         ranked = _ranked(examined)
         causes = [_cause(spec, t) for t in _one_of_each(ranked)]
-        if not any(t.passed or t.left <= _NAMED for t in ranked):
+        if not any(t.passed for t in ranked):
             causes = _pair(spec, examples, tried) or causes
         advance()
     return tuple(causes)
@@ -88,8 +91,16 @@ def _ranked(examined: Sequence[_Tried]) -> list[_Tried]:
     passed = sorted((t for t in examined if t.passed), key=lambda t: (t.mistake.fitted, t.place))
     if passed:
         return passed
-    named = [t for t in examined if t.left <= (t.correction.resembles or _NAMED)]
+    named = [t for t in examined if t.left <= _named_below(t)]
     return sorted(named, key=lambda t: (not t.mistake.fitted, t.left))[:3]
+
+
+def _named_below(tried: _Tried) -> float:
+    """The share of a mismatch that a correction may leave to be named without proof."""
+    correction = tried.correction
+    if correction.free:
+        return _FITTED if correction.data >= _DATA_OF_FIT * correction.free else -1.0
+    return correction.resembles or _NAMED
 
 
 def _one_of_each(ranked: Sequence[_Tried]) -> Iterator[_Tried]:
@@ -198,7 +209,7 @@ class _Bench:
         if not any(t.passed for t in examined):
             examined += [self._judged(t) for t in rest[:_MOST_EXAMINED]]
         likely = sorted(
-            (t for t in tried if _EXAMINED < t.left <= (t.correction.resembles or _NAMED)),
+            (t for t in tried if _EXAMINED < t.left <= _named_below(t)),
             key=lambda t: t.left,
         )
         return examined + [self._judged(t) for t in likely[:_MOST_EXAMINED]]
@@ -256,15 +267,17 @@ def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
     """The few samples of an example with the largest mismatch."""
     first = spec.inputs[0]
     count = tape.example.inputs[first.name].shape[first.shape.index(BATCH)]
-    if count <= _ROWS or any(BATCH not in t.shape for t in spec.output_specs):
+    if any(BATCH not in t.shape for t in spec.output_specs):
         return tape.example
+    values = sum(tape.outputs[name].size for name in spec.outputs)
+    most = -(-_VALUES * count // max(values, 1))
     off = np.zeros(count)
     for t in spec.output_specs:
         mine, other = tape.outputs[t.name], tape.example.outputs[t.name]
         with np.errstate(invalid="ignore", over="ignore"):
             d = np.nan_to_num(np.abs(mine.astype(np.float64) - other), nan=1.0, posinf=1.0)
         off += np.moveaxis(d, t.shape.index(BATCH), 0).reshape(count, -1).sum(axis=1)
-    rows = sorted(np.argsort(-off, kind="stable")[:_ROWS].tolist())
+    rows = sorted(np.argsort(-off, kind="stable")[:most].tolist())
     return tape.example.rows(spec, rows)
 
 

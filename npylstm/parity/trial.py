@@ -16,7 +16,7 @@ from npylstm.parity.rounding import PERTURBATIONS, moved
 from npylstm.parity.variants import Ran, Tape, run_graph
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs"]
+__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_outputs"]
 
 # What a layer or a correction raises when it cannot take what it is given.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
@@ -69,7 +69,11 @@ def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
 
 
 def float64_outputs(
-    spec: ModelSpec, correction: Correction, example: Example, seed: int | None
+    spec: ModelSpec,
+    correction: Correction,
+    example: Example,
+    seed: int | None,
+    every_tensor: bool = False,
 ) -> Outputs:
     """Run a corrected model in float64; with a seed, its numbers moved by a unit each."""
     rng = None if seed is None else np.random.default_rng(seed)
@@ -92,6 +96,7 @@ def float64_outputs(
     other = replace(example, inputs=inputs, state=state)
 
     def run(example: Example) -> Ran:
-        return run_graph(graph.edges, layers, graph.outputs, example)
+        names = [t for e in graph.edges for t in e.outputs] if every_tensor else graph.outputs
+        return run_graph(graph.edges, layers, names, example)
 
     return correction.around(run, other) if correction.around else run(other).tensors

@@ -130,6 +130,7 @@ class Tape:
         self.spec, self.example = spec, example
         self._layers = {layer.name: layer for layer in spec.layers}
         self._nodes: dict[int, Node] = {}
+        self._others: dict[tuple[int, Edge], Tensors] = {}  # changed layers on unchanged inputs
         self._kept: list[LayerSpec] = []  # an id stands for an object only while that lives
         self._makers = {t: edge for edge in spec.edges for t in edge.outputs}
         self.tensors: Tensors = dict(example.inputs)
@@ -193,10 +194,22 @@ class Tape:
                     own |= {t: self.tensors[t] for t in edge.outputs}
                     same.update(edge.outputs)
                 else:
-                    own |= _compute(edge, self._node(layer), own, self.example)[0]
+                    own |= self._changed(edge, layer, own, same.issuperset(edge.inputs))
             return {name: own[name] for name in outputs}
         except (NpylstmError, ValueError, IndexError):  # sizes that do not fit
             return None
+
+    def _changed(
+        self, edge: Edge, layer: LayerSpec, tensors: Tensors, inputs_same: bool
+    ) -> Tensors:
+        """Compute a call that is not the model's own, once for each layer that is asked for."""
+        key = id(layer), edge
+        if not inputs_same:
+            return _compute(edge, self._node(layer), tensors, self.example)[0]
+        if key not in self._others:
+            node = self._node(layer)
+            self._others[key] = _compute(edge, node, tensors, self.example)[0]
+        return self._others[key]
 
     def _dirty(self, names: Sequence[str]) -> Iterator[Edge]:
         """Calls of these layers, and all that read what they make."""

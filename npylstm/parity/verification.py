@@ -40,6 +40,6 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
 
 
 def _diagnose(model: Model, cases: tuple[Case, ...]) -> Diagnosis:
-    from npylstm.parity.diagnose import diagnose_cases
+    from npylstm.parity.diagnosing import diagnose_cases
 
     return diagnose_cases(model.spec, cases)

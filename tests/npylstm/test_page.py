@@ -99,7 +99,8 @@ def failed() -> ParityReport:
         ),
         Cause("scaling", None, {"factor": 1.25, "of": ["a", 2]}, 0.5, False, "Divide by 1.25."),
     )
-    diagnosis = Diagnosis(causes, ("it grows over the steps", HOSTILE[2]), "last", report)
+    facts = ("it grows over the steps", HOSTILE[2])
+    diagnosis = Diagnosis(causes, facts, "last", ("lstm", "add", "last"), report)
     return replace(
         report, diagnose=lambda: diagnosis, proof="stated", stated=(HOSTILE[0], "rnn -> last")
     )
@@ -215,8 +216,8 @@ def test_a_page_of_a_failure(failed: ParityReport) -> None:
     assert "it grows over the steps" in page.text
     assert "structure stated" in page.text
     assert "rnn -> last" in page.text
-    states = re.findall(r"(✓ agrees|✗ differs first|– after it)", page.text)
-    assert states == ["✓ agrees"] * 3 + ["✗ differs first"]
+    states = re.findall(r"(✓ agrees|✗ differs first|– not compared|– after it)", page.text)
+    assert states == ["✓ agrees", "– not compared", "✓ agrees", "✗ differs first"]
     assert "✗ last: differs first" in page.text  # in the graph
     assert "✗ failed" in page.text
 
@@ -256,6 +257,16 @@ def test_outputs_that_another_program_computed() -> None:
     page = check(render(agrees.report, agrees))
     assert page.headings[0][1] == "Parity held"
     assert "No known mistake" not in page.text
+    lstm = model.spec["lstm"]
+    swapped = replace(lstm, weights={**lstm.weights, "U_i": lstm.weights["U_f"], "U_f": lstm.weights["U_i"]})  # fmt: skip
+    spec = replace(model.spec, layers=(swapped, *model.spec.layers[1:]))
+    inner = Model(replace(spec, outputs=("lstm", "add", "last"), cases=()), "numpy").predict(x)
+    known = {"lstm": inner.pop("lstm")}
+    other = npylstm.diagnose(model, x, inner, activations=known)
+    page = check(render(other.report, other))
+    assert re.findall(r"(✓ agrees|✗ differs first|– not compared|– after it)", page.text) == [
+        "✗ differs first", "– after it", "– after it", "– after it"
+    ]  # fmt: skip
     other = npylstm.diagnose(model, x, {**y, "last": 3 * y["last"] + 1})
     page = check(render(other.report, other))
     assert page.headings[1][1] == "What explains the difference"

@@ -151,12 +151,18 @@ def test_what_cannot_be_proven(tmp_path: Path, capsys: Any, root: Path) -> None:
     assert f"first run `npylstm convert {source} MODEL.npz`" in errors
 
 
-def test_verify_writes_the_page(path: Path, tmp_path: Path, capsys: Any) -> None:
+def test_commands_write_the_page(path: Path, tmp_path: Path, capsys: Any) -> None:
     page = tmp_path / "report.html"
     status, text, errors = run(capsys, "verify", path, "--html", page)
     assert (status, errors) == (0, "")
     assert "parity held" in text
     assert "<h1>" in page.read_text(encoding="utf-8")
+    case = npylstm.load(path).spec.cases[1]
+    np.save(tmp_path / "x.npy", case.inputs["x"])
+    np.save(tmp_path / "y.npy", 2 * case.outputs["layer_1"])
+    arguments = ("--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy", "--html", page)
+    assert run(capsys, "diagnose", path, *arguments)[0] == 1
+    assert "What explains the difference" in page.read_text(encoding="utf-8")
     status, _, errors = run(capsys, "verify", path, "--html", path)
     assert status == 2
     assert "expected a page ending in .html" in errors

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.errors import NpylstmError
 from npylstm.layers import Dense
 from npylstm.layers.base import BATCH, Array
 from npylstm.parity.corrections import Correction, Run, Subject
@@ -110,7 +111,7 @@ def scaling_of_inputs(subject: Subject) -> Found:
     """Inputs were scaled on one side: by one factor and offset, or by those of each feature.
 
     A scaler in front of the model was left out, pixels of 0..255 were not divided. Found by
-    Gauss-Newton, in float64.
+    Gauss-Newton.
     """
     names = [t.name for t in subject.spec.inputs if not t.integer]
     if len(names) != 1:
@@ -140,34 +141,36 @@ def _scaled(example: Example, name: str, p: Array, count: int) -> Example:
 
 def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
     """Fit factors and offsets; returns them, and how many data there were."""
-    spec = subject.spec.astype("float64")
+    spec = subject.spec
     layers = {n.name: n for n in spec.layers}
     whole = subject.examples[0]
-    batch = whole.inputs[name].shape[subject.spec.inputs[0].shape.index(BATCH)]
-    example = whole.rows(subject.spec, range(min(batch, _SAMPLES))).astype("float64")
+    batch = whole.inputs[name].shape[spec.inputs[0].shape.index(BATCH)]
+    example = whole.rows(spec, range(min(batch, _SAMPLES)))
     target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
+    if not np.isfinite(target).all():
+        raise NpylstmError("outputs that are not finite cannot be fitted")
 
     def off(p: Array) -> Array:
         moved = _scaled(example, name, p, count)
         made = run_graph(spec.edges, layers, spec.outputs, moved).tensors
         return np.concatenate([made[k].ravel() for k in example.outputs]) - target
 
-    starts = [np.repeat([s, 0.0], count) for s in _STARTS]
+    starts = [np.repeat([s, 0.0], count) for s in (_STARTS if count == 1 else _STARTS[:1])]
     p = min(starts, key=lambda start: _cost(off(start)))
     value = off(p)
     first = _cost(value)
     for number in range(_ITERATIONS):
-        step = 1e-6 * np.maximum(np.abs(p), 1e-3)
+        step = 2.0**-10 * np.maximum(np.abs(p), 0.1)
         slopes = [(off(p + d) - value) / d.max() for d in np.diag(step)]
-        move = np.linalg.lstsq(np.stack(slopes, axis=1), -value, rcond=1e-12)[0]
+        move = np.linalg.lstsq(np.stack(slopes, axis=1), -value, rcond=1e-7)[0]
         scale = 1.0
-        while scale > 0.05 and not _cost(off(p + scale * move)) < _cost(value):
+        while scale > 0.2 and not _cost(off(p + scale * move)) < _cost(value):
             scale /= 2
-        if scale <= 0.05 or (number == 4 and _cost(value) > 0.3 * first):
+        if scale <= 0.2:
             break
         p, before = p + scale * move, _cost(value)
         value = off(p)
-        if _cost(value) > (1 - 1e-9) * before or _cost(value) < 1e-28 * max(first, 1e-300):
+        if _cost(value) > 0.5 * before or (number >= 2 and _cost(value) > 0.1 * first):
             break
     return p, len(target)
 

@@ -242,6 +242,9 @@ def _sizes(subject: Subject, example: Example) -> Iterator[int]:
 def _steps(subject: Subject, steps: Iterable[int]) -> Found:
     for named in subject.spec.layers:
         layer = named.layer
+        sequences: ModelSpec | None = None
+        if isinstance(layer, (Recurrent, Bidirectional)) and not layer.return_sequences:
+            sequences = with_layer(subject.spec, replace(named, layer=_sequences(layer, True)))
         for step in steps:
             fix = f"in {named.name}, return the last step, not step {step}"
             if isinstance(layer, Select) and _selects_time(subject, named) and step != layer.index:
@@ -250,7 +253,6 @@ def _steps(subject: Subject, steps: Iterable[int]) -> Found:
             elif isinstance(layer, (Recurrent, Bidirectional)) and not layer.return_sequences:
                 if step == -1 and isinstance(layer, Recurrent):
                     continue
-                sequences = with_layer(subject.spec, replace(named, layer=_sequences(layer, True)))
                 axis = 0 if layer.time_major else 1
                 spec = sequences and insert_behind(
                     sequences, named.name, ((Select(axis, step), (0,)),)

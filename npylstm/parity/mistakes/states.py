@@ -197,7 +197,10 @@ def state_reset(subject: Subject) -> Found:
     outputs = time_axes(subject.spec.output_specs)
     longest = max(e.inputs[k].shape[a] for e in subject.examples for k, a in inputs.items())
     onset = _onset(subject, outputs) if len(outputs) == len(subject.spec.outputs) else None
-    for steps in [onset] if onset else range(1, min(longest, _MOST_STEPS)):
+    choices = [onset] if onset else range(1, min(longest, _MOST_STEPS))
+    if not outputs:  # only the steps since the last reset count
+        choices = [*{(longest - 1) % k: k for k in reversed(choices)}.values()]
+    for steps in choices:
         if steps < longest:
             yield Correction(
                 None, {"rule": "reset", "steps": steps},
@@ -224,7 +227,8 @@ def _in_chunks(
 ) -> Arrays:
     longest = max(example.inputs[k].shape[a] for k, a in inputs.items())
     parts: list[Arrays] = []
-    for start in range(0, longest, steps):
+    starts = range(0, longest, steps)
+    for start in starts if outputs else starts[-1:]:
         cut = {
             k: x.take(range(start, min(start + steps, longest)), inputs[k]) if k in inputs else x
             for k, x in example.inputs.items()

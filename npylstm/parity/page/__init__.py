@@ -71,10 +71,11 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
                 f"{said}{content}</section>"
             )
 
-    if diagnosis is not None and (report is None or not report.passed):
-        section("causes", "What explains the difference", "", sections.causes(diagnosis))
+    if diagnosis is not None:
+        if report is None or not report.passed:
+            section("causes", "What explains the difference", "", sections.causes(diagnosis))
         if diagnosis.first_bad_layer and spec is not None:
-            note = "The activations of each layer were compared, in the order of computation."
+            note = "The activations of the layers were compared, in the order of computation."
             section("strip", "The first layer that differs", note, sections.strip(diagnosis, spec))
     if report is not None:
         note = (

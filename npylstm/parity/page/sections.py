@@ -234,9 +234,10 @@ def strip(diagnosis: Diagnosis, spec: ModelSpec) -> str:
     items = []
     for k in shown:
         kind, tone, text = (
-            ("before", "good", "✓ agrees") if k < first
-            else ("first", "bad", "✗ differs first") if k == first
-            else ("after", "off", "– after it")
+            ("first", "bad", "✗ differs first") if k == first
+            else ("after", "off", "– after it") if k > first
+            else ("before", "good", "✓ agrees") if layers[k] in diagnosis.compared_layers
+            else ("before", "off", "– not compared")
         )  # fmt: skip
         current = ' aria-current="true"' if k == first else ""
         items.append(

@@ -12,9 +12,10 @@ from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 from npylstm.model import Model
 from npylstm.parity.comparison import summarise
-from npylstm.parity.diagnosis import Diagnosis
+from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
 from npylstm.parity.facts import describe
+from npylstm.parity.layerwise import first_bad_layer, inside_layer
 from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
@@ -98,20 +99,27 @@ def _diagnose(
     tapes = [Tape(bare, example) for example in examples]
     for tape in tapes:
         _check_shapes(tape)
+    first = first_bad_layer(tapes[0], activations) if activations else None
+    layers = tuple(e.layer for e in spec.edges if not activations.keys().isdisjoint(e.outputs))
     comparisons = compared_outputs(bare, tapes)
     report = ParityReport(
         summarise(comparisons), len(examples), "the other program", "numpy",
         comparisons=comparisons, spec=spec,
     )  # fmt: skip
     if report.passed:
-        return Diagnosis(report=report)
+        return Diagnosis((), (), first, layers, report)
+    found: tuple[Cause, ...] = ()
+    if first is not None:
+        found = inside_layer(bare, tapes, first, activations)
+    if not any(cause.passed for cause in found):
+        found = search(bare, examples) or found
     causes = tuple(
         cause
         if cause.spec is None
         else replace(cause, spec=replace(cause.spec, provenance=spec.provenance))
-        for cause in search(bare, examples)
+        for cause in found
     )
-    return Diagnosis(causes, describe(bare, comparisons), report=report)
+    return Diagnosis(causes, describe(bare, comparisons), first, layers, report)
 
 
 def _check_shapes(tape: Tape) -> None:
