@@ -233,6 +233,11 @@ class ModelSpec:
         known = ", ".join(layer.name for layer in self.layers)
         raise KeyError(f"no layer {name!r}, the model has: {known}")
 
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import model_html
+
+        return model_html(self)
+
     @property
     def output_specs(self) -> tuple[TensorSpec, ...]:
         """Names and shapes of the outputs."""

@@ -98,6 +98,8 @@ def convert(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Describe a converted model, or what a source would become."""
+    if options.proof:
+        return _proof(options)
     if npz.is_model(options.model):
         spec = npz.read(options.model)
     else:
@@ -123,6 +125,23 @@ def info(options: argparse.Namespace) -> int:
                 print(f"  {key}: {entry}")
     _print_ledger(spec)
     return 0
+
+
+def _proof(options: argparse.Namespace) -> int:
+    """Replay the recorded cases and print the page that somebody can file."""
+    from npylstm.parity.proof import format_proof, prove
+
+    if not npz.is_model(options.model):
+        raise NpylstmError(
+            f"{options.model}: --proof needs a converted model; first run "
+            f"`npylstm convert {options.model} MODEL.npz`"
+        )
+    document, report = prove(options.model)
+    if options.json:
+        _print_json(document)
+    else:
+        print(format_proof(document))
+    return 0 if report.passed else 1
 
 
 def _print_ledger(spec: ModelSpec) -> None:
@@ -199,6 +218,8 @@ def verify(options: argparse.Namespace) -> int:
             print(report.diagnosis)
     if options.plot:
         plot.parity(model, cases, options.plot)
+    if options.html:
+        report.to_html(options.html)
     return 0 if report.passed else 1
 
 
@@ -214,6 +235,8 @@ def diagnose(options: argparse.Namespace) -> int:
         _print_json(found.to_json())
     else:
         print(found)
+    if options.html:
+        found.to_html(options.html)
     return 0 if found.agrees else 1
 
 

@@ -33,6 +33,8 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         framework,
         model.backend,
         comparisons=comparisons,
+        spec=model.spec,
+        replayed=tuple(cases),
         diagnose=functools.partial(_diagnose, model, tuple(cases)),
     )
 
