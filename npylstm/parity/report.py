@@ -78,7 +78,10 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        scope = f"{self.cases} recorded cases against {self.framework}, {self.backend} back end"
+        plural = "" if self.cases == 1 else "s"
+        scope = (
+            f"{self.cases} recorded case{plural} against {self.framework}, {self.backend} back end"
+        )
         failed = [o for o in self.outputs if not o.passed]
         if not failed:
             return f"parity held: {scope}"

@@ -124,7 +124,8 @@ def _cause(spec: ModelSpec, tried: _Tried, **more: str) -> Cause:
             corrected = None
     return Cause(
         tried.mistake.kind, correction.layer, {**correction.detail, **more},
-        float(np.clip(1 - tried.left, 0, 1)), tried.passed, f"{correction.fix}.", corrected,
+        float(np.clip(1 - tried.left, 0, 1)), tried.passed,
+        f"{correction.fix[:1].upper()}{correction.fix[1:]}.", corrected,
     )  # fmt: skip
 
 
