@@ -50,6 +50,11 @@ class TensorSpec:
         return f"{self.name} {format_shape(self.shape)}"
 
     @property
+    def integer(self) -> bool:
+        """Whether only integers make sense: ids of an embedding."""
+        return self.whole
+
+    @property
     def time_axis(self) -> int | None:
         """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
         if len(self.shape) < (2 if self.whole else 3) or BATCH not in self.shape[:2]:
