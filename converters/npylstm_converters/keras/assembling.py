@@ -334,6 +334,8 @@ def _assemble(
                 if shown(old) != new
             ),
         ],
+        "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
+        "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
         "tensors": [entry.to_json() for entry in parts.ledger],
     }
     by_name = {layer.name: layer.layer for layer in layers.values()}
