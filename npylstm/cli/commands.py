@@ -81,9 +81,7 @@ def convert(options: argparse.Namespace) -> int:
         return 1
     if author is not None and failed is None:
         spec = replace(spec, provenance={**spec.provenance, "proof": "proven"})
-    spec = _recorded(importer, spec, extra, options)
-    spec = spec.with_cases([*([author] if author else []), *spec.cases])
-    report = Model(spec).verify() if spec.cases else None
+    spec, report = _recorded(importer, spec.with_cases([author] if author else []), extra, options)
     npz.save(spec, options.output)
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
@@ -137,18 +135,18 @@ def _author_check(
 
 def _recorded(
     importer: Any, spec: ModelSpec, extra: dict[str, Any], options: argparse.Namespace
-) -> ModelSpec:
-    """Record what the framework gives; where it cannot, say why in one line."""
-    if options.record == 0:
-        return spec
-    try:
-        runner = importer.runner(options.source, spec, **extra)
-        count = options.record or _converters().recording.DEFAULT_CASES
-        recorded: ModelSpec = _converters().record(spec, runner, count, progress=True)
-    except NpylstmError as error:
-        print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
-        return spec
-    return recorded
+) -> tuple[ModelSpec, ParityReport | None]:
+    """Record what the framework gives and compare; where it cannot, say why in one line."""
+    if options.record != 0:
+        try:
+            runner = importer.runner(options.source, spec, **extra)
+            count = options.record or _converters().recording.DEFAULT_CASES
+            made: ModelSpec = _converters().record(spec, runner, count, progress=True)
+            made = made.with_cases([*spec.cases, *made.cases])
+            return made, Model(made).verify()
+        except NpylstmError as error:
+            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+    return spec, Model(spec).verify() if spec.cases else None
 
 
 def _print_statements(spec: ModelSpec) -> None:
