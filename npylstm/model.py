@@ -45,8 +45,9 @@ def load(
     path
         A file that ``npylstm convert`` or :func:`npylstm.save` wrote.
     backend
-        ``"auto"`` (Numba where it is installed, otherwise NumPy; the environment variable
-        ``NPYLSTM_BACKEND`` overrules it), ``"numba"`` or ``"numpy"``.
+        ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
+        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and can compile, NumPy
+        where not. Kernels that are not on disk are compiled here, in a few seconds.
     custom
         Functions for layers of the user's own, by name: those that
         ``npylstm_converters.convert(..., custom=...)`` was given. No file holds them.
@@ -93,7 +94,6 @@ class Model:
         custom: Mapping[str, Function] | None = None,
     ) -> None:
         self.spec = bind_functions(spec, custom or {})
-        self._asked = backend
         self._engine: Engine = make_engine(self.spec, backend)
         self._dtype = np.dtype(spec.dtype)
         self._shortcuts: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
@@ -105,10 +105,7 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """The back end in use: ``"numba"`` or ``"numpy"``.
-
-        With ``"auto"`` it is NumPy as long as kernels are being compiled that are not on disk.
-        """
+        """The back end in use, ``"numba"`` or ``"numpy"``: chosen at load, it never changes."""
         return self._engine.name
 
     @property
@@ -215,8 +212,7 @@ class Model:
         return (y, after) if return_state else y
 
     def warm_up(self) -> None:
-        """Compile now what the first calls would otherwise wait for; it is kept on disk."""
-        self._engine = self._engine.settle()
+        """Do nothing: kernels are compiled, or read from the disk, when a model is loaded."""
 
     def _lay_out(
         self, inputs: Mapping[str, Array], threads: int
@@ -413,7 +409,7 @@ class Model:
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
         """Return the same model computing in ``"float32"`` or ``"float64"``."""
-        return Model(self.spec.astype(str(np.dtype(dtype))), self._asked)
+        return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
     def with_free_steps(self) -> Model:
         """Return the same model for any number of steps, as far as its layers allow it."""

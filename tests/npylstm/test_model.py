@@ -314,9 +314,7 @@ def test_repr_is_short() -> None:
 
 def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
-    model = Model(stack())
-    model.warm_up()
-    assert model.backend == "numba"
+    assert Model(stack()).backend == "numba"
     monkeypatch.setenv("NPYLSTM_BACKEND", "numpy")
     assert Model(stack()).backend == "numpy"
     assert Model(stack(), "numba").backend == "numba"
@@ -330,7 +328,6 @@ def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NPYLSTM_BACKEND")
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert Model(stack()).backend == "numpy"
