@@ -103,6 +103,11 @@ class Model:
         outputs = ", ".join(str(t) for t in self.outputs)
         return f"<npylstm.Model {self.spec.name!r}: {inputs} -> {outputs}, {self.backend}>"
 
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import model_html
+
+        return model_html(self.spec, self.backend)
+
     @property
     def backend(self) -> str:
         """The back end in use, ``"numba"`` or ``"numpy"``: chosen at load, it never changes."""

@@ -50,6 +50,11 @@ class TensorSpec:
         return f"{self.name} {format_shape(self.shape)}"
 
     @property
+    def integer(self) -> bool:
+        """Whether only integers make sense: ids of an embedding."""
+        return self.whole
+
+    @property
     def time_axis(self) -> int | None:
         """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
         if len(self.shape) < (2 if self.whole else 3) or BATCH not in self.shape[:2]:
@@ -227,6 +232,11 @@ class ModelSpec:
                 return layer
         known = ", ".join(layer.name for layer in self.layers)
         raise KeyError(f"no layer {name!r}, the model has: {known}")
+
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import model_html
+
+        return model_html(self)
 
     @property
     def output_specs(self) -> tuple[TensorSpec, ...]:

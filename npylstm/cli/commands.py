@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import console, npz, plot
+from npylstm import console, npz, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, UnsupportedError
@@ -25,7 +25,7 @@ from npylstm.spec import ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
-__all__ = ["bench", "convert", "info", "predict", "trace", "verify", "warmup"]
+__all__ = ["bench", "convert", "diagnose", "info", "predict", "trace", "verify", "warmup"]
 
 
 def _converters() -> ModuleType:
@@ -91,11 +91,15 @@ def convert(options: argparse.Namespace) -> int:
         _print_ledger(spec)
         if report is not None:
             print(report.verdict)
+            if report.diagnosis is not None:
+                print(report.diagnosis)
     return 0 if report is None or report.passed else 1
 
 
 def info(options: argparse.Namespace) -> int:
     """Describe a converted model, or what a source would become."""
+    if options.proof:
+        return _proof(options)
     if npz.is_model(options.model):
         spec = npz.read(options.model)
     else:
@@ -121,6 +125,23 @@ def info(options: argparse.Namespace) -> int:
                 print(f"  {key}: {entry}")
     _print_ledger(spec)
     return 0
+
+
+def _proof(options: argparse.Namespace) -> int:
+    """Replay the recorded cases and print the page that somebody can file."""
+    from npylstm.parity.proof import format_proof, prove
+
+    if not npz.is_model(options.model):
+        raise NpylstmError(
+            f"{options.model}: --proof needs a converted model; first run "
+            f"`npylstm convert {options.model} MODEL.npz`"
+        )
+    document, report = prove(options.model)
+    if options.json:
+        _print_json(document)
+    else:
+        print(format_proof(document))
+    return 0 if report.passed else 1
 
 
 def _print_ledger(spec: ModelSpec) -> None:
@@ -176,7 +197,8 @@ def verify(options: argparse.Namespace) -> int:
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
-        cases, framework = model.spec.cases, None
+        cases = model.spec.cases
+        report = model.verify()
     else:
         importer = _importer(options.against)
         extra = _source_options(options, importer)
@@ -184,17 +206,38 @@ def verify(options: argparse.Namespace) -> int:
         seed = secrets.randbits(32) if options.seed is None else options.seed
         converters = _converters()
         count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
-        fresh = converters.record(model.spec, runner, count, seed=seed, progress=True)
-        cases, framework = fresh.cases, f"{runner.description}, seed {seed}"
-    report = model.verify(cases, framework)
+        cases = converters.record(model.spec, runner, count, seed=seed, progress=True).cases
+        label = f"{runner.description}, seed {seed}"
+        report = converters.comparing.compare_with_runner(model, runner, cases, label)
     if options.json:
         _print_json(report.to_json())
     else:
         console.print_table(*report.table())
         print(report.verdict)
+        if report.diagnosis is not None:
+            print(report.diagnosis)
     if options.plot:
         plot.parity(model, cases, options.plot)
+    if options.html:
+        report.to_html(options.html)
     return 0 if report.passed else 1
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Say which mistake explains outputs that another program computed."""
+    model = load(options.model, options.backend)
+    inputs = arrays.read_inputs(options.input, model.inputs)
+    outputs = arrays.read_outputs(options.output, model.outputs)
+    state = arrays.read_state(options.state) if options.state else None
+    lengths = npz.read_npy(options.lengths) if options.lengths else None
+    found = parity.diagnose(model, inputs, outputs, state=state, lengths=lengths)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(found)
+    if options.html:
+        found.to_html(options.html)
+    return 0 if found.agrees else 1
 
 
 def predict(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from npylstm.layers.base import Array
 from npylstm.model import Model
 from npylstm.spec import Case, ModelSpec
 
-__all__ = ["PERTURBATIONS", "float64_runs", "perturbed"]
+__all__ = ["PERTURBATIONS", "float64_runs", "moved", "perturbed"]
 
 # The noise is the larger of two measures: npylstm's own error against the float64 run, and what
 # becomes of the float64 run when every weight and input is moved by up to one unit in the last
@@ -34,12 +34,18 @@ def float64_runs(spec: ModelSpec, cases: Sequence[Case]) -> tuple[Outputs, list[
     """
     oracle = Model(spec.with_cases(()).astype("float64"), "numpy")
     exact: Outputs = [oracle.replay(case) for case in cases]
-    moved: list[Outputs] = []
+    others: list[Outputs] = []
     for seed in range(PERTURBATIONS):
         other, inputs = perturbed(spec, cases, seed)
         model = Model(other, "numpy")
-        moved.append([model.replay(case) for case in inputs])
-    return exact, moved
+        others.append([model.replay(case) for case in inputs])
+    return exact, others
+
+
+def moved(array: Array, eps: float, rng: np.random.Generator) -> Array:
+    """Move every value by up to one unit in the last place ``eps``; returns float64."""
+    other: Array = array.astype(np.float64) * (1 + eps * rng.uniform(-1, 1, array.shape))
+    return other
 
 
 def perturbed(
@@ -52,14 +58,11 @@ def perturbed(
     spec, cases
         In float64, without the cases' outputs.
     """
-    rng, eps = np.random.default_rng(seed), np.finfo(spec.dtype).eps
+    rng, eps = np.random.default_rng(seed), float(np.finfo(spec.dtype).eps)
     whole = {t.name for t in spec.inputs if t.whole}  # ids are exact
 
     def move(array: Array) -> Array:
-        if array.dtype.kind != "f":
-            return array
-        moved: Array = array.astype(np.float64) * (1 + eps * rng.uniform(-1, 1, array.shape))
-        return moved
+        return moved(array, eps, rng) if array.dtype.kind == "f" else array
 
     layers = tuple(
         replace(layer, weights={k: move(w) for k, w in layer.weights.items()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from npylstm.model import Model
 from npylstm.parity.comparison import compare, summarise
@@ -10,6 +12,9 @@ from npylstm.parity.report import ParityReport
 from npylstm.parity.rounding import float64_runs
 from npylstm.spec import Case
 from npylstm.summary import origin_of
+
+if TYPE_CHECKING:
+    from npylstm.parity.diagnosis import Diagnosis
 
 __all__ = ["verify"]
 
@@ -23,5 +28,18 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     ours = [model.replay(case) for case in cases]
     comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
     return ParityReport(
-        summarise(comparisons), len(cases), framework, model.backend, comparisons=comparisons
+        summarise(comparisons),
+        len(cases),
+        framework,
+        model.backend,
+        comparisons=comparisons,
+        spec=model.spec,
+        replayed=tuple(cases),
+        diagnose=functools.partial(_diagnose, model, tuple(cases)),
     )
+
+
+def _diagnose(model: Model, cases: tuple[Case, ...]) -> Diagnosis:
+    from npylstm.parity.diagnosing import diagnose_cases
+
+    return diagnose_cases(model.spec, cases)
