@@ -277,6 +277,7 @@ def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
         mine, other = tape.outputs[t.name], tape.example.outputs[t.name]
         with np.errstate(invalid="ignore", over="ignore"):
             d = np.nan_to_num(np.abs(mine.astype(np.float64) - other), nan=1.0, posinf=1.0)
+        d[(mine == other) | (np.isnan(mine) & np.isnan(other))] = 0
         off += np.moveaxis(d, t.shape.index(BATCH), 0).reshape(count, -1).sum(axis=1)
     rows = sorted(np.argsort(-off, kind="stable")[:most].tolist())
     return tape.example.rows(spec, rows)

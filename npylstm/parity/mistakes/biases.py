@@ -108,7 +108,7 @@ def _fit(
     for number in range(_ITERATIONS):
         moved = outputs(tape, [biases + d for d in step * np.eye(free)])
         slopes = (np.stack(moved, axis=1) - value[:, None]) / step
-        if not np.isfinite(slopes).all():
+        if not (np.isfinite(slopes).all() and np.isfinite(value).all()):
             return None
         move = np.linalg.lstsq(slopes, target - value, rcond=1e-7)[0]
         (new,) = outputs(tape, [biases + move])

@@ -161,9 +161,8 @@ def _reordered(cell: Cell, letter: str) -> Options:
     names = [f"{letter}_{g}" for g in cell.layer.gates]
     arrays = [cell.weights[name] for name in names]
     for order, read in _ORDERS.items():
-        if arrays[0].shape[0] != arrays[0].shape[1]:
-            each = dict(zip(names, map(read, arrays), strict=True))
-            yield {"order": order, "of": "gate by gate"}, cell.with_weights(**each)
+        each = dict(zip(names, map(read, arrays), strict=True))
+        yield {"order": order, "of": "gate by gate"}, cell.with_weights(**each)
         parts = np.split(read(np.concatenate(arrays, axis=1)), len(names), axis=1)
         whole = dict(zip(names, parts, strict=True))
         yield {"order": order, "of": "all gates"}, cell.with_weights(**whole)
