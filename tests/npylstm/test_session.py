@@ -886,7 +886,7 @@ def test_wrong_inputs_are_named_and_move_nothing(wrong: str, backend: str) -> No
     session = Model(chain("stacked"), backend).session(2)
     session.push(numbers(2, 5, 3))
     before = session.state
-    with pytest.raises(ShapeError, match="input"):
+    with pytest.raises(ShapeError, match="^inputs: " if wrong == "another name" else "^x: "):
         session.push(WRONG[wrong])
     same(session.state, before)
 
@@ -894,13 +894,13 @@ def test_wrong_inputs_are_named_and_move_nothing(wrong: str, backend: str) -> No
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.zeros((3, 3)), r"'x'.*\(3, 3\)"),
-        (np.zeros((2, 5)), r"'x'.*\(2, 5\)"),
-        (np.zeros((2, 1, 3)), r"'x'.*\(2, 1, 3\)"),
-        (np.zeros(3), r"'x'.*\(3,\)"),
-        (np.zeros((2, 3), complex), "'x'.*expected real numbers, got complex128"),
-        (np.full((2, 3), "a"), "'x'.*expected real numbers"),
-        ([[1, 2, 3], [1, 2]], "'x'.*ragged"),
+        (np.zeros((3, 3)), r"^x: .*\(3, 3\)"),
+        (np.zeros((2, 5)), r"^x: .*\(2, 5\)"),
+        (np.zeros((2, 1, 3)), r"^x: .*\(2, 1, 3\)"),
+        (np.zeros(3), r"^x: .*\(3,\)"),
+        (np.zeros((2, 3), complex), "^x: expected real numbers, got complex128"),
+        (np.full((2, 3), "a"), "^x: expected real numbers"),
+        ([[1, 2, 3], [1, 2]], "^x: .*ragged"),
         ({"y": np.zeros((2, 3))}, "inputs: expected"),
     ],
 )
@@ -945,7 +945,7 @@ def late_error(whole: bool) -> ModelSpec:
         ("rnn", LSTM(3, 4, return_sequences=True), "x"), ("table", Embedding(7, 4), "ids"),
         ("sum", Arithmetic("add"), "rnn", "table"), ("out", GRU(4, 2), "sum"),
     )  # fmt: skip
-    return replace(spec, inputs=(spec.inputs[0], replace(spec.inputs[1], whole=whole)))
+    return replace(spec, inputs=(spec.inputs[0], replace(spec.inputs[1], integer=whole)))
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -1055,9 +1055,9 @@ def test_nan_may_be_refused(backend: str) -> None:
     before = session.state
     broken = x.copy()
     broken[1, 3, 2] = np.nan
-    with pytest.raises(ShapeError, match=r"'x'.*nan"):
+    with pytest.raises(ShapeError, match=r"^x: .*nan"):
         session.push(broken)
-    with pytest.raises(ShapeError, match=r"'x'.*nan"):
+    with pytest.raises(ShapeError, match=r"^x: .*nan"):
         session.step(broken[:, 3])
     same(session.state, before)
     going = model.session(2)
@@ -1071,7 +1071,7 @@ def test_nan_in_a_static_input_may_be_refused_too(backend: str) -> None:
     session = Model(STATIC("float32"), backend).session(2, nan="raise")
     v = numbers(2, 2)
     v[1, 0] = np.nan
-    with pytest.raises(ShapeError, match=r"'v'.*nan"):
+    with pytest.raises(ShapeError, match="^v: .*nan"):
         session.push([numbers(2, 3, 3), v])
     assert not session.state["rnn"]["h"].any()
 
