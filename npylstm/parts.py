@@ -189,7 +189,7 @@ def _equal(a: Any, b: Any) -> bool:
     """Compare arrays, or mappings of them, by shape, element type and bytes: nan equals nan."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
-        return bool(a == b)
-    same = a.shape == b.shape and a.dtype == b.dtype
+    if not isinstance(a, np.ndarray):
+        return not isinstance(b, np.ndarray) and bool(a == b)
+    same = isinstance(b, np.ndarray) and (a.shape, a.dtype) == (b.shape, b.dtype)
     return a is b or (same and a.tobytes() == b.tobytes())

@@ -175,7 +175,10 @@ def test_lists_and_foreign_memory_layouts_will_do(backend: str) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.zeros((4, 3)), r"^x: expected \(batch, steps, 3\), got \(4, 3\); for one sequence give x\[None\]$"),
+        (
+            np.zeros((4, 3)),
+            r"^x: expected \(batch, steps, 3\), got \(4, 3\); for one sequence give x\[None\]$",
+        ),
         (np.zeros((2, 4, 5)), r"^x: expected \(batch, steps, 3\), got \(2, 4, 5\)$"),
         (np.zeros((2, 0, 3)), r"^x: expected \(batch, steps, 3\), got \(2, 0, 3\)$"),
         (np.zeros((4, 5)), r"^x: expected \(batch, steps, 3\), got \(4, 5\)$"),

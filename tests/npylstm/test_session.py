@@ -1071,7 +1071,7 @@ def test_nan_in_a_static_input_may_be_refused_too(backend: str) -> None:
     session = Model(STATIC("float32"), backend).session(2, nan="raise")
     v = numbers(2, 2)
     v[1, 0] = np.nan
-    with pytest.raises(ShapeError, match="^v: .*nan"):
+    with pytest.raises(ShapeError, match=r"^v: .*nan"):
         session.push([numbers(2, 3, 3), v])
     assert not session.state["rnn"]["h"].any()
 
