@@ -425,7 +425,7 @@ def test_inputs_are_never_written_to(backend: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_step_can_write_into_a_given_array(dtype: str, backend: str) -> None:
+def test_outputs_can_be_written_into_a_given_array(dtype: str, backend: str) -> None:
     model = Model(chain("stacked", dtype), backend)
     x = numbers(2, 6, 3, dtype=dtype)
     given_out, fresh = model.session(2), model.session(2)
@@ -433,6 +433,10 @@ def test_a_step_can_write_into_a_given_array(dtype: str, backend: str) -> None:
     for t in range(6):
         assert given_out.step(x[:, t], out=out) is out
         same(out, fresh.step(x[:, t]))
+    expected = fresh.push(x)
+    taken = np.full_like(expected, 9.0)
+    assert given_out.push(x, out=taken) is taken
+    same(taken, expected)
 
 
 def test_foreign_inputs_will_do_for_steps(backend: str) -> None:
@@ -468,16 +472,18 @@ def test_an_array_that_cannot_take_the_output_is_refused(kind: str, backend: str
     session.push(numbers(2, 3, 3))
     before, out = session.state, bad_outs()[kind]
     kept = np.array(out)
-    with pytest.raises(NpylstmError, match="out"):
-        session.step(numbers(2, 3), out=out)
-    same(session.state, before)
+    for call, x in ((session.step, numbers(2, 3)), (session.push, numbers(2, 4, 3))):
+        with pytest.raises(NpylstmError, match="out"):
+            call(x, out=out)
+        same(session.state, before)
     np.testing.assert_array_equal(out, kept)
 
 
 def test_out_is_for_one_output(backend: str) -> None:
     session = Model(GRAPHS["states"]("float32"), backend).session(2)
-    with pytest.raises(NpylstmError, match="out"):
-        session.step(numbers(2, 3), out=np.zeros((2, 4), "float32"))
+    for call, x in ((session.step, numbers(2, 3)), (session.push, numbers(2, 4, 3))):
+        with pytest.raises(NpylstmError, match="out"):
+            call(x, out=np.zeros((2, 4), "float32"))
     assert not session.state["rnn"]["h"].any()
 
 
