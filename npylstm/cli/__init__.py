@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         "--record", metavar="N", type=_count, default=None,
         help="cases to record with the framework; by default 8 where it is installed, 0 for none",
     )  # fmt: skip
+    sub.add_argument("--check-input", metavar="X.npy", help="inputs that the author used")
+    sub.add_argument(
+        "--check-output", metavar="Y.npy", help="what the author's own program gave for them"
+    )
+    sub.add_argument(
+        "--force", action="store_true",
+        help="write although the check failed, or over a file that is no npylstm model",
+    )  # fmt: skip
     source_options(sub)
 
     sub = command("info", "Describe a model, converted or not.")

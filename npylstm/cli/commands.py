@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import secrets
 import statistics
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +23,7 @@ from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
-from npylstm.spec import ModelSpec
+from npylstm.spec import Case, ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
@@ -64,22 +66,22 @@ def _print_json(value: Any) -> None:
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Convert, record where the framework is there, write, and say what was done."""
+    """Convert, check, record where the framework is there, write, and say what was done."""
+    _check_target(options)
     importer = _importer(options.source)
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
-    report: ParityReport | None = None
-    if options.record != 0:
-        try:
-            runner = importer.runner(options.source, spec, **extra)
-            count = options.record or _converters().recording.DEFAULT_CASES
-            recorded = _converters().record(spec, runner, count, progress=True)
-            report = Model(recorded).verify()
-            spec = recorded
-        except NpylstmError as error:
-            if options.record is not None:
-                raise
-            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+    author, failed = _author_check(spec, options)
+    if failed is not None and not options.force:
+        if options.json:
+            _print_json({"output": None, "cases": 0, "parity": failed.to_json()})
+        else:
+            print(failed)
+            print(f"{options.output}: not written; give --force to write it all the same")
+        return 1
+    if author is not None and failed is None:
+        spec = replace(spec, provenance={**spec.provenance, "proof": "proven"})
+    spec, report = _recorded(importer, spec.with_cases([author] if author else []), extra, options)
     npz.save(spec, options.output)
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
@@ -89,11 +91,73 @@ def convert(options: argparse.Namespace) -> int:
         print(f"{options.output}: {len(spec.layers)} layers, {spec.parameters:,} parameters, "
               f"{len(spec.cases)} recorded cases")  # fmt: skip
         _print_ledger(spec)
+        _print_statements(spec)
         if report is not None:
             print(report.verdict)
             if report.diagnosis is not None:
                 print(report.diagnosis)
     return 0 if report is None or report.passed else 1
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    """Refuse to write over the source, or over a file that is something else."""
+    source, target = options.source, options.output
+    if not os.path.exists(target):
+        return
+    if os.path.exists(source) and os.path.samefile(source, target):
+        raise NpylstmError(
+            f"{target}: is the source itself, which would be lost; give another name for the .npz"
+        )
+    if not options.force and (os.path.isdir(target) or not npz.is_model(target)):
+        raise NpylstmError(
+            f"{target}: exists and is no npylstm model; give another name, or --force"
+        )
+
+
+def _author_check(
+    spec: ModelSpec, options: argparse.Namespace
+) -> tuple[Case | None, ParityReport | None]:
+    """Compare with the author's own numbers: the case, and the report where they differ."""
+    if options.check_input is None and options.check_output is None:
+        return None, None
+    if options.check_input is None or options.check_output is None:
+        raise NpylstmError("--check-input and --check-output go together: give both")
+    inputs = arrays.read_inputs(options.check_input, spec.inputs)
+    outputs = arrays.read_outputs(options.check_output, spec.output_specs)
+    integer = {t.name for t in spec.inputs if t.integer}
+    case = Case(
+        {k: x.astype(np.int64 if k in integer else spec.dtype) for k, x in inputs.items()},
+        {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author",
+    )  # fmt: skip
+    report = Model(spec).verify([case], "the author's program")
+    return case, None if report.passed else report
+
+
+def _recorded(
+    importer: Any, spec: ModelSpec, extra: dict[str, Any], options: argparse.Namespace
+) -> tuple[ModelSpec, ParityReport | None]:
+    """Record what the framework gives and compare; where it cannot, say why in one line."""
+    if options.record != 0:
+        try:
+            runner = importer.runner(options.source, spec, **extra)
+            count = options.record or _converters().recording.DEFAULT_CASES
+            made: ModelSpec = _converters().record(spec, runner, count, progress=True)
+            made = made.with_cases([*spec.cases, *made.cases])
+            return made, Model(made).verify()
+        except NpylstmError as error:
+            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+    return spec, Model(spec).verify() if spec.cases else None
+
+
+def _print_statements(spec: ModelSpec) -> None:
+    """List what the structure rests on, beyond what the source proves."""
+    stated = spec.provenance.get("stated")
+    if not stated or not isinstance(stated, list):
+        return
+    proven = spec.provenance.get("proof") == "proven"
+    print("stated, and proven by the author's outputs:" if proven else "stated, not proven:")
+    for sentence in stated:
+        print(f"  {sentence}")
 
 
 def info(options: argparse.Namespace) -> int:
@@ -186,7 +250,13 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
     for line in found["notes"]:
         print(f"note: {line}")
     what = found.get("what", "a state_dict")
-    print(f"{what} does not say how they are joined; complete this command:")
+    print(f"{what} does not say how they are joined. Open questions:")
+    for line in found["asked"]:
+        print(f"  {line}")
+    if not found["command"]:
+        print(found["advice"])
+        return 0
+    print("whoever runs this command states the answers in it; change those that are wrong:")
     print(f"  {found['command']}")
     return 0
 

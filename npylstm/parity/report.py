@@ -83,6 +83,8 @@ class ParityReport:
             f"{self.cases} recorded case{plural} against {self.framework}, {self.backend} back end"
         )
         failed = [o for o in self.outputs if not o.passed]
+        if not failed and self.proof != "proven":
+            return f"{self._agreement} ({scope})"
         if not failed:
             return f"parity held: {scope}"
         worst = failed[0]
@@ -90,6 +92,16 @@ class ParityReport:
         return (
             f"parity FAILED: output {worst.output!r} differs by {worst.max_abs:.3g} at {place}, "
             f"rounding explains {worst.tolerance:.2g} ({scope})"
+        )
+
+    @property
+    def _agreement(self) -> str:
+        """Say that the engine is right, and that the structure is not proven."""
+        short = self.framework.split()[0].lower() if self.framework else "the framework"
+        way = "use from_torch(module)" if short == "torch" else "give --architecture"
+        return (
+            f"the engine agrees with {short} for the chain that you stated; whether the chain is "
+            f"the author's forward is not proven: give --check-input/--check-output, or {way}"
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
