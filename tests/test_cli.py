@@ -276,7 +276,7 @@ def test_warmup(model: Path, capsys: Any) -> None:
         (["predict", "MODEL", "--input", "x.npy", "--threads", "0"], "--threads: expected 1 or more"),
         (["predict", "nowhere.npz", "--input", "x.npy"], "nowhere.npz: No such file or directory"),
         (["predict", "MODEL", "--input", "nowhere.npy"], "nowhere.npy: No such file or directory"),
-        (["predict", "MODEL", "--input", "wrong.npy"], r"input 'x': expected shape (batch, steps, 3), got (2, 4, 7)"),
+        (["predict", "MODEL", "--input", "wrong.npy"], r"x: expected (batch, steps, 3), got (2, 4, 7)"),
         (["predict", "MODEL", "--input", "text.csv"], "text.csv: expected rows of numbers with commas"),
         (["predict", "MODEL", "--input", "five.csv"], "5 columns do not fit the input (batch, steps, 3)"),
         (["predict", "MODEL", "--input", "pickle.npy"], "pickle.npy: not a .npy file of numbers"),

@@ -304,7 +304,7 @@ def _input(steps: Sequence[Step], modules: Mapping[str, Found], batch_first: boo
             continue
         kind = _kind_of(module, step)
         if kind == "Embedding":
-            return TensorSpec("input", tuple(sequence) if timed else (BATCH,), whole=True)
+            return TensorSpec("input", tuple(sequence) if timed else (BATCH,), integer=True)
         if kind == "Conv1d":
             channels = module.tensors["weight"].shape[1] * _whole(module, step, "groups")
             turned = any(s.word == "transpose" for s in steps[:number])
