@@ -26,9 +26,7 @@ from npylstm.spec import Case, ModelSpec
 if TYPE_CHECKING:
     from npylstm.generating import decode
     from npylstm.layers.lstm import Gates
-    from npylstm.parity import ParityReport
-    from npylstm.parity.diagnose import diagnose
-    from npylstm.parity.diagnosis import Cause, Diagnosis
+    from npylstm.parity import Cause, Diagnosis, ParityReport, diagnose
     from npylstm.pool import Pool
     from npylstm.session import Session
 
@@ -60,7 +58,7 @@ __version__ = "0.1.0"
 # What many programs never use is imported when it is first asked for.
 _LATER = {
     "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "generating",
-    "diagnose": "parity.diagnose", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
+    "diagnose": "parity", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
     "Session": "session",
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,74 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, console
-from npylstm.layers import Embedding
-from npylstm.layers.base import BATCH, zeros
 from npylstm.spec import Case
+from npylstm_converters.scenarios import DEFAULT_CASES, make_cases
 
-__all__ = ["DEFAULT_CASES", "make_cases", "record"]
+__all__ = ["BUDGET", "DEFAULT_CASES", "make_cases", "record"]
+
+BUDGET = 10.0  # seconds for invented cases
 
 Array = npt.NDArray[Any]
-
-# Batch, time steps where they are free, scale of the inputs, scale of the initial state.
-# 1 hides a mixed-up batch, short sequences hide what grows with time, large inputs saturate the
-# gates, zeros show the biases alone, and a carried state shows whether c and h are told apart.
-_SCENARIOS: tuple[tuple[int, int, float, float], ...] = (
-    (1, 12, 1.0, 0.0),
-    (3, 7, 1.0, 0.0),
-    (2, 1, 1.0, 0.0),
-    (2, 60, 1.0, 0.0),
-    (3, 9, 40.0, 0.0),
-    (2, 5, 0.0, 0.0),
-    (3, 8, 1.0, 1.0),
-    (2, 20, 0.3, 0.5),
-)
-
-DEFAULT_CASES = len(_SCENARIOS)
-
-
-def make_cases(
-    spec: ModelSpec,
-    count: int = DEFAULT_CASES,
-    seed: int = 0,
-    sizes: Mapping[str, int] | None = None,
-) -> list[Case]:
-    """Invent inputs and states for a model from its own shapes. The outputs are empty.
-
-    Parameters
-    ----------
-    spec
-        The model.
-    count
-        How many; the scenarios repeat with other numbers.
-    seed
-        Of the random numbers.
-    sizes
-        Free sizes that the framework pins: ``{"batch": 175}``.
-    """
-    rng = np.random.default_rng(seed)
-    cases = []
-    for number in range(count):
-        batch, steps, scale, state_scale = _SCENARIOS[number % len(_SCENARIOS)]
-        pinned = {BATCH: batch, **(sizes or {})}
-        batch = pinned[BATCH]
-        inputs = {}
-        for tensor in spec.inputs:
-            shape = [pinned.get(d, steps) if isinstance(d, str) else d for d in tensor.shape]
-            if tensor.whole:
-                inputs[tensor.name] = rng.integers(0, _ids(spec, tensor.name), shape)
-                continue
-            # In float32 whatever the model computes in: a framework may cut inputs down to that.
-            x = (scale * rng.standard_normal(shape)).astype(np.float32)
-            inputs[tensor.name] = x.astype(spec.dtype)
-        state: dict[str, dict[str, Array]] = {}
-        if state_scale:
-            for layer, shapes in spec.state_shapes().items():
-                state[layer] = {}
-                for name, zero in zeros(shapes, batch, np.float32).items():
-                    values = (state_scale * rng.uniform(-1, 1, zero.shape)).astype(np.float32)
-                    state[layer][name] = values.astype(spec.dtype)
-        cases.append(Case(inputs, {}, state))
-    return cases
 
 
 def record(
@@ -87,6 +28,7 @@ def record(
     *,
     seed: int = 0,
     progress: bool = False,
+    budget: float = BUDGET,
 ) -> ModelSpec:
     """Attach the framework's own outputs to a spec.
 
@@ -105,6 +47,8 @@ def record(
         For invented cases.
     progress
         Show a progress bar on stderr.
+    budget
+        Seconds after which no further case is invented; the most telling come first.
 
     Returns
     -------
@@ -132,25 +76,23 @@ def record(
             todo = [replace(case, state={}) for case in todo]
     else:
         todo = [_as_case(spec, case) for case in cases]
-    recorded = []
+    recorded: list[Case] = []
+    invented = isinstance(cases, int)
     model = Model(spec, "numpy")
+    integer = {t.name for t in spec.inputs if t.integer}
+    end = time.monotonic() + budget
     with console.progress("recording", len(todo), enabled=progress) as advance:
         for case in todo:
-            whole = {t.name for t in spec.inputs if t.whole}
+            if invented and recorded and time.monotonic() > end:
+                break
             inputs = {
-                k: np.asarray(v, np.int64 if k in whole else spec.dtype)
+                k: np.asarray(v, np.int64 if k in integer else spec.dtype)
                 for k, v in case.inputs.items()
             }
-            try:
-                if is_runner:
-                    y = framework_fn(inputs, case.state)
-                else:
-                    y = framework_fn(*(inputs[t.name] for t in spec.inputs))
-            except NpylstmError:
-                if not isinstance(cases, int) or _possible(model, replace(case, inputs=inputs)):
-                    raise
-            else:
-                recorded.append(replace(case, inputs=inputs, outputs=_by_name(spec, y)))
+            made = _run(
+                spec, framework_fn, is_runner, replace(case, inputs=inputs), invented, model
+            )
+            recorded += [made] if made is not None else []
             advance()
     if todo and not recorded:
         raise NpylstmError(f"{spec.name}: none of the invented inputs fits the model")
@@ -159,11 +101,26 @@ def record(
     return replace(spec, cases=tuple(recorded), provenance=provenance)
 
 
-def _ids(spec: ModelSpec, name: str) -> int:
-    """How many ids the embeddings that read an input know; 10 where none reads it directly."""
-    readers = [spec[edge.layer].layer for edge in spec.edges if name in edge.inputs]
-    known = [layer.vocabulary for layer in readers if isinstance(layer, Embedding)]
-    return min(known, default=10)
+def _run(
+    spec: ModelSpec, framework_fn: Callable[..., Any], is_runner: bool, case: Case, invented: bool,
+    model: Model,
+) -> Case | None:  # fmt: skip
+    """Run one case in the framework; None where an invented one fits neither side."""
+    try:
+        if is_runner:
+            y = framework_fn(case.inputs, case.state)
+        else:
+            y = framework_fn(*(case.inputs[t.name] for t in spec.inputs))
+    except NpylstmError:
+        if not invented:
+            raise
+        if case.state:  # the framework may not let the state of this model be set
+            bare = replace(case, state={}, purpose="batch")
+            return _run(spec, framework_fn, is_runner, bare, invented, model)
+        if _possible(model, case):
+            raise
+        return None
+    return replace(case, outputs=_by_name(spec, y))
 
 
 def _possible(model: Model, case: Case) -> bool:

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,13 +14,22 @@ from npylstm.layers import Bidirectional
 from npylstm.layers.base import Array
 from npylstm.layers.recurrent import Recurrent
 from npylstm.parity.examples import Example
-from npylstm.parity.variants import Ran, Tape
+from npylstm.parity.variants import Ran, Tape, Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject"]
 
 Outputs = Mapping[str, Array]
-Run = Callable[[Example], Ran]  # the model's outputs and state for an example
+
+
+class Run(Protocol):
+    """Runs the model for an example; ``wrap`` may let a layer compute otherwise."""
+
+    def __call__(self, example: Example, wrap: Wrap | None = None) -> Ran:
+        """Return the outputs, and the state after the last step."""
+        ...
+
+
 Around = Callable[[Run, Example], Outputs]  # another way to call it, or to read its outputs
 Detail = Mapping[str, Any]
 

@@ -66,7 +66,8 @@ def search(
     progress
         Show progress on stderr, if that is a terminal.
     """
-    with console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # wrong models overflow
+    with quiet, console.progress("diagnosing", TIERS + 1, enabled=progress) as advance:
         bench = _Bench(spec, examples)
         tried: list[_Tried] = []
         examined: list[_Tried] = []
@@ -79,7 +80,7 @@ def search(
                 break
         ranked = _ranked(examined)
         causes = [_cause(spec, t) for t in _one_of_each(ranked)]
-        if not ranked:
+        if not any(t.passed for t in ranked):
             causes = _pair(spec, examples, tried) or causes
         advance()
     return tuple(causes)
@@ -123,7 +124,8 @@ def _cause(spec: ModelSpec, tried: _Tried, **more: str) -> Cause:
             corrected = None
     return Cause(
         tried.mistake.kind, correction.layer, {**correction.detail, **more},
-        float(np.clip(1 - tried.left, 0, 1)), tried.passed, f"{correction.fix}.", corrected,
+        float(np.clip(1 - tried.left, 0, 1)), tried.passed,
+        f"{correction.fix[:1].upper()}{correction.fix[1:]}.", corrected,
     )  # fmt: skip
 
 
@@ -275,6 +277,7 @@ def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
         mine, other = tape.outputs[t.name], tape.example.outputs[t.name]
         with np.errstate(invalid="ignore", over="ignore"):
             d = np.nan_to_num(np.abs(mine.astype(np.float64) - other), nan=1.0, posinf=1.0)
+        d[(mine == other) | (np.isnan(mine) & np.isnan(other))] = 0
         off += np.moveaxis(d, t.shape.index(BATCH), 0).reshape(count, -1).sum(axis=1)
     rows = sorted(np.argsort(-off, kind="stable")[:most].tolist())
     return tape.example.rows(spec, rows)

@@ -8,15 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs
 from npylstm.parity.examples import Example
-from npylstm.parity.rounding import PERTURBATIONS, moved
-from npylstm.parity.variants import Ran, Tape, run_graph
-from npylstm.spec import Case, LayerSpec, ModelSpec
+from npylstm.parity.rounding import PERTURBATIONS, Widening
+from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
+from npylstm.spec import Case, ModelSpec
 
-__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs"]
+__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_outputs"]
 
 # What a layer or a correction raises when it cannot take what it is given.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
@@ -58,10 +57,11 @@ def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
         spec = correction.spec or tape.spec
         layers = {**{n.name: n for n in spec.layers}, **correction.changes}
 
-        def run(example: Example) -> Ran:
-            if example is tape.example and not correction.changes and correction.spec is None:
+        def run(example: Example, wrap: Wrap | None = None) -> Ran:
+            unchanged = not correction.changes and correction.spec is None and wrap is None
+            if example is tape.example and unchanged:
                 return Ran(tape.outputs, tape.state)
-            return run_graph(spec.edges, layers, spec.outputs, example)
+            return run_graph(spec.edges, layers, spec.outputs, example, wrap)
 
         return correction.around(run, tape.example)
     except FAILURES:
@@ -69,29 +69,23 @@ def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
 
 
 def float64_outputs(
-    spec: ModelSpec, correction: Correction, example: Example, seed: int | None
+    spec: ModelSpec,
+    correction: Correction,
+    example: Example,
+    seed: int | None,
+    every_tensor: bool = False,
 ) -> Outputs:
     """Run a corrected model in float64; with a seed, its numbers moved by a unit each."""
-    rng = None if seed is None else np.random.default_rng(seed)
-    eps = float(np.finfo(spec.dtype).eps)
-    integer = {t.name for t in spec.inputs if t.integer}
-
-    def wide(array: Array) -> Array:
-        return moved(array, eps, rng) if rng is not None else array.astype(np.float64)
-
     graph = correction.spec or spec
+    wide = Widening(graph, seed)
     chosen = {**{n.name: n for n in graph.layers}, **correction.changes}
-    layers = {
-        name: LayerSpec(name, n.layer, {k: wide(a) for k, a in n.weights.items()})
-        for name, n in chosen.items()
-    }
-    inputs = {
-        k: x.astype(np.float64) if k in integer else wide(x) for k, x in example.inputs.items()
-    }
-    state = {k: {n: wide(a) for n, a in own.items()} for k, own in example.state.items()}
+    layers = {name: wide.layer(n) for name, n in chosen.items()}
+    inputs = {k: wide.input(k, x) for k, x in example.inputs.items()}
+    state = {k: {n: wide.array(a) for n, a in own.items()} for k, own in example.state.items()}
     other = replace(example, inputs=inputs, state=state)
 
-    def run(example: Example) -> Ran:
-        return run_graph(graph.edges, layers, graph.outputs, example)
+    def run(example: Example, wrap: Wrap | None = None) -> Ran:
+        names = [t for e in graph.edges for t in e.outputs] if every_tensor else graph.outputs
+        return run_graph(graph.edges, layers, names, example, wrap)
 
     return correction.around(run, other) if correction.around else run(other).tensors

@@ -9,7 +9,7 @@ the other along the batch axis, and a *stacked* weight applies its own matrix to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,10 +27,11 @@ from npylstm.spec import Edge, LayerSpec, ModelSpec
 if TYPE_CHECKING:
     from npylstm.binding import NewState
 
-__all__ = ["Ran", "Tape", "run_graph"]
+__all__ = ["Ran", "Tape", "Wrap", "run_graph"]
 
 Changes = Mapping[str, LayerSpec]  # layers by name, in the place of the model's own
 Tensors = dict[str, Array]
+Wrap = Callable[[Node], Node]
 
 _MOST_NUMBERS = 1 << 21  # of the largest tensor of a stack: 8 MB of float32
 
@@ -80,9 +81,15 @@ class Ran(NamedTuple):
 
 
 def run_graph(
-    edges: Sequence[Edge], layers: Changes, outputs: Sequence[str], example: Example
+    edges: Sequence[Edge],
+    layers: Changes,
+    outputs: Sequence[str],
+    example: Example,
+    wrap: Wrap | None = None,
 ) -> Ran:
     """Run a graph of layers, whether it is a valid model or not.
+
+    ``wrap`` may put another node in the place of a layer's own, which computes it otherwise.
 
     Raises
     ------
@@ -92,7 +99,9 @@ def run_graph(
     tensors: Tensors = dict(example.inputs)
     after: NewState = {}
     for edge in edges:
-        made, after[edge.name] = _compute(edge, Node(layers[edge.layer]), tensors, example)
+        node = Node(layers[edge.layer])
+        node = wrap(node) if wrap else node
+        made, after[edge.name] = _compute(edge, node, tensors, example)
         tensors |= made
     return Ran({name: tensors[name] for name in outputs}, after)
 

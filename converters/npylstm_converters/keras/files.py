@@ -43,6 +43,8 @@ class Container:
     format: str
     foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
     notes: tuple[str, ...] = ()  # what was decided on the way here
+    stated: tuple[str, ...] = ()  # what the user said of the structure, and no file proves
+    assumed: tuple[str, ...] = ()  # what was taken by default, as neither said
 
 
 def is_keras_file(head: bytes) -> bool:

@@ -36,6 +36,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("logits", 1, outputs.logits),
     # One change of a layer.
     Mistake("direction", 1, sequences.direction),
+    Mistake("direction", 1, sequences.both_forwards),
     Mistake("directions_swapped", 1, layers.directions_swapped),
     Mistake("merge_mode", 1, layers.merge_mode),
     Mistake("last_step", 1, sequences.last_step),
@@ -64,6 +65,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("reduced_precision", 2, outputs.float16_outputs),
     # Rarer, and dearer to try.
     Mistake("initial_state", 3, states.state_reset),
+    Mistake("initial_state", 3, states.state_reset_inside),
     Mistake("gates_permuted", 3, cells.gates_of_one_letter_permuted),
     Mistake("kernel_transposed", 3, cells.kernel_in_other_order),
     Mistake("recurrent_kernel_transposed", 3, cells.recurrent_kernel_in_other_order),

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.layers.base import Array
+from npylstm.layers.base import BATCH, Array
 from npylstm.parity.corrections import Cell, Correction, Subject
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
 from npylstm.parity.variants import Tape
@@ -22,7 +22,7 @@ __all__ = ["one_bias_missing", "two_biases_rounded"]
 
 Found = Iterator[Correction]
 
-_MOST = 600  # biases that are fitted
+_MOST_WORK = 30_000_000  # numbers of gates that one set of slopes may compute
 _ITERATIONS = 6
 _STEP = 2.0**-9  # of a bias, for a slope: far above float32's rounding, small against a gate's bend
 _ROUNDED = 2.0**-8  # how far rounding two biases to 8 bits or more moves their sum, relatively
@@ -86,12 +86,11 @@ def _fit(
         The layers, the largest relative move of a bias, the count of biases and of data; None if
         there are too few data or no fit.
     """
-    tape = subject.tapes[0]
-    target = _flat(tape.example.outputs, subject)
-    sizes = [cell.weights[k].size for cell in cells for k in _names(cell)]
-    free = sum(sizes)
-    if not free or free > _MOST or free >= target.size or not np.isfinite(target).all():
+    free = sum(cell.weights[k].size for cell in cells for k in _names(cell))
+    tape = _enough(subject, free)
+    if tape is None:
         return None
+    target = _flat(tape.example.outputs, subject)
     start = np.concatenate([c.weights[k] for c in cells for k in _names(c)]).astype(np.float64)
     step = _STEP * max(float(np.abs(start).max()), 0.1)
 
@@ -109,7 +108,7 @@ def _fit(
     for number in range(_ITERATIONS):
         moved = outputs(tape, [biases + d for d in step * np.eye(free)])
         slopes = (np.stack(moved, axis=1) - value[:, None]) / step
-        if not np.isfinite(slopes).all():
+        if not (np.isfinite(slopes).all() and np.isfinite(value).all()):
             return None
         move = np.linalg.lstsq(slopes, target - value, rcond=1e-7)[0]
         (new,) = outputs(tape, [biases + move])
@@ -123,6 +122,28 @@ def _fit(
             break
     relative = float(np.abs(biases - start).max() / max(np.abs(start).max(), 1e-30))
     return layers(biases), relative, free, target.size
+
+
+def _enough(subject: Subject, free: int) -> Tape | None:
+    """As many samples as hold half as many data again as free numbers; None if that is too much."""
+    whole = subject.tapes[0]
+    name, first = subject.spec.outputs[0], subject.spec.inputs[0]
+    outputs = whole.example.outputs
+    data = sum(y.size for y in outputs.values())
+    finite = all(np.isfinite(y).all() for y in outputs.values())
+    rows = whole.example.inputs[first.name].shape[first.shape.index(BATCH)]
+    needed = min(rows, -(-3 * free * rows // (2 * max(data, 1))))
+    widest = max(y.size // rows for y in whole.tensors.values())
+    work = free * needed * widest * 4
+    if (
+        not free
+        or data <= free
+        or not finite
+        or work > _MOST_WORK
+        or BATCH not in subject.spec.shapes[name]
+    ):
+        return None
+    return Tape(subject.spec, whole.example.rows(subject.spec, range(needed)))
 
 
 def _names(cell: Cell) -> list[str]:

@@ -36,6 +36,11 @@ ACTIVATIONS = (
     Activation.of("relu", negative_slope=0.2), Activation.of("relu", negative_slope=0.3),
     Activation.of("relu", max_value=6.0),
 )  # fmt: skip
+_OF_CELLS = tuple(
+    a for a in ACTIVATIONS
+    if a.name not in ("exponential", "softmax", "log_softmax", "log_sigmoid", "mish", "hard_silu")
+    and a.params[:1] not in ((0.1,), (0.2,), (0.3,))
+)  # fmt: skip
 _GATES = (
     SIGMOID, Activation("hard_sigmoid_fifth"), Activation("hard_sigmoid_sixth"), Activation("tanh"),
     Activation("hard_tanh"), Activation("relu"), Activation("linear"), Activation("softsign"),
@@ -156,9 +161,8 @@ def _reordered(cell: Cell, letter: str) -> Options:
     names = [f"{letter}_{g}" for g in cell.layer.gates]
     arrays = [cell.weights[name] for name in names]
     for order, read in _ORDERS.items():
-        if arrays[0].shape[0] != arrays[0].shape[1]:
-            each = dict(zip(names, map(read, arrays), strict=True))
-            yield {"order": order, "of": "gate by gate"}, cell.with_weights(**each)
+        each = dict(zip(names, map(read, arrays), strict=True))
+        yield {"order": order, "of": "gate by gate"}, cell.with_weights(**each)
         parts = np.split(read(np.concatenate(arrays, axis=1)), len(names), axis=1)
         whole = dict(zip(names, parts, strict=True))
         yield {"order": order, "of": "all gates"}, cell.with_weights(**whole)
@@ -223,7 +227,7 @@ def cell_activation(subject: Subject) -> Found:
     """The cell computes its candidate and output with another function."""
 
     def change(cell: Cell) -> Options:
-        for other in ACTIVATIONS:
+        for other in _OF_CELLS:
             if other != cell.layer.activation:
                 detail = {"from": str(cell.layer.activation), "to": str(other)}
                 yield detail, replace(cell, layer=replace(cell.layer, activation=other))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.errors import NpylstmError
 from npylstm.layers import Dense
 from npylstm.layers.base import BATCH, Array
 from npylstm.parity.corrections import Correction, Run, Subject
@@ -112,24 +113,25 @@ def scaling_of_inputs(subject: Subject) -> Found:
     A scaler in front of the model was left out, pixels of 0..255 were not divided. Found by
     Gauss-Newton.
     """
-    names = [t.name for t in subject.spec.inputs if not t.integer]
-    if len(names) != 1:
-        return
-    (name,) = names
-    size = subject.examples[0].inputs[name].shape[-1]
-    for count in (1, size) if 1 < size <= _MOST_FEATURES else (1,):
-        found, data = _fit_inputs(subject, name, count)
-        factor, offset = _plain(found[:count]), _plain(found[count:])
+    for tensor in subject.spec.inputs:
+        if tensor.integer:
+            continue
+        name, size = tensor.name, subject.examples[0].inputs[tensor.name].shape[-1]
+        for count in (1, size) if 1 < size <= _MOST_FEATURES else (1,):
+            found, data = _fit_inputs(subject, name, count)
+            factor, offset = _plain(found[:count]), _plain(found[count:])
 
-        def around(run: Run, example: Example, p: Array = found, count: int = count) -> Arrays:
-            return run(_scaled(example, name, p, count)).tensors
+            def around(
+                run: Run, example: Example, p: Array = found, count: int = count, name: str = name
+            ) -> Arrays:
+                return dict(run(_scaled(example, name, p, count)).tensors)
 
-        yield Correction(
-            None, {"factor": factor, "offset": offset, "of": "inputs"},
-            f"scale the inputs: on the other side they are {_said(found[:count])} x + "
-            f"{_said(found[count:])}",
-            around=around, free=2 * count, data=data,
-        )  # fmt: skip
+            yield Correction(
+                None, {"factor": factor, "offset": offset, "of": "inputs"},
+                f"scale the input {name}: on the other side it is {_said(found[:count])} x + "
+                f"{_said(found[count:])}",
+                around=around, free=2 * count, data=data,
+            )  # fmt: skip
 
 
 def _scaled(example: Example, name: str, p: Array, count: int) -> Example:
@@ -146,6 +148,8 @@ def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
     batch = whole.inputs[name].shape[spec.inputs[0].shape.index(BATCH)]
     example = whole.rows(spec, range(min(batch, _SAMPLES)))
     target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
+    if not np.isfinite(target).all():
+        raise NpylstmError("outputs that are not finite cannot be fitted")
 
     def off(p: Array) -> Array:
         moved = _scaled(example, name, p, count)
@@ -158,8 +162,10 @@ def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
     first = _cost(value)
     for number in range(_ITERATIONS):
         step = 2.0**-10 * np.maximum(np.abs(p), 0.1)
-        slopes = [(off(p + d) - value) / d.max() for d in np.diag(step)]
-        move = np.linalg.lstsq(np.stack(slopes, axis=1), -value, rcond=1e-7)[0]
+        slopes = np.stack([(off(p + d) - value) / d.max() for d in np.diag(step)], axis=1)
+        if not (np.isfinite(slopes).all() and np.isfinite(value).all()):
+            break
+        move = np.linalg.lstsq(slopes, -value, rcond=1e-7)[0]
         scale = 1.0
         while scale > 0.2 and not _cost(off(p + scale * move)) < _cost(value):
             scale /= 2
@@ -169,7 +175,8 @@ def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
         value = off(p)
         if _cost(value) > 0.5 * before or (number >= 2 and _cost(value) > 0.1 * first):
             break
-    return p, len(target)
+    plain = np.array([float(f"{v:.4g}") if abs(v) > 1e-5 else 0.0 for v in p])
+    return (plain if _cost(off(plain)) <= 4 * _cost(value) else p), len(target)
 
 
 def _cost(residual: Array) -> float:

@@ -16,7 +16,10 @@ from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.graphs import insert_behind, rewire, with_layer
 from npylstm.spec import Edge, LayerSpec, ModelSpec, TensorSpec
 
-__all__ = ["direction", "last_step", "layout", "other_step", "sequence_order", "time_shift"]
+__all__ = [
+    "both_forwards", "direction", "last_step", "layout", "other_step", "sequence_order",
+    "time_shift",
+]  # fmt: skip
 
 Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, Cell]]
@@ -62,6 +65,22 @@ def direction(subject: Subject) -> Found:
                 )  # fmt: skip
 
 
+def both_forwards(subject: Subject) -> Found:
+    """Both halves of a bidirectional layer read forwards.
+
+    A port that builds two equal layers and forgets to turn the second one's input.
+    """
+    for named in subject.spec.layers:
+        if isinstance(named.layer, Bidirectional):
+            spec = _taken_apart(subject.spec, named, named.layer, backwards=False)
+            if spec is not None:
+                yield Correction(
+                    named.name, {"rule": "both forwards"},
+                    f"in {named.name}, let the backward half read from the last step to the first",
+                    spec=spec,
+                )  # fmt: skip
+
+
 def sequence_order(subject: Subject) -> Found:
     """The output of a backward layer stands in the order of computation, or was turned too often.
 
@@ -74,7 +93,7 @@ def sequence_order(subject: Subject) -> Found:
             axis = 0 if layer.time_major else 1
             spec = insert_behind(subject.spec, named.name, ((Flip((axis,)), (0,)),))
         elif isinstance(layer, Bidirectional) and layer.return_sequences:
-            spec = _backward_half_not_turned(subject.spec, named, layer)
+            spec = _taken_apart(subject.spec, named, layer)
         else:
             continue
         if spec is not None:
@@ -93,35 +112,55 @@ def sequence_order(subject: Subject) -> Found:
         )  # fmt: skip
 
 
-def _backward_half_not_turned(
-    spec: ModelSpec, named: LayerSpec, layer: Bidirectional
+def _taken_apart(
+    spec: ModelSpec,
+    named: LayerSpec,
+    layer: Bidirectional,
+    backwards: bool = True,
+    select: int | None = None,
 ) -> ModelSpec | None:
-    """Take a bidirectional layer apart, its backward sequence left as it was computed."""
+    """Take a bidirectional layer apart, its backward sequence left as it was computed.
+
+    Parameters
+    ----------
+    backwards
+        Whether the backward half reads from the end.
+    select
+        A step of each half, in the order of its computation, in the place of its last output.
+    """
     if layer.merge_mode == "none" or layer.directions["forward"].return_state:
         return None
-    halves = [
-        LayerSpec(
-            f"{named.name}.{way}", half,
-            {k.removeprefix(f"{way}/"): a for k, a in named.weights.items() if k.startswith(way)},
-        )
-        for way, half in layer.directions.items()
-    ]  # fmt: skip
+    halves: list[LayerSpec] = []
+    for way, half in layer.directions.items():
+        own = replace(
+            half, go_backwards=half.go_backwards and backwards,
+            return_sequences=half.return_sequences or select is not None,
+        )  # fmt: skip
+        weights = {
+            k.removeprefix(f"{way}/"): a for k, a in named.weights.items() if k.startswith(way)
+        }
+        halves.append(LayerSpec(f"{named.name}.{way}", own, weights))
+    features = 2 if halves[0].layer.return_sequences and select is None else 1  # type: ignore[attr-defined]
+    merge = {"sum": "add", "mul": "multiply", "ave": "average"}.get(layer.merge_mode)
     last = LayerSpec(
-        f"{named.name}.merge",
-        Concatenate(2)
-        if layer.merge_mode == "concat"
-        else Arithmetic({"sum": "add", "mul": "multiply", "ave": "average"}[layer.merge_mode]),
+        f"{named.name}.merge", Concatenate(features) if merge is None else Arithmetic(merge)
     )
+    step = LayerSpec(f"{named.name}.step", Select(0 if layer.time_major else 1, select or 0))
     edges: list[Edge] = []
     for edge in spec.edges:
         if edge.layer != named.name:
             edges.append(edge)
             continue
-        made = [f"{edge.name}.{way}" for way in layer.directions]
-        for half, reads, name in zip(halves, layer.halves(edge.inputs), made, strict=True):
-            edges.append(Edge(half.name, tuple(reads), (name,)))
+        made: list[str] = []
+        for half_spec, reads in zip(halves, layer.halves(edge.inputs), strict=True):
+            name = f"{edge.name}.{half_spec.name.rpartition('.')[2]}"
+            edges.append(Edge(half_spec.name, tuple(reads), (name,)))
+            if select is not None:
+                edges.append(Edge(step.name, (name,), (f"{name}.step",)))
+                name = f"{name}.step"
+            made.append(name)
         edges.append(Edge(last.name, tuple(made), edge.outputs))
-    return rewire(spec, edges, [*spec.layers, *halves, last])
+    return rewire(spec, edges, [*spec.layers, *halves, step, last])
 
 
 def layout(subject: Subject) -> Found:
@@ -259,6 +298,11 @@ def _steps(subject: Subject, steps: Iterable[int]) -> Found:
                 )
                 if spec is not None:
                     yield Correction(named.name, {"step": step}, fix, spec=spec)
+                if isinstance(layer, Bidirectional) and step != -1:
+                    apart = _taken_apart(subject.spec, named, layer, select=step)
+                    if apart is not None:
+                        detail = {"step": step, "of": "each half"}
+                        yield Correction(named.name, detail, fix, spec=apart)
 
 
 def _sequences(layer: Recurrent | Bidirectional, on: bool) -> Recurrent | Bidirectional:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.layers import LSTM, Bidirectional
 from npylstm.layers.arithmetic import Arithmetic
@@ -17,7 +18,7 @@ from npylstm.parity.examples import Example, batch_axes
 from npylstm.parity.mistakes.graphs import insert_before, rewire
 from npylstm.parity.mistakes.sequences import time_axes
 
-__all__ = ["initial_state", "state_reset", "state_swapped"]
+__all__ = ["initial_state", "state_reset", "state_reset_inside", "state_swapped"]
 
 Found = Iterator[Correction]
 Arrays = dict[str, Array]
@@ -207,6 +208,63 @@ def state_reset(subject: Subject) -> Found:
                 f"carry the state on: it was reset every {steps} steps",
                 around=functools.partial(_in_chunks, inputs, outputs, steps),
             )  # fmt: skip
+
+
+_CHUNKS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 25, 30, 32, 40, 50, 64)
+
+
+def state_reset_inside(subject: Subject) -> Found:
+    """A layer's state is reset every k steps, in a model that reads its input as a whole.
+
+    Behind a convolution or under attention, chunks of the layer's steps are no chunks of the input.
+    """
+    names = list(dict.fromkeys(cell.name for cell in subject.cells))
+    longest = max(
+        (tape.tensors[edge.inputs[0]].shape[1] for tape in subject.tapes for name in names
+         for edge in subject.edges_of(name)), default=0,
+    )  # fmt: skip
+    for chosen in _each_and_all(names):
+        for steps in (k for k in _CHUNKS if k < longest):
+            where = " and ".join(chosen)
+            yield Correction(
+                chosen[0] if len(chosen) == 1 else None, {"rule": "reset", "steps": steps},
+                f"carry the state of {where} on: it was reset every {steps} steps",
+                around=functools.partial(_resetting, chosen, steps),
+            )  # fmt: skip
+
+
+def _resetting(names: list[str], steps: int, run: Run, example: Example) -> Arrays:
+    def wrap(node: Node) -> Node:
+        return _Resetting(node, steps) if node.name in names else node
+
+    return dict(run(example, wrap).tensors)
+
+
+class _Resetting(Node):
+    """A recurrent layer that begins anew every k steps."""
+
+    def __init__(self, node: Node, steps: int) -> None:
+        self.name, self.layer, self.packed = node.name, node.layer, node.packed
+        self._steps = steps
+
+    def compute(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        if getattr(self.layer, "time_major", False) or len(self.layer.output_names()) > 1:
+            raise NpylstmError("a layout that is not cut here")
+        masked = bool(getattr(self.layer, "masked", False))
+        fresh = {k: np.zeros_like(a) for k, a in state.items()}
+        parts = []
+        for start in range(0, inputs[0].shape[1], self._steps):
+            cut = slice(start, start + self._steps)
+            reads = [inputs[0][:, cut], *inputs[1:]]
+            if masked:
+                reads[-1] = inputs[-1][:, cut]
+            own = state if start == 0 else fresh
+            part, after = super().compute(reads, own, None if mask is None else mask[:, cut])
+            parts.append(part[0])
+        sequences = getattr(self.layer, "return_sequences", False)
+        return (np.concatenate(parts, axis=1) if sequences else parts[-1],), after
 
 
 def _onset(subject: Subject, outputs: dict[str, int]) -> int | None:

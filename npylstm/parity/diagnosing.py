@@ -11,9 +11,12 @@ import numpy as np
 from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 from npylstm.model import Model
-from npylstm.parity.diagnosis import Diagnosis
+from npylstm.parity.comparison import summarise
+from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
 from npylstm.parity.facts import describe
+from npylstm.parity.layerwise import first_bad_layer, inside_layer
+from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
 from npylstm.parity.variants import Tape
@@ -96,16 +99,27 @@ def _diagnose(
     tapes = [Tape(bare, example) for example in examples]
     for tape in tapes:
         _check_shapes(tape)
+    first = first_bad_layer(tapes[0], activations) if activations else None
+    layers = tuple(e.layer for e in spec.edges if not activations.keys().isdisjoint(e.outputs))
     comparisons = compared_outputs(bare, tapes)
-    if all(c.passed for c in comparisons):
-        return Diagnosis()
+    report = ParityReport(
+        summarise(comparisons), len(examples), "the other program", "numpy",
+        comparisons=comparisons, spec=spec,
+    )  # fmt: skip
+    if report.passed:
+        return Diagnosis((), (), first, layers, report)
+    found: tuple[Cause, ...] = ()
+    if first is not None:
+        found = inside_layer(bare, tapes, first, activations)
+    if not any(cause.passed for cause in found):
+        found = search(bare, examples) or found
     causes = tuple(
         cause
         if cause.spec is None
         else replace(cause, spec=replace(cause.spec, provenance=spec.provenance))
-        for cause in search(bare, examples)
+        for cause in found
     )
-    return Diagnosis(causes, describe(bare, comparisons))
+    return Diagnosis(causes, describe(bare, comparisons), first, layers, report)
 
 
 def _check_shapes(tape: Tape) -> None:
