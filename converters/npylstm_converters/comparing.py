@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 import npylstm
 from npylstm import Case, Diagnosis, Model, ModelSpec, NpylstmError, ParityReport
-from npylstm_converters.recording import DEFAULT_CASES, record
+from npylstm_converters.recording import record
 from npylstm_converters.registry import Runner, find_importer
 
 __all__ = ["assert_parity", "compare", "compare_with_runner"]
@@ -26,7 +26,7 @@ def compare(
     source: Any,
     inputs: Any = None,
     *,
-    cases: int = DEFAULT_CASES,
+    cases: int | None = None,
     seed: int = 0,
     **options: Any,
 ) -> ParityReport:
@@ -69,7 +69,7 @@ def compare(
         model = npylstm.load(model)
     model = Model(model) if isinstance(model, ModelSpec) else model
     runner = find_importer(source).runner(source, model.spec, **options)
-    wanted: int | list[Any] = cases if inputs is None else [inputs]
+    wanted: int | list[Any] | None = cases if inputs is None else [inputs]
     recorded = record(model.spec, runner, wanted, seed=seed).cases
     return compare_with_runner(model, runner, recorded)
 

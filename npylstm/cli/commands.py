@@ -19,7 +19,7 @@ import numpy as np
 from npylstm import console, npz, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
-from npylstm.errors import NpylstmError, UnsupportedError
+from npylstm.errors import NpylstmError, ParityError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
@@ -136,17 +136,34 @@ def _author_check(
 def _recorded(
     importer: Any, spec: ModelSpec, extra: dict[str, Any], options: argparse.Namespace
 ) -> tuple[ModelSpec, ParityReport | None]:
-    """Record what the framework gives and compare; where it cannot, say why in one line."""
+    """Record what the framework gives and compare; where it cannot, say why in one line.
+
+    Raises
+    ------
+    ParityError
+        If the framework gives outputs of other shapes; the model is written all the same.
+    """
     if options.record != 0:
         try:
             runner = importer.runner(options.source, spec, **extra)
-            count = options.record or _converters().recording.DEFAULT_CASES
-            made: ModelSpec = _converters().record(spec, runner, count, progress=True)
+            made: ModelSpec = _converters().record(spec, runner, options.record, progress=True)
             made = made.with_cases([*spec.cases, *made.cases])
-            return made, Model(made).verify()
-        except NpylstmError as error:
-            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+            report = Model(made).verify()
+        except ParityError:
+            npz.save(spec, options.output)
+            raise
+        except Exception as error:  # a framework that cannot be imported or run raises anything
+            _warn(f"no cases recorded: {error}")
+        else:
+            for reason in made.provenance.get("not_recorded", ()):
+                _warn(f"not recorded: {reason}")
+            return made, report
     return spec, Model(spec).verify() if spec.cases else None
+
+
+def _warn(message: str) -> None:
+    """Print one line on stderr."""
+    print(f"npylstm: warning: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _print_statements(spec: ModelSpec) -> None:
@@ -268,6 +285,12 @@ def verify(options: argparse.Namespace) -> int:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
         cases = model.spec.cases
+        if not cases:
+            raise NpylstmError(
+                f"{options.model}: holds no recorded cases, so there is nothing to verify; convert "
+                "it again where its framework is installed, or compare it with its source: npylstm "
+                f"verify {options.model} --against SOURCE"
+            )
         report = model.verify()
     else:
         importer = _importer(options.against)
@@ -275,8 +298,8 @@ def verify(options: argparse.Namespace) -> int:
         runner = importer.runner(options.against, model.spec, **extra)
         seed = secrets.randbits(32) if options.seed is None else options.seed
         converters = _converters()
-        count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
-        cases = converters.record(model.spec, runner, count, seed=seed, progress=True).cases
+        fresh = converters.record(model.spec, runner, options.cases, seed=seed, progress=True)
+        cases = fresh.cases
         label = f"{runner.description}, seed {seed}"
         report = converters.comparing.compare_with_runner(model, runner, cases, label)
     if options.json:

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm.layers.base import BATCH
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
@@ -48,7 +48,9 @@ class LiveModel:
     description
         Framework and version.
     sizes
-        The batch size, where the model pins it.
+        Free sizes of the spec that the model pins.
+    sets_lengths
+        Whether every recurrent layer of the spec is found, so that it can be given a mask.
     """
 
     sets_state = True
@@ -63,36 +65,55 @@ class LiveModel:
             self._to_tensor = self._keras.ops.convert_to_tensor
         else:
             self._to_tensor = importlib.import_module("tensorflow").convert_to_tensor
-        pinned = model.inputs[0].shape[spec.inputs[0].shape.index(BATCH)]
-        self.sizes: Mapping[str, int] = {BATCH: pinned} if isinstance(pinned, int) else {}
+        self.sizes: Mapping[str, int] = {
+            symbol: size
+            for tensor, own in zip(spec.inputs, model.inputs, strict=True)
+            for symbol, size in zip(tensor.shape, own.shape, strict=True)
+            if isinstance(symbol, str) and isinstance(size, int)
+        }
+        found = {name for execution in executions(model) for name in execution.names}
+        self._recurrent = {e.name for e in spec.edges if spec[e.layer].layer.takes_mask}
+        self.sets_lengths = found >= self._recurrent
 
-    def __call__(self, inputs: Arrays, state: States) -> dict[str, Any]:
-        """Compute all outputs by name; an empty state is zeros."""
-        values = self._run(inputs, state)
+    def __call__(
+        self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
+    ) -> dict[str, Any]:
+        """Compute all outputs by name; an empty state is zeros, no lengths all steps."""
+        values = self._run(inputs, state, lengths)
         return {n: self._to_array(v) for n, v in zip(self._spec.outputs, values, strict=True)}
 
-    def activations(self, inputs: Arrays, state: States | None = None) -> dict[str, Any]:
+    def activations(
+        self,
+        inputs: Arrays,
+        state: States | None = None,
+        lengths: npt.NDArray[Any] | None = None,
+    ) -> dict[str, Any]:
         """Compute the outputs of every layer, by the names of the spec's tensors.
 
         A layer that the spec does not have under its own name and call is left out.
         """
         seen: dict[str, Any] = {}
-        self._run(inputs, state or {}, seen)
+        self._run(inputs, state or {}, lengths, seen)
         return {name: self._to_array(value) for name, value in seen.items()}
 
     def _run(
-        self, inputs: Arrays, state: States, seen: dict[str, Any] | None = None
+        self,
+        inputs: Arrays,
+        state: States,
+        lengths: npt.NDArray[Any] | None,
+        seen: dict[str, Any] | None = None,
     ) -> Sequence[Any]:
         self._reset()
+        mask = None if lengths is None else self._to_tensor(self._counted(inputs, lengths))
         given = [self._to_tensor(inputs[t.name]) for t in self._spec.inputs]
         begin = {k: [*map(self._to_tensor, entries.values())] for k, entries in state.items()}
         try:
             if seen is None and self._is_long(given):
                 with contextlib.suppress(Exception), _plain_graph():
-                    compiled: Sequence[Any] = self._compiled(given, begin)
+                    compiled: Sequence[Any] = self._compiled(given, begin, mask)
                     return compiled
                 self._reset()
-            return self._call(given, begin, seen)
+            return self._call(given, begin, mask, seen)
         except Exception as error:  # frameworks raise anything; it is theirs, not ours
             text = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(x.shape) for x in inputs.values())
@@ -104,22 +125,26 @@ class LiveModel:
         self,
         given: Sequence[Any],
         state: Mapping[str, Sequence[Any]],
+        mask: Any = None,
         seen: dict[str, Any] | None = None,
     ) -> Sequence[Any]:
         # Called, not `predict`: that traces a graph, which fails where a call works
         # (TimeDistributed over new lengths).
-        with self._observed(state, seen) if state or seen is not None else contextlib.nullcontext():
+        watched = state or mask is not None or seen is not None
+        around = self._observed(state, mask, seen) if watched else contextlib.nullcontext()
+        with around, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes that nobody but this program chose
             y = self._model(given[0] if len(given) == 1 else given, training=False)
         return _leaves(y)
 
     @contextlib.contextmanager
     def _observed(
-        self, state: Mapping[str, Sequence[Any]], seen: dict[str, Any] | None
+        self, state: Mapping[str, Sequence[Any]], mask: Any, seen: dict[str, Any] | None
     ) -> Iterator[None]:
         """Give the recurrent layers their initial states, and note what every layer computes.
 
         For the duration of one run every layer's ``call`` is wrapped. Keras has found the masks by
-        the time it gets there.
+        the time it gets there; ``mask`` (batch, steps) stands for lengths where there are none.
         """
         queues: dict[int, list[tuple[str, ...]]] = {}
         layers: dict[int, Any] = {}
@@ -138,6 +163,8 @@ class LiveModel:
             if own:
                 left.difference_update(names)
                 kwargs["initial_state"] = self._nested(layers[key], own)
+            if mask is not None and self._recurrent.issuperset(names):
+                kwargs["mask"] = mask
             y = original(*args, **kwargs)
             if seen is not None and len(names) == 1:
                 seen.update(zip(self._tensors.get(names[0], ()), _leaves(y), strict=False))
@@ -161,6 +188,13 @@ class LiveModel:
     def _tensors(self) -> dict[str, tuple[str, ...]]:
         """The spec's tensors by the name of the call that computes them."""
         return {edge.name: edge.outputs for edge in self._spec.edges}
+
+    def _counted(self, inputs: Arrays, lengths: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Say which steps count, with the axes of a layer's mask."""
+        first = self._spec.inputs[0]
+        axis = first.time_axis or 0
+        counted = np.arange(inputs[first.name].shape[axis]) < np.asarray(lengths)[:, None]
+        return counted if axis else counted.T
 
     def _nested(self, layer: Any, states: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """The states of a layer as Keras nests them: a stack of cells has a list for each."""
