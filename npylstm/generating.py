@@ -11,7 +11,7 @@ from npylstm.binding import NewState, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
 from npylstm.session import Session
-from npylstm.spec import TensorSpec
+from npylstm.spec import ModelSpec, TensorSpec
 from npylstm.streaming import StreamingModel
 
 if TYPE_CHECKING:

@@ -775,6 +775,7 @@ FORWARDS: dict[str, tuple[Callable[[], Parts], Callable[..., Any]]] = {
     "step by step": (lambda: {"cell": nn.LSTMCell(3, 6), "out": nn.Linear(6, 3)}, _feeding_itself),
     "dropout as a function": (lstm, lambda self, x: F.dropout(self.rnn(x)[0], 0.5, self.training)),
     "log_softmax": (lstm, lambda self, x: F.log_softmax(self.out(self.rnn(x)[0]), dim=2)),
+    "softmax over steps that come first": (lambda: lstm(False), lambda self, x: torch.softmax(self.rnn(x.permute(1, 0, 2))[0], 0).sum(0)),
     "permuted for batch_first=False": (lambda: lstm(False), lambda self, x: self.rnn(x.permute(1, 0, 2))[0].permute(1, 0, 2)),
     "weights of a Linear by hand": (lstm, lambda self, x: self.rnn(x)[0] @ self.out.weight.t() + self.out.bias),
     "addmm": (lstm, lambda self, x: torch.addmm(self.out.bias, self.rnn(x)[1][0][0], self.out.weight.t())),
