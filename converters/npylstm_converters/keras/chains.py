@@ -19,7 +19,9 @@ from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.layers import TRANSLATORS
-from npylstm_converters.keras.weights import LegacyStore, Source, role_of, snake_case
+from npylstm_converters.keras.legacy import WITH_ARRAYS, LegacyStore
+from npylstm_converters.keras.tensors import Source, role_of
+from npylstm_converters.keras.weights import snake_case
 
 __all__ = ["ask_for_chain", "describe", "with_chain"]
 
@@ -37,13 +39,6 @@ _EITHER = (
     "InputLayer", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
     "ActivityRegularization", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Masking", "Rescaling", "PReLU", *ACTIVATION_LAYERS,
-)  # fmt: skip
-# Layers that are nothing without arrays.
-_WITH_ARRAYS = (
-    *_RECURRENT, "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectional", "TimeDistributed", "Dense",
-    "Embedding", "Conv1D", "Convolution1D", "DepthwiseConv1D", "SeparableConv1D",
-    "BatchNormalization", "LayerNormalization", "Normalization", "PReLU", "AdditiveAttention",
-    "MultiHeadAttention",
 )  # fmt: skip
 # What recording needs and inference does not.
 _REQUIRED: dict[str, tuple[str, float]] = {
@@ -263,12 +258,12 @@ def with_chain(container: Container, text: str) -> Container:
     timed = any(layer is not None and layer.class_name in _NEEDS_STEPS for layer in chosen)
     entries[0]["config"]["batch_input_shape"] = _input_shape(first, timed)
     document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
-    return replace(container, document=document, notes=tuple(notes))
+    return replace(container, document=document, notes=tuple(notes), by_name=True)
 
 
 def _made(word: str, name: str) -> Found | None:
     """A layer without weights, by its class."""
-    return Found(name, word) if word in TRANSLATORS and word not in _WITH_ARRAYS else None
+    return Found(name, word) if word in TRANSLATORS and word not in WITH_ARRAYS else None
 
 
 def _input_shape(first: Found, timed: bool) -> list[int | None]:
