@@ -632,6 +632,38 @@ def test_an_encoder_may_have_several_inputs(backend: str) -> None:
     agree(npylstm.decode(model, decoder, {"v": v, "x": x}, start, 8), expected, backend)
 
 
+def test_states_are_joined_by_name() -> None:
+    """In whatever order encoder and decoder give them, also with more between them."""
+    _, encoder, decoder = halves("lstm")
+    x, start = numbers(2, 6, 3), numbers(2, 4)
+    expected = npylstm.decode(encoder, decoder, x, start, 5)
+    for names in (("enc/c", "enc/h"), ("enc/h", "enc/c", "enc"), ("enc/c", "enc", "enc/h")):
+        turned = with_outputs(encoder, *names)
+        agree(npylstm.decode(turned, decoder, x, start, 5), expected, "numpy")
+    turned = with_outputs(decoder, "dense", "dec/c", "dec/h")
+    agree(npylstm.decode(encoder, turned, x, start, 5), expected, "numpy")
+
+
+def test_states_of_other_names_are_not_exchanged() -> None:
+    """An encoder from another file: by place, unless that makes a c of an h."""
+    _, encoder, decoder = halves("lstm")
+    edges = tuple(
+        Edge(e.layer, tuple(t.replace("enc", "s") for t in e.inputs), e.outputs)
+        for e in decoder.spec.edges
+    )
+    inputs = tuple(replace(t, name=t.name.replace("enc", "s")) for t in decoder.spec.inputs)
+    other = Model(replace(decoder.spec, inputs=inputs, edges=edges), "numpy")
+    x, start = numbers(2, 6, 3), numbers(2, 4)
+    expected = npylstm.decode(encoder, decoder, x, start, 5)
+    agree(npylstm.decode(encoder, other, x, start, 5), expected, "numpy")
+    with pytest.raises(
+        ShapeError, match=r"'enc/c'.*'s/h' \(the initial h of 'dec'\).*enc/h for s/c"
+    ):
+        npylstm.decode(with_outputs(encoder, "enc/c", "enc/h"), other, x, start, 5)
+    half = Model(replace(other.spec, outputs=("dense", "dec/h")), "numpy")
+    agree(npylstm.decode(encoder, half, x, start, 1), expected[:, :1], "numpy")
+
+
 def with_outputs(model: Model, *names: str) -> Model:
     return Model(replace(model.spec, outputs=names), model.backend)
 
