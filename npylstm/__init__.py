@@ -26,12 +26,14 @@ from npylstm.spec import Case, ModelSpec
 if TYPE_CHECKING:
     from npylstm.generating import decode
     from npylstm.layers.lstm import Gates
-    from npylstm.parity import ParityReport
+    from npylstm.parity import Cause, Diagnosis, ParityReport, diagnose
     from npylstm.pool import Pool
     from npylstm.session import Session
 
 __all__ = [
     "Case",
+    "Cause",
+    "Diagnosis",
     "FormatError",
     "Gates",
     "Model",
@@ -46,6 +48,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "decode",
+    "diagnose",
     "load",
     "save",
 ]
@@ -54,7 +57,8 @@ __version__ = "0.1.0"
 
 # What many programs never use is imported when it is first asked for.
 _LATER = {
-    "decode": "generating", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
+    "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "generating",
+    "diagnose": "parity", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
     "Session": "session",
 }  # fmt: skip
 

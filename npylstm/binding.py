@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
 
 __all__ = [
-    "NewState", "StateShapes", "bind", "bind_functions", "bind_mask", "bind_state", "numbers",
+    "NewState", "StateShapes", "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state",
+    "check_nan", "numbers",
 ]  # fmt: skip
 
 NewState = dict[str, dict[str, Array]]
@@ -61,25 +62,69 @@ def bind(
         sizes[BATCH] = (batch, where)
     bound = {}
     for tensor in tensors:
-        label = f"input {tensor.name!r}"
+        label = tensor.name
         array = numbers(given[tensor.name], dtype, label)
-        expected = format_shape(tensor.shape)
+        wrong = f"{label}: expected {format_shape(tensor.shape)}, got {array.shape}"
         if array.ndim != len(tensor.shape):
-            raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}")
+            argument = "x" if len(tensors) == 1 else label
+            raise ShapeError(wrong + _with_batch_axis(argument, tensor, array.shape, batch))
         for symbol, size in zip(tensor.shape, array.shape, strict=True):
             if isinstance(symbol, int):
                 known, where = symbol, label
             else:
-                known, where = sizes.setdefault(symbol, (size, repr(tensor.name)))
+                known, where = sizes.setdefault(symbol, (size, label))
             if size != known or (size == 0 and symbol != BATCH):
                 reason = (
                     f" ({symbol} is {known} in {where})" if isinstance(symbol, str) and size else ""
                 )
-                raise ShapeError(f"{label}: expected shape {expected}, got {array.shape}{reason}")
-        if tensor.whole:
-            _expect_whole(array, label)
+                raise ShapeError(wrong + reason)
+        if tensor.integer:
+            _expect_integers(array, label)
         bound[tensor.name] = array
     return bound
+
+
+def _with_batch_axis(
+    argument: str, tensor: TensorSpec, shape: tuple[int, ...], batch: int | None
+) -> str:
+    """Say how to give a single sequence, if that is what an array without a batch axis can be."""
+    axis = tensor.shape.index(BATCH)
+    wanted = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
+    fits = len(shape) == len(wanted) and all(
+        size == symbol or (isinstance(symbol, str) and size)
+        for size, symbol in zip(shape, wanted, strict=True)
+    )
+    if not fits or batch not in (None, 1):
+        return ""
+    what = "sample" if tensor.time_axis is None else "sequence"
+    return f"; for one {what} give {argument}[{':, ' * axis}None]"
+
+
+def bind_nan(nan: str) -> str:
+    """Check what is done with inputs that hold nan.
+
+    Raises
+    ------
+    NpylstmError
+        If it is neither ``"pass"`` nor ``"raise"``.
+    """
+    if nan not in ("pass", "raise"):
+        raise NpylstmError(f"nan: expected 'pass' or 'raise', got {nan!r}")
+    return nan
+
+
+def check_nan(inputs: Mapping[str, Array]) -> None:
+    """Refuse inputs that hold nan.
+
+    Raises
+    ------
+    ShapeError
+        Naming the input and where the first is.
+    """
+    for name, array in inputs.items():
+        if np.isnan(array).any():
+            at = tuple(int(k) for k in np.argwhere(np.isnan(array))[0])
+            raise ShapeError(f"{name}: expected numbers, got nan at {at}")
 
 
 def _by_name(x: Inputs, tensors: Sequence[TensorSpec]) -> dict[str, Any]:
@@ -211,8 +256,8 @@ def numbers(value: Any, dtype: str, label: str) -> Array:
     return np.ascontiguousarray(array, dtype) if array.ndim else array.astype(dtype)
 
 
-def _expect_whole(array: Array, label: str) -> None:
-    """Refuse what is no whole number, or too large to be told from its neighbour."""
+def _expect_integers(array: Array, label: str) -> None:
+    """Refuse what is no integer, or too large to be told from its neighbour."""
     limit = 2 ** (np.finfo(array.dtype).nmant + 1)
     wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
     if wrong.any():

@@ -111,12 +111,12 @@ def _windowed(
     if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):
         raise ShapeError(f"window: the input {source} wants {source.shape[axis]}, got {window}")
     free = TensorSpec(
-        source.name, (*source.shape[:axis], "steps", *source.shape[axis + 1 :]), source.whole
+        source.name, (*source.shape[:axis], "steps", *source.shape[axis + 1 :]), source.integer
     )
     given = bind(x, [free], model.spec.dtype)[source.name]
     if given.shape[axis] < window:
         raise ShapeError(
-            f"input {source.name!r}: expected at least {window} steps, got {given.shape[axis]}"
+            f"{source.name}: expected at least {window} steps, got {given.shape[axis]}"
         )
     seen = given[(slice(None),) * axis + (slice(-window, None),)]
     batch = given.shape[source.shape.index(BATCH)]
@@ -150,10 +150,11 @@ def _windowed(
 
 
 def _batch_of(model: StreamingModel, x: npt.ArrayLike) -> int:
-    shape = np.shape(numbers(x, model.spec.dtype, f"input {model.spec.inputs[0].name!r}"))
-    axis = model.spec.inputs[0].shape.index(BATCH)
+    source = model.spec.inputs[0]
+    shape = np.shape(numbers(x, model.spec.dtype, source.name))
+    axis = source.shape.index(BATCH)
     if len(shape) <= axis:
-        raise ShapeError(f"input {model.spec.inputs[0]}: got shape {shape}")
+        raise ShapeError(f"{source.name}: expected {format_shape(source.shape)}, got {shape}")
     return int(shape[axis])
 
 
@@ -200,7 +201,7 @@ def decode(
     Raises
     ------
     ShapeError
-        If the two models or the start do not fit together, or if their states would be exchanged.
+        If the two models or the start do not fit together.
 
     References
     ----------

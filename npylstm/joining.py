@@ -29,7 +29,7 @@ class Joints:
 
 
 def join_models(encoder: ModelSpec, decoder: ModelSpec) -> Joints:
-    """Join by name; where the names differ, by place, unless that exchanges states.
+    """Join by name; where the names differ, by place, but never an h with a c.
 
     Raises
     ------
@@ -54,8 +54,8 @@ def join_models(encoder: ModelSpec, decoder: ModelSpec) -> Joints:
     if {t.name for t in wanted} <= by_name.keys():
         given = [by_name[t.name] for t in wanted]
     else:
-        given = list(made[len(made) - len(wanted) :])
-        _check_places(wanted, given, _states_made(encoder), _states_read(decoder))
+        last = made[len(made) - len(wanted) :]
+        given = _by_place(wanted, last, _states_made(encoder), _states_read(decoder))
     back = _fed_back(decoder, wanted, states)
     for tensor, source in (*zip(wanted, given, strict=True), *back):
         if not _fit(source.shape, tensor.shape):
@@ -90,27 +90,40 @@ def _states_read(spec: ModelSpec) -> dict[str, State]:
     return found
 
 
-def _check_places(
+def _by_place(
     wanted: Sequence[TensorSpec],
     given: Sequence[TensorSpec],
     made: Mapping[str, State],
     read: Mapping[str, State],
-) -> None:
-    """Refuse places that contradict names, or that join one kind of state with another."""
+) -> list[TensorSpec]:
+    """Join by place; where that exchanges an h with a c, by state, if each kind occurs once."""
+    outputs = [_kind(made.get(t.name)) for t in given]
+    inputs = [_kind(read.get(t.name)) for t in wanted]
     names = {t.name for t in given}
-    for tensor, source in zip(wanted, given, strict=True):
-        call, state = read.get(tensor.name, ("", ""))
-        kind = state.rpartition("/")[2]
-        other = made.get(source.name, ("", ""))[1].rpartition("/")[2]
-        contradicted = tensor.name in names and tensor.name != source.name
-        if contradicted or (kind and other and kind != other):
-            what = f" (the initial {kind} of {call!r})" if kind else ""
-            listed = ", ".join(f"{s.name} for {t.name}" for t, s in zip(wanted, given, strict=True))
-            raise ShapeError(
-                f"the encoder's output {source.name!r} has the place of the decoder's input "
-                f"{tensor.name!r}{what}; joined by place: {listed}. Give the encoder's outputs in "
-                "the order of the decoder's inputs, or by the same names"
-            )
+    contradicted = [
+        k
+        for k, (tensor, source) in enumerate(zip(wanted, given, strict=True))
+        if (tensor.name in names and tensor.name != source.name)
+        or (inputs[k] and outputs[k] and inputs[k] != outputs[k])
+    ]
+    if not contradicted:
+        return list(given)
+    if all(inputs) and sorted(inputs) == sorted(outputs) and len({*inputs}) == len(inputs):
+        return [given[outputs.index(kind)] for kind in inputs]
+    tensor, source = wanted[contradicted[0]], given[contradicted[0]]
+    call, state = read.get(tensor.name, ("", ""))
+    what = f" (the initial {_kind((call, state))} of {call!r})" if state else ""
+    listed = ", ".join(f"{s.name} for {t.name}" for t, s in zip(wanted, given, strict=True))
+    raise ShapeError(
+        f"the output {source.name!r} has the place of the decoder's input {tensor.name!r}{what}; "
+        f"joined by place: {listed}. Give the outputs in the order of the decoder's inputs, or by "
+        "the same names"
+    )
+
+
+def _kind(state: State | None) -> str:
+    """``h`` or ``c``, of whichever direction."""
+    return state[1].rpartition("/")[2] if state else ""
 
 
 def _fed_back(
@@ -124,8 +137,7 @@ def _fed_back(
     if len(paired) == len(states) and len({t.name for t, _ in paired}) == len(states):
         return paired
     places = wanted[len(wanted) - len(states) :]
-    _check_places(places, states, made, read)
-    return list(zip(places, states, strict=True))
+    return list(zip(places, _by_place(places, states, made, read), strict=True))
 
 
 def _fit(given: Shape, wanted: Shape) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,8 @@ from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape
+from npylstm.parts import LONGEST_REPR
+from npylstm.printable import clipped
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 # What only some programs need is imported where it is used: others start faster.
@@ -34,22 +35,27 @@ __all__ = ["Model", "load"]
 
 
 def load(
-    path: str | os.PathLike[str],
+    source: npz.Source,
     backend: str = "auto",
     custom: Mapping[str, Function] | None = None,
+    verify: bool = False,
 ) -> Model:
     """Load a model from an ``.npz``.
 
     Parameters
     ----------
-    path
-        A file that ``npylstm convert`` or :func:`npylstm.save` wrote.
+    source
+        What ``npylstm convert`` or :func:`npylstm.save` wrote: the path of the file, its bytes, or
+        an open binary file, which is read to its end.
     backend
-        ``"auto"`` (Numba where it is installed, otherwise NumPy; the environment variable
-        ``NPYLSTM_BACKEND`` overrules it), ``"numba"`` or ``"numpy"``.
+        ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
+        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and can compile, NumPy
+        where not. Kernels that are not on disk are compiled here, in a few seconds.
     custom
         Functions for layers of the user's own, by name: those that
         ``npylstm_converters.convert(..., custom=...)`` was given. No file holds them.
+    verify
+        Replay the recorded cases at once; see :meth:`Model.verify`.
 
     Returns
     -------
@@ -61,10 +67,17 @@ def load(
         If the file is damaged or not a model.
     UnsupportedError
         If a function is missing.
+    ParityError
+        With ``verify``, if parity does not hold.
+    NpylstmError
+        With ``verify``, if the file holds no cases.
     OSError
         If it cannot be opened.
     """
-    return Model(npz.read(path), backend, custom)
+    model = Model(npz.read(source), backend, custom)
+    if verify:
+        model.verify().check()
+    return model
 
 
 _MOST_SHORTCUTS = 64  # shapes of inputs that are remembered
@@ -92,23 +105,37 @@ class Model:
         backend: str = "auto",
         custom: Mapping[str, Function] | None = None,
     ) -> None:
-        self.spec = bind_functions(spec, custom or {})
-        self._asked = backend
-        self._engine: Engine = make_engine(self.spec, backend)
+        self._set(bind_functions(spec, custom or {}), lambda spec: make_engine(spec, backend))
+
+    def _set(self, spec: ModelSpec, make: Callable[[ModelSpec], Engine]) -> None:
+        self.spec = spec
+        self._engine = make(spec)
         self._dtype = np.dtype(spec.dtype)
         self._shortcuts: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(t) for t in self.inputs)
         outputs = ", ".join(str(t) for t in self.outputs)
-        return f"<npylstm.Model {self.spec.name!r}: {inputs} -> {outputs}, {self.backend}>"
+        text = f"{self.spec.name!r}: {inputs} -> {outputs}"
+        return f"<npylstm.Model {clipped(text, LONGEST_REPR - 25)}, {self.backend}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.spec, self.backend)
+
+    def __copy__(self) -> Model:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: object) -> Model:
+        return self
+
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import model_html
+
+        return model_html(self.spec, self.backend)
 
     @property
     def backend(self) -> str:
-        """The back end in use: ``"numba"`` or ``"numpy"``.
-
-        With ``"auto"`` it is NumPy as long as kernels are being compiled that are not on disk.
-        """
+        """The back end in use, ``"numba"`` or ``"numpy"``: chosen at load, it never changes."""
         return self._engine.name
 
     @property
@@ -214,9 +241,12 @@ class Model:
         y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
         return (y, after) if return_state else y
 
+    def __call__(self, x: Inputs, **options: Any) -> Any:
+        """Compute the outputs, as :meth:`predict`."""
+        return self.predict(x, **options)
+
     def warm_up(self) -> None:
-        """Compile now what the first calls would otherwise wait for; it is kept on disk."""
-        self._engine = self._engine.settle()
+        """Do nothing: kernels are compiled, or read from the disk, when a model is loaded."""
 
     def _lay_out(
         self, inputs: Mapping[str, Array], threads: int
@@ -227,7 +257,7 @@ class Model:
         known = self._shortcuts.get(key)
         if known is not None:
             return known
-        if len(inputs) > 1 or self.inputs[0].whole:
+        if len(inputs) > 1 or self.inputs[0].integer:
             return None
         if len(self._shortcuts) >= _MOST_SHORTCUTS:
             self._shortcuts = {}
@@ -272,7 +302,7 @@ class Model:
 
         return Session(self, batch_size, nan=nan)
 
-    def pool(self, capacity: int) -> Pool:
+    def pool(self, capacity: int, *, nan: str = "pass") -> Pool:
         """Run the model on up to ``capacity`` live streams, by key: see :class:`npylstm.Pool`.
 
         Raises
@@ -282,7 +312,7 @@ class Model:
         """
         from npylstm.pool import Pool
 
-        return Pool(self, capacity)
+        return Pool(self, capacity, nan=nan)
 
     def stream(self, batch: int) -> Stream:
         """Make a state that calls of the whole model carry on; :meth:`session` is for users."""
@@ -413,15 +443,12 @@ class Model:
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
         """Return the same model computing in ``"float32"`` or ``"float64"``."""
-        return Model(self.spec.astype(str(np.dtype(dtype))), self._asked)
+        return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
     def with_free_steps(self) -> Model:
         """Return the same model for any number of steps, as far as its layers allow it."""
-        other = copy.copy(self)
-        other.__dict__.pop("streaming", None)
-        other.spec = self.spec.with_free_steps()
-        other._engine = self._engine.rewired(other.spec)
-        other._shortcuts = {}
+        other = Model.__new__(Model)
+        other._set(self.spec.with_free_steps(), self._engine.rewired)
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:

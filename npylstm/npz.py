@@ -37,7 +37,7 @@ from npylstm.errors import FormatError
 from npylstm.layers.base import Array
 from npylstm.spec import Case, LayerSpec, ModelSpec, graph_from_json
 
-__all__ = ["Archive", "is_model", "read", "save", "write_arrays", "written_whole"]
+__all__ = ["Archive", "Source", "is_model", "read", "save", "write_arrays", "written_whole"]
 
 SPEC_KEY = "npylstm/spec"
 _CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths|purpose)(?:/(.+))?")
@@ -60,13 +60,33 @@ _DAMAGE = (
 )  # fmt: skip
 
 
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+
+
+def _open(source: Source) -> tuple[str, IO[bytes]]:
+    """Return what a source is called in messages, and a stream of its bytes."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(Path(source)), open(source, "rb")
+    if hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        label, data = name if isinstance(name, str) else "file", source.read()
+        wanted = "a file opened for reading bytes (mode 'rb')"
+    else:
+        label, data, wanted = "bytes", source, "a path, bytes or an open binary file"
+    try:
+        return label, io.BytesIO(memoryview(data))
+    except (TypeError, BufferError):
+        raise FormatError(f"{label}: expected {wanted}, got {type(data).__name__}") from None
+
+
 class Archive:
     """A ``.npz`` opened for suspicious reading, member by member.
 
     Parameters
     ----------
-    path
-        The file.
+    source
+        A path, the bytes of a file, or an open binary file, which is read from where it stands to
+        its end and stays open.
 
     Raises
     ------
@@ -76,9 +96,8 @@ class Archive:
         If it cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._stream = open(self.path, "rb")  # noqa: SIM115, closed by close()
+    def __init__(self, source: Source) -> None:
+        self.name, self._stream = _open(source)
         try:
             refuse_bombs(self._stream)
             self._zip = zipfile.ZipFile(self._stream)
@@ -89,10 +108,10 @@ class Archive:
             refuse_bombs(self._stream, sum(i.file_size for i in infos))
         except FormatError as error:
             self.close()
-            raise FormatError(f"{self.path}: {error}") from None
+            raise FormatError(f"{self.name}: {error}") from None
         except _DAMAGE as error:
             self.close()
-            raise FormatError(f"{self.path}: not an .npz file: {error or 'damaged'}") from None
+            raise FormatError(f"{self.name}: not an .npz file: {error or 'damaged'}") from None
 
     def __enter__(self) -> Archive:
         return self
@@ -101,7 +120,7 @@ class Archive:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file that was opened here."""
         self._stream.close()
 
     @property
@@ -126,7 +145,7 @@ class Archive:
         header = self._header(key, kinds="U")
         if header.shape or header.dtype.itemsize > 4 * _LONGEST_WORD:
             raise FormatError(
-                f"{self.path}: {key}: expected a text of up to {_LONGEST_WORD} characters, "
+                f"{self.name}: {key}: expected a text of up to {_LONGEST_WORD} characters, "
                 f"got {header.dtype} of shape {header.shape}"
             )
         info = self._members[key]
@@ -136,14 +155,14 @@ class Archive:
     def _header(self, key: str, kinds: str = _NUMBERS) -> _Header:
         info = self._members[key]
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise FormatError(f"{self.path}: {key}: expected a stored or deflated member")
+            raise FormatError(f"{self.name}: {key}: expected a stored or deflated member")
         with self._damage_named(key), self._zip.open(info) as stream:
             header = _read_header(stream, kinds)
         held = info.file_size - header.size
         declared = math.prod(header.shape) * header.dtype.itemsize
         if declared != held:
             raise FormatError(
-                f"{self.path}: {key}: declares {declared} bytes of data, the file holds {held}"
+                f"{self.name}: {key}: declares {declared} bytes of data, the file holds {held}"
             )
         return header
 
@@ -152,10 +171,10 @@ class Archive:
         try:
             yield
         except FormatError as error:
-            raise FormatError(f"{self.path}: {key}: {error}") from None
+            raise FormatError(f"{self.name}: {key}: {error}") from None
         except _DAMAGE as error:
             raise FormatError(
-                f"{self.path}: {key}: damaged: {error or type(error).__name__}"
+                f"{self.name}: {key}: damaged: {error or type(error).__name__}"
             ) from None
 
 
@@ -267,13 +286,13 @@ def is_model(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read(path: str | os.PathLike[str]) -> ModelSpec:
+def read(source: Source) -> ModelSpec:
     """Read and validate a model file.
 
     Parameters
     ----------
-    path
-        An ``.npz`` that :func:`save` wrote.
+    source
+        An ``.npz`` that :func:`save` wrote: a path, its bytes, or an open binary file.
 
     Returns
     -------
@@ -287,14 +306,15 @@ def read(path: str | os.PathLike[str]) -> ModelSpec:
     OSError
         If the file cannot be opened.
     """
-    with Archive(path) as archive:
+    with Archive(source) as archive:
+        name = archive.name
         if SPEC_KEY not in archive.keys:
-            raise FormatError(f"{path}: no {SPEC_KEY}, so this is not an npylstm model")
+            raise FormatError(f"{name}: no {SPEC_KEY}, so this is not an npylstm model")
         try:
             return _read_model(archive)
         except FormatError as error:
-            named = str(error).startswith(str(path))
-            raise FormatError(str(error) if named else f"{path}: {error}") from None
+            named = str(error).startswith(name)
+            raise FormatError(str(error) if named else f"{name}: {error}") from None
 
 
 def _read_model(archive: Archive) -> ModelSpec:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm.binding import NewState, bind, bind_state
-from npylstm.errors import NpylstmError, StateError
+from npylstm import state_file
+from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
+from npylstm.errors import FormatError, NpylstmError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
+from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 
 if TYPE_CHECKING:
@@ -34,6 +38,9 @@ class Pool:
         The model.
     capacity
         How many streams there is room for.
+    nan
+        ``"pass"``: an input that holds nan makes nan of its key's state until it is reset, as in
+        the frameworks. ``"raise"``: it is refused, and no state has moved.
 
     Attributes
     ----------
@@ -53,11 +60,12 @@ class Pool:
     (2, 1)
     """
 
-    def __init__(self, model: StreamingModel, capacity: int) -> None:
+    def __init__(self, model: StreamingModel, capacity: int, *, nan: str = "pass") -> None:
         if not isinstance(capacity, (int, np.integer)) or capacity < 1:
             raise NpylstmError(f"capacity: expected a positive integer, got {capacity!r}")
         self.model = model
         self.capacity = int(capacity)
+        self._nan = bind_nan(nan)
         self._plan, engine = model.streaming
         self._spec = self._plan.spec
         self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
@@ -68,7 +76,11 @@ class Pool:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<npylstm.Pool of {self.model.spec.name!r}: {len(self)} of {self.capacity}>"
+        name = clipped(repr(self.model.spec.name), 120)
+        return f"<npylstm.Pool of {name}: {len(self)} of {self.capacity}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_states, (self.model, self.capacity, self._nan, self.snapshot())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -145,13 +157,51 @@ class Pool:
         ShapeError
             If an input does not fit; nothing has moved.
         """
+        made = self._advance(keys, x, at_step=True)
+        return self._unpacked({name: self._plan.newest(name, y) for name, y in made.items()})
+
+    def push(self, keys: Keys, x: Inputs) -> Any:
+        """Run the next steps of some streams; the others stay as they are.
+
+        Parameters
+        ----------
+        keys
+            Which streams, in the order of the rows of ``x``; none twice.
+        x
+            As in :meth:`npylstm.Model.predict`, one row for each key: ``(keys, steps, features)``,
+            with any number of steps from one on.
+
+        Returns
+        -------
+        Array or dict
+            As :meth:`npylstm.Model.predict` returns it: every step's output
+            ``(keys, steps, units)``, or the last one's ``(keys, units)``.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or stands twice; nothing has moved.
+        ShapeError
+            If an input does not fit; nothing has moved.
+        """
+        return self._unpacked(self._advance(keys, x, at_step=False))
+
+    def _advance(self, keys: Keys, x: Inputs, at_step: bool) -> dict[str, Array]:
+        """Run inputs of one step without its axis, or of several steps."""
+        tensors = self._at_step if at_step else self._spec.inputs
         with self._lock:
             rows = self._find(_listed(keys))
-            bound = bind(x, self._at_step, self._spec.dtype, len(rows), "the keys")
-            inputs = {name: self._plan.with_time(name, array) for name, array in bound.items()}
-            made = self._states.advance(rows, inputs) if len(rows) else self._none()
-        outputs = {name: self._plan.newest(name, made[name]) for name in self._spec.outputs}
-        return outputs if len(outputs) > 1 else outputs[self._spec.outputs[0]]
+            inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys")
+            if self._nan == "raise":
+                check_nan(inputs)
+            if at_step:
+                inputs = {name: self._plan.with_time(name, a) for name, a in inputs.items()}
+            made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)
+        return {name: made[name] for name in self._spec.outputs}
+
+    @staticmethod
+    def _unpacked(outputs: dict[str, Array]) -> Any:
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def snapshot(self, keys: Keys | None = None) -> dict[Hashable, NewState]:
         """Copy states: ``{key: {layer: {"h": (units,), ...}}}``.
@@ -169,14 +219,36 @@ class Pool:
             for k, key in enumerate(listed)
         }
 
-    def restore(self, snapshot: Mapping[Hashable, StateArrays]) -> None:
-        """Set states that :meth:`snapshot` copied; keys that are not in the pool are added.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all keys and their states to an ``.npz``, whole or not at all.
 
         Raises
         ------
         StateError
-            If a state does not fit or there is no room; nothing has changed.
+            If a key is no text, number, bytes, None, or tuple of these.
         """
+        with self._lock:
+            keys = list(self._rows)
+            state = self._states.read(self._find(keys))
+        header = {"keys": [_key_to_json(key) for key in keys]}
+        state_file.write(path, "pool", self.model.spec, header, state)
+
+    def restore(self, snapshot: Mapping[Hashable, StateArrays] | str | os.PathLike[str]) -> None:
+        """Set the states that :meth:`snapshot` copied, or :meth:`save` wrote to a path.
+
+        Keys that are not in the pool are added; others stay as they are.
+
+        Raises
+        ------
+        StateError
+            If a state does not fit, is of another model, or there is no room; nothing has changed.
+        FormatError
+            If the file is damaged or no saved pool.
+        OSError
+            If it cannot be opened.
+        """
+        if not isinstance(snapshot, Mapping):
+            snapshot = self._read(snapshot)
         shapes = self._spec.state_shapes()
         states = [
             bind_state(_with_batch(key, state), shapes, 1, self._spec.dtype)
@@ -191,6 +263,29 @@ class Pool:
         with self._lock:
             self._add([key for key in snapshot if key not in self._rows])
             self._states.write(self._find(list(snapshot)), whole)
+
+    def _read(self, path: str | os.PathLike[str]) -> dict[Hashable, StateArrays]:
+        """Read a snapshot from a file."""
+        header, state = state_file.read(path, "pool", self.model.spec)
+        listed = header.get("keys")
+        try:
+            keys = [_key_from_json(key) for key in listed]  # type: ignore[union-attr]
+            distinct = len(set(keys)) == len(keys)
+        except (TypeError, ValueError, KeyError):
+            distinct = False
+        if not distinct:
+            raise FormatError(f"{path}: keys: expected a list without repetitions")
+        for call, entries in state.items():
+            for name, array in entries.items():
+                if array.shape[:1] != (len(keys),):
+                    raise FormatError(
+                        f"{path}: state/{call}/{name}: expected {len(keys)} rows, one for each "
+                        f"key, got shape {array.shape}"
+                    )
+        return {
+            key: {call: {n: a[k] for n, a in v.items()} for call, v in state.items()}
+            for k, key in enumerate(keys)
+        }
 
     def _find(self, keys: list[Hashable]) -> Array:
         try:
@@ -208,9 +303,12 @@ class Pool:
         shapes = self._spec.state_shapes()
         return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
 
-    def _none(self) -> dict[str, Array]:
+    def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of no stream at all."""
         sizes = {BATCH: 0, STEPS: 1}
+        for tensor in self._spec.inputs:
+            if STEPS in tensor.shape:
+                sizes[STEPS] = inputs[tensor.name].shape[tensor.shape.index(STEPS)]
         outputs = {}
         for tensor in self._spec.output_specs:
             shape = [sizes.get(d, 1) if isinstance(d, str) else d for d in tensor.shape]
@@ -240,3 +338,34 @@ def _with_batch(key: Hashable, state: Any) -> Any:
     if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
         raise StateError(f"key {key!r}: expected a state, got {type(state).__name__}")
     return {call: {n: [a] for n, a in v.items()} for call, v in state.items()}
+
+
+def _with_states(
+    model: StreamingModel, capacity: int, nan: str, snapshot: Mapping[Hashable, StateArrays]
+) -> Pool:
+    """Make a pool with keys and their states: what pickle and copy call."""
+    pool = Pool(model, capacity, nan=nan)
+    pool.restore(snapshot)
+    return pool
+
+
+def _key_to_json(key: Any) -> Any:
+    """Write a key as JSON: a tuple as a list, bytes as an object."""
+    if isinstance(key, np.generic):
+        key = key.item()
+    if type(key) is tuple:
+        return [_key_to_json(part) for part in key]
+    if type(key) is bytes:
+        return {"bytes": key.hex()}
+    if key is None or type(key) in (str, int, bool) or (type(key) is float and math.isfinite(key)):
+        return key
+    raise StateError(
+        f"key {key!r:.60}: cannot be saved; expected text, a number, bytes, None, or a tuple of "
+        "these (pickle keeps any key)"
+    )
+
+
+def _key_from_json(value: Any) -> Hashable:
+    if isinstance(value, list):
+        return tuple(_key_from_json(part) for part in value)
+    return bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value

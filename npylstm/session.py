@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm import npz
-from npylstm.binding import NewState, bind, bind_state
+from npylstm import state_file
+from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
 from npylstm.engine import Stepper
-from npylstm.errors import FormatError, NpylstmError, ShapeError, StateError
+from npylstm.errors import NpylstmError, ShapeError, StateError
 from npylstm.layers.base import BATCH, STEPS, Array
+from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from npylstm.binding import Inputs, StateArrays
 
 __all__ = ["Session"]
-
-_KEY = "npylstm/session"
-_VERSION = 1
 
 
 class Session:
@@ -66,11 +62,9 @@ class Session:
     def __init__(self, model: StreamingModel, batch_size: int = 1, *, nan: str = "pass") -> None:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise NpylstmError(f"batch_size: expected a positive integer, got {batch_size!r}")
-        if nan not in ("pass", "raise"):
-            raise NpylstmError(f"nan: expected 'pass' or 'raise', got {nan!r}")
         self.model = model
         self.batch_size = int(batch_size)
-        self._nan = nan
+        self._nan = bind_nan(nan)
         self._plan, engine = model.streaming
         self._spec = self._plan.spec
         self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
@@ -78,15 +72,19 @@ class Session:
         self._stepper: Stepper | None = None
         self._fast: tuple[Array, Array] | None = None
         y = self._plan.without_time(self._spec.output_specs[0])
-        shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
-        self._out = shape, np.dtype(self._spec.dtype)
+        self._step_shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
+        self._dtype = np.dtype(self._spec.dtype)
         self._lay_out_step()
         self.reset()
 
     def __repr__(self) -> str:
-        return f"<npylstm.Session of {self.model.spec.name!r}: batch of {self.batch_size}>"
+        name = clipped(repr(self.model.spec.name), 120)
+        return f"<npylstm.Session of {name}: batch of {self.batch_size}>"
 
-    def push(self, x: Inputs) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_state, (self.model, self.batch_size, self._nan, self.state)
+
+    def push(self, x: Inputs, out: Array | None = None) -> Any:
         """Run the next steps of every sequence.
 
         Parameters
@@ -94,21 +92,35 @@ class Session:
         x
             As in :meth:`npylstm.Model.predict`, with any number of steps from one on, also where
             the trained model had a fixed number. Inputs without steps are given with every push.
+        out
+            Where to write the output of a model with one: contiguous, of its type and shape.
 
         Returns
         -------
         Array or dict
-            As :meth:`npylstm.Model.predict` returns it: every step's output, or the newest one's.
+            As :meth:`npylstm.Model.predict` returns it: every step's output, or the newest one's;
+            ``out`` where it was given.
 
         Raises
         ------
         ShapeError
-            If an input does not fit; the state stays as it was.
+            If an input or ``out`` does not fit; the state stays as it was.
         """
         inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size)
-        self._refuse_nan(inputs)
+        if self._nan == "raise":
+            check_nan(inputs)
+        before = None if out is None else self._stream.read()
         outputs = self._stream.run(inputs)
-        return self._unpacked({name: outputs[name] for name in self._spec.outputs})
+        y = self._unpacked({name: outputs[name] for name in self._spec.outputs})
+        if out is None or before is None:
+            return y
+        try:
+            self._check_out(out, outputs[self._spec.outputs[0]].shape)
+        except ShapeError:
+            self._stream.write(before)
+            raise
+        out[...] = y
+        return out
 
     def step(self, x: Inputs, out: Array | None = None) -> Any:
         """Run one step of every sequence.
@@ -135,7 +147,7 @@ class Session:
             source, target = fast
             if x.shape == source.shape and x.dtype == source.dtype:
                 if out is not None:
-                    self._check_out(out)
+                    self._check_out(out, self._step_shape)
                 source[...] = x
                 self._stepper.run()  # type: ignore[union-attr]
                 if out is None:
@@ -146,8 +158,10 @@ class Session:
 
     def _checked_step(self, x: Inputs, out: Array | None) -> Any:
         inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size)
-        self._refuse_nan(inputs)
-        self._check_out(out)
+        if self._nan == "raise":
+            check_nan(inputs)
+        if out is not None:
+            self._check_out(out, self._step_shape)
         stepper = self._stepper
         if stepper is None:
             whole = {name: self._plan.with_time(name, array) for name, array in inputs.items()}
@@ -232,9 +246,7 @@ class Session:
 
     def copy(self) -> Session:
         """Make another session that stands where this one does."""
-        other = Session(self.model, self.batch_size, nan=self._nan)
-        other.state = self.state
-        return other
+        return _with_state(self.model, self.batch_size, self._nan, self.state)
 
     def split(self, sizes: Sequence[int] | None = None) -> list[Session]:
         """Deal the sequences out to sessions of their own; this one stays as it is.
@@ -256,9 +268,8 @@ class Session:
             )
         state, parts, at = self.state, [], 0
         for size in sizes:
-            part = Session(self.model, size, nan=self._nan)
-            part.state = {k: {n: a[at : at + size] for n, a in v.items()} for k, v in state.items()}
-            parts.append(part)
+            rows = {k: {n: a[at : at + size] for n, a in v.items()} for k, v in state.items()}
+            parts.append(_with_state(self.model, size, self._nan, rows))
             at += size
         return parts
 
@@ -277,25 +288,18 @@ class Session:
         first = sessions[0]
         if any(session.model is not first.model for session in sessions):
             raise StateError("join: expected sessions of one model")
-        whole = cls(first.model, sum(s.batch_size for s in sessions), nan=first._nan)
         states = [session.state for session in sessions]
-        whole.state = {
+        rows = {
             call: {name: np.concatenate([s[call][name] for s in states]) for name in entries}
             for call, entries in states[0].items()
         }
-        return whole
+        size = sum(session.batch_size for session in sessions)
+        return _with_state(first.model, size, first._nan, rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to an ``.npz``, whole or not at all."""
-        document = {
-            "format_version": _VERSION, "batch_size": self.batch_size,
-            "weights": _digest(self.model),
-        }  # fmt: skip
-        text = json.dumps(document).encode()
-        arrays: dict[str, Array] = {_KEY: np.frombuffer(text, np.uint8)}
-        for call, entries in self.state.items():
-            arrays |= {f"state/{call}/{name}": array for name, array in entries.items()}
-        npz.write_arrays(arrays, path)
+        header = {"batch_size": self.batch_size}
+        state_file.write(path, "session", self.model.spec, header, self.state)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go on where :meth:`save` was called, in this process or another: the same bits follow.
@@ -309,26 +313,10 @@ class Session:
         OSError
             If it cannot be opened.
         """
-        with npz.Archive(path) as archive:
-            if _KEY not in archive.keys:
-                raise FormatError(f"{path}: no {_KEY}, so this is not a saved session")
-            document = _header(archive)
-            for name, mine in (("batch_size", self.batch_size), ("weights", _digest(self.model))):
-                if document.get(name) != mine:
-                    what = "other weights" if name == "weights" else f"{name} {document.get(name)}"
-                    own = "this model's" if name == "weights" else mine
-                    raise StateError(f"{path}: saved with {what}, expected {own}")
-            state: NewState = {}
-            dtypes = set()
-            for key in sorted(archive.keys - {_KEY}):
-                top, _, rest = key.partition("/")
-                call, _, name = rest.partition("/")
-                if top != "state" or not name:
-                    raise FormatError(f"{path}: unexpected key {key!r}")
-                state.setdefault(call, {})[name] = archive.array(key)
-                dtypes.add(str(state[call][name].dtype))
-        if dtypes - {self._spec.dtype}:
-            raise StateError(f"{path}: expected {self._spec.dtype}, got {sorted(dtypes)[0]}")
+        header, state = state_file.read(path, "session", self.model.spec)
+        saved = header.get("batch_size")
+        if saved != self.batch_size:
+            raise StateError(f"{path}: saved with batch_size {saved}, expected {self.batch_size}")
         try:
             self.state = state
         except StateError as error:
@@ -346,7 +334,8 @@ class Session:
         if fixed == sizes:
             self._stepper = self._stream.stepper(fixed)
         one = len(self._spec.inputs) == len(self._spec.outputs) == 1
-        if self._stepper is not None and one and self._nan == "pass" and not self._at_step[0].whole:
+        plain = one and self._nan == "pass" and not self._at_step[0].integer
+        if self._stepper is not None and plain:
             (x,), (y,) = self._stepper.x.items(), self._stepper.y.items()
             self._fast = self._plan.newest(*x), self._plan.newest(*y)
 
@@ -356,43 +345,17 @@ class Session:
         (y,) = outputs.values()
         return y
 
-    def _refuse_nan(self, inputs: Mapping[str, Array]) -> None:
-        if self._nan == "raise":
-            for name, array in inputs.items():
-                if np.isnan(array).any():
-                    at = tuple(int(k) for k in np.argwhere(np.isnan(array))[0])
-                    raise ShapeError(f"input {name!r}: expected numbers, got nan at {at}")
-
-    def _check_out(self, out: Array | None) -> None:
-        if out is None:
-            return
+    def _check_out(self, out: Array, shape: tuple[int | str, ...]) -> None:
         if len(self._spec.outputs) > 1:
             raise ShapeError(f"out: the model has {len(self._spec.outputs)} outputs, expected one")
-        shape, dtype = self._out
-        fits = isinstance(out, np.ndarray) and out.dtype == dtype and out.shape == shape
+        fits = isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == shape
         if not fits or not out.flags.c_contiguous or not out.flags.writeable:
             got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ShapeError(f"out: expected a contiguous array, {dtype} {shape}, got {got}")
+            raise ShapeError(f"out: expected a contiguous array, {self._dtype} {shape}, got {got}")
 
 
-def _digest(model: StreamingModel) -> str:
-    """Tell models apart by their weights."""
-    digest = hashlib.sha256()
-    for layer in model.spec.layers:
-        for key, array in layer.weights.items():
-            digest.update(f"{layer.name}/{key}{array.shape}".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _header(archive: npz.Archive) -> dict[str, Any]:
-    try:
-        document = json.loads(archive.array(_KEY).tobytes())
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or document.get("format_version") != _VERSION:
-        version = document.get("format_version") if isinstance(document, dict) else None
-        raise FormatError(
-            f"{archive.path}: {_KEY}: expected format_version {_VERSION}, got {version!r:.40}"
-        )
-    return document
+def _with_state(model: StreamingModel, batch_size: int, nan: str, state: StateArrays) -> Session:
+    """Make a session with a state: what pickle and copy call."""
+    session = Session(model, batch_size, nan=nan)
+    session.state = state
+    return session

@@ -13,7 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,139 +21,27 @@ import numpy as np
 
 from npylstm.errors import FormatError, NpylstmError
 from npylstm.layers import layer_from_json
-from npylstm.layers.base import BATCH, STEPS, Array, Layer, Shape, format_shape
+from npylstm.layers.base import BATCH, STEPS, Array, Shape, format_shape
 from npylstm.layers.sizes import batch_axes
+from npylstm.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
+from npylstm.printable import clipped
 
-__all__ = ["FORMAT_VERSION", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec"]
+__all__ = [
+    "FORMAT_VERSION", "RESERVED", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec",
+]  # fmt: skip
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float64")
 
-RESERVED = ("npylstm", "case")  # first parts of keys that the file uses itself
-_NAME = re.compile(r"[^\x00-\x1f/\\]+")
 _TENSOR = re.compile(r"[^\x00-\x1f\\]+")
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """A model's input or output: its name and its shape, with symbols for free sizes.
-
-    ``whole`` is set where only whole numbers make sense (ids of an embedding): they may come as
-    integers or as floats.
-    """
-
-    name: str
-    shape: Shape
-    whole: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} {format_shape(self.shape)}"
-
-    @property
-    def time_axis(self) -> int | None:
-        """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
-        if len(self.shape) < (2 if self.whole else 3) or BATCH not in self.shape[:2]:
-            return None
-        return 1 - self.shape.index(BATCH)
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One call of a layer: names of the tensors it reads and of those it makes."""
-
-    layer: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @classmethod
-    def call(cls, layer: LayerSpec, *inputs: str, number: int = 1) -> Edge:
-        """Call a layer. Outputs are named after it: ``lstm``, ``lstm/h``; next time ``lstm#2``."""
-        name = layer.name if number == 1 else f"{layer.name}#{number}"
-        suffixes = layer.layer.output_names()
-        return cls(layer.name, inputs, tuple(f"{name}/{s}" if s else name for s in suffixes))
-
-    @property
-    def name(self) -> str:
-        """What the call goes by, also as the owner of its state: its main output."""
-        return self.outputs[0]
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """A named layer with its weights.
-
-    Attributes
-    ----------
-    name
-        Unique in the model.
-    layer
-        The layer kind with its config.
-    weights
-        Read-only arrays by name, as :meth:`Layer.weight_shapes` lists them.
-    """
-
-    name: str
-    layer: Layer
-    weights: Mapping[str, Array] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        frozen = {}
-        for key, array in self.weights.items():
-            frozen[key] = np.ascontiguousarray(array)
-            if frozen[key] is array and array.flags.writeable:
-                frozen[key] = array.copy()
-            frozen[key].flags.writeable = False
-        object.__setattr__(self, "weights", MappingProxyType(frozen))
-
-    @property
-    def kind(self) -> str:
-        """The layer kind's name in the table of kinds."""
-        return self.layer.kind
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The whole config as plain JSON values."""
-        return self.layer.to_json()
-
-    def problems(self, dtype: str) -> Iterator[str]:
-        """Say everything that is wrong with the name and the weights."""
-        if not _NAME.fullmatch(self.name) or self.name in (*RESERVED, ".", ".."):
-            yield f"layer name {self.name!r}: empty, reserved, or contains a slash"
-        shapes = self.layer.weight_shapes()
-        for key in shapes.keys() - self.weights.keys():
-            yield f"{self.name}/{key}: missing, expected shape {shapes[key]}"
-        for key in self.weights.keys() - shapes.keys():
-            yield f"{self.name}/{key}: unexpected, expected only {', '.join(shapes) or 'none'}"
-        for key in shapes.keys() & self.weights.keys():
-            array = self.weights[key]
-            if array.shape != shapes[key]:
-                yield f"{self.name}/{key}: expected shape {shapes[key]}, got {array.shape}"
-            elif array.dtype != dtype:
-                yield f"{self.name}/{key}: expected {dtype}, got {array.dtype}"
-            elif not np.isfinite(array).all():
-                count = np.count_nonzero(~np.isfinite(array))
-                yield f"{self.name}/{key}: expected finite numbers, got {count} nan or inf"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A recorded run of the framework: inputs, its own outputs, and the state it began with.
-
-    ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
-    (batch,) holds whole numbers, where the sequences are not all as long as the array. ``purpose``
-    says in a word what the case is there to show: ``padding``, ``saturation``.
-    """
-
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-    state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
-    lengths: Array | None = None
-    purpose: str = ""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelSpec:
     """A model: layers, the graph that joins them, and where it came from.
+
+    Equal to another in which everything is the same, recorded cases and provenance included:
+    weights to the last bit, provenance as the file has it (a tuple is a list).
 
     Parameters
     ----------
@@ -228,6 +116,36 @@ class ModelSpec:
         known = ", ".join(layer.name for layer in self.layers)
         raise KeyError(f"no layer {name!r}, the model has: {known}")
 
+    def __repr__(self) -> str:
+        inputs, outputs = (
+            ", ".join(map(str, tensors)) for tensors in (self.inputs, self.output_specs)
+        )
+        text = (
+            f"{self.name!r}: {len(self.layers)} layers, {self.parameters:,} parameters, "
+            f"{self.dtype}, {inputs} -> {outputs}"
+        )
+        return f"<npylstm.ModelSpec {clipped(text, LONGEST_REPR - 21)}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ModelSpec):
+            return NotImplemented
+        mine, theirs = (
+            (json.loads(json.dumps(spec.to_json())), spec.layers, spec.cases)
+            for spec in (self, other)
+        )
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.dtype, self.layers, self.edges, self.inputs, self.outputs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModelSpec, tuple(getattr(self, f.name) for f in fields(self) if f.init)
+
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import model_html
+
+        return model_html(self)
+
     @property
     def output_specs(self) -> tuple[TensorSpec, ...]:
         """Names and shapes of the outputs."""
@@ -236,7 +154,7 @@ class ModelSpec:
     @property
     def parameters(self) -> int:
         """Count of all weights."""
-        return sum(w.size for layer in self.layers for w in layer.weights.values())
+        return sum(layer.parameters for layer in self.layers)
 
     def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """Shapes of the carried state: call to state name to shape without the batch axis.
@@ -307,12 +225,12 @@ class ModelSpec:
         if idle:
             raise FormatError(f"input {idle[0]!r}: none of the outputs {list(outputs)} needs it")
         called = {edge.layer for edge in needed}
-        whole = {t.name for t in self.inputs if t.whole}
+        integer = {t.name for t in self.inputs if t.integer}
         cut = replace(
             self,
             layers=tuple(layer for layer in self.layers if layer.name in called),
             edges=tuple(edge for edge in self.edges if edge in needed),
-            inputs=tuple(TensorSpec(t, self.shapes[t], t in whole) for t in inputs),
+            inputs=tuple(TensorSpec(t, self.shapes[t], t in integer) for t in inputs),
             outputs=tuple(outputs),
             cases=(),
         )
@@ -346,7 +264,7 @@ class ModelSpec:
             "name": self.name,
             "dtype": self.dtype,
             "inputs": [
-                {"name": t.name, "shape": list(t.shape), **({"whole": True} if t.whole else {})}
+                {"name": t.name, "shape": list(t.shape), **({"whole": True} if t.integer else {})}
                 for t in self.inputs
             ],
             "outputs": list(self.outputs),

@@ -9,13 +9,22 @@ from npylstm import console
 from npylstm.layers.base import format_shape
 from npylstm.spec import ModelSpec
 
-__all__ = ["origin_of", "summarise"]
+__all__ = ["layer_table", "origin_of", "summarise"]
 
 _IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that shows as shapes
 
 
 def summarise(spec: ModelSpec, notes: str = "") -> str:
     """Describe a model as a printable text; ``notes`` end its first line."""
+    return console.Text(
+        f"{spec.name}: {spec.parameters:,} parameters, {spec.dtype}{notes}\n"
+        f"{console.plain_table(*layer_table(spec))}\n"
+        f"from {origin_of(spec.provenance)}, {len(spec.cases)} recorded cases"
+    )
+
+
+def layer_table(spec: ModelSpec) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a table of the inputs and layers."""
     made = {edge.layer: edge.outputs for edge in reversed(spec.edges)}
     rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in spec.inputs]
     for layer in spec.layers:
@@ -24,11 +33,7 @@ def summarise(spec: ModelSpec, notes: str = "") -> str:
         count = sum(w.size for w in layer.weights.values())
         config = ", ".join(_option(k, v) for k, v in options.items() if v not in (False, None, []))
         rows.append([layer.name, layer.kind, shapes, f"{count:,}", config])
-    text = console.plain_table(["layer", "kind", "output", "parameters", "config"], rows)
-    return console.Text(
-        f"{spec.name}: {spec.parameters:,} parameters, {spec.dtype}{notes}\n{text}\n"
-        f"from {origin_of(spec.provenance)}, {len(spec.cases)} recorded cases"
-    )
+    return ["layer", "kind", "output", "parameters", "config"], rows
 
 
 def origin_of(provenance: Mapping[str, Any]) -> str:

@@ -11,8 +11,6 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-# Otherwise the first tests would be of NumPy, until kernels are compiled.
-os.environ.setdefault("NPYLSTM_BACKEND", "numba")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))

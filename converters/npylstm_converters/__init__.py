@@ -12,12 +12,15 @@ import os
 from typing import Any
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
 from npylstm_converters.registry import Importer, Runner, find_importer
 
 __all__ = [
     "Importer",
     "Runner",
+    "assert_parity",
+    "compare",
     "convert",
     "find_importer",
     "from_keras",

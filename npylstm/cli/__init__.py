@@ -16,6 +16,7 @@ from npylstm import __version__
 from npylstm.cli import commands
 from npylstm.engine import BACKENDS
 from npylstm.errors import NpylstmError, ParityError
+from npylstm.printable import printable
 
 __all__ = ["main"]
 
@@ -78,10 +79,22 @@ def _parser() -> argparse.ArgumentParser:
         "--record", metavar="N", type=_count, default=None,
         help="cases to record with the framework; by default 8 where it is installed, 0 for none",
     )  # fmt: skip
+    sub.add_argument("--check-input", metavar="X.npy", help="inputs that the author used")
+    sub.add_argument(
+        "--check-output", metavar="Y.npy", help="what the author's own program gave for them"
+    )
+    sub.add_argument(
+        "--force", action="store_true",
+        help="write although the check failed, or over a file that is no npylstm model",
+    )  # fmt: skip
     source_options(sub)
 
     sub = command("info", "Describe a model, converted or not.")
     sub.add_argument("model", metavar="MODEL.npz|SOURCE")
+    sub.add_argument(
+        "--proof", action="store_true",
+        help="replay the recorded cases and print a page to file: hashes, grounds, numbers",
+    )  # fmt: skip
     source_options(sub)
 
     sub = command("verify", "Replay the recorded cases, or run the source in its framework.")
@@ -90,7 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cases", metavar="N", type=_count, default=None, help="fresh cases")
     sub.add_argument("--seed", type=int, default=None, help="of the fresh inputs; default: random")
     sub.add_argument("--plot", metavar="PARITY.png", help="draw the differences")
+    sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
     source_options(sub)
+    backend(sub)
+
+    sub = command("diagnose", "Say why another program's outputs differ from the model's.")
+    sub.add_argument("model", metavar="MODEL.npz")
+    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
+    sub.add_argument(
+        "--output", metavar="Y.npy", required=True, help="what the other program gave for them"
+    )
+    sub.add_argument("--state", metavar="S.npz", help="the initial state, keys LAYER/h, LAYER/c")
+    sub.add_argument("--lengths", metavar="L.npy", help="how many steps of each sequence count")
+    sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
     backend(sub)
 
     sub = command("predict", "Compute outputs for inputs in a file.")
@@ -161,8 +186,7 @@ _MAX_MESSAGE = 3500
 
 def _complain(message: str, status: int) -> int:
     """Print one line; names from files may hold anything, a terminal must not obey it."""
-    line = " ".join(message.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = printable(" ".join(message.split()))
     if len(line) > _MAX_MESSAGE:
         line = f"{line[:_MAX_MESSAGE]} ... ({len(line)} characters)"
     print(f"npylstm: error: {line}", file=sys.stderr)

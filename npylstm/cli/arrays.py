@@ -14,7 +14,7 @@ from npylstm.errors import FormatError, ShapeError
 from npylstm.layers.base import Array, format_shape
 from npylstm.spec import TensorSpec
 
-__all__ = ["print_csv", "read_example", "read_inputs", "write"]
+__all__ = ["print_csv", "read_example", "read_inputs", "read_outputs", "read_state", "write"]
 
 
 def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -54,11 +54,46 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     return {names[0]: array}
 
 
-def _read_csv(path: str, expected: TensorSpec) -> Array:
+def read_outputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Read outputs that another program wrote: one array, or one per output by name.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged or of another kind.
+    ShapeError
+        If it holds other outputs than the model has.
+    """
+    if Path(path).suffix.lower() != ".csv" or len(expected) != 1:
+        return read_inputs(path, expected)
+    (output,) = expected
+    table = _table(path)
+    sizes = [d for d in output.shape[1:] if isinstance(d, int)]
+    if len(sizes) == len(output.shape) - 1:
+        return {output.name: table.reshape(len(table), *sizes)}
+    return {output.name: _read_csv(path, output)}
+
+
+def read_state(path: str) -> dict[str, dict[str, Array]]:
+    """Read an initial state from an ``.npz`` with keys ``LAYER/h``, ``LAYER/c``."""
+    state: dict[str, dict[str, Array]] = {}
+    with npz.Archive(path) as archive:
+        for key in sorted(archive.keys):
+            layer, _, name = key.partition("/")
+            state.setdefault(layer, {})[name] = archive.array(key)
+    return state
+
+
+def _table(path: str) -> Array:
     try:
-        table = np.loadtxt(path, delimiter=",", ndmin=2)
+        table: Array = np.loadtxt(path, delimiter=",", ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: expected rows of numbers with commas: {error}") from None
+    return table
+
+
+def _read_csv(path: str, expected: TensorSpec) -> Array:
+    table = _table(path)
     inner = expected.shape[1:]
     sample = [d for d in inner if isinstance(d, int)]
     if len(sample) == len(inner) and np.prod(sample) == table.shape[1]:

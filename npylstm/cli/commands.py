@@ -5,27 +5,29 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import secrets
 import statistics
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from npylstm import console, npz, plot
+from npylstm import console, npz, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
-from npylstm.errors import NpylstmError, UnsupportedError
+from npylstm.errors import NpylstmError, ParityError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
-from npylstm.spec import ModelSpec
+from npylstm.spec import Case, ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
-__all__ = ["bench", "convert", "info", "predict", "trace", "verify", "warmup"]
+__all__ = ["bench", "convert", "diagnose", "info", "predict", "trace", "verify", "warmup"]
 
 
 def _converters() -> ModuleType:
@@ -64,22 +66,22 @@ def _print_json(value: Any) -> None:
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Convert, record where the framework is there, write, and say what was done."""
+    """Convert, check, record where the framework is there, write, and say what was done."""
+    _check_target(options)
     importer = _importer(options.source)
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
-    report: ParityReport | None = None
-    if options.record != 0:
-        try:
-            runner = importer.runner(options.source, spec, **extra)
-            count = options.record or _converters().recording.DEFAULT_CASES
-            recorded = _converters().record(spec, runner, count, progress=True)
-            report = Model(recorded).verify()
-            spec = recorded
-        except NpylstmError as error:
-            if options.record is not None:
-                raise
-            print(f"npylstm: warning: no cases recorded: {error}", file=sys.stderr)
+    author, failed = _author_check(spec, options)
+    if failed is not None and not options.force:
+        if options.json:
+            _print_json({"output": None, "cases": 0, "parity": failed.to_json()})
+        else:
+            print(failed)
+            print(f"{options.output}: not written; give --force to write it all the same")
+        return 1
+    if author is not None and failed is None:
+        spec = replace(spec, provenance={**spec.provenance, "proof": "proven"})
+    spec, report = _recorded(importer, spec.with_cases([author] if author else []), extra, options)
     npz.save(spec, options.output)
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
@@ -89,13 +91,96 @@ def convert(options: argparse.Namespace) -> int:
         print(f"{options.output}: {len(spec.layers)} layers, {spec.parameters:,} parameters, "
               f"{len(spec.cases)} recorded cases")  # fmt: skip
         _print_ledger(spec)
+        _print_statements(spec)
         if report is not None:
             print(report.verdict)
+            if report.diagnosis is not None:
+                print(report.diagnosis)
     return 0 if report is None or report.passed else 1
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    """Refuse to write over the source, or over a file that is something else."""
+    source, target = options.source, options.output
+    if not os.path.exists(target):
+        return
+    if os.path.exists(source) and os.path.samefile(source, target):
+        raise NpylstmError(
+            f"{target}: is the source itself, which would be lost; give another name for the .npz"
+        )
+    if not options.force and (os.path.isdir(target) or not npz.is_model(target)):
+        raise NpylstmError(
+            f"{target}: exists and is no npylstm model; give another name, or --force"
+        )
+
+
+def _author_check(
+    spec: ModelSpec, options: argparse.Namespace
+) -> tuple[Case | None, ParityReport | None]:
+    """Compare with the author's own numbers: the case, and the report where they differ."""
+    if options.check_input is None and options.check_output is None:
+        return None, None
+    if options.check_input is None or options.check_output is None:
+        raise NpylstmError("--check-input and --check-output go together: give both")
+    inputs = arrays.read_inputs(options.check_input, spec.inputs)
+    outputs = arrays.read_outputs(options.check_output, spec.output_specs)
+    integer = {t.name for t in spec.inputs if t.integer}
+    case = Case(
+        {k: x.astype(np.int64 if k in integer else spec.dtype) for k, x in inputs.items()},
+        {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author",
+    )  # fmt: skip
+    report = Model(spec).verify([case], "the author's program")
+    return case, None if report.passed else report
+
+
+def _recorded(
+    importer: Any, spec: ModelSpec, extra: dict[str, Any], options: argparse.Namespace
+) -> tuple[ModelSpec, ParityReport | None]:
+    """Record what the framework gives and compare; where it cannot, say why in one line.
+
+    Raises
+    ------
+    ParityError
+        If the framework gives outputs of other shapes; the model is written all the same.
+    """
+    if options.record != 0:
+        try:
+            runner = importer.runner(options.source, spec, **extra)
+            made: ModelSpec = _converters().record(spec, runner, options.record, progress=True)
+            made = made.with_cases([*spec.cases, *made.cases])
+            report = Model(made).verify()
+        except ParityError:
+            npz.save(spec, options.output)
+            raise
+        except Exception as error:  # a framework that cannot be imported or run raises anything
+            _warn(f"no cases recorded: {error}")
+        else:
+            for reason in made.provenance.get("not_recorded", ()):
+                _warn(f"not recorded: {reason}")
+            return made, report
+    return spec, Model(spec).verify() if spec.cases else None
+
+
+def _warn(message: str) -> None:
+    """Print one line on stderr."""
+    print(f"npylstm: warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _print_statements(spec: ModelSpec) -> None:
+    """List what the structure rests on, beyond what the source proves."""
+    stated = spec.provenance.get("stated")
+    if not stated or not isinstance(stated, list):
+        return
+    proven = spec.provenance.get("proof") == "proven"
+    print("stated, and proven by the author's outputs:" if proven else "stated, not proven:")
+    for sentence in stated:
+        print(f"  {sentence}")
 
 
 def info(options: argparse.Namespace) -> int:
     """Describe a converted model, or what a source would become."""
+    if options.proof:
+        return _proof(options)
     if npz.is_model(options.model):
         spec = npz.read(options.model)
     else:
@@ -121,6 +206,23 @@ def info(options: argparse.Namespace) -> int:
                 print(f"  {key}: {entry}")
     _print_ledger(spec)
     return 0
+
+
+def _proof(options: argparse.Namespace) -> int:
+    """Replay the recorded cases and print the page that somebody can file."""
+    from npylstm.parity.proof import format_proof, prove
+
+    if not npz.is_model(options.model):
+        raise NpylstmError(
+            f"{options.model}: --proof needs a converted model; first run "
+            f"`npylstm convert {options.model} MODEL.npz`"
+        )
+    document, report = prove(options.model)
+    if options.json:
+        _print_json(document)
+    else:
+        print(format_proof(document))
+    return 0 if report.passed else 1
 
 
 def _print_ledger(spec: ModelSpec) -> None:
@@ -165,7 +267,13 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
     for line in found["notes"]:
         print(f"note: {line}")
     what = found.get("what", "a state_dict")
-    print(f"{what} does not say how they are joined; complete this command:")
+    print(f"{what} does not say how they are joined. Open questions:")
+    for line in found["asked"]:
+        print(f"  {line}")
+    if not found["command"]:
+        print(found["advice"])
+        return 0
+    print("whoever runs this command states the answers in it; change those that are wrong:")
     print(f"  {found['command']}")
     return 0
 
@@ -176,25 +284,53 @@ def verify(options: argparse.Namespace) -> int:
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
-        cases, framework = model.spec.cases, None
+        cases = model.spec.cases
+        if not cases:
+            raise NpylstmError(
+                f"{options.model}: holds no recorded cases, so there is nothing to verify; convert "
+                "it again where its framework is installed, or compare it with its source: npylstm "
+                f"verify {options.model} --against SOURCE"
+            )
+        report = model.verify()
     else:
         importer = _importer(options.against)
         extra = _source_options(options, importer)
         runner = importer.runner(options.against, model.spec, **extra)
         seed = secrets.randbits(32) if options.seed is None else options.seed
         converters = _converters()
-        count = converters.recording.DEFAULT_CASES if options.cases is None else options.cases
-        fresh = converters.record(model.spec, runner, count, seed=seed, progress=True)
-        cases, framework = fresh.cases, f"{runner.description}, seed {seed}"
-    report = model.verify(cases, framework)
+        fresh = converters.record(model.spec, runner, options.cases, seed=seed, progress=True)
+        cases = fresh.cases
+        label = f"{runner.description}, seed {seed}"
+        report = converters.comparing.compare_with_runner(model, runner, cases, label)
     if options.json:
         _print_json(report.to_json())
     else:
         console.print_table(*report.table())
         print(report.verdict)
+        if report.diagnosis is not None:
+            print(report.diagnosis)
     if options.plot:
         plot.parity(model, cases, options.plot)
+    if options.html:
+        report.to_html(options.html)
     return 0 if report.passed else 1
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Say which mistake explains outputs that another program computed."""
+    model = load(options.model, options.backend)
+    inputs = arrays.read_inputs(options.input, model.inputs)
+    outputs = arrays.read_outputs(options.output, model.outputs)
+    state = arrays.read_state(options.state) if options.state else None
+    lengths = npz.read_npy(options.lengths) if options.lengths else None
+    found = parity.diagnose(model, inputs, outputs, state=state, lengths=lengths)
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(found)
+    if options.html:
+        found.to_html(options.html)
+    return 0 if found.agrees else 1
 
 
 def predict(options: argparse.Namespace) -> int:

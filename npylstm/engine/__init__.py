@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -38,10 +39,6 @@ class Engine(Protocol):
         ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``mask``
         (batch, steps), booleans, says which steps count for recurrent layers; None: all.
         """
-        ...
-
-    def settle(self) -> Engine:
-        """Do now what the first calls would otherwise wait for; returns what will compute."""
         ...
 
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
@@ -140,13 +137,19 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
         The model.
     backend
         ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
-        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and NumPy where not. Where
-        kernels have yet to be compiled, that is done aside, and NumPy answers meanwhile.
+        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and can compile, NumPy
+        where not. Kernels are compiled here, or read from the disk.
+
+    Returns
+    -------
+    Engine
+        The one that computes as long as the model lives.
 
     Raises
     ------
     NpylstmError
-        If the name is unknown, or Numba is asked for by name and is not installed.
+        If the name is unknown, or Numba is requested by name and is not installed or cannot
+        compile.
     """
     asked = f"backend {backend!r}"
     if backend == "auto":
@@ -155,14 +158,18 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
     if backend not in BACKENDS:
         raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
     if backend != "numpy" and importlib.util.find_spec("numba") is not None:
-        from npylstm.engine.auto_engine import AutoEngine
         from npylstm.engine.numba_engine import NumbaEngine
 
-        native = NumbaEngine(spec)
-        if backend == "numba" or native.is_prepared():
-            return native
-        return AutoEngine(spec, native)
-    if backend == "numba":
+        engine = NumbaEngine(spec)
+        try:
+            engine.compile()
+            return engine
+        except Exception as failure:
+            if backend == "numba":
+                raise
+            message = f"{spec.name} is computed with NumPy: {failure}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+    elif backend == "numba":
         raise NpylstmError(f"{asked}: Numba is not installed; pip install 'npylstm[jit]'")
     from npylstm.engine.numpy_engine import NumpyEngine
 

@@ -14,7 +14,7 @@ from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.errors import ShapeError
-from npylstm.layers.base import Array, zeros
+from npylstm.layers.base import BATCH, Array, zeros
 from npylstm.spec import ModelSpec
 
 __all__ = ["NativeStream", "NativeStreams"]
@@ -90,6 +90,9 @@ class NativeStreams(DenseStates):
     def __init__(self, segment: Segment, spec: ModelSpec, capacity: int) -> None:
         super().__init__(spec, capacity)
         self._segment = segment
+        (source,), (target,) = spec.inputs, spec.output_specs
+        self._steps_first = source.shape[0] != BATCH
+        self._gives_steps = target.shape[0] != BATCH
         # All states behind one another, each (capacity, size).
         arrays = [a for entries in self.arrays.values() for a in entries.values()]
         self._pool = np.zeros(sum(a.size for a in arrays), spec.dtype)
@@ -103,6 +106,8 @@ class NativeStreams(DenseStates):
 
     def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
         ((name, x),) = inputs.items()
+        if self._steps_first and len(x) > 1:
+            return self._step_by_step(rows, name, x)
         count = len(rows)
         sizes = [min(count, _BLOCK), count % _BLOCK or min(count, _BLOCK)]
         whole, rest = (
@@ -127,6 +132,18 @@ class NativeStreams(DenseStates):
             self.write(given, before)
             raise
         return {target.name[0]: y}
+
+    def _step_by_step(self, rows: Array, name: str, x: Array) -> dict[str, Array]:
+        """Advance where a row's steps are not contiguous, because the axis of steps comes first."""
+        before = self.read(rows)
+        try:
+            made = [self.advance(rows, {name: x[t : t + 1]}) for t in range(len(x))]
+        except ShapeError:
+            self.write(rows, before)
+            raise
+        if not self._gives_steps:
+            return made[-1]
+        return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
 
     def _describe(self, frame: Frame) -> Array:
         """A program as :data:`kernels.advance` reads it."""

@@ -6,13 +6,14 @@ segment is native: a program over flat buffers. What has none runs in NumPy betw
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import threading
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from npylstm.engine import Engine, State, Stream, Streams
+from npylstm.engine import State, Stream, Streams
 from npylstm.engine.kernel_table import Kernel, advance, execute, generate
 from npylstm.engine.lowering import Parameters, is_native, kernels_of
 from npylstm.engine.native_streams import NativeStream, NativeStreams
@@ -26,6 +27,9 @@ __all__ = ["NumbaEngine"]
 
 
 _ENTRIES = (execute, generate, advance)
+# What is printed where compiling takes longer than so many seconds.
+_SILENT_SECONDS = 1.0
+_NOTICE = "npylstm: compiling kernels for this machine (once; `npylstm warmup` does it ahead)"
 
 
 class NumbaEngine:
@@ -75,25 +79,24 @@ class NumbaEngine:
         native = (layer.layer for layer in self._spec.layers if is_native(layer.layer))
         return set().union(*map(kernels_of, native))
 
-    def is_prepared(self) -> bool:
-        """Whether all kernels that the model may need are there, or on disk."""
+    def compile(self) -> None:
+        """Load all kernels that calls may need from the disk; compile those that are not there."""
         kernels = self._kernels()
-        return all(kernel.load(self._spec.dtype) for kernel in kernels) and all(
-            entry.load() for entry in (_ENTRIES if kernels else ())
-        )
-
-    def preparations(self) -> Iterator[Callable[[], object]]:
-        """Give the steps in which all that calls wait for is compiled."""
-        kernels = self._kernels()
-        for kernel in kernels:
-            yield functools.partial(kernel.address, self._spec.dtype)
-        for entry in _ENTRIES if kernels else ():
-            yield entry.prepare
-
-    def settle(self) -> Engine:
-        for prepare in self.preparations():
-            prepare()
-        return self
+        entries = _ENTRIES if kernels else ()
+        missing = [kernel for kernel in kernels if not kernel.load(self._spec.dtype)]
+        uncompiled = [entry for entry in entries if not entry.load()]
+        if not missing and not uncompiled:
+            return
+        notice = threading.Timer(_SILENT_SECONDS, print, [_NOTICE], {"file": sys.stderr})
+        notice.daemon = True
+        notice.start()
+        try:
+            for kernel in missing:
+                kernel.address(self._spec.dtype)
+            for entry in uncompiled:
+                entry.prepare()
+        finally:
+            notice.cancel()
 
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
         segment = self._whole()

@@ -53,9 +53,6 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def settle(self) -> NumpyEngine:
-        return self
-
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> None:
         return None
 

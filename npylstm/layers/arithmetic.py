@@ -264,6 +264,8 @@ class Dot(Layer):
             raise FormatError(f"expected two inputs of at least 2 axes, got {len(shapes)}")
         axes = [a + len(s) if a < 0 else a for a, s in zip(self.axes, shapes, strict=True)]
         for axis, shape in zip(axes, shapes, strict=True):
+            if axis == 0:
+                raise FormatError(f"axes: expected two behind the first, got {self.axes}")
             keep_batch(shape, axis, "sums")
         return axes
 

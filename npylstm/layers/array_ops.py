@@ -202,7 +202,7 @@ class SizeOf(Layer):
     axis: int
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        axis_of(one_input(inputs), self.axis)
+        keep_batch(one_input(inputs), self.axis, "counts the entries")
         return ((),)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
@@ -399,7 +399,8 @@ class Concatenate(Layer):
         if inputs:
             axis = axis_of(inputs[0], axis + len(inputs[0]) if axis < 0 else axis)
         _same_but(inputs, axis)
-        keep_batch(inputs[0], axis, "concatenates")
+        for shape in inputs:
+            keep_batch(shape, axis, "concatenates")
         sizes = [shape[axis] for shape in inputs]
         total: Dim = sum(d for d in sizes if isinstance(d, int))
         symbols = [d for d in sizes if isinstance(d, str)]

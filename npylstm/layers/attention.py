@@ -10,6 +10,7 @@ import numpy as np
 
 from npylstm.errors import FormatError, UnequalError
 from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
+from npylstm.layers.sizes import keep_batch
 
 __all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 
@@ -20,9 +21,12 @@ PAIRS = 3  # the mask that says which query may look at which step
 
 
 def _split(
-    inputs: Sequence[Shape], masked: tuple[int, ...]
+    inputs: Sequence[Shape], masked: tuple[int, ...], by_position: bool
 ) -> tuple[Sequence[Shape], Sequence[Shape]]:
-    """Part queries, values and keys from their masks, and see that they fit together."""
+    """Part queries, values and keys from their masks, and see that they fit together.
+
+    ``by_position`` says that the position of a query decides which steps it may look at.
+    """
     listed = ", ".join(map(format_shape, inputs))
     count = len(inputs) - len(masked)
     tensors, masks = inputs[:count], inputs[count:]
@@ -32,6 +36,10 @@ def _split(
     for pair in ((query[0], value[0]), (key[0], value[0]), (value[1], key[1])):
         if pair[0] != pair[1]:
             raise UnequalError(f"shapes {listed} do not fit together", pair)
+    keep_batch(value, 1, "attends")
+    keep_batch(query, 2, "attends by products")
+    if by_position:
+        keep_batch(query, 1, "attends by position")
     for which, mask in zip(masked, masks, strict=True):
         along = (*query[:2], value[1]) if which == PAIRS else tensors[which % count][:2]
         if (which >= count and which != PAIRS) or mask != along:
@@ -163,7 +171,7 @@ class Attention(Layer):
         return ("", "scores") if self.return_scores else ("",)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        (query, value, *_), _ = _split(inputs, self.masked)
+        (query, value, *_), _ = _split(inputs, self.masked, self.causal)
         key = inputs[len(inputs) - len(self.masked) - 1]
         if query[2] != key[2]:
             listed = ", ".join(map(format_shape, inputs))
@@ -281,7 +289,7 @@ class MultiHeadAttention(Layer):
         return shapes
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        tensors, _ = _split(inputs, self.masked)
+        tensors, _ = _split(inputs, self.masked, self.causal or self.window > 0)
         query, value, key = tensors[0], tensors[1], tensors[-1]
         sizes = {"query": (query, self.query_features), "value": (value, self.value_features),
                  "key": (key, self.key_features)}  # fmt: skip

@@ -294,12 +294,6 @@ def positive(name: str, value: int) -> None:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
 
 
-def expect_batch(shape: Shape, axis: int = 0) -> None:
-    """Refuse an input whose batch axis is another one; shapes without symbols pass."""
-    if BATCH in shape and shape[axis : axis + 1] != (BATCH,):
-        raise FormatError(f"expected the batch as axis {axis}, got an input {format_shape(shape)}")
-
-
 def expect_features(shape: Shape, features: int, rank: int | None = None) -> None:
     """Refuse an input whose rank or last axis is not the layer's."""
     if rank is not None and len(shape) != rank:

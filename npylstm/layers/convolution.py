@@ -17,12 +17,11 @@ from npylstm.layers.base import (
     Layer,
     Shape,
     along_features,
-    expect_batch,
     format_shape,
     one_input,
     positive,
 )
-from npylstm.layers.sizes import name_size
+from npylstm.layers.sizes import expect_batch, name_size
 
 __all__ = ["Conv1D", "Pool1D"]
 

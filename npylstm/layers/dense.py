@@ -66,5 +66,5 @@ class Dense(Layer):
         x = inputs[0]
         y = x.astype(np.float64) @ packed["kernel"]
         if self.use_bias:
-            y += packed["bias"]
+            y = y + packed["bias"]
         return (self.activation(y.astype(x.dtype)),), {}

@@ -10,7 +10,8 @@ import numpy as np
 
 from npylstm.errors import FormatError, ShapeError, UnsupportedError
 from npylstm.layers.array_ops import Size, check_sizes, resolve
-from npylstm.layers.base import BATCH, Array, Layer, Shape, expect_batch, format_shape
+from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+from npylstm.layers.sizes import expect_batch
 
 __all__ = ["External", "Function"]
 

@@ -37,6 +37,7 @@ class Masking(Layer):
         shape = one_input(inputs)
         if len(shape) < 2:
             raise FormatError(f"expected an input of at least 2 axes, got {format_shape(shape)}")
+        keep_batch(shape, len(shape) - 1, "compares with the mask value")
         return (shape, shape[:-1])
 
     def forward(
@@ -172,8 +173,13 @@ class MaskedSoftmax(Layer):
         if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:
             listed = ", ".join(map(format_shape, inputs))
             raise FormatError(f"expected a tensor and a mask that fits it, got {listed}")
-        keep_batch(inputs[0], self.axis % len(inputs[0]), "takes the softmax")
-        return (inputs[0],)
+        shape = inputs[0]
+        if not -len(shape) <= self.axis < len(shape):
+            raise FormatError(
+                f"softmax: axis {self.axis} does not fit an input {format_shape(shape)}"
+            )
+        keep_batch(shape, self.axis % len(shape), "computes softmax")
+        return (shape,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -19,7 +19,7 @@ from npylstm.layers.base import (
     not_along,
     one_input,
 )
-from npylstm.layers.sizes import broadcast
+from npylstm.layers.sizes import broadcast, keep_batch
 
 __all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling"]
 
@@ -35,12 +35,13 @@ class ActivationLayer(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        axis = self.activation.axis
-        # Along the batch axis one sample would depend on another.
-        if axis is not None and (not -len(shape) < axis < len(shape) or axis == 0):
-            raise FormatError(
-                f"{self.activation.name}: axis {axis} does not fit an input {format_shape(shape)}"
-            )
+        axis, name = self.activation.axis, self.activation.name
+        if axis is not None:
+            if not -len(shape) <= axis < len(shape):
+                raise FormatError(
+                    f"{name}: axis {axis} does not fit an input {format_shape(shape)}"
+                )
+            keep_batch(shape, axis % len(shape), f"computes {name}")
         return (shape,)
 
     def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:

@@ -20,11 +20,11 @@ from npylstm.layers.base import (
     Shape,
     Time,
     along_features,
-    expect_batch,
     expect_features,
     format_shape,
     positive,
 )
+from npylstm.layers.sizes import expect_batch
 
 __all__ = ["Recurrent"]
 

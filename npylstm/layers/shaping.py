@@ -1,4 +1,4 @@
-"""Layers that move elements about and compute nothing. The batch axis stays first."""
+"""Layers that move elements and compute nothing. The first axis stays where it is."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from npylstm.layers.base import (
     Layer,
     Shape,
     Time,
-    expect_batch,
     format_shape,
     one_input,
     positive,
 )
-from npylstm.layers.sizes import product
+from npylstm.layers.sizes import expect_batch, product
 
 __all__ = ["Flatten", "Permute", "RepeatVector", "Reshape"]
 
@@ -91,7 +90,7 @@ class Reshape(Layer):
 
 @dataclass(frozen=True)
 class Permute(Layer):
-    """Reorder the axes after the batch axis; ``dims`` counts them from 1, as Keras does."""
+    """Reorder the axes after the first; ``dims`` counts them from 1, as Keras does."""
 
     kind: ClassVar[str] = "permute"
 
@@ -105,7 +104,6 @@ class Permute(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        expect_batch(shape)
         if len(shape) != len(self.dims) + 1:
             raise FormatError(f"dims {self.dims} do not fit an input {format_shape(shape)}")
         return ((shape[0], *(shape[d] for d in self.dims)),)
@@ -133,7 +131,6 @@ class RepeatVector(Layer):
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        expect_batch(shape)
         if len(shape) != 2:
             raise FormatError(f"expected an input of 2 axes, got {format_shape(shape)}")
         return ((shape[0], self.n, shape[1]),)

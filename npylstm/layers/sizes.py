@@ -20,6 +20,7 @@ __all__ = [
     "between",
     "broadcast",
     "divide",
+    "expect_batch",
     "factors",
     "holds_batch",
     "keep_batch",
@@ -122,6 +123,12 @@ def batch_axes(shape: Shape) -> int:
     return sum(map(holds_batch, shape))
 
 
+def expect_batch(shape: Shape, axis: int = 0) -> None:
+    """Refuse an input whose batch is on another axis; shapes without a batch pass."""
+    if any(holds_batch(size) for k, size in enumerate(shape) if k != axis):
+        raise FormatError(f"expected the batch as axis {axis}, got an input {format_shape(shape)}")
+
+
 def axis_of(shape: Shape, axis: int) -> int:
     """Check an axis, counted from the front."""
     if not 0 <= axis < len(shape):
@@ -130,7 +137,10 @@ def axis_of(shape: Shape, axis: int) -> int:
 
 
 def keep_batch(shape: Shape, axis: int, what: str) -> None:
-    """Refuse to mix samples: what a model computes for one must not depend on the others."""
+    """Refuse to mix samples: what a model computes for one must not depend on the others.
+
+    The axis is counted from the front.
+    """
     if holds_batch(shape[axis_of(shape, axis)]):
         raise FormatError(
             f"{what} along axis {axis} of {format_shape(shape)}: that is the batch, and samples "

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, expect_batch, format_shape, zeros
+from npylstm.layers.base import Array, Layer, Shape, format_shape, zeros
+from npylstm.layers.sizes import expect_batch
 
 __all__ = ["TimeDistributed"]
 

@@ -99,7 +99,7 @@ class Comparison:
     @functools.cached_property
     def difference(self) -> Array:
         """Absolute differences; equal infinities agree, and nan on both sides."""
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             difference = np.abs(self.ours.astype(np.float64) - self.framework.astype(np.float64))
         same = (self.ours == self.framework) | (np.isnan(self.ours) & np.isnan(self.framework))
         return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))

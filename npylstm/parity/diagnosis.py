@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from npylstm.parity.report import ParityReport
     from npylstm.spec import ModelSpec
 
 __all__ = ["Cause", "Diagnosis"]
@@ -68,14 +70,28 @@ class Diagnosis:
         Sentences that describe the mismatch: its size, where it is, how it grows over the steps.
     first_bad_layer
         Where reference activations are at hand, the first layer that differs from them.
+    compared_layers
+        The layers of which there were reference activations.
+    report
+        The comparison that it explains, for the pictures of :meth:`to_html`; None if there is none.
     """
 
     causes: tuple[Cause, ...] = ()
     facts: tuple[str, ...] = ()
     first_bad_layer: str | None = None
+    compared_layers: tuple[str, ...] = ()
+    report: ParityReport | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs agree with the model's within rounding."""
+        return not self.causes and not self.facts
 
     def __str__(self) -> str:
-        lines = [f"cause: {cause}" for cause in self.causes] or ["no known cause explains this"]
+        if self.agrees:
+            return "the outputs agree with the model's within rounding"
+        lines = [f"cause: {cause}" for cause in self.causes]
+        lines = lines or ["no known mistake explains the difference"]
         if self.first_bad_layer:
             lines.append(f"first layer that differs: {self.first_bad_layer}")
         return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])
@@ -87,3 +103,9 @@ class Diagnosis:
             "facts": list(self.facts),
             "first_bad_layer": self.first_bad_layer,
         }
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the diagnosis as one HTML page: see :meth:`npylstm.parity.ParityReport.to_html`."""
+        from npylstm.parity import page
+
+        page.write(path, self.report, self)

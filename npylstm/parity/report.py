@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from npylstm import console
@@ -14,6 +15,7 @@ from npylstm.errors import ParityError
 if TYPE_CHECKING:
     from npylstm.parity.comparison import Comparison, OutputParity
     from npylstm.parity.diagnosis import Diagnosis
+    from npylstm.spec import Case, ModelSpec
 
 __all__ = ["PROOFS", "ParityReport"]
 
@@ -38,6 +40,8 @@ class ParityReport:
         What the model's structure rests on: ``"proven"``, ``"stated"`` or ``"assumed"``.
     stated
         The sentences that the user stated, or that were assumed, about the structure.
+    spec, replayed
+        The model that was compared, and the cases; None and empty where they are not known.
     """
 
     outputs: tuple[OutputParity, ...]
@@ -47,6 +51,8 @@ class ParityReport:
     proof: str = "proven"
     stated: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = field(default=(), repr=False, compare=False)
+    spec: ModelSpec | None = field(default=None, repr=False, compare=False)
+    replayed: tuple[Case, ...] = field(default=(), repr=False, compare=False)
     diagnose: Callable[[], Diagnosis] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -60,7 +66,9 @@ class ParityReport:
     @functools.cached_property
     def diagnosis(self) -> Diagnosis | None:
         """The mistake that explains the difference; None where parity held. Computed once."""
-        return None if self.passed or self.diagnose is None else self.diagnose()
+        if self.passed or self.diagnose is None:
+            return None
+        return replace(self.diagnose(), report=self)
 
     def check(self) -> None:
         """Raise :class:`ParityError` unless parity holds."""
@@ -70,8 +78,13 @@ class ParityReport:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        scope = f"{self.cases} recorded cases against {self.framework}, {self.backend} back end"
+        plural = "" if self.cases == 1 else "s"
+        scope = (
+            f"{self.cases} recorded case{plural} against {self.framework}, {self.backend} back end"
+        )
         failed = [o for o in self.outputs if not o.passed]
+        if not failed and self.proof != "proven":
+            return f"{self._agreement} ({scope})"
         if not failed:
             return f"parity held: {scope}"
         worst = failed[0]
@@ -79,6 +92,16 @@ class ParityReport:
         return (
             f"parity FAILED: output {worst.output!r} differs by {worst.max_abs:.3g} at {place}, "
             f"rounding explains {worst.tolerance:.2g} ({scope})"
+        )
+
+    @property
+    def _agreement(self) -> str:
+        """Say that the engine is right, and that the structure is not proven."""
+        short = self.framework.split()[0].lower() if self.framework else "the framework"
+        way = "use from_torch(module)" if short == "torch" else "give --architecture"
+        return (
+            f"the engine agrees with {short} for the chain that you stated; whether the chain is "
+            f"the author's forward is not proven: give --check-input/--check-output, or {way}"
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -100,6 +123,30 @@ class ParityReport:
     def __str__(self) -> str:
         text = f"{console.plain_table(*self.table())}\n{self.verdict}"
         return text if self.diagnosis is None else f"{text}\n{self.diagnosis}"
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one HTML page that needs no network and no script.
+
+        Parameters
+        ----------
+        path
+            The file to make or replace, ending in ``.html``.
+
+        Raises
+        ------
+        NpylstmError
+            If it does not end so.
+        OSError
+            If it cannot be written.
+        """
+        from npylstm.parity import page
+
+        page.write(path, self)
+
+    def _repr_html_(self) -> str:
+        from npylstm.parity.page.notebook import report_html
+
+        return report_html(self)
 
     def to_json(self) -> dict[str, Any]:
         """Write everything as plain JSON values."""

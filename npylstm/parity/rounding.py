@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.layers import Masking
 from npylstm.layers.base import Array
 from npylstm.model import Model
-from npylstm.spec import Case, ModelSpec
+from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["PERTURBATIONS", "float64_runs", "perturbed"]
+__all__ = ["PERTURBATIONS", "Widening", "float64_runs"]
 
 # The noise is the larger of two measures: npylstm's own error against the float64 run, and what
 # becomes of the float64 run when every weight and input is moved by up to one unit in the last
@@ -32,46 +33,71 @@ def float64_runs(spec: ModelSpec, cases: Sequence[Case]) -> tuple[Outputs, list[
     moved
         The same for every one of ``PERTURBATIONS`` perturbed models.
     """
-    oracle = Model(spec.with_cases(()).astype("float64"), "numpy")
-    exact: Outputs = [oracle.replay(case) for case in cases]
-    moved: list[Outputs] = []
-    for seed in range(PERTURBATIONS):
-        other, inputs = perturbed(spec, cases, seed)
-        model = Model(other, "numpy")
-        moved.append([model.replay(case) for case in inputs])
-    return exact, moved
+    runs: list[Outputs] = []
+    for seed in (None, *range(PERTURBATIONS)):
+        wide = Widening(spec, seed)
+        model = Model(wide.spec, "numpy")
+        runs.append([model.replay(wide.case(case)) for case in cases])
+    return runs[0], runs[1:]
 
 
-def perturbed(
-    spec: ModelSpec, cases: Sequence[Case], seed: int
-) -> tuple[ModelSpec, tuple[Case, ...]]:
-    """Move every weight, input and state by up to one unit in the last place of the model's type.
+class Widening:
+    """Takes a model and its cases to float64, exactly or moved by a unit in the last place each.
 
-    Returns
-    -------
-    spec, cases
-        In float64, without the cases' outputs.
+    What is compared for equality must stay equal: ids, and the values that mark padding.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    seed
+        Of the random moves; None: nothing is moved.
     """
-    rng, eps = np.random.default_rng(seed), np.finfo(spec.dtype).eps
-    whole = {t.name for t in spec.inputs if t.whole}  # ids are exact
 
-    def move(array: Array) -> Array:
-        if array.dtype.kind != "f":
-            return array
-        moved: Array = array.astype(np.float64) * (1 + eps * rng.uniform(-1, 1, array.shape))
+    def __init__(self, spec: ModelSpec, seed: int | None = None) -> None:
+        self._spec = spec
+        self._dtype = np.dtype(spec.dtype)
+        self._rng = None if seed is None else np.random.default_rng(seed)
+        self._integer = {t.name for t in spec.inputs if t.integer}
+        self._padding = [
+            self._dtype.type(n.layer.mask_value)
+            for n in spec.layers
+            if isinstance(n.layer, Masking)
+        ]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, without cases."""
+        layers = tuple(map(self.layer, self._spec.layers))
+        return replace(self._spec, layers=layers, dtype="float64", cases=())
+
+    def layer(self, named: LayerSpec) -> LayerSpec:
+        """Widen a layer: its weights, and a mask value as the model's own type holds it."""
+        layer = named.layer
+        if isinstance(layer, Masking):
+            layer = replace(layer, mask_value=float(self._dtype.type(layer.mask_value)))
+        weights = {k: self.array(w) for k, w in named.weights.items()}
+        return replace(named, layer=layer, weights=weights)
+
+    def input(self, name: str, array: Array) -> Array:
+        """Widen an input."""
+        wide: Array = array.astype(np.float64)
+        if name in self._integer or array.dtype.kind != "f":
+            return wide
+        kept = np.isin(array, self._padding)
+        return np.where(kept, wide, self.array(array))
+
+    def array(self, array: Array) -> Array:
+        """Widen weights or states."""
+        wide: Array = array.astype(np.float64)
+        if self._rng is None:
+            return wide
+        eps = float(np.finfo(self._dtype).eps)
+        moved: Array = wide * (1 + eps * self._rng.uniform(-1, 1, array.shape))
         return moved
 
-    layers = tuple(
-        replace(layer, weights={k: move(w) for k, w in layer.weights.items()})
-        for layer in spec.layers
-    )
-    inputs = tuple(
-        Case(
-            {k: x if k in whole else move(x) for k, x in case.inputs.items()},
-            {},
-            {k: {n: move(a) for n, a in v.items()} for k, v in case.state.items()},
-            case.lengths,
-        )
-        for case in cases
-    )
-    return replace(spec, layers=layers, dtype="float64", cases=()), inputs
+    def case(self, case: Case) -> Case:
+        """Widen the inputs and the state of a case; its outputs are left out."""
+        inputs = {k: self.input(k, x) for k, x in case.inputs.items()}
+        state = {k: {n: self.array(a) for n, a in own.items()} for k, own in case.state.items()}
+        return Case(inputs, {}, state, case.lengths)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from npylstm.model import Model
 from npylstm.parity.comparison import compare, summarise
-from npylstm.parity.report import ParityReport
+from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.rounding import float64_runs
 from npylstm.spec import Case
 from npylstm.summary import origin_of
+
+if TYPE_CHECKING:
+    from npylstm.parity.diagnosis import Diagnosis
 
 __all__ = ["verify"]
 
@@ -23,5 +28,29 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     ours = [model.replay(case) for case in cases]
     comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
     return ParityReport(
-        summarise(comparisons), len(cases), framework, model.backend, comparisons=comparisons
+        summarise(comparisons),
+        len(cases),
+        framework,
+        model.backend,
+        proof=proof_of(origin),
+        stated=tuple(map(str, stated if isinstance(stated := origin.get("stated"), list) else ())),
+        comparisons=comparisons,
+        spec=model.spec,
+        replayed=tuple(cases),
+        diagnose=functools.partial(_diagnose, model, tuple(cases)),
     )
+
+
+def proof_of(provenance: Mapping[str, Any]) -> str:
+    """Return what a model's structure rests on; files of before say it in their decisions."""
+    if provenance.get("proof") in PROOFS:
+        return str(provenance["proof"])
+    decisions = provenance.get("decisions")
+    told = any("as told" in str(d) for d in decisions) if isinstance(decisions, list) else False
+    return "stated" if told else "proven"
+
+
+def _diagnose(model: Model, cases: tuple[Case, ...]) -> Diagnosis:
+    from npylstm.parity.diagnosing import diagnose_cases
+
+    return diagnose_cases(model.spec, cases)

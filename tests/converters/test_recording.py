@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -9,12 +10,12 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import tf_keras
-from builders import make_chain
+from builders import make_chain, make_layer
 from npylstm_converters.keras.runner import KerasRunner
 
-from npylstm import Model, NpylstmError, ShapeError
-from npylstm.layers import LSTM, Dense
-from npylstm.spec import Case
+from npylstm import Model, ModelSpec, NpylstmError, ShapeError
+from npylstm.layers import LSTM, Dense, Embedding, Masking
+from npylstm.spec import Case, Edge, TensorSpec
 
 
 def spec_of(model: Any) -> Any:
@@ -65,7 +66,8 @@ def test_a_stateful_model_with_several_outputs(k: Any, backend: str) -> None:
 def test_states_are_really_given_to_the_framework() -> None:
     model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(5)])
     spec = spec_of(model)
-    cases = [Case(c.inputs, {}, {}) if k else c for k, c in enumerate(nc.make_cases(spec)[6:7] * 2)]
+    (case,) = [case for case in nc.make_cases(spec) if case.purpose == "state"]
+    cases = [case, Case(case.inputs, {}, {})]
     runner = KerasRunner(model, spec)
     with_state, without = nc.record(spec, runner, cases).cases
     name = spec.outputs[0]
@@ -147,7 +149,7 @@ def test_a_failing_framework_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_model", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(runner, "_reset", lambda: None)
     with pytest.raises(
-        NpylstmError, match=r"Keras .* cannot run the model on shape \(1, 12, 3\): division"
+        NpylstmError, match=r"Keras .* cannot run the model on shape \(3, 7, 3\): division"
     ):
         nc.record(spec, runner)
 
@@ -170,3 +172,64 @@ def test_a_float64_model_of_a_float32_keras(tmp_path: Any) -> None:
     assert spec.dtype == "float64"
     for backend in ("numpy", "numba"):
         Model(nc.record(spec, KerasRunner(model, spec)), backend).verify().check()
+
+
+def masked(layer: Any, value: float) -> ModelSpec:
+    """A mask made of the input's own values, an LSTM that reads it, and a mean over what counts."""
+    rng = np.random.default_rng(0)
+    layers = [
+        make_layer("first", layer, rng), make_layer("lstm", LSTM(3, 4, masked=True), rng),
+    ]  # fmt: skip
+    edges = (
+        Edge("first", ("x",), ("first", "first/mask")),
+        Edge("lstm", ("first", "first/mask"), ("lstm",)),
+    )
+    integer = layer.kind == "embedding"
+    shape = ("batch", "steps") if integer else ("batch", "steps", 3)
+    return ModelSpec(tuple(layers), edges, (TensorSpec("x", shape, integer),), ("lstm",))
+
+
+@pytest.mark.parametrize(("layer", "value"), [
+    (Masking(-1.0), -1.0), (Masking(0.0), 0.0), (Embedding(9, 3, mask_zero=True), 0),
+])  # fmt: skip
+def test_models_with_masks_get_padding_everywhere(layer: Any, value: float) -> None:
+    cases = {case.purpose: case for case in nc.make_cases(masked(layer, value))}
+    x = cases["padding"].inputs["x"]
+    pad = x == value if x.ndim == 2 else (x == value).all(axis=-1)
+    behind, front, middle, full, empty = pad
+    assert (behind[0], behind[-1]) == (False, True)
+    assert (front[0], front[-1]) == (True, False)
+    assert (middle[0], middle.any(), middle[-1]) == (False, True, False)
+    assert not full.any()
+    assert empty.all()
+    if x.ndim == 2:
+        ids = cases["vocabulary"].inputs["x"]
+        assert {0, 8} <= set(ids.ravel().tolist())
+
+
+def test_a_budget_ends_the_list_and_not_the_conversion() -> None:
+    spec = make_chain(LSTM(3, 5))
+    model = Model(spec, "numpy")
+    recorded = nc.record(spec, model.predict, budget=0.0)
+    assert [case.purpose for case in recorded.cases] == ["batch"]
+    assert (
+        len(nc.record(spec, model.predict, cases=[np.ones((1, 4, 3))] * 3, budget=0.0).cases) == 3
+    )
+
+
+def test_states_that_a_framework_does_not_take_do_not_lose_the_cases() -> None:
+    spec = make_chain(LSTM(3, 5))
+    model = Model(spec, "numpy")
+
+    class NoStates:
+        description, sets_state = "a framework", True
+        sizes = MappingProxyType({})
+
+        def __call__(self, inputs: Any, state: Any) -> Any:
+            if state:
+                raise NpylstmError("no layer takes the state")
+            return {"layer_0": model.predict(inputs)}
+
+    recorded = nc.record(spec, NoStates())
+    assert len(recorded.cases) == 8
+    assert not any(case.state for case in recorded.cases)

@@ -9,27 +9,55 @@ import pytest
 from builders import make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
+from npylstm.activations import Activation
 from npylstm.layers import (
+    LSTM,
+    ActivationLayer,
     Arithmetic,
+    Attention,
     Concatenate,
     Constant,
+    Conv1D,
+    Dense,
+    Dot,
     Elementwise,
     Expand,
+    External,
+    Flatten,
     Flip,
     Full,
+    MaskedMean,
+    MaskedSoftmax,
+    Masking,
     MatMul,
+    MultiHeadAttention,
+    Pad,
+    Permute,
+    Pool1D,
     Reduce,
+    Repeat,
+    Reshape,
     Select,
     SizeOf,
     Slice,
     Stack,
+    TimeDistributed,
     Transpose,
+    UnitNormalization,
     View,
 )
 from npylstm.layers.base import Shape
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)
+
+
+def softmax(axis: int, name: str = "softmax") -> ActivationLayer:
+    return ActivationLayer(Activation.of(name, axis=axis))
+
+
+def softmax_of(x: Any, axis: int) -> Any:
+    return np.exp(x) / np.exp(x).sum(axis=axis, keepdims=True)
 
 
 def model_of(layer: Any, *shapes: Shape, backend: str = "numpy", dtype: str = "float64") -> Model:
@@ -87,6 +115,15 @@ B = RNG.normal(size=(2, 5, 3))
         (Slice(1, 1), [SEQUENCE], [A], A[:, 1:], ("batch", "steps-1", 3)),
         (Reduce("sum", (2,)), [SEQUENCE], [A], A.sum(2), ("batch", "steps")),
         (Reduce("norm", (2,), True), [SEQUENCE], [A], np.linalg.norm(A, axis=2, keepdims=True), ("batch", "steps", 1)),
+        (softmax(0), [MAJOR], [A], softmax_of(A, 0), MAJOR),
+        (softmax(-3), [MAJOR], [A], softmax_of(A, 0), MAJOR),
+        (softmax(1), [SEQUENCE], [A], softmax_of(A, 1), SEQUENCE),
+        (softmax(2, "log_softmax"), [MAJOR], [A], np.log(softmax_of(A, 2)), MAJOR),
+        (MaskedSoftmax(0), [MAJOR, MAJOR], [A, np.ones_like(A)], softmax_of(A, 0), MAJOR),
+        (UnitNormalization((0,)), [MAJOR], [A], A / np.linalg.norm(A, axis=0), MAJOR),
+        (Flip((0,)), [MAJOR], [A], A[::-1], MAJOR),
+        (Permute((2, 1)), [MAJOR], [A], A.swapaxes(1, 2), ("steps", 3, "batch")),
+        (Concatenate(0), [MAJOR, MAJOR], [A, B], np.concatenate([A, B]), ("steps+steps", "batch", 3)),
         (MatMul(), [SEQUENCE, ("batch", 3, "steps")], [A, B.swapaxes(1, 2)], A @ B.swapaxes(1, 2),
          ("batch", "steps", "steps")),
     ],
@@ -105,7 +142,29 @@ def test_results_and_shapes(
 
 
 def test_what_would_mix_samples_is_refused() -> None:
+    """Every kind that combines values along an axis, with the batch on that axis."""
+    turned: Shape = (3, "steps", "batch")
+    heads = MultiHeadAttention(3, 3, 3, 2, 2, 2, 4, causal=True)
     cases: list[tuple[Any, list[Shape]]] = [
+        (softmax(0), [SEQUENCE]),
+        (softmax(1), [MAJOR]),
+        (softmax(-2), [MAJOR]),
+        (softmax(-1, "log_softmax"), [turned]),
+        (softmax(0), [("batch*steps", 3)]),
+        (MaskedSoftmax(1), [MAJOR, MAJOR]),
+        (Masking(), [turned]),
+        (MaskedMean(), [MAJOR, ("steps", "batch")]),
+        (UnitNormalization((1,)), [MAJOR]),
+        (Pad(1, 1, 0), [MAJOR]),
+        (Repeat(0, 2), [SEQUENCE]),
+        (SizeOf(1), [MAJOR]),
+        (Concatenate(0), [(4, 3), ("batch", 3)]),
+        (Dot((1, 1)), [MAJOR, MAJOR]),
+        (Attention(), [MAJOR, MAJOR]),
+        (Attention(), [("steps", 5, "batch"), ("steps", 5, "batch")]),
+        (Attention(causal=True), [MAJOR, ("steps", 5, 3)]),
+        (heads, [MAJOR, MAJOR]),
+        (heads, [MAJOR, ("steps", 5, 3)]),
         (Select(0, -1), [SEQUENCE]),
         (Slice(1, 1), [MAJOR]),
         (Flip((0,)), [SEQUENCE]),
@@ -117,6 +176,11 @@ def test_what_would_mix_samples_is_refused() -> None:
     for layer, shapes in cases:
         with pytest.raises(FormatError, match=r"that is the batch.*is batch_first as it should be"):
             layer.output_shapes(shapes)
+    for layer in (Flatten(), Reshape((-1,)), Conv1D(3, 2, 2), Pool1D("max", 2, 2), LSTM(3, 4),
+                  TimeDistributed(Dense(3, 2)), External("f", ((0, 0),))):  # fmt: skip
+        for shape in (MAJOR, (7, "batch*steps", 3)):
+            with pytest.raises(FormatError, match=r"expected the batch as axis 0"):
+                layer.output_shapes([shape])
     for shape, target in (
         (SEQUENCE, ((0, 1), (0, 0), 3)),
         (("batch", 2, 3), (2, (0, 0), 3)),
@@ -146,6 +210,9 @@ def test_what_would_mix_samples_is_refused() -> None:
         (Arithmetic("divide"), [SEQUENCE], "divide: expected two operands"),
         (MatMul(), [SEQUENCE, SEQUENCE], "cannot multiply"),
         (Constant((2,)), [SEQUENCE], "expected no input, got 1"),
+        (softmax(3), [SEQUENCE], r"softmax: axis 3 does not fit an input \(batch, steps, 3\)"),
+        (MaskedSoftmax(-4), [SEQUENCE, SEQUENCE], "softmax: axis -4 does not fit"),
+        (Dot((0, 2)), [MAJOR, MAJOR], r"axes: expected two behind the first, got \(0, 2\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(layer: Any, shapes: Any, message: str) -> None:

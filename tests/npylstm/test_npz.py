@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from builders import make_chain
 
 import npylstm
-from npylstm import FormatError, ModelSpec, npz
+from npylstm import FormatError, ModelSpec, NpylstmError, ParityError, npz
 from npylstm.activations import Activation
 from npylstm.layers import LSTM, Dense
 from npylstm.spec import Case
@@ -118,3 +120,90 @@ def test_a_purpose_is_one_short_word(tmp_path: Path, value: np.ndarray) -> None:
     np.savez(tmp_path / "n.npz", **arrays)
     with pytest.raises(FormatError, match="case/0/purpose"):
         npylstm.load(tmp_path / "n.npz")
+
+
+def test_bytes_and_open_files_are_read_as_paths_are(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    npylstm.save(make(), path)
+    data = path.read_bytes()
+    for source in (data, bytearray(data), memoryview(data), np.frombuffer(data, np.uint8),
+                   io.BytesIO(data), path, str(path)):  # fmt: skip
+        assert npylstm.load(source, "numpy").spec == make()
+    with open(path, "rb") as file:
+        assert npylstm.load(file, "numpy").spec == make()
+        file.seek(0)  # it was read to its end, and is still open
+        assert npz.read(file) == make()
+    reader, writer = os.pipe()  # which cannot be sought in
+    with os.fdopen(reader, "rb") as pipe:
+        with os.fdopen(writer, "wb") as file:
+            file.write(data[:100])
+        with pytest.raises(FormatError, match=r"not an \.npz file"):
+            npz.read(pipe)
+    with io.BufferedReader(_Unseekable(data)) as stream:
+        assert npz.read(stream) == make()
+
+
+class _Unseekable(io.RawIOBase):
+    """A stream as of a network: it gives some bytes at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        return self._data.readinto(memoryview(buffer)[:999])
+
+
+def test_damage_is_named_wherever_it_comes_from(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    npylstm.save(make(), path)
+    data = path.read_bytes()
+    flipped = bytearray(data)
+    flipped[data.index(b"layer_0/W_i.npy") + 160] ^= 1
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    for damaged in (
+        data[: len(data) // 2],
+        b"",
+        bytes(flipped),
+        (tmp_path / "other.npz").read_bytes(),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError) as expected:
+            npylstm.load(path)
+        reason = str(expected.value).removeprefix(str(path))
+        for source, name in ((damaged, "bytes"), (io.BytesIO(damaged), "file")):
+            with pytest.raises(FormatError) as caught:
+                npylstm.load(source)
+            assert str(caught.value) == f"{name}{reason}"
+        with open(path, "rb") as file, pytest.raises(FormatError) as caught:
+            npylstm.load(file)
+        assert str(caught.value) == str(expected.value)
+
+
+def test_what_is_no_source_is_named(tmp_path: Path) -> None:
+    npylstm.save(make(), tmp_path / "m.npz")
+    for source, message in (
+        (3, "bytes: expected a path, bytes or an open binary file, got int"),
+        (None, "bytes: expected a path, bytes or an open binary file, got NoneType"),
+        (io.StringIO("text"), r"file: expected a file opened for reading bytes .*, got str"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            npylstm.load(source)  # type: ignore[arg-type]
+
+
+def test_cases_may_be_replayed_at_load(tmp_path: Path) -> None:
+    spec = make()
+    held, failed, none = (tmp_path / f"{k}.npz" for k in range(3))
+    npylstm.save(spec, held)
+    assert npylstm.load(held, "numpy", verify=True).spec == spec
+    case = spec.cases[0]
+    wrong = Case(case.inputs, {"layer_1": case.outputs["layer_1"] + np.float32(0.01)}, case.state)
+    npylstm.save(spec.with_cases([wrong]), failed)
+    with pytest.raises(ParityError, match=r"FAILED.*'layer_1'"):
+        npylstm.load(failed, "numpy", verify=True)
+    assert not npylstm.load(failed, "numpy").verify().passed
+    npylstm.save(spec.with_cases([]), none)
+    with pytest.raises(NpylstmError, match="holds no recorded cases"):
+        npylstm.load(none, "numpy", verify=True)

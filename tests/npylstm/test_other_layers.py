@@ -203,12 +203,12 @@ def test_embedding_makes_a_mask(backend: str) -> None:
 
 def test_inputs_of_whole_numbers(backend: str) -> None:
     made = make_chain(Embedding(7, 3), shape=("batch", "steps"))
-    spec = ModelSpec.chain(made.layers, TensorSpec("ids", ("batch", "steps"), whole=True))
+    spec = ModelSpec.chain(made.layers, TensorSpec("ids", ("batch", "steps"), integer=True))
     model = Model(spec, backend)
     assert model.predict(np.array([[1, 2]], np.uint8)).shape == (1, 2, 3)
     for wrong, said in ((0.5, "0.5"), (2**24 + 2, "1.67772e.07"), (np.inf, "inf")):
         with pytest.raises(
-            ShapeError, match=rf"input 'ids': expected whole numbers up to 16777216, got {said}"
+            ShapeError, match=rf"^ids: expected whole numbers up to 16777216, got {said}"
         ):
             model.predict(np.array([[1, wrong]]))
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import make_chain
+from builders import make_chain, make_layer
 
 from npylstm import Model, ModelSpec, NpylstmError, ParityError
 from npylstm.activations import Activation
-from npylstm.layers import LSTM, Dense
-from npylstm.spec import Case, LayerSpec
+from npylstm.layers import LSTM, Dense, Masking
+from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 RNG = np.random.default_rng(0)
 
@@ -166,3 +166,27 @@ def test_the_report_as_json() -> None:
     assert report["backend"] == "numpy"
     assert set(report["outputs"][0]) >= {"output", "max_abs", "max_rel", "where", "rms", "framework_to_float64", "npylstm_to_float64"}  # fmt: skip
     json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.1])
+def test_padding_stays_padding_where_rounding_is_measured(value: float) -> None:
+    """A value that is moved by a rounding error would mark nothing, and explain any difference."""
+    rng = np.random.default_rng(3)
+    layers = [
+        make_layer("masking", Masking(value), rng),
+        make_layer("lstm", LSTM(3, 4, masked=True), rng), make_layer("head", Dense(4, 2), rng),
+    ]  # fmt: skip
+    edges = (
+        Edge("masking", ("x",), ("masking", "masking/mask")),
+        Edge("lstm", ("masking", "masking/mask"), ("lstm",)), Edge("head", ("lstm",), ("head",)),
+    )  # fmt: skip
+    spec = ModelSpec(tuple(layers), edges, (TensorSpec("x", ("batch", "steps", 3)),), ("head",))
+    x = rng.normal(size=(4, 9, 3)).astype("f4")
+    x[:3, 5:] = np.float32(value)
+    y = Model(spec, "numpy").predict(x)
+    for error, passes in ((0.0, True), (1e-3, False)):
+        report = Model(
+            spec.with_cases([Case({"x": x}, {"head": y + np.float32(error)})]), "numpy"
+        ).verify()
+        assert report.passed is passes
+        assert report.outputs[0].tolerance < 1e-4

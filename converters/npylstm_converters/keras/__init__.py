@@ -11,11 +11,13 @@ module                 what it knows
 ``weights``            where the arrays lie
 ``importer``           all together: from a source to a ModelSpec
 ``runner``             the source run by its own framework, for recorded cases
+``callback``           ExportNpz for ``model.fit``
 =====================  ============================================================
 """
 
 from __future__ import annotations
 
+from npylstm_converters.keras.callback import ExportNpz
 from npylstm_converters.keras.importer import IMPORTER, from_keras
 
-__all__ = ["IMPORTER", "from_keras"]
+__all__ = ["IMPORTER", "ExportNpz", "from_keras"]

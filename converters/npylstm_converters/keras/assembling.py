@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,10 +19,11 @@ from npylstm.layers import (
 )
 from npylstm.layers.base import BATCH
 from npylstm.layers.external import Function
-from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
+from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.attention import as_called, ordered, understands
 from npylstm_converters.keras.config import dtype_name
+from npylstm_converters.keras.execution import safe_names
 from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.graph import INSIDE, Call, Graph, RawLayer, Tensor, shown
@@ -48,8 +48,6 @@ from npylstm_converters.keras.wiring import Wiring
 from npylstm_converters.ledger import Entry, became
 
 __all__ = ["Wishes", "convert_container"]
-
-_UNSAFE = re.compile(r"[/\\#]")  # a second call is called lstm#2
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ class _Translation:
     ) -> None:
         self.graph, self.container, self.wishes, self.reasons = graph, container, wishes, reasons
         self.raws = dict(graph.leaves())
-        self.names = _safe_names([*self.raws])
+        self.names = safe_names([*self.raws])
         self.layers: dict[str, LayerSpec] = {}
         self.ledger: list[Entry] = []
         self.notes: list[str] = []
@@ -342,6 +340,8 @@ def _assemble(
                 if shown(old) != new
             ),
         ],
+        "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
+        "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
         "tensors": [entry.to_json() for entry in parts.ledger],
     }
     by_name = {layer.name: layer.layer for layer in layers.values()}
@@ -426,16 +426,3 @@ def _told_apart(
             name = copy
         seen.add(name)
         yield name
-
-
-def _safe_names(paths: list[str]) -> dict[str, str]:
-    """Names that can be keys of the file: no slashes, none that the file uses itself."""
-    names: dict[str, str] = {}
-    taken = {".", "..", *RESERVED}
-    for path in paths:
-        name = _UNSAFE.sub("_", shown(path))
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names[path] = name
-    return names

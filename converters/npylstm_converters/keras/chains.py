@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -237,12 +238,13 @@ def with_chain(container: Container, text: str) -> Container:
         found.get(step.word) or _made(step.word, f"{step.word.lower()}_{number}")
         for number, step in enumerate(steps, 1)
     ]
-    notes = [f"layers: {' -> '.join(map(str, steps))}, as told"]
+    notes = [f"layers: {' -> '.join(map(str, steps))}, as stated"]
+    assumed: list[str] = []
     entries = []
     for number, (step, layer) in enumerate(zip(steps, chosen, strict=True)):
         try:
             behind = chosen[number + 1 :]
-            entries.append(_configured(step, layer, behind, container.writer, notes))
+            entries.append(_configured(step, layer, behind, container.writer, assumed))
         except Refusal as error:
             reasons.add(f"{step.word}: {error}")
     for name, layer in found.items():
@@ -250,7 +252,7 @@ def with_chain(container: Container, text: str) -> Container:
         if weights:
             reasons.add(f"{layer}: is not in layers")
         elif name not in {step.word for step in steps} and layer.class_name != "InputLayer":
-            notes.append(f"{name}: holds no arrays and is left out, as told")
+            notes.append(f"{name}: holds no arrays and is left out, as stated")
     reasons.raise_if_any()
     first = next((layer for layer in chosen if layer is not None and layer.sizes), None)
     if first is None:
@@ -258,7 +260,29 @@ def with_chain(container: Container, text: str) -> Container:
     timed = any(layer is not None and layer.class_name in _NEEDS_STEPS for layer in chosen)
     entries[0]["config"]["batch_input_shape"] = _input_shape(first, timed)
     document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
-    return replace(container, document=document, notes=tuple(notes), by_name=True)
+    said = tuple(_statements(steps, chosen, entries))
+    return replace(
+        container, document=document, notes=(*notes, *assumed), by_name=True, stated=said,
+        assumed=tuple(assumed),
+    )  # fmt: skip
+
+
+def _statements(
+    steps: Sequence[Step], chosen: Sequence[Found | None], entries: Sequence[Config]
+) -> Iterator[str]:
+    """Say in sentences what a chain states beyond what the file proves."""
+    for step, layer, entry in zip(steps, chosen, entries, strict=True):
+        config = entry["config"]
+        if layer is not None and "output" in layer.asked:
+            inner = config["layer"]["config"] if "layer" in config else config
+            gives = "every step" if inner.get("return_sequences") else "the last step"
+            yield f"{step.word} gives {gives}"
+        for name, value in _said(step).items():
+            if name != "return_sequences":
+                yield f"{step.word}: {name} is {value}"
+        if layer is not None and not layer.sizes:
+            yield f"{step.word} stands at place {steps.index(step) + 1} of {len(steps)}"
+    yield "no other layer stands between those of the chain"
 
 
 def _made(word: str, name: str) -> Found | None:
@@ -274,7 +298,7 @@ def _input_shape(first: Found, timed: bool) -> list[int | None]:
 
 def _configured(
     step: Step, layer: Found | None, behind: Sequence[Found | None], writer: Writer,
-    notes: list[str],
+    assumed: list[str],
 ) -> Config:  # fmt: skip
     """Put together what the arrays show and what the user says."""
     if layer is None:
@@ -294,17 +318,17 @@ def _configured(
         said["return_sequences"] = sequences
     _, arguments = ACTIVATION_LAYERS.get(layer.class_name, ("", ()))
     if arguments and not said:
-        notes.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")
+        assumed.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")
     missing = [name for name in asked if name not in said]
     if missing:
         raise Refusal(
             f"its {', '.join(missing)} cannot be told from the file: write {_suggested(layer)}, say"
         )
     if recurrent and "activation" not in said:
-        notes.append(f"{step.word}: activation tanh, Keras' default, as nothing else was said")
+        assumed.append(f"{step.word}: activation tanh, Keras' default, as nothing else was said")
         default = writer.recurrent_default or "sigmoid"
         if "recurrent_activation" not in {**said, **layer.config}:
-            notes.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")
+            assumed.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")
     return _joined(layer, said, writer)
 
 
@@ -359,10 +383,19 @@ def _value(text: str) -> Any:
     return text
 
 
-def _suggested(found: Found) -> str:
+def _suggested(found: Found, writer: Writer | None = None) -> str:
+    """Write a layer with an answer to everything that the file does not say."""
+    asked = dict(found.asked)
+    if writer is not None and found.class_name in (*_RECURRENT, "Bidirectional"):
+        kind = found.class_name
+        if kind == "Bidirectional":
+            kind = found.config["layer"]["class_name"]
+        asked.setdefault("activation", "tanh")
+        if kind != "SimpleRNN" and "recurrent_activation" not in found.config:
+            asked.setdefault("recurrent_activation", writer.recurrent_default or "sigmoid")
     options = [
         "last" if k == "output" else v if k == "activation" else f"{k}={v}"
-        for k, v in found.asked.items()
+        for k, v in asked.items()
     ]
     return f"{found.name}({', '.join(options)})" if options else found.name
 
@@ -376,8 +409,9 @@ def _command(container: Container, source: str | os.PathLike[str]) -> str:
         if "output" in layer.asked and certain:
             layer = replace(layer, asked={k: v for k, v in layer.asked.items() if k != "output"})
         if layer.class_name != "InputLayer" and (layer.sizes or layer.class_name != "?"):
-            words.append(_suggested(layer))
-    return f'npylstm convert {os.fspath(source)} MODEL.npz --layers "{" -> ".join(words)}"'
+            words.append(_suggested(layer, container.writer))
+    chain = " -> ".join(words)
+    return f'npylstm convert {shlex.quote(os.fspath(source))} MODEL.npz --layers "{chain}"'
 
 
 def ask_for_chain(container: Container, source: str | os.PathLike[str]) -> str:
@@ -410,7 +444,25 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
         "format": container.format,
         "what": "a weights-only file",
         "modules": [str(f) for f in found if f.class_name != "InputLayer"],
-        "asked": [f"{f.name}: {k}, {v}" for f in found for k, v in f.asked.items()],
+        "asked": [_question(f, k, v) for f in found for k, v in f.asked.items()],
         "notes": notes,
-        "command": _command(container, source),
+        **_command_that_runs(container, source),
     }
+
+
+def _question(found: Found, option: str, value: str) -> str:
+    if option == "output":
+        answers = "sequences (every step) or last (the last step)"
+        return f"{found.name}: what does it give? {answers}."
+    return f"{found.name}: {option} is not in the file: such as {value}."
+
+
+def _command_that_runs(container: Container, source: str | os.PathLike[str]) -> dict[str, str]:
+    """The suggested command, or the reason why no chain fits."""
+    command = _command(container, source)
+    try:
+        with_chain(container, command.rpartition("--layers ")[2].strip('"'))
+    except (UnsupportedError, FormatError) as error:
+        reason = f"no chain of these layers fits: {error}"
+        return {"command": "", "advice": f"{reason}. Give the architecture by --architecture"}
+    return {"command": command, "advice": ""}

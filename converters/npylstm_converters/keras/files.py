@@ -45,6 +45,8 @@ class Container:
     foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
     notes: tuple[str, ...] = ()  # what was decided on the way here
     by_name: bool = False  # whether legacy weights are paired by name, as the user names them
+    stated: tuple[str, ...] = ()  # what the user said of the structure, and no file proves
+    assumed: tuple[str, ...] = ()  # what was taken by default, as neither said
 
 
 def is_keras_file(head: bytes) -> bool:

@@ -2,52 +2,265 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm.layers.base import BATCH
 from npylstm_converters.keras.chains import with_chain
+from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
 
-__all__ = ["KerasRunner"]
+__all__ = ["KerasRunner", "LiveModel", "find_keras"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+States = Mapping[str, Arrays]
+
+# A step of a recurrent layer takes eager TensorFlow about a millisecond, tracing a graph takes
+# about a second.
+_EAGER_STEPS = 400
 
 
-class KerasRunner:
-    """Runs a Keras model, from given states where a case has them.
+class LiveModel:
+    """Runs a Keras model object as Keras itself connects it.
 
     Parameters
     ----------
-    source
-        A path or a model object.
+    model
+        A Keras 3 or tf_keras model.
     spec
-        What the importer made of it, for names.
-    architecture, layers
-        As for :func:`npylstm_converters.from_keras`.
+        What the importer converted it to, for names.
+    description
+        Framework and version.
 
     Attributes
     ----------
     description
         Framework and version.
     sizes
-        The batch size, where the model pins it.
+        Free sizes of the spec that the model pins.
+    sets_lengths
+        Whether every recurrent layer of the spec is found, so that it can be given a mask.
+    """
+
+    sets_state = True
+
+    def __init__(self, model: Any, spec: ModelSpec, description: str) -> None:
+        self._model, self._spec, self.description = model, spec, description
+        packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
+        self._keras = importlib.import_module(
+            next(p for p in packages if p in ("keras", "tf_keras"))
+        )
+        if hasattr(self._keras, "ops"):
+            self._to_tensor = self._keras.ops.convert_to_tensor
+        else:
+            self._to_tensor = importlib.import_module("tensorflow").convert_to_tensor
+        self.sizes: Mapping[str, int] = {
+            symbol: size
+            for tensor, own in zip(spec.inputs, model.inputs, strict=True)
+            for symbol, size in zip(tensor.shape, own.shape, strict=True)
+            if isinstance(symbol, str) and isinstance(size, int)
+        }
+        found = {name for execution in executions(model) for name in execution.names}
+        self._recurrent = {e.name for e in spec.edges if spec[e.layer].layer.takes_mask}
+        self.sets_lengths = found >= self._recurrent
+
+    def __call__(
+        self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
+    ) -> dict[str, Any]:
+        """Compute all outputs by name; an empty state is zeros, no lengths all steps."""
+        values = self._run(inputs, state, lengths)
+        return {n: self._to_array(v) for n, v in zip(self._spec.outputs, values, strict=True)}
+
+    def activations(
+        self,
+        inputs: Arrays,
+        state: States | None = None,
+        lengths: npt.NDArray[Any] | None = None,
+    ) -> dict[str, Any]:
+        """Compute the outputs of every layer, by the names of the spec's tensors.
+
+        A layer that the spec does not have under its own name and call is left out.
+        """
+        seen: dict[str, Any] = {}
+        self._run(inputs, state or {}, lengths, seen)
+        return {name: self._to_array(value) for name, value in seen.items()}
+
+    def _run(
+        self,
+        inputs: Arrays,
+        state: States,
+        lengths: npt.NDArray[Any] | None,
+        seen: dict[str, Any] | None = None,
+    ) -> Sequence[Any]:
+        self._reset()
+        mask = None if lengths is None else self._to_tensor(self._counted(inputs, lengths))
+        given = [self._to_tensor(inputs[t.name]) for t in self._spec.inputs]
+        begin = {k: [*map(self._to_tensor, entries.values())] for k, entries in state.items()}
+        try:
+            if seen is None and self._is_long(given):
+                with contextlib.suppress(Exception), _plain_graph():
+                    compiled: Sequence[Any] = self._compiled(given, begin, mask)
+                    return compiled
+                self._reset()
+            return self._call(given, begin, mask, seen)
+        except Exception as error:  # frameworks raise anything; it is theirs, not ours
+            text = " ".join(str(error).split())[:200]
+            shapes = ", ".join(str(x.shape) for x in inputs.values())
+            raise NpylstmError(
+                f"{self.description} cannot run the model on shape {shapes}: {text}"
+            ) from None
+
+    def _call(
+        self,
+        given: Sequence[Any],
+        state: Mapping[str, Sequence[Any]],
+        mask: Any = None,
+        seen: dict[str, Any] | None = None,
+    ) -> Sequence[Any]:
+        # Called, not `predict`: that traces a graph, which fails where a call works
+        # (TimeDistributed over new lengths).
+        watched = state or mask is not None or seen is not None
+        around = self._observed(state, mask, seen) if watched else contextlib.nullcontext()
+        with around, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sizes that nobody but this program chose
+            y = self._model(given[0] if len(given) == 1 else given, training=False)
+        return _leaves(y)
+
+    @contextlib.contextmanager
+    def _observed(
+        self, state: Mapping[str, Sequence[Any]], mask: Any, seen: dict[str, Any] | None
+    ) -> Iterator[None]:
+        """Give the recurrent layers their initial states, and note what every layer computes.
+
+        For the duration of one run every layer's ``call`` is wrapped. Keras has found the masks by
+        the time it gets there; ``mask`` (batch, steps) stands for lengths where there are none.
+        """
+        queues: dict[int, list[tuple[str, ...]]] = {}
+        layers: dict[int, Any] = {}
+        for execution in executions(self._model):
+            queues.setdefault(id(execution.layer), []).append(execution.names)
+            layers[id(execution.layer)] = execution.layer
+        counts: Counter[int] = Counter()
+        left = set(state)
+
+        def wrapped(key: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if counts[key] >= len(queues[key]):
+                raise NpylstmError(f"layer {layers[key].name} is called more often than its graph")
+            names = queues[key][counts[key]]
+            counts[key] += 1
+            own = [state[name] for name in names if name in state]
+            if own:
+                left.difference_update(names)
+                kwargs["initial_state"] = self._nested(layers[key], own)
+            if mask is not None and self._recurrent.issuperset(names):
+                kwargs["mask"] = mask
+            y = original(*args, **kwargs)
+            if seen is not None and len(names) == 1:
+                seen.update(zip(self._tensors.get(names[0], ()), _leaves(y), strict=False))
+            return y
+
+        before = {key: layer.__dict__.get("call") for key, layer in layers.items()}
+        try:
+            for key, layer in layers.items():
+                wrapper = functools.partial(wrapped, key, layer.call)
+                layer.__dict__["call"] = self._not_converted(wrapper)
+            yield
+        finally:
+            for key, layer in layers.items():
+                layer.__dict__.pop("call", None)
+                if before[key] is not None:
+                    layer.__dict__["call"] = before[key]
+        if left:
+            raise NpylstmError(f"no layer takes the state of {', '.join(sorted(left))}")
+
+    @functools.cached_property
+    def _tensors(self) -> dict[str, tuple[str, ...]]:
+        """The spec's tensors by the name of the call that computes them."""
+        return {edge.name: edge.outputs for edge in self._spec.edges}
+
+    def _counted(self, inputs: Arrays, lengths: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Say which steps count, with the axes of a layer's mask."""
+        first = self._spec.inputs[0]
+        axis = first.time_axis or 0
+        counted = np.arange(inputs[first.name].shape[axis]) < np.asarray(lengths)[:, None]
+        return counted if axis else counted.T
+
+    def _nested(self, layer: Any, states: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """The states of a layer as Keras nests them: a stack of cells has a list for each."""
+        if len(getattr(getattr(layer, "cell", None), "cells", ())) < 2:
+            return states[0]
+        if hasattr(self._keras, "ops"):
+            return states
+        return [own[0] if len(own) == 1 else own for own in states]
+
+    def _not_converted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Keep TensorFlow from rewriting the source of a wrapper when it traces a graph."""
+        if self._tensorflow is None:
+            return function
+        converted: Callable[..., Any] = self._tensorflow.autograph.experimental.do_not_convert(
+            function
+        )
+        return converted
+
+    @functools.cached_property
+    def _tensorflow(self) -> Any:
+        """TensorFlow, where it computes; None with another back end of Keras 3."""
+        if hasattr(self._keras, "ops") and self._keras.backend.backend() != "tensorflow":
+            return None
+        return importlib.import_module("tensorflow")
+
+    def _is_long(self, given: Sequence[Any]) -> bool:
+        """Whether so many steps are due that tracing a graph takes less time than eager steps."""
+        axes = [t.time_axis for t in self._spec.inputs]
+        steps = [int(x.shape[a]) for x, a in zip(given, axes, strict=True) if a is not None]
+        recurrent = sum(bool(s) for s in self._spec.state_shapes().values())
+        return self._tensorflow is not None and max(steps, default=0) * recurrent > _EAGER_STEPS
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        """The call as a graph; TensorFlow traces it again for other shapes."""
+        return self._tensorflow.function(self._call, autograph=False)
+
+    def _to_array(self, value: Any) -> npt.NDArray[Any]:
+        if hasattr(self._keras, "ops"):
+            value = self._keras.ops.convert_to_numpy(value)
+        return np.asarray(value)
+
+    def _reset(self) -> None:
+        """Forget what a stateful model remembers of the last case."""
+        for _, layer in leaf_layers(self._model):
+            if getattr(layer, "stateful", False):
+                layer.reset_states()
+
+
+class KerasRunner(LiveModel):
+    """Runs a Keras source, from given states where a case has them.
+
+    Parameters
+    ----------
+    source
+        A path or a model object.
+    spec
+        What the importer converted it to, for names.
+    architecture, layers
+        As for :func:`npylstm_converters.from_keras`.
 
     Raises
     ------
     NpylstmError
         If no fitting Keras is installed or it cannot load the source.
     """
-
-    sets_state = True
 
     def __init__(
         self,
@@ -57,87 +270,38 @@ class KerasRunner:
         layers: str | None = None,
     ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        self._spec = spec
-        self._model = source
         version = re.match("[0-9]{1,4}", str(spec.provenance.get("framework_version", "3")))
         major = int(version[0]) if version else 3
         if isinstance(source, (str, os.PathLike)):
-            self._model, self.description = _load(source, architecture, layers, major)
+            model, description = _load(source, architecture, layers, major)
         else:
-            self.description = f"Keras {spec.provenance.get('framework_version')}"
-        self._leaves = [*_leaf_layers(self._model)]
-        self._to_tensor = _converter_to_tensors(self._model)
-        pinned = self._model.inputs[0].shape[spec.inputs[0].shape.index(BATCH)]
-        self.sizes: Mapping[str, int] = {BATCH: pinned} if isinstance(pinned, int) else {}
-
-    def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
-        self._reset()
-        try:
-            y = self._walk(inputs, state) if state else self._run(inputs)
-        except Exception as error:  # frameworks raise anything; it is theirs, not ours
-            text = " ".join(str(error).split())[:200]
-            shapes = ", ".join(str(x.shape) for x in inputs.values())
-            raise NpylstmError(
-                f"{self.description} cannot run the model on shape {shapes}: {text}"
-            ) from None
-        values = y if isinstance(y, (list, tuple)) else [y]
-        return {n: np.asarray(v) for n, v in zip(self._spec.outputs, values, strict=True)}
-
-    def _run(self, inputs: Arrays) -> Any:
-        # Called, not `predict`: a traced graph fails where a call is well (TimeDistributed over
-        # new lengths), and has computed other numbers (gelu in TensorFlow 2.13).
-        given = [self._to_tensor(inputs[t.name]) for t in self._spec.inputs]
-        return self._model(given[0] if len(given) == 1 else given, training=False)
-
-    def _walk(self, inputs: Arrays, state: Mapping[str, Arrays]) -> list[Any]:
-        """Call layer by layer, recurrent ones from the given states."""
-        layers = dict(zip((layer.name for layer in self._spec.layers), self._leaves, strict=False))
-        to_tensor = self._to_tensor
-        tensors: dict[str, Any] = {name: to_tensor(x) for name, x in inputs.items()}
-        for edge in self._spec.edges:
-            if edge.layer not in layers:  # an output that the model returns twice, or a mask
-                tensors[edge.outputs[0]] = tensors.get(edge.inputs[0])
-                continue
-            kind, layer = self._spec[edge.layer].layer, layers[edge.layer]
-            # Keras finds masks by itself, attached to the tensors.
-            read = [tensors[t] for t in (edge.inputs[:1] if kind.takes_mask else edge.inputs)]
-            begin = [tensors[t] for t in kind.begins(edge.inputs)]
-            if edge.name in state:
-                begin = [to_tensor(s) for s in state[edge.name].values()]
-            if begin:
-                mask = getattr(read[0], "_keras_mask", None)
-                # Keras 3 passes over the mask beside a state, unless it is told.
-                told = {"mask": mask} if getattr(kind, "masked", False) else {}
-                y = layer(read[0], initial_state=begin, **told)
-            else:
-                y = layer(read if len(read) > 1 else read[0])
-            values = y if isinstance(y, (list, tuple)) else [y]
-            tensors |= dict(zip(edge.outputs, values, strict=False))
-        return [tensors[name] for name in self._spec.outputs]
-
-    def _reset(self) -> None:
-        """Forget what a stateful model remembers of the last case."""
-        for layer in self._leaves:
-            if getattr(layer, "stateful", False):
-                layer.reset_states()
+            model, description = source, f"Keras {spec.provenance.get('framework_version')}"
+        super().__init__(model, spec, description)
 
 
-def _leaf_layers(model: Any) -> Iterator[Any]:
-    """Walk through the layers as the importer does: those of models inside, no inputs."""
-    for layer in model.layers:
-        if all(hasattr(layer, name) for name in ("get_config", "layers", "get_weights")):
-            yield from _leaf_layers(layer)
-        elif type(layer).__name__ != "InputLayer":
-            yield layer
+@contextlib.contextmanager
+def _plain_graph() -> Iterator[None]:
+    """Let TensorFlow run a graph as it was traced.
+
+    Its optimiser replaces operations by fused ones that compute other numbers (gelu in
+    TensorFlow 2.13).
+    """
+    options = importlib.import_module("tensorflow").config.optimizer
+    before = options.get_experimental_options()
+    options.set_experimental_options({**before, "disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        options.set_experimental_options({"disable_meta_optimizer": False, **before})
 
 
-def _converter_to_tensors(model: Any) -> Any:
-    """Find the function that makes tensors in the Keras that a model belongs to."""
-    packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
-    keras = importlib.import_module(next(p for p in packages if p in ("keras", "tf_keras")))
-    if hasattr(keras, "ops"):
-        return keras.ops.convert_to_tensor
-    return importlib.import_module("tensorflow").convert_to_tensor
+def _leaves(y: Any) -> list[Any]:
+    """All tensors of nested lists and dictionaries, in order."""
+    if isinstance(y, Mapping):
+        y = list(y.values())
+    if isinstance(y, (list, tuple)):
+        return [leaf for part in y for leaf in _leaves(part)]
+    return [y]
 
 
 def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
@@ -149,7 +313,7 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
             apart = container.format == "HDF5 weights" or architecture is not None
             silent = major == 2 and _spelt_out(container.document) != container.document
             document = container.document if apart or silent else None
-    name, keras = _find_keras(major)
+    name, keras = find_keras(major)
     try:
         if document is not None:
             text = json.dumps(_spelt_out(document) if major == 2 else document)
@@ -183,7 +347,7 @@ def _spelt_out(value: Any) -> Any:
     return said
 
 
-def _find_keras(major: int) -> tuple[str, Any]:
+def find_keras(major: int) -> tuple[str, Any]:
     """Find a Keras of the generation that wrote the model: another one has other formulas."""
     if major < 2:
         raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")

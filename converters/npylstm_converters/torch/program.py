@@ -103,6 +103,8 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         "source_format": source,
         "converter": f"npylstm {npylstm.__version__}",
         "decisions": [f"sizes of {t.name}: {_free_sizes(t)}" for t in inputs],
+        "proof": "proven",
+        "stated": [],
         "tensors": [entry.to_json() for entry in ledger],
     }
     return ModelSpec(

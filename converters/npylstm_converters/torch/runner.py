@@ -12,10 +12,10 @@ import numpy.typing as npt
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
+from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
 from npylstm_converters.torch.recurrent import MODES
 from npylstm_converters.torch.sources import arguments, is_module, load_program
 from npylstm_converters.torch.tracing import inference, quiet
-from npylstm_converters.torch.weights import Found, find_modules
 
 __all__ = ["TorchRunner"]
 
@@ -182,18 +182,21 @@ class _Chain:
 def _make(torch: Any, module: Found, step: Step, batch_first: bool) -> Any:
     """Build a module of torch's own and give it its tensors."""
     own = {name: torch.from_numpy(np.array(a)) for name, a in module.tensors.items()}
+    if module.kind.endswith("Cell"):
+        own = {f"{name}_l0": array for name, array in own.items()}
     weight: Any = own.get("weight")
     bias = "bias" in own or any(name.startswith("bias_ih") for name in own)
     nn = torch.nn
     options: dict[str, Any] = {k: _number(v) for k, v in step.options.items()}
-    if module.kind in ("LSTM", "GRU", "RNN"):
+    if module.kind in RECURRENT:
         hh = own["weight_hh_l0"]
-        if module.kind == "RNN":
+        kind = module.kind.removesuffix("Cell")
+        if kind == "RNN":
             options["nonlinearity"] = step.values[0]
         if "weight_hr_l0" in own:
             options["proj_size"] = hh.shape[1]
         units = own["weight_hr_l0"].shape[1] if "weight_hr_l0" in own else hh.shape[1]
-        made = getattr(nn, module.kind)(
+        made = getattr(nn, kind)(
             own["weight_ih_l0"].shape[1], units, bias=bias, batch_first=batch_first,
             num_layers=sum(n.startswith("weight_ih_l") and not n.endswith("_reverse") for n in own),
             bidirectional="weight_ih_l0_reverse" in own, **options,
@@ -233,6 +236,7 @@ def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
         "flatten": lambda: x.flatten(1),
         "transpose": lambda: x.transpose(0, 1) if step.values == ("0", "1") else x.transpose(1, 2),
         "dropout": lambda: x,
+        "identity": lambda: x,
         "normalize": lambda: x / torch.norm(x, dim=-1, keepdim=True),
         "gelu_tanh": lambda: F.gelu(x, approximate="tanh"),
         "softmax": lambda: F.softmax(x, -1),

@@ -8,9 +8,8 @@ function does between them, joined by arrows.
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import npylstm
@@ -39,130 +38,12 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
 from npylstm_converters.torch.builder import Builder, Ref
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
+from npylstm_converters.torch.joints import joints, statements, suggestion
 from npylstm_converters.torch.ledger import entries_of_module
+from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found, find_modules
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["Found", "describe", "find_modules", "from_state_dict"]
-
-_RECURRENT = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
-_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-_BY_GATES = {4: "LSTM", 3: "GRU", 1: "RNN"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """A module that a state_dict shows.
-
-    Attributes
-    ----------
-    name
-        Its path; ``"model"`` for a module that was saved by itself.
-    kind
-        Its class in ``torch.nn``, or several that fit, or ``"?"``.
-    sizes
-        What stands between the parentheses: ``1 -> 5, 2 layers, bidirectional``.
-    tensors
-        Its arrays, by their names inside.
-    asked
-        What its tensors do not say: option to example.
-    """
-
-    name: str
-    kind: str
-    sizes: str
-    tensors: Mapping[str, Array]
-    asked: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.kind}({self.sizes})"
-
-
-def find_modules(tensors: Mapping[str, Array]) -> list[Found]:
-    """Tell modules from the names and shapes of their tensors, in the order of the file."""
-    groups: dict[str, dict[str, Array]] = {}
-    for name, array in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        groups.setdefault(path, {})[leaf] = array
-    found = []
-    for path, own in groups.items():
-        own.pop("num_batches_tracked", None)
-        name = path or "model"
-        for judge in (_recurrent, _cell, _normalization, _weighted):
-            module = judge(name, own)
-            if module is not None:
-                found.append(module)
-                break
-        else:
-            listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
-            found.append(Found(name, "?", listed, own))
-    return found
-
-
-def _recurrent(name: str, own: Mapping[str, Array]) -> Found | None:
-    matches = [_RECURRENT.fullmatch(leaf) for leaf in own]
-    if not matches or not all(matches) or "weight_ih_l0" not in own or "weight_hh_l0" not in own:
-        return None
-    if any(array.ndim not in (1, 2) for array in own.values()):
-        return None
-    layers = 1 + max(int(m[2]) for m in matches if m)
-    projection = own.get("weight_hr_l0")
-    ih, hh = own["weight_ih_l0"], own["weight_hh_l0"]
-    units = hh.shape[1] if projection is None else projection.shape[1]
-    gates = ih.shape[0] / units if units else 0
-    kind = _BY_GATES.get(int(gates)) if gates == int(gates) else None
-    if kind is None or (projection is not None and kind != "LSTM"):
-        return None
-    words = [f"{ih.shape[1]} -> {units}"]
-    words += [f"{layers} layers"] if layers > 1 else []
-    words += ["bidirectional"] if "weight_ih_l0_reverse" in own else []
-    words += [f"projection {projection.shape[0]}"] if projection is not None else []
-    words += ["no bias"] if "bias_ih_l0" not in own else []
-    asked = {"nonlinearity": "tanh or relu"} if kind == "RNN" else {}
-    return Found(name, kind, ", ".join(words), own, asked)
-
-
-def _cell(name: str, own: Mapping[str, Array]) -> Found | None:
-    if not {"weight_ih", "weight_hh"} <= set(own) <= set(_CELL):
-        return None
-    units = own["weight_hh"].shape[-1]
-    kind = _BY_GATES.get(own["weight_ih"].shape[0] // units if units else 0)
-    if kind is None:
-        return None
-    return Found(name, f"{kind}Cell", f"{own['weight_ih'].shape[-1]} -> {units}", own)
-
-
-def _normalization(name: str, own: Mapping[str, Array]) -> Found | None:
-    if any(array.ndim != 1 for array in own.values()):
-        return None
-    if {"running_mean", "running_var"} <= set(own) <= {
-        "weight", "bias", "running_mean", "running_var",
-    }:  # fmt: skip
-        return Found(name, "BatchNorm1d", f"{len(own['running_mean'])}", own, {"eps": "1e-5"})
-    if set(own) == {"weight", "bias"}:
-        return Found(name, "LayerNorm", f"{len(own['weight'])}", own, {"eps": "1e-5"})
-    if set(own) == {"weight"}:
-        return Found(name, "PReLU", f"{len(own['weight'])}", own)
-    return None
-
-
-def _weighted(name: str, own: Mapping[str, Array]) -> Found | None:
-    weight, bias = own.get("weight"), own.get("bias")
-    if weight is None or not set(own) <= {"weight", "bias"}:
-        return None
-    shape, no_bias = weight.shape, ", no bias" if bias is None else ""
-    if bias is not None and bias.shape != shape[:1]:
-        return None
-    if weight.ndim == 3:
-        asked = {"stride": "1", "padding": "0", "dilation": "1", "groups": "1"}
-        sizes = f"{shape[1]} -> {shape[0]}, kernel {shape[2]}{no_bias}"
-        return Found(name, "Conv1d", sizes, own, asked)
-    if weight.ndim != 2:
-        return None
-    if bias is None:
-        asked = {"kind": "linear or embedding"}
-        sizes = f"{shape[1]} -> {shape[0]}, no bias, or {shape[0]} ids -> {shape[1]}"
-        return Found(name, "Linear or Embedding", sizes, own, asked)
-    return Found(name, "Linear", f"{shape[1]} -> {shape[0]}", own)
+__all__ = ["describe", "from_state_dict"]
 
 
 class _Chain:
@@ -250,7 +131,7 @@ def _number(module: Found, step: Step, name: str) -> float:
 
 
 def _add_recurrent(chain: _Chain, module: Found, step: Step) -> None:
-    mode = module.kind
+    mode = module.kind.removesuffix("Cell")
     if mode == "RNN":
         if step.values not in (("tanh",), ("relu",)):
             raise Refusal(
@@ -261,7 +142,9 @@ def _add_recurrent(chain: _Chain, module: Found, step: Step) -> None:
     elif step.values or step.options:
         raise Refusal(f"{module.kind} takes no options here")
     own = module.tensors
-    layers = 1 + max(int(m[2]) for m in map(_RECURRENT.fullmatch, own) if m)
+    if module.kind.endswith("Cell"):  # a loop over the steps around it is a layer
+        own = {f"{name}_l0": array for name, array in own.items()}
+    layers = 1 + max(int(m[2]) for m in map(LAYER_OF_NAME.fullmatch, own) if m)
     ways = ("", "_reverse") if "weight_ih_l0_reverse" in own else ("",)
     wanted = {n.removesuffix("_l0") for n in own if n.endswith("_l0")}
     expected = {f"{n}_l{k}{way}" for n in wanted for k in range(layers) for way in ways}
@@ -329,7 +212,7 @@ def _add_prelu(chain: _Chain, module: Found, step: Step) -> None:
 
 
 _BUILDERS: dict[str, Callable[[_Chain, Found, Step], None]] = {
-    "LSTM": _add_recurrent, "GRU": _add_recurrent, "RNN": _add_recurrent, "Linear": _add_linear,
+    **dict.fromkeys(RECURRENT, _add_recurrent), "Linear": _add_linear,
     "Embedding": _add_embedding, "Conv1d": _add_conv, "BatchNorm1d": _add_norm,
     "LayerNorm": _add_norm, "PReLU": _add_prelu,
 }  # fmt: skip
@@ -397,7 +280,8 @@ def _activation(name: str, option: str = "") -> Callable[[_Chain, Step], None]:
 
 _WORDS: dict[str, Callable[[_Chain, Step], None]] = {
     "last": _last, "hidden": _hidden, "mean": _over_time("mean"), "max": _over_time("max"),
-    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing, "normalize": _normalize,
+    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing, "identity": _nothing,
+    "normalize": _normalize,
     **{word: _activation(word) for word in ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
                                             "selu", "softplus", "softsign", "mish", "softmax",
                                             "log_softmax", "hard_tanh", "log_sigmoid")},
@@ -411,7 +295,7 @@ def _input(steps: Sequence[Step], modules: Mapping[str, Found], batch_first: boo
     sequence: list[int | str] = [BATCH, STEPS] if batch_first else [STEPS, BATCH]
     timed = any(
         step.word in ("last", "mean", "max", "transpose")
-        or (step.word in modules and modules[step.word].kind in _BY_GATES.values())
+        or (step.word in modules and modules[step.word].kind in RECURRENT)
         for step in steps
     )
     for number, step in enumerate(steps):
@@ -420,13 +304,14 @@ def _input(steps: Sequence[Step], modules: Mapping[str, Found], batch_first: boo
             continue
         kind = _kind_of(module, step)
         if kind == "Embedding":
-            return TensorSpec("input", tuple(sequence) if timed else (BATCH,), whole=True)
+            return TensorSpec("input", tuple(sequence) if timed else (BATCH,), integer=True)
         if kind == "Conv1d":
             channels = module.tensors["weight"].shape[1] * _whole(module, step, "groups")
             turned = any(s.word == "transpose" for s in steps[:number])
             shape: Shape = (BATCH, STEPS, channels) if turned else (BATCH, channels, STEPS)
             return TensorSpec("input", shape)
-        weight = module.tensors.get("weight_ih_l0", module.tensors.get("weight"))
+        names = ("weight_ih_l0", "weight_ih", "weight")
+        weight = next((module.tensors[n] for n in names if n in module.tensors), None)
         if weight is None:
             weight = module.tensors.get("running_mean")
         if kind not in _BUILDERS or weight is None:
@@ -469,11 +354,11 @@ def from_state_dict(
         text = "; ".join(map(str, modules))
         raise UnsupportedError(
             [f"{label}: holds {text}. A state_dict does not say how they are joined: "
-             f"{_command(label, modules)}"]
+             f"`npylstm info {label}` shows what to state"]
         )  # fmt: skip
     steps = parse_steps(layers)
     by_name = {m.name: m for m in modules}
-    recurrent = any(by_name[s.word].kind in _BY_GATES.values() for s in steps if s.word in by_name)
+    recurrent = any(by_name[s.word].kind in RECURRENT for s in steps if s.word in by_name)
     if recurrent and batch_first is None:
         raise UnsupportedError(
             [f"{label}: batch_first is not in a state_dict: say --batch-first or --sequence-first "
@@ -531,17 +416,25 @@ def _build(
             if not np.isfinite(array).all():
                 raise FormatError(f"{layer.name}/{name}: expected finite numbers")
     said = " -> ".join(str(step) for step in steps)
+    timed = any(m.kind in RECURRENT for m in modules if m.name in chain.used)
     provenance = {
         "framework": "PyTorch",
         "framework_version": "",
         "source_format": checkpoint.format,
         "converter": f"npylstm {npylstm.__version__}",
         "decisions": [
-            f"layers: {said}, as told",
-            f"batch_first: {batch_first}, as told",
+            f"layers: {said}, as stated",
+            f"batch_first: {batch_first}, as stated",
             *(f"{name}: left over, as allowed" for name in allow_unused),
             *checkpoint.notes,
         ],
+        "proof": "stated",
+        "stated": statements(
+            steps,
+            chain.modules,
+            batch_first if timed else None,
+            [m.name for m in modules if m.name not in chain.used],
+        ),
         "tensors": [
             *(entry.to_json() for entry in chain.ledger),
             *(
@@ -559,40 +452,38 @@ def _build(
     )  # fmt: skip
 
 
-def _command(label: str, modules: Sequence[Found]) -> str:
-    """The command to complete: the modules in the file's order, with what must be said."""
-    words = []
-    for module in modules:
-        asked = ", ".join(
-            v if k in ("nonlinearity", "kind") else f"{k}={v}" for k, v in module.asked.items()
-        )
-        words.append(f"{module.name}({asked})" if asked else module.name)
-    kinds = [m.kind for m in modules]
-    for at, kind in reversed(list(enumerate(kinds))):
-        if kind in _BY_GATES.values() and kinds[at + 1 : at + 2] == ["Linear"]:
-            words.insert(at + 1, "last")
-    flags = " --batch-first" if set(kinds) & set(_BY_GATES.values()) else ""
-    chain = " -> ".join(words)
-    return f'npylstm convert {label} MODEL.npz --layers "{chain}"{flags}'
+def _command(label: str, checkpoint: Checkpoint, modules: list[Found]) -> tuple[str, str]:
+    """A command that runs as it is, or the reason why there is none."""
+    chain = suggestion(modules)
+    try:
+        _build(label, checkpoint, modules, parse_steps(chain), True, ())
+    except (UnsupportedError, FormatError) as error:
+        return "", str(error)
+    flags = " --batch-first" if any(m.kind in RECURRENT for m in modules) else ""
+    return f'npylstm convert {shlex.quote(label)} MODEL.npz --layers "{chain}"{flags}', ""
 
 
 def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Any]:
-    """Say what a weight file holds and how to convert it.
+    """Say what a weight file holds, what it does not prove, and how to convert it.
 
     Returns
     -------
     dict
-        ``format``, ``modules`` (one line each), ``notes`` and ``command``.
+        ``format``, ``modules`` (one line each), ``asked`` (questions that the file leaves open),
+        ``notes``, ``command`` (empty if none can be right) and ``advice``.
     """
     checkpoint = read_checkpoint(path, key)
     modules = find_modules(checkpoint.tensors)
-    command = _command(os.fspath(path), modules)
-    if key is not None:
+    command, reason = _command(os.fspath(path), checkpoint, modules)
+    if command and key is not None:
         command += f" --key {key}"
     return {
         "format": checkpoint.format,
         "modules": [str(m) for m in modules],
-        "asked": [f"{m.name}: {k}, {v}" for m in modules for k, v in m.asked.items()],
+        "asked": [str(joint) for joint in joints(modules)],
         "notes": list(checkpoint.notes),
         "command": command,
+        "advice": reason
+        and f"no chain of these modules fits: {reason}. Load the author's module "
+        "and convert that: from_torch(module, example)",
     }

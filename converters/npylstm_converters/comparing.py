@@ -1,0 +1,144 @@
+"""A converted model against its framework: by its outputs, and by its layers where they differ."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import npylstm
+from npylstm import Case, Diagnosis, Model, ModelSpec, NpylstmError, ParityReport
+from npylstm_converters.recording import record
+from npylstm_converters.registry import Runner, find_importer
+
+__all__ = ["assert_parity", "compare", "compare_with_runner"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def compare(
+    model: Model | ModelSpec | str | os.PathLike[str],
+    source: Any,
+    inputs: Any = None,
+    *,
+    cases: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> ParityReport:
+    """Run a framework's model and npylstm's on the same inputs, and compare.
+
+    Parameters
+    ----------
+    model
+        A converted model, its spec, or the path of its ``.npz``.
+    source
+        What it was converted from: a Keras model, a ``torch.nn.Module``, or a file of theirs.
+    inputs
+        One set of inputs, as for :meth:`npylstm.Model.predict`; None: inputs are invented.
+    cases, seed
+        How many to invent, and the seed of their random numbers.
+    **options
+        Of the importer of the source, such as ``layers`` for a state_dict.
+
+    Returns
+    -------
+    ParityReport
+        Where parity does not hold, its ``diagnosis`` names the first layer that differs and the
+        mistake, as far as the framework shows what its layers give.
+
+    Raises
+    ------
+    NpylstmError
+        If the framework is not installed or cannot run the source.
+    ShapeError
+        If the inputs do not fit the model.
+
+    Examples
+    --------
+    ::
+
+        report = nc.compare("model.npz", keras_model)
+        assert report.passed, report.diagnosis
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = npylstm.load(model)
+    model = Model(model) if isinstance(model, ModelSpec) else model
+    runner = find_importer(source).runner(source, model.spec, **options)
+    wanted: int | list[Any] | None = cases if inputs is None else [inputs]
+    recorded = record(model.spec, runner, wanted, seed=seed).cases
+    return compare_with_runner(model, runner, recorded)
+
+
+def compare_with_runner(
+    model: Model, runner: Runner, cases: Iterable[Case], framework: str | None = None
+) -> ParityReport:
+    """Compare with cases that a runner has recorded; it also shows what its layers give."""
+    report = model.verify(cases, framework or runner.description)
+    activations = getattr(runner, "activations", None)
+    if report.passed or activations is None:
+        return report
+    find = functools.partial(_diagnose, model, tuple(cases), report, activations)
+    return replace(report, diagnose=find)
+
+
+def _diagnose(
+    model: Model, cases: tuple[Case, ...], report: ParityReport, activations: Any
+) -> Diagnosis:
+    """Diagnose the case with the largest mismatch, inside the first layer that differs."""
+    worst = max(report.comparisons, key=lambda c: c.difference.max(initial=0.0) / c.tolerance)
+    case = cases[worst.case]
+    try:
+        made: Arrays = activations(case.inputs, case.state)
+    except NpylstmError:
+        made = {}
+    inside = _of_one_shape(model, case, made)
+    first = npylstm.diagnose(
+        model, case.inputs, case.outputs, state=case.state or None, lengths=case.lengths,
+        activations=inside,
+    )  # fmt: skip
+    if any(cause.passed for cause in first.causes) or report.diagnose is None:
+        return first
+    return replace(report.diagnose(), first_bad_layer=first.first_bad_layer)
+
+
+def _of_one_shape(model: Model, case: Case, activations: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Those tensors that have the shape of the model's own: others lie in another layout."""
+    from npylstm.parity.examples import bind_case
+    from npylstm.parity.variants import Tape
+
+    spec = model.spec.with_cases(())
+    own = Tape(spec, bind_case(spec, case)).tensors
+    return {
+        name: np.asarray(array)
+        for name, array in activations.items()
+        if name in own and own[name].shape == np.shape(array)
+    }
+
+
+def assert_parity(
+    model: Model | ModelSpec | str | os.PathLike[str],
+    source: Any,
+    inputs: Any = None,
+    **options: Any,
+) -> ParityReport:
+    """Compare as :func:`compare` does, and raise where parity does not hold: for tests.
+
+    Returns
+    -------
+    ParityReport
+        Which passed.
+
+    Raises
+    ------
+    ParityError
+        With the verdict and the diagnosis.
+    """
+    report = compare(model, source, inputs, **options)
+    if not report.passed:
+        raise npylstm.ParityError(f"{report.verdict}\n{report.diagnosis}")
+    return report

@@ -1,0 +1,122 @@
+"""Which layer a live Keras model calls when, under the names that the spec has for the calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from npylstm.spec import RESERVED
+from npylstm_converters.keras.graph import INSIDE, shown
+
+__all__ = ["Execution", "executions", "is_model", "leaf_layers", "safe_names"]
+
+_UNSAFE = re.compile(r"[/\\#]")  # a second call is called lstm#2
+
+
+class Execution(NamedTuple):
+    """One call of a layer in one run of a model.
+
+    Attributes
+    ----------
+    layer
+        The Keras layer, or the operation.
+    names
+        The spec's name of the call. A stack of cells in one RNN is several layers there.
+    """
+
+    layer: Any
+    names: tuple[str, ...]
+
+
+def safe_names(paths: Sequence[str]) -> dict[str, str]:
+    """Names that can be keys of the file: no slashes, none that the file uses itself."""
+    names: dict[str, str] = {}
+    taken = {".", "..", *RESERVED}
+    for path in paths:
+        name = _UNSAFE.sub("_", shown(path))
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def is_model(layer: Any) -> bool:
+    """Whether a layer is a model with layers of its own."""
+    return all(hasattr(layer, name) for name in ("get_config", "layers", "get_weights"))
+
+
+def leaf_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk through the layers by path: those of models inside, input layers included."""
+    for layer in _members(model):
+        path = f"{prefix}{layer.name}"
+        if is_model(layer):
+            yield from leaf_layers(layer, f"{path}{INSIDE}")
+        else:
+            yield path, layer
+
+
+def executions(model: Any) -> list[Execution]:
+    """List the calls of one run in the order in which Keras makes them.
+
+    Keras runs a functional model node by node, the deepest first. A file numbers the calls of a
+    layer by the order of its nodes, and so does the spec. Where models are called in models, the
+    number of the outermost call counts first.
+    """
+    calls = [*_run(model, "", ())]
+    trails: dict[str, list[tuple[int, ...]]] = {}
+    for path, _, trail in calls:
+        trails.setdefault(path, []).append(trail)
+    paths: list[str] = []
+    for path, layer in leaf_layers(model):
+        paths += [path, *(f"{path}{INSIDE}cell_{k}" for k in range(_cells(layer)))]
+    names = safe_names(paths)
+    made = []
+    for path, layer, trail in calls:
+        number = sorted(trails[path]).index(trail)
+        own = [f"{path}{INSIDE}cell_{k}" for k in range(_cells(layer))] or [path]
+        end = f"#{number + 1}" if number else ""
+        made.append(Execution(layer, tuple(f"{names[p]}{end}" for p in own)))
+    return made
+
+
+def _run(
+    model: Any, prefix: str, trail: tuple[int, ...]
+) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """Walk through the calls of layers as Keras makes them."""
+    for layer, number in _calls(model):
+        path, here = f"{prefix}{layer.name}", (*trail, number)
+        if is_model(layer):
+            yield from _run(layer, f"{path}{INSIDE}", here)
+        else:
+            yield path, layer, here
+
+
+def _calls(model: Any) -> Iterator[tuple[Any, int]]:
+    """Walk through what a model itself calls, with the number of each call."""
+    by_depth = getattr(model, "_nodes_by_depth", None)
+    if type(model).__name__ == "Sequential" or not by_depth:
+        yield from ((layer, 0) for layer in _members(model) if not _is_input(layer))
+        return
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    for node in nodes:
+        if not node.is_input:
+            layer = getattr(node, "operation", None) or node.layer
+            yield layer, next(k for k, n in enumerate(layer._inbound_nodes) if n is node)
+
+
+def _members(model: Any) -> Sequence[Any]:
+    """The layers of a model; in Keras 3 its operations, too."""
+    operations: Sequence[Any] = getattr(model, "operations", None) or model.layers
+    return operations
+
+
+def _is_input(layer: Any) -> bool:
+    return type(layer).__name__ == "InputLayer"
+
+
+def _cells(layer: Any) -> int:
+    """How many cells an RNN drives one upon the other; 0 where it is an ordinary layer."""
+    count = len(getattr(getattr(layer, "cell", None), "cells", ()))
+    return count if count > 1 and type(layer).__name__ == "RNN" else 0

@@ -1,0 +1,162 @@
+"""What a model's inputs must look like: free sizes, ids, the values that its masks leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npylstm import Model, ModelSpec, NpylstmError, ShapeError
+from npylstm.binding import bind_mask
+from npylstm.layers import Concatenate, Embedding, Flip, Identity, Masking, Rescaling
+from npylstm.layers.base import BATCH, Array, Layer
+from npylstm.spec import TensorSpec
+
+__all__ = ["Traits", "find_sizes", "read_traits", "shape_of"]
+
+_UNKNOWN_IDS = 10  # where no embedding reads whole numbers
+_LONGEST_SEARCH = 64  # how many more steps than wanted are tried
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the scenarios of a model depend on.
+
+    Attributes
+    ----------
+    symbols
+        The free sizes beside the batch, in the order of the inputs.
+    vocabulary
+        How many ids an input may hold, for inputs of whole numbers.
+    padding
+        By input, the values that a mask of the model leaves out.
+    has_state, has_lengths
+        Whether a state can be carried in, and whether ``lengths`` can be given.
+    """
+
+    symbols: tuple[str, ...]
+    vocabulary: Mapping[str, int]
+    padding: Mapping[str, tuple[float, ...]]
+    has_state: bool
+    has_lengths: bool
+
+
+def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
+    """Read the traits of a model; ``pinned`` holds the free sizes that the framework fixes."""
+    symbols = dict.fromkeys(d for t in spec.inputs for d in t.shape if isinstance(d, str))
+    padding: dict[str, dict[float, None]] = {}
+    for edge in spec.edges:
+        value = _masked_value(_innermost(spec[edge.layer].layer))
+        for name, own in _behind(spec, edge.inputs[0], value) if value is not None else ():
+            padding.setdefault(name, {})[own] = None
+    return Traits(
+        symbols=tuple(d for d in symbols if d != BATCH and d not in pinned),
+        vocabulary=dict(_vocabulary(spec)),
+        padding={name: tuple(values) for name, values in padding.items()},
+        has_state=bool(spec.state_shapes()),
+        has_lengths=_takes_lengths(spec),
+    )
+
+
+def _innermost(layer: Layer) -> Any:
+    while layer.kind == "time_distributed":
+        layer = layer.layer  # type: ignore[attr-defined]
+    return layer
+
+
+def _masked_value(layer: Any) -> float | None:
+    """Return the value that a layer's mask leaves out; None if it makes no mask."""
+    if isinstance(layer, Masking):
+        return layer.mask_value
+    return 0.0 if isinstance(layer, Embedding) and layer.mask_zero else None
+
+
+def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, float]]:
+    """Find the inputs that reach a tensor unchanged, and the value that is ``value`` there."""
+    if any(tensor == t.name for t in spec.inputs):
+        yield tensor, value
+        return
+    edge = next(e for e in spec.edges if tensor in e.outputs)
+    layer = _innermost(spec[edge.layer].layer)
+    if isinstance(layer, Rescaling):
+        before = np.float32((value - layer.offset) / layer.scale) if layer.scale else np.float32(0)
+        after = np.float32(before.astype(np.float64) * layer.scale + layer.offset)
+        if after == np.float32(value):
+            yield from _behind(spec, edge.inputs[0], float(before))
+    elif isinstance(layer, (Identity, Flip, Concatenate)):
+        for name in edge.inputs:
+            yield from _behind(spec, name, value)
+
+
+def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
+    """Count the ids of every input that embeddings read, directly or behind slices and copies."""
+    for tensor in spec.inputs:
+        reached, sizes = {tensor.name}, []
+        for edge in spec.edges:
+            if not reached & {*edge.inputs}:
+                continue
+            layer = _innermost(spec[edge.layer].layer)
+            if isinstance(layer, Embedding):
+                sizes.append(layer.vocabulary)
+            elif layer.kind in _MOVES:
+                reached |= {*edge.outputs}
+        if sizes or tensor.integer:
+            yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
+
+
+# Kinds that move elements about and change none.
+_MOVES = (
+    "identity", "flatten", "reshape", "permute", "repeat_vector", "select", "slice", "transpose",
+    "flip", "view", "expand", "concatenate", "stack", "repeat",
+)  # fmt: skip
+
+
+def _takes_lengths(spec: ModelSpec) -> bool:
+    symbols = {d for t in spec.inputs for d in t.shape if isinstance(d, str)}
+    inputs = _zeros(spec, dict.fromkeys(symbols, 2))
+    try:
+        bind_mask(None, np.array([1, 1]), spec, inputs, 2)
+    except ShapeError:
+        return False
+    return True
+
+
+def shape_of(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return an input's shape with the free sizes filled in."""
+    return tuple(sizes[d] if isinstance(d, str) else d for d in tensor.shape)
+
+
+def _zeros(spec: ModelSpec, sizes: Mapping[str, int]) -> dict[str, Array]:
+    return {t.name: np.zeros(shape_of(t, sizes), spec.dtype) for t in spec.inputs}
+
+
+def find_sizes(model: Model, wanted: Mapping[str, int]) -> dict[str, int] | None:
+    """Find sizes that the model accepts, the first at or above those that are wanted.
+
+    A convolution needs as many steps as its kernel is long, a Reshape multiples of a number, and
+    two inputs may have to be equally long.
+    """
+    free = [name for name in wanted if name != BATCH]
+    if not free:
+        return dict(wanted)
+    equal = dict.fromkeys(free, max(wanted[name] for name in free))
+    tries = [dict(wanted), {**wanted, **equal}]
+    for more in range(1, _LONGEST_SEARCH):
+        tries += [
+            {k: n + more * (k != BATCH) for k, n in wanted.items()},
+            {**wanted, **{k: n + more for k, n in equal.items()}},
+        ]
+    for sizes in dict.fromkeys(tuple(t.items()) for t in tries):
+        if _accepts(model, dict(sizes)):
+            return dict(sizes)
+    return None
+
+
+def _accepts(model: Model, sizes: Mapping[str, int]) -> bool:
+    try:
+        model.predict(_zeros(model.spec, {BATCH: 1, **sizes}))
+    except NpylstmError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""What computes here: versions, processor and its level. For reports that somebody files."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+
+import numpy as np
+
+from npylstm.printable import printable
+
+__all__ = ["cpu_features", "cpu_level", "environment"]
+
+# The levels of x86-64, from the highest: each is reached by any one of these features of NumPy's
+# list, which names the levels themselves from version 2.4 on.
+_X86_LEVELS = (
+    ("x86-64-v4", ("X86_V4", "AVX512_SKX")),
+    ("x86-64-v3", ("X86_V3", "AVX2")),
+    ("x86-64-v2", ("X86_V2", "SSE42")),
+)
+_ARM_LEVELS = (("SVE", ("SVE",)), ("ASIMD", ("ASIMD", "NEON")))
+_X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
+
+
+def environment() -> dict[str, str]:
+    """Return versions, platform and processor as names and texts, in the order of printing."""
+    return {
+        "npylstm": importlib.import_module("npylstm").__version__,
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "NumPy": np.__version__,
+        "BLAS": _blas(),
+        "Numba": _version("numba"),
+        "platform": platform.platform(),
+        "processor": f"{_processor()}, {os.cpu_count() or 1} logical cores",
+        "CPU level": cpu_level(),
+        "CPU features": " ".join(cpu_features()) or "unknown",
+    }
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Return the processor's features that NumPy found and may use, sorted."""
+    for package in ("numpy._core", "numpy.core"):  # the second is the name before NumPy 2
+        try:
+            module = importlib.import_module(f"{package}._multiarray_umath")
+        except ImportError:
+            continue
+        found = getattr(module, "__cpu_features__", {})
+        return tuple(sorted(name for name, present in found.items() if present))
+    return ()
+
+
+def cpu_level() -> str:
+    """Return the level of the processor's instruction set, such as ``"x86-64-v3"``."""
+    machine, features = platform.machine().lower(), set(cpu_features())
+    if machine in _X86:
+        return next((level for level, names in _X86_LEVELS if features & {*names}), "x86-64")
+    if machine in _ARM:
+        vectors = next((level for level, names in _ARM_LEVELS if features & {*names}), "")
+        return f"{machine} {vectors}".strip()
+    return machine or "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _blas() -> str:
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{blas['name']} {blas['version']}"
+    except (TypeError, KeyError):  # before NumPy 1.26 it only prints
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return printable(value.strip())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"

@@ -1,0 +1,227 @@
+"""A correction: one change of a model, or of how it is called, that may explain other outputs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from npylstm.layers import Bidirectional
+from npylstm.layers.base import Array
+from npylstm.layers.recurrent import Recurrent
+from npylstm.parity.examples import Example
+from npylstm.parity.variants import Ran, Tape, Wrap
+from npylstm.spec import Edge, LayerSpec, ModelSpec
+
+__all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject"]
+
+Outputs = Mapping[str, Array]
+
+
+class Run(Protocol):
+    """Runs the model for an example; ``wrap`` may let a layer compute otherwise."""
+
+    def __call__(self, example: Example, wrap: Wrap | None = None) -> Ran:
+        """Return the outputs, and the state after the last step."""
+        ...
+
+
+Around = Callable[[Run, Example], Outputs]  # another way to call it, or to read its outputs
+Detail = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was done differently, if the outputs of the other program come of it.
+
+    Attributes
+    ----------
+    layer, detail, fix
+        As of a :class:`~npylstm.parity.diagnosis.Cause`.
+    changes
+        Layers that replace the model's own, by name.
+    spec
+        The corrected model where its graph changes; otherwise it is made of ``changes``.
+    around
+        Another way to call the model, or to read its outputs.
+    free, data
+        For a fit: how many numbers were fitted, and to how many. It is evidence only where there
+        are more data than free numbers.
+    resembles
+        Where the correction only resembles what was done and proves nothing: the largest share of
+        the squared mismatch that it may leave to be named; otherwise None.
+    """
+
+    layer: str | None
+    detail: Detail
+    fix: str
+    changes: Mapping[str, LayerSpec] = field(default_factory=dict)
+    spec: ModelSpec | None = None
+    around: Around | None = None
+    free: int = 0
+    data: int = 0
+    resembles: float | None = None
+
+    def corrected(self, spec: ModelSpec) -> ModelSpec:
+        """Return the model that this makes of another; itself where only the call changes."""
+        if self.spec is not None:
+            return self.spec
+        if not self.changes:
+            return spec
+        layers = tuple(self.changes.get(layer.name, layer) for layer in spec.layers)
+        return replace(spec, layers=layers)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent layer, or one direction of a bidirectional one, with its own weights."""
+
+    name: str
+    way: str
+    layer: Recurrent
+    weights: Mapping[str, Array]
+
+    def with_weights(self, **weights: Array) -> Cell:
+        """Replace some weights; the element type stays."""
+        changed = {k: np.asarray(a, self.weights[k].dtype) for k, a in weights.items()}
+        return replace(self, weights={**self.weights, **changed})
+
+    def each(self, change: Callable[[str, Array], Array]) -> Cell:
+        """Change every weight by its name."""
+        return self.with_weights(**{k: change(k, a) for k, a in self.weights.items()})
+
+
+@dataclass(frozen=True)
+class Site:
+    """Cells in which one mistake is tried: one layer, one direction, or all of the model's."""
+
+    label: str | None
+    cells: tuple[Cell, ...]
+
+
+class Subject:
+    """The model under examination: its layers, its examples, and what it computes for them.
+
+    Parameters
+    ----------
+    spec
+        The model, without its cases.
+    tapes
+        One for every example.
+    """
+
+    def __init__(self, spec: ModelSpec, tapes: Sequence[Tape]) -> None:
+        self.spec, self.tapes = spec, tuple(tapes)
+        self.layers = {layer.name: layer for layer in spec.layers}
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The runs to be explained."""
+        return tuple(tape.example for tape in self.tapes)
+
+    def edges_of(self, name: str) -> list[Edge]:
+        """Calls of a layer."""
+        return [edge for edge in self.spec.edges if edge.layer == name]
+
+    @functools.cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every recurrent cell, in the order of computation."""
+        found: list[Cell] = []
+        for named in self.spec.layers:
+            layer = named.layer
+            if isinstance(layer, Recurrent):
+                found.append(Cell(named.name, "", layer, named.weights))
+            elif isinstance(layer, Bidirectional):
+                for way, half in layer.directions.items():
+                    own = {
+                        k.removeprefix(f"{way}/"): a
+                        for k, a in named.weights.items()
+                        if k.startswith(f"{way}/")
+                    }
+                    found.append(Cell(named.name, way, half, own))
+        return tuple(found)
+
+    @functools.cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Where a mistake in a cell is tried: every layer, all layers, and either direction."""
+        by_layer: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            by_layer.setdefault(cell.name, []).append(cell)
+        sites = [Site(name, tuple(cells)) for name, cells in by_layer.items()]
+        if len(by_layer) > 1:
+            sites.append(Site(None, self.cells))
+            kinds = dict.fromkeys(cell.layer.kind for cell in self.cells)
+            for kind in kinds if len(kinds) > 1 else ():
+                cells = tuple(cell for cell in self.cells if cell.layer.kind == kind)
+                if len({cell.name for cell in cells}) > 1:
+                    sites.append(Site(None, cells))
+        halves = [cell for cell in self.cells if cell.way]
+        sites += [Site(f"{cell.name}/{cell.way}", (cell,)) for cell in halves]
+        if len(halves) > 2:
+            for way in ("backward", "forward"):
+                sites.append(Site(None, tuple(c for c in halves if c.way == way)))
+        return tuple(sites)
+
+    def put(self, cells: Iterable[Cell]) -> dict[str, LayerSpec]:
+        """Make layers of changed cells."""
+        changes: dict[str, LayerSpec] = {}
+        for cell in cells:
+            named = changes.get(cell.name, self.layers[cell.name])
+            if not cell.way:
+                changes[cell.name] = replace(named, layer=cell.layer, weights=cell.weights)
+                continue
+            weights = {k: a for k, a in named.weights.items() if not k.startswith(f"{cell.way}/")}
+            weights |= {f"{cell.way}/{k}": a for k, a in cell.weights.items()}
+            half: dict[str, Any] = {f"{cell.way}_layer": cell.layer}
+            changes[cell.name] = replace(named, layer=replace(named.layer, **half), weights=weights)
+        return changes
+
+    def in_cells(
+        self, change: Callable[[Cell], Iterable[tuple[Detail, Cell]]], fix: str
+    ) -> Iterator[Correction]:
+        """Try a change of cells at every site; ``fix`` is filled with ``where`` and the detail."""
+        for site in self.sites:
+            options = [
+                {_key(detail): (detail, new) for detail, new in change(c)} for c in site.cells
+            ]
+            where = _site_name(site.label, site.cells)
+            for key, (detail, _) in options[0].items():
+                if all(key in others for others in options):
+                    changes = self.put(others[key][1] for others in options)
+                    text = fix.format(where=where, **detail)
+                    yield Correction(site.label, detail, text, changes)
+
+    def in_layers(
+        self, change: Callable[[LayerSpec], Iterable[tuple[Detail, LayerSpec]]], fix: str
+    ) -> Iterator[Correction]:
+        """Try a change in every layer, and in all that it concerns together."""
+        everywhere: dict[str, dict[str, LayerSpec]] = {}
+        details: dict[str, Detail] = {}
+        for named in self.spec.layers:
+            for detail, new in change(named):
+                details[_key(detail)] = detail
+                everywhere.setdefault(_key(detail), {})[named.name] = new
+                text = fix.format(where=named.name, **detail)
+                yield Correction(named.name, detail, text, {named.name: new})
+        for key, changes in everywhere.items():
+            if len(changes) > 1:
+                where = " and ".join(changes)
+                text = fix.format(where=where, **details[key])
+                yield Correction(None, details[key], text, changes)
+
+
+def _site_name(label: str | None, cells: Sequence[Cell]) -> str:
+    """Name a site in a sentence."""
+    if label is not None:
+        return label
+    ways = {cell.way for cell in cells}
+    direction = f"the {ways.pop()} direction of " if len(ways) == 1 and ways != {""} else ""
+    return direction + " and ".join(dict.fromkeys(cell.name for cell in cells))
+
+
+def _key(detail: Detail) -> str:
+    return json.dumps(detail, sort_keys=True, default=str)

@@ -1,0 +1,132 @@
+"""``npylstm.diagnose``: why outputs that somebody else computed differ from a model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm.errors import ShapeError
+from npylstm.layers.base import Array
+from npylstm.model import Model
+from npylstm.parity.comparison import summarise
+from npylstm.parity.diagnosis import Cause, Diagnosis
+from npylstm.parity.examples import Example, bind_case, bind_example
+from npylstm.parity.facts import describe
+from npylstm.parity.layerwise import first_bad_layer, inside_layer
+from npylstm.parity.report import ParityReport
+from npylstm.parity.search import search
+from npylstm.parity.trial import compared_outputs
+from npylstm.parity.variants import Tape
+from npylstm.spec import Case, ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.binding import Inputs, StateArrays
+
+__all__ = ["diagnose", "diagnose_cases"]
+
+
+def diagnose(
+    model: Model | ModelSpec,
+    inputs: Inputs,
+    outputs: Any,
+    *,
+    state: StateArrays | None = None,
+    lengths: npt.ArrayLike | None = None,
+    mask: npt.ArrayLike | None = None,
+    activations: Mapping[str, npt.ArrayLike] | None = None,
+) -> Diagnosis:
+    """Say which mistake explains outputs that differ from a model's.
+
+    Known mistakes (gates in another order, a bias that was lost, a wrong activation, an ignored
+    mask and so on) are applied to the model one after the other. One that makes the model give
+    the outputs, within rounding, is proven.
+
+    Parameters
+    ----------
+    model
+        The model, or its spec.
+    inputs
+        As for :meth:`npylstm.Model.predict`.
+    outputs
+        What the other program gave for these inputs: one array, several in the order of
+        ``model.outputs``, or by name.
+    state, lengths, mask
+        As for :meth:`npylstm.Model.predict`.
+    activations
+        Tensors inside the other program by name: ``{"lstm": (batch, steps, units)}``. With them the
+        first layer that differs is found, and the mistake is searched there.
+
+    Returns
+    -------
+    Diagnosis
+        Without causes where the outputs agree, or where no known mistake explains them.
+
+    Raises
+    ------
+    ShapeError
+        If an array has another shape than the model's.
+
+    Examples
+    --------
+    >>> import npylstm, numpy as np
+    >>> model = npylstm.load("models/sine_keras/sine.npz", backend="numpy")
+    >>> x = np.random.default_rng(0).normal(size=(4, 5, 1)).astype("float32")
+    >>> d = npylstm.diagnose(model, x, 2 * model.predict(x) + 1)
+    >>> d.causes[0].kind, d.causes[0].detail["factor"]
+    ('scaling', 2.0)
+    """
+    spec = (model if isinstance(model, ModelSpec) else model.spec).with_cases(())
+    example = bind_example(spec, inputs, outputs, state, lengths, mask)
+    known = {k: np.asarray(v) for k, v in (activations or {}).items()}
+    return _diagnose(spec, [example], known)
+
+
+def diagnose_cases(spec: ModelSpec, cases: Sequence[Case]) -> Diagnosis:
+    """Diagnose recorded cases."""
+    bare = spec.with_cases(())
+    return _diagnose(bare, [bind_case(bare, case) for case in cases], {})
+
+
+def _diagnose(
+    spec: ModelSpec, examples: Sequence[Example], activations: Mapping[str, Array]
+) -> Diagnosis:
+    bare = replace(spec, provenance={})  # the search makes hundreds of models of it
+    tapes = [Tape(bare, example) for example in examples]
+    for tape in tapes:
+        _check_shapes(tape)
+    first = first_bad_layer(tapes[0], activations) if activations else None
+    layers = tuple(e.layer for e in spec.edges if not activations.keys().isdisjoint(e.outputs))
+    comparisons = compared_outputs(bare, tapes)
+    report = ParityReport(
+        summarise(comparisons), len(examples), "the other program", "numpy",
+        comparisons=comparisons, spec=spec,
+    )  # fmt: skip
+    if report.passed:
+        return Diagnosis((), (), first, layers, report)
+    found: tuple[Cause, ...] = ()
+    if first is not None:
+        found = inside_layer(bare, tapes, first, activations)
+    if not any(cause.passed for cause in found):
+        found = search(bare, examples) or found
+    causes = tuple(
+        cause
+        if cause.spec is None
+        else replace(cause, spec=replace(cause.spec, provenance=spec.provenance))
+        for cause in found
+    )
+    return Diagnosis(causes, describe(bare, comparisons), first, layers, report)
+
+
+def _check_shapes(tape: Tape) -> None:
+    for name, array in tape.outputs.items():
+        other = tape.example.outputs[name]
+        if other.shape != array.shape:
+            raise ShapeError(
+                f"output {name!r}: expected shape {array.shape} as the model gives, "
+                f"got {other.shape}"
+            )

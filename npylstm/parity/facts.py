@@ -1,0 +1,64 @@
+"""Facts about a mismatch that help a person: its size, where it is, and how it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from npylstm.layers.base import Array
+from npylstm.parity.comparison import Comparison
+from npylstm.spec import ModelSpec
+
+__all__ = ["describe"]
+
+
+def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """Describe the mismatch of every output in plain sentences."""
+    axes = {t.name: t.time_axis for t in spec.output_specs}
+    facts: list[str] = []
+    agreeing = [name for name in spec.outputs
+                if all(c.passed for c in comparisons if c.output == name)]  # fmt: skip
+    if agreeing:
+        facts.append(f"these outputs agree: {', '.join(agreeing)}")
+    for name in spec.outputs:
+        parts = [c for c in comparisons if c.output == name and not c.passed]
+        if parts:
+            facts += _of_output(name, max(parts, key=_strain), axes[name])
+    return tuple(facts)
+
+
+def _strain(comparison: Comparison) -> float:
+    return float(comparison.difference.max(initial=0.0) / comparison.tolerance)
+
+
+def _of_output(name: str, worst: Comparison, time: int | None) -> Iterator[str]:
+    off = worst.difference
+    with np.errstate(invalid="ignore"):
+        size = np.abs(worst.framework[np.isfinite(worst.framework)]).max(initial=0.0)
+    yield (
+        f"output {name} differs by up to {off.max():.3g} of {size:.3g} (case {worst.case}); "
+        f"rounding explains {worst.tolerance:.2g}"
+    )
+    wrong = off > worst.tolerance
+    yield f"{np.count_nonzero(wrong)} of {off.size} values differ"
+    signed = (worst.framework.astype(np.float64) - worst.ours)[np.isfinite(off)]
+    if signed.size > 1 and np.ptp(signed) < 1e-3 * np.abs(signed).max(initial=0.0):
+        yield f"the difference is the same everywhere: {signed.mean():.6g}"
+    if time is not None and off.shape[time] > 1:
+        yield from _over_steps(np.moveaxis(off, time, 0), worst.tolerance)
+
+
+def _over_steps(off: Array, tolerance: float) -> Iterator[str]:
+    each = off.reshape(len(off), -1).max(axis=1)
+    wrong = np.flatnonzero(each > tolerance)
+    first, last = int(wrong[0]), int(wrong[-1])
+    if len(wrong) == 1:
+        yield f"only step {first} of {len(each)} differs"
+        return
+    yield f"steps {first} to {last} of {len(each)} differ"
+    head, tail = float(each[first]), float(each[last])
+    if tail > 10 * head > 0:
+        yield f"the difference grows from {head:.2g} at step {first} to {tail:.2g} at step {last}"
+    elif head > 10 * tail > 0:
+        yield f"the difference fades from {head:.2g} at step {first} to {tail:.2g} at step {last}"

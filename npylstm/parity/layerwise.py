@@ -1,0 +1,120 @@
+"""Layer by layer: where the tensors inside two programs first differ, and by which mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from npylstm.errors import NpylstmError, ShapeError
+from npylstm.layers.base import Array
+from npylstm.parity.comparison import Comparison
+from npylstm.parity.corrections import Correction
+from npylstm.parity.diagnosis import Cause
+from npylstm.parity.rounding import PERTURBATIONS
+from npylstm.parity.search import search
+from npylstm.parity.trial import FAILURES, UNCHANGED, compared_outputs, float64_outputs
+from npylstm.parity.variants import Tape
+from npylstm.spec import Edge, ModelSpec, TensorSpec
+
+__all__ = ["first_bad_layer", "inside_layer", "layer_comparisons"]
+
+
+def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Comparison, ...]:
+    """Compare every tensor that the other program gave, in the order of computation.
+
+    Raises
+    ------
+    ShapeError
+        If a tensor is unknown or has another shape than the model's.
+    """
+    spec = tape.spec
+    unknown = [name for name in activations if name not in tape.tensors]
+    if unknown:
+        known = ", ".join(t for edge in spec.edges for t in edge.outputs)
+        raise ShapeError(f"activations: no tensor {unknown[0]!r}, the model has: {known}")
+    exact, *others = (
+        float64_outputs(spec, UNCHANGED, tape.example, seed, every_tensor=True)
+        for seed in (None, *range(PERTURBATIONS))
+    )
+    compared = []
+    for edge in spec.edges:
+        for name in edge.outputs:
+            if name not in activations:
+                continue
+            mine, other = tape.tensors[name], np.asarray(activations[name])
+            if mine.shape != other.shape:
+                raise ShapeError(
+                    f"activations: {name}: expected shape {mine.shape}, got {other.shape}"
+                )
+            moved = tuple(run[name] for run in others)
+            compared.append(Comparison(name, 0, other, mine, exact[name], moved))
+    return tuple(compared)
+
+
+def first_bad_layer(tape: Tape, activations: Mapping[str, Array]) -> str | None:
+    """Return the first layer, in the order of computation, whose outputs differ."""
+    makers = {t: edge.layer for edge in tape.spec.edges for t in edge.outputs}
+    for comparison in layer_comparisons(tape, activations):
+        if not comparison.passed:
+            return makers[comparison.output]
+    return None
+
+
+def inside_layer(
+    spec: ModelSpec, tapes: Sequence[Tape], layer: str, activations: Mapping[str, Array]
+) -> tuple[Cause, ...]:
+    """Search the mistake in one layer, from the other program's inputs to its outputs.
+
+    A cause counts as proven only if it explains the outputs of the whole model.
+    """
+    (tape, *_) = tapes
+    edges = [e for e in spec.edges if e.layer == layer and set(e.outputs) & set(activations)]
+    if not edges:
+        return ()
+    (edge, *_) = edges
+    alone = _layer_alone(spec, edge)
+    if alone is None:
+        return ()
+    outputs = {t: np.asarray(activations[t]) for t in alone.outputs if t in activations}
+    inputs = {
+        t: np.asarray(activations.get(t, tape.tensors[t])) for t in dict.fromkeys(edge.inputs)
+    }
+    inputs = {t: np.ascontiguousarray(x, spec.dtype) for t, x in inputs.items()}
+    alone = replace(alone, outputs=tuple(outputs))
+    example = replace(tape.example, inputs=inputs, outputs=outputs)
+    try:
+        found = search(alone, [example], progress=False)
+    except FAILURES:
+        return ()
+    return tuple(_in_the_whole(spec, tapes, cause) for cause in found)
+
+
+def _layer_alone(spec: ModelSpec, edge: Edge) -> ModelSpec | None:
+    whole = {t.name: t for t in spec.inputs}
+    tensors = dict.fromkeys(edge.inputs)
+    inputs = tuple(whole.get(t) or TensorSpec(t, spec.shapes[t]) for t in tensors)
+    try:
+        return replace(
+            spec, layers=(spec[edge.layer],), edges=(edge,), inputs=inputs, outputs=edge.outputs,
+            cases=(),
+        )  # fmt: skip
+    except NpylstmError:
+        return None
+
+
+def _in_the_whole(spec: ModelSpec, tapes: Sequence[Tape], cause: Cause) -> Cause:
+    """Put a cause that was found in one layer into the whole model, and judge it there."""
+    if cause.spec is None or len(cause.spec.layers) != 1:
+        return replace(cause, passed=False, spec=None)
+    (changed,) = cause.spec.layers
+    try:
+        whole = replace(
+            spec, layers=tuple(changed if n.name == changed.name else n for n in spec.layers)
+        )
+        correction = Correction(cause.layer, cause.detail, cause.fix, {changed.name: changed})
+        compared = compared_outputs(spec, tapes, correction)
+    except FAILURES:
+        return replace(cause, passed=False, spec=None)
+    return replace(cause, passed=all(c.passed for c in compared), spec=whole)

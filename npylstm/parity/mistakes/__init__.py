@@ -1,0 +1,83 @@
+"""The table of known mistakes: one row each. A mistake's own function says how people make it.
+
+Rows stand in order of cost; mistakes of one tier are tried together. Where several corrections
+explain the outputs equally well, the one that stands first is named first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from npylstm.parity.corrections import Correction, Subject
+from npylstm.parity.mistakes import biases, cells, fits, layers, masks, outputs, sequences, states
+
+__all__ = ["KINDS", "MISTAKES", "Mistake"]
+
+
+class Mistake(NamedTuple):
+    """A known mistake: its kind, when it is tried, and the corrections that would explain it."""
+
+    kind: str
+    tier: int
+    find: Callable[[Subject], Iterator[Correction]]
+    fitted: bool = False
+
+
+MISTAKES: tuple[Mistake, ...] = (
+    # Reading the outputs, or calling the model, in another way.
+    Mistake("output_order", 1, outputs.output_order),
+    Mistake("time_shift", 1, sequences.time_shift),
+    Mistake("sequence_order", 1, sequences.sequence_order),
+    Mistake("layout", 1, sequences.layout),
+    Mistake("state_swapped", 1, states.state_swapped),
+    Mistake("initial_state", 1, states.initial_state),
+    Mistake("mask", 1, masks.mask),
+    Mistake("logits", 1, outputs.logits),
+    # One change of a layer.
+    Mistake("direction", 1, sequences.direction),
+    Mistake("direction", 1, sequences.both_forwards),
+    Mistake("directions_swapped", 1, layers.directions_swapped),
+    Mistake("merge_mode", 1, layers.merge_mode),
+    Mistake("last_step", 1, sequences.last_step),
+    Mistake("padding", 1, layers.padding),
+    Mistake("epsilon", 1, layers.epsilon),
+    Mistake("training_mode", 1, layers.training_mode),
+    Mistake("training_mode", 1, outputs.output_dropout),
+    Mistake("normalization_swapped", 1, layers.normalization_swapped),
+    Mistake("reset_after", 1, cells.reset_after),
+    Mistake("update_gate_inverted", 1, cells.update_gate_inverted),
+    Mistake("forget_bias", 1, cells.forget_bias),
+    Mistake("bias_missing", 1, cells.bias_missing),
+    Mistake("bias_missing", 1, layers.layer_bias),
+    Mistake("bias_doubled", 1, cells.bias_doubled),
+    Mistake("bias_doubled", 1, layers.layer_bias_doubled),
+    # One change of a layer, of many that are possible.
+    Mistake("gates_permuted", 2, cells.gates_permuted),
+    Mistake("kernel_transposed", 2, cells.kernel_transposed),
+    Mistake("kernel_transposed", 2, layers.layer_kernel_transposed),
+    Mistake("recurrent_kernel_transposed", 2, cells.recurrent_kernel_transposed),
+    Mistake("recurrent_activation", 2, cells.recurrent_activation),
+    Mistake("activation", 2, layers.activation),
+    Mistake("layers_swapped", 2, layers.layers_swapped),
+    Mistake("weights_stale", 2, layers.weights_of_another_layer),
+    Mistake("reduced_precision", 2, outputs.reduced_precision),
+    Mistake("reduced_precision", 2, outputs.float16_outputs),
+    # Rarer, and dearer to try.
+    Mistake("initial_state", 3, states.state_reset),
+    Mistake("initial_state", 3, states.state_reset_inside),
+    Mistake("gates_permuted", 3, cells.gates_of_one_letter_permuted),
+    Mistake("kernel_transposed", 3, cells.kernel_in_other_order),
+    Mistake("recurrent_kernel_transposed", 3, cells.recurrent_kernel_in_other_order),
+    Mistake("last_step", 3, sequences.other_step),
+    Mistake("normalization_swapped", 3, layers.normalization_permuted),
+    # Fitted to the outputs.
+    Mistake("reduced_precision", 4, biases.two_biases_rounded, fitted=True),
+    Mistake("scaling", 4, fits.scaling, fitted=True),
+    Mistake("weights_stale", 4, fits.weights_stale, fitted=True),
+    Mistake("scaling", 4, fits.scaling_of_inputs, fitted=True),
+    Mistake("bias_missing", 4, biases.one_bias_missing, fitted=True),
+)
+
+KINDS = tuple(dict.fromkeys(mistake.kind for mistake in MISTAKES))
+TIERS = max(mistake.tier for mistake in MISTAKES)

@@ -1,0 +1,313 @@
+"""Mistakes inside a recurrent cell: its gates, kernels, biases and formulas."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from npylstm.activations import SIGMOID, Activation
+from npylstm.layers import GRU, LSTM
+from npylstm.layers.base import Array
+from npylstm.layers.recurrent import Recurrent
+from npylstm.parity.corrections import Cell, Correction, Detail, Subject
+
+__all__ = [
+    "ACTIVATIONS", "bias_doubled", "bias_missing", "forget_bias", "gates_of_one_letter_permuted",
+    "gates_permuted", "kernel_in_other_order", "kernel_transposed", "recurrent_activation",
+    "recurrent_kernel_in_other_order", "recurrent_kernel_transposed", "reset_after",
+    "update_gate_inverted",
+]  # fmt: skip
+
+Found = Iterator[Correction]
+Options = Iterable[tuple[Detail, Cell]]
+
+# What people write where another function belongs.
+ACTIVATIONS = (
+    Activation("linear"), Activation("tanh"), SIGMOID, Activation("relu"),
+    Activation("hard_sigmoid_fifth"), Activation("hard_sigmoid_sixth"), Activation("hard_tanh"),
+    Activation("softsign"), Activation("softplus"), Activation("elu"), Activation("selu"),
+    Activation("silu"), Activation("gelu"), Activation("gelu_tanh"), Activation("mish"),
+    Activation("exponential"), Activation("softmax"), Activation("log_softmax"),
+    Activation("log_sigmoid"), Activation("hard_silu"),
+    Activation.of("relu", negative_slope=0.01), Activation.of("relu", negative_slope=0.1),
+    Activation.of("relu", negative_slope=0.2), Activation.of("relu", negative_slope=0.3),
+    Activation.of("relu", max_value=6.0),
+)  # fmt: skip
+_OF_CELLS = tuple(
+    a for a in ACTIVATIONS
+    if a.name not in ("exponential", "softmax", "log_softmax", "log_sigmoid", "mish", "hard_silu")
+    and a.params[:1] not in ((0.1,), (0.2,), (0.3,))
+)  # fmt: skip
+_GATES = (
+    SIGMOID, Activation("hard_sigmoid_fifth"), Activation("hard_sigmoid_sixth"), Activation("tanh"),
+    Activation("hard_tanh"), Activation("relu"), Activation("linear"), Activation("softsign"),
+    Activation("softmax"),
+)  # fmt: skip
+
+
+def _letter(key: str) -> str:
+    return key.partition("_")[0]
+
+
+def gates_permuted(subject: Subject) -> Found:
+    """Gates are read in another order.
+
+    Every framework packs the gates of an LSTM in an order of its own: i f c o (Keras, PyTorch,
+    cuDNN), i o f c (ONNX), i c f o (TensorFlow 1); of a GRU z r h (Keras, ONNX) or r z n (PyTorch).
+    Source: the layouts in FORMATS of the frameworks' documentation (onnx.ai operators LSTM, GRU;
+    pytorch.org nn.LSTM, nn.GRU).
+    """
+    return subject.in_cells(
+        lambda cell: _permuted(cell, ("W", "U", "b", "rb"), {}),
+        "in {where}, read the gates in the order {order}",
+    )
+
+
+def gates_of_one_letter_permuted(subject: Subject) -> Found:
+    """Gates of the kernels, of one kernel or of the biases alone are read in another order.
+
+    It happens where one converter function serves kernels and another biases.
+    """
+    letters = {"kernels": ("W", "U"), "kernel": ("W",), "recurrent kernel": ("U",),
+               "bias": ("b", "rb")}  # fmt: skip
+
+    def change(cell: Cell) -> Options:
+        for what, which in letters.items():
+            yield from _permuted(cell, which, {"of": what})
+
+    return subject.in_cells(change, "in {where}, read the gates of the {of} in the order {order}")
+
+
+def _permuted(cell: Cell, letters: Sequence[str], detail: Detail) -> Options:
+    gates = cell.layer.gates
+    for order in itertools.permutations(gates):
+        if order == gates:
+            continue
+        moved = {
+            f"{letter}_{gate}": cell.weights[f"{letter}_{source}"]
+            for letter in letters
+            for gate, source in zip(gates, order, strict=True)
+            if f"{letter}_{gate}" in cell.weights
+        }
+        if moved:
+            yield {"order": " ".join(order), **detail}, cell.with_weights(**moved)
+
+
+def kernel_transposed(subject: Subject) -> Found:
+    """A square kernel is read with rows and columns exchanged, gate by gate.
+
+    PyTorch stores (units, features), Keras (features, units); where both sizes are equal nothing
+    complains. Source: pytorch.org nn.LSTM (weight_ih), keras.io LSTMCell.build (kernel).
+    """
+    return subject.in_cells(
+        lambda cell: _transposed(cell, "W"), "in {where}, transpose the kernel of every gate"
+    )
+
+
+def recurrent_kernel_transposed(subject: Subject) -> Found:
+    """The recurrent kernel is read with rows and columns exchanged; it is always square.
+
+    Source: pytorch.org nn.LSTM (weight_hh), keras.io LSTMCell.build (recurrent_kernel).
+    """
+    return subject.in_cells(
+        lambda cell: _transposed(cell, "U"), "in {where}, transpose the recurrent kernel"
+    )
+
+
+def _transposed(cell: Cell, letter: str) -> Options:
+    own = {k: a.T for k, a in cell.weights.items() if _letter(k) == letter}
+    if all(a.shape == cell.weights[k].shape for k, a in own.items()):
+        yield {}, cell.with_weights(**own)
+
+
+def kernel_in_other_order(subject: Subject) -> Found:
+    """The bytes of the kernel are read in the other memory order, whole or gate by gate.
+
+    ``reshape`` where ``transpose`` was meant: rows become pieces of columns, and any shape fits.
+    """
+    return subject.in_cells(
+        lambda cell: _reordered(cell, "W"),
+        "in {where}, read the kernel in {order} ({of}), with transpose instead of reshape",
+    )
+
+
+def recurrent_kernel_in_other_order(subject: Subject) -> Found:
+    """The bytes of the recurrent kernel are read in the other memory order."""
+    return subject.in_cells(
+        lambda cell: _reordered(cell, "U"),
+        "in {where}, read the recurrent kernel in {order} ({of}), with transpose, not reshape",
+    )
+
+
+def _column_bytes_as_rows(a: Array) -> Array:
+    read: Array = a.T.reshape(a.shape)
+    return read
+
+
+def _row_bytes_as_columns(a: Array) -> Array:
+    read: Array = a.reshape(a.shape[::-1]).T
+    return read
+
+
+_ORDERS: dict[str, Callable[[Array], Array]] = {
+    "row-major order": _column_bytes_as_rows, "column-major order": _row_bytes_as_columns,
+}  # fmt: skip
+
+
+def _reordered(cell: Cell, letter: str) -> Options:
+    names = [f"{letter}_{g}" for g in cell.layer.gates]
+    arrays = [cell.weights[name] for name in names]
+    for order, read in _ORDERS.items():
+        each = dict(zip(names, map(read, arrays), strict=True))
+        yield {"order": order, "of": "gate by gate"}, cell.with_weights(**each)
+        parts = np.split(read(np.concatenate(arrays, axis=1)), len(names), axis=1)
+        whole = dict(zip(names, parts, strict=True))
+        yield {"order": order, "of": "all gates"}, cell.with_weights(**whole)
+        rows = np.split(read(np.concatenate(arrays, axis=0)), len(names), axis=0)
+        yield (
+            {"order": order, "of": "gates as rows"},
+            cell.with_weights(**dict(zip(names, rows, strict=True))),
+        )
+
+
+def bias_missing(subject: Subject) -> Found:
+    """Biases are left out: all, or one of the two that a GRU has.
+
+    Source: converters that read kernel and recurrent kernel and pass over the third array; PyTorch
+    modules made with ``bias=False`` and filled with ``strict=False``.
+    """
+
+    def change(cell: Cell) -> Options:
+        biases = [k for k in cell.weights if _letter(k) in ("b", "rb")]
+        for of in ("b", "rb", "all"):
+            chosen = [k for k in biases if of in ("all", _letter(k))]
+            if chosen and (of == "all" or len(chosen) < len(biases)):
+                zeros = {k: np.zeros_like(cell.weights[k]) for k in chosen}
+                yield {"of": of}, cell.with_weights(**zeros)
+
+    return subject.in_cells(change, "in {where}, add the bias ({of})")
+
+
+def bias_doubled(subject: Subject) -> Found:
+    """A bias is added twice: once with the input, once with the recurrent product.
+
+    PyTorch and cuDNN have two biases where Keras has one; who copies one into both doubles it.
+    Source: pytorch.org nn.LSTM (bias_ih, bias_hh).
+    """
+
+    def change(cell: Cell) -> Options:
+        biases = [k for k in cell.weights if _letter(k) in ("b", "rb")]
+        for of in ("all", "b", "rb"):
+            chosen = [k for k in biases if of in ("all", _letter(k))]
+            if chosen and (of == "all" or len(chosen) < len(biases)):
+                yield {"of": of}, cell.with_weights(**{k: 2 * cell.weights[k] for k in chosen})
+
+    return subject.in_cells(change, "in {where}, add the bias once ({of})")
+
+
+def forget_bias(subject: Subject) -> Found:
+    """The forget gate's bias is larger or smaller by one.
+
+    TensorFlow 1 added ``forget_bias`` of 1 when it ran, Keras puts it into the initial bias
+    (``unit_forget_bias``). Source: tensorflow.org compat.v1.nn.rnn_cell.LSTMCell.
+    """
+
+    def change(cell: Cell) -> Options:
+        if "b_f" in cell.weights:
+            for offset in (1.0, -1.0):
+                yield {"offset": offset}, cell.with_weights(b_f=cell.weights["b_f"] + offset)
+
+    return subject.in_cells(change, "in {where}, add {offset:+g} to the bias of the forget gate")
+
+
+def cell_activation(subject: Subject) -> Found:
+    """The cell computes its candidate and output with another function."""
+
+    def change(cell: Cell) -> Options:
+        for other in _OF_CELLS:
+            if other != cell.layer.activation:
+                detail = {"from": str(cell.layer.activation), "to": str(other)}
+                yield detail, replace(cell, layer=replace(cell.layer, activation=other))
+
+    return subject.in_cells(
+        change, "in {where}, compute with the activation {to} instead of {from}"
+    )
+
+
+def recurrent_activation(subject: Subject) -> Found:
+    """The gates are computed with another function.
+
+    ``hard_sigmoid`` was the default of Keras until 2.3, and there are two: slope 1/5 (Keras 1 and
+    2, TensorFlow.js) and 1/6 (Keras 3, PyTorch). Source: keras.io release notes 2.3.0 and 3.0.
+    """
+
+    def change(cell: Cell) -> Options:
+        layer = cell.layer
+        if isinstance(layer, (LSTM, GRU)):
+            for other in _GATES:
+                if other != layer.recurrent_activation:
+                    detail = {"from": str(layer.recurrent_activation), "to": str(other)}
+                    yield detail, replace(cell, layer=replace(layer, recurrent_activation=other))
+
+    return subject.in_cells(change, "in {where}, compute the gates with {to} instead of {from}")
+
+
+def reset_after(subject: Subject) -> Found:
+    """The reset gate of a GRU is applied on the other side of the recurrent product.
+
+    Keras since TF 2, PyTorch and cuDNN apply it after the product and keep a second bias inside;
+    Keras before, ONNX by default and CoreML before it, or with the bias outside.
+    Source: keras.io GRU (reset_after), onnx.ai GRU (linear_before_reset).
+    """
+
+    def change(cell: Cell) -> Options:
+        layer, weights = cell.layer, dict(cell.weights)
+        if not isinstance(layer, GRU):
+            return
+        if not layer.reset_after:
+            extra = {f"rb_{g}": np.zeros_like(weights[f"b_{g}"]) for g in layer.gates
+                     if layer.use_bias}  # fmt: skip
+            after = replace(layer, reset_after=True)
+            yield (
+                {"rule": "after the product"},
+                replace(cell, layer=after, weights={**weights, **extra}),
+            )
+            return
+        before: Recurrent = replace(layer, reset_after=False)
+        recurrent = {g: weights.pop(f"rb_{g}") for g in layer.gates if layer.use_bias}
+        if not recurrent:
+            yield {"rule": "before the product"}, replace(cell, layer=before)
+            return
+        summed = {f"b_{g}": weights[f"b_{g}"] + recurrent[g] for g in layer.gates}
+        outside = {**cell.weights, "b_h": summed["b_h"], "rb_h": np.zeros_like(recurrent["h"])}
+        yield (
+            {"rule": "before the product"},
+            replace(cell, layer=before, weights={**weights, **summed}),
+        )
+        yield {"rule": "after the product, bias outside"}, replace(cell, weights=outside)
+        yield (
+            {"rule": "before the product, without the recurrent bias"},
+            replace(cell, layer=before, weights=weights),
+        )
+
+    return subject.in_cells(change, "in {where}, apply the reset gate {rule}")
+
+
+def update_gate_inverted(subject: Subject) -> Found:
+    """The update gate of a GRU weighs the candidate instead of the old state.
+
+    Papers disagree: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~`` (Cho's
+    later papers, CoreML). With a sigmoid, 1 - s(a) = s(-a).
+    """
+    symmetric = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
+
+    def change(cell: Cell) -> Options:
+        layer = cell.layer
+        if isinstance(layer, GRU) and layer.recurrent_activation.name in symmetric:
+            turned = {k: -a for k, a in cell.weights.items() if k.endswith("_z")}
+            yield {}, cell.with_weights(**turned)
+
+    return subject.in_cells(change, "in {where}, exchange z and 1 - z where the states are mixed")

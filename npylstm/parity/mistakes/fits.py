@@ -1,0 +1,223 @@
+"""Corrections with numbers that are fitted to the outputs: scales, and the weights of a last layer.
+
+A fit is evidence only if there are more data than free numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from npylstm.errors import NpylstmError
+from npylstm.layers import Dense
+from npylstm.layers.base import BATCH, Array
+from npylstm.parity.corrections import Correction, Run, Subject
+from npylstm.parity.examples import Example
+from npylstm.parity.variants import run_graph
+
+__all__ = ["scaling", "scaling_of_inputs", "weights_stale"]
+
+Found = Iterator[Correction]
+Arrays = dict[str, Array]
+Affine = dict[str, tuple[Array, Array]]  # factor and offset by tensor
+
+
+def scaling(subject: Subject) -> Found:
+    """Outputs are those of the model times a factor plus an offset: not scaled back.
+
+    A ``MinMaxScaler`` or ``StandardScaler`` around the model was applied, or not, on one side.
+    Source: scikit-learn.org preprocessing (inverse_transform).
+    """
+    wrong = _wrong_outputs(subject)
+    for each in (False, True):
+        fitted: Affine = {}
+        least = 1 << 62
+        for name in wrong:
+            mine = np.concatenate([_rows(t.outputs[name], each) for t in subject.tapes])
+            other = np.concatenate([_rows(t.example.outputs[name], each) for t in subject.tapes])
+            if (
+                mine.shape != other.shape
+                or not np.isfinite(mine).all()
+                or not np.isfinite(other).all()
+            ):
+                return
+            if each and mine.shape[1] < 2:
+                return
+            fitted[name] = _affine(mine, other)
+            least = min(least, len(mine))
+        if not fitted:
+            return
+        (factor, offset), *_ = fitted.values()
+        detail = {"factor": _plain(factor), "offset": _plain(offset), "of": "outputs"}
+
+        def around(run: Run, example: Example, fitted: Affine = fitted) -> Arrays:
+            made = run(example).tensors
+            return {
+                k: (y.astype(np.float64) * fitted[k][0] + fitted[k][1]).astype(y.dtype)
+                if k in fitted
+                else y
+                for k, y in made.items()
+            }
+
+        yield Correction(
+            None, detail, f"scale the outputs: they differ by a factor and an offset "
+            f"{'of each feature' if each else f'({_said(factor)}, {_said(offset)})'}",
+            around=around, free=2, data=least,
+        )  # fmt: skip
+
+
+def _rows(y: Array, each: bool) -> Array:
+    """Values of every feature apart (rows, features), or all together (rows, 1)."""
+    return y.reshape(-1, y.shape[-1] if each and y.ndim > 1 else 1).astype(np.float64)
+
+
+def _affine(mine: Array, other: Array) -> tuple[Array, Array]:
+    """Least squares of ``other = factor * mine + offset``, column by column."""
+    mean, mean_other = mine.mean(0), other.mean(0)
+    spread = ((mine - mean) ** 2).sum(0)
+    together = ((mine - mean) * (other - mean_other)).sum(0)
+    factor = np.where(spread > 0, together / np.where(spread > 0, spread, 1), 1.0)
+    return factor, mean_other - factor * mean
+
+
+def _plain(values: Array) -> float | list[float]:
+    rounded = [float(f"{v:.7g}") for v in values]
+    return rounded[0] if len(rounded) == 1 else rounded
+
+
+def _said(values: Array) -> str:
+    return ", ".join(f"{v:.6g}" for v in values)
+
+
+def _wrong_outputs(subject: Subject) -> list[str]:
+    """Outputs that differ by more than a part in ten thousand of what differs most."""
+    off = {
+        name: max(float(np.abs(t.outputs[name] - t.example.outputs[name]).max(initial=0.0))
+                  for t in subject.tapes)
+        for name in subject.spec.outputs
+    }  # fmt: skip
+    return [name for name, most in off.items() if most > 1e-4 * max(off.values()) or most != most]
+
+
+_ITERATIONS = 12
+_STARTS = (1.0, 1 / 255, 255.0, 0.01, 100.0, 0.1, 10.0, 0.5, 2.0)
+_MOST_FEATURES = 6  # for a factor and an offset of each
+_SAMPLES = 4
+
+
+def scaling_of_inputs(subject: Subject) -> Found:
+    """Inputs were scaled on one side: by one factor and offset, or by those of each feature.
+
+    A scaler in front of the model was left out, pixels of 0..255 were not divided. Found by
+    Gauss-Newton.
+    """
+    for tensor in subject.spec.inputs:
+        if tensor.integer:
+            continue
+        name, size = tensor.name, subject.examples[0].inputs[tensor.name].shape[-1]
+        for count in (1, size) if 1 < size <= _MOST_FEATURES else (1,):
+            found, data = _fit_inputs(subject, name, count)
+            factor, offset = _plain(found[:count]), _plain(found[count:])
+
+            def around(
+                run: Run, example: Example, p: Array = found, count: int = count, name: str = name
+            ) -> Arrays:
+                return dict(run(_scaled(example, name, p, count)).tensors)
+
+            yield Correction(
+                None, {"factor": factor, "offset": offset, "of": "inputs"},
+                f"scale the input {name}: on the other side it is {_said(found[:count])} x + "
+                f"{_said(found[count:])}",
+                around=around, free=2 * count, data=data,
+            )  # fmt: skip
+
+
+def _scaled(example: Example, name: str, p: Array, count: int) -> Example:
+    x = example.inputs[name]
+    moved = (x.astype(np.float64) * p[:count] + p[count:]).astype(x.dtype)
+    return replace(example, inputs={**example.inputs, name: moved})
+
+
+def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
+    """Fit factors and offsets; returns them, and how many data there were."""
+    spec = subject.spec
+    layers = {n.name: n for n in spec.layers}
+    whole = subject.examples[0]
+    batch = whole.inputs[name].shape[spec.inputs[0].shape.index(BATCH)]
+    example = whole.rows(spec, range(min(batch, _SAMPLES)))
+    target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
+    if not np.isfinite(target).all():
+        raise NpylstmError("outputs that are not finite cannot be fitted")
+
+    def off(p: Array) -> Array:
+        moved = _scaled(example, name, p, count)
+        made = run_graph(spec.edges, layers, spec.outputs, moved).tensors
+        return np.concatenate([made[k].ravel() for k in example.outputs]) - target
+
+    starts = [np.repeat([s, 0.0], count) for s in (_STARTS if count == 1 else _STARTS[:1])]
+    p = min(starts, key=lambda start: _cost(off(start)))
+    value = off(p)
+    first = _cost(value)
+    for number in range(_ITERATIONS):
+        step = 2.0**-10 * np.maximum(np.abs(p), 0.1)
+        slopes = np.stack([(off(p + d) - value) / d.max() for d in np.diag(step)], axis=1)
+        if not (np.isfinite(slopes).all() and np.isfinite(value).all()):
+            break
+        move = np.linalg.lstsq(slopes, -value, rcond=1e-7)[0]
+        scale = 1.0
+        while scale > 0.2 and not _cost(off(p + scale * move)) < _cost(value):
+            scale /= 2
+        if scale <= 0.2:
+            break
+        p, before = p + scale * move, _cost(value)
+        value = off(p)
+        if _cost(value) > 0.5 * before or (number >= 2 and _cost(value) > 0.1 * first):
+            break
+    plain = np.array([float(f"{v:.4g}") if abs(v) > 1e-5 else 0.0 for v in p])
+    return (plain if _cost(off(plain)) <= 4 * _cost(value) else p), len(target)
+
+
+def _cost(residual: Array) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        cost = float(residual @ residual)
+    return cost if np.isfinite(cost) else float("inf")
+
+
+def weights_stale(subject: Subject) -> Found:
+    """A last linear layer has the weights of another training. Solved by least squares.
+
+    The file that was converted is not the one that made the outputs: a checkpoint of another epoch,
+    a head that was trained again.
+    """
+    for name in _wrong_outputs(subject):
+        for edge in subject.spec.edges:
+            named = subject.layers[edge.layer]
+            layer = named.layer
+            if edge.outputs[0] != name or not isinstance(layer, Dense):
+                continue
+            if layer.activation.name != "linear" or len(subject.edges_of(named.name)) > 1:
+                continue
+            reads = [t.tensors[edge.inputs[0]] for t in subject.tapes]
+            A = np.concatenate([r.reshape(-1, layer.features) for r in reads]).astype(np.float64)
+            B = np.concatenate(
+                [t.example.outputs[name].reshape(-1, layer.units) for t in subject.tapes]
+            ).astype(np.float64)
+            if len(A) != len(B) or not (np.isfinite(A).all() and np.isfinite(B).all()):
+                continue
+            if layer.use_bias:
+                A = np.concatenate([A, np.ones((len(A), 1))], axis=1)
+            solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=1e-10)
+            weights = {"kernel": solved[: layer.features]}
+            if layer.use_bias:
+                weights["bias"] = solved[layer.features]
+            fitted = replace(
+                named, weights={k: a.astype(subject.spec.dtype) for k, a in weights.items()}
+            )
+            data = len(A) if rank == A.shape[1] else 0
+            yield Correction(
+                named.name, {"from": "another training"},
+                f"load the weights of {named.name} again: other ones made these outputs",
+                {named.name: fitted}, free=A.shape[1], data=data,
+            )  # fmt: skip

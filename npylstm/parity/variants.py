@@ -1,0 +1,328 @@
+"""Run many variants of one model on the same inputs, and compute what they share only once.
+
+A diagnosis tries hundreds of small changes. Two things make that cheap. The tensors of the
+unchanged model are kept, so a changed layer costs only itself and what reads it. And variants that
+change numbers alone (weights, activation functions) run together: their samples are set one behind
+the other along the batch axis, and a *stacked* weight applies its own matrix to each part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from npylstm.activations import Activation
+from npylstm.engine.numpy_engine import Node
+from npylstm.errors import NpylstmError
+from npylstm.layers import ActivationLayer, Bidirectional, Dense
+from npylstm.layers.base import BATCH, Array, Layer, zeros
+from npylstm.layers.recurrent import Recurrent
+from npylstm.parity.examples import Example
+from npylstm.spec import Edge, LayerSpec, ModelSpec
+
+if TYPE_CHECKING:
+    from npylstm.binding import NewState
+
+__all__ = ["Ran", "Tape", "Wrap", "run_graph"]
+
+Changes = Mapping[str, LayerSpec]  # layers by name, in the place of the model's own
+Tensors = dict[str, Array]
+Wrap = Callable[[Node], Node]
+
+_MOST_NUMBERS = 1 << 21  # of the largest tensor of a stack: 8 MB of float32
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """Matrices (variants, rows, columns); ``x @ this`` gives each part of ``x`` its own."""
+
+    values: Array
+    __array_ufunc__ = None
+
+    def __rmatmul__(self, x: Array) -> Array:
+        count, rows, columns = self.values.shape
+        y = x.reshape(count, -1, rows) @ self.values
+        return y.reshape(*x.shape[:-1], columns)
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Vectors (variants, size); ``x + this`` gives each part of ``x`` its own."""
+
+    values: Array
+    __array_ufunc__ = None
+
+    def __radd__(self, x: Array) -> Array:
+        count, size = self.values.shape
+        return (x.reshape(count, -1, size) + self.values[:, None]).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class _Activations:
+    """Activation functions, one for each part of an array."""
+
+    parts: tuple[Activation, ...]
+    axis = None
+
+    def __call__(self, x: Array) -> Array:
+        pieces = np.split(x, len(self.parts))
+        return np.concatenate([a(piece) for a, piece in zip(self.parts, pieces, strict=True)])
+
+
+class Ran(NamedTuple):
+    """What a run gave: tensors by name, and the state after the last step of every call."""
+
+    tensors: Tensors
+    state: NewState
+
+
+def run_graph(
+    edges: Sequence[Edge],
+    layers: Changes,
+    outputs: Sequence[str],
+    example: Example,
+    wrap: Wrap | None = None,
+) -> Ran:
+    """Run a graph of layers, whether it is a valid model or not.
+
+    ``wrap`` may put another node in the place of a layer's own, which computes it otherwise.
+
+    Raises
+    ------
+    NpylstmError, ValueError, IndexError
+        If a layer cannot take its inputs.
+    """
+    tensors: Tensors = dict(example.inputs)
+    after: NewState = {}
+    for edge in edges:
+        node = Node(layers[edge.layer])
+        node = wrap(node) if wrap else node
+        made, after[edge.name] = _compute(edge, node, tensors, example)
+        tensors |= made
+    return Ran({name: tensors[name] for name in outputs}, after)
+
+
+def _compute(
+    edge: Edge, node: Node, tensors: Tensors, example: Example, times: int = 1
+) -> tuple[Tensors, dict[str, Array]]:
+    """Run one call; ``times`` is how many variants lie behind one another in the tensors."""
+    reads = [tensors[t] for t in edge.inputs]
+    wanted = node.layer.state_shapes()
+    state = example.state.get(edge.name, {}) if example.has_state else {}
+    if wanted and set(state) != set(wanted):
+        axis = 1 if getattr(node.layer, "time_major", False) else 0
+        state = zeros(wanted, reads[0].shape[axis] // times, reads[0].dtype)
+    mask = example.mask
+    if times > 1:
+        state = {k: np.tile(a, (times, 1)) for k, a in state.items()}
+        mask = None if mask is None else np.tile(mask, (times, 1))
+    outputs, after = node.compute(reads, state, mask)
+    return dict(zip(edge.outputs, outputs, strict=True)), after
+
+
+class Tape:
+    """A model's tensors for one example, and what becomes of them when layers change.
+
+    Parameters
+    ----------
+    spec
+        The unchanged model.
+    example
+        Its inputs, state and mask.
+    """
+
+    def __init__(self, spec: ModelSpec, example: Example) -> None:
+        self.spec, self.example = spec, example
+        self._layers = {layer.name: layer for layer in spec.layers}
+        self._nodes: dict[int, Node] = {}
+        self._others: dict[tuple[int, Edge], Tensors] = {}  # changed layers on unchanged inputs
+        self._kept: list[LayerSpec] = []  # an id stands for an object only while that lives
+        self._makers = {t: edge for edge in spec.edges for t in edge.outputs}
+        self.tensors: Tensors = dict(example.inputs)
+        self.state: NewState = {}
+        for edge in spec.edges:
+            node = self._node(self._layers[edge.layer])
+            made, self.state[edge.name] = _compute(edge, node, self.tensors, example)
+            self.tensors |= made
+
+    @property
+    def outputs(self) -> Tensors:
+        """Outputs of the unchanged model."""
+        return {name: self.tensors[name] for name in self.spec.outputs}
+
+    def run(self, spec: ModelSpec) -> Tensors | None:
+        """Run another model on the example; None if its layers cannot take it."""
+        layers = {layer.name: layer for layer in spec.layers}
+        return self._walk(spec.edges, layers, spec.outputs)
+
+    def run_changed(self, changes: Changes) -> Tensors | None:
+        """Run the model with some layers changed; None if they cannot take their inputs."""
+        return self._walk(self.spec.edges, {**self._layers, **changes}, self.spec.outputs)
+
+    def run_all(self, variants: Sequence[Changes]) -> list[Tensors | None]:
+        """Run variants, those together that change numbers of the same layers alone."""
+        results: list[Tensors | None] = [None] * len(variants)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for number, changes in enumerate(variants):
+            if self.changes_numbers(changes):
+                groups.setdefault(tuple(sorted(changes)), []).append(number)
+            else:
+                results[number] = self.run_changed(changes)
+        for names, numbers in groups.items():
+            size = self._stack_size(names)
+            for start in range(0, len(numbers), size):
+                part = numbers[start : start + size]
+                made = self._run_stack([variants[k] for k in part])
+                for number, outputs in zip(part, made, strict=True):
+                    results[number] = outputs
+        return results
+
+    def _node(self, layer: LayerSpec) -> Node:
+        if id(layer) not in self._nodes:
+            self._kept.append(layer)
+            self._nodes[id(layer)] = Node(layer)
+        return self._nodes[id(layer)]
+
+    def _walk(
+        self, edges: Sequence[Edge], layers: Changes, outputs: Sequence[str]
+    ) -> Tensors | None:
+        """Compute only what differs from the unchanged model."""
+        own: Tensors = dict(self.example.inputs)
+        same = set(self.example.inputs)
+        try:
+            for edge in edges:
+                layer = layers[edge.layer]
+                known = (
+                    self._makers.get(edge.name) == edge and self._layers.get(edge.layer) is layer
+                )
+                if known and same.issuperset(edge.inputs):
+                    own |= {t: self.tensors[t] for t in edge.outputs}
+                    same.update(edge.outputs)
+                else:
+                    own |= self._changed(edge, layer, own, same.issuperset(edge.inputs))
+            return {name: own[name] for name in outputs}
+        except (NpylstmError, ValueError, IndexError):  # sizes that do not fit
+            return None
+
+    def _changed(
+        self, edge: Edge, layer: LayerSpec, tensors: Tensors, inputs_same: bool
+    ) -> Tensors:
+        """Compute a call that is not the model's own, once for each layer that is asked for."""
+        key = id(layer), edge
+        if not inputs_same:
+            return _compute(edge, self._node(layer), tensors, self.example)[0]
+        if key not in self._others:
+            node = self._node(layer)
+            self._others[key] = _compute(edge, node, tensors, self.example)[0]
+        return self._others[key]
+
+    def _dirty(self, names: Sequence[str]) -> Iterator[Edge]:
+        """Calls of these layers, and all that read what they make."""
+        changed: set[str] = set()
+        for edge in self.spec.edges:
+            if edge.layer in names or changed.intersection(edge.inputs):
+                changed.update(edge.outputs)
+                yield edge
+
+    def changes_numbers(self, changes: Changes) -> bool:
+        """Whether layers differ in weights and activations alone, and can run together."""
+        if not all(_same_but_numbers(self._layers[n].layer, c.layer) for n, c in changes.items()):
+            return False
+        for edge in self._dirty([*changes]):
+            shapes = [self.spec.shapes[t] for t in (*edge.inputs, *edge.outputs)]
+            if not all(BATCH in shape for shape in shapes):
+                return False
+            recurrent = getattr(self._layers[edge.layer].layer, "time_major", False)
+            if edge.layer in changes and not recurrent and shapes[0][0] != BATCH:
+                return False
+        return True
+
+    def _stack_size(self, names: Sequence[str]) -> int:
+        """How many variants to run together."""
+        largest = 1
+        for edge in self._dirty(names):
+            units = getattr(self._layers[edge.layer].layer, "units", 1)
+            reads = self.tensors[edge.inputs[0]]
+            largest = max(largest, reads.size, reads.size // max(reads.shape[-1], 1) * 4 * units)
+        return max(1, min(256, _MOST_NUMBERS // largest))
+
+    def _run_stack(self, variants: Sequence[Changes]) -> list[Tensors | None]:
+        count = len(variants)
+        if count == 1:
+            return [self.run_changed(variants[0])]
+        names = [*variants[0]]
+        nodes = {name: self._stacked([v[name] for v in variants]) for name in names}
+        shapes = self.spec.shapes
+        own: Tensors = {}
+        for edge in self._dirty(names):
+            for t in edge.inputs:
+                if t not in own:
+                    axis = shapes[t].index(BATCH)
+                    times = [1] * len(shapes[t])
+                    times[axis] = count
+                    own[t] = np.tile(self.tensors[t], times)
+            node = nodes.get(edge.layer) or self._node(self._layers[edge.layer])
+            own |= _compute(edge, node, own, self.example, count)[0]
+        made = {
+            name: np.split(own[name], count, axis=shapes[name].index(BATCH))
+            if name in own
+            else [self.tensors[name]] * count
+            for name in self.spec.outputs
+        }
+        return [{name: parts[k] for name, parts in made.items()} for k in range(count)]
+
+    def _stacked(self, layers: Sequence[LayerSpec]) -> Node:
+        """Make one node of many layers that differ in numbers alone."""
+        nodes = [Node(layer) for layer in layers]
+        node = Node(layers[0])
+        node.layer = _stack_activations([layer.layer for layer in layers])
+        packed: dict[str, Any] = {}
+        for key, first in nodes[0].packed.items():
+            values = [other.packed[key] for other in nodes]
+            if all(value is first or np.array_equal(value, first) for value in values[1:]):
+                packed[key] = first
+            else:
+                wrap = _Matrices if first.ndim == 2 else _Vectors
+                packed[key] = wrap(np.stack(values))
+        node.packed = packed
+        return node
+
+
+def _same_but_numbers(a: Layer, b: Layer) -> bool:
+    """Whether two layers differ in weights and activation functions alone."""
+    if a is b:
+        return isinstance(a, (Recurrent, Bidirectional, Dense))
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Bidirectional) and isinstance(b, Bidirectional):
+        pairs = zip(a.directions.values(), b.directions.values(), strict=True)
+        return a.merge_mode == b.merge_mode and all(_same_but_numbers(x, y) for x, y in pairs)
+    if not isinstance(a, (Recurrent, Dense, ActivationLayer)):
+        return False
+    for field in dataclasses.fields(a):
+        mine, other = getattr(a, field.name), getattr(b, field.name)
+        if mine != other and not isinstance(mine, Activation):
+            return False
+        if isinstance(mine, Activation) and {mine.axis, other.axis} - {None, -1}:
+            return False
+    return True
+
+
+def _stack_activations(layers: Sequence[Layer]) -> Layer:
+    first = layers[0]
+    if isinstance(first, Bidirectional):
+        forward, backward = (
+            _stack_activations([layer.directions[way] for layer in layers])  # type: ignore[attr-defined]
+            for way in first.directions
+        )
+        return dataclasses.replace(first, forward_layer=forward, backward_layer=backward)
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(first):
+        values = [getattr(layer, field.name) for layer in layers]
+        if isinstance(values[0], Activation) and any(v != values[0] for v in values):
+            changed[field.name] = _Activations(tuple(values))
+    return dataclasses.replace(first, **changed) if changed else first

@@ -1,0 +1,195 @@
+"""What a spec is made of: tensors, layers with their weights, calls of layers, recorded cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+from npylstm.printable import clipped
+
+__all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"]
+
+LONGEST_REPR = 200  # characters
+
+RESERVED = ("npylstm", "case")  # first parts of keys that the file uses itself
+_NAME = re.compile(r"[^\x00-\x1f/\\]+")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model's input or output: its name and its shape, with symbols for free sizes.
+
+    ``integer`` is set where only integers make sense (ids of an embedding): they may come as
+    integers or as floats.
+    """
+
+    name: str
+    shape: Shape
+    integer: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} {format_shape(self.shape)}"
+
+    @property
+    def whole(self) -> bool:
+        """The former name of ``integer``."""
+        return self.integer
+
+    @property
+    def time_axis(self) -> int | None:
+        """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
+        if len(self.shape) < (2 if self.integer else 3) or BATCH not in self.shape[:2]:
+            return None
+        return 1 - self.shape.index(BATCH)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One call of a layer: names of the tensors it reads and of those it makes."""
+
+    layer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def call(cls, layer: LayerSpec, *inputs: str, number: int = 1) -> Edge:
+        """Call a layer. Outputs are named after it: ``lstm``, ``lstm/h``; next time ``lstm#2``."""
+        name = layer.name if number == 1 else f"{layer.name}#{number}"
+        suffixes = layer.layer.output_names()
+        return cls(layer.name, inputs, tuple(f"{name}/{s}" if s else name for s in suffixes))
+
+    @property
+    def name(self) -> str:
+        """What the call goes by, also as the owner of its state: its main output."""
+        return self.outputs[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerSpec:
+    """A named layer with its weights.
+
+    Equal to another whose name, config and weights are the same, to the last bit. The function of
+    an ``external`` layer takes no part, as no file holds it.
+
+    Attributes
+    ----------
+    name
+        Unique in the model.
+    layer
+        The layer kind with its config.
+    weights
+        Read-only arrays by name, as :meth:`Layer.weight_shapes` lists them.
+    """
+
+    name: str
+    layer: Layer
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frozen = {}
+        for key, array in self.weights.items():
+            frozen[key] = np.ascontiguousarray(array)
+            if frozen[key] is array and array.flags.writeable:
+                frozen[key] = array.copy()
+            frozen[key].flags.writeable = False
+        object.__setattr__(self, "weights", MappingProxyType(frozen))
+
+    def __repr__(self) -> str:
+        text = f"{self.name!r}: {self.kind}, {self.parameters:,} parameters"
+        return f"<npylstm.spec.LayerSpec {clipped(text, LONGEST_REPR - 26)}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerSpec):
+            return NotImplemented
+        same = (self.name, self.layer) == (other.name, other.layer)
+        return same and _equal(self.weights, other.weights)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.layer))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LayerSpec, (self.name, self.layer, dict(self.weights))
+
+    def __deepcopy__(self, memo: object) -> LayerSpec:
+        return self  # nothing of it can change
+
+    @property
+    def parameters(self) -> int:
+        """Count of all weights."""
+        return sum(array.size for array in self.weights.values())
+
+    @property
+    def kind(self) -> str:
+        """The layer kind's name in the table of kinds."""
+        return self.layer.kind
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The whole config as plain JSON values."""
+        return self.layer.to_json()
+
+    def problems(self, dtype: str) -> Iterator[str]:
+        """Say everything that is wrong with the name and the weights."""
+        if not _NAME.fullmatch(self.name) or self.name in (*RESERVED, ".", ".."):
+            yield f"layer name {self.name!r}: empty, reserved, or contains a slash"
+        shapes = self.layer.weight_shapes()
+        for key in shapes.keys() - self.weights.keys():
+            yield f"{self.name}/{key}: missing, expected shape {shapes[key]}"
+        for key in self.weights.keys() - shapes.keys():
+            yield f"{self.name}/{key}: unexpected, expected only {', '.join(shapes) or 'none'}"
+        for key in shapes.keys() & self.weights.keys():
+            array = self.weights[key]
+            if array.shape != shapes[key]:
+                yield f"{self.name}/{key}: expected shape {shapes[key]}, got {array.shape}"
+            elif array.dtype != dtype:
+                yield f"{self.name}/{key}: expected {dtype}, got {array.dtype}"
+            elif not np.isfinite(array).all():
+                count = np.count_nonzero(~np.isfinite(array))
+                yield f"{self.name}/{key}: expected finite numbers, got {count} nan or inf"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Case:
+    """A recorded run of the framework: inputs, its own outputs, and the state it began with.
+
+    ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
+    (batch,) holds whole numbers, where the sequences are not all as long as the array. ``purpose``
+    says in a word what the case is there to show: ``padding``, ``saturation``. Equal to another
+    with the same arrays, to the last bit.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    lengths: Array | None = None
+    purpose: str = ""
+
+    def __repr__(self) -> str:
+        inputs, outputs = (
+            ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
+            for arrays in (self.inputs, self.outputs)
+        )
+        purpose = f" {self.purpose!r}" if self.purpose else ""
+        text = f"{purpose}: {inputs} -> {outputs}"
+        return f"<npylstm.Case{clipped(text, LONGEST_REPR - 14)}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Case):
+            return NotImplemented
+        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Compare arrays, or mappings of them, by shape, element type and bytes: nan equals nan."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if not isinstance(a, np.ndarray):
+        return not isinstance(b, np.ndarray) and bool(a == b)
+    same = isinstance(b, np.ndarray) and (a.shape, a.dtype) == (b.shape, b.dtype)
+    return a is b or (same and a.tobytes() == b.tobytes())

@@ -1,0 +1,117 @@
+"""The file of a saved session or pool: one ``.npz``.
+
+========================== =========================================================
+key                        content
+========================== =========================================================
+``npylstm/session``        a header as UTF-8 JSON (uint8), or ``npylstm/pool``
+``state/LAYER/h`` ...      the state, one row for each sequence
+========================== =========================================================
+
+The header has a digest of the weights: a state belongs to the model that computed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npylstm import npz
+from npylstm.binding import NewState
+from npylstm.errors import FormatError, StateError
+from npylstm.layers.base import Array
+from npylstm.spec import ModelSpec
+
+__all__ = ["read", "write"]
+
+_VERSION = 1
+
+
+def write(
+    path: str | os.PathLike[str],
+    owner: str,
+    spec: ModelSpec,
+    header: Mapping[str, Any],
+    state: NewState,
+) -> None:
+    """Write the state of a ``"session"`` or ``"pool"``, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file to make or replace.
+    owner
+        Whose state it is.
+    spec
+        The model.
+    header
+        Plain JSON values that belong to the state.
+    state
+        One row for each sequence.
+    """
+    document = {"format_version": _VERSION, **header, "weights": _digest(spec)}
+    text = json.dumps(document, allow_nan=False).encode()
+    arrays: dict[str, Array] = {f"npylstm/{owner}": np.frombuffer(text, np.uint8)}
+    for call, entries in state.items():
+        arrays |= {f"state/{call}/{name}": array for name, array in entries.items()}
+    npz.write_arrays(arrays, path)
+
+
+def read(
+    path: str | os.PathLike[str], owner: str, spec: ModelSpec
+) -> tuple[dict[str, Any], NewState]:
+    """Read what :func:`write` wrote for the same model: the header and the state.
+
+    Raises
+    ------
+    StateError
+        If the file is of a model with other weights, or of another element type.
+    FormatError
+        If it is damaged or holds something else.
+    OSError
+        If it cannot be opened.
+    """
+    key = f"npylstm/{owner}"
+    with npz.Archive(path) as archive:
+        if key not in archive.keys:
+            raise FormatError(f"{path}: no {key}, so this is not a saved {owner}")
+        document = _header(archive, key)
+        if document.get("weights") != _digest(spec):
+            raise StateError(f"{path}: saved with other weights, expected this model's")
+        state: NewState = {}
+        for entry in sorted(archive.keys - {key}):
+            top, _, rest = entry.partition("/")
+            call, _, name = rest.partition("/")
+            if top != "state" or not name:
+                raise FormatError(f"{path}: unexpected key {entry!r}")
+            array = state.setdefault(call, {})[name] = archive.array(entry)
+            if str(array.dtype) != spec.dtype:
+                raise StateError(f"{path}: expected {spec.dtype}, got {array.dtype}")
+    return document, state
+
+
+def _digest(spec: ModelSpec) -> str:
+    """Tell models apart by their weights."""
+    digest = hashlib.sha256()
+    for layer in spec.layers:
+        for key, array in layer.weights.items():
+            digest.update(f"{layer.name}/{key}{array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _header(archive: npz.Archive, key: str) -> dict[str, Any]:
+    try:
+        document = json.loads(archive.array(key).tobytes())
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("format_version") != _VERSION:
+        version = document.get("format_version") if isinstance(document, dict) else None
+        raise FormatError(
+            f"{archive.name}: {key}: expected format_version {_VERSION}, got {version!r:.40}"
+        )
+    return document
