@@ -262,12 +262,16 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
     if as_json:
         _print_json(found)
         return 0
-    print(f"{found['format']}, the weights of {len(found['modules'])} modules:")
+    count = len(found["modules"])
+    print(f"{found['format']}, the weights of {count} module{'s' * (count != 1)}:")
     for line in found["modules"]:
         print(f"  {printable(line)}")
     for line in found["notes"]:
         print(f"note: {printable(line)}")
     what = found.get("what", "a state_dict")
+    if not found["asked"]:
+        print(printable(found["advice"]))
+        return 0
     print(f"{what} does not prove how they are joined. Open questions, with possible answers"
           f"{' and [the one taken below]' if found['command'] else ''}:")  # fmt: skip
     for line in found["asked"]:

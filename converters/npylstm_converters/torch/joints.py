@@ -213,6 +213,9 @@ class _Draft:
 
     def _with_options(self, module: Found, kind: str) -> str:
         """Write a module with the options that its tensors do not show."""
+        if module.twin:
+            question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
+            self.joints.append(Joint(module.name, question, "from_torch(module, example)", ""))
         options: list[str] = []
         for option, value in module.asked.items():
             if option == "kind":

@@ -75,8 +75,10 @@ def _axes(input: TensorSpec) -> str:
 
 def _options(step: Step, module: Found) -> Iterator[str]:
     """Say what the tensors of a module do not show."""
-    for value in step.values:
-        yield f"{step.word} {'is of kind' if 'kind' in module.asked else 'has nonlinearity'} {value}"
+    if module.twin:
+        yield f"{step.word} is a {module.kind}, not a {module.twin}"
+    what = "is of kind" if "kind" in module.asked else "has nonlinearity"
+    yield from (f"{step.word} {what} {value}" for value in step.values)
     if step.options:
         yield f"{step.word} has {', '.join(f'{k} {v}' for k, v in step.options.items())}"
 

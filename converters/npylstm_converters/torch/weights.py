@@ -25,6 +25,7 @@ from npylstm_converters.torch.chains import Chain, read_input
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
 from npylstm_converters.torch.joints import suggest
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
+from npylstm_converters.torch.pickled import describe_pickled
 from npylstm_converters.torch.statements import assumptions, statements
 
 __all__ = ["describe", "from_state_dict"]
@@ -188,7 +189,14 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
         ``notes``, ``command`` (empty if no chain fits) and ``advice``.
     """
     label = os.fspath(path)
-    checkpoint = read_checkpoint(path, key)
+    try:
+        checkpoint = read_checkpoint(path, key)
+    except UnsupportedError as error:
+        parts = describe_pickled(path)
+        if not parts:
+            raise
+        return {"format": "a pickled module", "modules": parts, "asked": [], "notes": [],
+                "command": "", "advice": error.reasons[0]}  # fmt: skip
     modules = find_modules(checkpoint.tensors)
     suggestion = suggest(modules)
     command, reason = "", ""
