@@ -65,7 +65,7 @@ def test_modules_are_told_from_their_tensors(tmp_path: Path) -> None:
         "free: Linear or Embedding(3 -> 2, no bias, or 2 ids -> 3)",
     ]
     assert "conv(stride=1, padding=0, dilation=1, groups=1)" in found["command"]
-    assert "elman(tanh or relu)" in found["command"]
+    assert "elman(tanh)" in found["command"]
 
 
 def test_a_chain_of_everything_equals_torch(tmp_path: Path, backend: str) -> None:
@@ -125,7 +125,7 @@ def test_a_module_saved_by_itself(
 @pytest.mark.parametrize(
     ("chain", "batch_first", "message"),
     [
-        (None, True, r"A state_dict does not say how they are joined: npylstm convert .*all.pt MODEL.npz --layers"),
+        (None, True, r"A state_dict does not say how they are joined: .*npylstm info .*all.pt"),
         (CHAIN, None, "batch_first is not in a state_dict: say --batch-first or --sequence-first"),
         (CHAIN.replace("elman(relu)", "elman"), True, r"elman: its nonlinearity is not in a state_dict: write elman\(tanh\) or"),
         (CHAIN.replace("emb(embedding)", "emb"), True, r"emb may be a Linear|may be a Linear without bias or an Embedding: write emb\(linear\)"),
@@ -135,8 +135,8 @@ def test_a_module_saved_by_itself(
         (CHAIN.replace(" -> fc", ""), True, r"free: expected 3 features"),
         (CHAIN.replace(" -> norm(eps=1e-5)", ""), True, r"norm: LayerNorm\(4\): is not in layers, and nothing may be left over"),
         (CHAIN.replace("last", "latest"), True, r"latest: is no module \(emb, conv, .*\) and no word \(last, hidden"),
-        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(0.2, 3)"), True, "leaky_relu: takes 1 options, got 2"),
-        (CHAIN.replace("leaky_relu(0.2)", "tanh(0.2)"), True, "tanh: takes 0 options, got 1"),
+        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(0.2, 3)"), True, "leaky_relu: expected negative_slope, got"),
+        (CHAIN.replace("leaky_relu(0.2)", "tanh(0.2)"), True, "tanh: expected no options, got"),
         (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(x)"), True, "leaky_relu: expected a number, got 'x'"),
         (CHAIN.replace("-> rnn ->", "-> rnn(tanh) ->"), True, "rnn: LSTM takes no options here"),
         (CHAIN.replace("-> last ->", "-> last -> last ->"), True, "last: expected a sequence, the tensor here is"),
