@@ -11,7 +11,7 @@ from npylstm.binding import NewState, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
 from npylstm.session import Session
-from npylstm.spec import TensorSpec
+from npylstm.spec import ModelSpec, TensorSpec
 from npylstm.streaming import StreamingModel
 
 if TYPE_CHECKING:
@@ -211,10 +211,10 @@ def decode(
         raise NpylstmError("stop: expected feed='argmax' with it")
     if isinstance(feed, str) and feed != "argmax":
         raise NpylstmError(f"feed: expected a function, 'argmax' or None, got {feed!r}")
-    others, fed_back = _join_models(encoder, decoder)
+    others, given, fed_back = _join_models(encoder, decoder)
     made = encoder.predict(x)
-    made = list(made.values()) if isinstance(made, dict) else [made]
-    inputs: dict[str, Any] = dict(zip(others, made[len(made) - len(others) :], strict=True))
+    made = made if isinstance(made, dict) else {encoder.spec.outputs[0]: made}
+    inputs: dict[str, Any] = {name: made[t] for name, t in zip(others, given, strict=True)}
     decoder = decoder.with_free_steps()
     first, dtype = decoder.spec.inputs[0], decoder.spec.dtype
     batch = inputs[others[0]].shape[decoder.spec.inputs[1].shape.index(BATCH)]
@@ -232,8 +232,9 @@ def decode(
     while len(outputs) < steps and not ended.all():
         inputs[first.name] = token if axis is None else np.expand_dims(token, axis)
         made = decoder.predict(inputs)
-        y, *after = made.values() if isinstance(made, dict) else [made]
-        inputs |= dict(zip(fed_back, after, strict=True))
+        made = made if isinstance(made, dict) else {decoder.spec.outputs[0]: made}
+        y = made[decoder.spec.outputs[0]]
+        inputs |= {name: made[t] for name, t in fed_back.items()}
         outputs.append(y[:, 0] if y.ndim == 3 else y)
         if feed == "argmax":
             best = outputs[-1].argmax(axis=-1)
@@ -247,8 +248,18 @@ def decode(
     return np.stack(outputs, axis=1)
 
 
-def _join_models(encoder: StreamingModel, decoder: StreamingModel) -> tuple[list[str], list[str]]:
-    """Match outputs of the encoder, and of the decoder, with the decoder's inputs; by name."""
+def _join_models(
+    encoder: StreamingModel, decoder: StreamingModel
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Match the decoder's inputs with outputs of the encoder, and with its own new states.
+
+    Returns
+    -------
+    others, given
+        Inputs of the decoder beside the step's, and for each an output of the encoder.
+    fed_back
+        For inputs of the decoder the output that takes their place after a step.
+    """
     others = [t.name for t in decoder.spec.inputs[1:]]
     states, made = decoder.spec.output_specs[1:], encoder.spec.output_specs
     if not others:
@@ -263,15 +274,65 @@ def _join_models(encoder: StreamingModel, decoder: StreamingModel) -> tuple[list
             f"the decoder gives {len(states)} states, expected 1 to {len(others)} for its inputs "
             f"{', '.join(others)}"
         )
-    fed_back = others[len(others) - len(states) :]
+    last = [t.name for t in made[len(made) - len(others) :]]
+    given = _by_state("the encoder", encoder.spec, last, decoder.spec, others)
+    kept = others[len(others) - len(states) :]
+    after = _by_state("the decoder", decoder.spec, [t.name for t in states], decoder.spec, kept)
     shapes = {t.name: t.shape for t in decoder.spec.inputs}
-    given = made[len(made) - len(others) :]
-    for name, tensor in (*zip(others, given, strict=True), *zip(fed_back, states, strict=True)):
+    outputs = {t.name: t for t in made} | {t.name: t for t in states}
+    for name, source in (*zip(others, given, strict=True), *zip(kept, after, strict=True)):
+        tensor = outputs[source]
         if not _fit(tensor.shape, shapes[name]):
             raise ShapeError(
                 f"the decoder's input {name!r} {format_shape(shapes[name])}: got {tensor}"
             )
-    return others, fed_back
+    return others, given, dict(zip(kept, after, strict=True))
+
+
+def _by_state(
+    who: str, spec: ModelSpec, outputs: list[str], reader: ModelSpec, inputs: list[str]
+) -> list[str]:
+    """Order outputs as the inputs want them: by name, by state (h, c), else by place.
+
+    Raises
+    ------
+    ShapeError
+        If the states are others than those that are read, or their order cannot be told.
+    """
+    if set(inputs) == set(outputs):
+        return list(inputs)
+    made = [_state_made(spec, name) for name in outputs]
+    read = [_state_read(reader, name) for name in inputs]
+    known = [(a, b) for a, b in zip(made, read, strict=True) if a and b]
+    if all(a == b for a, b in known):
+        return list(outputs)
+    if all(made) and sorted(map(str, made)) == sorted(map(str, read)) and len({*made}) == len(made):
+        return [outputs[made.index(state)] for state in read]
+    raise ShapeError(
+        f"{who} gives {', '.join(outputs)}, the decoder reads {', '.join(inputs)} in their place: "
+        "expected the same states (h, c) in the same order"
+    )
+
+
+def _state_made(spec: ModelSpec, tensor: str) -> str | None:
+    """Which state of a recurrent layer an output is."""
+    layers = {layer.name: layer.layer for layer in spec.layers}
+    for edge in spec.edges:
+        if tensor in edge.outputs:
+            name = layers[edge.layer].output_names()[edge.outputs.index(tensor)]
+            return name if name in layers[edge.layer].state_shapes() else None
+    return None
+
+
+def _state_read(spec: ModelSpec, tensor: str) -> str | None:
+    """Which state of a recurrent layer an input is."""
+    for edge in spec.edges:
+        layer = next(named.layer for named in spec.layers if named.name == edge.layer)
+        given = list(layer.begins(edge.inputs))
+        if tensor in given:
+            names: list[str] = list(layer.state_shapes())
+            return names[given.index(tensor)]
+    return None
 
 
 def _fit(given: Shape, wanted: Shape) -> bool:
