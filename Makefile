@@ -1,6 +1,7 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the whole suite
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
+# make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
 # make bench    compare the speed with torch, onnxruntime, openvino and TensorFlow
 # make lint     ruff and mypy, as pinned for pre-commit
 # make models   train the bundled models again and convert them
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test fuzz bench lint models clean
+.PHONY: demo test fuzz diagnose-matrix bench lint models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -26,6 +27,10 @@ fuzz: .venv-test/ready
 	NPYLSTM_RANDOM_CHAINS=$(MODELS) NPYLSTM_RANDOM_GRAPHS=$(MODELS) NPYLSTM_RANDOM_SEED=$(SEED) \
 	.venv-test/bin/python -m pytest $(PARALLEL) -k "random_chain or test_random_graph" \
 	tests/converters/test_keras_random_chains.py tests/converters/test_keras_random_graphs.py
+
+diagnose-matrix: .venv-test/ready
+	.venv-test/bin/python tests/planted/matrix.py --alarms 1000 --unknown 200 --pairs 200 \
+	--write docs/diagnosis-matrix.md
 
 bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py

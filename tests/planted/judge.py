@@ -72,7 +72,9 @@ def trial(architecture: Architecture, planting: Planting) -> Trial | None:
         wrong = exact_outputs(planting.run)
         if not all(np.isfinite(y).all() for y in wrong.values()):
             return None
-        a, b = tolerance(architecture.run), tolerance(planting.run)
+        a = b = tolerance(architecture.run)
+        if not planting.run.precision:  # coarse values jump with the order of sums
+            b = tolerance(planting.run)
     unit = {name: max(a[name], b[name]) for name in a}
     if distance(wrong, exact_outputs(architecture.run), unit) < VISIBLE:
         return None
@@ -82,6 +84,9 @@ def trial(architecture: Architecture, planting: Planting) -> Trial | None:
 
 def reproduces(cause: Any, trial: Trial) -> bool | None:
     """Whether the oracle gets the outputs from the corrected model; None where it cannot say."""
+    partner = cause.detail.get("together_with")
+    if partner is not None:
+        return _together(cause.kind, str(partner), trial)
     if cause.spec is not None:
         try:
             made = forward(read_spec(cause.spec), trial.architecture.data, Maths())
@@ -94,6 +99,17 @@ def reproduces(cause: Any, trial: Trial) -> bool | None:
         if distance(exact_outputs(form.run), trial.outputs, trial.unit) <= 2:
             return True
     return None if cause.kind in ("scaling", "reduced_precision") else False
+
+
+def _together(first: str, second: str, trial: Trial) -> bool:
+    """Whether some form of each of two mistakes, both made at once, gives the outputs."""
+    run, seed = trial.architecture.run, trial.architecture.seed
+    for a, b in ((first, second), (second, first)):
+        for one in plantings(a, run, seed):
+            for two in plantings(b, one.run, seed):
+                if distance(exact_outputs(two.run), trial.outputs, trial.unit) <= 2:
+                    return True
+    return False
 
 
 def _affine_map(trial: Trial) -> bool:
