@@ -14,7 +14,14 @@ from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
 from npylstm_converters.torch.recurrent import MODES
-from npylstm_converters.torch.sources import arguments, is_module, load_program
+from npylstm_converters.torch.sources import (
+    arguments,
+    is_module,
+    load_program,
+    load_script,
+    script_arguments,
+    unguarded,
+)
 from npylstm_converters.torch.tracing import inference, quiet
 
 __all__ = ["TorchRunner"]
@@ -43,6 +50,8 @@ class TorchRunner:
         Whether it can begin with a given state: only where it built the modules itself.
     sizes
         Free sizes of the spec that a program pins.
+    example_sizes
+        Those of the example, for TorchScript, which may run no others.
 
     Raises
     ------
@@ -69,21 +78,41 @@ class TorchRunner:
         self.description = f"torch {torch.__version__}"
         self.sets_state = False
         self.sizes: Mapping[str, int] = {}
+        self.example_sizes: Mapping[str, int] = {}
         self._run: Callable[[list[Any], States], Any]
-        if is_module(source):
+        if isinstance(source, torch.jit.ScriptModule):
+            self._run_script(source, example)
+        elif is_module(source):
             self._run = _run_module(source, example)
         elif not isinstance(source, (str, os.PathLike)):
             self._run_program(source)
-        elif (kind := sniff(source)) in (Kind.PROGRAM, Kind.TORCHSCRIPT):
+        elif (kind := sniff(source)) is Kind.TORCHSCRIPT:
+            self._run_script(load_script(source), example)
+        elif kind is Kind.PROGRAM:
             self._run_program(load_program(source, kind, example))
         else:
             self.sets_state = True
             modules = find_modules(read_checkpoint(source, key).tensors)
             self._run = _Chain(torch, modules, parse_steps(layers or ""), batch_first is not False)
 
+    def _run_script(self, scripted: Any, example: Any) -> None:
+        """Run TorchScript itself, not the program that it was converted by."""
+        given = script_arguments(scripted, example)
+        self._run = _run_module(scripted, given)
+        tensors = [value for value in given if value is not None]
+        self.example_sizes = {
+            symbol: size
+            for tensor, value in zip(self._spec.inputs, tensors, strict=True)
+            for symbol, size in zip(tensor.shape, value.shape, strict=True)
+            if isinstance(symbol, str)
+        }
+
     def _run_program(self, program: Any) -> None:
-        """Run a program as it is: with the sizes that it pins, which the spec may have freed."""
-        self._run = _run_module(program.module())
+        """Run a program as it is: with the sizes that it pins, which the spec may have freed.
+
+        Its guards are left out: they refuse single steps, of which it was traced with several.
+        """
+        self._run = _run_module(unguarded(program))
         pinned: dict[str, int] = {}
         for tensor in self._spec.inputs:
             node = next(n for n in program.graph.nodes if n.name == tensor.name)
