@@ -9,6 +9,7 @@ import numpy as np
 
 from npylstm.binding import NewState, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
+from npylstm.joining import join_models
 from npylstm.layers.base import BATCH, Array, Shape, format_shape
 from npylstm.session import Session
 from npylstm.spec import TensorSpec
@@ -172,11 +173,12 @@ def decode(
     Parameters
     ----------
     encoder
-        Gives the state: the last of its outputs, in the order of the decoder's inputs.
+        Gives the state: outputs with the names of the decoder's inputs; where the names differ,
+        the last of its outputs, in the order of the decoder's inputs.
     decoder
         One step: the first input is the step's, the others a state (or anything else the encoder
         gives, such as its sequence); the first output is the step's, the others the new state,
-        which takes the place of the last inputs.
+        which takes the place of the inputs that begin it, or of the last ones.
     x
         What the encoder reads, as for :meth:`npylstm.Model.predict`.
     start
@@ -211,13 +213,12 @@ def decode(
         raise NpylstmError("stop: expected feed='argmax' with it")
     if isinstance(feed, str) and feed != "argmax":
         raise NpylstmError(f"feed: expected a function, 'argmax' or None, got {feed!r}")
-    others, fed_back = _join_models(encoder, decoder)
-    made = encoder.predict(x)
-    made = list(made.values()) if isinstance(made, dict) else [made]
-    inputs: dict[str, Any] = dict(zip(others, made[len(made) - len(others) :], strict=True))
+    joints = join_models(encoder.spec, decoder.spec)
+    made = _by_name(encoder, encoder.predict(x))
+    inputs: dict[str, Any] = {name: made[source] for name, source in joints.given.items()}
     decoder = decoder.with_free_steps()
     first, dtype = decoder.spec.inputs[0], decoder.spec.dtype
-    batch = inputs[others[0]].shape[decoder.spec.inputs[1].shape.index(BATCH)]
+    batch = next(iter(inputs.values())).shape[decoder.spec.inputs[1].shape.index(BATCH)]
     axis = _step_axis(first)
     sizes = [batch if d == BATCH else d for k, d in enumerate(first.shape) if k != axis]
     shape = tuple(d for d in sizes if isinstance(d, int))
@@ -231,58 +232,24 @@ def decode(
     ended = np.zeros(batch, bool)
     while len(outputs) < steps and not ended.all():
         inputs[first.name] = token if axis is None else np.expand_dims(token, axis)
-        made = decoder.predict(inputs)
-        y, *after = made.values() if isinstance(made, dict) else [made]
-        inputs |= dict(zip(fed_back, after, strict=True))
+        made = _by_name(decoder, decoder.predict(inputs))
+        y = made[decoder.spec.outputs[0]]
+        inputs |= {name: made[source] for name, source in joints.fed_back.items()}
         outputs.append(y[:, 0] if y.ndim == 3 else y)
         if feed == "argmax":
             best = outputs[-1].argmax(axis=-1)
             ended |= best == (-1 if stop is None else stop)
             token = _as_input(best, shape, outputs[-1].shape[-1])
         else:
-            y = outputs[-1] if feed is None else feed(outputs[-1].copy())
-            token = numbers(y, dtype, "feed")
+            following = outputs[-1] if feed is None else feed(outputs[-1].copy())
+            token = numbers(following, dtype, "feed")
         if token.shape != shape:
             raise ShapeError(f"the decoder's next input: expected shape {shape}, got {token.shape}")
     return np.stack(outputs, axis=1)
 
 
-def _join_models(encoder: StreamingModel, decoder: StreamingModel) -> tuple[list[str], list[str]]:
-    """Match outputs of the encoder, and of the decoder, with the decoder's inputs; by name."""
-    others = [t.name for t in decoder.spec.inputs[1:]]
-    states, made = decoder.spec.output_specs[1:], encoder.spec.output_specs
-    if not others:
-        raise ShapeError("the decoder has one input, expected a state beside it")
-    if len(made) < len(others):
-        raise ShapeError(
-            f"the encoder gives {len(made)} tensors, the decoder reads {len(others)}: "
-            f"{', '.join(others)}"
-        )
-    if not 1 <= len(states) <= len(others):
-        raise ShapeError(
-            f"the decoder gives {len(states)} states, expected 1 to {len(others)} for its inputs "
-            f"{', '.join(others)}"
-        )
-    fed_back = others[len(others) - len(states) :]
-    shapes = {t.name: t.shape for t in decoder.spec.inputs}
-    given = made[len(made) - len(others) :]
-    for name, tensor in (*zip(others, given, strict=True), *zip(fed_back, states, strict=True)):
-        if not _fit(tensor.shape, shapes[name]):
-            raise ShapeError(
-                f"the decoder's input {name!r} {format_shape(shapes[name])}: got {tensor}"
-            )
-    return others, fed_back
-
-
-def _fit(given: Shape, wanted: Shape) -> bool:
-    """Whether shapes are alike, as far as their sizes are known."""
-    if len(given) != len(wanted):
-        return False
-    for a, b in zip(given, wanted, strict=True):
-        free = (isinstance(a, str) or isinstance(b, str)) and BATCH not in (a, b)
-        if a != b and not free:
-            return False
-    return True
+def _by_name(model: StreamingModel, y: Array | dict[str, Array]) -> dict[str, Array]:
+    return y if isinstance(y, dict) else {model.spec.outputs[0]: y}
 
 
 def _step_axis(tensor: TensorSpec) -> int | None:

@@ -23,6 +23,7 @@ from npylstm.errors import NpylstmError, ParityError, UnsupportedError
 from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
+from npylstm.printable import printable
 from npylstm.spec import Case, ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
@@ -261,20 +262,25 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
     if as_json:
         _print_json(found)
         return 0
-    print(f"{found['format']}, the weights of {len(found['modules'])} modules:")
+    count = len(found["modules"])
+    print(f"{found['format']}, the weights of {count} module{'s' * (count != 1)}:")
     for line in found["modules"]:
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     for line in found["notes"]:
-        print(f"note: {line}")
+        print(f"note: {printable(line)}")
     what = found.get("what", "a state_dict")
-    print(f"{what} does not say how they are joined. Open questions:")
+    if not found["asked"]:
+        print(printable(found["advice"]))
+        return 0
+    print(f"{what} does not prove how they are joined. Open questions, with possible answers"
+          f"{' and [the one taken below]' if found['command'] else ''}:")  # fmt: skip
     for line in found["asked"]:
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     if not found["command"]:
-        print(found["advice"])
+        print(printable(found["advice"]))
         return 0
     print("whoever runs this command states the answers in it; change those that are wrong:")
-    print(f"  {found['command']}")
+    print(f"  {printable(found['command'])}")
     return 0
 
 

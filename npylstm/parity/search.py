@@ -144,11 +144,10 @@ def _pair(spec: ModelSpec, examples: Sequence[Example], tried: Sequence[_Tried])
             continue
         if found and found[0].passed:
             second = _cause(corrected, found[0], together_with=seed.mistake.kind)
-            first = replace(
-                _cause(spec, seed, together_with=found[0].mistake.kind),
-                passed=True, spec=second.spec,
-            )  # fmt: skip
-            return [first, second]
+            first = _cause(spec, seed, together_with=found[0].mistake.kind)
+            # Together they are proven only where one corrected model shows it.
+            whole, proven = second.spec, second.spec is not None
+            return [replace(c, spec=whole, passed=proven) for c in (first, second)]
     return []
 
 

@@ -643,12 +643,12 @@ def test_convert_records_with_the_framework(
     given = ("convert", path, out, "--layers", RECORDED[name])
     status, stdout, stderr = run_main(capsys, *given)
     assert (status, stderr) == (0, "")
-    assert "8 recorded cases" in stdout
+    assert "10 recorded cases" in stdout
     assert "the engine agrees with tf_keras for the chain that you stated" in stdout
     assert "stated, not proven:" in stdout
     assert "parity held" not in stdout
     assert "lstm_1/lstm_cell/recurrent_kernel:0" in stdout
-    assert len(npylstm.load(out).spec.cases) == 8
+    assert len(npylstm.load(out).spec.cases) == 10
 
 
 @pytest.mark.parametrize("name", [n for n in SAID if n not in ("lstm_stack", "embedding")])

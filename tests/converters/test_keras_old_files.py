@@ -7,6 +7,7 @@ last place (6e-8) of values up to one. A hard_sigmoid in place of a sigmoid move
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import npylstm_converters as nc
@@ -72,6 +73,9 @@ def test_an_architecture_is_asked_for() -> None:
         nc.convert(DATA / "tf24_stacked_weights.h5")
 
 
-def test_a_wrong_architecture_is_refused() -> None:
-    with pytest.raises(npylstm.UnsupportedError, match="expected the weights kernel"):
-        nc.from_keras(DATA / "tf24_stacked_weights.h5", architecture=DATA / "keras1_stacked.json")
+def test_a_wrong_architecture_is_refused(tmp_path: Path) -> None:
+    document = json.loads((DATA / "tf24_stacked.json").read_text())
+    document["config"]["layers"][-1]["config"]["units"] = 9
+    (tmp_path / "wrong.json").write_text(json.dumps(document))
+    with pytest.raises(npylstm.UnsupportedError, match=r"expected shape \(\d+, 9\), got"):
+        nc.from_keras(DATA / "tf24_stacked_weights.h5", architecture=tmp_path / "wrong.json")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from keras_graphs import FRAMEWORKS, assert_parity, convert, make_inputs, randomise, refused, run
+from npylstm_converters.errors import Refusal
+from npylstm_converters.keras.graph import Call, RawLayer, Slot, Tensor
+from npylstm_converters.keras.operations import FROM_GRAPHS, NAMES, plan_of
+
+from npylstm import NpylstmError, UnsupportedError
 
 # On sequences a and b (batch, 6, 4); what comes out is whatever it is.
 BOTH: dict[str, Callable[[Any, Any], Any]] = {
@@ -51,6 +58,9 @@ KERAS_3: dict[str, Callable[[Any, Any], Any]] = {
     "matmul": lambda a, b: keras.ops.matmul(a, keras.ops.transpose(b, (0, 2, 1))),
     "maximum": lambda a, b: keras.ops.maximum(a, b),
     "softmax over steps": lambda a, b: keras.ops.softmax(a, axis=1),
+    "softmax over steps that come first": lambda a, b: keras.ops.transpose(
+        keras.ops.softmax(keras.ops.transpose(a, (1, 0, 2)), axis=0), (1, 0, 2)
+    ),
     "activations": lambda a, b: keras.ops.tanh(keras.ops.relu(a)) + keras.ops.sigmoid(b),
     "exp, abs, sqrt": lambda a, b: keras.ops.exp(-a) + keras.ops.sqrt(keras.ops.absolute(b)),
     "attention by hand": lambda a, b: keras.ops.sum(
@@ -123,6 +133,111 @@ REFUSED: dict[str, Callable[[Any, Any], Any]] = {
 def test_refusals(reason: str) -> None:
     (only,) = refused(build("keras3", REFUSED[reason]))
     assert reason in only
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_softmax_does_not_mix_samples(axis: int) -> None:
+    """The batch is the first axis of what goes in; transposed, the second."""
+
+    def make(a: Any, b: Any) -> Any:
+        return keras.ops.softmax(keras.ops.transpose(a, (1, 0, 2)) if axis else a, axis=axis)
+
+    with pytest.raises(NpylstmError, match=rf"softmax along axis {axis} of .*that is the batch"):
+        nc.from_keras(build("keras3", make))
+
+
+# What each operation needs beside tensors, as Keras 3 and as TensorFlow's functions write it.
+SETTINGS: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("Softmax", "nn.softmax", "Concatenate", "concat", "Stack", "stack", "Mean",
+     "math.reduce_mean", "Sum", "math.reduce_sum", "Max", "math.reduce_max", "Min",
+     "math.reduce_min", "ExpandDims", "expand_dims"): ({"axis": 1}, {"axis": 1}),
+    ("Squeeze", "squeeze", "compat.v1.squeeze"): ({"axis": 2}, {"axis": 2}),
+    ("Reshape", "reshape"): ({"newshape": [-1, 4, 4]}, {"shape": [-1, 4, 4]}),
+    ("Transpose", "transpose", "compat.v1.transpose"): ({"axes": [0, 2, 1]}, {"perm": [0, 2, 1]}),
+    ("Cast", "cast"): ({"dtype": "float32"}, {"dtype": "float32"}),
+}  # fmt: skip
+BINARY = ("Add", "add", "AddV2", "Subtract", "subtract", "Sub", "Multiply", "multiply", "Mul",
+          "TrueDivide", "Divide", "truediv", "divide", "RealDiv", "Maximum", "maximum", "Minimum",
+          "minimum", "Power", "pow", "Pow", "Matmul", "matmul")  # fmt: skip
+
+
+def one_operation(name: str, way: str) -> tuple[RawLayer, Call, list[Any]]:
+    """One operation with the fewest arguments that it needs."""
+    config, named = next((s for names, s in SETTINGS.items() if name in names), ({}, {}))
+    last = name.rpartition(".")[2]
+    count = 2 if last in (*BINARY, "Concatenate", "concat", "Stack", "stack") else 1
+    tensors = tuple(Tensor(f"x{k}") for k in range(count))
+    given: list[Any] = [Slot(k) for k in range(count)]
+    if way == "Keras 3" and last in ("Concatenate", "Stack", "concat", "stack"):
+        given = [given]
+    if last in ("GetItem", "getitem"):
+        key: list[dict[str, Any]] = [{}, {"start": 1}]
+        named_slices = [{"class_name": "__slice__", "config": entry} for entry in key]
+        given.append(named_slices if way == "Keras 3" else key)
+    if way == "Keras 3":
+        raw = RawLayer("y", f"ops.{name}", {"name": "y", **config})
+        call = Call("y", 0, tensors, positional=tuple(given))
+    elif way == "function":
+        raw = RawLayer("y", "TFOpLambda", {"name": "y", "dtype": "float32", "function": name})
+        call = Call("y", 0, tensors, positional=tuple(given), told={**named, "name": None})
+    else:
+        sliced = name == "StridedSlice"
+        masks: dict[str, Any] = {"begin_mask": {"i": "1"}, "end_mask": {"i": "1"}} if sliced else {}
+        node = {"op": name, "attr": {"T": {"type": "DT_FLOAT"}, **masks}}
+        constants = {"1": [0, 1], "2": [0, 3], "3": [1, 1]} if sliced else {}
+        config = {"name": "y", "node_def": node, "constants": constants}
+        raw = RawLayer("y", "TensorFlowOpLayer", config)
+        call = Call("y", 0, tensors, positional=tuple(given))
+    return raw, call, [("batch", 4, 1 if last in ("Squeeze", "squeeze") else 4)] * count
+
+
+@pytest.mark.parametrize("way", ["Keras 3", "function", "node"])
+def test_every_argument_of_every_operation_is_read(way: str) -> None:
+    """One argument too many, of whatever value, is refused; without it there is a plan."""
+    names = FROM_GRAPHS if way == "node" else [n for n in NAMES if n != "StridedSlice"]
+    for name in names:
+        raw, call, shapes = one_operation(name, way)
+        assert plan_of(raw, call, shapes).layers, name
+        key = ("attr",) if way == "node" else ()
+        for value in (0.5, None, False, "half"):
+            config = dict(raw.config)
+            if key:
+                attributes = {**config["node_def"]["attr"], "temperature": value}
+                config["node_def"] = {**config["node_def"], "attr": attributes}
+            else:
+                config["temperature"] = value
+            wrong: list[tuple[RawLayer, Call, str | None]] = [
+                (replace(raw, config=config), call, "temperature"),
+                (raw, replace(call, told={**call.told, "temperature": value}), "temperature"),
+                (raw, replace(call, positional=(*call.positional, value)), None),
+            ]
+            for other, odd, what in wrong:
+                with pytest.raises(Refusal, match=what):
+                    plan_of(other, odd, shapes)
+        extra = replace(call, options={"mask": (Tensor("m"),)})
+        with pytest.raises(Refusal, match="mask"):
+            plan_of(raw, extra, [*shapes, ("batch", 4)])
+
+
+def test_an_argument_given_twice() -> None:
+    raw, call, shapes = one_operation("nn.softmax", "function")
+    with pytest.raises(Refusal, match="given twice: 1 and 2"):
+        plan_of(raw, replace(call, positional=(Slot(0), 2)), shapes)
+
+
+def test_an_unknown_key_in_a_file(tmp_path: Path) -> None:
+    model = build("keras3", lambda a, b: keras.ops.softmax(a + b, axis=1))
+    model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    text = members["config.json"].decode()
+    members["config.json"] = text.replace('"axis": 1', '"axis": 1, "temperature": 0.5').encode()
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as target:
+        for name, data in members.items():
+            target.writestr(name, data)
+    nc.from_keras(tmp_path / "m.keras")
+    with pytest.raises(UnsupportedError, match=r"softmax.*: .*temperature=0\.5"):
+        nc.from_keras(tmp_path / "odd.keras")
 
 
 def test_a_node_of_a_graph(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_chain_of_everything_equals_torch(tmp_path: Path, backend: str) -> Non
     runner = TorchRunner(path, spec, layers=CHAIN, batch_first=True)
     report = Model(nc.record(spec, runner), backend).verify()
     report.check()
-    assert report.cases == 8
+    assert report.cases >= 8
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
@@ -274,7 +274,8 @@ def test_command_line(tmp_path: Path, capsys: Any) -> None:
     chain = ["--layers", CHAIN, "--batch-first"]
     status, out, _ = run(capsys, "convert", path, npz, *chain)
     assert status == 0
-    assert "parity held: 8 recorded cases against torch" in out
+    assert "the engine agrees with torch for the chain that you stated" in out
+    assert "parity held" not in out
     status, out, _ = run(capsys, "verify", npz, "--against", path, *chain)
     assert status == 0
     status, out, _ = run(capsys, "info", path, *chain)

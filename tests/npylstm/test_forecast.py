@@ -632,6 +632,55 @@ def test_an_encoder_may_have_several_inputs(backend: str) -> None:
     agree(npylstm.decode(model, decoder, {"v": v, "x": x}, start, 8), expected, backend)
 
 
+def test_states_are_joined_by_name() -> None:
+    """In whatever order encoder and decoder give them, also with more between them."""
+    _, encoder, decoder = halves("lstm")
+    x, start = numbers(2, 6, 3), numbers(2, 4)
+    expected = npylstm.decode(encoder, decoder, x, start, 5)
+    for names in (("enc/c", "enc/h"), ("enc/h", "enc/c", "enc"), ("enc/c", "enc", "enc/h")):
+        turned = with_outputs(encoder, *names)
+        agree(npylstm.decode(turned, decoder, x, start, 5), expected, "numpy")
+    turned = with_outputs(decoder, "dense", "dec/c", "dec/h")
+    agree(npylstm.decode(encoder, turned, x, start, 5), expected, "numpy")
+
+
+def test_states_of_other_names_are_not_exchanged() -> None:
+    """An encoder from another file: by place, unless that makes a c of an h."""
+    _, encoder, decoder = halves("lstm")
+    edges = tuple(
+        Edge(e.layer, tuple(t.replace("enc", "s") for t in e.inputs), e.outputs)
+        for e in decoder.spec.edges
+    )
+    inputs = tuple(replace(t, name=t.name.replace("enc", "s")) for t in decoder.spec.inputs)
+    other = Model(replace(decoder.spec, inputs=inputs, edges=edges), "numpy")
+    x, start = numbers(2, 6, 3), numbers(2, 4)
+    expected = npylstm.decode(encoder, decoder, x, start, 5)
+    for names in (("enc/h", "enc/c"), ("enc/c", "enc/h")):
+        agree(npylstm.decode(with_outputs(encoder, *names), other, x, start, 5), expected, "numpy")
+    half = Model(replace(other.spec, outputs=("dense", "dec/h")), "numpy")
+    agree(npylstm.decode(encoder, half, x, start, 1), expected[:, :1], "numpy")
+
+
+def test_states_of_two_layers_are_not_exchanged() -> None:
+    def stack(ends: tuple[str, ...], first: str, *states: str) -> Model:
+        options: Any = {"return_sequences": True, "return_state": True}
+        names = {first: ("batch", "steps", 4), **dict.fromkeys(states, ("batch", 4))}
+        calls = [(f"{first}1", LSTM(4, 4, **options), first, *states[:2]),
+                 (f"{first}2", LSTM(4, 4, **options), f"{first}1", *states[2:])]  # fmt: skip
+        return Model(graph(names, ends, *calls), "numpy")
+
+    ends = ("x1/h", "x1/c", "x2/h", "x2/c")
+    decoder = stack(("d2", "d1/c", "d2/c", "d2/h", "d1/h"), "d", "s1", "s2", "s3", "s4")
+    ordered = with_outputs(decoder, "d2", "d1/h", "d1/c", "d2/h", "d2/c")
+    x, start = numbers(2, 6, 4), numbers(2, 4)
+    encoder = stack(ends, "x")
+    expected = decode_by_hand(encoder, ordered, x, start[:, None], 5)
+    agree(npylstm.decode(encoder, decoder, x, start, 5), expected, "numpy")
+    turned = with_outputs(encoder, "x1/c", "x1/h", "x2/h", "x2/c")
+    with pytest.raises(ShapeError, match=r"'x1/c'.*'s1' \(the initial h of 'd1'\).*x1/h for s2"):
+        npylstm.decode(turned, decoder, x, start, 5)
+
+
 def with_outputs(model: Model, *names: str) -> Model:
     return Model(replace(model.spec, outputs=names), model.backend)
 

@@ -104,8 +104,10 @@ def _affine_map(trial: Trial) -> bool:
         if len(x) < 4:
             return False
         for k in range(x.shape[1]):
-            line = np.polyfit(x[:, k], z[:, k], 1)
-            if np.abs(np.polyval(line, x[:, k]) - z[:, k]).max() > 8 * trial.unit[name]:
+            off, spread = x[:, k] - x[:, k].mean(), x[:, k].var()
+            slope = (off @ z[:, k]) / len(x) / spread if spread else 0.0
+            rest = z[:, k] - z[:, k].mean() - slope * off
+            if np.abs(rest).max() > 8 * trial.unit[name]:
                 return False
     return True
 

@@ -30,6 +30,8 @@ from npylstm_converters.keras.graph import INSIDE, Call, Graph, RawLayer, Tensor
 from npylstm_converters.keras.inlining import inline
 from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
 from npylstm_converters.keras.layers import TRANSLATORS, translate
+from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.lora import parts_of
 from npylstm_converters.keras.mask_flow import Flow, Masks, races
 from npylstm_converters.keras.masks import (
     Sources,
@@ -204,6 +206,7 @@ class _Translation:
         self.names = safe_names([*self.raws])
         self.layers: dict[str, LayerSpec] = {}
         self.ledger: list[Entry] = []
+        self.notes: list[str] = []
         self._stood_in: set[str] = set()  # functions of the user's that were needed
 
     def foreign(self) -> bool:
@@ -222,7 +225,10 @@ class _Translation:
 
         Operations that nobody calls are passed over.
         """
-        self._translate(self.graph, self.container.store, called, "")
+        store = self.container.store
+        if isinstance(store, LegacyStore) and not self.container.by_name:
+            self.notes = store.pair(self.graph.layers, self.wishes.allow_unused)
+        self._translate(self.graph, store, called, "")
 
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
         for raw in graph.layers:
@@ -257,8 +263,9 @@ class _Translation:
             name = self.names[path]
             self.layers[path] = LayerSpec(name, layer, weights)
             self.ledger += [
-                Entry(source.path, source.shape, name, became(role, [*weights], direction))
+                Entry(part.path, part.shape, name, became(role, [*weights], direction))
                 for direction, role, source in tensors.taken
+                for part in parts_of(source)
             ]
             self.ledger += [Entry(source.path, source.shape) for source in left]
 
@@ -325,6 +332,7 @@ def _assemble(
         "decisions": [
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
+            *parts.notes,
             *_told_by_names(parts.raws),
             *(
                 f"layer {shown(old)!r} is called {new!r} here"

@@ -17,7 +17,7 @@ from npylstm.layers.attention import PAIRS
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer
 from npylstm_converters.keras.graph import Call, RawLayer
-from npylstm_converters.keras.weights import LayerTensors, read_array
+from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS", "as_called", "ordered", "understands"]
 

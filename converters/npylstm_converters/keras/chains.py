@@ -20,7 +20,9 @@ from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.layers import TRANSLATORS
-from npylstm_converters.keras.weights import LegacyStore, Source, role_of, snake_case
+from npylstm_converters.keras.legacy import WITH_ARRAYS, LegacyStore
+from npylstm_converters.keras.tensors import Source, role_of
+from npylstm_converters.keras.weights import snake_case
 
 __all__ = ["ask_for_chain", "describe", "with_chain"]
 
@@ -38,13 +40,6 @@ _EITHER = (
     "InputLayer", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
     "ActivityRegularization", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Masking", "Rescaling", "PReLU", *ACTIVATION_LAYERS,
-)  # fmt: skip
-# Layers that are nothing without arrays.
-_WITH_ARRAYS = (
-    *_RECURRENT, "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectional", "TimeDistributed", "Dense",
-    "Embedding", "Conv1D", "Convolution1D", "DepthwiseConv1D", "SeparableConv1D",
-    "BatchNormalization", "LayerNormalization", "Normalization", "PReLU", "AdditiveAttention",
-    "MultiHeadAttention",
 )  # fmt: skip
 # What recording needs and inference does not.
 _REQUIRED: dict[str, tuple[str, float]] = {
@@ -267,8 +262,9 @@ def with_chain(container: Container, text: str) -> Container:
     document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
     said = tuple(_statements(steps, chosen, entries))
     return replace(
-        container, document=document, notes=(*notes, *assumed), stated=said, assumed=tuple(assumed)
-    )
+        container, document=document, notes=(*notes, *assumed), by_name=True, stated=said,
+        assumed=tuple(assumed),
+    )  # fmt: skip
 
 
 def _statements(
@@ -291,7 +287,7 @@ def _statements(
 
 def _made(word: str, name: str) -> Found | None:
     """A layer without weights, by its class."""
-    return Found(name, word) if word in TRANSLATORS and word not in _WITH_ARRAYS else None
+    return Found(name, word) if word in TRANSLATORS and word not in WITH_ARRAYS else None
 
 
 def _input_shape(first: Found, timed: bool) -> list[int | None]:

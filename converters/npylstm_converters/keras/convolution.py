@@ -11,7 +11,7 @@ from npylstm.layers import Conv1D, Pad, Pool1D, Reduce, Repeat, Slice
 from npylstm.layers.base import Array
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
-from npylstm_converters.keras.weights import LayerTensors, Source, read_array
+from npylstm_converters.keras.tensors import LayerTensors, Source, read_array
 
 __all__ = ["TRANSLATORS"]
 

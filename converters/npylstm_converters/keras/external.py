@@ -10,7 +10,7 @@ from npylstm.layers.base import BATCH, Array, Shape
 from npylstm.layers.external import External, Function
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
-from npylstm_converters.keras.weights import LayerTensors, read_array
+from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["external", "probe"]
 

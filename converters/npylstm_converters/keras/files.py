@@ -20,7 +20,8 @@ from npylstm.npz import refuse_bombs
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.config import Writer
-from npylstm_converters.keras.weights import LegacyStore, SavedStore, Store
+from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
     "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
@@ -43,6 +44,7 @@ class Container:
     format: str
     foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
     notes: tuple[str, ...] = ()  # what was decided on the way here
+    by_name: bool = False  # whether legacy weights are paired by name, as the user names them
     stated: tuple[str, ...] = ()  # what the user said of the structure, and no file proves
     assumed: tuple[str, ...] = ()  # what was taken by default, as neither said
 

@@ -21,8 +21,9 @@ from npylstm_converters.keras.files import (
     is_keras_file,
     open_container,
 )
+from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.runner import KerasRunner
-from npylstm_converters.keras.weights import LegacyStore, LiveStore
+from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
 
 __all__ = ["IMPORTER", "from_keras"]

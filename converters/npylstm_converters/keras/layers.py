@@ -31,8 +31,9 @@ from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer, dtype_name
 from npylstm_converters.keras.graph import TURN, RawLayer
+from npylstm_converters.keras.lora import merge_lora
 from npylstm_converters.keras.parsing import is_custom
-from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
+from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
 
@@ -205,6 +206,7 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     # An embedding's dtype was once that of the ids it reads.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
         _refuse_reduced_precision(layer.config.get("dtype"))
+    tensors = merge_lora(layer.config, tensors)
     config = Config(layer.config, writer)
     config.neutral(*_COMMON)
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
@@ -219,6 +221,13 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
 def _refuse_reduced_precision(dtype: Any) -> None:
     """float32 and float64 compute as we do; a policy such as mixed_float16 does not."""
     name = dtype_name(dtype)
+    policy = dtype.get("config") if isinstance(dtype, Mapping) else None
+    mode = policy.get("mode") if isinstance(policy, Mapping) else None
+    if mode is not None:
+        raise Refusal(
+            f"is quantized to {mode!r:.20}, which is not supported: convert the model as it was "
+            "before quantize()"
+        )
     if name not in (None, "float32", "float64"):
         raise Refusal(
             f"dtype {name!r} is not supported: it computes in reduced precision; load the model "

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from npylstm.layers import Arithmetic, Concatenate, Dot
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
-from npylstm_converters.keras.weights import LayerTensors
+from npylstm_converters.keras.tensors import LayerTensors
 
 __all__ = ["TRANSLATORS"]
 

@@ -11,7 +11,7 @@ from npylstm.layers import BatchNormalization, LayerNormalization, Rescaling, Un
 from npylstm.layers.base import Array
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation
-from npylstm_converters.keras.weights import LayerTensors, read_array
+from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS"]
 

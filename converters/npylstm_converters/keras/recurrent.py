@@ -14,7 +14,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.parsing import is_custom
-from npylstm_converters.keras.weights import LayerTensors, first_axis, read_array
+from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_array
 
 __all__ = ["NAMES", "translators"]
 
@@ -197,8 +197,9 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
             backward = _turned(inner)
         directions: list[Recurrent] = []
         weights: dict[str, Array] = {}
+        halves = tensors.halves(_is_frozen(inner) and not _is_frozen(backward))
         for way, entry, half in zip(
-            ("forward", "backward"), (inner, backward), tensors.halves(), strict=True
+            ("forward", "backward"), (inner, backward), halves, strict=True
         ):
             if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
                 raise Refusal(f"{way} layer: expected a layer, got {entry!r:.60}")
@@ -219,6 +220,12 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
         return Bidirectional(forward, backward_made, _merge_mode(merge_mode)), weights
 
     return translate_it
+
+
+def _is_frozen(entry: Any) -> bool:
+    """Whether a layer inside is not trained, so that its arrays come last."""
+    config = entry.get("config") if isinstance(entry, Mapping) else None
+    return isinstance(config, Mapping) and config.get("trainable") is False
 
 
 def _merge_mode(value: Any) -> str:

@@ -1,7 +1,6 @@
-"""Where the weights lie: three stores with one interface.
+"""Where the weights lie: stores with one interface.
 
-* :class:`LegacyStore`: HDF5 of Keras 1 and 2 (and Keras 3 when asked for ``.h5``): one group
-  per layer name, arrays listed in an attribute.
+* :class:`~npylstm_converters.keras.legacy.LegacyStore`: HDF5 of Keras 1 and 2.
 * :class:`SavedStore`: ``model.weights.h5`` of Keras 3 and late Keras 2: groups named by class and
   count, arrays numbered.
 * :class:`LiveStore`: a model object in memory.
@@ -13,178 +12,21 @@ asked for.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import FormatError
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.graph import Graph, RawLayer
-from npylstm_converters.keras.hdf5 import Dataset, File
+from npylstm_converters.keras.graph import RawLayer
+from npylstm_converters.keras.hdf5 import File
+from npylstm_converters.keras.tensors import LayerTensors, Source
 
-__all__ = [
-    "LayerTensors", "LegacyStore", "LiveStore", "PathStore", "SavedStore", "Source", "Store",
-    "first_axis", "read_array", "role_of", "snake_case",
-]  # fmt: skip
+__all__ = ["DealtStore", "LiveStore", "SavedStore", "Store", "snake_case"]
 
 Array = npt.NDArray[Any]
-
-
-class Source(Protocol):
-    """An array not read yet."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    def read(self) -> Array: ...
-
-
-class Taken(NamedTuple):
-    """An array that a layer has asked for: as which one, of which of its parts."""
-
-    prefix: str
-    role: str
-    source: Source
-
-
-class LayerTensors:
-    """The arrays of one layer, in the framework's order.
-
-    Parameters
-    ----------
-    layer
-        The layer's name, for messages.
-    sources
-        Its arrays, not read yet.
-    named
-        Whether their names must be the roles, or the numbers of the roles.
-    """
-
-    def __init__(self, layer: str, sources: Sequence[Source], named: bool = False) -> None:
-        self.layer = layer
-        self.sources = tuple(sources)
-        self.taken: list[Taken] = []
-        self._named = named
-        self._prefix = ""
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def take(self, *roles: str) -> dict[str, Source]:
-        """Hand out all arrays, one for each role.
-
-        Names decide where they name the roles; otherwise the order does.
-
-        Raises
-        ------
-        Refusal
-            If there are more or fewer arrays than roles.
-        """
-        if len(self.sources) != len(roles):
-            found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
-            spare = " ".join(s.path for s in self._spare(roles))
-            advice = f" (to leave over: --allow-unused {spare})" if spare else ""
-            wanted = ", ".join(roles) or "none"
-            raise Refusal(f"expected the weights {wanted}; found {found}{advice}")
-        dealt = self._deal(roles)
-        self.taken += [Taken(self._prefix, role, source) for role, source in dealt.items()]
-        return dealt
-
-    def _spare(self, roles: Sequence[str]) -> list[Source]:
-        """Those that are too many, by their names."""
-        for known in (roles, [str(k) for k in range(len(roles))]):
-            spare = [s for s in self.sources if role_of(s.path, self.layer) not in known]
-            if len(spare) == len(self.sources) - len(roles):
-                return spare
-        return []
-
-    def _deal(self, roles: Sequence[str]) -> dict[str, Source]:
-        named = {role_of(s.path, self.layer): s for s in self.sources}
-        if set(named) == set(roles):
-            return {role: named[role] for role in roles}
-        if set(named) == {str(k) for k in range(len(roles))}:
-            return {role: named[str(k)] for k, role in enumerate(roles)}
-        if self._named:
-            raise Refusal(f"expected the weights {', '.join(roles)}; found {', '.join(named)}")
-        return dict(zip(roles, self.sources, strict=True))
-
-    def arranged(self, parts: Sequence[str]) -> LayerTensors:
-        """Put the arrays in the order of the parts in whose groups they lie, if they do."""
-        where = {s.path: [p.lstrip("_") for p in s.path.split("/")] for s in self.sources}
-        if not all(set(parts) & set(path) for path in where.values()):
-            return self
-        return self.arranged_by(
-            lambda path: next(k for k, p in enumerate(parts) if p in where[path])
-        )
-
-    def arranged_by(self, rank: Callable[[str], int]) -> LayerTensors:
-        """Put the arrays in order by a number for each path; what is equal stays as it is."""
-        ordered = sorted(self.sources, key=lambda source: rank(source.path))
-        arranged = LayerTensors(self.layer, ordered, self._named)
-        arranged.taken = self.taken
-        return arranged
-
-    def without(self, allowed: Collection[str]) -> tuple[LayerTensors, list[Source]]:
-        """Part with the arrays that may be left over."""
-        left = [s for s in self.sources if s.path in allowed]
-        kept = [s for s in self.sources if s.path not in allowed]
-        return LayerTensors(self.layer, kept, self._named), left
-
-    def halves(self) -> tuple[LayerTensors, LayerTensors]:
-        """Deal the arrays out to a forward and a backward layer: by path, otherwise by order."""
-        marks = [_direction(source.path) for source in self.sources]
-        if set(marks) != {"forward", "backward"}:
-            middle = len(marks) // 2
-            marks = ["forward"] * middle + ["backward"] * (len(marks) - middle)
-        halves = []
-        for way in ("forward", "backward"):
-            own = [s for s, m in zip(self.sources, marks, strict=True) if m == way]
-            half = LayerTensors(self.layer, own, self._named)
-            half.taken, half._prefix = self.taken, f"{way}/"
-            halves.append(half)
-        return halves[0], halves[1]
-
-
-def _direction(path: str) -> str:
-    parts = path.split("/")[::-1]  # the layer's own name, which comes first, may be such a word
-    return next(
-        (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""
-    )
-
-
-def first_axis(shape: tuple[int, ...]) -> int:
-    """The rows of a matrix, which tell how many features there are."""
-    if len(shape) != 2:
-        raise Refusal(f"expected a kernel of 2 axes, got shape {shape}")
-    return shape[0]
-
-
-def role_of(path: str, layer: str) -> str:
-    """Say which array it is: ``kernel`` of ``lstm_1/lstm_cell/kernel:0``; ``W_i`` of Keras 1."""
-    last = path.rsplit("/", 1)[-1].split(":", 1)[0]
-    return last.removeprefix(f"{layer}_")
-
-
-def read_array(source: Source, expected: tuple[int, ...]) -> Array:
-    """Read an array whose shape is known beforehand.
-
-    Raises
-    ------
-    Refusal
-        If the shape is another one or the element type is not float32 or float64.
-    """
-    if source.shape != expected:
-        raise Refusal(f"{source.path}: expected shape {expected}, got {source.shape}")
-    if source.dtype not in (np.float32, np.float64):
-        raise Refusal(f"{source.path}: expected float32 or float64, got {source.dtype}")
-    return source.read()
 
 
 class Store(Protocol):
@@ -201,102 +43,6 @@ class Store(Protocol):
     def unread(self) -> list[Source]:
         """The arrays that no layer has asked for."""
         ...
-
-
-class LegacyStore:
-    """Groups by layer name, with the attributes ``layer_names`` and ``weight_names``."""
-
-    def __init__(self, root: File) -> None:
-        names = root.names("layer_names")
-        if names is None:
-            raise FormatError(
-                f"{root.label}: no attribute layer_names, so these are not Keras weights"
-            )
-        self._layers: dict[str, list[tuple[str, Dataset]]] = {}
-        self._models: list[Store] = []
-        for name in names:
-            group = root.group(name)
-            if group is None:
-                raise FormatError(f"{root.label}: no group {name!r}, which layer_names lists")
-            datasets = []
-            for weight in group.names("weight_names") or []:
-                dataset = group.dataset(weight)
-                if dataset is None:
-                    raise FormatError(
-                        f"{group.label}: no array {weight!r}, which weight_names lists"
-                    )
-                # Names may be the same in two groups; paths are not.
-                datasets.append((weight, replace(dataset, path=f"{name}/{weight}")))
-            self._layers[name] = datasets
-
-    def listed(self) -> dict[str, list[Source]]:
-        """Arrays by layer, in the order of the file, of layers that nobody has asked for."""
-        return {name: [d for _, d in datasets] for name, datasets in self._layers.items()}
-
-    def tensors(self, layer: RawLayer) -> LayerTensors:
-        return LayerTensors(layer.name, [d for _, d in self._layers.pop(layer.name, [])])
-
-    def inner(self, layer: RawLayer) -> Store:
-        self._models.append(_of_list(layer, self._layers.pop(layer.name, [])))
-        return self._models[-1]
-
-    def unread(self) -> list[Source]:
-        left: list[Source] = [d for datasets in self._layers.values() for _, d in datasets]
-        return left + [source for model in self._models for source in model.unread()]
-
-
-class PathStore:
-    """Arrays of a model in one list: their names tell which layer each belongs to.
-
-    Keras writes ``lstm/lstm_cell/kernel`` for a layer of the model, and with the names of further
-    models before it (Keras 3) or without (Keras 2). Statistics that are not trained come last.
-    """
-
-    def __init__(
-        self, model: Graph, arrays: Sequence[tuple[str, Source]], named: bool = False
-    ) -> None:
-        self._left = list(arrays)
-        self._named = named
-        self._models: list[Store] = []
-        names = Counter(layer.name for _, layer in model.leaves())
-        self._twins = {name for name, count in names.items() if count > 1}
-
-    def tensors(self, layer: RawLayer) -> LayerTensors:
-        own = [entry for entry in self._left if entry[0].startswith(f"{layer.name}/")]
-        if not own:
-            own = self._below(layer)
-            if own and layer.name in self._twins:
-                raise Refusal(f"two layers inside one model are named {layer.name!r}")
-        self._left = [entry for entry in self._left if entry not in own]
-        return LayerTensors(layer.name, [d for _, d in own], self._named)
-
-    def _below(self, layer: RawLayer) -> list[tuple[str, Source]]:
-        """Arrays in whose paths a name stands anywhere."""
-        return [entry for entry in self._left if f"/{layer.name}/" in f"/{entry[0]}"]
-
-    def inner(self, layer: RawLayer) -> Store:
-        # With its name in their paths its arrays are told apart; without, any of ours may be.
-        own = self._below(layer)
-        if not own:
-            return self
-        self._left = [entry for entry in self._left if entry not in own]
-        marked = [(f"/{name}".split(f"/{layer.name}/", 1)[-1], d) for name, d in own]
-        self._models.append(_of_list(layer, marked, self._named))
-        return self._models[-1]
-
-    def unread(self) -> list[Source]:
-        left = [d for _, d in self._left]
-        return left + [source for model in self._models for source in model.unread()]
-
-
-def _of_list(
-    layer: RawLayer, arrays: Sequence[tuple[str, Source]], named: bool = False
-) -> DealtStore | PathStore:
-    """Make the store of what is inside a layer whose arrays lie in one list."""
-    assert layer.inner is not None  # whoever asks has seen to it
-    if layer.class_name == "RNN":
-        return DealtStore([source for _, source in arrays])
-    return PathStore(layer.inner, arrays, named)
 
 
 class DealtStore:

@@ -14,8 +14,9 @@ from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.assembling import Wishes, convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json
+from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
-from npylstm_converters.keras.weights import PathStore, SavedStore, Store
+from npylstm_converters.keras.weights import SavedStore, Store
 from npylstm_converters.registry import Importer, Runner
 from npylstm_converters.tfjs.shards import Weight, read_manifest
 from npylstm_converters.tfjs.topology import read_topology, read_writer
@@ -85,7 +86,7 @@ def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
     named = [(weight.path, weight) for weight in weights]
     if any(_NUMBERED.fullmatch(weight.path) for weight in weights):
         return SavedStore.of_paths([], named)
-    return PathStore(parse(topology), named, named=True)
+    return PathStore(parse(topology), named, "names")
 
 
 class _TfjsImporter(Importer):

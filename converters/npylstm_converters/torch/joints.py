@@ -1,23 +1,24 @@
-"""What a state_dict does not prove about how its modules are joined: asked, answered, stated.
+"""What a state_dict does not prove about how its modules are joined: questions and answers.
 
-The names and sizes of tensors prove which modules there are. What stands between two of them, which
-step a layer reads, and how inputs lie is code of the author's, and in no file.
+The names and sizes of tensors prove which modules there are. What is computed between two of them,
+which step a module reads, and which axis of the input is which, is the author's code, and in no
+file.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from npylstm_converters.chain import Step
 from npylstm_converters.torch.modules import RECURRENT, Found
 
-__all__ = ["Joint", "joints", "statements", "suggestion"]
+__all__ = ["Joint", "Suggestion", "gap_between", "suggest"]
 
-_BETWEEN = "relu, tanh, sigmoid, another activation, dropout, or identity for nothing"
+_BETWEEN = "relu, tanh, sigmoid or another activation; dropout or no word for nothing"
 _READS = (
-    "last (the last step), hidden (the final hidden state), mean, max, or no word for every step"
+    "last (the last step), hidden (the final hidden state), mean, max, sum; no word: every step"
 )
 _NORMS = ("BatchNorm1d", "LayerNorm")
 _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
@@ -25,16 +26,16 @@ _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
 
 @dataclass(frozen=True)
 class Joint:
-    """A question that the file does not answer.
+    """A question that the file leaves open.
 
     Attributes
     ----------
     place, question
         Where it is, and what is open.
     answers
-        What may stand in the chain there.
+        What can be written in the chain there.
     taken
-        What the suggested command takes; empty for nothing.
+        What the suggested command takes; empty for no word.
     """
 
     place: str
@@ -43,148 +44,223 @@ class Joint:
     taken: str
 
     def __str__(self) -> str:
-        taken = self.taken or "nothing"
-        return f"{self.place}: {self.question} {self.answers}. The command below takes {taken}."
+        return f"{self.place}: {self.question} {self.answers}"
 
 
-def joints(modules: Sequence[Found]) -> list[Joint]:
-    """List every question that the file leaves open, in the order of the file."""
-    found = [Joint("input", "which axis comes first?", "--batch-first: (batch, steps, features), "
-                   "--sequence-first: (steps, batch, features)", "--batch-first")
-             for _ in range(any(m.kind in RECURRENT for m in modules))]  # fmt: skip
-    for module, behind in zip(modules, [*modules[1:], None], strict=True):
-        for option, value in module.asked.items():
-            found.append(_of_option(module, option, value, behind))
-        if behind is not None:
-            found += _between(module, behind)
-    if modules:
-        last = modules[-1].name
-        if modules[-1].kind in RECURRENT:
-            found.append(Joint(last, "what is the output?", _READS, ""))
+@dataclass(frozen=True)
+class Suggestion:
+    """A chain with one answer to every question.
+
+    Attributes
+    ----------
+    chain
+        In the language of ``--layers``.
+    joints
+        The questions, in the order of the chain.
+    timed
+        Whether ``--batch-first`` or ``--sequence-first`` must be stated.
+    """
+
+    chain: str
+    joints: tuple[Joint, ...]
+    timed: bool
+
+
+def suggest(modules: Sequence[Found]) -> Suggestion:
+    """List every question that the file leaves open, and write the chain of the likeliest answers.
+
+    The modules are taken in the order of the file. Whether that chain fits is not known before it
+    is built.
+    """
+    draft = _Draft(modules)
+    for number in range(len(modules)):
+        draft.add(number)
+    draft.end()
+    return Suggestion(" -> ".join(draft.words), tuple(draft.joints), draft.timed)
+
+
+class _Draft:
+    """A chain under construction: words, questions, and which axes the tensor has by now."""
+
+    def __init__(self, modules: Sequence[Found]) -> None:
+        self._modules = modules
+        self.words: list[str] = []
+        self.joints: list[Joint] = []
+        recurrent = [k for k, m in enumerate(modules) if m.kind in RECURRENT]
+        self._last_recurrent = recurrent[-1] if recurrent else -1
+        self.timed = bool(recurrent)
+        self._axes = "steps" if recurrent else "features"  # the last axes: also "channels"
+        self._weighted = False  # whether a product comes before, with no activation behind it
+        self._sequential = {
+            match[1] for a, b in itertools.pairwise(modules)
+            if gap_between(a.name, b.name) and (match := _NUMBERED.fullmatch(a.name))
+        }  # fmt: skip
+
+    def add(self, number: int) -> None:
+        """Add a module, with what comes before it."""
+        module = self._modules[number]
+        kind = self._kind(number)
+        if number:
+            self._between(self._modules[number - 1], module, number)
         else:
-            answers = "softmax, log_softmax, sigmoid, tanh, or no word for nothing"
-            found.append(Joint(f"after {last}", "is an activation applied last?", answers, ""))
-    return found
+            self._input(module, kind)
+        self.words.append(self._with_options(module, kind))
+        if kind == "Conv1d":
+            self._axes = "channels"
+        elif module.kind in RECURRENT:
+            self._axes = "steps"
+        if kind in ("Linear", "Conv1d"):
+            self._weighted = True
+        elif kind not in _NORMS:
+            self._weighted = False
 
+    def end(self) -> None:
+        """Ask what comes after the last module."""
+        if not self._modules:
+            return
+        last = self._modules[-1]
+        if self._last_recurrent == len(self._modules) - 1:
+            self.joints.append(Joint(f"after {last.name}", "what is the output?", _READS, ""))
+        else:
+            answers = "softmax, log_softmax, sigmoid, tanh or another; no word for nothing"
+            self.joints.append(
+                Joint(f"after {last.name}", "is an activation applied last?", answers, "")
+            )
 
-def _of_option(module: Found, option: str, value: str, behind: Found | None) -> Joint:
-    taken = _answer(module, option, value, behind)
-    return Joint(module.name, f"{option} is not in the file:", f"such as {value}", taken)
+    def _input(self, module: Found, kind: str) -> None:
+        gap = gap_before(module.name)
+        if gap:
+            self._ask(f"before {module.name}", _of_gap(gap), f"{_BETWEEN}; flatten", "identity")
+        if kind == "Embedding":
+            if not self.timed:
+                self._axes, self.timed = "steps", True
+            axes = "--batch-first: ids are (batch, steps), --sequence-first: (steps, batch)"
+        elif kind == "Conv1d":
+            if self.timed:
+                question = "which axes does the input have?"
+                answers = "no word: (batch, channels, steps), transpose: (batch, steps, channels)"
+                self._ask("input", question, answers, "transpose")
+            else:
+                self._axes = "channels"
+            axes = "--batch-first: (batch, steps, features) for what follows"
+        else:
+            axes = "--batch-first: (batch, steps, features), --sequence-first: (steps, batch, ...)"
+        if self.timed:
+            self.joints.append(Joint("input", "which axis comes first?", axes, "--batch-first"))
 
+    def _between(self, before: Found, module: Found, number: int) -> None:
+        place = f"between {before.name} and {module.name}"
+        gap = gap_between(before.name, module.name)
+        recurrent = before.kind in RECURRENT
+        activation = self._activation(before, module, bool(gap))
+        if not recurrent and (gap or module.kind != "PReLU"):
+            self._ask(place, _of_gap(gap), _BETWEEN, activation)
+        self._rearrange(place, before, module, number)
+        if recurrent:
+            self._ask(place, _of_gap(gap), _BETWEEN, activation)
 
-def _answer(module: Found, option: str, value: str, behind: Found | None) -> str:
-    if option == "kind":
+    def _rearrange(self, place: str, before: Found, module: Found, number: int) -> None:
+        """Ask which steps a module reads, and for its axes."""
+        recurrent = before.kind in RECURRENT
+        if self._axes == "steps":
+            if module.kind == "Conv1d" or (
+                module.kind == "BatchNorm1d" and number < self._last_recurrent
+            ):
+                answers = "transpose: from (batch, steps, features) to (batch, channels, steps)"
+                self._ask(place, f"which axes does {module.name} read?", answers, "transpose")
+                self._axes = "channels"
+            elif module.kind in RECURRENT or number < self._last_recurrent:
+                if recurrent:
+                    answers = "no word: every step; for one step repeated: from_torch(module)"
+                    self._ask(place, f"what does {module.name} read?", answers, "")
+            else:
+                pooled = "last" if self._last_recurrent >= 0 else "mean"
+                self._ask(place, f"what does {module.name} read?", _READS, pooled)
+                self._axes = "features"
+        elif self._axes == "channels" and module.kind not in ("Conv1d", "BatchNorm1d", "PReLU"):
+            answers = "transpose: from (batch, channels, steps) to (batch, steps, features)"
+            self._ask(place, f"which axes does {module.name} read?", answers, "transpose")
+            self._axes = "steps"
+            if number > self._last_recurrent:
+                self._ask(place, f"what does {module.name} read?", _READS, "mean")
+                self._axes = "features"
+
+    def _activation(self, before: Found, module: Found, gap: bool) -> str:
+        """The likeliest word: two products in a row would be one."""
+        match = _NUMBERED.fullmatch(module.name)
+        adjacent = not gap and match is not None and match[1] in self._sequential
+        multiplies = module.kind in ("Linear", "Linear or Embedding", "Conv1d")
+        multiplies |= module.kind in RECURRENT and self._axes == "channels"
+        if self._weighted and (multiplies or gap) and not adjacent and module.kind != "PReLU":
+            self._weighted = False
+            return "relu"
+        return "identity" if gap else ""
+
+    def _ask(self, place: str, question: str, answers: str, taken: str) -> None:
+        self.joints.append(Joint(place, question, answers, taken))
+        self.words += [taken] if taken else []
+
+    def _kind(self, number: int) -> str:
+        """The kind of a module, where its tensors fit two: the one whose sizes fit the next."""
+        module = self._modules[number]
+        if module.kind != "Linear or Embedding":
+            return module.kind
         rows, columns = module.tensors["weight"].shape
-        ids = behind is not None and behind.kind in RECURRENT and rows > columns
-        return "embedding" if ids else "linear"
-    return value.split(" or ")[0]
+        behind = self._modules[number + 1] if number + 1 < len(self._modules) else None
+        wanted = _features(behind) if behind is not None else rows
+        fits = columns == wanted and (rows != wanted or rows > columns)
+        return "Embedding" if number == 0 and fits else "Linear"
+
+    def _with_options(self, module: Found, kind: str) -> str:
+        """Write a module with the options that its tensors do not show."""
+        if module.twin:
+            question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
+            self.joints.append(Joint(module.name, question, "from_torch(module, example)", ""))
+        options: list[str] = []
+        for option, value in module.asked.items():
+            if option == "kind":
+                options.append(kind.lower())
+            elif option == "nonlinearity":
+                options.append("tanh")
+            else:
+                options.append(f"{option}={value}")
+        if not options:
+            return module.name
+        question = f"what is its {', '.join(module.asked)}?"
+        choices = [v if " or " in v else f"{k}={v}" for k, v in module.asked.items()]
+        self.joints.append(Joint(module.name, question, ", ".join(choices), ", ".join(options)))
+        return f"{module.name}({', '.join(options)})"
 
 
-def _between(module: Found, behind: Found) -> Iterator[Joint]:
-    place = f"between {module.name} and {behind.name}"
-    gap = _gap(module.name, behind.name)
-    if module.kind in RECURRENT and behind.kind in RECURRENT:
-        answers = "no word for every step; last and a vector repeated: from_torch(module, example)"
-        yield Joint(place, f"what does {behind.name} read?", answers, "")
-    elif module.kind in RECURRENT:
-        taken = "last" if behind.kind in ("Linear", "Linear or Embedding") else ""
-        yield Joint(place, f"what does {behind.name} read?", _READS, taken)
-        yield Joint(place, "and what stands there besides?", _BETWEEN, "")
-    elif gap:
-        listed = ", ".join(gap)
-        question = f"what stands at {listed}? No tensors, so"
-        yield Joint(place, question, _BETWEEN, _computes(module, behind))
-    elif behind.kind != "PReLU" and module.kind not in ("Linear or Embedding",):
-        turned = "; transpose for (batch, features, steps) to (batch, steps, features)"
-        more = turned if module.kind == "Conv1d" and behind.kind in RECURRENT else ""
-        yield Joint(place, "what stands there?", f"{_BETWEEN}{more}", _computes(module, behind))
+def _features(module: Found) -> int:
+    """The size of the last axis that a module reads; -1 where it is not known."""
+    for name in ("weight_ih_l0", "weight_ih", "weight", "running_mean"):
+        if name in module.tensors:
+            shape = module.tensors[name].shape
+            return int(shape[1] if len(shape) > 1 else shape[0])
+    return -1
 
 
-def _gap(before: str, after: str) -> list[str]:
+def _of_gap(gap: Sequence[str]) -> str:
+    """Ask what is computed at a place, which a numbering may show."""
+    if not gap:
+        return "is there an activation?"
+    return f"what is {' and '.join(gap)}, without tensors?"
+
+
+def gap_between(before: str, after: str) -> list[str]:
     """Modules that a numbering leaves out: ``model.1`` between ``model.0`` and ``model.2``."""
     a, b = _NUMBERED.fullmatch(before), _NUMBERED.fullmatch(after)
     if not a or not b or a[1] != b[1]:
         return []
-    prefix = f"{a[1]}." if a[1] else ""
-    return [f"{prefix}{k}" for k in range(int(a[2]) + 1, int(b[2]))]
+    return _numbered(a[1], range(int(a[2]) + 1, min(int(b[2]), int(a[2]) + 100)))
 
 
-def _computes(module: Found, behind: Found) -> str:
-    """The likeliest word between two modules: two products in a row would be one."""
-    if module.kind == "Conv1d" and behind.kind in RECURRENT:
-        return "relu -> transpose"
-    weighted = ("Linear", "Conv1d")
-    if module.kind in (*weighted, *_NORMS) and behind.kind in weighted:
-        return "relu"
-    return "identity" if _gap(module.name, behind.name) else ""
+def gap_before(first: str) -> list[str]:
+    """Modules that a numbering leaves out in front: ``model.0`` before ``model.1``."""
+    match = _NUMBERED.fullmatch(first)
+    return _numbered(match[1], range(min(int(match[2]), 100))) if match else []
 
 
-def suggestion(modules: Sequence[Found]) -> str:
-    """Write a chain that answers every question; whoever runs it states the answers."""
-    words: list[str] = []
-    for module, behind in zip(modules, [*modules[1:], None], strict=True):
-        options = [
-            _answer(module, k, v, behind) if k in ("nonlinearity", "kind") else f"{k}={v}"
-            for k, v in module.asked.items()
-        ]
-        words.append(f"{module.name}({', '.join(options)})" if options else module.name)
-        if behind is not None:
-            words += [joint.taken for joint in _between(module, behind) if joint.taken]
-    return " -> ".join(words)
-
-
-_READ = {
-    "last": "the last step of {before}", "hidden": "the final hidden state of {before}",
-    "mean": "the mean over the steps of {before}", "max": "the largest over the steps of {before}",
-}  # fmt: skip
-
-
-def statements(
-    steps: Sequence[Step],
-    modules: Mapping[str, Found],
-    batch_first: bool | None,
-    left_over: Sequence[str],
-) -> list[str]:
-    """Say in sentences what a chain states beyond what the file proves."""
-    said: list[str] = []
-    if batch_first is not None:
-        axes = "(batch, steps, features)" if batch_first else "(steps, batch, features)"
-        said.append(f"inputs are {axes}")
-    before, words = "", list[str]()
-    for step in steps:
-        module = modules.get(step.word)
-        if module is None:
-            words.append(str(step))
-            continue
-        said += _joined(before, modules.get(before), words, module)
-        said += [f"{step.word}: {value}" for value in step.values]
-        said += [f"{step.word}: {k} is {v}" for k, v in step.options.items()]
-        before, words = step.word, []
-    if words:
-        said.append(f"the output is {' of '.join(reversed([*map(_of_output, words)]))} of {before}")
-    else:
-        said.append(f"the output is that of {before}, as it is")
-    return said + [f"{name} is not used" for name in left_over]
-
-
-def _of_output(word: str) -> str:
-    return {"last": "the last step", "hidden": "the final hidden state"}.get(word, word)
-
-
-def _joined(before: str, above: Found | None, words: Sequence[str], module: Found) -> Iterator[str]:
-    name = module.name
-    if above is None:
-        yield f"{name} reads the input" + (f" through {' and '.join(words)}" if words else "")
-        return
-    read = next((word for word in words if word in _READ), None)
-    if above.kind in RECURRENT:
-        what = _READ[read] if read else "every step of {before}"
-        yield f"{name} reads {what.format(before=before)}"
-    others = [word for word in words if word not in _READ and word != "identity"]
-    if others:
-        yield f"{' and '.join(others)} {'stands' if len(others) == 1 else 'stand'} between " \
-              f"{before} and {name}"  # fmt: skip
-    elif read is None or above.kind not in RECURRENT:
-        yield f"nothing stands between {before} and {name}"
-    else:
-        yield f"there is no activation between {before} and {name}"
+def _numbered(prefix: str | None, numbers: range) -> list[str]:
+    return [f"{prefix}.{k}" if prefix else str(k) for k in numbers]

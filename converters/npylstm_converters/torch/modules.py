@@ -32,6 +32,8 @@ class Found:
         Its arrays, by their names inside.
     asked
         What its tensors do not say: option to example.
+    twin
+        Another class with the same tensors.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Found:
     sizes: str
     tensors: Mapping[str, Array]
     asked: Mapping[str, str] = field(default_factory=dict)
+    twin: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind}({self.sizes})"
@@ -106,11 +109,13 @@ def _normalization(name: str, own: Mapping[str, Array]) -> Found | None:
     if {"running_mean", "running_var"} <= set(own) <= {
         "weight", "bias", "running_mean", "running_var",
     }:  # fmt: skip
-        return Found(name, "BatchNorm1d", f"{len(own['running_mean'])}", own, {"eps": "1e-5"})
+        size, twin = str(len(own["running_mean"])), "InstanceNorm1d"
+        return Found(name, "BatchNorm1d", size, own, {"eps": "1e-5"}, twin)
     if set(own) == {"weight", "bias"}:
-        return Found(name, "LayerNorm", f"{len(own['weight'])}", own, {"eps": "1e-5"})
+        return Found(name, "LayerNorm", f"{len(own['weight'])}", own, {"eps": "1e-5"}, "GroupNorm")
     if set(own) == {"weight"}:
-        return Found(name, "PReLU", f"{len(own['weight'])}", own)
+        count = len(own["weight"])
+        return Found(name, "PReLU", str(count), own, twin="RMSNorm" if count > 1 else "")
     return None
 
 
@@ -124,7 +129,8 @@ def _weighted(name: str, own: Mapping[str, Array]) -> Found | None:
     if weight.ndim == 3:
         asked = {"stride": "1", "padding": "0", "dilation": "1", "groups": "1"}
         sizes = f"{shape[1]} -> {shape[0]}, kernel {shape[2]}{no_bias}"
-        return Found(name, "Conv1d", sizes, own, asked)
+        twin = "ConvTranspose1d" if bias is None or shape[0] == shape[1] else ""
+        return Found(name, "Conv1d", sizes, own, asked, twin)
     if weight.ndim != 2:
         return None
     if bias is None:

@@ -93,7 +93,10 @@ class TorchRunner:
         else:
             self.sets_state = True
             modules = find_modules(read_checkpoint(source, key).tensors)
-            self._run = _Chain(torch, modules, parse_steps(layers or ""), batch_first is not False)
+            time = spec.inputs[0].time_axis or 0
+            self._run = _Chain(
+                torch, modules, parse_steps(layers or ""), batch_first is not False, time
+            )
 
     def _run_script(self, scripted: Any, example: Any) -> None:
         """Run TorchScript itself, not the program that it was converted by."""
@@ -166,11 +169,16 @@ class _Chain:
     """The modules of a state_dict, joined as the user said, in PyTorch."""
 
     def __init__(
-        self, torch: Any, modules: Sequence[Found], steps: Sequence[Step], batch_first: bool
+        self,
+        torch: Any,
+        modules: Sequence[Found],
+        steps: Sequence[Step],
+        batch_first: bool,
+        time: int,
     ) -> None:
         self._torch = torch
         self._steps = steps
-        self._time = 1 if batch_first else 0
+        self._time = time
         self._modules = {m.name: m for m in modules}
         said = {s.word: s for s in steps}
         self._made = {
@@ -179,8 +187,11 @@ class _Chain:
 
     def __call__(self, given: list[Any], state: States) -> Any:
         torch, (x,), hidden = self._torch, given, None
+        time = self._time
         for step in self._steps:
             module = self._made.get(step.word)
+            if isinstance(module, torch.nn.Conv1d):
+                time = 2
             if isinstance(module, torch.nn.RNNBase):
                 x, final = module(x, *self._begin(step.word, module, state))
                 h = final[0] if isinstance(final, tuple) else final
@@ -190,7 +201,10 @@ class _Chain:
             elif step.word == "hidden":
                 x = hidden
             else:
-                x = _word(torch, step, x, self._time)
+                x = _word(torch, step, x, time)
+                if step.word == "transpose":
+                    a, b = map(int, step.values or ("1", "2"))
+                    time = {a: b, b: a}.get(time, time)
         return x
 
     def _begin(self, name: str, module: Any, state: States) -> list[Any]:
@@ -257,11 +271,13 @@ def _number(text: str) -> float | int:
 def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
     """A word of the chain, in torch's own functions."""
     F = torch.nn.functional
-    values = [float(v) for v in step.values] if step.word not in ("transpose",) else []
+    numbers = (*step.values, *step.options.values())
+    values = [] if step.word in ("transpose", "dropout") else [float(v) for v in numbers]
     words: dict[str, Callable[[], Any]] = {
         "last": lambda: x.select(time, -1),
         "mean": lambda: x.mean(time),
         "max": lambda: x.amax(time),
+        "sum": lambda: x.sum(time),
         "flatten": lambda: x.flatten(1),
         "transpose": lambda: x.transpose(0, 1) if step.values == ("0", "1") else x.transpose(1, 2),
         "dropout": lambda: x,

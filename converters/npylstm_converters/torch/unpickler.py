@@ -11,14 +11,14 @@ import math
 import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["DTYPES", "Global", "Storage", "Tensor", "Unpickler"]
+__all__ = ["DTYPES", "Global", "Opaque", "Storage", "Tensor", "Unpickler"]
 
 # Names as torch writes them: how many bytes an element has, and how NumPy sees it.
 DTYPES: dict[str, str] = {
@@ -74,10 +74,11 @@ class Tensor:
 
 
 @dataclass
-class _Refused:
-    """What a forbidden name would have made."""
+class Opaque:
+    """An object of a forbidden class, which was never made: its class and its attributes."""
 
     name: Global
+    state: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -275,8 +276,13 @@ class Unpickler:
         self.refused: dict[Global, None] = {}
         self._built: dict[Global, None] = {}  # of those, classes whose objects got attributes
 
-    def load(self) -> Any:
+    def load(self, opaque: bool = False) -> Any:
         """Build the object.
+
+        Parameters
+        ----------
+        opaque
+            Whether objects of forbidden classes may come out as :class:`Opaque`.
 
         Raises
         ------
@@ -286,7 +292,7 @@ class Unpickler:
             If it names anything that is not in the table: every such name.
         """
         value = self._run()
-        if self.refused:
+        if self.refused and not opaque:
             raise UnsupportedError(_refusals(list(self.refused), self._built))
         return value
 
@@ -369,31 +375,33 @@ class Unpickler:
         else:
             if len(self.refused) < _MOST_REASONS:
                 self.refused[name] = None
-            self._push(_Refused(name))
+            self._push(Opaque(name))
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
-        if isinstance(function, _Refused):
-            self._push(function)
+        if isinstance(function, Opaque):
+            self._push(Opaque(function.name))
             return
         _expect(function, Global, "a function")
         _expect(arguments, tuple, "arguments")
         sized = (len(a) for a in arguments if isinstance(a, (tuple, list, dict, str)))
         self.spend(len(arguments) + sum(sized))
-        refused = next((a for a in arguments if isinstance(a, _Refused)), None)
+        refused = next((a for a in arguments if isinstance(a, Opaque)), None)
         self._push(refused or _call(function, arguments))
 
     def _instance(self, cls: Any) -> None:
         """INST, OBJ and NEWOBJ_EX: never what torch writes."""
         if isinstance(cls, Global):
             self.refused[cls] = None
-            cls = _Refused(cls)
-        self._push(_expect(cls, _Refused, "a class"))
+            cls = Opaque(cls)
+        self._push(_expect(cls, Opaque, "a class"))
 
     def _build(self) -> None:
         state, value = self._pop(), self._top()
-        if isinstance(value, _Refused):
+        if isinstance(value, Opaque):
             self._built[value.name] = None
+            if isinstance(state, dict):
+                value.state = state
             return
         if isinstance(value, _Numbers):
             self._build_array(value, state)
@@ -403,7 +411,7 @@ class Unpickler:
                 raise FormatError("pickle: expected a little-endian NumPy type")
         elif not isinstance(value, (dict, Tensor)):  # whose attributes are not of interest
             raise FormatError(f"pickle: sets the state of a {type(value).__name__}")
-        elif not isinstance(state, (dict, tuple, _Refused)) and state is not None:
+        elif not isinstance(state, (dict, tuple, Opaque)) and state is not None:
             raise FormatError(f"pickle: expected a state, got {type(state).__name__}")
 
     @staticmethod
@@ -423,19 +431,19 @@ class Unpickler:
         target = self._top()
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, _Refused):
+        elif not isinstance(target, Opaque):
             raise FormatError(f"pickle: appends to a {type(target).__name__}")
 
     def _add(self, items: list[Any]) -> None:
         target = self._top()
         if isinstance(target, set):
             target.update(_key(item) for item in items)
-        elif not isinstance(target, _Refused):
+        elif not isinstance(target, Opaque):
             raise FormatError(f"pickle: adds to a {type(target).__name__}")
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._top()
-        if isinstance(target, _Refused):
+        if isinstance(target, Opaque):
             return
         if not isinstance(target, dict) or len(items) % 2:
             raise FormatError(f"pickle: sets items of a {type(target).__name__}")
@@ -475,8 +483,8 @@ class Unpickler:
 
     def _persistent(self, value: Any) -> None:
         """A reference to what lies outside the pickle: the numbers of a tensor."""
-        if isinstance(value, tuple) and any(isinstance(v, _Refused) for v in value):
-            self._push(next(v for v in value if isinstance(v, _Refused)))
+        if isinstance(value, tuple) and any(isinstance(v, Opaque) for v in value):
+            self._push(next(v for v in value if isinstance(v, Opaque)))
             return
         match value if isinstance(value, tuple) else None:
             case ("storage", Global() as kind, str(key), _, int(count), *rest):

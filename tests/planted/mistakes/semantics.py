@@ -340,4 +340,6 @@ def initial_state(run: Run, rng: np.random.Generator) -> Iterator[Planting]:
         yield Planting(kind, text, _every_cell(run, own=True, **slips), listed=listed)
     if all(not way and not c.config["go_backwards"] for _, way, c in run.program.cells()):
         for every in (1, 3, 5):
-            yield Planting(kind, f"reset every {every} steps", _every_cell(run, reset_every=every))
+            yield Planting(
+                kind, f"reset every {every} steps", _every_cell(run, own=True, reset_every=every)
+            )

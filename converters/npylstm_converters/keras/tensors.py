@@ -1,0 +1,228 @@
+"""The arrays of one layer, in the framework's order, not read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from npylstm_converters.errors import Refusal
+
+__all__ = [
+    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "first_axis", "is_lora",
+    "read_array", "role_of",
+]  # fmt: skip
+
+Array = npt.NDArray[Any]
+Deal = Literal["either", "names", "order"]
+
+LORA_ADVICE = (
+    "holds LoRA factors, and the kernel without them gives wrong numbers: save the model as "
+    ".keras, which merges them into the kernel"
+)
+
+
+def is_lora(path: str) -> bool:
+    """Whether an array is a factor of LoRA, by its name."""
+    return path.rpartition("/")[2].startswith("lora_")
+
+
+class Source(Protocol):
+    """An array not read yet."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def read(self) -> Array: ...
+
+
+class Taken(NamedTuple):
+    """An array that a layer has asked for: as which one, of which of its parts."""
+
+    prefix: str
+    role: str
+    source: Source
+
+
+class LayerTensors:
+    """The arrays of one layer, in the framework's order.
+
+    Parameters
+    ----------
+    layer
+        The layer's name, for messages.
+    sources
+        Its arrays, not read yet.
+    deal
+        What decides which array has which role: their names where they name the roles, otherwise
+        the order (``"either"``); the names or their numbers (``"names"``); or the order
+        (``"order"``), as Keras decides for legacy HDF5.
+    """
+
+    def __init__(self, layer: str, sources: Sequence[Source], deal: Deal = "either") -> None:
+        self.layer = layer
+        self.sources = tuple(sources)
+        self.taken: list[Taken] = []
+        self._deal = deal
+        self._prefix = ""
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def take(self, *roles: str) -> dict[str, Source]:
+        """Hand out all arrays, one for each role.
+
+        Raises
+        ------
+        Refusal
+            If there are more or fewer arrays than roles.
+        """
+        if len(self.sources) != len(roles):
+            found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
+            spare = " ".join(s.path for s in self._spare(roles))
+            if any(is_lora(source.path) for source in self.sources):
+                raise Refusal(f"{LORA_ADVICE}; found {found}")
+            advice = f" (to leave over: --allow-unused {spare})" if spare else ""
+            wanted = ", ".join(roles) or "none"
+            raise Refusal(f"expected the weights {wanted}; found {found}{advice}")
+        dealt = self._by_role(roles)
+        self.taken += [Taken(self._prefix, role, source) for role, source in dealt.items()]
+        return dealt
+
+    def _spare(self, roles: Sequence[str]) -> list[Source]:
+        """Those that are too many, by their names."""
+        for known in (roles, [str(k) for k in range(len(roles))]):
+            spare = [s for s in self.sources if role_of(s.path, self.layer) not in known]
+            if len(spare) == len(self.sources) - len(roles):
+                return spare
+        return []
+
+    def _by_role(self, roles: Sequence[str]) -> dict[str, Source]:
+        if self._deal == "order":
+            return dict(zip(roles, self.sources, strict=True))
+        named = {role_of(s.path, self.layer): s for s in self.sources}
+        if set(named) == set(roles):
+            return {role: named[role] for role in roles}
+        if set(named) == {str(k) for k in range(len(roles))}:
+            return {role: named[str(k)] for k, role in enumerate(roles)}
+        if self._deal == "names":
+            raise Refusal(f"expected the weights {', '.join(roles)}; found {', '.join(named)}")
+        return dict(zip(roles, self.sources, strict=True))
+
+    def arranged(self, parts: Sequence[str]) -> LayerTensors:
+        """Put the arrays in the order of the parts in whose groups they lie, if they do.
+
+        Raises
+        ------
+        Refusal
+            If the order decides, and the names of the groups say otherwise.
+        """
+        where = {s.path: [p.lstrip("_") for p in s.path.split("/")] for s in self.sources}
+        if not all(set(parts) & set(path) for path in where.values()):
+            return self
+        arranged = self.arranged_by(
+            lambda path: next(k for k, p in enumerate(parts) if p in where[path])
+        )
+        if self._deal == "order" and arranged.sources != self.sources:
+            raise Refusal(conflict("its parts", [s.path for s in self.sources]))
+        return arranged
+
+    def arranged_by(self, rank: Callable[[str], int]) -> LayerTensors:
+        """Put the arrays in order by a number for each path; what is equal stays as it is."""
+        return self.of(sorted(self.sources, key=lambda source: rank(source.path)))
+
+    def of(self, sources: Sequence[Source]) -> LayerTensors:
+        """Return the same layer with other arrays."""
+        other = LayerTensors(self.layer, sources, self._deal)
+        other.taken, other._prefix = self.taken, self._prefix
+        return other
+
+    def without(self, allowed: Collection[str]) -> tuple[LayerTensors, list[Source]]:
+        """Part with the arrays that may be left over.
+
+        Raises
+        ------
+        Refusal
+            If one of them is a factor of LoRA, without which the numbers are wrong.
+        """
+        left = [s for s in self.sources if s.path in allowed]
+        if any(is_lora(source.path) for source in left):
+            paths = ", ".join(s.path for s in left if is_lora(s.path))
+            raise Refusal(f"{LORA_ADVICE}; {paths} may not be left over")
+        kept = [s for s in self.sources if s.path not in allowed]
+        return LayerTensors(self.layer, kept, self._deal), left
+
+    def halves(self, backward_first: bool = False) -> tuple[LayerTensors, LayerTensors]:
+        """Deal the arrays out to a forward and a backward layer: by path, otherwise by order.
+
+        ``backward_first``: whether Keras keeps the arrays of the backward layer first, as it does
+        where only the forward layer is frozen.
+
+        Raises
+        ------
+        Refusal
+            If the order decides, and the paths say otherwise.
+        """
+        marks = [_direction(source.path) for source in self.sources]
+        middle = len(marks) // 2
+        kept = ["forward"] * middle + ["backward"] * (len(marks) - middle)
+        kept = kept[::-1] if backward_first else kept
+        if set(marks) != {"forward", "backward"}:
+            marks = kept
+        elif self._deal == "order" and marks != kept:
+            raise Refusal(conflict("its directions", [s.path for s in self.sources]))
+        halves = []
+        for way in ("forward", "backward"):
+            half = self.of([s for s, m in zip(self.sources, marks, strict=True) if m == way])
+            half._prefix = f"{way}/"
+            halves.append(half)
+        return halves[0], halves[1]
+
+
+def conflict(what: str, found: Sequence[str]) -> str:
+    """Say that names and order disagree."""
+    return (
+        f"the names of {what} in the file say another order than Keras keeps: {', '.join(found)}; "
+        "Keras loads by order, so either the names or the numbers are exchanged: save the weights "
+        "again, or save the model as .keras"
+    )
+
+
+def _direction(path: str) -> str:
+    parts = path.split("/")[::-1]  # the layer's own name, which comes first, may be such a word
+    return next(
+        (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""
+    )
+
+
+def first_axis(shape: tuple[int, ...]) -> int:
+    """The rows of a matrix, which tell how many features there are."""
+    if len(shape) != 2:
+        raise Refusal(f"expected a kernel of 2 axes, got shape {shape}")
+    return shape[0]
+
+
+def role_of(path: str, layer: str) -> str:
+    """Say which array it is: ``kernel`` of ``lstm_1/lstm_cell/kernel:0``; ``W_i`` of Keras 1."""
+    last = path.rsplit("/", 1)[-1].split(":", 1)[0]
+    return last.removeprefix(f"{layer}_")
+
+
+def read_array(source: Source, expected: tuple[int, ...]) -> Array:
+    """Read an array whose shape is known beforehand.
+
+    Raises
+    ------
+    Refusal
+        If the shape is another one or the element type is not float32 or float64.
+    """
+    if source.shape != expected:
+        raise Refusal(f"{source.path}: expected shape {expected}, got {source.shape}")
+    if source.dtype not in (np.float32, np.float64):
+        raise Refusal(f"{source.path}: expected float32 or float64, got {source.dtype}")
+    return source.read()

@@ -1,0 +1,359 @@
+"""The language of ``--layers`` for a state_dict, as layers of npylstm.
+
+Names of modules, and words for what a forward function does between them, joined by arrows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from npylstm.activations import Activation
+from npylstm.layers import (
+    ActivationLayer,
+    Arithmetic,
+    BatchNormalization,
+    Concatenate,
+    Conv1D,
+    Dense,
+    Embedding,
+    Layer,
+    LayerNormalization,
+    PReLU,
+    Reduce,
+    Select,
+    Transpose,
+    View,
+)
+from npylstm.layers.base import BATCH, STEPS, Array, Shape, format_shape
+from npylstm.spec import TensorSpec
+from npylstm_converters.chain import Step
+from npylstm_converters.errors import Refusal
+from npylstm_converters.ledger import Entry
+from npylstm_converters.torch.builder import Builder, Ref
+from npylstm_converters.torch.ledger import entries_of_module
+from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found
+from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
+
+__all__ = ["DEFAULTS", "Chain", "is_timed", "read_input"]
+
+
+class Chain:
+    """A model under construction: the tensor that has come out so far, and how it lies."""
+
+    def __init__(self, modules: Sequence[Found], batch_first: bool, input: TensorSpec, dtype: str):
+        self.modules = {m.name: m for m in modules}
+        self.batch_first = batch_first
+        self.builder = Builder({input: ()}, dtype)
+        self.tensor = Ref(input.name, ())
+        self.hidden: list[Ref] = []  # of the last recurrent layer, by direction
+        self.used: set[str] = set()
+        self.ledger: list[Entry] = []
+
+    @property
+    def shape(self) -> Shape:
+        return self.builder.shapes[self.tensor.name]
+
+    @property
+    def steps_axis(self) -> int:
+        """Which axis is time."""
+        axes = [k for k, d in enumerate(self.shape) if isinstance(d, str) and d != BATCH]
+        if len(axes) != 1:
+            raise Refusal(f"expected a sequence, the tensor here is {format_shape(self.shape)}")
+        return axes[0]
+
+    def add(self, name: str, layer: Layer, weights: Mapping[str, Array] | None = None) -> list[Ref]:
+        """Put a layer behind what is there."""
+        count = len(layer.output_names())
+        made = self.builder.add(name, layer, [self.tensor], [()] * count, weights)
+        self.tensor = made[0]
+        return made[1:]
+
+    def follow(self, step: Step) -> None:
+        """Do what one link says."""
+        module = self.modules.get(step.word)
+        if module is not None:
+            self.used.add(step.word)
+            _check_options(module, step)
+            before = {*self.builder.layers}
+            build = _BUILDERS.get(_kind_of(module, step))
+            if build is None:
+                raise Refusal(f"is a {module.kind}({module.sizes}), which is not supported here")
+            build(self, module, step)
+            made = [n for k, n in self.builder.layers.items() if k not in before and n.weights]
+            shapes = {name: array.shape for name, array in module.tensors.items()}
+            self.ledger += entries_of_module(module.name, shapes, made)
+        elif step.word in _WORDS:
+            if (step.values or step.options) and step.word in _BARE:
+                raise Refusal(f"takes no options, got {step}")
+            _WORDS[step.word](self, step)
+        else:
+            names = ", ".join(self.modules)
+            raise Refusal(f"is no module ({names}) and no word ({', '.join(_WORDS)})")
+
+
+def _kind_of(module: Found, step: Step) -> str:
+    if module.kind != "Linear or Embedding":
+        return module.kind
+    if step.values not in (("linear",), ("embedding",)):
+        raise Refusal(
+            f"may be a Linear without bias or an Embedding: write {module.name}(linear) or "
+            f"{module.name}(embedding)"
+        )
+    return step.values[0].capitalize()
+
+
+def _check_options(module: Found, step: Step) -> None:
+    """Refuse options that a module does not have, and activations written as options."""
+    taken = 1 if {"nonlinearity", "kind"} & set(module.asked) else 0
+    odd = [*step.values[taken:], *(f"{k}={v}" for k, v in step.options.items()
+                                   if k not in module.asked)]  # fmt: skip
+    if odd:
+        known = ", ".join(f"{k}={v}" for k, v in module.asked.items()) or "none"
+        raise Refusal(
+            f"is a {module.kind}, whose options are {known}; got {', '.join(odd)}. An activation "
+            f"is a word of its own: {module.name} -> relu"
+        )
+
+
+def _option(module: Found, step: Step, name: str) -> str:
+    """An option that the tensors do not tell; never guessed."""
+    if name not in step.options:
+        wanted = ", ".join(f"{k}={v}" for k, v in module.asked.items())
+        raise Refusal(f"its {name} is not in a state_dict: write {module.name}({wanted}), say")
+    return step.options[name]
+
+
+def _whole(module: Found, step: Step, name: str) -> int:
+    value = _option(module, step, name)
+    if not value.isdigit():
+        raise Refusal(f"{name}: expected a whole number, got {value!r:.40}")
+    return int(value)
+
+
+def _number(module: Found, step: Step, name: str) -> float:
+    value = _option(module, step, name)
+    try:
+        return float(value)
+    except ValueError:
+        raise Refusal(f"{name}: expected a number, got {value!r:.40}") from None
+
+
+def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
+    mode = module.kind.removesuffix("Cell")
+    if mode == "RNN":
+        if step.values not in (("tanh",), ("relu",)):
+            raise Refusal(
+                f"its nonlinearity is not in a state_dict: write {module.name}(tanh) or "
+                f"{module.name}(relu)"
+            )
+        mode = f"RNN_{step.values[0].upper()}"
+    own = module.tensors
+    if module.kind.endswith("Cell"):  # a loop over the steps around it is a layer
+        own = {f"{name}_l0": array for name, array in own.items()}
+    layers = 1 + max(int(m[2]) for m in map(LAYER_OF_NAME.fullmatch, own) if m)
+    ways = ("", "_reverse") if "weight_ih_l0_reverse" in own else ("",)
+    wanted = {n.removesuffix("_l0") for n in own if n.endswith("_l0")}
+    expected = {f"{n}_l{k}{way}" for n in wanted for k in range(layers) for way in ways}
+    if set(own) != expected:
+        odd = sorted(set(own) ^ expected)
+        raise Refusal(f"tensors missing or left over: {', '.join(odd)}")
+    for number in range(layers):
+        directions = [Weights(**{n: own[f"{n}_l{number}{way}"] for n in wanted}) for way in ways]
+        layer, weights = make_layer(mode, directions, chain.batch_first)
+        name = module.name if layers == 1 else f"{module.name}_l{number}"
+        states = chain.add(name, layer, weights)
+        chain.hidden = states[:: MODES[mode].states]
+
+
+def _add_linear(chain: Chain, module: Found, step: Step) -> None:
+    kernel = module.tensors["weight"].T
+    weights = {"kernel": kernel}
+    if "bias" in module.tensors:
+        weights["bias"] = module.tensors["bias"]
+    chain.add(
+        module.name, Dense(kernel.shape[0], kernel.shape[1], use_bias="bias" in weights), weights
+    )
+
+
+def _add_embedding(chain: Chain, module: Found, step: Step) -> None:
+    table = module.tensors["weight"]
+    chain.add(module.name, Embedding(*table.shape), {"embeddings": table})
+
+
+def _add_conv(chain: Chain, module: Found, step: Step) -> None:
+    weight = module.tensors["weight"]
+    units, per_group, size = weight.shape
+    groups, padding = _whole(module, step, "groups"), _whole(module, step, "padding")
+    layer = Conv1D(
+        features=per_group * groups, units=units, size=size,
+        stride=_whole(module, step, "stride"), dilation=_whole(module, step, "dilation"),
+        groups=groups, padding=(padding, padding), channels_first=True,
+        use_bias="bias" in module.tensors,
+    )  # fmt: skip
+    weights = {"kernel": weight.transpose(2, 1, 0)}
+    if "bias" in module.tensors:
+        weights["bias"] = module.tensors["bias"]
+    chain.add(module.name, layer, weights)
+
+
+_NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+               "running_var": "moving_variance"}  # fmt: skip
+
+
+def _add_norm(chain: Chain, module: Found, step: Step) -> None:
+    own = {_NORM_NAMES[name]: array for name, array in module.tensors.items()}
+    epsilon = _number(module, step, "eps")
+    size = len(next(iter(own.values())))
+    layer: Layer
+    if module.kind == "LayerNorm":
+        layer = LayerNormalization((size,), epsilon)
+    else:
+        layer = BatchNormalization(size, 1, epsilon, scale="gamma" in own, center="beta" in own)
+    chain.add(module.name, layer, own)
+
+
+def _add_prelu(chain: Chain, module: Found, step: Step) -> None:
+    alpha = module.tensors["weight"]
+    chain.add(module.name, PReLU(alpha.shape, min(1, len(chain.shape) - 1)), {"alpha": alpha})
+
+
+_BUILDERS: dict[str, Callable[[Chain, Found, Step], None]] = {
+    **dict.fromkeys(RECURRENT, _add_recurrent), "Linear": _add_linear,
+    "Embedding": _add_embedding, "Conv1d": _add_conv, "BatchNorm1d": _add_norm,
+    "LayerNorm": _add_norm, "PReLU": _add_prelu,
+}  # fmt: skip
+
+
+def _last(chain: Chain, step: Step) -> None:
+    chain.add("last", Select(chain.steps_axis, -1))
+
+
+def _hidden(chain: Chain, step: Step) -> None:
+    if not chain.hidden:
+        raise Refusal("no recurrent module stands before it")
+    if len(chain.hidden) == 1:
+        chain.tensor = chain.hidden[0]
+    else:
+        layer = Concatenate(1)
+        chain.tensor = chain.builder.add("hidden", layer, chain.hidden, [()])[0]
+
+
+def _over_time(operation: str) -> Callable[[Chain, Step], None]:
+    def reduce(chain: Chain, step: Step) -> None:
+        chain.add(operation, Reduce(operation, (chain.steps_axis,)))
+
+    return reduce
+
+
+def _flatten(chain: Chain, step: Step) -> None:
+    if BATCH not in chain.shape[:1]:
+        raise Refusal("expected the batch as the first axis")
+    chain.add("flatten", View(((0, 0), -1)))
+
+
+# Axes of a transposition, by what is written between the parentheses.
+_TRANSPOSED: dict[tuple[str, ...], tuple[int, int, int]] = {
+    (): (0, 2, 1), ("1", "2"): (0, 2, 1), ("2", "1"): (0, 2, 1),
+    ("0", "1"): (1, 0, 2), ("1", "0"): (1, 0, 2),
+}  # fmt: skip
+
+
+def _axes_of(step: Step) -> tuple[int, int, int]:
+    if step.values not in _TRANSPOSED or step.options:
+        raise Refusal(f"expected transpose, transpose(1, 2) or transpose(0, 1), got {step}")
+    return _TRANSPOSED[step.values]
+
+
+def _transpose(chain: Chain, step: Step) -> None:
+    axes = _axes_of(step)
+    if len(chain.shape) != 3:
+        raise Refusal(f"expected a tensor of 3 axes, got {len(chain.shape)}")
+    chain.add("transpose", Transpose(axes))
+
+
+def _normalize(chain: Chain, step: Step) -> None:
+    """Divide by the length along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
+    source = chain.tensor
+    chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
+    pair = [source, chain.tensor]
+    chain.tensor = chain.builder.add("normalize", Arithmetic("divide"), pair, [()])[0]
+
+
+def _nothing(chain: Chain, step: Step) -> None:
+    """Dropout, and what a reader may want to see in the chain."""
+
+
+# Activations with a number that torch has a default for: its name, ours, and the default.
+DEFAULTS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
+
+
+def _activation(name: str) -> Callable[[Chain, Step], None]:
+    def activate(chain: Chain, step: Step) -> None:
+        option, default = DEFAULTS.get(step.word, ("", 0.0))
+        given = [*step.values, *(v for k, v in step.options.items() if k == option)]
+        if len(given) > bool(option) or {*step.options} - {option}:
+            raise Refusal(f"expected {option or 'no options'}, got {step}")
+        try:
+            value = float(given[0]) if given else default
+        except ValueError:
+            raise Refusal(f"{option}: expected a number, got {given[0]!r:.40}") from None
+        params = {option: value} if option else {}
+        chain.add(step.word, ActivationLayer(Activation.of(name, **params)))
+
+    return activate
+
+
+_WORDS: dict[str, Callable[[Chain, Step], None]] = {
+    "last": _last, "hidden": _hidden, "mean": _over_time("mean"), "max": _over_time("max"),
+    "sum": _over_time("sum"),
+    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing, "identity": _nothing,
+    "normalize": _normalize,
+    **{word: _activation(word) for word in ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
+                                            "selu", "softplus", "softsign", "mish", "softmax",
+                                            "log_softmax", "hard_tanh", "log_sigmoid")},
+    "elu": _activation("elu"), "leaky_relu": _activation("relu"),
+    "hardsigmoid": _activation("hard_sigmoid_sixth"), "hardswish": _activation("hard_silu"),
+}  # fmt: skip
+
+
+_BARE = ("last", "hidden", "mean", "max", "sum", "flatten", "normalize", "identity")
+
+
+def is_timed(steps: Sequence[Step], modules: Mapping[str, Found]) -> bool:
+    """Whether a chain reads sequences."""
+    return any(
+        step.word in ("last", "mean", "max", "sum", "transpose")
+        or (step.word in modules and modules[step.word].kind in RECURRENT)
+        for step in steps
+    )
+
+
+def read_input(
+    steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool
+) -> TensorSpec:
+    """The model's input, from the first module with weights and what stands before it."""
+    numbers = [k for k, step in enumerate(steps) if step.word in modules]
+    if not numbers:
+        raise Refusal("names no module that has weights")
+    first = steps[numbers[0]]
+    module = modules[first.word]
+    kind = _kind_of(module, first)
+    sequence: tuple[int | str, ...] = (BATCH, STEPS) if batch_first else (STEPS, BATCH)
+    sequence = sequence if is_timed(steps, modules) else (BATCH,)
+    if kind == "Embedding":
+        return TensorSpec("input", sequence, integer=True)
+    shape: Shape
+    if kind == "Conv1d":
+        channels = module.tensors["weight"].shape[1] * _whole(module, first, "groups")
+        shape = (BATCH, channels, STEPS)
+    else:
+        names = ("weight_ih_l0", "weight_ih", "weight", "running_mean")
+        weight = next((module.tensors[n] for n in names if n in module.tensors), None)
+        if kind not in _BUILDERS or weight is None:
+            raise Refusal(f"{module} is not supported here")
+        shape = (*sequence, weight.shape[-1])
+    for step in reversed(steps[: numbers[0]]):
+        if step.word == "transpose" and len(shape) == 3:
+            axes = _axes_of(step)
+            shape = tuple(shape[axes.index(k)] for k in range(3))
+    return TensorSpec("input", shape)

@@ -1,0 +1,122 @@
+"""What a chain states beyond what a state_dict proves, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from npylstm.spec import TensorSpec
+from npylstm_converters.chain import Step
+from npylstm_converters.torch.chains import DEFAULTS, is_timed
+from npylstm_converters.torch.joints import gap_before, gap_between
+from npylstm_converters.torch.modules import RECURRENT, Found
+
+__all__ = ["assumptions", "statements"]
+
+_READ = {
+    "last": "the last step", "hidden": "the final hidden state", "mean": "the mean over the steps",
+    "max": "the largest values over the steps", "sum": "the sum over the steps",
+}  # fmt: skip
+_NOTHING = ("identity", "dropout")
+
+
+def statements(
+    steps: Sequence[Step], modules: Mapping[str, Found], input: TensorSpec, unused: Sequence[str]
+) -> list[str]:
+    """Say what the chain states.
+
+    Parameters
+    ----------
+    steps, modules
+        The chain, and the modules by name.
+    input
+        The input that the chain reads.
+    unused
+        Names of modules that are not in the chain.
+    """
+    said = [f"inputs are {_axes(input)}"]
+    before: Found | None = None
+    words: list[Step] = []
+    for step in steps:
+        module = modules.get(step.word)
+        if module is None:
+            words.append(step)
+            continue
+        said += _joined(before, words, module)
+        said += _options(step, module)
+        before, words = module, []
+    if before is not None:
+        said.append(_ended(before, words))
+    return said + [f"{name} is not used" for name in unused]
+
+
+def assumptions(
+    steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool | None, input: TensorSpec
+) -> list[str]:
+    """Say what was taken by default, because the user did not say it."""
+    found = []
+    first = next(modules[step.word] for step in steps if step.word in modules)
+    # Conv1d itself fixes the axes that it reads.
+    if is_timed(steps, modules) and batch_first is None and first.kind != "Conv1d":
+        found.append(f"assumed: inputs are {_axes(input)}")
+    for step in steps:
+        if step.word in DEFAULTS and not step.values and not step.options:
+            option, value = DEFAULTS[step.word]
+            found.append(f"assumed: {step.word} has {option} {value}")
+    return found
+
+
+def _axes(input: TensorSpec) -> str:
+    """Name the axes of an input."""
+    shape = ["features" if isinstance(d, int) else d for d in input.shape]
+    if len(shape) == 3 and shape[1] == "features":
+        shape[1] = "channels"
+    return f"{'ids ' if input.integer else ''}({', '.join(shape)})"
+
+
+def _options(step: Step, module: Found) -> Iterator[str]:
+    """Say what the tensors of a module do not show."""
+    if module.twin:
+        yield f"{step.word} is a {module.kind}, not a {module.twin}"
+    what = "is of kind" if "kind" in module.asked else "has nonlinearity"
+    yield from (f"{step.word} {what} {value}" for value in step.values)
+    if step.options:
+        yield f"{step.word} has {', '.join(f'{k} {v}' for k, v in step.options.items())}"
+
+
+def _joined(before: Found | None, words: Sequence[Step], module: Found) -> Iterator[str]:
+    """Say what is between two modules, or before the first."""
+    name = module.name
+    others = [str(step) for step in words if step.word not in (*_READ, *_NOTHING)]
+    applied = " and ".join(others)
+    if before is None:
+        gap = gap_before(name)
+        at = f", at {' and '.join(gap)}" if gap else ""
+        if applied:
+            yield f"before {name}{at}, {applied} {_is(others)} applied to the input"
+        elif gap:
+            yield f"before {name}{at}, nothing changes the values"
+        return
+    if before.kind in RECURRENT or any(step.word in _READ for step in words):
+        read = " of ".join(_READ[s.word] for s in reversed(words) if s.word in _READ)
+        yield f"{name} reads {read or 'every step'} of {before.name}"
+    gap = gap_between(before.name, name)
+    at = f", at {' and '.join(gap)}," if gap else ""
+    if applied:
+        yield f"between {before.name} and {name}{at or ','} {applied} {_is(others)} applied"
+    else:
+        yield f"between {before.name} and {name}{at} there is no activation"
+
+
+def _is(words: Sequence[str]) -> str:
+    return "is" if len(words) == 1 else "are"
+
+
+def _ended(last: Found, words: Sequence[Step]) -> str:
+    """Say what the output is."""
+    read = " of ".join(_READ[s.word] for s in reversed(words) if s.word in _READ)
+    others = [str(s) for s in words if s.word not in (*_READ, *_NOTHING)]
+    every = "every step" if last.kind in RECURRENT else ""
+    what = f"{read or every} of {last.name}" if read or every else f"that of {last.name}"
+    if others:
+        return f"the output is {what}, to which {' and '.join(others)} {_is(others)} applied"
+    return f"the output is {what}, with no activation after it"

@@ -1,0 +1,112 @@
+"""The numbers of a file's tensors: where they lie, and arrays made of them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from npylstm import FormatError
+from npylstm.layers.base import Array
+from npylstm_converters.torch.unpickler import DTYPES, Tensor
+
+__all__ = ["Storages", "read_tensor", "refuse_repetition"]
+
+# How many times over all numbers may be shown (stride 0, shared storages).
+_MOST_REPEATS, _MOST_REPEATED = 8, 1 << 20
+
+
+class Storages:
+    """Where the numbers of a file's storages lie; they are read when a tensor asks for them.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    spans
+        First byte and end of each storage, by its key.
+    order
+        ``"<"`` or ``">"``.
+    checksums
+        CRC-32 of each storage, where the file has them.
+    label
+        What a storage is called in errors, with its key behind it.
+    """
+
+    def __init__(
+        self,
+        data: mmap.mmap,
+        spans: Mapping[str, tuple[int, int]],
+        label: str,
+        order: str = "<",
+        checksums: Mapping[str, int] | None = None,
+    ) -> None:
+        self._data, self._spans, self._label, self._order = data, spans, label, order
+        self._checksums = dict(checksums or {})
+
+    def bytes_of(self, key: str) -> int:
+        """How many bytes a storage has.
+
+        Raises
+        ------
+        FormatError
+            If it is not there.
+        """
+        if key not in self._spans:
+            raise FormatError(f"{self._label}{key}: missing")
+        start, end = self._spans[key]
+        return end - start
+
+    def read(self, key: str, dtype: str, count: int) -> Array:
+        """See a storage as numbers, where they lie."""
+        held = self.bytes_of(key)
+        kind = np.dtype(self._order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
+        if count * kind.itemsize != held:
+            raise FormatError(
+                f"{self._label}{key}: expected {count} elements of {dtype}, the file holds "
+                f"{held} bytes"
+            )
+        start, end = self._spans[key]
+        checksum = self._checksums.pop(key, None)
+        if checksum is not None and zlib.crc32(memoryview(self._data)[start:end]) != checksum:
+            raise FormatError(f"{self._label}{key}: damaged: its checksum is another")
+        return np.frombuffer(self._data, kind, count, start) if count else np.zeros(0, kind)
+
+
+def refuse_repetition(tensors: Mapping[str, Tensor], storages: Storages) -> None:
+    """Tensors may show the same numbers over and over, but not beyond all measure."""
+    wanted = sum(math.prod(t.size) for t in tensors.values())
+    held = sum(storages.bytes_of(key) for key in {t.storage.key for t in tensors.values()})
+    if wanted > max(_MOST_REPEATS * held, _MOST_REPEATED):
+        raise FormatError(f"tensors of {wanted} elements in storages of {held} bytes")
+
+
+def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
+    """Check a tensor against its storage and read it."""
+    storage, size, stride = tensor.storage, tensor.size, tensor.stride
+    count = math.prod(size)
+    if len(size) != len(stride) or min((*size, *stride, tensor.offset, storage.start)) < 0:
+        raise FormatError(
+            f"{name}: size {size}, stride {stride}, offset {tensor.offset} describe no tensor"
+        )
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if count and last >= storage.shown:
+        raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.shown}")
+    flat = storages.read(storage.key, storage.dtype or tensor.dtype, storage.count)
+    if storage.dtype is None and tensor.dtype not in DTYPES:
+        raise FormatError(f"{name}: unknown dtype {tensor.dtype}")
+    itemsize = flat.dtype.itemsize
+    shown = np.lib.stride_tricks.as_strided(
+        flat[storage.start + tensor.offset :], size, [s * itemsize for s in stride]
+    ) if count else np.zeros(size, flat.dtype)  # fmt: skip
+    array: Array = np.array(shown, flat.dtype.newbyteorder("="))
+    if tensor.negative:
+        if tensor.dtype not in ("float32", "float64"):
+            raise FormatError(f"{name}: expected float32 or float64 to negate, got {tensor.dtype}")
+        array = np.asarray(-array)
+    if tensor.dtype == "bfloat16":  # the upper half of a float32
+        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if tensor.dtype == "float16" else array
