@@ -93,7 +93,8 @@ def _diagnose(
     worst = max(report.comparisons, key=lambda c: c.difference.max(initial=0.0) / c.tolerance)
     case = cases[worst.case]
     try:
-        made: Arrays = activations(case.inputs, case.state)
+        lengths = {} if case.lengths is None else {"lengths": case.lengths}
+        made: Arrays = activations(case.inputs, case.state, **lengths)
     except NpylstmError:
         made = {}
     inside = _of_one_shape(model, case, made)

@@ -27,7 +27,13 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Runner(Protocol):
-    """A source ready to be run by its own framework."""
+    """A source ready to be run by its own framework.
+
+    A runner with ``sets_lengths = True`` also takes ``lengths``, whole numbers (batch,): how many
+    steps of each sequence its recurrent layers are to read. One with ``example_sizes`` may run no
+    other free sizes than those. One with ``activations(inputs, state)`` shows what its layers
+    compute, by the names of the spec's tensors.
+    """
 
     description: str
     sets_state: bool  # whether it can begin with a given state

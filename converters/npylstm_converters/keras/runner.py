@@ -229,8 +229,8 @@ class LiveModel:
 
     @functools.cached_property
     def _compiled(self) -> Any:
-        """The call as a graph; TensorFlow traces it again for other shapes."""
-        return self._tensorflow.function(self._call, autograph=False)
+        """The call as a graph; TensorFlow traces it again for another length."""
+        return self._tensorflow.function(self._call, autograph=False, reduce_retracing=True)
 
     def _to_array(self, value: Any) -> npt.NDArray[Any]:
         if hasattr(self._keras, "ops"):

@@ -12,9 +12,16 @@ import numpy.typing as npt
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
+from npylstm_converters.torch.hooks import Hooks
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
-from npylstm_converters.torch.recurrent import MODES
-from npylstm_converters.torch.sources import arguments, is_module, load_program
+from npylstm_converters.torch.sources import (
+    arguments,
+    is_module,
+    load_program,
+    load_script,
+    script_arguments,
+    unguarded,
+)
 from npylstm_converters.torch.tracing import inference, quiet
 
 __all__ = ["TorchRunner"]
@@ -39,10 +46,13 @@ class TorchRunner:
     ----------
     description
         Framework and version.
-    sets_state
-        Whether it can begin with a given state: only where it built the modules itself.
+    sets_state, sets_lengths
+        Whether its recurrent modules can begin with a given state, and be given lengths: where
+        they are objects in memory, and the spec has them under their names.
     sizes
         Free sizes of the spec that a program pins.
+    example_sizes
+        Those of the example, for TorchScript, which may run no others.
 
     Raises
     ------
@@ -67,26 +77,47 @@ class TorchRunner:
         self._spec = spec
         self._torch = torch
         self.description = f"torch {torch.__version__}"
-        self.sets_state = False
         self.sizes: Mapping[str, int] = {}
-        self._run: Callable[[list[Any], States], Any]
-        if is_module(source):
-            self._run = _run_module(source, example)
+        self.example_sizes: Mapping[str, int] = {}
+        self._run: Callable[[list[Any]], Any]
+        modules: Mapping[str, Any] = {}
+        if isinstance(source, torch.jit.ScriptModule):
+            self._run_script(source, example)
+        elif is_module(source):
+            self._run, modules = _run_module(source, example), dict(source.named_modules())
         elif not isinstance(source, (str, os.PathLike)):
             self._run_program(source)
-        elif (kind := sniff(source)) in (Kind.PROGRAM, Kind.TORCHSCRIPT):
+        elif (kind := sniff(source)) is Kind.TORCHSCRIPT:
+            self._run_script(load_script(source), example)
+        elif kind is Kind.PROGRAM:
             self._run_program(load_program(source, kind, example))
         else:
-            self.sets_state = True
-            modules = find_modules(read_checkpoint(source, key).tensors)
+            found = find_modules(read_checkpoint(source, key).tensors)
             time = spec.inputs[0].time_axis or 0
-            self._run = _Chain(
-                torch, modules, parse_steps(layers or ""), batch_first is not False, time
-            )
+            chain = _Chain(torch, found, parse_steps(layers or ""), batch_first is not False, time)
+            self._run, modules = chain, chain.made
+        self._hooks = Hooks(modules, spec)
+        self.sets_state = bool(modules) and self._hooks.sets_state
+        self.sets_lengths = bool(modules) and self._hooks.sets_lengths
+
+    def _run_script(self, scripted: Any, example: Any) -> None:
+        """Run TorchScript itself, not the program that it was converted by."""
+        given = script_arguments(scripted, example)
+        self._run = _run_module(scripted, given)
+        tensors = [value for value in given if value is not None]
+        self.example_sizes = {
+            symbol: size
+            for tensor, value in zip(self._spec.inputs, tensors, strict=True)
+            for symbol, size in zip(tensor.shape, value.shape, strict=True)
+            if isinstance(symbol, str)
+        }
 
     def _run_program(self, program: Any) -> None:
-        """Run a program as it is: with the sizes that it pins, which the spec may have freed."""
-        self._run = _run_module(program.module())
+        """Run a program as it is: with the sizes that it pins, which the spec may have freed.
+
+        Its guards are left out: they refuse single steps, of which it was traced with several.
+        """
+        self._run = _run_module(unguarded(program))
         pinned: dict[str, int] = {}
         for tensor in self._spec.inputs:
             node = next(n for n in program.graph.nodes if n.name == tensor.name)
@@ -95,34 +126,60 @@ class TorchRunner:
                     pinned[symbol] = size
         self.sizes = pinned
 
-    def __call__(self, inputs: Arrays, state: States) -> dict[str, Any]:
+    def __call__(
+        self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
+    ) -> dict[str, Any]:
+        """Compute all outputs by name; an empty state is zeros, no lengths all steps."""
+        leaves = self._torch.utils._pytree.tree_leaves(self._watched(inputs, state, lengths))
+        return {
+            name: leaf.detach().numpy()
+            for name, leaf in zip(self._spec.outputs, leaves, strict=True)
+        }
+
+    def activations(
+        self,
+        inputs: Arrays,
+        state: States | None = None,
+        lengths: npt.NDArray[Any] | None = None,
+    ) -> dict[str, Any]:
+        """Compute the outputs of every module, by the names of the spec's tensors.
+
+        A module that the spec does not have under its own path and call is left out; a program has
+        no modules to show.
+        """
+        seen: dict[str, Any] = {}
+        self._watched(inputs, state or {}, lengths, seen)
+        return seen
+
+    def _watched(
+        self,
+        inputs: Arrays,
+        state: States,
+        lengths: npt.NDArray[Any] | None,
+        seen: dict[str, Any] | None = None,
+    ) -> Any:
         torch = self._torch
         given = []
         for tensor in self._spec.inputs:
             x = torch.from_numpy(np.array(inputs[tensor.name]))
-            given.append(x.long() if tensor.whole else x)
+            given.append(x.long() if tensor.integer else x)
         try:
-            with quiet(), torch.no_grad():
-                y = self._run(given, state)
+            with quiet(), torch.no_grad(), self._hooks.attached(state, lengths, seen):
+                return self._run(given)
         except Exception as error:  # frameworks raise anything; it is theirs, not ours
             text = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(tuple(x.shape)) for x in given)
             raise NpylstmError(
                 f"{self.description} cannot run the model on shape {shapes}: {text}"
             ) from None
-        leaves = torch.utils._pytree.tree_leaves(y)
-        return {
-            name: leaf.detach().numpy()
-            for name, leaf in zip(self._spec.outputs, leaves, strict=True)
-        }
 
 
-def _run_module(module: Any, example: Any = None) -> Callable[[list[Any], States], Any]:
+def _run_module(module: Any, example: Any = None) -> Callable[[list[Any]], Any]:
     """Call a module as its example was given; its mode is its owner's, and left alone."""
     import torch
     from torch.utils import _pytree as pytree
 
-    def run(given: list[Any], state: States) -> Any:
+    def run(given: list[Any]) -> Any:
         args: Any = given
         kwargs: Any = {}
         if example is not None:
@@ -152,19 +209,19 @@ class _Chain:
         self._time = time
         self._modules = {m.name: m for m in modules}
         said = {s.word: s for s in steps}
-        self._made = {
+        self.made = {
             m.name: _make(torch, m, said[m.name], batch_first) for m in modules if m.name in said
         }
 
-    def __call__(self, given: list[Any], state: States) -> Any:
+    def __call__(self, given: list[Any]) -> Any:
         torch, (x,), hidden = self._torch, given, None
         time = self._time
         for step in self._steps:
-            module = self._made.get(step.word)
+            module = self.made.get(step.word)
             if isinstance(module, torch.nn.Conv1d):
                 time = 2
             if isinstance(module, torch.nn.RNNBase):
-                x, final = module(x, *self._begin(step.word, module, state))
+                x, final = module(x)
                 h = final[0] if isinstance(final, tuple) else final
                 hidden = torch.cat(list(h[-2:] if module.bidirectional else h[-1:]), 1)
             elif module is not None:
@@ -177,20 +234,6 @@ class _Chain:
                     a, b = map(int, step.values or ("1", "2"))
                     time = {a: b, b: a}.get(time, time)
         return x
-
-    def _begin(self, name: str, module: Any, state: States) -> list[Any]:
-        """The state to begin with, as torch stacks it; none means zeros."""
-        if not state:
-            return []
-        stacks: list[Any] = []
-        for letter in "hc"[: MODES[module.mode].states]:
-            parts = []
-            for k in range(module.num_layers):
-                entries = state[name if module.num_layers == 1 else f"{name}_l{k}"]
-                ways = ("forward/", "backward/") if module.bidirectional else ("",)
-                parts += [self._torch.from_numpy(np.array(entries[f"{w}{letter}"])) for w in ways]
-            stacks.append(self._torch.stack(parts))
-        return [tuple(stacks)] if len(stacks) > 1 else stacks
 
 
 def _make(torch: Any, module: Found, step: Step, batch_first: bool) -> Any:

@@ -18,7 +18,9 @@ __all__ = [
     "is_module",
     "is_program",
     "load_program",
+    "load_script",
     "program_of_script",
+    "script_arguments",
     "unguarded",
 ]
 
@@ -65,13 +67,16 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
     from npylstm_converters.torch.tracing import quiet
 
     if kind is Kind.TORCHSCRIPT and example is None:
-        raise NpylstmError(f"{label}: is TorchScript, which needs example inputs to be traced")
+        raise NpylstmError(
+            f"{label}: is TorchScript, which needs example inputs to be traced: give "
+            "--example X.npz (in Python: example=)"
+        )
     with quiet():
         try:
             if kind is Kind.PROGRAM:
                 refuse_code_in_program(path)
                 return torch.export.load(label)
-            return program_of_script(torch.jit.load(label, map_location="cpu"), example)
+            return program_of_script(load_script(path), example)
         except NpylstmError as error:
             if kind is Kind.PROGRAM:
                 raise
@@ -79,6 +84,33 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
         except Exception as error:  # torch raises what it likes
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
+
+
+def load_script(path: str | os.PathLike[str]) -> Any:
+    """Load TorchScript, on the CPU."""
+    import torch
+
+    return torch.jit.load(os.fspath(path), map_location="cpu").eval()
+
+
+def script_arguments(scripted: Any, example: Any) -> tuple[Any, ...]:
+    """Positional arguments of TorchScript's forward; examples by name are put in its order.
+
+    Raises
+    ------
+    NpylstmError
+        If a name is none of forward's arguments.
+    """
+    args, named = arguments(example)
+    if not named:
+        return args
+    names = [a.name for a in scripted.forward.schema.arguments if a.name != "self"]
+    if not set(named) <= set(names):
+        raise NpylstmError(
+            f"example: expected arrays for {', '.join(names)}, got {', '.join(named)}"
+        )
+    last = max(map(names.index, named))
+    return tuple(named.get(name) for name in names[: last + 1])
 
 
 def program_of_script(scripted: Any, example: Any) -> Any:
@@ -89,7 +121,10 @@ def program_of_script(scripted: Any, example: Any) -> Any:
 
     with quiet():
         try:
-            return TS2EPConverter(scripted.eval(), *arguments(example)).convert()
+            given = script_arguments(scripted, example)
+            return TS2EPConverter(scripted.eval(), given, {}).convert()
+        except NpylstmError:
+            raise
         except Exception as error:  # torch raises what it likes
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None

@@ -18,7 +18,12 @@ _MOST_TRIES = 64
 
 
 def _lstm_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
+    import torch
+
     output = _rnn_output(x, hx[0], weights, *rest)
+    if not isinstance(hx[1].shape[-2], int):  # c is of the same samples as h
+        torch._check(hx[1].shape[-2] == hx[0].shape[-2])
+        torch._check(hx[1].shape[-1] == weights[0].shape[0] // 4)
     return output, hx[0].new_empty(hx[0].shape), hx[1].new_empty(hx[1].shape)
 
 
@@ -37,6 +42,7 @@ def _rnn_output(
     batch = h.shape[-2]
     if x.ndim == 3 and not isinstance(batch, int):  # zeros of the example's batch do not bind
         torch._check(batch == x.shape[0 if batch_first else 1])
+        torch._check(h.shape[-1] == weights[1].shape[1])
     return x.new_empty((*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1)))
 
 
