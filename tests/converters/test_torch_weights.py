@@ -65,7 +65,7 @@ def test_modules_are_told_from_their_tensors(tmp_path: Path) -> None:
         "free: Linear or Embedding(3 -> 2, no bias, or 2 ids -> 3)",
     ]
     assert "conv(stride=1, padding=0, dilation=1, groups=1)" in found["command"]
-    assert "elman(tanh or relu)" in found["command"]
+    assert "elman(tanh)" in found["command"]
 
 
 def test_a_chain_of_everything_equals_torch(tmp_path: Path, backend: str) -> None:
@@ -75,7 +75,7 @@ def test_a_chain_of_everything_equals_torch(tmp_path: Path, backend: str) -> Non
     runner = TorchRunner(path, spec, layers=CHAIN, batch_first=True)
     report = Model(nc.record(spec, runner), backend).verify()
     report.check()
-    assert report.cases == 8
+    assert report.cases >= 8
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
@@ -125,7 +125,7 @@ def test_a_module_saved_by_itself(
 @pytest.mark.parametrize(
     ("chain", "batch_first", "message"),
     [
-        (None, True, r"A state_dict does not say how they are joined: npylstm convert .*all.pt MODEL.npz --layers"),
+        (None, True, r"A state_dict does not say how they are joined: `npylstm info .*all.pt` shows"),
         (CHAIN, None, "batch_first is not in a state_dict: say --batch-first or --sequence-first"),
         (CHAIN.replace("elman(relu)", "elman"), True, r"elman: its nonlinearity is not in a state_dict: write elman\(tanh\) or"),
         (CHAIN.replace("emb(embedding)", "emb"), True, r"emb may be a Linear|may be a Linear without bias or an Embedding: write emb\(linear\)"),
@@ -135,10 +135,15 @@ def test_a_module_saved_by_itself(
         (CHAIN.replace(" -> fc", ""), True, r"free: expected 3 features"),
         (CHAIN.replace(" -> norm(eps=1e-5)", ""), True, r"norm: LayerNorm\(4\): is not in layers, and nothing may be left over"),
         (CHAIN.replace("last", "latest"), True, r"latest: is no module \(emb, conv, .*\) and no word \(last, hidden"),
-        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(0.2, 3)"), True, "leaky_relu: takes 1 options, got 2"),
-        (CHAIN.replace("leaky_relu(0.2)", "tanh(0.2)"), True, "tanh: takes 0 options, got 1"),
-        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(x)"), True, "leaky_relu: expected a number, got 'x'"),
-        (CHAIN.replace("-> rnn ->", "-> rnn(tanh) ->"), True, "rnn: LSTM takes no options here"),
+        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(0.2, 3)"), True, "leaky_relu: expected negative_slope, got leaky_relu.0.2, 3."),
+        (CHAIN.replace("leaky_relu(0.2)", "tanh(0.2)"), True, "tanh: expected no options, got tanh.0.2."),
+        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(x)"), True, "leaky_relu: negative_slope: expected a number, got 'x'"),
+        (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(alpha=0.2)"), True, "leaky_relu: expected negative_slope, got"),
+        (CHAIN.replace("-> last ->", "-> last(2) ->"), True, "last: takes no options, got last.2."),
+        (CHAIN.replace("-> transpose -> rnn", "-> transpose(0, 2) -> rnn"), True, "transpose: expected transpose, "),
+        (CHAIN.replace("-> fc ->", "-> fc(relu) ->"), True, "fc: is a Linear, whose options are none; got relu. An activation is a word"),
+        (CHAIN.replace("groups=1", "groups=1, padding_mode=circular"), True, "conv: is a Conv1d, .*got padding_mode=circular"),
+        (CHAIN.replace("-> rnn ->", "-> rnn(tanh) ->"), True, "rnn: is a LSTM, whose options are none; got tanh"),
         (CHAIN.replace("-> last ->", "-> last -> last ->"), True, "last: expected a sequence, the tensor here is"),
         ("relu -> tanh", True, "names no module that has weights"),
     ],
@@ -274,7 +279,8 @@ def test_command_line(tmp_path: Path, capsys: Any) -> None:
     chain = ["--layers", CHAIN, "--batch-first"]
     status, out, _ = run(capsys, "convert", path, npz, *chain)
     assert status == 0
-    assert "parity held: 8 recorded cases against torch" in out
+    assert "the engine agrees with torch for the chain that you stated; whether the chain" in out
+    assert "parity held" not in out
     status, out, _ = run(capsys, "verify", npz, "--against", path, *chain)
     assert status == 0
     status, out, _ = run(capsys, "info", path, *chain)
@@ -287,4 +293,4 @@ def test_command_line(tmp_path: Path, capsys: Any) -> None:
         capsys, "convert", Path("models/sine_keras/sine.keras"), npz, "--layers", "a"
     )
     assert status == 2
-    assert "layers: only for weights-only files of Keras 1 and 2" in err
+    assert "layers: only for weights-only files" in err
