@@ -200,11 +200,11 @@ def info(options: argparse.Namespace) -> int:
         _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
         return 0
     print(summarise(spec))
-    print(f"  streams: {_in_the_way(spec) or 'yes'}")
+    print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:
-                print(f"  {key}: {entry}")
+                print(console.wrapped(f"{key}: {entry}", "  "))
     _print_ledger(spec)
     return 0
 
