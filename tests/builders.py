@@ -34,3 +34,14 @@ def make_chain(
     rng = np.random.default_rng(seed)
     specs = [make_layer(f"layer_{k}", layer, rng, dtype) for k, layer in enumerate(layers)]
     return ModelSpec.chain(specs, TensorSpec("x", shape), dtype=dtype, **others)
+
+
+def agree(actual: Any, expected: Any, terms: int, backend: str = "numpy") -> None:
+    """Assert the same numbers of inputs of two shapes: the same bits with Numba.
+
+    NumPy leaves sums to BLAS, which may run them in another order for another shape. Two orders of
+    ``n`` terms below 1 in size differ by at most ``n eps``, and cells contract: weights are below
+    ``1 / sqrt(n)``, slopes below 1.
+    """
+    atol = 0.0 if backend == "numba" else terms * np.finfo(expected.dtype).eps
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)

@@ -11,6 +11,7 @@ Shapes are tuples of integers and symbols. ``"batch"`` marks the batch axis; oth
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
@@ -155,7 +156,7 @@ class Layer:
         FormatError
             Naming the key, the value and what was expected.
         """
-        hints = get_type_hints(cls, localns={"Layer": Layer})
+        hints = _types_of(cls)  # type: ignore[arg-type]  # a class can be hashed
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(config) - set(fields))
         if unknown:
@@ -180,6 +181,12 @@ class Layer:
             return layer_from_json(value.get("kind"), value.get("config"))
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
+
+
+@functools.cache
+def _types_of(kind: type[Layer]) -> dict[str, Any]:
+    """Types of the fields of a config."""
+    return get_type_hints(kind, localns={"Layer": Layer})
 
 
 def joined(times: Sequence[Time]) -> Time:

@@ -16,6 +16,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import tensorflow as tf
+from builders import agree
 from keras_graphs import FRAMEWORKS, assert_parity, make_inputs, randomise, run
 
 import npylstm
@@ -815,7 +816,7 @@ def test_another_function_may_be_given(saved: Path) -> None:
     given = npylstm.load(saved, "numpy", {"twice": np_twice, "pick": np_last})
     other = npylstm.load(saved, "numpy", {"twice": lambda t: 2 * t, "pick": lambda t: t[:, 0]})
     assert not np.array_equal(given.predict(x), other.predict(x))
-    np.testing.assert_array_equal(other.predict(x), given.predict(x[:, :1]))
+    agree(other.predict(x), given.predict(x[:, :1]), 3 + 4 + 1)
 
 
 def test_what_a_function_raises_comes_through(saved: Path) -> None:

@@ -20,7 +20,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import Call, RawLayer, Slot, Tensor
 from npylstm_converters.keras.operations import FROM_GRAPHS, NAMES, plan_of
 
-from npylstm import UnsupportedError
+from npylstm import NpylstmError, UnsupportedError
 
 # On sequences a and b (batch, 6, 4); what comes out is whatever it is.
 BOTH: dict[str, Callable[[Any, Any], Any]] = {
@@ -58,6 +58,9 @@ KERAS_3: dict[str, Callable[[Any, Any], Any]] = {
     "matmul": lambda a, b: keras.ops.matmul(a, keras.ops.transpose(b, (0, 2, 1))),
     "maximum": lambda a, b: keras.ops.maximum(a, b),
     "softmax over steps": lambda a, b: keras.ops.softmax(a, axis=1),
+    "softmax over steps that come first": lambda a, b: keras.ops.transpose(
+        keras.ops.softmax(keras.ops.transpose(a, (1, 0, 2)), axis=0), (1, 0, 2)
+    ),
     "activations": lambda a, b: keras.ops.tanh(keras.ops.relu(a)) + keras.ops.sigmoid(b),
     "exp, abs, sqrt": lambda a, b: keras.ops.exp(-a) + keras.ops.sqrt(keras.ops.absolute(b)),
     "attention by hand": lambda a, b: keras.ops.sum(
@@ -130,6 +133,17 @@ REFUSED: dict[str, Callable[[Any, Any], Any]] = {
 def test_refusals(reason: str) -> None:
     (only,) = refused(build("keras3", REFUSED[reason]))
     assert reason in only
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_softmax_does_not_mix_samples(axis: int) -> None:
+    """The batch is the first axis of what goes in; transposed, the second."""
+
+    def make(a: Any, b: Any) -> Any:
+        return keras.ops.softmax(keras.ops.transpose(a, (1, 0, 2)) if axis else a, axis=axis)
+
+    with pytest.raises(NpylstmError, match=rf"softmax along axis {axis} of .*that is the batch"):
+        nc.from_keras(build("keras3", make))
 
 
 # What each operation needs beside tensors, as Keras 3 and as TensorFlow's functions write it.

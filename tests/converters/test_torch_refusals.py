@@ -372,6 +372,8 @@ MIXING: dict[str, Callable[..., Any]] = {
     "every second sample": lambda self, x: self.rnn(x)[0][::2],
     "softmax": lambda self, x: torch.softmax(self.rnn(x)[0], 0),
     "log_softmax": lambda self, x: F.log_softmax(self.rnn(x)[0], 0),
+    "softmax, steps first": lambda self, x: torch.softmax(self.second(x)[0], 1),
+    "divided by their number": lambda self, x: self.rnn(x)[0] / x.size(0),
     "two layouts": lambda self, x: self.third(self.rnn(x)[0])[0],
     "matmul": lambda self, x: torch.matmul(x.permute(1, 2, 0), x.permute(1, 0, 2)),
     "all pairs": lambda self, x: self.rnn(x)[1][0][0] @ self.rnn(x)[1][0][0].t(),

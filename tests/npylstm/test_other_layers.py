@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_chain, make_layer
+from builders import agree, make_chain, make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.activations import Activation
@@ -198,7 +198,7 @@ def test_embedding_makes_a_mask(backend: str) -> None:
     y = Model(spec, backend).predict(ids)
     np.testing.assert_array_equal(y["mask"], ids != 0)
     alone = Model(spec, backend).predict(ids[:1, :2])
-    np.testing.assert_array_equal(y["y"][0], alone["y"][0])
+    agree(y["y"][0], alone["y"][0], 3 + 4 + 1, backend)
 
 
 def test_inputs_of_whole_numbers(backend: str) -> None:
