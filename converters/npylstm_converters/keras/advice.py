@@ -104,6 +104,9 @@ def _answers(
     elif "activation" in asked:
         yield "activation", _activation(layer, before, behind)
         del asked["activation"]
+    if "merge_mode" in asked:
+        following = next((f.features for f in behind if f.features), None)
+        asked["merge_mode"] = "sum" if following == (layer.gives or 0) // 2 else "concat"
     yield from asked.items()
     yield from DEFAULTS.get(layer.class_name, {}).items()
 
