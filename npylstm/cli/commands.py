@@ -68,8 +68,8 @@ def _print_json(value: Any) -> None:
 
 def convert(options: argparse.Namespace) -> int:
     """Convert, check, record where the framework is there, write, and say what was done."""
-    _check_target(options)
     importer = _importer(options.source)
+    _check_target(options, importer)
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
     author, failed = _author_check(spec, options)
@@ -100,15 +100,18 @@ def convert(options: argparse.Namespace) -> int:
     return 0 if report is None or report.passed else 1
 
 
-def _check_target(options: argparse.Namespace) -> None:
-    """Refuse to write over the source, or over a file that is something else."""
-    source, target = options.source, options.output
+def _check_target(options: argparse.Namespace, importer: Any) -> None:
+    """Refuse to write over what is read, or over a file that is something else."""
+    target = options.output
     if not os.path.exists(target):
         return
-    if os.path.exists(source) and os.path.samefile(source, target):
-        raise NpylstmError(
-            f"{target}: is the source itself, which would be lost; give another name for the .npz"
-        )
+    given = (options.architecture, options.example, options.check_input, options.check_output)
+    for source in (*importer.files(options.source), *filter(None, given)):
+        if os.path.exists(source) and os.path.samefile(source, target):
+            what = "is the source itself" if source == options.source else f"is {source}"
+            raise NpylstmError(
+                f"{target}: {what}, which would be lost; give another name for the .npz"
+            )
     if not options.force and (os.path.isdir(target) or not npz.is_model(target)):
         raise NpylstmError(
             f"{target}: exists and is no npylstm model; give another name, or --force"

@@ -650,6 +650,28 @@ def test_convert_records_with_the_framework(
     assert len(npylstm.load(out).spec.cases) == 10
 
 
+def test_a_chain_in_another_order_than_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chain names layers; Keras, too, must then load them by name."""
+    saved = sequential(
+        (None, 3), L.LSTM(4, name="lstm"), L.Dense(4, name="a"), L.Dense(4, name="b")
+    )
+    path, out = weights_of(saved, tmp_path), tmp_path / "m.npz"
+    text = "lstm(last, tanh, recurrent_activation=sigmoid) -> b(relu) -> a(linear)"
+    given = ("convert", path, out, "--layers", text, "--record", 2)
+    status, stdout, _ = run_main(capsys, *given)
+    assert status == 0
+    assert "the engine agrees with tf_keras" in stdout
+    other = sequential(
+        (None, 3), saved.layers[0], L.Dense(4, activation="relu", name="b"), L.Dense(4, name="a")
+    )
+    for name in "ab":
+        other.get_layer(name).set_weights(saved.get_layer(name).get_weights())
+    xs = make_inputs(other, 3, 6, 0)
+    assert_parity(npylstm.load(out).spec, [(xs, run(other, xs))])
+
+
 @pytest.mark.parametrize("name", [n for n in SAID if n not in ("lstm_stack", "embedding")])
 def test_convert_records_models_of_all_kinds(
     name: str,
