@@ -78,6 +78,8 @@ def convert(options: argparse.Namespace) -> int:
             _print_json({"output": None, "cases": 0, "parity": failed.to_json()})
         else:
             print(failed)
+            print("the author's program is the reference here: where a cause is named, change what "
+                  "you stated so that the model computes what that program computes")  # fmt: skip
             print(f"{options.output}: not written; give --force to write it all the same")
         return 1
     if author is not None and failed is None:

@@ -108,7 +108,8 @@ class ParityReport:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows for printing."""
-        short = self.framework.split()[0].lower() if self.framework else "framework"
+        words = self.framework.removeprefix("the ").split()
+        short = words[0].lower() if words else "framework"
         header = ["output", "max abs", "max rel", "where", "rms", f"to float64: {short}",
                   "to float64: npylstm", "tolerance", "parity"]  # fmt: skip
         rows = [
