@@ -130,11 +130,12 @@ def _author_check(
         raise NpylstmError("--check-input and --check-output go together: give both")
     inputs = arrays.read_inputs(options.check_input, spec.inputs)
     outputs = arrays.read_outputs(options.check_output, spec.output_specs)
-    integer = {t.name for t in spec.inputs if t.integer}
-    case = Case(
-        {k: x.astype(np.int64 if k in integer else spec.dtype) for k, x in inputs.items()},
-        {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author",
-    )  # fmt: skip
+    for tensor in spec.inputs:
+        x = inputs[tensor.name]
+        inputs[tensor.name] = x.astype(np.int64 if tensor.integer else spec.dtype)
+        if tensor.integer and not np.array_equal(inputs[tensor.name], x):
+            raise NpylstmError(f"{options.check_input}: {tensor.name}: expected ids, whole numbers")
+    case = Case(inputs, {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author")
     report = Model(spec).verify([case], "the author's program")
     return case, None if report.passed else report
 

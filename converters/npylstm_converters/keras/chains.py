@@ -28,6 +28,7 @@ from npylstm_converters.keras.found import (
 )
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import WITH_ARRAYS, LegacyStore
+from npylstm_converters.keras.tensors import LORA_ADVICE
 
 __all__ = ["with_chain"]
 
@@ -142,6 +143,8 @@ def _configured(
     """Put together what the arrays show and what the user says."""
     if layer is None:
         raise Refusal("is no layer of the file and no class of Keras that needs no weights")
+    if layer.class_name == "?" and "lora_" in layer.sizes:
+        raise Refusal(f"{LORA_ADVICE}; found {layer.sizes}")
     if layer.class_name == "?":
         raise Refusal(f"holds {layer.sizes or 'no arrays'}, which shows no layer that is supported")
     said = _said(step)
