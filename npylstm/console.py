@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Text", "plain_table", "print_table", "progress"]
+__all__ = ["Text", "plain_table", "print_table", "progress", "wrapped"]
 
 
 class Text(str):
@@ -22,10 +24,22 @@ class Text(str):
         return str(self)
 
 
+WIDTH = 160  # columns; longer cells go on in the next line
+_NARROWEST = 16
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Break a long line between words; what follows is indented by four more."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table in plain text; numbers align to the right."""
     columns = list(zip(header, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    widths = _narrowed([max(map(len, column)) for column in columns])
     right = [_is_numeric(column[1:]) for column in columns]
 
     def line(cells: Sequence[str]) -> str:
@@ -34,7 +48,30 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         return "  ".join(parts).rstrip()
 
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
+    def lines(cells: Sequence[str]) -> Iterator[str]:
+        if all(len(cell) <= width for cell, width in zip(cells, widths, strict=True)):
+            yield line(cells)
+            return
+        parts = [
+            textwrap.wrap(cell, width, break_on_hyphens=False)
+            for cell, width in zip(cells, widths, strict=True)
+        ]
+        for row in itertools.zip_longest(*parts, fillvalue=""):
+            yield line(row)
+
+    body = [text for row in rows for text in lines(row)]
+    return "\n".join([line(header), "  ".join("-" * w for w in widths), *body])
+
+
+def _narrowed(widths: list[int]) -> list[int]:
+    """Take from the widest columns what is too much for a line."""
+    for _ in widths:
+        excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        if excess <= 0 or widths[widest] <= _NARROWEST:
+            break
+        widths[widest] = max(widths[widest] - excess, _NARROWEST)
+    return widths
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

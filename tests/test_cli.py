@@ -342,6 +342,21 @@ def test_a_conversion_never_harms_its_source(keras_file: Path, tmp_path: Path, c
             status, _, stderr = run(capsys, "convert", keras_file, target, *force)
             assert status == 2
             assert "is the source itself" in stderr
+    shard, arrays = tmp_path / "w.bin", tmp_path / "x.npy"
+    shard.write_bytes(b"\0" * 16)
+    np.save(arrays, np.zeros((2, 5, 3)))
+    manifest = [{"paths": ["w.bin"], "weights": []}]
+    document = {"modelTopology": {}, "weightsManifest": manifest}
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    for source, target, more in (
+        (tmp_path / "model.json", shard, ()),
+        (keras_file, arrays, ("--check-input", arrays, "--check-output", arrays)),
+    ):
+        kept = target.read_bytes()
+        status, _, stderr = run(capsys, "convert", source, target, *more, "--force")
+        assert status == 2
+        assert "would be lost" in stderr
+        assert target.read_bytes() == kept
     other = tmp_path / "other.keras"
     other.write_bytes(before)
     status, _, stderr = run(capsys, "convert", keras_file, other, "--record", 0)
@@ -350,3 +365,20 @@ def test_a_conversion_never_harms_its_source(keras_file: Path, tmp_path: Path, c
     assert other.read_bytes() == keras_file.read_bytes() == before
     assert run(capsys, "convert", keras_file, other, "--record", 0, "--force")[0] == 0
     assert run(capsys, "convert", keras_file, other, "--record", 0)[0] == 0  # one of ours by now
+
+
+def test_info_fits_a_screen(tmp_path: Path, capsys: Any) -> None:
+    layers = [
+        keras.Input((5, 2)),
+        keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True)),
+        keras.layers.Bidirectional(keras.layers.GRU(4)),
+    ]
+    keras.Sequential(layers).save(tmp_path / "m.keras")
+    status, stdout, _ = run(capsys, "info", tmp_path / "m.keras")
+    assert status == 0
+    assert max(map(len, stdout.splitlines())) <= 160
+    joined = " ".join(stdout.split())
+    assert "return_sequences, go_backwards, zero_output_for_mask, recurrent_activation=sigmoid" in (
+        joined
+    )
+    assert "its backward layer begins at the end of the sequence" in joined

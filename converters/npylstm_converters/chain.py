@@ -7,12 +7,14 @@ tell is said in parentheses: ``"rnn -> last -> fc(softmax)"``.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from npylstm import FormatError
+from npylstm.printable import printable
 
-__all__ = ["Step", "parse_steps"]
+__all__ = ["Step", "command_of", "parse_steps"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,14 @@ def parse_steps(text: str) -> list[Step]:
         options = dict(a.replace(" ", "").split("=", 1) for a in given if "=" in a)
         steps.append(Step(match["word"], tuple(a for a in given if "=" not in a), options))
     return steps
+
+
+# What a shell takes as it is between double quotes.
+_PLAIN = re.compile(r"[\w .,:=()>+-]*", re.ASCII)
+
+
+def command_of(source: str, chain: str, flags: str = "") -> str:
+    """Write the command that converts a source with a chain; empty where it cannot be typed."""
+    text = f'"{chain}"' if _PLAIN.fullmatch(chain) else shlex.quote(chain)
+    command = f"npylstm convert {shlex.quote(source)} MODEL.npz --layers {text}{flags}"
+    return command if printable(command) == command else ""

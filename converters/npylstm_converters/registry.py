@@ -80,6 +80,15 @@ class Importer(ABC):
         """
         raise NpylstmError(f"{source}: says how its modules are joined")
 
+    def files(self, source: Any) -> list[str]:
+        """List the files that a source consists of: itself, or everything in a folder."""
+        if not isinstance(source, (str, os.PathLike)):
+            return []
+        if not os.path.isdir(source):
+            return [os.fspath(source)]
+        walked = os.walk(os.fspath(source))
+        return [os.path.join(folder, name) for folder, _, names in walked for name in names]
+
     @abstractmethod
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
         """Load a source in its framework, in order to record what it computes.

@@ -68,8 +68,8 @@ def _print_json(value: Any) -> None:
 
 def convert(options: argparse.Namespace) -> int:
     """Convert, check, record where the framework is there, write, and say what was done."""
-    _check_target(options)
     importer = _importer(options.source)
+    _check_target(options, importer)
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
     author, failed = _author_check(spec, options)
@@ -78,6 +78,8 @@ def convert(options: argparse.Namespace) -> int:
             _print_json({"output": None, "cases": 0, "parity": failed.to_json()})
         else:
             print(failed)
+            print("the author's program is the reference here: where a cause is named, change what "
+                  "you stated so that the model computes what that program computes")  # fmt: skip
             print(f"{options.output}: not written; give --force to write it all the same")
         return 1
     if author is not None and failed is None:
@@ -100,15 +102,18 @@ def convert(options: argparse.Namespace) -> int:
     return 0 if report is None or report.passed else 1
 
 
-def _check_target(options: argparse.Namespace) -> None:
-    """Refuse to write over the source, or over a file that is something else."""
-    source, target = options.source, options.output
+def _check_target(options: argparse.Namespace, importer: Any) -> None:
+    """Refuse to write over what is read, or over a file that is something else."""
+    target = options.output
     if not os.path.exists(target):
         return
-    if os.path.exists(source) and os.path.samefile(source, target):
-        raise NpylstmError(
-            f"{target}: is the source itself, which would be lost; give another name for the .npz"
-        )
+    given = (options.architecture, options.example, options.check_input, options.check_output)
+    for source in (*importer.files(options.source), *filter(None, given)):
+        if os.path.exists(source) and os.path.samefile(source, target):
+            what = "is the source itself" if source == options.source else f"is {source}"
+            raise NpylstmError(
+                f"{target}: {what}, which would be lost; give another name for the .npz"
+            )
     if not options.force and (os.path.isdir(target) or not npz.is_model(target)):
         raise NpylstmError(
             f"{target}: exists and is no npylstm model; give another name, or --force"
@@ -125,11 +130,12 @@ def _author_check(
         raise NpylstmError("--check-input and --check-output go together: give both")
     inputs = arrays.read_inputs(options.check_input, spec.inputs)
     outputs = arrays.read_outputs(options.check_output, spec.output_specs)
-    integer = {t.name for t in spec.inputs if t.integer}
-    case = Case(
-        {k: x.astype(np.int64 if k in integer else spec.dtype) for k, x in inputs.items()},
-        {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author",
-    )  # fmt: skip
+    for tensor in spec.inputs:
+        x = inputs[tensor.name]
+        inputs[tensor.name] = x.astype(np.int64 if tensor.integer else spec.dtype)
+        if tensor.integer and not np.array_equal(inputs[tensor.name], x):
+            raise NpylstmError(f"{options.check_input}: {tensor.name}: expected ids, whole numbers")
+    case = Case(inputs, {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author")
     report = Model(spec).verify([case], "the author's program")
     return case, None if report.passed else report
 
@@ -200,11 +206,11 @@ def info(options: argparse.Namespace) -> int:
         _print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
         return 0
     print(summarise(spec))
-    print(f"  streams: {_in_the_way(spec) or 'yes'}")
+    print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:
-                print(f"  {key}: {entry}")
+                print(console.wrapped(f"{key}: {entry}", "  "))
     _print_ledger(spec)
     return 0
 

@@ -99,14 +99,17 @@ class ParityReport:
         """Say that the engine is right, and that the structure is not proven."""
         short = self.framework.split()[0].lower() if self.framework else "the framework"
         way = "use from_torch(module)" if short == "torch" else "give --architecture"
+        partly = ", and for what was assumed" if self.proof == "assumed" else ""
         return (
-            f"the engine agrees with {short} for the chain that you stated; whether the chain is "
-            f"the author's forward is not proven: give --check-input/--check-output, or {way}"
+            f"the engine agrees with {short} for the chain that you stated{partly}; whether the "
+            "chain is the author's forward is not proven: give --check-input/--check-output, or "
+            f"{way}"
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows for printing."""
-        short = self.framework.split()[0].lower() if self.framework else "framework"
+        words = self.framework.removeprefix("the ").split()
+        short = words[0].lower() if words else "framework"
         header = ["output", "max abs", "max rel", "where", "rms", f"to float64: {short}",
                   "to float64: npylstm", "tolerance", "parity"]  # fmt: skip
         rows = [

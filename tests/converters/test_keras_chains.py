@@ -145,8 +145,7 @@ SAID: dict[str, Said] = {
     ),
     "lstm_sequences": Said(
         lstm_sequences, "lstm_1(sequences) -> time_distributed_1(relu)",
-        (("lstm_1(sequences)", "lstm_1", "lstm_1", "lstm_1(sequences)"),
-         ("d_1(relu)", "d_1", "time_distributed_1", "activation")),
+        (("d_1(relu)", "d_1", "time_distributed_1", "activation"),),
     ),
     "dense_over_steps": Said(
         dense_over_steps, "lstm_1(sequences) -> dense_1(tanh)",
@@ -204,7 +203,6 @@ SAID: dict[str, Said] = {
         "lstm_1(last, relu) -> repeat_vector_1(n=5) -> lstm_2(sequences, relu) -> "
         "time_distributed_1(linear)",
         (("(n=5)", "", "repeat_vector_1", "n=1"),
-         ("sequences, ", "", "lstm_2", "lstm_2(sequences)"),
          ("(linear)", "", "time_distributed_1", "activation")),
     ),
     "dense_only": Said(
@@ -576,11 +574,11 @@ def test_info_and_the_command_to_complete(
     )
     assert (status, stderr) == (0, "")
     assert_parity(npylstm.load(out).spec, runs)
-    # Without --layers the same command is shown.
+    # Without --layers the way to that command is shown.
     status, stdout, stderr = run_main(capsys, "convert", path, out)
     assert (status, stdout) == (2, "")
     assert len(stderr.splitlines()) == 1
-    assert f'--layers "{text}"' in stderr
+    assert f"`npylstm info {path}` shows what to state" in stderr
     assert "--architecture" in stderr
 
 
@@ -597,9 +595,9 @@ def test_what_stands_before_repeat_vector_gives_its_last_output(
 ) -> None:
     path = weights_of(autoencoder(), tmp_path)
     command = command_of(run_main(capsys, "info", path)[1])
-    assert "lstm_1(tanh, recurrent_activation=sigmoid) -> repeat_vector_1" in command
-    # Placeholders replaced, nothing else; the rest are defaults.
-    text = shlex.split(command)[-1].replace("n=1", "n=5").replace("lstm_2(last", "lstm_2(sequences")
+    assert "lstm_1(last, tanh, recurrent_activation=sigmoid) -> repeat_vector_1" in command
+    assert "lstm_2(sequences, tanh, recurrent_activation=sigmoid) -> time_dist" in command
+    text = shlex.split(command)[-1].replace("n=1", "n=5")
     given = ("convert", path, tmp_path / "m.npz", "--layers", text, "--record", 0)
     assert run_main(capsys, *given)[0] == 0
 
@@ -646,9 +644,32 @@ def test_convert_records_with_the_framework(
     assert "10 recorded cases" in stdout
     assert "the engine agrees with tf_keras for the chain that you stated" in stdout
     assert "stated, not proven:" in stdout
+    assert "  dense_1 has activation softmax" in stdout
     assert "parity held" not in stdout
     assert "lstm_1/lstm_cell/recurrent_kernel:0" in stdout
     assert len(npylstm.load(out).spec.cases) == 10
+
+
+def test_a_chain_in_another_order_than_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chain names layers; Keras, too, must then load them by name."""
+    saved = sequential(
+        (None, 3), L.LSTM(4, name="lstm"), L.Dense(4, name="a"), L.Dense(4, name="b")
+    )
+    path, out = weights_of(saved, tmp_path), tmp_path / "m.npz"
+    text = "lstm(last, tanh, recurrent_activation=sigmoid) -> b(relu) -> a(linear)"
+    given = ("convert", path, out, "--layers", text, "--record", 2)
+    status, stdout, _ = run_main(capsys, *given)
+    assert status == 0
+    assert "the engine agrees with tf_keras" in stdout
+    other = sequential(
+        (None, 3), saved.layers[0], L.Dense(4, activation="relu", name="b"), L.Dense(4, name="a")
+    )
+    for name in "ab":
+        other.get_layer(name).set_weights(saved.get_layer(name).get_weights())
+    xs = make_inputs(other, 3, 6, 0)
+    assert_parity(npylstm.load(out).spec, [(xs, run(other, xs))])
 
 
 @pytest.mark.parametrize("name", [n for n in SAID if n not in ("lstm_stack", "embedding")])
@@ -673,6 +694,52 @@ def test_layers_of_a_full_file_in_info(tmp_path: Path, capsys: pytest.CaptureFix
     status, stdout, stderr = run_main(capsys, "info", path, "--layers", "lstm_1")
     assert (status, stdout) == (2, "")
     assert len(stderr.splitlines()) == 1
+
+
+def test_what_info_asks_and_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Between two products there is an activation; Flatten tells the number of steps."""
+    model = sequential(
+        (5, 3), L.LSTM(4, return_sequences=True, name="lstm"), L.Flatten(name="flatten"),
+        L.Dense(6, activation="relu", name="dense"), L.Dense(2, name="dense_1"),
+        L.Activation("softmax", name="activation"),
+    )  # fmt: skip
+    path = weights_of(model, tmp_path)
+    _, stdout, _ = run_main(capsys, "info", path)
+    for line in (
+        "lstm: what does it give? sequences (every step) or last (the last step) [sequences]",
+        "dense: what is its activation? linear, relu, tanh, sigmoid, softmax or another [relu]",
+        "dense_1: what is its activation? linear, relu, tanh, sigmoid, softmax or another [linear]",
+        "activation: what is its activation? linear, relu, tanh, sigmoid, softmax or another [softmax]",
+    ):  # fmt: skip
+        assert f"  {line}\n" in stdout
+    text = shlex.split(command_of(stdout))[-1]
+    spec = nc.from_keras(path, layers=text)
+    xs = make_inputs(model, 3, 5, 0)
+    assert_parity(spec, [(xs, run(model, xs))])
+    assert spec.inputs[0].shape == ("batch", 5, 3)
+    assert spec.provenance["proof"] == "stated"
+    assert spec.provenance["stated"] == [
+        "lstm gives every step", "lstm has recurrent_activation sigmoid",
+        "lstm has activation tanh", "flatten is layer 2 of 5", "dense has activation relu",
+        "dense_1 has activation linear", "activation has activation softmax",
+        "activation is layer 5 of 5", "there are no other layers",
+    ]  # fmt: skip
+    short = text.replace(", tanh, recurrent_activation=sigmoid", "")
+    assumed = nc.from_keras(path, layers=short).provenance
+    assert assumed["proof"] == "assumed"
+    assert (
+        "assumed: lstm: activation tanh, Keras' default, as nothing else was said"
+        in (assumed["stated"])
+    )
+    with h5py.File(path, "r+") as file:  # a kernel that reads none of the others' outputs
+        group = file["dense_1"]
+        (label,) = (n for n in group.attrs["weight_names"] if "kernel" in n)
+        del group[label]
+        group[label] = np.zeros((7, 2), "f4")
+    status, stdout, _ = run_main(capsys, "info", path)
+    assert status == 0
+    assert "npylstm convert" not in stdout
+    assert stdout.splitlines()[-1].startswith("no chain of these layers fits: ")
 
 
 # --- files of every generation -------------------------------------------------------------------

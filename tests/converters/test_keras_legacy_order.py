@@ -210,3 +210,7 @@ def test_lora_factors_of_unknown_weight_are_refused(tmp_path: Path) -> None:
         assert "head: holds LoRA factors" in str(caught.value)
         assert ".keras, which merges them" in str(caught.value)
         assert "allow-unused" not in str(caught.value)
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        del file.attrs["model_config"]
+    with pytest.raises(UnsupportedError, match="head: holds LoRA factors"):
+        nc.from_keras(tmp_path / "m.h5", layers="ids -> conv -> lstm(last) -> head(linear)")

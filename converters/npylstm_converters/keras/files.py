@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -153,7 +154,20 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     form = "HDF5 weights" if document is None else "HDF5 model"
     if given is not None:
         document = given
+    if document is None and version is None and _one_array_per_gate(store):
+        return Container(
+            document, store, Writer("Keras", "1", "no version; an array for each gate"), form
+        )
     return Container(document, store, _writer(document, version), form)
+
+
+def _one_array_per_gate(store: Store) -> bool:
+    """Whether a recurrent layer has its gates apart, as in Keras 1 alone."""
+    groups = store.listed().values() if isinstance(store, LegacyStore) else []
+    return any(
+        len(sources) in (9, 12) and any(re.search(r"_W_[iz](:0)?$", s.path) for s in sources)
+        for sources in groups
+    )
 
 
 def _has_backslashes(root: hdf5.File) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
+from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.assembling import Wishes, convert_container
-from npylstm_converters.keras.chains import ask_for_chain, describe, with_chain
+from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import (
     Container,
@@ -79,7 +80,7 @@ def from_keras(
         if layers is not None:
             container = with_chain(container, layers)
         if container.document is None:
-            raise FormatError(f"{os.fspath(source)}: {ask_for_chain(container, source)}")
+            raise FormatError(f"{os.fspath(source)}: {ask_for_architecture(container, source)}")
         try:
             spec = convert_container(container, wishes)
         except FormatError as error:

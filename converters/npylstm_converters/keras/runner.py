@@ -318,7 +318,9 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
         if document is not None:
             text = json.dumps(_spelt_out(document) if major == 2 else document)
             model = keras.models.model_from_json(text)
-            model.load_weights(os.fspath(source))
+            # A chain names the layers of the file, in whatever order.
+            by_name = {"by_name": True} if layers is not None else {}
+            model.load_weights(os.fspath(source), **by_name)
         else:
             model = keras.models.load_model(os.fspath(source), compile=False)
     except Exception as error:  # frameworks raise anything; it is theirs, not ours

@@ -107,6 +107,18 @@ class _TfjsImporter(Importer):
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         return from_tfjs(source, **options)
 
+    def files(self, source: Any) -> list[str]:
+        if os.path.isdir(source):
+            return super().files(source)
+        document = read_json(source)
+        manifest = document.get("weightsManifest") if isinstance(document, Mapping) else None
+        groups = manifest if isinstance(manifest, list) else [manifest]
+        paths = [g.get("paths") for g in groups if isinstance(g, Mapping)]
+        names = [n for listed in paths if isinstance(listed, list) for n in listed]
+        folder = os.path.dirname(source)
+        beside = [os.path.join(folder, n) for n in names if isinstance(n, str)]
+        return [*super().files(source), *beside]
+
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
         raise NpylstmError(
             "TensorFlow.js does not run in Python: compute outputs in Node and attach them with "

@@ -17,8 +17,7 @@ import numpy as np
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm.printable import printable
-from npylstm_converters.chain import Step, parse_steps
+from npylstm_converters.chain import Step, command_of, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
 from npylstm_converters.torch.chains import Chain, read_input
@@ -171,12 +170,6 @@ def _build(
 
 # How peft and loralib name the factors.
 _LORA = re.compile(r"(^|[._])lora_")
-# What a shell takes as it is between double quotes.
-_PLAIN = re.compile(r"[\w .,:=()>+-]*", re.ASCII)
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if _PLAIN.fullmatch(text) else shlex.quote(text)
 
 
 def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Any]:
@@ -208,10 +201,8 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
     else:
         flags = " --batch-first" if suggestion.timed else ""
         flags += f" --key {shlex.quote(key)}" if key is not None else ""
-        chain = _quoted(suggestion.chain)
-        command = f"npylstm convert {shlex.quote(label)} MODEL.npz --layers {chain}{flags}"
-        if printable(command) != command:
-            command, reason = "", "names hold characters that cannot be typed"
+        command = command_of(label, suggestion.chain, flags)
+        reason = "" if command else "names hold characters that cannot be typed"
     advice = (
         f"no chain of these modules in the order of the file fits: {reason}. Convert the author's "
         "module in memory instead: from_torch(module, example)"

@@ -1,0 +1,147 @@
+"""What info says of a weights-only file: its layers, what they leave open, and a command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from npylstm import NpylstmError, UnsupportedError
+from npylstm_converters.chain import command_of
+from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
+from npylstm_converters.keras.assembling import convert_container
+from npylstm_converters.keras.chains import with_chain
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.files import Container
+from npylstm_converters.keras.found import (
+    DEFAULTS,
+    RECURRENT,
+    Found,
+    find_layers,
+    reads_sequence,
+)
+from npylstm_converters.keras.legacy import LegacyStore
+
+__all__ = ["ask_for_architecture", "describe"]
+
+_ACTIVATIONS = "linear, relu, tanh, sigmoid, softmax or another"
+
+
+def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -> str:
+    """Say what is missing, and how to give it."""
+    text = "holds weights only; give the architecture, the text of model.to_json(), by "
+    if not isinstance(container.store, LegacyStore):
+        return f"{text}--architecture model.json"
+    return (
+        f"{text}--architecture model.json, or state the layers by --layers: "
+        f"`npylstm info {os.fspath(source)}` shows what to state"
+    )
+
+
+def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, Any]:
+    """List the layers of a weights-only file, the questions it leaves open, and a command.
+
+    The weights are read to see that the command runs; the container cannot be converted after.
+
+    Raises
+    ------
+    UnsupportedError
+        If the file does not name its layers.
+    """
+    if not isinstance(container.store, LegacyStore):
+        raise UnsupportedError([ask_for_architecture(container, source)])
+    writer = container.writer
+    found = find_layers(container.store, writer)
+    notes = [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
+    notes += [
+        f"{f.name}: holds no arrays, and its name is no class of Keras: state its class, such as "
+        "Dropout, or leave it out"
+        for f in found
+        if f.class_name == "?" and not f.sizes
+    ]
+    shown = [f for f in found if f.class_name != "InputLayer"]
+    known = [f for f in shown if f.sizes or f.class_name != "?"]
+    words: list[str] = []
+    asked: list[str] = []
+    for number, layer in enumerate(known):
+        answers = dict(_answers(layer, known[:number], known[number + 1 :], writer))
+        words.append(_with_options(layer, answers))
+        asked += _questions(layer, answers)
+    command, reason = command_of(os.fspath(source), " -> ".join(words)), ""
+    try:
+        convert_container(with_chain(container, " -> ".join(words)))
+    except NpylstmError as error:
+        command, reason = "", str(error)
+    advice = (
+        f"no chain of these layers fits: {reason or 'their names cannot be typed'}. Give the "
+        "architecture, the text of model.to_json(), by --architecture model.json"
+    )
+    return {
+        "format": container.format,
+        "what": "a weights-only file",
+        "modules": [str(f) for f in shown],
+        "asked": asked if command else [question.rpartition(" [")[0] for question in asked],
+        "notes": notes,
+        "command": command,
+        "advice": "" if command else advice,
+    }
+
+
+def _answers(
+    layer: Found, before: Sequence[Found], behind: Sequence[Found], writer: Writer
+) -> Iterator[tuple[str, str]]:
+    """Answer everything that the arrays of a layer do not show, as is likeliest."""
+    asked = dict(layer.asked)
+    kind = layer.class_name
+    if kind == "Bidirectional":
+        kind = layer.config["layer"]["class_name"]
+    if asked.pop("output", None) is not None:
+        yield "output", "sequences" if reads_sequence(layer, behind) else "last"
+    if kind in RECURRENT:
+        yield "activation", "tanh"
+        if kind != "SimpleRNN" and "recurrent_activation" not in {**layer.config, **asked}:
+            yield "recurrent_activation", writer.recurrent_default or "sigmoid"
+    elif "activation" in asked:
+        yield "activation", _activation(layer, before, behind)
+        del asked["activation"]
+    if "merge_mode" in asked:
+        following = next((f.features for f in behind if f.features), None)
+        asked["merge_mode"] = "sum" if following == (layer.gives or 0) // 2 else "concat"
+    yield from asked.items()
+    yield from DEFAULTS.get(layer.class_name, {}).items()
+
+
+def _activation(layer: Found, before: Sequence[Found], behind: Sequence[Found]) -> str:
+    """The likeliest activation: two products in a row would be one."""
+    following = next((f for f in behind if f.sizes), None)
+    between = behind[: behind.index(following)] if following is not None else behind
+    if any(f.class_name in ("Activation", *ACTIVATION_LAYERS) for f in between):
+        return "linear"
+    if following is not None and following.class_name == "BatchNormalization":
+        return "linear" if layer.sizes else "relu"
+    if following is not None:
+        return "relu"
+    if layer.sizes:
+        return "linear"
+    size = next((f.gives for f in reversed(before) if f.gives), 1)
+    return "softmax" if size > 1 else "sigmoid"
+
+
+def _with_options(layer: Found, answers: dict[str, str]) -> str:
+    options = [v if k in ("output", "activation") else f"{k}={v}" for k, v in answers.items()]
+    return f"{layer.name}({', '.join(options)})" if options else layer.name
+
+
+def _questions(layer: Found, answers: dict[str, str]) -> Iterator[str]:
+    """Ask what the arrays do not show, each question with the answer of the command."""
+    rest = dict(answers)
+    output = rest.pop("output", None)
+    if output is not None:
+        choices = "sequences (every step) or last (the last step)"
+        yield f"{layer.name}: what does it give? {choices} [{output}]"
+    activation = rest.pop("activation", None)
+    if activation is not None:
+        yield f"{layer.name}: what is its activation? {_ACTIVATIONS} [{activation}]"
+    if rest:
+        taken = ", ".join(f"{k}={v}" for k, v in rest.items())
+        yield f"{layer.name}: what is its {', '.join(rest)}? [{taken}]"

@@ -1,0 +1,252 @@
+"""Which layers a weights-only file shows: told from the names and shapes of its arrays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.layers import TRANSLATORS
+from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.tensors import Source, role_of
+from npylstm_converters.keras.weights import snake_case
+
+__all__ = ["DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "Found", "entry_of",
+           "find_layers", "flattened_steps", "reads_sequence"]  # fmt: skip
+
+Config = dict[str, Any]
+
+_GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
+RECURRENT = tuple(_GATES.values())
+NEEDS_STEPS = (
+    *RECURRENT, "Bidirectional", "TimeDistributed", "Conv1D", "MaxPooling1D", "AveragePooling1D",
+    "GlobalMaxPooling1D", "GlobalAveragePooling1D", "UpSampling1D", "ZeroPadding1D", "Cropping1D",
+    "SpatialDropout1D",
+)  # fmt: skip
+# Layers that take sequences and single vectors alike, and give what they take.
+EITHER = (
+    "InputLayer", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
+    "ActivityRegularization", "BatchNormalization", "LayerNormalization", "UnitNormalization",
+    "Masking", "Rescaling", "PReLU", *ACTIVATION_LAYERS,
+)  # fmt: skip
+# What Keras takes for layers without arrays where nobody says otherwise.
+DEFAULTS: dict[str, dict[str, str]] = {
+    "MaxPooling1D": {"strides": "none", "padding": "valid"},
+    "AveragePooling1D": {"strides": "none", "padding": "valid"},
+    "UpSampling1D": {"size": "2"}, "ZeroPadding1D": {"padding": "1"},
+    "Cropping1D": {"cropping": "1"},
+}  # fmt: skip
+_NUMBER = re.compile(r"_[0-9]+$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layer that a file shows.
+
+    Attributes
+    ----------
+    name
+        As the file has it.
+    class_name
+        As the arrays show it, or the name where there are none; ``"?"`` where neither does.
+    config
+        What the arrays show of it.
+    sizes
+        The same for people: ``3 -> 20``.
+    features
+        The size of the last axis of what it reads, as far as it shows.
+    asked
+        What they do not show: option to example.
+    """
+
+    name: str
+    class_name: str
+    config: Config = field(default_factory=dict)
+    sizes: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
+    features: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.class_name}({self.sizes})"
+
+    @property
+    def gives(self) -> int | None:
+        """The size of the last axis of its output, as far as it shows."""
+        if self.class_name == "Bidirectional":
+            return 2 * int(self.config["layer"]["config"]["units"])
+        names = ("units", "filters", "output_dim")
+        return next((int(self.config[n]) for n in names if n in self.config), self.features)
+
+    @property
+    def reads_steps(self) -> bool:
+        """Whether it reads a sequence, by its class or by its name."""
+        named = _NUMBER.sub("", self.name) == "time_distributed"
+        return named or self.class_name in NEEDS_STEPS
+
+
+def find_layers(store: LegacyStore, writer: Writer) -> list[Found]:
+    """Tell layers from the names and shapes of their arrays, in the order of the file."""
+    return [_judge(name, sources, writer) for name, sources in store.listed().items()]
+
+
+def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
+    halves: dict[str, list[Source]] = {"forward": [], "backward": []}
+    for source in sources:
+        for part in source.path.split("/")[::-1]:
+            way = next((w for w in halves if part.startswith(f"{w}_")), None)
+            if way is not None:
+                halves[way].append(source)
+                break
+    if sources and len(halves["forward"]) == len(halves["backward"]) == len(sources) / 2:
+        inner = _judge(name, halves["forward"], writer)
+        if inner.class_name in RECURRENT:
+            config = {"layer": entry_of(inner), "merge_mode": "concat"}
+            asked = {**inner.asked, "merge_mode": "concat"}
+            return replace(inner, class_name="Bidirectional", config=config, asked=asked)
+    shapes = {role_of(source.path, name): source.shape for source in sources}
+    if len(shapes) < len(sources):  # several layers in one
+        return Found(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
+    for judge in (_weightless, _recurrent, _keras1, _matrix, _others):
+        found = judge(name, shapes, writer)
+        if found is not None:
+            return found
+    return Found(name, "?", sizes=", ".join(f"{k} {v}" for k, v in shapes.items()))
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _weightless(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if shapes:
+        return None
+    stem = _NUMBER.sub("", name)
+    if stem == "input":
+        return Found(name, "InputLayer")
+    class_name = next((c for c in TRANSLATORS if snake_case(c) == stem), "?")
+    asked = {
+        "Activation": {"activation": "linear"}, "RepeatVector": {"n": "1"},
+        "Reshape": {"target_shape": "1"}, "Masking": {"mask_value": "0"},
+        "MaxPooling1D": {"pool_size": "2"}, "AveragePooling1D": {"pool_size": "2"},
+    }  # fmt: skip
+    return Found(name, class_name, asked=asked.get(class_name, {}))
+
+
+def _gates_default(writer: Writer) -> dict[str, str]:
+    """What to ask where the version does not tell which gates are Keras' default."""
+    known = writer.recurrent_default if writer.version != "2" else None
+    return {} if known else {"recurrent_activation": "sigmoid"}
+
+
+def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if not {"kernel", "recurrent_kernel"} <= set(shapes) <= {"kernel", "recurrent_kernel", "bias"}:
+        return None
+    kernel, recurrent = shapes["kernel"], shapes["recurrent_kernel"]
+    if len(kernel) != 2 or len(recurrent) != 2 or not recurrent[0]:
+        return None
+    units, gates = recurrent[0], recurrent[1] / recurrent[0]
+    class_name = _GATES.get(int(gates)) if gates == int(gates) else None
+    if class_name is None:
+        return None
+    config: Config = {"units": units, "use_bias": "bias" in shapes}
+    asked = {} if class_name == "SimpleRNN" else _gates_default(writer)
+    if class_name == "GRU":
+        config["reset_after"] = shapes.get("bias") in ((2, 3 * units), (6 * units,))
+        if "bias" not in shapes:
+            del config["reset_after"]
+            asked = {**asked, "reset_after": "false"}
+    if shapes.get("bias") in ((8 * units,), (6 * units,)):
+        asked = {}  # cuDNN's layers, whose gates are always sigmoid
+        config["recurrent_activation"] = "sigmoid"
+    asked = {**asked, "output": "sequences or last"}
+    return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
+
+
+def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    class_name = {12: "LSTM", 9: "GRU", 3: "SimpleRNN"}.get(len(shapes))
+    first = next((s for role, s in shapes.items() if role in ("W_i", "W_z", "W")), ())
+    if class_name is None or len(first) != 2 or not any(role[0] == "U" for role in shapes):
+        return None
+    asked = {"output": "sequences or last"}
+    sizes = f"{first[0]} -> {first[1]}"
+    return Found(name, class_name, {"units": first[1]}, sizes, asked, first[0])
+
+
+def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    if not set(shapes) <= {"kernel", "bias", "W", "b"}:
+        return None
+    kernel = shapes.get("kernel", shapes.get("W", ()))
+    config: Config = {"use_bias": len(shapes) == 2}
+    linear = {"activation": "linear"}
+    if len(kernel) == 2 and "embedding" in name:
+        return _embedding(name, kernel)
+    if len(kernel) == 2:
+        config["units"] = kernel[1]
+        sizes = f"{kernel[0]} -> {kernel[1]}"
+        return Found(name, "Dense", config, sizes, linear, kernel[0])
+    if len(kernel) in (3, 4):
+        config |= {"filters": kernel[-1], "kernel_size": kernel[0]}
+        sizes = f"{kernel[-2]} -> {kernel[-1]}, kernel {kernel[0]}"
+        return Found(name, "Conv1D", config, sizes, {**linear, **_SLIDING}, kernel[-2])
+    return None
+
+
+_SLIDING = {"padding": "valid", "strides": "1", "dilation_rate": "1"}
+
+
+def _embedding(name: str, shape: tuple[int, ...]) -> Found:
+    config = {"input_dim": shape[0], "output_dim": shape[1]}
+    return Found(name, "Embedding", config, f"{shape[0]} ids -> {shape[1]}", {"mask_zero": "false"})
+
+
+def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+    table: dict[str, tuple[set[str], set[str]]] = {  # arrays that must be there, and that may
+        "Embedding": ({"embeddings"}, set()),
+        "BatchNormalization": ({"moving_mean", "moving_variance"}, {"gamma", "beta"}),
+        "LayerNormalization": ({"gamma", "beta"}, set()),
+        "PReLU": ({"alpha"}, set()),
+    }
+    for class_name, (must, may) in table.items():
+        if not must <= set(shapes) <= must | may:
+            continue
+        shape = next(iter(shapes.values()))
+        if class_name == "Embedding" and len(shape) == 2:
+            return _embedding(name, shape)
+        config: Config = {}
+        if class_name == "BatchNormalization":
+            config = {"scale": "gamma" in shapes, "center": "beta" in shapes}
+        asked = {"epsilon": "0.001"} if "Normalization" in class_name else {}
+        listed = ", ".join(map(str, shape))
+        return Found(name, class_name, config, listed, asked, shape[-1] if shape else None)
+    return None
+
+
+def entry_of(found: Found) -> Config:
+    """Write a layer as Keras' configs do, as far as its arrays show it."""
+    return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
+
+
+def reads_sequence(layer: Found, behind: Sequence[Found | None]) -> bool | None:
+    """Whether what follows a layer reads a sequence; None where it may read either."""
+    for number, other in enumerate(behind):
+        if other is not None and other.reads_steps:
+            return True
+        if other is not None and other.class_name in EITHER:
+            continue
+        if other is not None and other.class_name == "RepeatVector":
+            return False
+        if other is not None and other.class_name == "Flatten":
+            return True if flattened_steps(layer, behind[number + 1 :]) else None
+        break
+    return None
+
+
+def flattened_steps(layer: Found, behind: Sequence[Found | None]) -> int | None:
+    """How many steps of a layer a Flatten lays side by side, by the size that is read behind it."""
+    reader = next((f for f in behind if f is not None and f.class_name not in EITHER), None)
+    if reader is None or not reader.features or not layer.gives:
+        return None
+    steps, rest = divmod(reader.features, layer.gives)
+    return steps if steps > 1 and not rest else None
