@@ -919,7 +919,7 @@ def test_lengths_that_do_not_meet(backend: str) -> None:
     """Free in the config, equal for this model: said by name, not broadcast or crashed."""
     keras_model, _ = built("keras3", "inputs_of_equal_free_lengths_meet")
     model = Model(nc.from_keras(keras_model), backend)
-    with pytest.raises(npylstm.ShapeError, match=r"'[ab]'|sum"):
+    with pytest.raises(npylstm.ShapeError, match=r"b: expected .*\(steps is 7 in a\)"):
         model.predict([np.zeros((2, 7, 3)), np.zeros((2, 4, 3))])
     keras_model, _ = built("keras3", "inputs_of_different_lengths")
     y = Model(nc.from_keras(keras_model), backend).predict([np.zeros((2, 7, 3)), np.zeros((2, 4, 3))])  # fmt: skip

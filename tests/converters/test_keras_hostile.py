@@ -327,7 +327,7 @@ def test_refused_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     for command, before in [
         (["info", str(path)], None),
         (["convert", str(path), str(output), "--record", "0"], None),
-        (["convert", str(path), str(output), "--record", "0"], b"as before"),
+        (["convert", str(path), str(output), "--record", "0", "--force"], b"as before"),
     ]:
         if before is not None:
             output.write_bytes(before)
@@ -392,7 +392,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    assert main(["convert", str(LEGACY), str(output), "--record", "0"]) == 2
+    assert main(["convert", str(LEGACY), str(output), "--record", "0", "--force"]) == 2
     assert_one_line(capsys.readouterr().err)
     assert os.listdir(tmp_path) == ["model.npz"]
     assert output.read_bytes() == b"as before"
@@ -615,7 +615,10 @@ def convert(sources: list[Path]) -> list[Outcome]:
     folder = sources[0].parent
     before = sorted(os.listdir(folder))
     outcomes = run(
-        [["convert", str(p), str(p.with_suffix(".npz")), "--record", "0"] for p in sources]
+        [
+            ["convert", str(p), str(p.with_suffix(".npz")), "--record", "0", "--force"]
+            for p in sources
+        ]
     )
     assert sorted(os.listdir(folder)) == before
     for path, outcome in zip(sources, outcomes, strict=True):

@@ -127,7 +127,10 @@ def test_a_wrapped_layer_is_run_at_every_length(k: Any) -> None:
     model = k.Sequential([k.Input((None, 3)), *layers])
     spec = spec_of(model)
     recorded = nc.record(spec, KerasRunner(model, spec))
-    assert len(recorded.cases) == nc.recording.DEFAULT_CASES
+    assert len(recorded.cases) >= nc.recording.DEFAULT_CASES
+    steps = {case.inputs[spec.inputs[0].name].shape[1] for case in recorded.cases}
+    assert min(steps) == 1
+    assert max(steps) == 60
     Model(recorded, "numpy").verify().check()
 
 
@@ -138,7 +141,9 @@ def test_lengths_that_the_model_cannot_take_are_left_out() -> None:
     spec = spec_of(model)
     recorded = nc.record(spec, KerasRunner(model, spec))
     steps = {case.inputs[spec.inputs[0].name].shape[1] for case in recorded.cases}
-    assert steps == {8, 12, 20, 60}
+    assert all(n % 2 == 0 for n in steps)  # as many as Reshape takes: 4 n numbers in rows of 8
+    assert max(steps) == 60
+    assert len(recorded.cases) >= nc.recording.DEFAULT_CASES
     Model(recorded, "numpy").verify().check()
 
 
@@ -231,5 +236,5 @@ def test_states_that_a_framework_does_not_take_do_not_lose_the_cases() -> None:
             return {"layer_0": model.predict(inputs)}
 
     recorded = nc.record(spec, NoStates())
-    assert len(recorded.cases) == 8
+    assert len(recorded.cases) >= 8
     assert not any(case.state for case in recorded.cases)

@@ -490,7 +490,8 @@ def test_refused_in_one_line(
     for before in (None, b"as before"):
         if before is not None:
             output.write_bytes(before)
-        assert main(["convert", str(folder / "model.json"), str(output), "--record", "0"]) == 2
+        line = ["convert", str(folder / "model.json"), str(output), "--record", "0", "--force"]
+        assert main(line) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("npylstm: error: ")
