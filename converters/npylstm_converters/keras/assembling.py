@@ -279,7 +279,8 @@ class _Translation:
                 if heeded.setdefault(call.layer, layer) != layer:
                     self.reasons.add(f"{shown(call.layer)}: is called in two ways")
         for path, layer in heeded.items():
-            self.layers[path] = replace(self.layers[path], layer=layer)
+            if layer is not self.layers[path].layer:
+                self.layers[path] = replace(self.layers[path], layer=layer)
 
     def settle(self) -> None:
         """See that nothing is left over, neither of the file nor of what the user said."""

@@ -110,6 +110,9 @@ def inline(graph: Graph) -> Inlined:
         for rank, k in enumerate(sorted(range(len(keys)), key=keys.__getitem__))
     }
 
+    if all(call == rank for (_, call), rank in ranks.items()):
+        return Inlined(calls, outputs, claims, steps)
+
     def renumber(tensor: Tensor) -> Tensor:
         return replace(tensor, call=ranks.get((tensor.layer, tensor.call), tensor.call))
 
