@@ -140,21 +140,18 @@ def dense_only() -> Any:
 SAID: dict[str, Said] = {
     "lstm_stack": Said(
         lstm_stack, "lstm_1 -> dropout_1 -> lstm_2(last) -> dense_1(softmax)",
-        (("lstm_2(last)", "lstm_2", "lstm_2", "lstm_2(last)"),
-         ("dense_1(softmax)", "dense_1", "dense_1", "activation")),
+        (("lstm_2(last)", "lstm_2", "lstm_2", "lstm_2(last)"),),
     ),
     "lstm_sequences": Said(
         lstm_sequences, "lstm_1(sequences) -> time_distributed_1(relu)",
-        (("d_1(relu)", "d_1", "time_distributed_1", "activation"),),
     ),
     "dense_over_steps": Said(
         dense_over_steps, "lstm_1(sequences) -> dense_1(tanh)",
-        (("(sequences)", "", "lstm_1", "lstm_1(last)"), ("(tanh)", "", "dense_1", "activation")),
+        (("(sequences)", "", "lstm_1", "lstm_1(last)"),),
     ),
     "gru_after": Said(
         gru_after, "gru_1(last) -> dense_1(linear)",
-        (("gru_1(last)", "gru_1", "gru_1", "gru_1(last)"),
-         ("(linear)", "", "dense_1", "dense_1(linear)")),
+        (("gru_1(last)", "gru_1", "gru_1", "gru_1(last)"),),
     ),
     "gru_before": Said(
         gru_before, "gru_1 -> gru_2(last) -> dense_1(linear)",
@@ -187,8 +184,7 @@ SAID: dict[str, Said] = {
         "conv1d_1(relu, padding=same, strides=1, dilation_rate=1) -> max_pooling1d_1(pool_size=2) -> "
         "conv1d_2(linear, padding=valid, strides=2, dilation_rate=1) -> batch_normalization_1(epsilon=0.01) -> "
         "activation_1(tanh) -> lstm_1(last) -> dense_1(linear)",
-        (("conv1d_1(relu, ", "conv1d_1(", "conv1d_1", "activation"),
-         ("padding=same, ", "", "conv1d_1", "padding"),
+        (("padding=same, ", "", "conv1d_1", "padding"),
          ("strides=1, ", "", "conv1d_1", "strides"),
          ("padding=valid, ", "", "conv1d_2", "padding"),
          ("strides=2, ", "", "conv1d_2", "strides"),
@@ -202,12 +198,11 @@ SAID: dict[str, Said] = {
         autoencoder,
         "lstm_1(last, relu) -> repeat_vector_1(n=5) -> lstm_2(sequences, relu) -> "
         "time_distributed_1(linear)",
-        (("(n=5)", "", "repeat_vector_1", "n=1"),
-         ("(linear)", "", "time_distributed_1", "activation")),
+        (("(n=5)", "", "repeat_vector_1", "n=1"),),
     ),
     "dense_only": Said(
         dense_only, "dense_1(relu) -> bn(epsilon=0.001) -> dense_2(linear)",
-        (("(epsilon=0.001)", "", "bn", "epsilon"), ("dense_2(linear)", "dense_2", "dense_2", "act")),
+        (("(epsilon=0.001)", "", "bn", "epsilon"),),
     ),
 }  # fmt: skip
 
@@ -362,7 +357,29 @@ def test_everything_missing_is_listed_at_once(tmp_path: Path) -> None:
     path = weights_of(said.build(), tmp_path)
     with pytest.raises(UnsupportedError) as caught:
         nc.from_keras(path, layers=re.sub(r"\([^)]*\)", "", said.layers))
-    assert [reason.split(":")[0] for reason in caught.value.reasons] == said_layers(said)
+    others = [name for name in said_layers(said) if name != "dense_1"]
+    assert [reason.split(":")[0] for reason in caught.value.reasons] == others
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "stated"),
+    [("lstm_stack", "dense_1", "(softmax)"), ("lstm_sequences", "time_distributed_1", "(relu)"),
+     ("gru_after", "dense_1", "(linear)"), ("convolution", "conv1d_1", "relu, "),
+     ("autoencoder", "time_distributed_1", "(linear)"), ("dense_only", "dense_2", "(linear)")],
+)  # fmt: skip
+def test_an_activation_that_nobody_states_is_linear(
+    name: str, layer: str, stated: str, built: Callable[[str], Built]
+) -> None:
+    """As in Keras; told as assumed, since the file does not prove it."""
+    said, path = SAID[name], built(name).path
+    silent = nc.from_keras(path, layers=said.layers.replace(f"{layer}{stated}", layer).replace(f"{layer}({stated}", f"{layer}("))  # fmt: skip
+    linear = stated.replace(stated.strip("(), "), "linear")
+    told = nc.from_keras(path, layers=said.layers.replace(f"{layer}{stated}", f"{layer}{linear}").replace(f"{layer}({stated}", f"{layer}({linear}"))  # fmt: skip
+    assert silent.layers == told.layers
+    note = f"{layer}: activation linear, Keras' default, as nothing else was said"
+    assert note in silent.provenance["decisions"]
+    assert f"assumed: {note}" in silent.provenance["stated"]
+    assert note not in told.provenance["decisions"]
 
 
 def said_layers(said: Said) -> list[str]:
@@ -524,7 +541,7 @@ def test_beside_an_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[st
         file["numbers"] = np.zeros(3)
     with pytest.raises(FormatError, match="layers: only for weights-only files"):
         nc.from_keras(path, architecture=tmp_path / "m.json", layers=STACK)
-    for name in ("m.h5", "m.keras", "m.weights.h5"):
+    for name in ("m.h5", "m.keras"):
         with pytest.raises(FormatError, match="layers: only for weights-only files"):
             nc.from_keras(tmp_path / name, layers=STACK)
     with pytest.raises(FormatError, match="neither HDF5 nor"):
@@ -739,7 +756,7 @@ def test_what_info_asks_and_takes(tmp_path: Path, capsys: pytest.CaptureFixture[
     status, stdout, _ = run_main(capsys, "info", path)
     assert status == 0
     assert "npylstm convert" not in stdout
-    assert stdout.splitlines()[-1].startswith("no chain of these layers fits: ")
+    assert stdout.splitlines()[-1].startswith("no chain of these layers in this order fits: ")
 
 
 # --- files of every generation -------------------------------------------------------------------

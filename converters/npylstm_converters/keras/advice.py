@@ -17,10 +17,10 @@ from npylstm_converters.keras.found import (
     DEFAULTS,
     RECURRENT,
     Found,
+    ListedStore,
     find_layers,
     reads_sequence,
 )
-from npylstm_converters.keras.legacy import LegacyStore
 
 __all__ = ["ask_for_architecture", "describe"]
 
@@ -30,7 +30,7 @@ _ACTIVATIONS = "linear, relu, tanh, sigmoid, softmax or another"
 def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -> str:
     """Say what is missing, and how to give it."""
     text = "holds weights only; give the architecture, the text of model.to_json(), by "
-    if not isinstance(container.store, LegacyStore):
+    if not isinstance(container.store, ListedStore):
         return f"{text}--architecture model.json"
     return (
         f"{text}--architecture model.json, or state the layers by --layers: "
@@ -48,7 +48,7 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
     UnsupportedError
         If the file does not name its layers.
     """
-    if not isinstance(container.store, LegacyStore):
+    if not isinstance(container.store, ListedStore):
         raise UnsupportedError([ask_for_architecture(container, source)])
     writer = container.writer
     found = find_layers(container.store, writer)
@@ -73,8 +73,9 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
     except NpylstmError as error:
         command, reason = "", str(error)
     advice = (
-        f"no chain of these layers fits: {reason or 'their names cannot be typed'}. Give the "
-        "architecture, the text of model.to_json(), by --architecture model.json"
+        f"no chain of these layers in this order fits: {reason or 'their names cannot be typed'}. "
+        "State the order of the model by --layers, or give its architecture, the text of "
+        "model.to_json(), by --architecture model.json"
     )
     return {
         "format": container.format,

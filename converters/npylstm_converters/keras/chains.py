@@ -1,4 +1,4 @@
-"""Weights-only files of Keras 1 and 2 without an architecture: a chain of layers, as the user says.
+"""Weights-only files without an architecture: a chain of layers, as the user says.
 
 What neither the arrays nor the user say is left to Keras' defaults, and listed as assumed.
 """
@@ -21,13 +21,15 @@ from npylstm_converters.keras.found import (
     RECURRENT,
     Config,
     Found,
+    ListedStore,
+    by_word,
     entry_of,
     find_layers,
     flattened_steps,
     reads_sequence,
 )
 from npylstm_converters.keras.layers import TRANSLATORS
-from npylstm_converters.keras.legacy import WITH_ARRAYS, LegacyStore
+from npylstm_converters.keras.legacy import WITH_ARRAYS
 from npylstm_converters.keras.tensors import LORA_ADVICE
 
 __all__ = ["with_chain"]
@@ -47,14 +49,15 @@ def with_chain(container: Container, text: str) -> Container:
     UnsupportedError
         Listing what was not said, or does not fit.
     FormatError
-        If the file holds an architecture or does not name its layers, or the text cannot be read.
+        If the file holds an architecture, or the text cannot be read.
     """
-    if container.document is not None or not isinstance(container.store, LegacyStore):
-        raise FormatError("layers: only for weights-only files of Keras 1 and 2 (.h5)")
+    if container.document is not None or not isinstance(container.store, ListedStore):
+        raise FormatError("layers: only for weights-only files (.h5)")
     steps, reasons = parse_steps(text), Reasons()
-    found = {f.name: f for f in find_layers(container.store, container.writer)}
+    found = find_layers(container.store, container.writer)
+    words = by_word(found)
     chosen = [
-        found.get(step.word) or _made(step.word, f"{step.word.lower()}_{number}")
+        words.get(step.word) or _made(step.word, f"{step.word.lower()}_{number}")
         for number, step in enumerate(steps, 1)
     ]
     notes = [f"layers: {' -> '.join(map(str, steps))}, as stated"]
@@ -66,12 +69,11 @@ def with_chain(container: Container, text: str) -> Container:
             entries.append(_configured(step, layer, behind, container.writer, assumed))
         except Refusal as error:
             reasons.add(f"{step.word}: {error}")
-    for name, layer in found.items():
-        weights = layer.sizes and name not in {step.word for step in steps}
-        if weights:
+    for layer in (f for f in found if f not in chosen):
+        if layer.sizes:
             reasons.add(f"{layer}: is not in layers")
-        elif name not in {step.word for step in steps} and layer.class_name != "InputLayer":
-            notes.append(f"{name}: holds no arrays and is left out, as stated")
+        elif layer.class_name != "InputLayer":
+            notes.append(f"{layer.name}: holds no arrays and is left out, as stated")
     reasons.raise_if_any()
     first = next((layer for layer in chosen if layer is not None and layer.sizes), None)
     if first is None:
@@ -80,13 +82,32 @@ def with_chain(container: Container, text: str) -> Container:
     steps_read = _steps_of(chosen)
     if steps_read is not None:
         notes.append(f"inputs have {steps_read} steps, by the size that is read behind Flatten")
-    entries[0]["config"]["batch_input_shape"] = _input_shape(first, timed, steps_read)
-    document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
+    shape = _input_shape(first, timed, steps_read)
+    document = _document(entries, shape, container.writer.major)
     said = tuple(_statements(steps, chosen, entries))
     return replace(
         container, document=document, notes=(*notes, *assumed), by_name=True, stated=said,
         assumed=tuple(assumed),
     )  # fmt: skip
+
+
+def _document(entries: list[Config], shape: list[int | None], major: int) -> Config:
+    """Write a Sequential model as its generation of Keras reads it."""
+    if major < 3:
+        entries[0]["config"]["batch_input_shape"] = shape
+    else:
+        own = {"name": "input_layer", "batch_shape": shape, "dtype": "float32"}
+        entries = [*map(_of_keras3, [{"class_name": "InputLayer", "config": own}, *entries])]
+    document = {"class_name": "Sequential", "config": {"name": "sequential", "layers": entries}}
+    return document if major < 3 else {"module": "keras", "registered_name": None, **document}
+
+
+def _of_keras3(entry: Config) -> Config:
+    """Say where Keras 3 is to look for a class, which it asks of every config."""
+    config = dict(entry["config"])
+    if "layer" in config:
+        config["layer"] = _of_keras3(config["layer"])
+    return {"module": "keras.layers", "registered_name": None, **entry, "config": config}
 
 
 def _statements(
@@ -158,6 +179,9 @@ def _configured(
                 f"{step.word}(last)"
             )
         said["return_sequences"] = sequences
+    if layer.class_name in ("Dense", "Conv1D") and "activation" not in said:
+        assumed.append(f"{step.word}: activation linear, Keras' default, as nothing else was said")
+        del asked["activation"]
     _, arguments = ACTIVATION_LAYERS.get(layer.class_name, ("", ()))
     if arguments and not said:
         assumed.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")

@@ -22,6 +22,7 @@ from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
@@ -147,7 +148,8 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     if weights.names("layer_names") is not None:
         store: Store = LegacyStore(weights)
     elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
-        store = SavedStore(root)
+        bare = document is None and given is None
+        store = NumberedStore(root) if bare else SavedStore(root)
     else:
         raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
     version = root.attribute("keras_version") or weights.attribute("keras_version")
@@ -158,7 +160,17 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
         return Container(
             document, store, Writer("Keras", "1", "no version; an array for each gate"), form
         )
+    if isinstance(store, NumberedStore) and version is None:
+        return Container(document, store, _writer_of_numbers(store), form)
     return Container(document, store, _writer(document, version), form)
+
+
+def _writer_of_numbers(store: NumberedStore) -> Writer:
+    if store.labels:
+        return Writer(
+            "Keras", "3", "no version; groups that hold the names of layers are Keras 3's"
+        )
+    return Writer("Keras", "2.12", "no version; numbered arrays began with Keras 2.12")
 
 
 def _one_array_per_gate(store: Store) -> bool:

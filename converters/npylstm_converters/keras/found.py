@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +12,24 @@ from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.tensors import Source, role_of
 from npylstm_converters.keras.weights import snake_case
 
-__all__ = ["DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "Found", "entry_of",
-           "find_layers", "flattened_steps", "reads_sequence"]  # fmt: skip
+__all__ = [
+    "DEFAULTS",
+    "EITHER",
+    "NEEDS_STEPS",
+    "RECURRENT",
+    "Config",
+    "Found",
+    "ListedStore",
+    "by_word",
+    "entry_of",
+    "find_layers",
+    "flattened_steps",
+    "reads_sequence",
+]  # fmt: skip
 
 Config = dict[str, Any]
 
@@ -39,6 +53,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "UpSampling1D": {"size": "2"}, "ZeroPadding1D": {"padding": "1"},
     "Cropping1D": {"cropping": "1"},
 }  # fmt: skip
+ListedStore = LegacyStore | NumberedStore  # those that name their layers
 _NUMBER = re.compile(r"_[0-9]+$")
 
 
@@ -60,6 +75,8 @@ class Found:
         The size of the last axis of what it reads, as far as it shows.
     asked
         What they do not show: option to example.
+    label
+        The name in the model, where the file calls the layer otherwise.
     """
 
     name: str
@@ -68,9 +85,11 @@ class Found:
     sizes: str = ""
     asked: Mapping[str, str] = field(default_factory=dict)
     features: int | None = None
+    label: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.class_name}({self.sizes})"
+        named = f" ({self.label!r} in the model)" if self.label not in ("", self.name) else ""
+        return f"{self.name}{named}: {self.class_name}({self.sizes})"
 
     @property
     def gives(self) -> int | None:
@@ -87,9 +106,18 @@ class Found:
         return named or self.class_name in NEEDS_STEPS
 
 
-def find_layers(store: LegacyStore, writer: Writer) -> list[Found]:
+def find_layers(store: ListedStore, writer: Writer) -> list[Found]:
     """Tell layers from the names and shapes of their arrays, in the order of the file."""
-    return [_judge(name, sources, writer) for name, sources in store.listed().items()]
+    labels = store.labels if isinstance(store, NumberedStore) else {}
+    found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
+    return [replace(layer, label=labels.get(layer.name, "")) for layer in found]
+
+
+def by_word(layers: Sequence[Found]) -> dict[str, Found]:
+    """Layers by their names, and by the model's own names where those name one layer alone."""
+    words = Counter([*(f.name for f in layers), *(f.label for f in layers if f.label != f.name)])
+    own = {f.label: f for f in layers if f.label and words[f.label] == 1}
+    return own | {f.name: f for f in layers}
 
 
 def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
@@ -123,7 +151,7 @@ def _weightless(name: str, shapes: Shapes, writer: Writer) -> Found | None:
     if shapes:
         return None
     stem = _NUMBER.sub("", name)
-    if stem == "input":
+    if stem in ("input", "input_layer"):
         return Found(name, "InputLayer")
     class_name = next((c for c in TRANSLATORS if snake_case(c) == stem), "?")
     asked = {

@@ -177,6 +177,11 @@ class File:
         ]
         return groups, arrays
 
+    def written(self) -> list[str]:
+        """Paths of all groups below this group, in the order in which they were written."""
+        prefix = self._path("")
+        return [g[len(prefix) :] for g in self._listed["groups"] if g.startswith(prefix) and g]
+
     def _below(self, kind: str, prefix: str) -> list[str]:
         return sorted(p for p in self._listed[kind] if p.startswith(prefix) and p != self._root)
 

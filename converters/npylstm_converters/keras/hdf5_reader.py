@@ -26,6 +26,7 @@ import numpy as np
 # The attributes that Keras writes and we read; long lists are cut into NAME0, NAME1, ...
 _ATTRIBUTES = (
     "model_config", "config", "model", "keras_version", "backend", "layer_names", "weight_names",
+    "name",
 )  # fmt: skip
 
 _MAX_OBJECTS = 50_000
@@ -66,6 +67,7 @@ def inventory(file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays: dict[str, Any] = {}
     sources: dict[str, Any] = {}
     seen = {h5py.h5o.get_info(file.id).addr}
+    addresses = {"": 0}  # rise with time, and Keras writes layer by layer
     waiting = [("", file, 0)]
     while waiting:
         prefix, group, depth = waiting.pop()
@@ -89,9 +91,10 @@ def inventory(file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
                 if address in seen:
                     raise Refused(f"{path}: is a second link to a group")
                 seen.add(address)
-                groups[path] = attributes(child)
+                groups[path], addresses[path] = attributes(child), address
                 waiting.append((path + "/", child, depth + 1))
-    return {"groups": groups, "arrays": arrays}, sources
+    in_order = {path: groups[path] for path in sorted(groups, key=addresses.__getitem__)}
+    return {"groups": in_order, "arrays": arrays}, sources
 
 
 def attributes(group: Any) -> dict[str, Any]:

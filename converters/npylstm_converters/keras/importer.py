@@ -22,7 +22,7 @@ from npylstm_converters.keras.files import (
     is_keras_file,
     open_container,
 )
-from npylstm_converters.keras.legacy import LegacyStore
+from npylstm_converters.keras.found import ListedStore
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
@@ -168,7 +168,7 @@ class _KerasImporter(Importer):
         if "architecture" in options or "layers" in options:
             return False
         with open_container(source) as container:
-            return container.document is None and isinstance(container.store, LegacyStore)
+            return container.document is None and isinstance(container.store, ListedStore)
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
         with open_container(source) as container:

@@ -20,6 +20,7 @@ from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
+from npylstm_converters.keras.numbered import NumberedStore
 
 __all__ = ["KerasRunner", "LiveModel", "find_keras"]
 
@@ -307,8 +308,11 @@ def _leaves(y: Any) -> list[Any]:
 def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
     # What is damaged is refused before the framework is imported.
     with open_container(source, architecture) as container:
+        arrays: dict[str, list[Any]] = {}
         if layers is not None:
             document = with_chain(container, layers).document
+            if isinstance(container.store, NumberedStore):
+                arrays = _arrays_of(container.store)
         else:
             apart = container.format == "HDF5 weights" or architecture is not None
             silent = major == 2 and _spelt_out(container.document) != container.document
@@ -320,13 +324,22 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
             model = keras.models.model_from_json(text)
             # A chain names the layers of the file, in whatever order.
             by_name = {"by_name": True} if layers is not None else {}
-            model.load_weights(os.fspath(source), **by_name)
+            if arrays:  # which Keras would pair by class and count
+                for layer in model.layers:
+                    layer.set_weights(arrays.get(layer.name, []))
+            else:
+                model.load_weights(os.fspath(source), **by_name)
         else:
             model = keras.models.load_model(os.fspath(source), compile=False)
     except Exception as error:  # frameworks raise anything; it is theirs, not ours
         text = " ".join(str(error).split())[:200]
         raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
     return model, name
+
+
+def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
+    """Read the arrays of every layer, in the order of ``set_weights``."""
+    return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
 
 
 def _spelt_out(value: Any) -> Any:

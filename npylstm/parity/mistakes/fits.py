@@ -185,6 +185,13 @@ def _cost(residual: Array) -> float:
     return cost if np.isfinite(cost) else float("inf")
 
 
+# Directions of the features that are smaller, relative to the largest, are rounding of float32
+# and are left out: their weights would be huge.
+_COLLINEAR = 1e-6
+# Weights that outgrow those of the model so far amplify rounding until anything agrees.
+_BEYOND_TRAINING = 100.0
+
+
 def weights_stale(subject: Subject) -> Found:
     """A last linear layer has the weights of another training. Solved by least squares.
 
@@ -208,16 +215,18 @@ def weights_stale(subject: Subject) -> Found:
                 continue
             if layer.use_bias:
                 A = np.concatenate([A, np.ones((len(A), 1))], axis=1)
-            solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=1e-10)
+            solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=_COLLINEAR)
+            most = max(float(np.abs(w).max(initial=0.0)) for w in named.weights.values())
+            if float(np.abs(solved).max(initial=0.0)) > _BEYOND_TRAINING * most:
+                continue
             weights = {"kernel": solved[: layer.features]}
             if layer.use_bias:
                 weights["bias"] = solved[layer.features]
             fitted = replace(
                 named, weights={k: a.astype(subject.spec.dtype) for k, a in weights.items()}
             )
-            data = len(A) if rank == A.shape[1] else 0
             yield Correction(
                 named.name, {"from": "another training"},
                 f"load the weights of {named.name} again: other ones made these outputs",
-                {named.name: fitted}, free=A.shape[1], data=data,
+                {named.name: fitted}, free=int(rank), data=len(A),
             )  # fmt: skip
