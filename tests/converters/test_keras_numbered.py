@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import h5py
 import npylstm_converters as nc
 import numpy as np
 import pytest
@@ -154,3 +155,14 @@ def test_nothing_is_left_over_in_silence(keras: Any, tmp_path: Path) -> None:
         nc.from_keras(path, layers="lstm(last) -> dense(linear)")
     with pytest.raises(npylstm.UnsupportedError, match="output: is no layer of the file"):
         nc.from_keras(path, layers="lstm(last) -> dense(linear) -> dense_1(linear) -> output")
+
+
+def test_a_group_of_a_class_with_weights_that_holds_none(tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((None, 3)), keras.layers.LSTM(4)])
+    path = saved(model, tmp_path)
+    with h5py.File(path, "a") as file:
+        file.create_group("layers/dense/vars")
+    with pytest.raises(npylstm.NpylstmError, match="dense"):
+        nc.from_keras(path, layers="lstm(last) -> dense")

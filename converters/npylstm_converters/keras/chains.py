@@ -181,7 +181,7 @@ def _configured(
         said["return_sequences"] = sequences
     if layer.class_name in ("Dense", "Conv1D") and "activation" not in said:
         assumed.append(f"{step.word}: activation linear, Keras' default, as nothing else was said")
-        del asked["activation"]
+        asked.pop("activation", None)
     _, arguments = ACTIVATION_LAYERS.get(layer.class_name, ("", ()))
     if arguments and not said:
         assumed.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")

@@ -188,7 +188,7 @@ def _cost(residual: Array) -> float:
 # Directions of the features that are smaller, relative to the largest, are rounding of float32
 # and are left out: their weights would be huge.
 _COLLINEAR = 1e-6
-# Weights that outgrow those of the model so far amplify rounding until anything agrees.
+# Weights that outgrow those of the model, or 1, so far amplify rounding until anything agrees.
 _BEYOND_TRAINING = 100.0
 
 
@@ -216,7 +216,7 @@ def weights_stale(subject: Subject) -> Found:
             if layer.use_bias:
                 A = np.concatenate([A, np.ones((len(A), 1))], axis=1)
             solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=_COLLINEAR)
-            most = max(float(np.abs(w).max(initial=0.0)) for w in named.weights.values())
+            most = max(float(np.abs(w).max(initial=1.0)) for w in named.weights.values())
             if float(np.abs(solved).max(initial=0.0)) > _BEYOND_TRAINING * most:
                 continue
             weights = {"kernel": solved[: layer.features]}
