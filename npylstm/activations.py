@@ -256,10 +256,12 @@ class Activation:
         return TABLE[self.name]
 
     def __call__(self, x: Array) -> Array:
-        """Apply to an array of any shape; returns the same shape and element type."""
-        # Overflow and inf - inf are part of the formulas: they give the limits, or nan.
-        with np.errstate(over="ignore", invalid="ignore"):
-            y = self.row.numpy(x, *self.params)
+        """Apply to an array of any shape; returns the same shape and element type.
+
+        Overflow and inf - inf are part of the formulas: they give the limits, or nan. NumPy warns
+        of them unless the caller, like the engine, has said otherwise (:func:`numpy.errstate`).
+        """
+        y = self.row.numpy(x, *self.params)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 
     def __str__(self) -> str:
