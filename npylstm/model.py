@@ -422,7 +422,7 @@ class Model:
         Raises
         ------
         NpylstmError
-            If there are no cases.
+            If there are no cases, or an output has no finite value in any.
         ParityError
             If an output has another shape than the framework's.
         """

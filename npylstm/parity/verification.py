@@ -6,8 +6,11 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from npylstm.errors import NpylstmError
 from npylstm.model import Model
-from npylstm.parity.comparison import compare, summarise
+from npylstm.parity.comparison import Comparison, compare, summarise
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.rounding import float64_runs
 from npylstm.spec import Case
@@ -28,6 +31,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     ours = [model.replay(case) for case in cases]
     comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
     outputs = summarise(comparisons)
+    _check_evidence(model.spec.name, comparisons)
     # The author's own outputs prove what the source does not.
     by_author = all(o.passed for o in outputs) and any(c.purpose == "author" for c in cases)
     return ParityReport(
@@ -42,6 +46,19 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         replayed=tuple(cases),
         diagnose=functools.partial(_diagnose, model, tuple(cases)),
     )
+
+
+def _check_evidence(name: str, comparisons: Sequence[Comparison]) -> None:
+    """Refuse a verdict on outputs of which no value is a finite number: nan agrees with all nan."""
+    finite = {c.output for c in comparisons if np.isfinite(c.framework).any()}
+    agreeing = {c.output for c in comparisons} - {c.output for c in comparisons if not c.passed}
+    empty = sorted(agreeing - finite)
+    if empty:
+        raise NpylstmError(
+            f"{name}: {' and '.join(empty)}: no value of any case is a finite number, so that "
+            "nothing can be proven; give cases with finite outputs, "
+            "or check the weights that were trained"
+        )
 
 
 def proof_of(provenance: Mapping[str, Any]) -> str:

@@ -222,6 +222,12 @@ def test_a_budget_ends_the_list_and_not_the_conversion() -> None:
     )
 
 
+def test_outputs_that_are_never_finite_are_no_cases() -> None:
+    spec = make_chain(LSTM(3, 5))
+    with pytest.raises(NpylstmError, match="outputs are not finite, whatever the inputs"):
+        nc.record(spec, lambda x: np.full((len(x), 5), np.nan, "float32"))
+
+
 def test_states_that_a_framework_does_not_take_do_not_lose_the_cases() -> None:
     spec = make_chain(LSTM(3, 5))
     model = Model(spec, "numpy")

@@ -134,6 +134,18 @@ def test_nan_and_inf_must_agree() -> None:
     json.dumps(report.to_json(), allow_nan=False)
 
 
+def test_outputs_without_a_finite_value_prove_nothing() -> None:
+    spec = recorded(make_chain(LSTM(3, 4), Dense(4, 2)))
+    model = Model(spec, "numpy")
+    x = np.full((2, 3, 3), np.nan, "float32")
+    empty = Case({"x": x}, {"layer_1": model.predict(x)})
+    with pytest.raises(NpylstmError, match="layer_1: no value of any case is a finite number"):
+        model.verify([empty])
+    assert model.verify([empty, *spec.cases]).passed  # the others prove something
+    differing = Case({"x": np.ones_like(x)}, empty.outputs)
+    assert not model.verify([differing]).passed
+
+
 def test_zeros_pass_and_need_not_be_exact() -> None:
     spec = make_chain(LSTM(3, 4), Dense(4, 2))
     case = Case({"x": np.zeros((2, 3, 3), "float32")}, {})

@@ -1,0 +1,1 @@
+"""Mutations of stored models: every change of a file's meaning must make ``verify`` fail."""
