@@ -2,14 +2,16 @@
 # make test     install the frameworks and run the whole suite
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
+# make mutate-models     change stored files, see that verify tells, write docs/mutations.md
 # make bench    compare the speed with torch, onnxruntime, openvino and TensorFlow
 # make lint     ruff and mypy, as pinned for pre-commit
+# make check    lint, and the tests that need no framework
 # make models   train the bundled models again and convert them
 
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test fuzz diagnose-matrix bench lint models clean
+.PHONY: demo test fuzz diagnose-matrix mutate-models bench lint check models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -32,6 +34,12 @@ diagnose-matrix: .venv-test/ready
 	.venv-test/bin/python tests/planted/matrix.py --alarms 1000 --unknown 200 --pairs 200 \
 	--write docs/diagnosis-matrix.md
 
+mutate-check: lint
+	.venv-test/bin/python -m pytest $(PARALLEL) tests/npylstm
+
+models: .venv-test/ready
+	.venv-test/bin/python tests/mutations/run.py --write docs/mutations.md
+
 bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py
 
@@ -39,6 +47,9 @@ lint: .venv-test/ready
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+check: lint
+	.venv-test/bin/python -m pytest $(PARALLEL) tests/npylstm
 
 models: .venv-test/ready
 	.venv-test/bin/python models/sine_keras/train.py

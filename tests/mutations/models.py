@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 import npylstm_converters as nc
 import torch
-from keras import layers as L
 from keras_graphs import randomise
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.torch.runner import TorchRunner
@@ -24,6 +22,7 @@ from npylstm import ModelSpec
 
 __all__ = ["MODELS"]
 
+L = keras.layers
 MODELS: dict[str, Callable[[], ModelSpec]] = {}
 
 
@@ -84,7 +83,8 @@ def merged_directions() -> Any:
     x = keras.Input((6, 2))
     ways = [L.Bidirectional(L.SimpleRNN(3, **SEQ), merge_mode=m)(x) for m in ("sum", "mul", "ave")]
     y = L.Concatenate()(ways)
-    return keras.Model(x, L.Bidirectional(L.LSTM(2, go_backwards=True))(y))
+    back, ahead = L.LSTM(2, go_backwards=True), L.LSTM(2)
+    return keras.Model(x, L.Bidirectional(back, backward_layer=ahead)(y))
 
 
 @keras_model
@@ -204,8 +204,3 @@ def torch_convolution() -> tuple[Any, ...]:
             return torch.softmax(self.lstm(y)[0][:, -1], -1)
 
     return Net(), torch.randn(3, 6, 3)
-
-
-def bundled(path: Path) -> bytes:
-    """Read a converted model."""
-    return path.read_bytes()

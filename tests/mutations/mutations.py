@@ -217,7 +217,9 @@ def _layers(
 ) -> Iterator[tuple[str, str, Arrays]]:
     """Exchange the weights of two layers of the same sizes."""
     sizes = {
-        name: {k.removeprefix(f"{name}/"): a.shape for k, a in own.items() if k.startswith(f"{name}/")}
+        name: {
+            k.removeprefix(f"{name}/"): a.shape for k, a in own.items() if k.startswith(f"{name}/")
+        }
         for name in sorted(names)
     }
     for a, b in itertools.combinations(sizes, 2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,36 @@ import npylstm
 from mutations.mutations import Mutant
 from npylstm.spec import Case
 
-__all__ = ["Verdict", "judge", "table"]
+__all__ = ["OUTCOMES", "REASONS", "Verdict", "judge", "markdown", "text", "unexplained"]
 
+OUTCOMES = ("refused", "told", "same", "missed")
 BATCHES = 12  # of random inputs, on which a survivor is compared with the model
+
+# Why a changed file may pass: (outcome, kind of change).
+REASONS = {
+    ("same", "activation"): "the function is the same for all values that reach it: a `relu` of what is never negative",
+    ("same", "after_batch"): "says how operands of different rank are aligned; these have one rank",
+    ("same", "bias lost"): "a softmax does not change when all scores are moved by one number",
+    ("same", "blocked"): "how masked scores are lowered matters only where a whole row is masked and the scores are huge",
+    ("same", "count_padding"): "of an average; a maximum does not count",
+    ("same", "epsilon"): "far below the variances of the model: what it changes is of the size of rounding",
+    ("same", "features"): "attention without a learnt scale has no use for the number",
+    ("same", "go_backwards"): "the sequence repeats one step, both ways are one",
+    ("same", "inputs exchanged"): "sums, products, maxima and distances do not depend on the order",
+    ("same", "number_first"): "sums, products and maxima do not depend on the order",
+    ("same", "offset"): "a normalization follows, which takes any offset away",
+    ("same", "operation"): "of masks that are equal: any way to join them gives the same",
+    ("same", "outputs exchanged"): "the last output of a GRU is its state: both are one array",
+    ("same", "padding"): "`same` is set, and computes the padding itself",
+    ("same", "return_sequences"): "nothing reads the output, only the states",
+    ("same", "same"): "the padding that is stored is what `same` computes for a stride of one",
+    ("same", "shortest"): "no vector is so short",
+    ("same", "single"): "says where float32 rounds masked scores; none of these scores is that large",
+    ("same", "slope or bound of an activation"): "a normalization keeps values below the bound",
+    ("same", "stateful"): "says what a session does between calls; each case brings its own state",
+    ("same", "zero_output_for_mask"): "no mask reaches the layer, or what reads it skips masked steps",
+    ("missed", "epsilon"): "of a normalized `Dot`: matters for vectors shorter than 0.0003, which no case has",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,9 @@ def _drawn(model: npylstm.Model, rng: np.random.Generator, scale: float, number:
         else:
             noise = rng.normal(0, scale, like.shape).astype(like.dtype)
             kept = rng.random(like.shape[: max(1, like.ndim - 1)]) < 0.3  # padding stays what it is
-            inputs[tensor.name] = np.where(kept.reshape(*kept.shape, *[1] * (like.ndim - kept.ndim)), like, noise)
+            inputs[tensor.name] = np.where(
+                kept.reshape(*kept.shape, *[1] * (like.ndim - kept.ndim)), like, noise
+            )
     state = {
         call: {k: rng.normal(0, 1, a.shape).astype(a.dtype) for k, a in own.items()}
         for call, own in case.state.items()
@@ -82,16 +111,75 @@ def _drawn(model: npylstm.Model, rng: np.random.Generator, scale: float, number:
     return replace(case, inputs=inputs, state=state)
 
 
-def table(verdicts: Iterable[Verdict]) -> str:
+Row = tuple[str, ...]
+
+
+def rows(verdicts: Sequence[Verdict]) -> list[Row]:
     """Count by kind of change."""
     counts: dict[str, Counter[str]] = {}
     for v in verdicts:
         for kind in (v.mutant.kind, "all"):
             counts.setdefault(kind, Counter())[v.outcome] += 1
-    rows = [f"{'changed':32} {'files':>6} {'refused':>8} {'told':>6} {'same':>6} {'missed':>7}"]
+    made: list[Row] = [("changed", "files", *OUTCOMES)]
     for kind in sorted(counts, key=lambda k: (k == "all", k)):
-        c = counts[kind]
-        rows.append(
-            f"{kind:32} {c.total():6} {c['refused']:8} {c['told']:6} {c['same']:6} {c['missed']:7}"
+        made.append((kind, *map(str, (counts[kind].total(), *(counts[kind][o] for o in OUTCOMES)))))
+    return made
+
+
+def survivors(verdicts: Sequence[Verdict]) -> list[Row]:
+    """List what ``verify`` did not tell, by kind: how many, why, an example."""
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for v in verdicts:
+        if v.outcome in ("same", "missed"):
+            found.setdefault((v.outcome, v.mutant.kind), []).append(v)
+    made: list[Row] = [("changed", "outcome", "files", "why", "for example")]
+    for (outcome, kind), some in sorted(found.items()):
+        why = REASONS.get((outcome, kind), "not explained")
+        made.append((kind, outcome, str(len(some)), why, str(some[0])))
+    return made
+
+
+def unexplained(verdicts: Sequence[Verdict]) -> list[Row]:
+    """List survivors for which there is no reason."""
+    return [row for row in survivors(verdicts) if row[3] == "not explained"]
+
+
+def text(verdicts: Sequence[Verdict]) -> str:
+    """Write both tables for a terminal."""
+    return "\n".join(f"{_aligned(table)}\n" for table in (rows(verdicts), survivors(verdicts)))
+
+
+def _aligned(table: Sequence[Row]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Write both tables as a page."""
+    first, second = (
+        "\n".join(
+            [f"| {' | '.join(table[0])} |", "|" + "---|" * len(table[0])]
+            + [f"| {' | '.join(row)} |" for row in table[1:]]
         )
-    return "\n".join(rows)
+        for table in (rows(verdicts), survivors(verdicts))
+    )
+    models = len({v.model for v in verdicts})
+    return _PAGE.format(models=models, first=first, second=second)
+
+
+_PAGE = """\
+# What `verify` tells of a changed file
+
+`make mutate-models` writes this page. It takes {models} small models of Keras and PyTorch with the cases
+that a conversion records, and changes their files in every way that has a meaning: each option of each
+layer, each pair of gates, each bias, the order of what a layer reads. A changed file must be *refused*
+when it is read, or *told* by `verify`. What survives is compared with the unchanged model on random
+inputs: *same* gives the same outputs there, too, within rounding; *missed* does not.
+
+{first}
+
+## What survives, and why
+
+{second}
+"""

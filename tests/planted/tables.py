@@ -13,7 +13,16 @@ COMMAND = 'python tests/planted/matrix.py --only "{}"'
 SHARE = 0.95  # of the listed forms, to be named first
 
 # Why two names describe one thing, or why one hides another: (planted, named).
-REASONS: dict[tuple[str, str], str] = {}
+REASONS: dict[tuple[str, str], str] = {
+    ("weights_stale", "scaling"): "another bias, or one output unit: a head's weights then are a factor and an offset",
+    ("direction", "sequence_order"): "the only layer that reads steps in an order, or all of them, turned",
+    ("activation", "logits"): "`softmax` against `log_softmax` at the output: the logarithm was taken on one side",
+    ("initial_state", "direction"): "with a reset at every step only the last step counts, or the first",
+    ("last_step", "sequence_order"): "one step is read: the first of the sequence turned is the last",
+    ("layers_swapped", "output_order"): "two heads of one size: exchanged weights are exchanged outputs",
+    ("reduced_precision", "nothing"): "TF32 products of a convolution leave an error that no other rounding resembles",
+    ("unknown", "nothing"): "as it should be",
+}  # fmt: skip
 
 Row = list[str]
 

@@ -5,7 +5,7 @@ A fit is evidence only if there are more data than free numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -103,7 +103,7 @@ def _wrong_outputs(subject: Subject) -> list[str]:
 
 _ITERATIONS = 12
 _STARTS = (1.0, 1 / 255, 255.0, 0.01, 100.0, 0.1, 10.0, 0.5, 2.0)
-_MOST_FEATURES = 6  # for a factor and an offset of each
+_MOST_FEATURES = 16  # for a factor and an offset of each
 _SAMPLES = 4
 
 
@@ -113,46 +113,54 @@ def scaling_of_inputs(subject: Subject) -> Found:
     A scaler in front of the model was left out, pixels of 0..255 were not divided. Found by
     Gauss-Newton.
     """
-    for tensor in subject.spec.inputs:
-        if tensor.integer:
-            continue
-        name, size = tensor.name, subject.examples[0].inputs[tensor.name].shape[-1]
-        for count in (1, size) if 1 < size <= _MOST_FEATURES else (1,):
-            found, data = _fit_inputs(subject, name, count)
+    names = [tensor.name for tensor in subject.spec.inputs if not tensor.integer]
+    for chosen in [[name] for name in names] + [names] * (len(names) > 1):
+        size = subject.examples[0].inputs[chosen[0]].shape[-1]
+        by_feature = len(chosen) == 1 and 1 < size <= _MOST_FEATURES
+        for count in (1, size) if by_feature else (1,):
+            found, data = _fit_inputs(subject, chosen, count)
             factor, offset = _plain(found[:count]), _plain(found[count:])
 
             def around(
-                run: Run, example: Example, p: Array = found, count: int = count, name: str = name
+                run: Run,
+                example: Example,
+                p: Array = found,
+                count: int = count,
+                chosen: Sequence[str] = chosen,
             ) -> Arrays:
-                return dict(run(_scaled(example, name, p, count)).tensors)
+                return dict(run(_scaled(example, chosen, p, count)).tensors)
 
             yield Correction(
                 None, {"factor": factor, "offset": offset, "of": "inputs"},
-                f"scale the input {name}: on the other side it is {_said(found[:count])} x + "
-                f"{_said(found[count:])}",
+                f"scale the input {' and '.join(chosen)}: on the other side it is "
+                f"{_said(found[:count])} x + {_said(found[count:])}",
                 around=around, free=2 * count, data=data,
             )  # fmt: skip
 
 
-def _scaled(example: Example, name: str, p: Array, count: int) -> Example:
-    x = example.inputs[name]
-    moved = (x.astype(np.float64) * p[:count] + p[count:]).astype(x.dtype)
-    return replace(example, inputs={**example.inputs, name: moved})
+def _scaled(example: Example, names: Sequence[str], p: Array, count: int) -> Example:
+    moved = {
+        name: (x.astype(np.float64) * p[:count] + p[count:]).astype(x.dtype)
+        for name, x in example.inputs.items()
+        if name in names
+    }
+    return replace(example, inputs={**example.inputs, **moved})
 
 
-def _fit_inputs(subject: Subject, name: str, count: int) -> tuple[Array, int]:
+def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Array, int]:
     """Fit factors and offsets; returns them, and how many data there were."""
     spec = subject.spec
     layers = {n.name: n for n in spec.layers}
     whole = subject.examples[0]
-    batch = whole.inputs[name].shape[spec.inputs[0].shape.index(BATCH)]
+    leading = spec.inputs[0]
+    batch = whole.inputs[leading.name].shape[leading.shape.index(BATCH)]
     example = whole.rows(spec, range(min(batch, _SAMPLES)))
     target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
     if not np.isfinite(target).all():
         raise NpylstmError("outputs that are not finite cannot be fitted")
 
     def off(p: Array) -> Array:
-        moved = _scaled(example, name, p, count)
+        moved = _scaled(example, names, p, count)
         made = run_graph(spec.edges, layers, spec.outputs, moved).tensors
         return np.concatenate([made[k].ravel() for k in example.outputs]) - target
 

@@ -12,7 +12,7 @@ from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.layers import LSTM, Bidirectional
 from npylstm.layers.arithmetic import Arithmetic
-from npylstm.layers.base import BATCH, Array
+from npylstm.layers.base import BATCH, Array, Layer
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example, batch_axes
 from npylstm.parity.mistakes.graphs import insert_before, rewire
@@ -217,6 +217,7 @@ def state_reset_inside(subject: Subject) -> Found:
     """A layer's state is reset every k steps, in a model that reads its input as a whole.
 
     Behind a convolution or under attention, chunks of the layer's steps are no chunks of the input.
+    Where masked steps repeat the last output, a reset may spare that output, or not.
     """
     names = list(dict.fromkeys(cell.name for cell in subject.cells))
     longest = max(
@@ -224,47 +225,69 @@ def state_reset_inside(subject: Subject) -> Found:
          for edge in subject.edges_of(name)), default=0,
     )  # fmt: skip
     for chosen in _each_and_all(names):
+        repeating = any(_repeats(subject.layers[name].layer) for name in chosen)
         for steps in (k for k in _CHUNKS if k < longest):
-            where = " and ".join(chosen)
-            yield Correction(
-                chosen[0] if len(chosen) == 1 else None, {"rule": "reset", "steps": steps},
-                f"carry the state of {where} on: it was reset every {steps} steps",
-                around=functools.partial(_resetting, chosen, steps),
-            )  # fmt: skip
+            for spared in (False, True) if repeating else (False,):
+                where = " and ".join(chosen)
+                yield Correction(
+                    chosen[0] if len(chosen) == 1 else None, {"rule": "reset", "steps": steps},
+                    f"carry the state of {where} on: it was reset every {steps} steps",
+                    around=functools.partial(_resetting, chosen, steps, spared),
+                )  # fmt: skip
 
 
-def _resetting(names: list[str], steps: int, run: Run, example: Example) -> Arrays:
+def _repeats(layer: Layer) -> bool:
+    """Whether a layer repeats its last output at masked steps."""
+    return bool(getattr(layer, "masked", False)) and not getattr(
+        layer, "zero_output_for_mask", True
+    )
+
+
+def _resetting(names: list[str], steps: int, spared: bool, run: Run, example: Example) -> Arrays:
     def wrap(node: Node) -> Node:
-        return _Resetting(node, steps) if node.name in names else node
+        return _Resetting(node, steps, spared) if node.name in names else node
 
     return dict(run(example, wrap).tensors)
 
 
 class _Resetting(Node):
-    """A recurrent layer that begins anew every k steps."""
+    """A recurrent layer that begins anew every k steps; its last output may be spared."""
 
-    def __init__(self, node: Node, steps: int) -> None:
+    def __init__(self, node: Node, steps: int, spared: bool) -> None:
         self.name, self.layer, self.packed = node.name, node.layer, node.packed
-        self._steps = steps
+        self._steps, self._spared = steps, spared and _repeats(node.layer)
 
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        if getattr(self.layer, "time_major", False) or len(self.layer.output_names()) > 1:
-            raise NpylstmError("a layout that is not cut here")
+        axis = 0 if getattr(self.layer, "time_major", False) else 1
         masked = bool(getattr(self.layer, "masked", False))
+        sequences = bool(getattr(self.layer, "return_sequences", False))
+        given = slice(1, len(inputs) - masked)  # states that other layers hand over
         fresh = {k: np.zeros_like(a) for k, a in state.items()}
-        parts = []
-        for start in range(0, inputs[0].shape[1], self._steps):
-            cut = slice(start, start + self._steps)
-            reads = [inputs[0][:, cut], *inputs[1:]]
+        parts: list[tuple[Array, ...]] = []
+        for start in range(0, inputs[0].shape[axis], self._steps):
+            steps = slice(start, start + self._steps)
+            reads = [*inputs]
+            reads[0] = inputs[0][(slice(None),) * axis + (steps,)]
+            if start > 0:
+                reads[given] = [np.zeros_like(a) for a in inputs[given]]
             if masked:
-                reads[-1] = inputs[-1][:, cut]
+                reads[-1] = inputs[-1][:, steps]
             own = state if start == 0 else fresh
-            part, after = super().compute(reads, own, None if mask is None else mask[:, cut])
-            parts.append(part[0])
-        sequences = getattr(self.layer, "return_sequences", False)
-        return (np.concatenate(parts, axis=1) if sequences else parts[-1],), after
+            part, after = super().compute(reads, own, None if mask is None else mask[:, steps])
+            if self._spared and parts:
+                begun = np.logical_or.accumulate(reads[-1] != 0, axis=1)[..., None]
+                last = parts[-1][0]
+                if sequences:
+                    main = np.where(begun, part[0], np.take(last, [-1], axis))
+                else:
+                    main = np.where(begun[:, -1], part[0], last)
+                part = (main, *part[1:])
+            parts.append(part)
+        if not sequences:
+            return parts[-1], after
+        return (np.concatenate([p[0] for p in parts], axis), *parts[-1][1:]), after
 
 
 def _onset(subject: Subject, outputs: dict[str, int]) -> int | None:
