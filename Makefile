@@ -34,10 +34,7 @@ diagnose-matrix: .venv-test/ready
 	.venv-test/bin/python tests/planted/matrix.py --alarms 1000 --unknown 200 --pairs 200 \
 	--write docs/diagnosis-matrix.md
 
-mutate-check: lint
-	.venv-test/bin/python -m pytest $(PARALLEL) tests/npylstm
-
-models: .venv-test/ready
+mutate-models: .venv-test/ready
 	.venv-test/bin/python tests/mutations/run.py --write docs/mutations.md
 
 bench: .venv-bench/ready

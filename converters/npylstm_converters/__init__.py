@@ -15,6 +15,7 @@ from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
 from npylstm_converters.registry import Importer, Runner, find_importer
+from npylstm_converters.rivals import rivals_that_agree
 
 __all__ = [
     "Importer",
@@ -28,6 +29,7 @@ __all__ = [
     "from_torch",
     "make_cases",
     "record",
+    "rivals_that_agree",
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,18 @@ class Importer(ABC):
             If there is nothing to list.
         """
         raise NpylstmError(f"{source}: says how its modules are joined")
+
+    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+        """Convert a source once for every other answer to what the user stated about it.
+
+        Yields
+        ------
+        statement
+            How it is stated, as on the command line: ``--layers "rnn -> last -> fc"``.
+        spec
+            The model.
+        """
+        yield from ()
 
     def files(self, source: Any) -> list[str]:
         """List the files that a source consists of: itself, or everything in a folder."""

@@ -10,6 +10,7 @@ import secrets
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -73,17 +74,21 @@ def convert(options: argparse.Namespace) -> int:
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
     author, failed = _author_check(spec, options)
+    rivals: list[str] = []
+    if author is not None and spec.provenance.get("proof") != "proven":
+        rivals = _converters().rivals_that_agree(importer, options.source, spec, author, extra)
     if failed is not None and not options.force:
         if options.json:
-            _print_json({"output": None, "cases": 0, "parity": failed.to_json()})
+            parity = failed.to_json()
+            _print_json({"output": None, "cases": 0, "parity": parity, "agreeing": rivals})
         else:
             print(failed)
-            print("the author's program is the reference here: where a cause is named, change what "
-                  "you stated so that the model computes what that program computes")  # fmt: skip
+            _print_way_out(rivals)
             print(f"{options.output}: not written; give --force to write it all the same")
         return 1
     if author is not None and failed is None:
-        spec = replace(spec, provenance={**spec.provenance, "proof": "proven"})
+        decided = {"undecided": rivals} if rivals else {"proof": "proven"}
+        spec = replace(spec, provenance={**spec.provenance, **decided})
     spec, report = _recorded(importer, spec.with_cases([author] if author else []), extra, options)
     npz.save(spec, options.output)
     if options.json:
@@ -100,6 +105,17 @@ def convert(options: argparse.Namespace) -> int:
             if report.diagnosis is not None:
                 print(report.diagnosis)
     return 0 if report is None or report.passed else 1
+
+
+def _print_way_out(rivals: Sequence[str]) -> None:
+    """Say what would give the author's outputs, where that is known."""
+    if rivals:
+        print("these give the author's outputs:")
+        for statement in rivals:
+            print(f"  {statement}")
+    else:
+        print("the author's program is the reference here: where a cause is named, change what "
+              "you stated so that the model computes what that program computes")  # fmt: skip
 
 
 def _check_target(options: argparse.Namespace, importer: Any) -> None:
@@ -182,6 +198,11 @@ def _print_statements(spec: ModelSpec) -> None:
     print("stated, and proven by the author's outputs:" if proven else "stated, not proven:")
     for sentence in stated:
         print(f"  {sentence}")
+    undecided = spec.provenance.get("undecided")
+    if isinstance(undecided, list):
+        print("the author's outputs do not decide: these give them as well:")
+        for statement in undecided:
+            print(f"  {statement}")
 
 
 def info(options: argparse.Namespace) -> int:

@@ -171,11 +171,14 @@ def compare(
     Raises
     ------
     ParityError
-        If an output has another shape than the framework's.
+        If an output has another shape than the framework's, or a case does not have it.
     """
     compared = []
     for k, (case, mine, truth) in enumerate(zip(cases, ours, exact, strict=True)):
         for name, array in mine.items():
+            if name not in case.outputs:
+                held = ", ".join(case.outputs) or "none"
+                raise ParityError(f"output {name!r}: not in case {k}, which has {held}")
             expected = case.outputs[name]
             if expected.shape != array.shape:
                 raise ParityError(

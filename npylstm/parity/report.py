@@ -40,6 +40,8 @@ class ParityReport:
         What the model's structure rests on: ``"proven"``, ``"stated"`` or ``"assumed"``.
     stated
         The sentences that the user stated, or that were assumed, about the structure.
+    undecided
+        Other chains of layers that give the author's own outputs as well.
     spec, replayed
         The model that was compared, and the cases; None and empty where they are not known.
     """
@@ -50,6 +52,7 @@ class ParityReport:
     backend: str
     proof: str = "proven"
     stated: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = field(default=(), repr=False, compare=False)
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
     replayed: tuple[Case, ...] = field(default=(), repr=False, compare=False)
@@ -100,6 +103,12 @@ class ParityReport:
         short = self.framework.split()[0].lower() if self.framework else "the framework"
         way = "use from_torch(module)" if short == "torch" else "give --architecture"
         partly = ", and for what was assumed" if self.proof == "assumed" else ""
+        if self.undecided:
+            return (
+                f"the engine agrees with {short} for the chain that you stated{partly}; the "
+                f"author's outputs do not decide for it, as {self.undecided[0]} gives them, too: "
+                "give --check-input/--check-output with more, and more different, samples"
+            )
         return (
             f"the engine agrees with {short} for the chain that you stated{partly}; whether the "
             "chain is the author's forward is not proven: give --check-input/--check-output, or "
@@ -158,6 +167,7 @@ class ParityReport:
             "verdict": self.verdict,
             "proof": self.proof,
             "stated": list(self.stated),
+            "undecided": list(self.undecided),
             "cases": self.cases,
             "framework": self.framework,
             "backend": self.backend,

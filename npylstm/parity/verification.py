@@ -33,19 +33,27 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     outputs = summarise(comparisons)
     _check_evidence(model.spec.name, comparisons)
     # The author's own outputs prove what the source does not.
+    undecided = _sentences(origin, "undecided")
     by_author = all(o.passed for o in outputs) and any(c.purpose == "author" for c in cases)
     return ParityReport(
         outputs,
         len(cases),
         framework,
         model.backend,
-        proof="proven" if by_author else proof_of(origin),
-        stated=tuple(map(str, stated if isinstance(stated := origin.get("stated"), list) else ())),
+        proof="proven" if by_author and not undecided else proof_of(origin),
+        stated=_sentences(origin, "stated"),
+        undecided=undecided,
         comparisons=comparisons,
         spec=model.spec,
         replayed=tuple(cases),
         diagnose=functools.partial(_diagnose, model, tuple(cases)),
     )
+
+
+def _sentences(provenance: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Read a list of sentences; files may hold anything."""
+    found = provenance.get(key)
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _check_evidence(name: str, comparisons: Sequence[Comparison]) -> None:

@@ -83,8 +83,7 @@ def merged_directions() -> Any:
     x = keras.Input((6, 2))
     ways = [L.Bidirectional(L.SimpleRNN(3, **SEQ), merge_mode=m)(x) for m in ("sum", "mul", "ave")]
     y = L.Concatenate()(ways)
-    back, ahead = L.LSTM(2, go_backwards=True), L.LSTM(2)
-    return keras.Model(x, L.Bidirectional(back, backward_layer=ahead)(y))
+    return keras.Model(x, L.Bidirectional(L.LSTM(2))(y))
 
 
 @keras_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.layers.external import Function
+from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.assembling import Wishes, convert_container
@@ -22,7 +24,8 @@ from npylstm_converters.keras.files import (
     is_keras_file,
     open_container,
 )
-from npylstm_converters.keras.found import ListedStore
+from npylstm_converters.keras.found import ListedStore, by_word, find_layers
+from npylstm_converters.keras.rivals import other_chains
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
@@ -173,6 +176,17 @@ class _KerasImporter(Importer):
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
         with open_container(source) as container:
             return describe(container, source)
+
+    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+        if "layers" not in options:
+            return
+        with open_container(source) as container:
+            assert isinstance(container.store, ListedStore)
+            layers = by_word(find_layers(container.store, container.writer))
+        for steps in other_chains(parse_steps(options["layers"]), layers):
+            text = " -> ".join(map(str, steps))
+            with contextlib.suppress(UnsupportedError, FormatError):
+                yield f'--layers "{text}"', from_keras(source, **{**options, "layers": text})
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
         return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))

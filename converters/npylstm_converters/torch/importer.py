@@ -14,6 +14,7 @@ from npylstm_converters.registry import Importer
 from npylstm_converters.torch.branches import check_branches
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import free_sizes, spec_of_program
+from npylstm_converters.torch.rivals import rivals
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.sources import (
     arguments,
@@ -204,6 +205,11 @@ class _TorchImporter(Importer):
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
         return describe(source, options.get("key"))
+
+    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+        if "layers" in options:
+            chosen = {k: v for k, v in options.items() if k in ("key", "allow_unused")}
+            yield from rivals(source, options["layers"], options.get("batch_first"), **chosen)
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> TorchRunner:
         return TorchRunner(source, spec, **options)

@@ -27,7 +27,7 @@ from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
 from npylstm_converters.torch.pickled import describe_pickled
 from npylstm_converters.torch.statements import assumptions, statements
 
-__all__ = ["describe", "from_state_dict"]
+__all__ = ["build_chain", "describe", "from_state_dict"]
 
 
 def from_state_dict(
@@ -78,10 +78,10 @@ def from_state_dict(
     unknown = [name for name in allow_unused if name not in names]
     if unknown:
         raise FormatError(f"allow_unused: no module or tensor {unknown[0]!r:.80}")
-    return _build(label, checkpoint, modules, steps, batch_first, allow_unused)
+    return build_chain(label, checkpoint, modules, steps, batch_first, allow_unused)
 
 
-def _build(
+def build_chain(
     label: str,
     checkpoint: Checkpoint,
     modules: list[Found],
@@ -89,6 +89,7 @@ def _build(
     batch_first: bool | None,
     allow_unused: Sequence[str],
 ) -> ModelSpec:
+    """Build the model of a chain; see :func:`from_state_dict`."""
     reasons = Reasons()
     lora = [name for name in checkpoint.tensors if _LORA.search(name)]
     if lora:
@@ -195,7 +196,7 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
     command, reason = "", ""
     try:
         steps = parse_steps(suggestion.chain)
-        _build(label, checkpoint, modules, steps, True if suggestion.timed else None, ())
+        build_chain(label, checkpoint, modules, steps, True if suggestion.timed else None, ())
     except (UnsupportedError, FormatError) as error:
         reason = str(error)
     else:
