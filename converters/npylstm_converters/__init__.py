@@ -12,15 +12,17 @@ import os
 from typing import Any
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.author import AuthorCheck, check_author
 from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
 from npylstm_converters.registry import Importer, Runner, find_importer
-from npylstm_converters.rivals import rivals_that_agree
 
 __all__ = [
+    "AuthorCheck",
     "Importer",
     "Runner",
     "assert_parity",
+    "check_author",
     "compare",
     "convert",
     "find_importer",
@@ -29,7 +31,6 @@ __all__ = [
     "from_torch",
     "make_cases",
     "record",
-    "rivals_that_agree",
 ]
 
 

@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +24,7 @@ from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
 from npylstm.parity import ParityReport
 from npylstm.printable import printable
-from npylstm.spec import Case, ModelSpec
+from npylstm.spec import ModelSpec
 from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
@@ -73,23 +72,20 @@ def convert(options: argparse.Namespace) -> int:
     _check_target(options, importer)
     extra = _source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
-    author, failed = _author_check(spec, options)
-    rivals: list[str] = []
-    if author is not None and spec.provenance.get("proof") != "proven":
-        rivals = _converters().rivals_that_agree(importer, options.source, spec, author, extra)
-    if failed is not None and not options.force:
+    check = _author_check(spec, options, extra)
+    if check is not None and not check.report.passed and not options.force:
         if options.json:
-            parity = failed.to_json()
-            _print_json({"output": None, "cases": 0, "parity": parity, "agreeing": rivals})
+            parity = check.report.to_json()
+            agreeing = list(check.agreeing)
+            _print_json({"output": None, "cases": 0, "parity": parity, "agreeing": agreeing})
         else:
-            print(failed)
-            _print_way_out(rivals)
+            print(check.report)
+            _print_way_out(check.agreeing)
             print(f"{options.output}: not written; give --force to write it all the same")
         return 1
-    if author is not None and failed is None:
-        decided = {"undecided": rivals} if rivals else {"proof": "proven"}
-        spec = replace(spec, provenance={**spec.provenance, **decided})
-    spec, report = _recorded(importer, spec.with_cases([author] if author else []), extra, options)
+    if check is not None:
+        spec = check.spec
+    spec, report = _recorded(importer, spec, extra, options)
     npz.save(spec, options.output)
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
@@ -136,24 +132,19 @@ def _check_target(options: argparse.Namespace, importer: Any) -> None:
         )
 
 
-def _author_check(
-    spec: ModelSpec, options: argparse.Namespace
-) -> tuple[Case | None, ParityReport | None]:
-    """Compare with the author's own numbers: the case, and the report where they differ."""
+def _author_check(spec: ModelSpec, options: argparse.Namespace, extra: dict[str, Any]) -> Any:
+    """Compare with the author's own numbers, where they are given."""
     if options.check_input is None and options.check_output is None:
-        return None, None
+        return None
     if options.check_input is None or options.check_output is None:
         raise NpylstmError("--check-input and --check-output go together: give both")
     inputs = arrays.read_inputs(options.check_input, spec.inputs)
     outputs = arrays.read_outputs(options.check_output, spec.output_specs)
     for tensor in spec.inputs:
         x = inputs[tensor.name]
-        inputs[tensor.name] = x.astype(np.int64 if tensor.integer else spec.dtype)
-        if tensor.integer and not np.array_equal(inputs[tensor.name], x):
+        if tensor.integer and not np.array_equal(x.astype(np.int64), x):
             raise NpylstmError(f"{options.check_input}: {tensor.name}: expected ids, whole numbers")
-    case = Case(inputs, {k: y.astype(spec.dtype) for k, y in outputs.items()}, purpose="author")
-    report = Model(spec).verify([case], "the author's program")
-    return case, None if report.passed else report
+    return _converters().check_author(spec, options.source, inputs, outputs, **extra)
 
 
 def _recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable
@@ -222,16 +223,50 @@ def test_the_authors_numbers_prove_a_chain(author: Path, tmp_path: Path, capsys:
 
 
 def test_the_authors_numbers_in_python(author: Path) -> None:
-    case = npylstm.Case(
-        {"input": np.load(author / "x.npy")}, {"fc": np.load(author / "y.npy")}, purpose="author"
-    )
-    reports = []
+    inputs, outputs = {"input": np.load(author / "x.npy")}, {"fc": np.load(author / "y.npy")}
+    checks = []
     for chain in ("lstm -> last -> relu -> fc", "lstm -> last -> fc"):
-        spec = nc.from_torch(author / "w.pt", layers=chain, batch_first=True)
-        reports.append(npylstm.Model(spec).verify([case], "the author's program"))
-    assert [(r.passed, r.proof) for r in reports] == [(True, "proven"), (False, "stated")]
-    assert reports[0].verdict.startswith("parity held: 1 recorded case against the author")
-    assert reports[1].verdict.startswith("parity FAILED")
+        said: dict[str, Any] = {"layers": chain, "batch_first": True}
+        spec = nc.from_torch(author / "w.pt", **said)
+        checks.append(nc.check_author(spec, author / "w.pt", inputs, outputs, **said))
+    assert [(c.report.passed, c.report.proof) for c in checks] == [(True, "proven"), (False, "stated")]  # fmt: skip
+    assert [c.spec.provenance["proof"] for c in checks] == ["proven", "stated"]
+    assert checks[0].report.verdict.startswith("parity held: 1 recorded case against the author")
+    assert checks[1].report.verdict.startswith("parity FAILED")
+    assert checks[0].agreeing == ()
+    assert '--layers "lstm -> last -> relu -> fc" --batch-first' in checks[1].agreeing
+
+
+def test_one_sample_may_not_decide_for_a_chain(author: Path, tmp_path: Path, capsys: Any) -> None:
+    """The units that are negative are few, and here none: relu or no relu give one output."""
+    state = torch.load(author / "w.pt")
+    state["lstm.bias_ih_l0"][-8:] += 5  # output gates open
+    state["lstm.bias_ih_l0"][16:24] += 5  # candidates positive
+    net = Net().eval()
+    net.load_state_dict(state)
+    x = torch.zeros(1, 7, 3)
+    torch.save(state, tmp_path / "w.pt")
+    np.save(tmp_path / "x.npy", x.numpy())
+    with torch.no_grad():
+        np.save(tmp_path / "y.npy", net(x).numpy())
+    for chain, other in itertools.permutations(
+        ["lstm -> last -> relu -> fc", "lstm -> last -> fc"]
+    ):
+        target = tmp_path / "m.npz"
+        status, out, _ = run(
+            capsys, "convert", tmp_path / "w.pt", target, *check(tmp_path, chain), "--force"
+        )
+        assert status == 0
+        assert "stated, not proven:" in out
+        assert f'--layers "{other}" --batch-first' in out
+        assert "the author's outputs do not decide" in out
+        assert "with more, and more different, samples" in out
+        report = npylstm.load(target).verify()
+        assert report.passed
+        assert report.proof == "stated"
+        assert any(other in statement for statement in report.undecided)
+        status, out, _ = run(capsys, "info", "--proof", target)
+        assert "do not decide" in " ".join(out.split())
 
 
 def test_the_authors_numbers_disprove_a_chain(author: Path, tmp_path: Path, capsys: Any) -> None:
@@ -241,6 +276,7 @@ def test_the_authors_numbers_disprove_a_chain(author: Path, tmp_path: Path, caps
     assert status == 1
     assert "parity FAILED: output 'fc'" in out
     assert "fact: " in out  # the diagnosis
+    assert 'these give the author\'s outputs:\n  --layers "lstm -> last -> relu -> fc"' in out
     assert "not written; give --force" in out
     assert not target.exists()
     status, out, _ = run(capsys, "convert", author / "w.pt", target, *wrong, "--json")
@@ -248,6 +284,7 @@ def test_the_authors_numbers_disprove_a_chain(author: Path, tmp_path: Path, caps
     document = json.loads(out)
     assert document["parity"]["passed"] is False
     assert document["parity"]["diagnosis"] is not None
+    assert document["agreeing"] == ['--layers "lstm -> last -> relu -> fc" --batch-first']
     status, out, _ = run(capsys, "convert", author / "w.pt", target, *wrong, "--force")
     assert status == 1
     assert npylstm.load(target).spec.provenance["proof"] == "stated"

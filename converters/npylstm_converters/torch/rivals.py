@@ -64,5 +64,5 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
         until = places[0] if places else len(behind)
         if not any(s.word in _AT_THE_END for s in behind[:until]):
             for word in _ACTIVATIONS if places else _AT_THE_END:
-                for at in {0, until}:  # in front of a mean over the steps, and behind it
+                for at in dict.fromkeys((until, 0)):  # behind a mean over the steps, and before it
                     yield [*before, step, *behind[:at], Step(word), *behind[at:]]
