@@ -76,7 +76,12 @@ def load(
     """
     model = Model(npz.read(source), backend, custom)
     if verify:
-        model.verify().check()
+        try:
+            model.verify().check()
+        except NpylstmError as error:
+            if isinstance(source, (str, os.PathLike)):
+                raise type(error)(f"{os.fspath(source)}: {error}") from None
+            raise
     return model
 
 

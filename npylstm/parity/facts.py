@@ -8,14 +8,14 @@ import numpy as np
 
 from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison
-from npylstm.spec import ModelSpec
+from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["describe"]
 
 
 def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """Describe the mismatch of every output in plain sentences."""
-    axes = {t.name: t.time_axis for t in spec.output_specs}
+    axes = {t.name: _time_axis(t, spec) for t in spec.output_specs}
     facts: list[str] = []
     agreeing = [name for name in spec.outputs
                 if all(c.passed for c in comparisons if c.output == name)]  # fmt: skip
@@ -26,6 +26,15 @@ def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, .
         if parts:
             facts += _of_output(name, max(parts, key=_strain), axes[name])
     return tuple(facts)
+
+
+def _time_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
+    """The axis of an output's steps; (2, batch, units) are the states of two layers, not steps."""
+    axis = output.time_axis
+    if axis != 0 or isinstance(output.shape[0], str):
+        return axis
+    lengths = [t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None]
+    return axis if output.shape[0] in lengths else None
 
 
 def _strain(comparison: Comparison) -> float:

@@ -66,8 +66,7 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
     grounds: dict[str, list[str]] = {name: [] for name in PROOFS}
     if report.passed:
         grounds["proven"].append(
-            f"npylstm gives the outputs of {report.framework} within rounding, in "
-            f"{report.cases} recorded cases, on this machine."
+            f"npylstm gives the recorded outputs within rounding, on this machine: {report.scope}."
         )
     if proof == "proven":
         grounds["proven"].append(PROOF_SENTENCES["proven"])
