@@ -15,6 +15,7 @@ import numpy as np
 from npylstm import console
 from npylstm.errors import NpylstmError
 from npylstm.layers.base import BATCH, Array
+from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example
@@ -36,6 +37,7 @@ _MOST_EXAMINED = 6
 # A proof needs more than agreement within rounding: where a corrected model amplifies rounding so
 # much that anything agrees with it, nothing is proven. All but this share must have gone away.
 _PROVEN = 1e-2
+_BOUNDS = (-1.0, 0.0, 1.0)  # of relu, tanh, sigmoid and softmax
 _VALUES, _PREFIX = 12, 12  # least output values and most steps of a screening
 _SEEDS, _MOST_OF_SEED = 4, 0.7  # of pairs: how many first corrections, and what they may leave
 _FARTHEST = 1e6  # a difference in units of the output's size beyond which all are alike
@@ -232,7 +234,33 @@ class _Bench:
             compared = compared_outputs(self.spec, self.subject.tapes, correction)
         except FAILURES:
             return judged
-        return replace(judged, passed=all(c.passed for c in compared))
+        return replace(judged, passed=all(c.passed for c in compared) and self._tells(compared))
+
+    def _tells(self, compared: Sequence[Comparison]) -> bool:
+        """Whether the values that differed are more than one bound of a function.
+
+        A dead relu gives zeros for a hundred wrong models, a saturated sigmoid ones: what agrees
+        with those is no proof.
+        """
+        by_output: dict[str, list[tuple[Array, float]]] = {}
+        for c in compared:
+            tape = self.subject.tapes[c.case]
+            wrong = ~(np.abs(tape.outputs[c.output] - c.framework) <= c.tolerance)
+            told = c.framework[wrong & np.isfinite(c.framework)]
+            by_output.setdefault(c.output, []).append((told, c.tolerance))
+        return any(
+            _varies(np.concatenate([told for told, _ in parts]), max(t for _, t in parts))
+            for parts in by_output.values()
+        )
+
+
+def _varies(values: Array, tolerance: float) -> bool:
+    """Whether values differ from each other, or a single one from the bounds of functions."""
+    if values.size == 0:
+        return False
+    if float(np.ptp(values)) > tolerance:
+        return True
+    return values.size == 1 and min(abs(float(values[0]) - b) for b in _BOUNDS) > tolerance
 
 
 def _energy(ours: Outputs | None, theirs: Outputs) -> float:

@@ -46,7 +46,7 @@ def scaling(subject: Subject) -> Found:
             if each and mine.shape[1] < 2:
                 return
             fitted[name] = _affine(mine, other)
-            least = min(least, len(mine))
+            least = min(least, _values_that_tell(mine, other))
         if not fitted:
             return
         (factor, offset), *_ = fitted.values()
@@ -66,6 +66,15 @@ def scaling(subject: Subject) -> Found:
             f"{'of each feature' if each else f'({_said(factor)}, {_said(offset)})'}",
             around=around, free=2, data=least,
         )  # fmt: skip
+
+
+def _values_that_tell(mine: Array, other: Array) -> int:
+    """How many different values the column with the fewest has; one that agrees needs no fit."""
+    pairs = np.stack([mine, other], axis=1)
+    counts = [
+        len(np.unique(p, axis=0)) for p in pairs.transpose(2, 0, 1) if (p[:, 0] != p[:, 1]).any()
+    ]
+    return min(counts, default=0)
 
 
 def _rows(y: Array, each: bool) -> Array:
@@ -165,6 +174,7 @@ def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Arr
         return np.concatenate([made[k].ravel() for k in example.outputs]) - target
 
     starts = [np.repeat([s, 0.0], count) for s in (_STARTS if count == 1 else _STARTS[:1])]
+    starts.append(np.repeat([1.0, 1 / 64], count))  # an offset takes away every mask
     p = min(starts, key=lambda start: _cost(off(start)))
     value = off(p)
     first = _cost(value)
