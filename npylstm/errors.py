@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "FormatError",
+    "MixedSamplesError",
     "NpylstmError",
     "ParityError",
     "ShapeError",
@@ -25,6 +26,10 @@ class NpylstmError(Exception):
 
 class FormatError(NpylstmError, ValueError):
     """A file or a specification is damaged, incomplete or contradicts itself."""
+
+
+class MixedSamplesError(FormatError):
+    """A layer would let what is computed for one sample of a batch depend on the others."""
 
 
 class UnequalError(FormatError):

@@ -11,7 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, ShapeError, UnequalError, UnsupportedError
+from npylstm.errors import (
+    FormatError,
+    MixedSamplesError,
+    ShapeError,
+    UnequalError,
+    UnsupportedError,
+)
 from npylstm.layers.base import (
     FIXED,
     LATEST,
@@ -298,7 +304,7 @@ class View(Layer):
             inner = between(factors(source), factors(target[:at]), factors(target[at + 1 :]))
             target = (*target[:at], merged(left if inner is None else inner), *target[at + 1 :])
         if not split_batch_alike(source, target):
-            raise FormatError(
+            raise MixedSamplesError(
                 f"seeing {format_shape(source)} as {format_shape(target)} would mix samples "
                 "of the batch (is batch_first as it should be?)"
             )

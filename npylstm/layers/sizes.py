@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from npylstm.errors import FormatError, UnequalError
+from npylstm.errors import FormatError, MixedSamplesError, UnequalError
 from npylstm.layers.base import BATCH, Dim, Shape, format_shape
 
 __all__ = [
@@ -142,7 +142,7 @@ def keep_batch(shape: Shape, axis: int, what: str) -> None:
     The axis is counted from the front.
     """
     if holds_batch(shape[axis_of(shape, axis)]):
-        raise FormatError(
+        raise MixedSamplesError(
             f"{what} along axis {axis} of {format_shape(shape)}: that is the batch, and samples "
             "would depend on one another (is batch_first as it should be?)"
         )

@@ -7,6 +7,7 @@ around a function of TensorFlow, and (Keras 3) as operations of its own. Each is
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from npylstm.layers import (
     Transpose,
     View,
 )
-from npylstm.layers.base import Shape
+from npylstm.layers.base import Shape, format_shape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.arguments import Arguments, Operand, Plan
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
@@ -125,7 +126,14 @@ def _reshape(given: Arguments) -> Plan:
         raise Refusal(f"shape: expected -1 for the batch and sizes, got {shape!r:.60}")
     if any(type(size) is not int for size in shape[1:]):
         raise Refusal(f"shape: expected integers, got {shape!r:.60}")
-    return Plan([Reshape(tuple(shape[1:]))], [x.place])
+    sizes, own = shape[1:], x.shape[1:]
+    fixed = [size for size in own if isinstance(size, int)]
+    if -1 not in sizes and (len(fixed) < len(own) or math.prod(fixed) != math.prod(sizes)):
+        raise Refusal(
+            f"shape {shape}: would mix samples, as one has the shape {format_shape(own)}; "
+            "keep the batch as the first axis"
+        )
+    return Plan([Reshape(tuple(sizes))], [x.place])
 
 
 def _transpose(given: Arguments) -> Plan:

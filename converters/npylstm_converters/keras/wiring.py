@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, UnsupportedError
+from npylstm.errors import MixedSamplesError
 from npylstm.layers import (
     Arithmetic,
     Concatenate,
@@ -163,6 +164,8 @@ class Wiring:
         if all(name in self._shapes for name in edge.inputs):
             try:
                 made = layer.output_shapes([self._shapes[name] for name in edge.inputs])
+            except MixedSamplesError as error:
+                raise UnsupportedError([f"{edge.layer}: {error}"]) from None
             except FormatError:
                 return  # the spec will say what is wrong
             self._shapes |= dict(zip(edge.outputs, made, strict=False))
