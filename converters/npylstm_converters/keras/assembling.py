@@ -47,11 +47,11 @@ from npylstm_converters.keras.weights import Store
 from npylstm_converters.keras.wiring import Wiring
 from npylstm_converters.ledger import Entry, became
 
-__all__ = ["Wishes", "convert_container"]
+__all__ = ["Options", "convert_container"]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Options:
     """What the user says beside the source.
 
     Attributes
@@ -66,7 +66,7 @@ class Wishes:
     custom: Mapping[str, Function] = field(default_factory=dict)
 
 
-def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelSpec:
+def convert_container(container: Container, options: Options = Options()) -> ModelSpec:
     """Convert a model whose config and weights are at hand.
 
     Raises
@@ -74,13 +74,13 @@ def convert_container(container: Container, wishes: Wishes = Wishes()) -> ModelS
     UnsupportedError
         Listing everything that stands in the way.
     FormatError
-        If the config or a weight is damaged, or a wish names what is not there.
+        If the config or a weight is damaged, or an option names what is not there.
     """
     graph = parse(container.document)
     reasons = Reasons()
     for reason in container.foreign:
         reasons.add(reason)
-    parts = _Translation(graph, container, wishes, reasons)
+    parts = _Translation(graph, container, options, reasons)
     if parts.foreign():
         parts.translate(frozenset())
         reasons.raise_if_any()
@@ -199,9 +199,9 @@ class _Translation:
     """The layers of a model, translated, and the ledger of their arrays."""
 
     def __init__(
-        self, graph: Graph, container: Container, wishes: Wishes, reasons: Reasons
+        self, graph: Graph, container: Container, options: Options, reasons: Reasons
     ) -> None:
-        self.graph, self.container, self.wishes, self.reasons = graph, container, wishes, reasons
+        self.graph, self.container, self.options, self.reasons = graph, container, options, reasons
         self.raws = dict(graph.leaves())
         self.names = safe_names([*self.raws])
         self.layers: dict[str, LayerSpec] = {}
@@ -218,7 +218,7 @@ class _Translation:
         names = [raw.name]  # a file may call a class of the user's own by one of Keras' names
         if raw.custom or raw.class_name not in TRANSLATORS:
             names += [raw.class_name, raw.class_name.rpartition(">")[2]]  # registered: own>Name
-        return next((name for name in names if name in self.wishes.custom), None)
+        return next((name for name in names if name in self.options.custom), None)
 
     def translate(self, called: Collection[str]) -> None:
         """Translate every layer in the order of the config.
@@ -227,7 +227,7 @@ class _Translation:
         """
         store = self.container.store
         if isinstance(store, LegacyStore) and not self.container.by_name:
-            self.notes = store.pair(self.graph.layers, self.wishes.allow_unused)
+            self.notes = store.pair(self.graph.layers, self.options.allow_unused)
         self._translate(self.graph, store, called, "")
 
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
@@ -245,14 +245,14 @@ class _Translation:
                     self.reasons.add(f"{shown(path)}: {error}")
                 continue
             try:
-                tensors, left = store.tensors(raw).without(self.wishes.allow_unused)
+                tensors, left = store.tensors(raw).without(self.options.allow_unused)
                 if raw.is_input:
                     continue
                 layer: Layer
                 function = self._stand_in(raw)
                 if function is not None:
                     self._stood_in.add(function)
-                    layer, weights = external(raw, tensors, function, self.wishes.custom[function])
+                    layer, weights = external(raw, tensors, function, self.options.custom[function])
                 else:
                     layer, weights = translate(raw, tensors, self.container.writer)
             except DamagedError:
@@ -285,7 +285,7 @@ class _Translation:
     def settle(self) -> None:
         """See that nothing is left over, neither of the file nor of what the user said."""
         for source in self.container.store.unread():
-            if source.path in self.wishes.allow_unused:
+            if source.path in self.options.allow_unused:
                 self.ledger.append(Entry(source.path, source.shape))
             else:
                 self.reasons.add(
@@ -293,10 +293,10 @@ class _Translation:
                     f"--allow-unused {source.path})"
                 )
         spared = {entry.source for entry in self.ledger if not entry.layer}
-        for name in self.wishes.allow_unused:
+        for name in self.options.allow_unused:
             if name not in spared:
                 raise FormatError(f"allow_unused: no array {name!r:.80} is left over")
-        for name in self.wishes.custom:
+        for name in self.options.custom:
             if name not in self._stood_in:
                 raise FormatError(
                     f"custom: no layer of the name or class {name!r:.80} needs a function"

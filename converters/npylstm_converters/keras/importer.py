@@ -15,7 +15,7 @@ from npylstm.layers.external import Function
 from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
-from npylstm_converters.keras.assembling import Wishes, convert_container
+from npylstm_converters.keras.assembling import Options, convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import (
@@ -74,18 +74,18 @@ def from_keras(
     OSError
         If a file cannot be read.
     """
-    wishes = Wishes(tuple(allow_unused or ()), dict(custom or {}))
+    options = Options(tuple(allow_unused or ()), dict(custom or {}))
     if not isinstance(source, (str, os.PathLike)):
         if architecture is not None or layers is not None:
             raise NpylstmError("architecture and layers go with a weights-only file")
-        return convert_container(_open_object(source, wishes), wishes)
+        return convert_container(_open_object(source, options), options)
     with open_container(source, architecture) as container:
         if layers is not None:
             container = with_chain(container, layers)
         if container.document is None:
             raise FormatError(f"{os.fspath(source)}: {ask_for_architecture(container, source)}")
         try:
-            spec = convert_container(container, wishes)
+            spec = convert_container(container, options)
         except FormatError as error:
             text = str(error)
             label = os.fspath(source)
@@ -98,7 +98,7 @@ def is_keras_model(source: object) -> bool:
     return all(hasattr(source, name) for name in ("get_config", "layers", "get_weights"))
 
 
-def _open_object(model: Any, wishes: Wishes) -> Container:
+def _open_object(model: Any, options: Options) -> Container:
     if not is_keras_model(model):
         raise FormatError(f"expected a path or a Keras model, got {type(model).__name__}")
     try:
@@ -113,7 +113,7 @@ def _open_object(model: Any, wishes: Wishes) -> Container:
         ) from None
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
-    foreign = tuple(_foreign_code(model, wishes.custom))
+    foreign = tuple(_foreign_code(model, options.custom))
     return Container(document, LiveStore(model), writer, "model object", foreign)
 
 

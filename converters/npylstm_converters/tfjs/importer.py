@@ -12,7 +12,7 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
-from npylstm_converters.keras.assembling import Wishes, convert_container
+from npylstm_converters.keras.assembling import Options, convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json
 from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
@@ -62,8 +62,8 @@ def from_tfjs(
         path = path / "model.json"
     document = read_json(path)
     try:
-        wishes = Wishes(tuple(allow_unused or ()), dict(custom or {}))
-        spec = _convert(document, path.parent, wishes)
+        options = Options(tuple(allow_unused or ()), dict(custom or {}))
+        spec = _convert(document, path.parent, options)
     except UnsupportedError:
         raise
     except FormatError as error:
@@ -71,14 +71,14 @@ def from_tfjs(
     return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(path)})
 
 
-def _convert(document: Any, folder: Path, wishes: Wishes) -> ModelSpec:
+def _convert(document: Any, folder: Path, options: Options) -> ModelSpec:
     if not isinstance(document, Mapping):
         raise FormatError("expected an object with modelTopology and weightsManifest")
     topology, writer = read_topology(document), read_writer(document)
     weights = read_manifest(document.get("weightsManifest", []), folder)
     store = _store(topology, weights)
     container = Container(topology, store, writer, "TensorFlow.js layers model")
-    return convert_container(container, wishes)
+    return convert_container(container, options)
 
 
 def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
