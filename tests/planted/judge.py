@@ -84,15 +84,15 @@ def trial(architecture: Architecture, planting: Planting) -> Trial | None:
 
 def reproduces(cause: Any, trial: Trial) -> bool | None:
     """Whether the oracle gets the outputs from the corrected model; None where it cannot say."""
-    partner = cause.detail.get("together_with")
-    if partner is not None:
-        return _together(cause.kind, str(partner), trial)
     if cause.spec is not None:
         try:
             made = forward(read_spec(cause.spec), trial.architecture.data, Maths())
         except (UnknownToOracleError, KeyError, TypeError):
             return None
         return distance(made, trial.outputs, trial.unit) <= 2
+    partner = cause.detail.get("together_with")
+    if partner is not None:
+        return _together(cause.kind, str(partner), trial)
     if cause.kind == "scaling" and _affine_map(trial):
         return True
     for form in plantings(cause.kind, trial.architecture.run, trial.architecture.seed):

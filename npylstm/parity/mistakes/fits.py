@@ -33,7 +33,7 @@ def scaling(subject: Subject) -> Found:
     wrong = _wrong_outputs(subject)
     for each in (False, True):
         fitted: Affine = {}
-        least = 1 << 62
+        data = features = 0
         for name in wrong:
             mine = np.concatenate([_rows(t.outputs[name], each) for t in subject.tapes])
             other = np.concatenate([_rows(t.example.outputs[name], each) for t in subject.tapes])
@@ -43,11 +43,10 @@ def scaling(subject: Subject) -> Found:
                 or not np.isfinite(other).all()
             ):
                 return
-            if each and mine.shape[1] < 2:
-                return
+            features = max(features, mine.shape[1])
             fitted[name] = _affine(mine, other)
-            least = min(least, _values_that_tell(mine, other))
-        if not fitted:
+            data += _values_that_tell(mine, other)
+        if not fitted or (each and features < 2):
             return
         (factor, offset), *_ = fitted.values()
         detail = {"factor": _plain(factor), "offset": _plain(offset), "of": "outputs"}
@@ -64,17 +63,15 @@ def scaling(subject: Subject) -> Found:
         yield Correction(
             None, detail, f"scale the outputs: they differ by a factor and an offset "
             f"{'of each feature' if each else f'({_said(factor)}, {_said(offset)})'}",
-            around=around, free=2, data=least,
+            around=around, free=2 * len(fitted), data=data,
         )  # fmt: skip
 
 
 def _values_that_tell(mine: Array, other: Array) -> int:
-    """How many different values the column with the fewest has; one that agrees needs no fit."""
-    pairs = np.stack([mine, other], axis=1)
-    counts = [
-        len(np.unique(p, axis=0)) for p in pairs.transpose(2, 0, 1) if (p[:, 0] != p[:, 1]).any()
-    ]
-    return min(counts, default=0)
+    """Count the data of a fit of two numbers: what columns have beyond the two values they fit."""
+    columns = np.stack([mine, other], axis=2).transpose(1, 0, 2)
+    different = [len(np.unique(c, axis=0)) for c in columns if (c[:, 0] != c[:, 1]).any()]
+    return 2 + sum(max(0, count - 2) for count in different)
 
 
 def _rows(y: Array, each: bool) -> Array:
