@@ -189,5 +189,7 @@ def _broken(causes: Any) -> Iterator[str]:
 
 
 def _is_fit(cause: Any) -> bool:
-    """Whether numbers were fitted to the outputs: a bias of two that are stored as one, too."""
-    return cause.kind in FITTED or cause.detail.get("of") == "one of two"
+    """Whether numbers were fitted to the outputs, not taken from the model."""
+    detail = cause.detail
+    fitted = detail.get("from") == "another training" or detail.get("of") == "one of two"
+    return cause.kind == "scaling" or fitted

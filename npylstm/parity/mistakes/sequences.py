@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.errors import NpylstmError
 from npylstm.layers import Bidirectional, Concatenate, Flip, Identity, Reduce, Select
 from npylstm.layers.arithmetic import Arithmetic
 from npylstm.layers.base import BATCH, Array
@@ -209,7 +210,11 @@ def _exchanged(
 
     turned = {k: turn(x, k, inputs) if k in inputs else x for k, x in example.inputs.items()}
     mask = None if example.mask is None else example.mask.T
-    other = replace(example, inputs=turned, state={}, has_state=False, mask=mask)
+    other = replace(example, inputs=turned, mask=mask)
+    if any(x.shape != turned[k].shape for k, x in example.inputs.items()):
+        other = replace(other, state={}, has_state=False)  # it has rows of another number
+    elif reshaped:
+        raise NpylstmError("as many samples as steps: a reshaping changes nothing")
     return {k: turn(y, k, outputs) if k in outputs else y for k, y in run(other).tensors.items()}
 
 
