@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
+from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.layers.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.assembling import Options, convert_container
@@ -17,7 +17,8 @@ from npylstm_converters.keras.files import MAX_JSON, Container, read_json
 from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.weights import SavedStore, Store
-from npylstm_converters.registry import Importer, Runner
+from npylstm_converters.registry import Importer
+from npylstm_converters.tfjs.runner import TfjsRunner
 from npylstm_converters.tfjs.shards import Weight, read_manifest
 from npylstm_converters.tfjs.topology import read_topology, read_writer
 
@@ -119,11 +120,8 @@ class _TfjsImporter(Importer):
         beside = [os.path.join(folder, n) for n in names if isinstance(n, str)]
         return [*super().files(source), *beside]
 
-    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
-        raise NpylstmError(
-            "TensorFlow.js does not run in Python: compute outputs in Node and attach them with "
-            "npylstm_converters.record; models/stateful_sine_tfjs shows how"
-        )
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> TfjsRunner:
+        return TfjsRunner(source, spec)
 
 
 IMPORTER = _TfjsImporter()

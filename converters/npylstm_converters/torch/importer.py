@@ -73,9 +73,22 @@ def from_torch(
     OSError
         If it cannot be read.
     """
+    stated = [
+        name
+        for name, value in (
+            ("layers", layers), ("batch_first", batch_first), ("key", key),
+            ("allow_unused", allow_unused),
+        )
+        if value is not None
+    ]  # fmt: skip
     if isinstance(source, (str, os.PathLike)):
         kind = sniff(source)
         if kind in (Kind.PROGRAM, Kind.TORCHSCRIPT):
+            if stated:
+                raise NpylstmError(
+                    f"{os.fspath(source)}: is {kind.value}, which says itself how it computes: "
+                    f"{', '.join(stated)} go with a state_dict"
+                )
             spec = _from_saved_program(source, kind, example)
         elif example is not None:
             raise NpylstmError(
@@ -86,8 +99,8 @@ def from_torch(
             spec = from_state_dict(source, layers, batch_first, key, allow_unused or ())
         provenance = {**spec.provenance, "source_sha256": sha256_of(source)}
         return replace(spec, provenance=provenance)
-    if any(option is not None for option in (layers, batch_first, key, allow_unused)):
-        raise NpylstmError("layers, batch_first, key and allow_unused go with a state_dict file")
+    if stated:
+        raise NpylstmError(f"{', '.join(stated)} go with a state_dict file, not with an object")
     if is_program(source):
         return _from_program(source, "an exported program")
     if not is_module(source):
