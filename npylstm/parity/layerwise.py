@@ -12,9 +12,8 @@ from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction
 from npylstm.parity.diagnosis import Cause
-from npylstm.parity.rounding import PERTURBATIONS
 from npylstm.parity.search import search
-from npylstm.parity.trial import FAILURES, UNCHANGED, compared_outputs, float64_outputs
+from npylstm.parity.trial import FAILURES, compared_outputs, float64_runs
 from npylstm.parity.variants import Tape
 from npylstm.spec import Edge, ModelSpec, TensorSpec
 
@@ -34,10 +33,7 @@ def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Com
     if unknown:
         known = ", ".join(t for edge in spec.edges for t in edge.outputs)
         raise ShapeError(f"activations: no tensor {unknown[0]!r}, the model has: {known}")
-    exact, *others = (
-        float64_outputs(spec, UNCHANGED, tape.example, seed, every_tensor=True)
-        for seed in (None, *range(PERTURBATIONS))
-    )
+    (exact,), others = float64_runs(spec, [tape.example], every_tensor=True)
     compared = []
     for edge in spec.edges:
         for name in edge.outputs:
@@ -48,7 +44,7 @@ def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Com
                 raise ShapeError(
                     f"activations: {name}: expected shape {mine.shape}, got {other.shape}"
                 )
-            moved = tuple(run[name] for run in others)
+            moved = tuple(run[name] for (run,) in others)
             compared.append(Comparison(name, 0, other, mine, exact[name], moved))
     return tuple(compared)
 

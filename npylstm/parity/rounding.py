@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from npylstm.engine.numpy_engine import Node
 from npylstm.layers import Masking
-from npylstm.layers.base import Array
-from npylstm.model import Model
-from npylstm.spec import Case, LayerSpec, ModelSpec
+from npylstm.layers.base import Array, Layer
+from npylstm.parity.variants import Wrap
+from npylstm.spec import LayerSpec, ModelSpec
 
-__all__ = ["PERTURBATIONS", "Widening", "float64_runs"]
+__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks"]
 
 # The noise is the larger of two measures: npylstm's own error against the float64 run, and what
 # becomes of the float64 run when every weight and input is moved by up to one unit in the last
@@ -20,31 +21,9 @@ __all__ = ["PERTURBATIONS", "Widening", "float64_runs"]
 # the only one where npylstm itself computes in float64.
 PERTURBATIONS = 2
 
-Outputs = list[Mapping[str, Array]]
-
-
-def float64_runs(spec: ModelSpec, cases: Sequence[Case]) -> tuple[Outputs, list[Outputs]]:
-    """Run the cases in float64: once exactly, and with everything moved.
-
-    Returns
-    -------
-    exact
-        For each case the outputs by name.
-    moved
-        The same for every one of ``PERTURBATIONS`` perturbed models.
-    """
-    runs: list[Outputs] = []
-    for seed in (None, *range(PERTURBATIONS)):
-        wide = Widening(spec, seed)
-        model = Model(wide.spec, "numpy")
-        runs.append([model.replay(wide.case(case)) for case in cases])
-    return runs[0], runs[1:]
-
 
 class Widening:
-    """Takes a model and its cases to float64, exactly or moved by a unit in the last place each.
-
-    What is compared for equality must stay equal: ids, and the values that mark padding.
+    """Takes a model and its inputs to float64, exactly or moved by a unit in the last place each.
 
     Parameters
     ----------
@@ -55,21 +34,9 @@ class Widening:
     """
 
     def __init__(self, spec: ModelSpec, seed: int | None = None) -> None:
-        self._spec = spec
         self._dtype = np.dtype(spec.dtype)
         self._rng = None if seed is None else np.random.default_rng(seed)
         self._integer = {t.name for t in spec.inputs if t.integer}
-        self._padding = [
-            self._dtype.type(n.layer.mask_value)
-            for n in spec.layers
-            if isinstance(n.layer, Masking)
-        ]
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model, without cases."""
-        layers = tuple(map(self.layer, self._spec.layers))
-        return replace(self._spec, layers=layers, dtype="float64", cases=())
 
     def layer(self, named: LayerSpec) -> LayerSpec:
         """Widen a layer: its weights, and a mask value as the model's own type holds it."""
@@ -80,12 +47,11 @@ class Widening:
         return replace(named, layer=layer, weights=weights)
 
     def input(self, name: str, array: Array) -> Array:
-        """Widen an input."""
-        wide: Array = array.astype(np.float64)
+        """Widen an input; ids stay what they are."""
         if name in self._integer or array.dtype.kind != "f":
+            wide: Array = array.astype(np.float64)
             return wide
-        kept = np.isin(array, self._padding)
-        return np.where(kept, wide, self.array(array))
+        return self.array(array)
 
     def array(self, array: Array) -> Array:
         """Widen weights or states."""
@@ -96,8 +62,64 @@ class Widening:
         moved: Array = wide * (1 + eps * self._rng.uniform(-1, 1, array.shape))
         return moved
 
-    def case(self, case: Case) -> Case:
-        """Widen the inputs and the state of a case; its outputs are left out."""
-        inputs = {k: self.input(k, x) for k, x in case.inputs.items()}
-        state = {k: {n: self.array(a) for n, a in own.items()} for k, own in case.state.items()}
-        return Case(inputs, {}, state, case.lengths)
+
+class HeldMasks:
+    """The masks that Masking made of its input in one run, for other runs to repeat.
+
+    Padding is known by equality: what is moved by a unit in the last place, or computed in another
+    type before it comes there, is no padding any more. Rounding has no say in which steps count, so
+    the wider runs take that from the model's own.
+    """
+
+    def __init__(self) -> None:
+        self._masks: list[Array] = []
+
+    def keep(self, node: Node) -> Node:
+        """Let a layer that makes masks hand them in."""
+        return _Keeping(node, self._masks) if _makes_masks(node.layer) else node
+
+    def repeating(self) -> Callable[[Wrap | None], Wrap]:
+        """Begin to repeat the masks, in the order of their calls, over all runs of one model."""
+        masks = iter(self._masks)
+
+        def around(first: Wrap | None) -> Wrap:
+            def wrap(node: Node) -> Node:
+                node = first(node) if first else node
+                return _Repeating(node, masks) if _makes_masks(node.layer) else node
+
+            return wrap
+
+        return around
+
+
+def makes_masks(layers: Iterable[Layer]) -> bool:
+    """Whether any layer makes a mask of the values of its input."""
+    return any(map(_makes_masks, layers))
+
+
+def _makes_masks(layer: Layer) -> bool:
+    return isinstance(getattr(layer, "layer", layer), Masking)
+
+
+class _Keeping(Node):
+    def __init__(self, node: Node, masks: list[Array]) -> None:
+        self.name, self.layer, self.packed, self._masks = node.name, node.layer, node.packed, masks
+
+    def compute(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        outputs, after = super().compute(inputs, state, mask)
+        self._masks.append(outputs[1])
+        return outputs, after
+
+
+class _Repeating(Node):
+    def __init__(self, node: Node, masks: Iterator[Array]) -> None:
+        self.name, self.layer, self.packed, self._masks = node.name, node.layer, node.packed, masks
+
+    def compute(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        (x,) = inputs
+        held = next(self._masks)
+        return (np.where(held[..., None] != 0, x, 0.0), held.astype(x.dtype)), {}

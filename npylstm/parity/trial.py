@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.parity.comparison import Comparison, compare
-from npylstm.parity.corrections import Correction, Outputs
+from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
-from npylstm.parity.rounding import PERTURBATIONS, Widening
+from npylstm.parity.rounding import PERTURBATIONS, HeldMasks, Widening, makes_masks
 from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
-from npylstm.spec import Case, ModelSpec
+from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_outputs"]
+__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs"]
 
 # What a layer or a correction raises when it cannot take what it is given.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
@@ -39,12 +40,9 @@ def compared_outputs(
         if outputs is None:
             raise NpylstmError("the corrected model cannot run")
         ours.append(outputs)
-    exact, *others = (
-        [float64_outputs(spec, correction, tape.example, seed) for tape in tapes]
-        for seed in (None, *range(PERTURBATIONS))
-    )
     cases = [Case({}, tape.example.outputs) for tape in tapes]
-    return compare(cases, ours, exact, others)
+    exact, moved = float64_runs(spec, [tape.example for tape in tapes], correction)
+    return compare(cases, ours, exact, moved)
 
 
 def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
@@ -68,24 +66,81 @@ def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
         return None
 
 
-def float64_outputs(
+def float64_runs(
     spec: ModelSpec,
-    correction: Correction,
-    example: Example,
-    seed: int | None,
+    examples: Sequence[Example],
+    correction: Correction = UNCHANGED,
     every_tensor: bool = False,
-) -> Outputs:
-    """Run a corrected model in float64; with a seed, its numbers moved by a unit each."""
+) -> tuple[list[Outputs], list[list[Outputs]]]:
+    """Run a corrected model in float64: once exactly, and with everything moved.
+
+    Parameters
+    ----------
+    spec
+        The model, in its own type.
+    examples
+        What it is called with.
+    correction
+        What is changed.
+    every_tensor
+        Return all tensors, not the outputs alone.
+
+    Returns
+    -------
+    exact
+        For each example the outputs by name.
+    moved
+        The same for every one of ``PERTURBATIONS`` perturbed models.
+    """
     graph = correction.spec or spec
-    wide = Widening(graph, seed)
-    chosen = {**{n.name: n for n in graph.layers}, **correction.changes}
-    layers = {name: wide.layer(n) for name, n in chosen.items()}
-    inputs = {k: wide.input(k, x) for k, x in example.inputs.items()}
-    state = {k: {n: wide.array(a) for n, a in own.items()} for k, own in example.state.items()}
-    other = replace(example, inputs=inputs, state=state)
+    layers = {**{n.name: n for n in graph.layers}, **correction.changes}
+    names = [t for e in graph.edges for t in e.outputs] if every_tensor else graph.outputs
+    held = [_held_masks(graph, layers, names, correction, example) for example in examples]
+    exact, *moved = (
+        [
+            _wide_outputs(graph, layers, names, correction, example, masks, seed)
+            for example, masks in zip(examples, held, strict=True)
+        ]
+        for seed in (None, *range(PERTURBATIONS))
+    )
+    return exact, moved
+
+
+Layers = Mapping[str, LayerSpec]
+
+
+def _held_masks(
+    graph: ModelSpec, layers: Layers, names: Sequence[str], correction: Correction, example: Example
+) -> HeldMasks:
+    """Run a model in its own type for the masks that it makes."""
+    held = HeldMasks()
 
     def run(example: Example, wrap: Wrap | None = None) -> Ran:
-        names = [t for e in graph.edges for t in e.outputs] if every_tensor else graph.outputs
-        return run_graph(graph.edges, layers, names, example, wrap)
+        def both(node: Node) -> Node:
+            return held.keep(wrap(node) if wrap else node)
 
-    return correction.around(run, other) if correction.around else run(other).tensors
+        return run_graph(graph.edges, layers, names, example, both)
+
+    if makes_masks(n.layer for n in layers.values()):
+        _called(run, correction, example)
+    return held
+
+
+def _wide_outputs(
+    graph: ModelSpec, layers: Layers, names: Sequence[str], correction: Correction,
+    example: Example, masks: HeldMasks, seed: int | None,
+) -> Outputs:  # fmt: skip
+    wide = Widening(graph, seed)
+    widened = {name: wide.layer(n) for name, n in layers.items()}
+    inputs = {k: wide.input(k, x) for k, x in example.inputs.items()}
+    state = {k: {n: wide.array(a) for n, a in own.items()} for k, own in example.state.items()}
+    repeat = masks.repeating()
+
+    def run(example: Example, wrap: Wrap | None = None) -> Ran:
+        return run_graph(graph.edges, widened, names, example, repeat(wrap))
+
+    return _called(run, correction, replace(example, inputs=inputs, state=state))
+
+
+def _called(run: Run, correction: Correction, example: Example) -> Outputs:
+    return correction.around(run, example) if correction.around else run(example).tensors

@@ -11,8 +11,9 @@ import numpy as np
 from npylstm.errors import NpylstmError
 from npylstm.model import Model
 from npylstm.parity.comparison import Comparison, compare, summarise
+from npylstm.parity.examples import bind_case
 from npylstm.parity.report import PROOFS, ParityReport
-from npylstm.parity.rounding import float64_runs
+from npylstm.parity.trial import float64_runs
 from npylstm.spec import Case
 from npylstm.summary import origin_of
 
@@ -29,7 +30,8 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         framework = str(origin.get("recorded_by") or origin_of(origin))
     model.warm_up()  # the verdict is of the engine that will compute
     ours = [model.replay(case) for case in cases]
-    comparisons = compare(cases, ours, *float64_runs(model.spec, cases))
+    examples = [bind_case(model.spec, case) for case in cases]
+    comparisons = compare(cases, ours, *float64_runs(model.spec, examples))
     outputs = summarise(comparisons)
     _check_evidence(model.spec.name, comparisons)
     return ParityReport(
