@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from types import ModuleType
 from typing import Any
 
 from npylstm import ModelSpec, NpylstmError
@@ -87,3 +89,10 @@ def from_tfjs(source: str | os.PathLike[str], **options: Any) -> ModelSpec:
     from npylstm_converters.tfjs import from_tfjs as convert_tfjs
 
     return convert_tfjs(source, **options)
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import the package of an importer when it is used: ``npylstm_converters.keras.ExportNpz``."""
+    if name in ("keras", "tfjs", "torch"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

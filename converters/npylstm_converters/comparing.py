@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 import npylstm
 from npylstm import Case, Diagnosis, Model, ModelSpec, NpylstmError, ParityReport
+from npylstm.parity.diagnosing import diagnose_cases
+from npylstm.parity.examples import bind_case
+from npylstm.parity.variants import Tape
 from npylstm_converters.recording import record
 from npylstm_converters.registry import Runner, find_importer
 
@@ -78,40 +81,32 @@ def compare_with_runner(
     model: Model, runner: Runner, cases: Iterable[Case], framework: str | None = None
 ) -> ParityReport:
     """Compare with cases that a runner has recorded; it also shows what its layers give."""
+    cases = tuple(cases)
     report = model.verify(cases, framework or runner.description)
-    activations = getattr(runner, "activations", None)
-    if report.passed or activations is None:
+    if report.passed or not hasattr(runner, "activations"):
         return report
-    find = functools.partial(_diagnose, model, tuple(cases), report, activations)
-    return replace(report, diagnose=find)
+    return replace(report, diagnose=functools.partial(_diagnose, model, cases, report, runner))
 
 
 def _diagnose(
-    model: Model, cases: tuple[Case, ...], report: ParityReport, activations: Any
+    model: Model, cases: tuple[Case, ...], report: ParityReport, runner: Any
 ) -> Diagnosis:
-    """Diagnose the case with the largest mismatch, inside the first layer that differs."""
+    """Diagnose all cases; in the one with the largest mismatch find the first bad layer."""
     worst = max(report.comparisons, key=lambda c: c.difference.max(initial=0.0) / c.tolerance)
-    case = cases[worst.case]
+    first = cases[worst.case]
     try:
-        lengths = {} if case.lengths is None else {"lengths": case.lengths}
-        made: Arrays = activations(case.inputs, case.state, **lengths)
+        takes = first.lengths is not None and getattr(runner, "sets_lengths", False)
+        lengths = {"lengths": first.lengths} if takes else {}
+        made: Arrays = runner.activations(first.inputs, first.state, **lengths)
     except NpylstmError:
         made = {}
-    inside = _of_one_shape(model, case, made)
-    first = npylstm.diagnose(
-        model, case.inputs, case.outputs, state=case.state or None, lengths=case.lengths,
-        activations=inside,
-    )  # fmt: skip
-    if any(cause.passed for cause in first.causes) or report.diagnose is None:
-        return first
-    return replace(report.diagnose(), first_bad_layer=first.first_bad_layer)
+    others = [case for case in cases if case is not first]
+    inside = _of_one_shape(model, first, made)
+    return diagnose_cases(model.spec, [first, *others], inside)
 
 
 def _of_one_shape(model: Model, case: Case, activations: Arrays) -> dict[str, npt.NDArray[Any]]:
     """Those tensors that have the shape of the model's own: others lie in another layout."""
-    from npylstm.parity.examples import bind_case
-    from npylstm.parity.variants import Tape
-
     spec = model.spec.with_cases(())
     own = Tape(spec, bind_case(spec, case)).tensors
     return {

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npylstm.errors import ParityError
+from npylstm.errors import NpylstmError, ParityError
 from npylstm.layers.base import Array
 from npylstm.spec import Case
 
-__all__ = ["Comparison", "OutputParity", "compare", "rms", "summarise"]
+__all__ = ["Comparison", "OutputParity", "check_evidence", "compare", "rms", "summarise"]
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
 # tanh. Errors so made behave like noise: over a case's outputs the largest is a few times the
@@ -188,6 +188,19 @@ def compare(
             others = tuple(run[k][name] for run in moved)
             compared.append(Comparison(name, k, expected, array, truth[name], others))
     return tuple(compared)
+
+
+def check_evidence(name: str, comparisons: Sequence[Comparison]) -> None:
+    """Refuse a verdict on outputs of which no value is a finite number: nan agrees with all nan."""
+    finite = {c.output for c in comparisons if np.isfinite(c.framework).any()}
+    agreeing = {c.output for c in comparisons} - {c.output for c in comparisons if not c.passed}
+    empty = sorted(agreeing - finite)
+    if empty:
+        raise NpylstmError(
+            f"{name}: {' and '.join(empty)}: no value of any case is a finite number, so that "
+            "nothing can be proven; give cases with finite outputs, "
+            "or check the weights that were trained"
+        )
 
 
 def summarise(comparisons: Sequence[Comparison]) -> tuple[OutputParity, ...]:

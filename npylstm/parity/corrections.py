@@ -17,7 +17,7 @@ from npylstm.parity.examples import Example
 from npylstm.parity.variants import Ran, Tape, Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
-__all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject"]
+__all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject", "count_different"]
 
 Outputs = Mapping[str, Array]
 
@@ -49,8 +49,8 @@ class Correction:
     around
         Another way to call the model, or to read its outputs.
     free, data
-        For a fit: how many numbers were fitted, and to how many. It is evidence only where there
-        are more data than free numbers.
+        For a fit: how many numbers were fitted, and to how many different ones. It is evidence only
+        where there are more data than free numbers.
     resembles
         Where the correction only resembles what was done and proves nothing: the largest share of
         the squared mismatch that it may leave to be named; otherwise None.
@@ -212,6 +212,17 @@ class Subject:
                 where = " and ".join(changes)
                 text = fix.format(where=where, **details[key])
                 yield Correction(None, details[key], text, changes)
+
+
+def count_different(rows: Array) -> int:
+    """Count rows that differ by more than rounding; a sample that is repeated is one."""
+    wide = rows.astype(np.float64)
+    size = np.abs(wide).max(axis=0, initial=0.0)
+    return len(np.unique(np.round(wide / (_ALIKE * np.where(size > 0, size, 1.0))), axis=0))
+
+
+# Relative to the largest value: a hundred times the rounding of float32.
+_ALIKE = 1e-5
 
 
 def _site_name(label: str | None, cells: Sequence[Cell]) -> str:

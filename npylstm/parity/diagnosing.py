@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 from npylstm.model import Model
-from npylstm.parity.comparison import summarise
+from npylstm.parity.comparison import check_evidence, summarise
 from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
 from npylstm.parity.facts import describe
@@ -70,6 +70,8 @@ def diagnose(
     ------
     ShapeError
         If an array has another shape than the model's.
+    NpylstmError
+        If no value of an output is a finite number.
 
     Examples
     --------
@@ -86,10 +88,13 @@ def diagnose(
     return _diagnose(spec, [example], known)
 
 
-def diagnose_cases(spec: ModelSpec, cases: Sequence[Case]) -> Diagnosis:
-    """Diagnose recorded cases."""
+def diagnose_cases(
+    spec: ModelSpec, cases: Sequence[Case], activations: Mapping[str, npt.ArrayLike] | None = None
+) -> Diagnosis:
+    """Diagnose recorded cases; ``activations`` are the other program's tensors in the first."""
     bare = spec.with_cases(())
-    return _diagnose(bare, [bind_case(bare, case) for case in cases], {})
+    known = {k: np.asarray(v) for k, v in (activations or {}).items()}
+    return _diagnose(bare, [bind_case(bare, case) for case in cases], known)
 
 
 def _diagnose(
@@ -106,6 +111,7 @@ def _diagnose(
         summarise(comparisons), len(examples), "the other program", "numpy",
         comparisons=comparisons, spec=spec,
     )  # fmt: skip
+    check_evidence(spec.name, comparisons)
     if report.passed:
         return Diagnosis((), (), first, layers, report)
     found: tuple[Cause, ...] = ()

@@ -96,6 +96,8 @@ def bind_example(
     for name, array in named.items():
         if array.dtype.kind not in "fiub":
             raise ShapeError(f"output {name!r}: expected real numbers, got {array.dtype}")
+        if array.dtype.kind != "f":
+            named[name] = array.astype(np.float64)
     return Example(bound, named, carried, moves, state is not None)
 
 

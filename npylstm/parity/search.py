@@ -15,12 +15,11 @@ import numpy as np
 from npylstm import console
 from npylstm.errors import NpylstmError
 from npylstm.layers.base import BATCH, Array
-from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes import MISTAKES, TIERS, Mistake
-from npylstm.parity.trial import FAILURES, compared_outputs, corrected_outputs
+from npylstm.parity.trial import FAILURES, corrected_outputs, proves
 from npylstm.parity.variants import Tape
 from npylstm.spec import ModelSpec
 
@@ -37,7 +36,6 @@ _MOST_EXAMINED = 6
 # A proof needs more than agreement within rounding: where a corrected model amplifies rounding so
 # much that anything agrees with it, nothing is proven. All but this share must have gone away.
 _PROVEN = 1e-2
-_BOUNDS = (-1.0, 0.0, 1.0)  # of relu, tanh, sigmoid and softmax
 _VALUES, _PREFIX = 12, 12  # least output values and most steps of a screening
 _SEEDS, _MOST_OF_SEED = 4, 0.7  # of pairs: how many first corrections, and what they may leave
 _FARTHEST = 1e6  # a difference in units of the output's size beyond which all are alike
@@ -226,44 +224,10 @@ class _Bench:
             before += energy
             left += energy * _share(outputs, tape.example.outputs, energy)
         share = left / before if before else 1.0
-        fits = not correction.free or correction.free < correction.data
         judged = replace(tried, left=share)
-        if share > _PROVEN or correction.resembles is not None or not fits:
+        if share > _PROVEN:
             return judged
-        try:
-            compared = compared_outputs(self.spec, self.subject.tapes, correction)
-        except FAILURES:
-            return judged
-        return replace(judged, passed=all(c.passed for c in compared) and self._tells(compared))
-
-    def _tells(self, compared: Sequence[Comparison]) -> bool:
-        """Whether an output that differed is more than one bound of a function.
-
-        A dead relu gives zeros for a hundred wrong models, a saturated sigmoid ones: what agrees
-        with those is no proof.
-        """
-        differing = {
-            c.output
-            for c in compared
-            if not np.allclose(
-                self.subject.tapes[c.case].outputs[c.output], c.framework, 0, c.tolerance
-            )
-        }
-        for name in differing:
-            parts = [c for c in compared if c.output == name]
-            values = np.concatenate([c.framework[np.isfinite(c.framework)] for c in parts])
-            if _varies(values, max(c.tolerance for c in parts)):
-                return True
-        return False
-
-
-def _varies(values: Array, tolerance: float) -> bool:
-    """Whether values differ from each other, or a single one from the bounds of functions."""
-    if values.size == 0:
-        return False
-    if float(np.ptp(values)) > tolerance:
-        return True
-    return values.size == 1 and min(abs(float(values[0]) - b) for b in _BOUNDS) > tolerance
+        return replace(judged, passed=proves(self.spec, self.subject.tapes, correction))
 
 
 def _energy(ours: Outputs | None, theirs: Outputs) -> float:

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.activations import TABLE, Activation
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
+from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
@@ -16,7 +18,9 @@ from npylstm.parity.rounding import PERTURBATIONS, HeldMasks, Widening, makes_ma
 from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs"]
+__all__ = [
+    "FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs", "proves",
+]  # fmt: skip
 
 # What a layer or a correction raises when it cannot take what it is given.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
@@ -43,6 +47,59 @@ def compared_outputs(
     cases = [Case({}, tape.example.outputs) for tape in tapes]
     exact, moved = float64_runs(spec, [tape.example for tape in tapes], correction)
     return compare(cases, ours, exact, moved)
+
+
+def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bool:
+    """Whether a corrected model gives the outputs of all examples, and these can tell.
+
+    The one judgement of what is proven. A correction that only resembles what was done proves
+    nothing, nor does a fit with as many free numbers as there are data, nor agreement with outputs
+    that a hundred wrong models give: zeros of a dead relu, ones of a saturated sigmoid.
+    """
+    if correction.resembles is not None or (correction.free and correction.free >= correction.data):
+        return False
+    try:
+        compared = compared_outputs(spec, tapes, correction)
+    except FAILURES:
+        return False
+    return all(c.passed for c in compared) and _tell(spec, tapes, compared)
+
+
+# Values that outputs must have, away from the bounds of functions, to tell one model from another.
+# A single one agrees by chance with a hundred candidates in a thousand diagnoses; two do not.
+_FEWEST_VALUES = 2
+
+
+def _tell(spec: ModelSpec, tapes: Sequence[Tape], compared: Sequence[Comparison]) -> bool:
+    """Whether an output that differed has different values that are no bounds of a function."""
+    by_output: dict[str, list[Comparison]] = {}
+    for c in compared:
+        by_output.setdefault(c.output, []).append(c)
+    bounds = _bounds(spec)
+    for name, parts in by_output.items():
+        tolerance = max(c.tolerance for c in parts)
+        if all(
+            np.allclose(tapes[c.case].outputs[name], c.framework, 0, c.tolerance, equal_nan=True)
+            for c in parts
+        ):
+            continue
+        values = np.concatenate([c.framework[np.isfinite(c.framework)] for c in parts])
+        apart = np.abs(values[:, None].astype(np.float64) - bounds).min(axis=1) > tolerance
+        if np.unique(np.round(values[apart] / (2 * tolerance))).size >= _FEWEST_VALUES:
+            return True
+    return False
+
+
+def _bounds(spec: ModelSpec) -> Array:
+    """The values at which activation functions saturate: those of the model, and all others."""
+    functions = {Activation.of(name) for name, row in TABLE.items() if row.elementwise}
+    functions |= {
+        a for n in spec.layers for a in vars(n.layer).values() if isinstance(a, Activation)
+    }
+    far = np.array([-1e6, 1e6])
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = np.concatenate([a(far) for a in functions if a.row.elementwise])
+    return np.unique(ends[np.abs(ends) < 1e4])
 
 
 def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:

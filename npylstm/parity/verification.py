@@ -6,11 +6,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from npylstm.errors import NpylstmError
 from npylstm.model import Model
-from npylstm.parity.comparison import Comparison, compare, summarise
+from npylstm.parity.comparison import check_evidence, compare, summarise
 from npylstm.parity.examples import bind_case
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.trial import float64_runs
@@ -33,7 +30,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     examples = [bind_case(model.spec, case) for case in cases]
     comparisons = compare(cases, ours, *float64_runs(model.spec, examples))
     outputs = summarise(comparisons)
-    _check_evidence(model.spec.name, comparisons)
+    check_evidence(model.spec.name, comparisons)
     return ParityReport(
         outputs,
         len(cases),
@@ -53,19 +50,6 @@ def _sentences(provenance: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """Read a list of sentences; files may hold anything."""
     found = provenance.get(key)
     return tuple(map(str, found)) if isinstance(found, list) else ()
-
-
-def _check_evidence(name: str, comparisons: Sequence[Comparison]) -> None:
-    """Refuse a verdict on outputs of which no value is a finite number: nan agrees with all nan."""
-    finite = {c.output for c in comparisons if np.isfinite(c.framework).any()}
-    agreeing = {c.output for c in comparisons} - {c.output for c in comparisons if not c.passed}
-    empty = sorted(agreeing - finite)
-    if empty:
-        raise NpylstmError(
-            f"{name}: {' and '.join(empty)}: no value of any case is a finite number, so that "
-            "nothing can be proven; give cases with finite outputs, "
-            "or check the weights that were trained"
-        )
 
 
 def proof_of(provenance: Mapping[str, Any]) -> str:

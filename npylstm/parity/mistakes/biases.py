@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.layers.base import BATCH, Array
-from npylstm.parity.corrections import Cell, Correction, Subject
+from npylstm.parity.corrections import Cell, Correction, Subject, count_different
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
 from npylstm.parity.variants import Tape
 from npylstm.spec import LayerSpec
@@ -121,7 +121,7 @@ def _fit(
         if after > 0.5 * before:
             break
     relative = float(np.abs(biases - start).max() / max(np.abs(start).max(), 1e-30))
-    return layers(biases), relative, free, target.size
+    return layers(biases), relative, free, count_different(target[:, None])
 
 
 def _enough(subject: Subject, free: int) -> Tape | None:

@@ -13,7 +13,7 @@ import numpy as np
 from npylstm.errors import NpylstmError
 from npylstm.layers import Dense
 from npylstm.layers.base import BATCH, Array
-from npylstm.parity.corrections import Correction, Run, Subject
+from npylstm.parity.corrections import Correction, Run, Subject, count_different
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import run_graph
 
@@ -33,7 +33,8 @@ def scaling(subject: Subject) -> Found:
     wrong = _wrong_outputs(subject)
     for each in (False, True):
         fitted: Affine = {}
-        data = features = 0
+        data: list[int] = []
+        features = 0
         for name in wrong:
             mine = np.concatenate([_rows(t.outputs[name], each) for t in subject.tapes])
             other = np.concatenate([_rows(t.example.outputs[name], each) for t in subject.tapes])
@@ -45,11 +46,19 @@ def scaling(subject: Subject) -> Found:
                 return
             features = max(features, mine.shape[1])
             fitted[name] = _affine(mine, other)
-            data += _values_that_tell(mine, other)
-        if not fitted or (each and features < 2):
+            columns = np.stack([mine, other], axis=2).transpose(1, 0, 2)
+            data += [count_different(c) for c in columns if (c[:, 0] != c[:, 1]).any()]
+        if not data or (each and features < 2):
             return
-        (factor, offset), *_ = fitted.values()
-        detail = {"factor": _plain(factor), "offset": _plain(offset), "of": "outputs"}
+        found = {k: [_plain(v) for v in pair] for k, pair in fitted.items()}
+        first, *others = found.values()
+        # Outputs that were scaled alike have one factor and offset, others their own.
+        factor, offset = first if all(pair == first for pair in others) else (
+            {k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()},
+        )  # fmt: skip
+        detail = {"factor": factor, "offset": offset, "of": "outputs"}
+        texts = [f"{k}: {_of(pair, each)}" for k, pair in fitted.items()]
+        said = _of(fitted[wrong[0]], each) if len(texts) == 1 else "; ".join(texts)
 
         def around(run: Run, example: Example, fitted: Affine = fitted) -> Arrays:
             made = run(example).tensors
@@ -60,18 +69,11 @@ def scaling(subject: Subject) -> Found:
                 for k, y in made.items()
             }
 
+        # Every column has a factor and an offset of its own: the one with the fewest data counts.
         yield Correction(
-            None, detail, f"scale the outputs: they differ by a factor and an offset "
-            f"{'of each feature' if each else f'({_said(factor)}, {_said(offset)})'}",
-            around=around, free=2 * len(fitted), data=data,
+            None, detail, f"scale the outputs: they differ by a factor and an offset {said}",
+            around=around, free=2, data=min(data),
         )  # fmt: skip
-
-
-def _values_that_tell(mine: Array, other: Array) -> int:
-    """Count the data of a fit of two numbers: what columns have beyond the two values they fit."""
-    columns = np.stack([mine, other], axis=2).transpose(1, 0, 2)
-    different = [len(np.unique(c, axis=0)) for c in columns if (c[:, 0] != c[:, 1]).any()]
-    return 2 + sum(max(0, count - 2) for count in different)
 
 
 def _rows(y: Array, each: bool) -> Array:
@@ -91,6 +93,10 @@ def _affine(mine: Array, other: Array) -> tuple[Array, Array]:
 def _plain(values: Array) -> float | list[float]:
     rounded = [float(f"{v:.7g}") for v in values]
     return rounded[0] if len(rounded) == 1 else rounded
+
+
+def _of(pair: tuple[Array, Array], each: bool) -> str:
+    return "of each feature" if each else f"({_said(pair[0])}, {_said(pair[1])})"
 
 
 def _said(values: Array) -> str:
@@ -191,7 +197,8 @@ def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Arr
         if _cost(value) > 0.5 * before or (number >= 2 and _cost(value) > 0.1 * first):
             break
     plain = np.array([float(f"{v:.4g}") if abs(v) > 1e-5 else 0.0 for v in p])
-    return (plain if _cost(off(plain)) <= 4 * _cost(value) else p), len(target)
+    data = count_different(target[:, None])
+    return (plain if _cost(off(plain)) <= 4 * _cost(value) else p), data
 
 
 def _cost(residual: Array) -> float:
@@ -243,5 +250,5 @@ def weights_stale(subject: Subject) -> Found:
             yield Correction(
                 named.name, {"from": "another training"},
                 f"load the weights of {named.name} again: other ones made these outputs",
-                {named.name: fitted}, free=int(rank), data=len(A),
+                {named.name: fitted}, free=int(rank), data=count_different(np.hstack([A, B])),
             )  # fmt: skip
