@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import Model, ModelSpec, NpylstmError, console
+from npylstm import FormatError, Model, ModelSpec, NpylstmError, ShapeError, console
 from npylstm.parity import ParityReport
 from npylstm.spec import Case
 from npylstm_converters.recording import make_cases
-from npylstm_converters.registry import Importer, find_importer
+from npylstm_converters.registry import find_importer
 
 __all__ = ["AuthorCheck", "check_author"]
 
 _MOST = 5  # chains that are named
 _PROBES = 8
+# A chain whose outputs are farther off, relative to the largest, is not worth the exact comparison.
+_FAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class AuthorCheck:
         The comparison.
     agreeing
         Other chains that give these outputs, as they are stated on the command line, the first five
-        at most. A chain that computes the same as the stated one for all inputs is none of them.
+        at most. A chain that agrees with the stated one on inputs of all kinds is none of them.
     spec
         The model with the author's case. If it agrees, its provenance says that the chain is
         proven, or which other chains the outputs leave open.
@@ -66,37 +68,64 @@ def check_author(
     **options
         As for :func:`~npylstm_converters.convert`: ``layers``, ``batch_first`` and so on.
 
+    Returns
+    -------
+    AuthorCheck
+        Its ``report.passed`` is the verdict, its ``spec`` the model to save.
+
     Raises
     ------
     ShapeError
-        If an input has another shape than the model's.
+        If a name is none of the model's, or an input has another shape.
     ParityError
-        If an output has.
+        If an output has another shape.
+    FormatError
+        If ids are no whole numbers, or no importer knows the source.
+    NpylstmError
+        If no value of an output is a finite number, or if the chain was stated and ``options`` do
+        not say it again: then it cannot be compared with others.
+    OSError
+        If the source cannot be read.
     """
-    case = Case(
-        {t.name: _as(inputs[t.name], "int64" if t.integer else spec.dtype) for t in spec.inputs},
-        {name: _as(outputs[name], spec.dtype) for name in spec.outputs},
-        purpose="author",
-    )
-    checked = spec.with_cases([case])
-    report = Model(checked).verify(framework="the author's program")
-    origin = spec.provenance
+    given = _arrays("inputs", inputs, [t.name for t in spec.inputs])
+    for tensor in spec.inputs:
+        x = given[tensor.name]
+        if tensor.integer and not np.array_equal(x, np.round(x)):
+            raise FormatError(f"inputs: {tensor.name}: expected ids, whole numbers")
+        given[tensor.name] = x.astype(np.int64 if tensor.integer else spec.dtype)
+    theirs = {k: y.astype(spec.dtype) for k, y in _arrays("outputs", outputs, spec.outputs).items()}
+    case = Case(given, theirs, purpose="author")
+    checked = spec.with_cases([case, *spec.cases])
+    report = Model(checked).verify([case], "the author's program")
+    origin = {k: v for k, v in spec.provenance.items() if k != "undecided"}
     if origin.get("proof") == "proven":
         return AuthorCheck(report, (), checked)
-    agreeing = tuple(_agreeing(find_importer(source), source, spec, case, options))
+    others = list(find_importer(source).rivals(source, **options))
+    if not others:
+        raise NpylstmError(
+            f"{spec.name}: its chain was stated, and no other can be tried: give the options that "
+            "it was converted with, such as layers"
+        )
+    agreeing = tuple(_agreeing(others, spec, case))
     if report.passed:
         found = {"undecided": [*agreeing]} if agreeing else {"proof": "proven"}
         checked = replace(checked, provenance={**origin, **found})
-        report = Model(checked).verify(framework="the author's program")
+        report = Model(checked).verify([case], "the author's program")
     return AuthorCheck(report, agreeing, checked)
 
 
-def _agreeing(
-    importer: Importer, source: Any, spec: ModelSpec, case: Case, options: Mapping[str, Any]
-) -> Sequence[str]:
+def _arrays(
+    what: str, arrays: Mapping[str, npt.ArrayLike], names: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
+    if set(arrays) != set(names):
+        raise ShapeError(f"{what}: expected {', '.join(names)}, got {', '.join(map(str, arrays))}")
+    return {name: np.asarray(arrays[name]) for name in names}
+
+
+def _agreeing(others: Sequence[tuple[str, ModelSpec]], spec: ModelSpec, case: Case) -> list[str]:
+    """Find models that agree on a case, and differ from each other elsewhere."""
     told_apart = [(spec, _probes(spec))]
     found: list[str] = []
-    others = list(importer.rivals(source, **options))
     with console.progress("trying other chains", len(others)) as advance:
         for statement, other in others:
             if _agrees(other, spec, [case]) and not any(_agrees(other, *m) for m in told_apart):
@@ -114,11 +143,14 @@ def _probes(spec: ModelSpec) -> list[Case]:
     model = Model(bare, "numpy")
     # Without lengths the last step and the last state are one.
     invented = [c for c in make_cases(bare, _PROBES) if c.lengths is None]
-    return [Case(c.inputs, model.replay(Case(c.inputs, {}))) for c in invented]
+    probes = [Case(c.inputs, model.replay(Case(c.inputs, {}))) for c in invented]
+    return [p for p in probes if all(np.isfinite(y).all() for y in p.outputs.values())]
 
 
 def _agrees(spec: ModelSpec, stated: ModelSpec, cases: Sequence[Case]) -> bool:
     """Whether a model gives the outputs of another's cases, within rounding; by their order."""
+    if (len(spec.inputs), len(spec.outputs)) != (len(stated.inputs), len(stated.outputs)):
+        return False
     inputs = {a.name: b.name for a, b in zip(stated.inputs, spec.inputs, strict=True)}
     outputs = dict(zip(stated.outputs, spec.outputs, strict=True))
     renamed = [
@@ -128,11 +160,21 @@ def _agrees(spec: ModelSpec, stated: ModelSpec, cases: Sequence[Case]) -> bool:
         )
         for case in cases
     ]
+    model = Model(spec, "numpy")
     try:
-        return Model(spec, "numpy").verify(renamed).passed
+        return all(_near(model.replay(c), c.outputs) for c in renamed) and bool(
+            model.verify(renamed).passed
+        )
     except NpylstmError:  # other sizes, or nothing that is finite
         return False
 
 
-def _as(array: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
-    return np.asarray(array, dtype)
+def _near(ours: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """Whether outputs are alike at first sight."""
+    for name, y in theirs.items():
+        if ours[name].shape != y.shape:
+            return False
+        largest = float(np.abs(y[np.isfinite(y)]).max(initial=0.0))
+        if not np.allclose(ours[name], y, rtol=_FAR, atol=_FAR * largest + 1e-3, equal_nan=True):
+            return False
+    return True

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from npylstm import FormatError
 from npylstm.printable import printable
 
-__all__ = ["Step", "command_of", "parse_steps"]
+__all__ = ["Step", "command_of", "other_numbers", "parse_steps"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,32 @@ def parse_steps(text: str) -> list[Step]:
         options = dict(a.replace(" ", "").split("=", 1) for a in given if "=" in a)
         steps.append(Step(match["word"], tuple(a for a in given if "=" not in a), options))
     return steps
+
+
+# Defaults of one framework or another.
+_OTHERS = {
+    "eps": ("1e-3", "1e-5", "1e-6", "1e-12"), "epsilon": ("1e-3", "1e-5", "1e-6", "1e-12"),
+    "mask_value": ("0", "-1", "-99"), "negative_slope": ("0.01", "0.1", "0.2", "0.3"),
+    "alpha": ("0.01", "0.1", "0.2", "0.3", "1"),
+}  # fmt: skip
+
+
+def other_numbers(name: str, value: str) -> Iterator[str]:
+    """Yield other values that an option may well have: the neighbours of a whole number."""
+    if name in _OTHERS:
+        same = _number(value)
+        yield from (other for other in _OTHERS[name] if _number(other) != same)
+    elif value.isdigit():
+        yield str(int(value) + 1)
+        if int(value) > 0:
+            yield str(int(value) - 1)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 # What a shell takes as it is between double quotes.

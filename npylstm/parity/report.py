@@ -107,8 +107,12 @@ class ParityReport:
     @property
     def _agreement(self) -> str:
         """Say that the engine is right, and that the structure is not proven."""
-        short = self.framework.split()[0].lower() if self.framework else "the framework"
-        way = "use from_torch(module)" if short == "torch" else "give --architecture"
+        short = self.framework or "the framework"
+        if not short.startswith("the "):
+            short = short.split()[0].lower()
+        origin = self.spec.provenance.get("framework") if self.spec else None
+        torch = short == "torch" or origin == "PyTorch"
+        way = "use from_torch(module)" if torch else "give --architecture"
         partly = ", and for what was assumed" if self.proof == "assumed" else ""
         if self.undecided:
             return (

@@ -9,7 +9,7 @@ from typing import Any
 from npylstm.activations import LINEAR, Activation
 from npylstm_converters.errors import Refusal
 
-__all__ = ["activation_from_layer", "resolve"]
+__all__ = ["LAYERS", "NAMES", "activation_from_layer", "resolve"]
 
 _SAME_NAME = (
     "linear", "tanh", "sigmoid", "relu", "elu", "selu", "softplus", "softsign", "exponential",
@@ -27,6 +27,7 @@ _BY_NAME: dict[str, Activation] = {
     # As a function: slope 0.2. The layer LeakyReLU has its own slope in its config.
     "leaky_relu": Activation.of("relu", negative_slope=0.2),
 }
+NAMES = (*_BY_NAME, "hard_sigmoid")
 
 
 def resolve(value: Any, major: int) -> Activation:

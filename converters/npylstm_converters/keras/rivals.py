@@ -5,42 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from npylstm_converters.chain import Step
+from npylstm_converters.chain import Step, other_numbers
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.found import Found
+from npylstm_converters.keras.activations import NAMES as ACTIVATIONS
+from npylstm_converters.keras.found import RECURRENT, Found
 
 __all__ = ["other_chains"]
 
-_ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid", "softmax")
-_GATES = ("sigmoid", "hard_sigmoid")
 _POOLS = ("GlobalAveragePooling1D", "GlobalMaxPooling1D")
+_WORDS = {
+    "activation": ACTIVATIONS,
+    "recurrent_activation": ("sigmoid", "hard_sigmoid"),
+    "merge_mode": ("concat", "sum", "mul", "ave"),
+    "reset_after": ("true", "false"),
+    "padding": ("valid", "same", "causal"),
+}
+_OUTPUTS = ("sequences", "last")  # written without the name of an option
 
 
 def other_chains(steps: Sequence[Step], layers: Mapping[str, Found]) -> Iterator[list[Step]]:
-    """Change one option of a layer, or leave out or exchange one without weights."""
+    """Yield chains with one option changed, or one layer without weights more, less or another.
+
+    Parameters
+    ----------
+    steps
+        The stated chain.
+    layers
+        The layers of the file by the words that name them.
+    """
     for number, step in enumerate(steps):
-        for new in _other_steps(step, layers.get(step.word)):
-            yield [*steps[:number], *new, *steps[number + 1 :]]
+        layer = layers.get(step.word)
+        before, behind = [*steps[:number]], [*steps[number + 1 :]]
+        for other in _other_steps(step, layer):
+            yield [*before, *other, *behind]
+        if layer is not None and layer.sizes and "activation" not in layer.asked:
+            for name in ACTIVATIONS:
+                yield [*before, step, Step("Activation", (name,)), *behind]
 
 
 def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
+    """What may stand in the place of one step."""
     if step.word in ACTIVATION_LAYERS or step.word == "Activation":
         yield []
-    elif step.word in _POOLS:
+    if step.word in _POOLS:
         yield from ([Step(word)] for word in _POOLS if word != step.word)
-    elif layer is None:
-        return
-    elif "activation" in layer.asked or "output" in layer.asked:
-        yield from ([other] for other in _with(step, "activation", _ACTIVATIONS))
-        if "output" in layer.asked:
-            yield from ([other] for other in _with(step, "recurrent_activation", _GATES))
-
-
-def _with(step: Step, option: str, choices: Sequence[str]) -> Iterator[Step]:
-    """Give a step every other value of an option; one without a name is an activation."""
-    named = [v for v in step.values if v not in ("sequences", "last")]
-    values = tuple(v for v in step.values if option != "activation" or v not in named)
-    said = step.options.get(option, named[0] if option == "activation" and named else None)
-    for choice in choices:
-        if choice != said:
-            yield replace(step, values=values, options={**step.options, option: choice})
+    asked = dict(layer.asked) if layer is not None else {}
+    if layer is not None and layer.class_name in (*RECURRENT, "Bidirectional"):
+        asked = {"activation": "tanh", "recurrent_activation": "sigmoid", **asked}
+    for name in dict.fromkeys([*asked, *step.options]):
+        if name == "output":
+            for word in _OUTPUTS:
+                others = tuple(v for v in step.values if v not in _OUTPUTS)
+                if word not in step.values:
+                    yield [replace(step, values=(*others, word))]
+            continue
+        values = tuple(v for v in step.values if name != "activation" or v in _OUTPUTS)
+        named = next((v for v in step.values if v not in _OUTPUTS), None)
+        said = step.options.get(name, named if name == "activation" else None)
+        for other in _WORDS.get(name) or other_numbers(name, said or asked.get(name, "")):
+            if other != said:
+                yield [replace(step, values=values, options={**step.options, name: other})]

@@ -34,7 +34,7 @@ from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["DEFAULTS", "Chain", "is_timed", "read_input"]
+__all__ = ["ACTIVATIONS", "DEFAULTS", "READINGS", "Chain", "is_timed", "read_input"]
 
 
 class Chain:
@@ -303,20 +303,25 @@ def _activation(name: str) -> Callable[[Chain, Step], None]:
     return activate
 
 
-_WORDS: dict[str, Callable[[Chain, Step], None]] = {
+_READINGS: dict[str, Callable[[Chain, Step], None]] = {
     "last": _last, "hidden": _hidden, "mean": _over_time("mean"), "max": _over_time("max"),
     "sum": _over_time("sum"),
-    "flatten": _flatten, "transpose": _transpose, "dropout": _nothing, "identity": _nothing,
-    "normalize": _normalize,
+}  # fmt: skip
+_ACTIVATIONS: dict[str, Callable[[Chain, Step], None]] = {
     **{word: _activation(word) for word in ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
                                             "selu", "softplus", "softsign", "mish", "softmax",
                                             "log_softmax", "hard_tanh", "log_sigmoid")},
     "elu": _activation("elu"), "leaky_relu": _activation("relu"),
     "hardsigmoid": _activation("hard_sigmoid_sixth"), "hardswish": _activation("hard_silu"),
 }  # fmt: skip
+READINGS, ACTIVATIONS = tuple(_READINGS), tuple(_ACTIVATIONS)
+_WORDS: dict[str, Callable[[Chain, Step], None]] = {
+    **_READINGS, "flatten": _flatten, "transpose": _transpose, "dropout": _nothing,
+    "identity": _nothing, "normalize": _normalize, **_ACTIVATIONS,
+}  # fmt: skip
 
 
-_BARE = ("last", "hidden", "mean", "max", "sum", "flatten", "normalize", "identity")
+_BARE = (*READINGS, "flatten", "normalize", "identity")
 
 
 def is_timed(steps: Sequence[Step], modules: Mapping[str, Found]) -> bool:

@@ -6,20 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.chain import Step, parse_steps
+from npylstm_converters.chain import Step, other_numbers, parse_steps
+from npylstm_converters.torch.chains import ACTIVATIONS, DEFAULTS, READINGS
 from npylstm_converters.torch.files import read_checkpoint
 from npylstm_converters.torch.modules import Found, find_modules
 from npylstm_converters.torch.weights import build_chain
 
 __all__ = ["other_chains", "rivals"]
 
-_READS = ("last", "hidden", "mean", "max", "sum")
-_ACTIVATIONS = ("relu", "tanh", "sigmoid")
-_AT_THE_END = (*_ACTIVATIONS, "softmax", "log_softmax")
-_NONLINEARITIES = ("tanh", "relu")
+_WITHOUT_VALUES = ("flatten", "transpose", "normalize")
 
 
 def rivals(
@@ -29,7 +26,20 @@ def rivals(
     key: str | None = None,
     allow_unused: Sequence[str] = (),
 ) -> Iterator[tuple[str, ModelSpec]]:
-    """Build every model that differs in one answer: how it is stated, and the model."""
+    """Build every model that differs in one answer.
+
+    Parameters
+    ----------
+    path, layers, batch_first, key, allow_unused
+        As for :func:`npylstm_converters.from_torch`.
+
+    Yields
+    ------
+    statement
+        How the chain is stated on the command line.
+    spec
+        The model. Chains that do not fit are passed over.
+    """
     checkpoint = read_checkpoint(path, key)
     modules = find_modules(checkpoint.tensors)
     steps = parse_steps(layers)
@@ -46,23 +56,46 @@ def rivals(
 
 
 def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterator[list[Step]]:
-    """Change one word: an activation or a reading more, less, or another."""
+    """Yield chains with one word more, less or another, or one option changed.
+
+    Parameters
+    ----------
+    steps
+        The stated chain.
+    modules
+        The modules of the file by name.
+    """
     for number, step in enumerate(steps):
         before, behind = [*steps[:number]], [*steps[number + 1 :]]
-        module = modules.get(step.word)
-        if module is None:
-            for words in (_READS, _AT_THE_END):
-                if step.word in words:
-                    others: list[list[Any]] = [[Step(word)] for word in words if word != step.word]
-                    yield from ([*before, *new, *behind] for new in ([], *others))
-            continue
-        if "nonlinearity" in module.asked:
-            for word in _NONLINEARITIES:
-                if (word,) != step.values:
-                    yield [*before, replace(step, values=(word,)), *behind]
-        places = [k for k, s in enumerate(behind) if s.word in modules]
-        until = places[0] if places else len(behind)
-        if not any(s.word in _AT_THE_END for s in behind[:until]):
-            for word in _ACTIVATIONS if places else _AT_THE_END:
+        for other in _other_steps(step, modules.get(step.word)):
+            yield [*before, *other, *behind]
+        if step.word in modules:
+            places = [k for k, s in enumerate(behind) if s.word in modules]
+            until = places[0] if places else len(behind)
+            if not any(s.word in ACTIVATIONS for s in behind[:until]):
                 for at in dict.fromkeys((until, 0)):  # behind a mean over the steps, and before it
-                    yield [*before, step, *behind[:at], Step(word), *behind[at:]]
+                    for word in ACTIVATIONS:
+                        yield [*before, step, *behind[:at], Step(word), *behind[at:]]
+
+
+def _other_steps(step: Step, module: Found | None) -> Iterator[list[Step]]:
+    """What may stand in the place of one step."""
+    if module is not None:
+        if "nonlinearity" in module.asked:
+            yield from (
+                [replace(step, values=(w,))] for w in ("tanh", "relu") if (w,) != step.values
+            )
+        for name, value in step.options.items():
+            for other in other_numbers(name, value):
+                yield [replace(step, options={**step.options, name: other})]
+        return
+    for words in (READINGS, ACTIVATIONS):
+        if step.word in words:
+            yield []
+            yield from ([Step(word)] for word in words if word != step.word)
+    if step.word in DEFAULTS:
+        name, default = DEFAULTS[step.word]
+        given = step.options.get(name) or (step.values[0] if step.values else str(default))
+        yield from ([Step(step.word, (other,))] for other in other_numbers(name, given))
+    if step.word in _WITHOUT_VALUES:
+        yield []

@@ -160,8 +160,8 @@ def _lengths(subject: Subject) -> Found:
             def around(run: Run, example: Example, value: float = value) -> Arrays:
                 x = np.moveaxis(example.inputs[first.name], first.time_axis or 0, 1)
                 # The runs that measure rounding move the padding, too, by a unit.
-                other = np.abs(x - value) > _MOVED * max(1.0, abs(value))
-                counts = other if x.ndim == 2 else other.any(axis=-1)
+                other: Array = np.abs(x - value) > _MOVED * max(1.0, abs(value))
+                counts: Array = other if x.ndim == 2 else np.any(other, axis=-1)
                 if counts.ndim != 2 or counts.all():
                     raise NpylstmError("nothing to mask")
                 return run(replace(example, mask=counts)).tensors
