@@ -92,7 +92,7 @@ def _diagnose(
     model: Model, cases: tuple[Case, ...], report: ParityReport, runner: Any
 ) -> Diagnosis:
     """Diagnose all cases; in the one with the largest mismatch find the first bad layer."""
-    worst = max(report.comparisons, key=lambda c: c.difference.max(initial=0.0) / c.tolerance)
+    worst = max(report.comparisons, key=lambda c: c.strain)
     first = cases[worst.case]
     try:
         takes = first.lengths is not None and getattr(runner, "sets_lengths", False)

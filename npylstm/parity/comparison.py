@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npylstm.errors import NpylstmError, ParityError
+from npylstm.errors import ParityError
 from npylstm.layers.base import Array
-from npylstm.spec import Case
+from npylstm.parity.rounding import size_on_the_way
+from npylstm.spec import Case, ModelSpec, TensorSpec
 
-__all__ = ["Comparison", "OutputParity", "check_evidence", "compare", "rms", "summarise"]
+__all__ = ["Comparison", "OutputParity", "compare", "rms", "steps_axis", "summarise"]
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
 # tanh. Errors so made behave like noise: over a case's outputs the largest is a few times the
@@ -36,8 +37,11 @@ PEAK_FACTOR = 8
 # Where the run happens to be exact (zeros in, saturated gates) the noise is taken to be one unit
 # in the last place of the largest output. And gates, exp(x) - 1 and the like are of size one
 # on the way, so that a program may lose some units in the last place of one
-# even where the outputs are small.
+# even where the outputs are small; behind a product with small weights, so many times less.
 FLOOR_ULPS_OF_ONE = 8
+
+# Of values that are at least so many times as large as their tolerance something can be proven.
+_TELLING = 10.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ class Comparison:
         What the framework gave, what npylstm gives, and npylstm's float64 run.
     moved
         float64 runs with weights and inputs moved by a unit in the last place.
+    time
+        The axis of the steps; None where there are none.
+    floor
+        How large the values are on the way to the outputs, as far as rounding counts: one number,
+        or one for each feature; at most 1.
     """
 
     output: str
@@ -95,6 +104,8 @@ class Comparison:
     ours: Array
     exact: Array
     moved: tuple[Array, ...]
+    time: int | None = None
+    floor: Array | float = 1.0
 
     @functools.cached_property
     def difference(self) -> Array:
@@ -110,14 +121,76 @@ class Comparison:
         return _axis_names(self.ours.ndim)
 
     @functools.cached_property
-    def tolerance(self) -> float:
-        """The largest absolute difference that rounding explains."""
+    def allowed(self) -> Array:
+        """The largest difference that rounding explains, for every value.
+
+        Features are of different sizes, and noise grows with the steps: what a large feature or a
+        late step allows, a small or an early one does not. Each has the larger of two measures: its
+        own noise up to that step, and the noise that half of the features have at least, relative
+        to their sizes. The second makes up for the few values of a small case.
+        """
+        if not self.ours.size:
+            return np.zeros(self.ours.shape)
         eps = float(np.finfo(self.ours.dtype).eps)
-        largest = float(np.abs(self.exact[np.isfinite(self.exact)]).max(initial=0.0))
-        runs = [self.errors(y) for y in (self.ours, *self.moved)]
-        noise = max(*map(rms, runs), eps * largest)
-        peak = max(float(np.abs(errors).max(initial=0.0)) for errors in runs)
-        return max(NOISE_FACTOR * noise, PEAK_FACTOR * peak, FLOOR_ULPS_OF_ONE * eps)
+        with np.errstate(invalid="ignore", over="ignore"):
+            errors = [np.abs(y.astype(np.float64) - self.exact) for y in (self.ours, *self.moved)]
+        noise = self._by_step(np.stack([np.where(np.isfinite(e), e, 0.0) for e in errors]))
+        values = np.where(np.isfinite(self.exact), np.abs(self.exact), 0.0)
+        size = self._by_step(values[None]).max(axis=(0, 1))
+        typical = np.maximum.accumulate(_rms_of_first(noise), axis=0)
+        peak = np.maximum.accumulate(noise.max(axis=0), axis=0)
+        typical = np.maximum(typical, size * np.maximum(_relative(typical, size), eps))
+        peak = np.maximum(peak, size * _relative(peak, size))
+        least = FLOOR_ULPS_OF_ONE * eps * np.asarray(self.floor)
+        allowed = np.maximum(NOISE_FACTOR * typical, np.maximum(PEAK_FACTOR * peak, least))
+        return self._spread(np.maximum(allowed, np.finfo(self.ours.dtype).tiny))
+
+    def _by_step(self, runs: Array) -> Array:
+        """Arrange values of runs as (runs and samples, steps, features)."""
+        if self.time is not None:
+            steps = np.moveaxis(runs, self.time + 1, -2)
+        elif runs.ndim > 2:
+            steps = runs[..., None, :]
+        else:
+            steps = runs[..., None, None]
+        return steps.reshape(-1, *steps.shape[-2:])
+
+    def _spread(self, allowed: Array) -> Array:
+        """Give (steps, features) the axes of the output."""
+        shape = self.ours.shape
+        if self.time is not None:
+            widened = allowed.reshape(*(1,) * (len(shape) - 2), *allowed.shape)
+            allowed = np.moveaxis(widened, -2, self.time)
+        elif len(shape) < 2:
+            allowed = allowed[0]
+        return np.broadcast_to(allowed, shape)
+
+    @functools.cached_property
+    def shares(self) -> Array:
+        """Differences as shares of what rounding explains: above 1 it does not."""
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            shares = self.difference / self.allowed
+        # An infinite difference where the tolerance is infinite, too.
+        return np.where(self.difference == 0, 0.0, np.where(np.isnan(shares), 1.0, shares))
+
+    @property
+    def strain(self) -> float:
+        """The largest share."""
+        return float(self.shares.max(initial=0.0))
+
+    @property
+    def tolerance(self) -> float:
+        """What rounding explains of the value that is nearest to its limit, or beyond it."""
+        if not self.shares.size:
+            return 0.0
+        return float(self.allowed.flat[int(np.argmax(self.shares))])
+
+    @property
+    def telling(self) -> Array:
+        """Whether each value is large against its tolerance, and is a finite number."""
+        with np.errstate(invalid="ignore"):
+            size = np.abs(self.framework.astype(np.float64))
+            return np.isfinite(size) & (size > _TELLING * self.allowed)
 
     def errors(self, values: Array) -> Array:
         """Finite errors against the float64 run."""
@@ -128,7 +201,7 @@ class Comparison:
     @property
     def passed(self) -> bool:
         """Whether rounding explains every difference."""
-        return bool(self.difference.max(initial=0.0) <= self.tolerance)
+        return self.strain <= 1
 
     @property
     def relative(self) -> float:
@@ -136,6 +209,23 @@ class Comparison:
         size = np.abs(self.framework.astype(np.float64))
         counted = np.isfinite(size) & (size > 1e-6 * size[np.isfinite(size)].max(initial=0.0))
         return float((self.difference[counted] / size[counted]).max(initial=0.0))
+
+
+def _rms_of_first(values: Array) -> Array:
+    """Root mean square over the first axis, of numbers that are not negative."""
+    largest = values.max(axis=0)
+    scale = np.where(largest > 0, largest, 1.0)  # squares of what diverges would overflow
+    typical: Array = scale * np.sqrt(np.mean(np.square(values / scale), axis=0))
+    return typical
+
+
+def _relative(noise: Array, size: Array) -> Array:
+    """What half of the features have at least, relative to their sizes: (steps, 1)."""
+    known = size > 0
+    if not known.any():
+        return np.zeros((len(noise), 1))
+    shares = noise[:, known] / size[known]
+    return np.quantile(shares, 0.5, axis=1, method="lower")[:, None]
 
 
 def rms(values: Array) -> float:
@@ -147,6 +237,7 @@ def rms(values: Array) -> float:
 
 
 def compare(
+    spec: ModelSpec,
     cases: Sequence[Case],
     ours: Sequence[Mapping[str, Array]],
     exact: Sequence[Mapping[str, Array]],
@@ -156,12 +247,14 @@ def compare(
 
     Parameters
     ----------
+    spec
+        The model.
     cases
         Recorded runs of the framework.
-    ours, exact
-        For each case, npylstm's outputs by name: as they are to be judged, and in float64.
-    moved
-        More float64 runs of all cases, of :func:`~npylstm.parity.rounding.perturbed` models.
+    ours
+        For each case, npylstm's outputs by name, as they are to be judged.
+    exact, moved
+        The same of :func:`~npylstm.parity.trial.float64_runs`; ``exact`` may hold all tensors.
 
     Returns
     -------
@@ -173,6 +266,7 @@ def compare(
     ParityError
         If an output has another shape than the framework's, or a case does not have it.
     """
+    times = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     compared = []
     for k, (case, mine, truth) in enumerate(zip(cases, ours, exact, strict=True)):
         for name, array in mine.items():
@@ -186,21 +280,20 @@ def compare(
                     f"npylstm {array.shape}"
                 )
             others = tuple(run[k][name] for run in moved)
-            compared.append(Comparison(name, k, expected, array, truth[name], others))
+            floor = size_on_the_way(spec, name, truth)
+            compared.append(
+                Comparison(name, k, expected, array, truth[name], others, times[name], floor)
+            )
     return tuple(compared)
 
 
-def check_evidence(name: str, comparisons: Sequence[Comparison]) -> None:
-    """Refuse a verdict on outputs of which no value is a finite number: nan agrees with all nan."""
-    finite = {c.output for c in comparisons if np.isfinite(c.framework).any()}
-    agreeing = {c.output for c in comparisons} - {c.output for c in comparisons if not c.passed}
-    empty = sorted(agreeing - finite)
-    if empty:
-        raise NpylstmError(
-            f"{name}: {' and '.join(empty)}: no value of any case is a finite number, so that "
-            "nothing can be proven; give cases with finite outputs, "
-            "or check the weights that were trained"
-        )
+def steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
+    """The axis of an output's steps; (2, batch, units) are the states of two layers, not steps."""
+    axis = output.time_axis
+    if axis != 0 or isinstance(output.shape[0], str):
+        return axis
+    lengths = [t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None]
+    return axis if output.shape[0] in lengths else None
 
 
 def summarise(comparisons: Sequence[Comparison]) -> tuple[OutputParity, ...]:
@@ -219,24 +312,25 @@ def _axis_names(ndim: int) -> tuple[str, ...]:
 
 def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
     largest = [p.difference.max(initial=0.0) for p in parts]
-    strain = [difference / p.tolerance for difference, p in zip(largest, parts, strict=True)]
+    strain = [p.strain for p in parts]
     passed = max(strain) <= 1
     # Show the largest difference; where parity failed, the one that is least explained.
     worst = int(np.argmax(largest if passed else strain))
     part = parts[worst]
     where = {"case": part.case}
     if part.difference.size:
-        index = np.unravel_index(int(np.argmax(part.difference)), part.difference.shape)
+        shown = part.difference if passed else part.shares
+        index = np.unravel_index(int(np.argmax(shown)), shown.shape)
         where |= {axis: int(i) for axis, i in zip(part.axes, index, strict=True)}
     everything = np.concatenate([p.difference.reshape(-1) for p in parts])
     return OutputParity(
         output=name,
-        max_abs=float(part.difference.max(initial=0.0)),
+        max_abs=float(part.difference[index]) if part.difference.size else 0.0,
         max_rel=part.relative,
         where=where,
         rms=rms(everything),
         framework_to_float64=rms(np.concatenate([p.errors(p.framework) for p in parts])),
         npylstm_to_float64=rms(np.concatenate([p.errors(p.ours) for p in parts])),
-        tolerance=part.tolerance,
+        tolerance=float(part.allowed[index]) if part.difference.size else 0.0,
         passed=bool(passed),
     )

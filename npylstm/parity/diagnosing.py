@@ -11,11 +11,12 @@ import numpy as np
 from npylstm.errors import ShapeError
 from npylstm.layers.base import Array
 from npylstm.model import Model
-from npylstm.parity.comparison import check_evidence, summarise
+from npylstm.parity.comparison import summarise
 from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
 from npylstm.parity.facts import describe
 from npylstm.parity.layerwise import first_bad_layer, inside_layer
+from npylstm.parity.proving import check_evidence
 from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
@@ -71,7 +72,7 @@ def diagnose(
     ShapeError
         If an array has another shape than the model's.
     NpylstmError
-        If no value of an output is a finite number.
+        If no value of the outputs can prove anything: nan, a dead relu, a chaotic model.
 
     Examples
     --------
@@ -111,7 +112,7 @@ def _diagnose(
         summarise(comparisons), len(examples), "the other program", "numpy",
         comparisons=comparisons, spec=spec,
     )  # fmt: skip
-    check_evidence(spec.name, comparisons)
+    check_evidence(spec, comparisons)
     if report.passed:
         return Diagnosis((), (), first, layers, report)
     found: tuple[Cause, ...] = ()

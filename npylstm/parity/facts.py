@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from npylstm.layers.base import Array
-from npylstm.parity.comparison import Comparison
-from npylstm.spec import ModelSpec, TensorSpec
+from npylstm.parity.comparison import Comparison, steps_axis
+from npylstm.spec import ModelSpec
 
 __all__ = ["describe"]
 
 
 def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """Describe the mismatch of every output in plain sentences."""
-    axes = {t.name: _time_axis(t, spec) for t in spec.output_specs}
+    axes = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     facts: list[str] = []
     agreeing = [name for name in spec.outputs
                 if all(c.passed for c in comparisons if c.output == name)]  # fmt: skip
@@ -24,21 +24,8 @@ def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, .
     for name in spec.outputs:
         parts = [c for c in comparisons if c.output == name and not c.passed]
         if parts:
-            facts += _of_output(name, max(parts, key=_strain), axes[name])
+            facts += _of_output(name, max(parts, key=lambda c: c.strain), axes[name])
     return tuple(facts)
-
-
-def _time_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
-    """The axis of an output's steps; (2, batch, units) are the states of two layers, not steps."""
-    axis = output.time_axis
-    if axis != 0 or isinstance(output.shape[0], str):
-        return axis
-    lengths = [t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None]
-    return axis if output.shape[0] in lengths else None
-
-
-def _strain(comparison: Comparison) -> float:
-    return float(comparison.difference.max(initial=0.0) / comparison.tolerance)
 
 
 def _of_output(name: str, worst: Comparison, time: int | None) -> Iterator[str]:
@@ -49,18 +36,18 @@ def _of_output(name: str, worst: Comparison, time: int | None) -> Iterator[str]:
         f"output {name} differs by up to {off.max():.3g} of {size:.3g} (case {worst.case}); "
         f"rounding explains {worst.tolerance:.2g}"
     )
-    wrong = off > worst.tolerance
+    wrong = worst.shares > 1
     yield f"{np.count_nonzero(wrong)} of {off.size} values differ"
     signed = (worst.framework.astype(np.float64) - worst.ours)[np.isfinite(off)]
     if signed.size > 1 and np.ptp(signed) < 1e-3 * np.abs(signed).max(initial=0.0):
         yield f"the difference is the same everywhere: {signed.mean():.6g}"
     if time is not None and off.shape[time] > 1:
-        yield from _over_steps(np.moveaxis(off, time, 0), worst.tolerance)
+        yield from _over_steps(np.moveaxis(off, time, 0), np.moveaxis(wrong, time, 0))
 
 
-def _over_steps(off: Array, tolerance: float) -> Iterator[str]:
+def _over_steps(off: Array, differs: Array) -> Iterator[str]:
     each = off.reshape(len(off), -1).max(axis=1)
-    wrong = np.flatnonzero(each > tolerance)
+    wrong = np.flatnonzero(differs.reshape(len(off), -1).any(axis=1))
     first, last = int(wrong[0]), int(wrong[-1])
     if len(wrong) == 1:
         yield f"only step {first} of {len(each)} differs"

@@ -12,8 +12,9 @@ from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction
 from npylstm.parity.diagnosis import Cause
+from npylstm.parity.proving import proves
 from npylstm.parity.search import search
-from npylstm.parity.trial import FAILURES, float64_runs, proves
+from npylstm.parity.trial import FAILURES, float64_runs
 from npylstm.parity.variants import Tape
 from npylstm.spec import Edge, ModelSpec, TensorSpec
 

@@ -16,7 +16,6 @@ from npylstm import console
 from npylstm.environment import environment
 from npylstm.layers.base import format_shape
 from npylstm.model import load
-from npylstm.parity.page.evidence import strain
 from npylstm.parity.page.sections import PROOF_SENTENCES
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.printable import clipped, printable
@@ -121,7 +120,7 @@ def _cases(report: ParityReport) -> list[dict[str, Any]]:
     found = []
     for number, case in enumerate(report.replayed):
         parts = [part for part in report.comparisons if part.case == number]
-        largest = max(map(strain, parts), default=0.0)
+        largest = max((part.strain for part in parts), default=0.0)
         found.append(
             {
                 "case": number, "purpose": case.purpose,

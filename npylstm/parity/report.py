@@ -42,6 +42,9 @@ class ParityReport:
         The sentences that the user stated, or that were assumed, about the structure.
     undecided
         Other chains of layers that give the author's own outputs as well.
+    unproven
+        Outputs that agree, and of which nothing is proven: all values are nan, the zeros of a dead
+        relu, or no larger than what rounding changes.
     spec, replayed
         The model that was compared, and the cases; None and empty where they are not known.
     """
@@ -53,6 +56,7 @@ class ParityReport:
     proof: str = "proven"
     stated: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = field(default=(), repr=False, compare=False)
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
     replayed: tuple[Case, ...] = field(default=(), repr=False, compare=False)
@@ -86,7 +90,8 @@ class ParityReport:
         if not failed and self.proof != "proven":
             return f"{self._agreement} ({scope})"
         if not failed:
-            return f"parity held: {scope}"
+            less = f"; nothing is proven of {' and '.join(self.unproven)}" if self.unproven else ""
+            return f"parity held: {scope}{less}"
         worst = failed[0]
         place = ", ".join(f"{k} {v}" for k, v in worst.where.items())
         return (
@@ -179,6 +184,7 @@ class ParityReport:
             "proof": self.proof,
             "stated": list(self.stated),
             "undecided": list(self.undecided),
+            "unproven": list(self.unproven),
             "cases": self.cases,
             "framework": self.framework,
             "backend": self.backend,

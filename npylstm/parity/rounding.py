@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from npylstm.engine.numpy_engine import Node
-from npylstm.layers import Masking
+from npylstm.layers import Dense, Identity, Masking
 from npylstm.layers.base import Array, Layer
+from npylstm.layers.recurrent import Recurrent
 from npylstm.parity.variants import Wrap
 from npylstm.spec import LayerSpec, ModelSpec
 
-__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks"]
+__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "size_on_the_way"]
 
 # The noise is the larger of two measures: npylstm's own error against the float64 run, and what
 # becomes of the float64 run when every weight and input is moved by up to one unit in the last
@@ -61,6 +63,57 @@ class Widening:
         eps = float(np.finfo(self._dtype).eps)
         moved: Array = wide * (1 + eps * self._rng.uniform(-1, 1, array.shape))
         return moved
+
+
+# Functions whose error is one of their argument, and of no size of their own.
+_STEADY = ("linear", "relu", "tanh", "sigmoid")
+
+
+def size_on_the_way(
+    spec: ModelSpec, output: str, tensors: Mapping[str, Array]
+) -> npt.NDArray[np.float64] | float:
+    """How large the numbers are of which an output is made, at most 1.
+
+    Rounding is a part of these, and the output itself may be smaller: ``1 - z``, ``exp(x) - 1``.
+    A product scales what it reads, with its rounding: behind small weights less counts.
+
+    Parameters
+    ----------
+    spec
+        The model.
+    output
+        An output of it.
+    tensors
+        What an exact run computed; where it does not hold what is needed, the answer is 1.
+
+    Returns
+    -------
+    array or float
+        One number for each feature, or one for all.
+    """
+    edge = next((e for e in spec.edges if output in e.outputs), None)
+    if edge is None:
+        return 1.0
+    named = spec[edge.layer]
+    layer = named.layer
+    if isinstance(layer, Identity):
+        return size_on_the_way(spec, edge.inputs[0], tensors)
+    if isinstance(layer, Recurrent) and output in tensors:
+        return np.minimum(1.0, _largest(tensors[output]))
+    reads = tensors.get(edge.inputs[0])
+    if isinstance(layer, Dense) and layer.activation.name in _STEADY and reads is not None:
+        sizes = _largest(reads) @ np.abs(named.weights["kernel"].astype(np.float64))
+        if layer.use_bias:
+            sizes = sizes + np.abs(named.weights["bias"])
+        return np.minimum(1.0, sizes)
+    return 1.0
+
+
+def _largest(tensor: Array) -> npt.NDArray[np.float64]:
+    """The largest size of every feature."""
+    finite = np.where(np.isfinite(tensor), np.abs(tensor), 0.0)
+    found: npt.NDArray[np.float64] = finite.reshape(-1, tensor.shape[-1]).max(axis=0, initial=0.0)
+    return found
 
 
 class HeldMasks:

@@ -19,7 +19,8 @@ from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes import MISTAKES, TIERS, Mistake
-from npylstm.parity.trial import FAILURES, corrected_outputs, proves
+from npylstm.parity.proving import proves
+from npylstm.parity.trial import FAILURES, corrected_outputs
 from npylstm.parity.variants import Tape
 from npylstm.spec import ModelSpec
 

@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.activations import TABLE, Activation
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
@@ -18,9 +16,7 @@ from npylstm.parity.rounding import PERTURBATIONS, HeldMasks, Widening, makes_ma
 from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = [
-    "FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs", "proves",
-]  # fmt: skip
+__all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs"]
 
 # What a layer or a correction raises when it cannot take what it is given.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
@@ -46,60 +42,7 @@ def compared_outputs(
         ours.append(outputs)
     cases = [Case({}, tape.example.outputs) for tape in tapes]
     exact, moved = float64_runs(spec, [tape.example for tape in tapes], correction)
-    return compare(cases, ours, exact, moved)
-
-
-def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bool:
-    """Whether a corrected model gives the outputs of all examples, and these can tell.
-
-    The one judgement of what is proven. A correction that only resembles what was done proves
-    nothing, nor does a fit with as many free numbers as there are data, nor agreement with outputs
-    that a hundred wrong models give: zeros of a dead relu, ones of a saturated sigmoid.
-    """
-    if correction.resembles is not None or (correction.free and correction.free >= correction.data):
-        return False
-    try:
-        compared = compared_outputs(spec, tapes, correction)
-    except FAILURES:
-        return False
-    return all(c.passed for c in compared) and _tell(spec, tapes, compared)
-
-
-# Values that outputs must have, away from the bounds of functions, to tell one model from another.
-# A single one agrees by chance with a hundred candidates in a thousand diagnoses; two do not.
-_FEWEST_VALUES = 2
-
-
-def _tell(spec: ModelSpec, tapes: Sequence[Tape], compared: Sequence[Comparison]) -> bool:
-    """Whether an output that differed has different values that are no bounds of a function."""
-    by_output: dict[str, list[Comparison]] = {}
-    for c in compared:
-        by_output.setdefault(c.output, []).append(c)
-    bounds = _bounds(spec)
-    for name, parts in by_output.items():
-        tolerance = max(c.tolerance for c in parts)
-        if all(
-            np.allclose(tapes[c.case].outputs[name], c.framework, 0, c.tolerance, equal_nan=True)
-            for c in parts
-        ):
-            continue
-        values = np.concatenate([c.framework[np.isfinite(c.framework)] for c in parts])
-        apart = np.abs(values[:, None].astype(np.float64) - bounds).min(axis=1) > tolerance
-        if np.unique(np.round(values[apart] / (2 * tolerance))).size >= _FEWEST_VALUES:
-            return True
-    return False
-
-
-def _bounds(spec: ModelSpec) -> Array:
-    """The values at which activation functions saturate: those of the model, and all others."""
-    functions = {Activation.of(name) for name, row in TABLE.items() if row.elementwise}
-    functions |= {
-        a for n in spec.layers for a in vars(n.layer).values() if isinstance(a, Activation)
-    }
-    far = np.array([-1e6, 1e6])
-    with np.errstate(over="ignore", invalid="ignore"):
-        ends = np.concatenate([a(far) for a in functions if a.row.elementwise])
-    return np.unique(ends[np.abs(ends) < 1e4])
+    return compare(correction.spec or spec, cases, ours, exact, moved)
 
 
 def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
@@ -140,22 +83,26 @@ def float64_runs(
     correction
         What is changed.
     every_tensor
-        Return all tensors, not the outputs alone.
+        Return all tensors of the moved models, too, not the outputs alone.
 
     Returns
     -------
     exact
-        For each example the outputs by name.
+        For each example all tensors by name; where a correction reads outputs in a way of its own,
+        those.
     moved
-        The same for every one of ``PERTURBATIONS`` perturbed models.
+        For every one of ``PERTURBATIONS`` perturbed models, for each example the outputs.
     """
     graph = correction.spec or spec
     layers = {**{n.name: n for n in graph.layers}, **correction.changes}
-    names = [t for e in graph.edges for t in e.outputs] if every_tensor else graph.outputs
+    every = [t for e in graph.edges for t in e.outputs]
+    names = every if every_tensor else graph.outputs
     held = [_held_masks(graph, layers, names, correction, example) for example in examples]
     exact, *moved = (
         [
-            _wide_outputs(graph, layers, names, correction, example, masks, seed)
+            _wide_outputs(
+                graph, layers, every if seed is None else names, correction, example, masks, seed
+            )
             for example, masks in zip(examples, held, strict=True)
         ]
         for seed in (None, *range(PERTURBATIONS))

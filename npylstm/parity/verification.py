@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from npylstm.model import Model
-from npylstm.parity.comparison import check_evidence, compare, summarise
+from npylstm.parity.comparison import compare, summarise
 from npylstm.parity.examples import bind_case
+from npylstm.parity.proving import check_evidence
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.trial import float64_runs
 from npylstm.spec import Case
@@ -28,9 +29,9 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     model.warm_up()  # the verdict is of the engine that will compute
     ours = [model.replay(case) for case in cases]
     examples = [bind_case(model.spec, case) for case in cases]
-    comparisons = compare(cases, ours, *float64_runs(model.spec, examples))
+    comparisons = compare(model.spec, cases, ours, *float64_runs(model.spec, examples))
     outputs = summarise(comparisons)
-    check_evidence(model.spec.name, comparisons)
+    unproven = check_evidence(model.spec, comparisons)
     return ParityReport(
         outputs,
         len(cases),
@@ -39,6 +40,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         proof=proof_of(origin),
         stated=_sentences(origin, "stated"),
         undecided=_sentences(origin, "undecided"),
+        unproven=unproven,
         comparisons=comparisons,
         spec=model.spec,
         replayed=tuple(cases),

@@ -383,7 +383,7 @@ def test_shares_of_the_tolerance_are_counted_where_they_belong() -> None:
     sizes = 10.0 ** rng.uniform(-22, -10, ours.shape) * rng.choice([0, 1], ours.shape)
     part = compared(ours, ours + sizes)
     counts, edges = evidence.histogram([part])
-    shares = np.abs(part.framework - part.ours) / part.tolerance
+    shares = np.abs(part.framework - part.ours) / part.allowed
     expected = [np.sum(shares < 1e-5)] + [
         np.sum((shares > 10**a) & (shares <= 10**b)) for a, b in itertools.pairwise(edges)
     ]

@@ -10,7 +10,7 @@ from npylstm.errors import NpylstmError
 from npylstm.npz import written_whole
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.diagnosis import Diagnosis
-from npylstm.parity.page import evidence, graph, plots, sections
+from npylstm.parity.page import graph, plots, sections
 from npylstm.parity.page.markup import esc, plural, share, short_name
 from npylstm.parity.page.style import STYLE
 from npylstm.parity.report import ParityReport
@@ -114,7 +114,7 @@ def _figures(report: ParityReport) -> tuple[str, str]:
     for part in report.comparisons:
         by_output.setdefault(part.output, []).append(part)
     filled = {k: v for k, v in by_output.items() if any(p.ours.size for p in v)}
-    strains = {k: max(map(evidence.strain, v)) for k, v in filled.items()}
+    strains = {k: max(p.strain for p in v) for k, v in filled.items()}
     order = sorted(filled, key=lambda name: -strains[name])[:_MOST_OUTPUTS]
     axes = _time_axes(report.spec)
     most = min(1500, _POINTS // max(1, len(order)))

@@ -10,25 +10,11 @@ import numpy as np
 from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison
 
-__all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogram", "ratio",
-           "sample", "strain"]  # fmt: skip
+__all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogram", "sample"]
 
 _WORST = 24  # values with the largest differences that a sample always holds
 _COLUMNS = 160  # places along the steps
 EQUAL = 1e-5  # shares of the tolerance below this are counted together
-
-
-def ratio(part: Comparison) -> Array:
-    """Return every difference as a share of the tolerance; 1 is the largest that passes."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        shares = part.difference / part.tolerance
-    shares[np.isnan(shares)] = 1.0  # an infinite difference, an infinite tolerance
-    return shares
-
-
-def strain(part: Comparison) -> float:
-    """Return the largest share of the tolerance; above 1 parity failed."""
-    return float(ratio(part).max(initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ def sample(parts: Sequence[Comparison], most: int) -> Sample:
     chosen: list[tuple[Array, Array, Array]] = []
     infinite = 0
     for part in parts:
-        shares = ratio(part).reshape(-1)
+        shares = part.shares.reshape(-1)
         theirs, ours = (a.reshape(-1).astype(np.float64) for a in (part.framework, part.ours))
         finite = np.isfinite(theirs) & np.isfinite(ours)
         infinite += int(np.count_nonzero(~finite))
@@ -94,7 +80,7 @@ class Residual:
 def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
     """Follow every case of more than one step along its steps."""
     return tuple(
-        _residual(part.case, np.moveaxis(ratio(part), axis, 0))
+        _residual(part.case, np.moveaxis(part.shares, axis, 0))
         for part in parts
         if part.ours.size and part.ours.shape[axis] > 1
     )
@@ -102,7 +88,7 @@ def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
 
 def by_case(parts: Sequence[Comparison]) -> Residual:
     """Set the cases side by side."""
-    found = [_residual(None, ratio(part).reshape(1, -1)) for part in parts]
+    found = [_residual(None, part.shares.reshape(1, -1)) for part in parts]
     return Residual(
         None,
         np.array([part.case for part in parts]),
@@ -139,7 +125,7 @@ def histogram(parts: Sequence[Comparison]) -> tuple[Array, Array]:
     edges
         (bins + 1,) decimal logarithms.
     """
-    shares = [ratio(part).reshape(-1) for part in parts]
+    shares = [part.shares.reshape(-1) for part in parts]
     finite = [float(s[np.isfinite(s)].max(initial=0.0)) for s in shares]
     edges = bins(max(finite, default=0.0))
     counts = np.zeros(len(edges), np.int64)
