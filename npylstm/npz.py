@@ -158,7 +158,7 @@ class Archive:
             raise FormatError(f"{self.name}: {key}: expected a stored or deflated member")
         with self._damage_named(key), self._zip.open(info) as stream:
             header = _read_header(stream, kinds)
-        held = info.file_size - header.size
+        held = max(0, info.file_size - header.size)
         declared = math.prod(header.shape) * header.dtype.itemsize
         if declared != held:
             raise FormatError(
@@ -219,7 +219,7 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         try:
             header = _read_header(stream)
             declared = math.prod(header.shape) * header.dtype.itemsize
-            held = os.fstat(stream.fileno()).st_size - header.size
+            held = max(0, os.fstat(stream.fileno()).st_size - header.size)
             if declared != held:
                 raise FormatError(f"declares {declared} bytes of data, the file holds {held}")
             return header.view(stream.read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from npylstm.activations import Activation
 from npylstm.cli import main
 from npylstm.layers import LSTM, Dense
 from npylstm.spec import Case
+
+ROOT = Path(__file__).parent.parent
 
 DATA = Path(__file__).parent / "data" / "keras"
 
@@ -281,7 +284,7 @@ def test_warmup(model: Path, capsys: Any) -> None:
         (["predict", "MODEL", "--input", "five.csv"], "5 columns do not fit the input (batch, steps, 3)"),
         (["predict", "MODEL", "--input", "pickle.npy"], "pickle.npy: not a .npy file of numbers"),
         (["predict", "MODEL", "--input", "x.npy", "-o", "y.txt"], "y.txt: expected a .npy, .npz or .csv file"),
-        (["predict", "MODEL", "--input", "x.npy", "-o", "no/y.npy"], "No such file or directory"),
+        (["predict", "MODEL", "--input", "x.npy", "-o", "no/y.npy"], "no/y.npy: there is no folder no"),
         (["predict", "text.csv", "--input", "x.npy"], "text.csv: not an .npz file"),
         (["verify", "MODEL", "--seed", "3"], "--cases and --seed go with --against"),
         (["verify", "MODEL", "--against", "nowhere.h5"], "nowhere.h5: No such file or directory"),
@@ -382,3 +385,43 @@ def test_info_fits_a_screen(tmp_path: Path, capsys: Any) -> None:
         joined
     )
     assert "its backward layer begins at the end of the sequence" in joined
+
+
+@pytest.mark.parametrize("command", ["predict", "trace"])
+@pytest.mark.parametrize("target", ["model", "input", "other model", "no folder"])
+def test_outputs_never_replace_what_is_read_or_a_model(
+    command: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, other, x = tmp_path / "m.npz", tmp_path / "other.npz", tmp_path / "x.npz"
+    shutil.copy(ROOT / "models/sine_keras/sine.npz", model)
+    shutil.copy(model, other)
+    np.savez(x, np.zeros((2, 5, 1), "f4"))
+    paths = {"model": model, "input": x, "other model": other, "no folder": tmp_path / "no/y.npz"}
+    before = {path: path.read_bytes() for path in (model, other, x)}
+    status = main([command, str(model), "--input", str(x), "-o", str(paths[target])])
+    assert status == 2
+    said = capsys.readouterr().err
+    assert "would be lost" in said or "there is no folder" in said
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_a_page_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(ROOT / "models/sine_keras/sine.npz")
+    for page in ("report.txt", "no/report.html"):
+        assert main(["verify", model, "--html", str(tmp_path / page)]) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert str(tmp_path / page) in said.err
+
+
+def test_a_missing_input_is_said_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(ROOT / "models/sine_keras/sine.npz")
+    assert main(["predict", model, "--input", str(tmp_path / "nothing")]) == 2
+    assert "nothing: No such file" in capsys.readouterr().err
+    (tmp_path / "x.npy").write_bytes((b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 5, 1), }").ljust(128))  # fmt: skip
+    assert main(["predict", model, "--input", str(tmp_path / "x.npy")]) == 2
+    assert "the file holds 0" in capsys.readouterr().err

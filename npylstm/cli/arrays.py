@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +38,8 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     ShapeError
         If it holds other inputs than the model takes.
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     suffix = Path(path).suffix.lower()
     names = [t.name for t in expected]
     if suffix == ".npz":

@@ -103,6 +103,31 @@ def convert(options: argparse.Namespace) -> int:
     return 0 if report is None or report.passed else 1
 
 
+def _check_written(path: str | None, *reads: str | None) -> None:
+    """Refuse, before anything runs, to write over a file that is read, or over a model."""
+    if path is None:
+        return
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise NpylstmError(f"{path}: there is no folder {folder}")
+    if not os.path.exists(path):
+        return
+    for read in filter(None, reads):
+        if os.path.exists(read) and os.path.samefile(read, path):
+            raise NpylstmError(f"{path}: is read here, and would be lost; give another name")
+    if os.path.isfile(path) and npz.is_model(path):
+        raise NpylstmError(f"{path}: is a model, which would be lost; give another name")
+
+
+def _check_page(path: str | None, *reads: str | None) -> None:
+    """Refuse to write a page under a name that is none, or over what is read."""
+    if path is not None:
+        from npylstm.parity import page
+
+        page.check_name(path)
+        _check_written(path, *reads)
+
+
 def _print_way_out(rivals: Sequence[str]) -> None:
     """Say what would give the author's outputs, where that is known."""
     if rivals:
@@ -300,6 +325,8 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Replay recorded cases or fresh ones and print the parity table."""
+    _check_written(options.plot, options.model, options.against)
+    _check_page(options.html, options.model, options.against)
     model = load(options.model, options.backend)
     if options.against is None:
         if options.cases is not None or options.seed is not None:
@@ -338,6 +365,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def diagnose(options: argparse.Namespace) -> int:
     """Say which mistake explains outputs that another program computed."""
+    _check_page(options.html, options.model, options.input, options.output)
     model = load(options.model, options.backend)
     inputs = arrays.read_inputs(options.input, model.inputs)
     outputs = arrays.read_outputs(options.output, model.outputs)
@@ -355,6 +383,7 @@ def diagnose(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Compute outputs and write them."""
+    _check_written(options.output, options.model, options.input)
     model = load(options.model, options.backend)
     inputs = arrays.read_inputs(options.input, model.inputs)
     y = model.predict(
@@ -381,6 +410,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def trace(options: argparse.Namespace) -> int:
     """Compute the gates of all recurrent layers and draw or write them."""
+    _check_written(options.output, options.model, options.input)
     model = load(options.model, "numpy")
     inputs = arrays.read_inputs(options.input, model.inputs)
     gates = model.trace(inputs)

@@ -92,7 +92,11 @@ def bind_example(
     batch = int(bound[first.name].shape[first.shape.index(BATCH)])
     carried = bind_state(state, spec.state_shapes(), batch, spec.dtype)
     moves = bind_mask(mask, lengths, spec, bound, batch)
-    named = {k: np.asarray(v) for k, v in name_outputs(spec, outputs).items()}
+    given = name_outputs(spec, outputs)
+    for name, array in given.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise ShapeError(f"output {name!r}: masked arrays are not compared; fill it first")
+    named = {k: np.asarray(v) for k, v in given.items()}
     for name, array in named.items():
         if array.dtype.kind not in "fiub":
             raise ShapeError(f"output {name!r}: expected real numbers, got {array.dtype}")

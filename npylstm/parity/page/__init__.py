@@ -16,7 +16,7 @@ from npylstm.parity.page.style import STYLE
 from npylstm.parity.report import ParityReport
 from npylstm.spec import ModelSpec
 
-__all__ = ["render", "write"]
+__all__ = ["check_name", "render", "write"]
 
 _SUFFIXES = (".html", ".htm")
 _MOST_OUTPUTS = 24  # that have pictures
@@ -40,11 +40,22 @@ def write(
     OSError
         If the file cannot be written.
     """
-    if Path(path).suffix.lower() not in _SUFFIXES:
-        raise NpylstmError(f"{path}: expected a page ending in {' or '.join(_SUFFIXES)}")
+    check_name(path)
     page = render(report, diagnosis)
     with written_whole(path) as stream:
         stream.write(page.encode("utf-8"))
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that is none of a page's.
+
+    Raises
+    ------
+    NpylstmError
+        If it does not end in ``.html``.
+    """
+    if Path(path).suffix.lower() not in _SUFFIXES:
+        raise NpylstmError(f"{path}: expected a page ending in {' or '.join(_SUFFIXES)}")
 
 
 def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> str:
