@@ -180,13 +180,15 @@ class _KerasImporter(Importer):
     def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
         if "layers" not in options:
             return
+        said = Options(tuple(options.get("allow_unused") or ()), dict(options.get("custom") or {}))
         with open_container(source) as container:
             assert isinstance(container.store, ListedStore)
             layers = by_word(find_layers(container.store, container.writer))
-        for steps in other_chains(parse_steps(options["layers"]), layers):
-            text = " -> ".join(map(str, steps))
-            with contextlib.suppress(UnsupportedError, FormatError):
-                yield f'--layers "{text}"', from_keras(source, **{**options, "layers": text})
+            for steps in other_chains(parse_steps(options["layers"]), layers):
+                text = " -> ".join(map(str, steps))
+                with contextlib.suppress(UnsupportedError, FormatError):
+                    spec = convert_container(with_chain(container, text), said)
+                    yield f'--layers "{text}"', spec
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
         return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))

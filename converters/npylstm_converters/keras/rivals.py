@@ -54,10 +54,7 @@ def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
         asked = {"activation": "tanh", "recurrent_activation": "sigmoid", **asked}
     for name in dict.fromkeys([*asked, *step.options]):
         if name == "output":
-            for word in _OUTPUTS:
-                others = tuple(v for v in step.values if v not in _OUTPUTS)
-                if word not in step.values:
-                    yield [replace(step, values=(*others, word))]
+            yield from _other_outputs(step)
             continue
         values = tuple(v for v in step.values if name != "activation" or v in _OUTPUTS)
         named = next((v for v in step.values if v not in _OUTPUTS), None)
@@ -65,3 +62,15 @@ def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
         for other in _WORDS.get(name) or other_numbers(name, said or asked.get(name, "")):
             if other != said:
                 yield [replace(step, values=values, options={**step.options, name: other})]
+
+
+def _other_outputs(step: Step) -> Iterator[list[Step]]:
+    """The other output of a recurrent layer, the last step in another way, the other direction."""
+    others = tuple(v for v in step.values if v not in _OUTPUTS)
+    for word in _OUTPUTS:
+        if word not in step.values:
+            yield [replace(step, values=(*others, word))]
+    for pool in _POOLS:
+        yield [replace(step, values=(*others, "sequences")), Step(pool)]
+    back = str(step.options.get("go_backwards", "false")).lower() != "true"
+    yield [replace(step, options={**step.options, "go_backwards": str(back).lower()})]

@@ -287,7 +287,7 @@ def _nothing(chain: Chain, step: Step) -> None:
 DEFAULTS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
 
 
-def _activation(name: str) -> Callable[[Chain, Step], None]:
+def _activation(name: str, **fixed: float) -> Callable[[Chain, Step], None]:
     def activate(chain: Chain, step: Step) -> None:
         option, default = DEFAULTS.get(step.word, ("", 0.0))
         given = [*step.values, *(v for k, v in step.options.items() if k == option)]
@@ -297,7 +297,7 @@ def _activation(name: str) -> Callable[[Chain, Step], None]:
             value = float(given[0]) if given else default
         except ValueError:
             raise Refusal(f"{option}: expected a number, got {given[0]!r:.40}") from None
-        params = {option: value} if option else {}
+        params = {**fixed, option: value} if option else fixed
         chain.add(step.word, ActivationLayer(Activation.of(name, **params)))
 
     return activate
@@ -313,6 +313,7 @@ _ACTIVATIONS: dict[str, Callable[[Chain, Step], None]] = {
                                             "log_softmax", "hard_tanh", "log_sigmoid")},
     "elu": _activation("elu"), "leaky_relu": _activation("relu"),
     "hardsigmoid": _activation("hard_sigmoid_sixth"), "hardswish": _activation("hard_silu"),
+    "relu6": _activation("relu", max_value=6.0),
 }  # fmt: skip
 READINGS, ACTIVATIONS = tuple(_READINGS), tuple(_ACTIVATIONS)
 _WORDS: dict[str, Callable[[Chain, Step], None]] = {

@@ -65,6 +65,8 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
     modules
         The modules of the file by name.
     """
+    if steps and steps[0].word in modules:
+        yield from ([Step(word), *steps] for word in ACTIVATIONS)
     for number, step in enumerate(steps):
         before, behind = [*steps[:number]], [*steps[number + 1 :]]
         for other in _other_steps(step, modules.get(step.word)):

@@ -50,6 +50,8 @@ def scaling(subject: Subject) -> Found:
             data += [count_different(c) for c in columns if (c[:, 0] != c[:, 1]).any()]
         if not data or (each and features < 2):
             return
+        if any(np.abs(pair[0]).min() < _CONSTANT for pair in fitted.values()):
+            continue  # outputs that are constant are no scaled ones
         found = {k: [_plain(v) for v in pair] for k, pair in fitted.items()}
         first, *others = found.values()
         # Outputs that were scaled alike have one factor and offset, others their own.
@@ -74,6 +76,9 @@ def scaling(subject: Subject) -> Found:
             None, detail, f"scale the outputs: they differ by a factor and an offset {said}",
             around=around, free=2, data=min(data),
         )  # fmt: skip
+
+
+_CONSTANT = 1e-6  # a factor that leaves nothing of what it scales
 
 
 def _rows(y: Array, each: bool) -> Array:
@@ -210,6 +215,7 @@ def _cost(residual: Array) -> float:
 # Directions of the features that are smaller, relative to the largest, are rounding of float32
 # and are left out: their weights would be huge.
 _COLLINEAR = 1e-6
+_COLLINEAR_LEFT = 1e-3  # of a mismatch, as for other fits that are named without proof
 # Weights that outgrow those of the model, or 1, so far amplify rounding until anything agrees.
 _BEYOND_TRAINING = 100.0
 
@@ -251,4 +257,6 @@ def weights_stale(subject: Subject) -> Found:
                 named.name, {"from": "another training"},
                 f"load the weights of {named.name} again: other ones made these outputs",
                 {named.name: fitted}, free=int(rank), data=count_different(np.hstack([A, B])),
+                # Where features are collinear, many weights give these outputs: none is proven.
+                resembles=None if rank == A.shape[1] else _COLLINEAR_LEFT,
             )  # fmt: skip

@@ -179,7 +179,7 @@ def _with_tf32_products(node: Node) -> Node:
     return node
 
 
-_FEWEST_VALUES = 8  # that have few bits, and are different ones
+_FEWEST_VALUES = 4  # that have few bits, and are different ones
 _LOW_PRECISION = 3e-2  # mismatch over size of the outputs that few bits can make
 
 
