@@ -182,7 +182,7 @@ def layout(subject: Subject) -> Found:
         if BATCH in t.shape
     }
 
-    if inputs:
+    if inputs and batch.keys() >= inputs.keys() | outputs.keys():
         yield Correction(
             None, {"rule": "exchanged"}, "exchange the axes of batch and time at the inputs",
             around=lambda run, example: _exchanged(run, example, inputs, outputs, batch, False),

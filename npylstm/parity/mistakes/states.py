@@ -221,8 +221,8 @@ def state_reset_inside(subject: Subject) -> Found:
     """
     names = list(dict.fromkeys(cell.name for cell in subject.cells))
     longest = max(
-        (tape.tensors[edge.inputs[0]].shape[1] for tape in subject.tapes for name in names
-         for edge in subject.edges_of(name)), default=0,
+        (tape.tensors[edge.inputs[0]].shape[_steps_axis(subject.layers[name].layer)]
+         for tape in subject.tapes for name in names for edge in subject.edges_of(name)), default=0,
     )  # fmt: skip
     for chosen in _each_and_all(names):
         repeating = any(_repeats(subject.layers[name].layer) for name in chosen)
@@ -234,6 +234,10 @@ def state_reset_inside(subject: Subject) -> Found:
                     f"carry the state of {where} on: it was reset every {steps} steps",
                     around=functools.partial(_resetting, chosen, steps, spared),
                 )  # fmt: skip
+
+
+def _steps_axis(layer: Layer) -> int:
+    return 0 if getattr(layer, "time_major", False) else 1
 
 
 def _repeats(layer: Layer) -> bool:
@@ -260,14 +264,21 @@ class _Resetting(Node):
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        axis = 0 if getattr(self.layer, "time_major", False) else 1
+        axis = _steps_axis(self.layer)
         masked = bool(getattr(self.layer, "masked", False))
         sequences = bool(getattr(self.layer, "return_sequences", False))
+        if isinstance(self.layer, Bidirectional) and not sequences:
+            raise NpylstmError("the last states of the two directions are of different chunks")
         given = slice(1, len(inputs) - masked)  # states that other layers hand over
         fresh = {k: np.zeros_like(a) for k, a in state.items()}
+        count = inputs[0].shape[axis]
         parts: list[tuple[Array, ...]] = []
-        for start in range(0, inputs[0].shape[axis], self._steps):
+        for start in range(0, count, self._steps):
             steps = slice(start, start + self._steps)
+            if getattr(
+                self.layer, "go_backwards", False
+            ):  # chunks come in the order of computation
+                steps = slice(max(0, count - start - self._steps), count - start)
             reads = [*inputs]
             reads[0] = inputs[0][(slice(None),) * axis + (steps,)]
             if start > 0:
@@ -277,17 +288,21 @@ class _Resetting(Node):
             own = state if start == 0 else fresh
             part, after = super().compute(reads, own, None if mask is None else mask[:, steps])
             if self._spared and parts:
-                begun = np.logical_or.accumulate(reads[-1] != 0, axis=1)[..., None]
-                last = parts[-1][0]
-                if sequences:
-                    main = np.where(begun, part[0], np.take(last, [-1], axis))
-                else:
-                    main = np.where(begun[:, -1], part[0], last)
-                part = (main, *part[1:])
+                part = (self._sparing(part[0], parts[-1][0], reads[-1] != 0, axis), *part[1:])
             parts.append(part)
         if not sequences:
             return parts[-1], after
         return (np.concatenate([p[0] for p in parts], axis), *parts[-1][1:]), after
+
+    def _sparing(self, main: Array, last: Array, moves: Array, axis: int) -> Array:
+        """Repeat the last output of the chunk before where no step of this one has counted yet."""
+        if getattr(self.layer, "go_backwards", False):
+            moves = moves[:, ::-1]
+        begun = np.logical_or.accumulate(moves, axis=1)
+        if not getattr(self.layer, "return_sequences", False):
+            return np.where(begun[:, -1:], main, last)
+        begun = begun if axis == 1 else begun.T
+        return np.where(begun[..., None], main, np.take(last, [-1], axis))
 
 
 def _onset(subject: Subject, outputs: dict[str, int]) -> int | None:
