@@ -141,6 +141,11 @@ def norms() -> Any:
 
 
 @keras_model
+def padding_behind_a_rescaling() -> Any:
+    return _sequential((6, 2), L.Rescaling(2.0, 2.0), L.Masking(0.0), L.LSTM(3), L.Dense(2))
+
+
+@keras_model
 def masked_merges() -> Any:
     ids = keras.Input((7,), dtype="int32")
     a = L.LSTM(3, **SEQ)(L.Embedding(9, 2, mask_zero=True)(ids))

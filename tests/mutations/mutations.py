@@ -32,9 +32,9 @@ WORDS = {
     "function": ("abs", "exp", "negative", "square"),
 }
 OPERATIONS = {
-    "arithmetic": ("add", "subtract", "multiply", "divide", "maximum", "minimum"),
-    "pool1d": ("average", "max"),
-    "reduce": ("mean", "sum", "max", "min"),
+    "arithmetic": ("add", "subtract", "multiply", "divide", "maximum", "minimum", "average"),
+    "pool1d": ("mean", "max"),
+    "reduce": ("mean", "sum", "max", "min", "norm"),
     "masked_merge": ("add", "average", "maximum", "minimum", "multiply"),
 }
 # Defaults of one framework or another.
@@ -87,10 +87,16 @@ def _options(graph: Graph) -> Changes:
                 changed = copy.deepcopy(graph)
                 _put(changed["layers"][place]["config"], path, new)
                 where = "/".join(map(str, path))
-                yield _label(key, path), f"{layer['name']}: {where} {value!r} -> {new!r}", changed
+                yield (
+                    _label(key, path, layer["config"]),
+                    f"{layer['name']}: {where} {value!r} -> {new!r}",
+                    changed,
+                )
 
 
-def _label(key: str, path: Path) -> str:
+def _label(key: str, path: Path, config: Any) -> str:
+    if key == "zero_output_for_mask" and not _sibling(config, path, "masked"):
+        return f"{key}, no mask"
     if "activation" in path[:-1] and key != "name":
         return "slope or bound of an activation"
     return "activation" if key == "name" or key.endswith("activation") else key
@@ -115,6 +121,12 @@ def _inner_kind(layer: Graph, path: Path) -> str:
         if isinstance(value, dict) and isinstance(value.get("kind"), str):
             kind = value["kind"]
     return str(kind)
+
+
+def _sibling(config: Any, path: Path, key: str) -> Any:
+    for part in path[:-1]:
+        config = config[part]
+    return config.get(key)
 
 
 def _put(config: Any, path: Path, value: Any) -> None:

