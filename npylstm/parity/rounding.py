@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm.engine.numpy_engine import Node
-from npylstm.layers import Dense, Identity, Masking
+from npylstm.layers import Concatenate, Dense, Identity, Masking, Rescaling, Select, Slice
 from npylstm.layers.base import Array, Layer
 from npylstm.layers.recurrent import Recurrent
 from npylstm.parity.variants import Wrap
@@ -96,8 +97,16 @@ def size_on_the_way(
         return 1.0
     named = spec[edge.layer]
     layer = named.layer
-    if isinstance(layer, Identity):
-        return size_on_the_way(spec, edge.inputs[0], tensors)
+    before = functools.partial(size_on_the_way, spec, tensors=tensors)
+    if isinstance(layer, (Identity, Select, Slice)):  # features stay what they are, or are fewer
+        found = before(edge.inputs[0])
+        return found if np.shape(found) in ((), spec.shapes[output][-1:]) else float(np.max(found))
+    if isinstance(layer, Concatenate) and layer.axis == len(spec.shapes[output]) - 1:
+        widths = [spec.shapes[t][-1] for t in edge.inputs]
+        parts = [np.broadcast_to(before(t), w) for t, w in zip(edge.inputs, widths, strict=True)]  # type: ignore[arg-type]
+        return np.concatenate(parts)
+    if isinstance(layer, Rescaling):
+        return np.minimum(1.0, abs(layer.scale) * before(edge.inputs[0]) + abs(layer.offset))
     if isinstance(layer, Recurrent) and output in tensors:
         return np.minimum(1.0, _largest(tensors[output]))
     reads = tensors.get(edge.inputs[0])

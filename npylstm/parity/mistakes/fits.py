@@ -248,6 +248,8 @@ def weights_stale(subject: Subject) -> Found:
             if float(np.abs(solved).max(initial=0.0)) > _BEYOND_TRAINING * most:
                 continue
             weights = {"kernel": solved[: layer.features]}
+            if float(np.abs(weights["kernel"]).max()) < _CONSTANT * float(np.abs(B).max()):
+                continue  # constant outputs, which any features give
             if layer.use_bias:
                 weights["bias"] = solved[layer.features]
             fitted = replace(
