@@ -16,6 +16,7 @@ __all__ = [
     "ShapeError",
     "StateError",
     "UnequalError",
+    "UnprovenError",
     "UnsupportedError",
 ]
 
@@ -60,6 +61,10 @@ class UnsupportedError(NpylstmError, ValueError):
     def __init__(self, reasons: str | Iterable[str]) -> None:
         self.reasons = (reasons,) if isinstance(reasons, str) else tuple(reasons)
         super().__init__("; ".join(self.reasons))
+
+
+class UnprovenError(NpylstmError):
+    """Outputs agree, and prove nothing: all nan, the zeros of a dead relu, the noise of a chaos."""
 
 
 class ShapeError(NpylstmError, ValueError):

@@ -427,7 +427,8 @@ class Model:
         Raises
         ------
         NpylstmError
-            If there are no cases, or an output has no finite value in any.
+            If there are no cases; an ``UnprovenError`` if no value of any can prove anything: all
+            are nan, the zeros of a dead relu, or no larger than what rounding changes.
         ParityError
             If an output has another shape than the framework's.
         """

@@ -71,8 +71,9 @@ def diagnose(
     ------
     ShapeError
         If an array has another shape than the model's.
-    NpylstmError
-        If no value of the outputs can prove anything: nan, a dead relu, a chaotic model.
+    UnprovenError
+        If the outputs agree, and no value of them can prove anything: nan, a dead relu, a chaotic
+        model.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npylstm.activations import TABLE, Activation
-from npylstm.errors import NpylstmError
+from npylstm.errors import UnprovenError
 from npylstm.layers.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, count_different
@@ -26,7 +26,7 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
 
     Raises
     ------
-    NpylstmError
+    UnprovenError
         If that holds for every output.
     """
     bounds = _bounds(spec)
@@ -35,7 +35,7 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
     told = {c.output for c in comparisons if _telling(c, bounds).any()}
     empty = tuple(name for name in agreeing if name not in failed | told)
     if empty and len(empty) == len(agreeing):
-        raise NpylstmError(
+        raise UnprovenError(
             f"{spec.name}: {' and '.join(empty)}: no value of any case can prove anything: all are "
             "nan, infinite, at the bound of a function (such as the zeros of a dead relu), or no "
             "larger than what rounding changes in this model; give other inputs, or check the "

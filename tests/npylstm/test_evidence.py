@@ -15,8 +15,9 @@ import pytest
 from builders import make_chain
 
 import npylstm
-from npylstm import Model, ModelSpec, NpylstmError
+from npylstm import Model, ModelSpec
 from npylstm.activations import Activation
+from npylstm.errors import UnprovenError
 from npylstm.layers import LSTM, Concatenate, Dense, Identity, Masking, Rescaling, SimpleRNN
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
@@ -150,7 +151,7 @@ def test_saturated_outputs_prove_nothing(name: str) -> None:
     x = RNG.normal(size=(4, 7, 3)).astype("f4")
     y = run(spec, x)
     for judge in (verified, npylstm.diagnose):
-        with pytest.raises(NpylstmError, match="layer_1: no value of any case can prove anything"):
+        with pytest.raises(UnprovenError, match="layer_1: no value of any case can prove anything"):
             judge(spec, x, y)
 
 

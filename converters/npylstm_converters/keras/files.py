@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -138,6 +138,23 @@ def open_container(
     else:
         what = "empty" if not head else f"begins with {head!r}"
         raise FormatError(f"{path}: neither HDF5 nor a .keras file ({what})")
+
+
+@contextlib.contextmanager
+def open_weights(path: str | os.PathLike[str]) -> Iterator[Callable[[], Container]]:
+    """Open an HDF5 file of weights for several conversions, each of which uses up a container.
+
+    Yields
+    ------
+    callable
+        Makes a container of the file, while the context lasts.
+
+    Raises
+    ------
+    FormatError, OSError
+    """
+    with hdf5.open_file(Path(path), str(path)) as root:
+        yield lambda: _from_hdf5(root, None)
 
 
 def _from_hdf5(root: hdf5.File, given: Any) -> Container:

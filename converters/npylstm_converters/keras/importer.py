@@ -23,6 +23,7 @@ from npylstm_converters.keras.files import (
     is_foreign_zip,
     is_keras_file,
     open_container,
+    open_weights,
 )
 from npylstm_converters.keras.found import ListedStore, by_word, find_layers
 from npylstm_converters.keras.rivals import other_chains
@@ -181,13 +182,14 @@ class _KerasImporter(Importer):
         if "layers" not in options:
             return
         said = Options(tuple(options.get("allow_unused") or ()), dict(options.get("custom") or {}))
-        with open_container(source) as container:
-            assert isinstance(container.store, ListedStore)
-            layers = by_word(find_layers(container.store, container.writer))
+        with open_weights(source) as container:
+            first = container()
+            assert isinstance(first.store, ListedStore)
+            layers = by_word(find_layers(first.store, first.writer))
             for steps in other_chains(parse_steps(options["layers"]), layers):
                 text = " -> ".join(map(str, steps))
                 with contextlib.suppress(UnsupportedError, FormatError):
-                    spec = convert_container(with_chain(container, text), said)
+                    spec = convert_container(with_chain(container(), text), said)
                     yield f'--layers "{text}"', spec
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
