@@ -92,9 +92,13 @@ class TorchRunner:
         elif kind is Kind.PROGRAM:
             self._run_program(load_program(source, kind, example))
         else:
+            if layers is None:
+                raise NpylstmError(
+                    f"{source}: is a state_dict: give --layers (layers=...) as it was converted with"
+                )
             found = find_modules(read_checkpoint(source, key).tensors)
             time = spec.inputs[0].time_axis or 0
-            chain = _Chain(torch, found, parse_steps(layers or ""), batch_first is not False, time)
+            chain = _Chain(torch, found, parse_steps(layers), batch_first is not False, time)
             self._run, modules = chain, chain.made
         self._hooks = Hooks(modules, spec)
         self.sets_state = bool(modules) and self._hooks.sets_state
