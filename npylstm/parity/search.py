@@ -26,8 +26,8 @@ from npylstm.spec import ModelSpec
 
 __all__ = ["search"]
 
-# A correction that leaves no more than this share of the squared mismatch is examined. What is right
-# leaves rounding, 1e-6 or less, on a few samples; two mistakes at once, or noise, leave more.
+# A correction that leaves no more than this share of the squared mismatch is examined. What is
+# right leaves rounding, 1e-6 or less, on a few samples; two mistakes at once, or noise, leave more.
 _EXAMINED = 0.02
 # One that leaves no more than this is named, though not proven: it explains nine tenths.
 _NAMED = 0.1

@@ -94,7 +94,7 @@ class TorchRunner:
         else:
             if layers is None:
                 raise NpylstmError(
-                    f"{source}: is a state_dict: give --layers (layers=...) as it was converted with"
+                    f"{source}: is a state_dict: give --layers (layers=...) as at its conversion"
                 )
             found = find_modules(read_checkpoint(source, key).tensors)
             time = spec.inputs[0].time_axis or 0
