@@ -90,9 +90,10 @@ def _agrees(ours: Array, comparison: Comparison) -> bool:
 def _telling(comparison: Comparison, bounds: Array) -> Array:
     """Which values tell something: large against their tolerance, and no bound of a function."""
     values = comparison.framework.astype(np.float64)
+    apart: Array = comparison.telling
     with np.errstate(invalid="ignore"):
-        nearest = np.abs(values[..., None] - bounds).min(axis=-1)
-        apart: Array = comparison.telling & (nearest > comparison.allowed)
+        for bound in bounds:
+            apart = apart & (np.abs(values - bound) > comparison.allowed)
     return apart
 
 
