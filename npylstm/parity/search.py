@@ -100,11 +100,11 @@ def _ranked(examined: Sequence[_Tried]) -> list[_Tried]:
 def _named_below(tried: _Tried) -> float:
     """The share of a mismatch that a correction may leave to be named without proof."""
     correction = tried.correction
+    if correction.free and correction.data < _DATA_OF_FIT * correction.free:
+        return -1.0
     if correction.resembles is not None:
         return correction.resembles
-    if correction.free:
-        return _FITTED if correction.data >= _DATA_OF_FIT * correction.free else -1.0
-    return _NAMED
+    return _FITTED if correction.free else _NAMED
 
 
 def _one_of_each(ranked: Sequence[_Tried]) -> Iterator[_Tried]:

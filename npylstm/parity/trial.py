@@ -95,7 +95,8 @@ def float64_runs(
     """
     graph = correction.spec or spec
     layers = {**{n.name: n for n in graph.layers}, **correction.changes}
-    every = [t for e in graph.edges for t in e.outputs]
+    made = [t for e in graph.edges for t in e.outputs]
+    every = [*dict.fromkeys((*made, *graph.outputs))]  # an input may be an output
     names = every if every_tensor else graph.outputs
     held = [_held_masks(graph, layers, names, correction, example) for example in examples]
     exact, *moved = (

@@ -15,6 +15,7 @@ import pytest
 import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras_graphs import check
 
 from npylstm import Model
 from npylstm.spec import Case
@@ -42,7 +43,7 @@ def assert_parity(model: Any, x: np.ndarray) -> None:
     outputs = y if isinstance(y, (list, tuple)) else [y]
     case = Case({spec.inputs[0].name: x}, dict(zip(spec.outputs, map(np.asarray, outputs), strict=True)))  # fmt: skip
     for backend in ("numpy", "numba"):
-        Model(spec.with_cases([case]), backend).verify().check()
+        check(Model(spec.with_cases([case]), backend))
 
 
 @st.composite
@@ -125,7 +126,8 @@ def test_every_activation_by_name(framework: str, name: str) -> None:
     layers = [k.layers.Activation(name), k.layers.Dense(4, activation=name)]
     model = k.Sequential([k.Input((3, 6)), *layers])
     randomise(model, 3)
-    x = 4 * np.random.default_rng(4).normal(size=(5, 3, 6)).astype("float32")
+    scale = 1 if name == "exponential" else 4  # of an exponential of one nothing is left
+    x = scale * np.random.default_rng(4).normal(size=(5, 3, 6)).astype("float32")
     assert_parity(model, x)
 
 

@@ -65,8 +65,6 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
     modules
         The modules of the file by name.
     """
-    if steps and steps[0].word in modules:
-        yield from ([Step(word), *steps] for word in ACTIVATIONS)
     for number, step in enumerate(steps):
         before, behind = [*steps[:number]], [*steps[number + 1 :]]
         for other in _other_steps(step, modules.get(step.word)):
@@ -78,6 +76,8 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
                 for at in dict.fromkeys((until, 0)):  # behind a mean over the steps, and before it
                     for word in ACTIVATIONS:
                         yield [*before, step, *behind[:at], Step(word), *behind[at:]]
+    if steps and steps[0].word in modules:
+        yield from ([Step(word), *steps] for word in ACTIVATIONS)
 
 
 def _other_steps(step: Step, module: Found | None) -> Iterator[list[Step]]:

@@ -244,6 +244,7 @@ def weights_stale(subject: Subject) -> Found:
             if layer.use_bias:
                 A = np.concatenate([A, np.ones((len(A), 1))], axis=1)
             solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=_COLLINEAR)
+            unique = rank == A.shape[1] or _is_collinear(subject, edge.inputs[0], A, int(rank))
             most = max(float(np.abs(w).max(initial=1.0)) for w in named.weights.values())
             if float(np.abs(solved).max(initial=0.0)) > _BEYOND_TRAINING * most:
                 continue
@@ -259,6 +260,30 @@ def weights_stale(subject: Subject) -> Found:
                 named.name, {"from": "another training"},
                 f"load the weights of {named.name} again: other ones made these outputs",
                 {named.name: fitted}, free=int(rank), data=count_different(np.hstack([A, B])),
-                # Where features are collinear, many weights give these outputs: none is proven.
-                resembles=None if rank == A.shape[1] else _COLLINEAR_LEFT,
+                # Where features happen to be collinear, many weights give these outputs.
+                resembles=None if unique else _COLLINEAR_LEFT,
             )  # fmt: skip
+
+
+def _is_collinear(subject: Subject, tensor: str, features: Array, rank: int) -> bool:
+    """Whether features that are collinear here are so for other inputs: behind a normalization.
+
+    Then any weights that give these outputs give the same for all inputs.
+    """
+    spec, example = subject.spec, subject.examples[0]
+    rng = np.random.default_rng(0)
+    inputs = {
+        t.name: rng.permuted(x) if t.integer else rng.normal(0, 2, x.shape).astype(x.dtype)
+        for t, x in ((t, example.inputs[t.name]) for t in spec.inputs)
+    }
+    layers = {n.name: n for n in spec.layers}
+    (made,) = run_graph(
+        spec.edges, layers, [tensor], replace(example, inputs=inputs)
+    ).tensors.values()
+    others = made.reshape(-1, made.shape[-1]).astype(np.float64)
+    others = np.hstack([others, np.ones((len(others), features.shape[1] - others.shape[1]))])
+    null = np.linalg.svd(features)[2][rank:].T
+    return bool(np.abs(others @ null).max() <= _SAME_PLANE * np.abs(others).max())
+
+
+_SAME_PLANE = 1e-4  # some hundred roundings of float32
