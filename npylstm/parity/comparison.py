@@ -17,7 +17,7 @@ import numpy as np
 
 from npylstm.errors import ParityError
 from npylstm.layers.base import Array
-from npylstm.parity.rounding import size_on_the_way
+from npylstm.parity.rounding import sizes_on_the_way
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 __all__ = ["Comparison", "OutputParity", "compare", "rms", "steps_axis", "summarise"]
@@ -269,6 +269,7 @@ def compare(
     times = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     compared = []
     for k, (case, mine, truth) in enumerate(zip(cases, ours, exact, strict=True)):
+        sizes = sizes_on_the_way(spec, truth)
         for name, array in mine.items():
             if name not in case.outputs:
                 held = ", ".join(case.outputs) or "none"
@@ -280,7 +281,7 @@ def compare(
                     f"npylstm {array.shape}"
                 )
             others = tuple(run[k][name] for run in moved)
-            floor = size_on_the_way(spec, name, truth)
+            floor = sizes.get(name, 1.0)
             compared.append(
                 Comparison(name, k, expected, array, truth[name], others, times[name], floor)
             )

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from npylstm.activations import SIGMOID
 from npylstm.engine.numpy_engine import Node
-from npylstm.layers import Concatenate, Dense, Identity, Masking, Rescaling, Select, Slice
+from npylstm.layers import (
+    Concatenate,
+    Dense,
+    Embedding,
+    Identity,
+    Masking,
+    Rescaling,
+    Select,
+    Slice,
+)  # fmt: skip
 from npylstm.layers.base import Array, Layer
 from npylstm.layers.recurrent import Recurrent
 from npylstm.parity.variants import Wrap
-from npylstm.spec import LayerSpec, ModelSpec
+from npylstm.spec import Edge, LayerSpec, ModelSpec
 
-__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "size_on_the_way"]
+__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "sizes_on_the_way"]
 
 # The noise is the larger of two measures: npylstm's own error against the float64 run, and what
 # becomes of the float64 run when every weight and input is moved by up to one unit in the last
@@ -66,56 +75,85 @@ class Widening:
         return moved
 
 
-# Functions whose error is one of their argument, and of no size of their own.
+# Functions that give small values of small arguments with an error as small. What others compute
+# on the way is of size one: exp(x) - 1 loses what is below a unit in the last place of one.
 _STEADY = ("linear", "relu", "tanh", "sigmoid")
+_GATES = (*_STEADY, "hard_sigmoid_fifth", "hard_sigmoid_sixth")
+_PASSING = (Identity, Select, Slice)  # features stay what they are, or are fewer
 
 
-def size_on_the_way(
-    spec: ModelSpec, output: str, tensors: Mapping[str, Array]
-) -> npt.NDArray[np.float64] | float:
-    """How large the numbers are of which an output is made, at most 1.
+Sizes = npt.NDArray[np.float64] | float
 
-    Rounding is a part of these, and the output itself may be smaller: ``1 - z``, ``exp(x) - 1``.
+
+def sizes_on_the_way(spec: ModelSpec, tensors: Mapping[str, Array]) -> dict[str, Sizes]:
+    """How large the numbers are of which every tensor is made, at most 1.
+
+    Rounding is a part of these, and the tensor itself may be smaller: ``1 - z``, ``exp(x) - 1``.
     A product scales what it reads, with its rounding: behind small weights less counts.
 
     Parameters
     ----------
     spec
         The model.
-    output
-        An output of it.
     tensors
         What an exact run computed; where it does not hold what is needed, the answer is 1.
 
     Returns
     -------
-    array or float
-        One number for each feature, or one for all.
+    dict
+        By tensor one number for each feature, or one for all.
     """
-    edge = next((e for e in spec.edges if output in e.outputs), None)
-    if edge is None:
-        return 1.0
+    sizes: dict[str, Sizes] = {}
+    steady = {t.name for t in spec.inputs}  # where rounding is a part of the tensor's own size
+    for edge in spec.edges:
+        named = spec[edge.layer]
+        own = steady.issuperset(edge.inputs) and _is_steady(named.layer)
+        for name in edge.outputs:
+            sizes[name] = _size(spec, edge, name, sizes, tensors, steady, own)
+        if own:
+            steady.update(edge.outputs)
+    return sizes
+
+
+def _size(
+    spec: ModelSpec, edge: Edge, output: str, sizes: Mapping[str, Sizes],
+    tensors: Mapping[str, Array], steady: Collection[str], own: bool,
+) -> Sizes:  # fmt: skip
+    """The size of one output of a call; ``own``: whether its rounding is a part of itself."""
     named = spec[edge.layer]
     layer = named.layer
-    before = functools.partial(size_on_the_way, spec, tensors=tensors)
-    if isinstance(layer, (Identity, Select, Slice)):  # features stay what they are, or are fewer
-        found = before(edge.inputs[0])
-        return found if np.shape(found) in ((), spec.shapes[output][-1:]) else float(np.max(found))
+    before: list[Sizes] = [sizes.get(t, 1.0) for t in edge.inputs]
+    if isinstance(layer, _PASSING):
+        return before[0] if np.shape(before[0]) in ((), spec.shapes[output][-1:]) else 1.0
     if isinstance(layer, Concatenate) and layer.axis == len(spec.shapes[output]) - 1:
         widths = [spec.shapes[t][-1] for t in edge.inputs]
-        parts = [np.broadcast_to(before(t), w) for t, w in zip(edge.inputs, widths, strict=True)]  # type: ignore[arg-type]
-        return np.concatenate(parts)
+        if all(isinstance(width, int) for width in widths):
+            parts = [np.broadcast_to(s, (int(w),)) for s, w in zip(before, widths, strict=True)]
+            joined: npt.NDArray[np.float64] = np.concatenate(parts)
+            return joined
     if isinstance(layer, Rescaling):
-        return np.minimum(1.0, abs(layer.scale) * before(edge.inputs[0]) + abs(layer.offset))
-    if isinstance(layer, Recurrent) and output in tensors:
+        scaled: npt.NDArray[np.float64] = abs(layer.scale) * np.asarray(before[0])
+        return np.minimum(1.0, scaled + abs(layer.offset))
+    if isinstance(layer, Recurrent) and own and output in tensors:
         return np.minimum(1.0, _largest(tensors[output]))
     reads = tensors.get(edge.inputs[0])
     if isinstance(layer, Dense) and layer.activation.name in _STEADY and reads is not None:
-        sizes = _largest(reads) @ np.abs(named.weights["kernel"].astype(np.float64))
+        least = 0.0 if edge.inputs[0] in steady else 1.0
+        kernel = np.abs(named.weights["kernel"].astype(np.float64))
+        made: npt.NDArray[np.float64] = np.maximum(_largest(reads), least) @ kernel
         if layer.use_bias:
-            sizes = sizes + np.abs(named.weights["bias"])
-        return np.minimum(1.0, sizes)
+            made = made + np.abs(named.weights["bias"])
+        return np.minimum(1.0, made)
     return 1.0
+
+
+def _is_steady(layer: Layer) -> bool:
+    if isinstance(layer, Dense):
+        return layer.activation.name in _STEADY
+    if isinstance(layer, Recurrent):
+        gates = getattr(layer, "recurrent_activation", SIGMOID)
+        return layer.activation.name in _STEADY and gates.name in _GATES
+    return isinstance(layer, (*_PASSING, Masking, Embedding))
 
 
 def _largest(tensor: Array) -> npt.NDArray[np.float64]:
