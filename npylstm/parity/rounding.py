@@ -123,6 +123,8 @@ def _size(
     named = spec[edge.layer]
     layer = named.layer
     before: list[Sizes] = [sizes.get(t, 1.0) for t in edge.inputs]
+    if not before:  # a constant
+        return 1.0
     if isinstance(layer, _PASSING):
         return before[0] if np.shape(before[0]) in ((), spec.shapes[output][-1:]) else 1.0
     if isinstance(layer, Concatenate) and layer.axis == len(spec.shapes[output]) - 1:

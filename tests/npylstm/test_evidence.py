@@ -18,7 +18,17 @@ import npylstm
 from npylstm import Model, ModelSpec
 from npylstm.activations import Activation
 from npylstm.errors import UnprovenError
-from npylstm.layers import LSTM, Concatenate, Dense, Identity, Masking, Rescaling, SimpleRNN
+from npylstm.layers import (
+    LSTM,
+    Arithmetic,
+    Concatenate,
+    Constant,
+    Dense,
+    Identity,
+    Masking,
+    Rescaling,
+    SimpleRNN,
+)  # fmt: skip
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -284,3 +294,20 @@ def test_a_concatenation_of_sizes() -> None:
     y = run(spec, x)
     y[:, 1] *= -1
     assert not verified(spec, x, y).passed
+
+
+def test_constants_are_read_without_an_input() -> None:
+    """A layer that reads nothing stands in the graph of a learnt state."""
+    body = make_chain(LSTM(3, 5), Dense(5, 4))
+    shift = LayerSpec("shift", Constant((1, 4)), {"value": RNG.normal(size=(1, 4)).astype("f4")})
+    add = LayerSpec("add", Arithmetic("add"))
+    edges = (
+        *body.edges,
+        Edge("shift", (), ("shift",)),
+        Edge("add", ("layer_1", "shift"), ("add",)),
+    )
+    spec = replace(body, layers=(*body.layers, shift, add), edges=edges, outputs=("add",))
+    x = RNG.normal(size=(4, 7, 3)).astype("f4")
+    y = run(spec, x)
+    assert verified(spec, x, y).passed
+    assert not verified(spec, x, y + np.float32(1e-3)).passed
