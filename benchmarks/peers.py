@@ -51,7 +51,7 @@ class NpylstmNumpy(Npylstm):
 def make_spec(case: Case, weights: Weights) -> Any:
     """The case as a spec of npylstm."""
     import npylstm
-    from npylstm.layers import GRU, LSTM
+    from npylstm.ops.cells import GRU, LSTM
     from npylstm.spec import LayerSpec, TensorSpec
 
     layers = []

@@ -25,7 +25,7 @@ from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:
     from npylstm.generating import decode
-    from npylstm.layers.lstm import Gates
+    from npylstm.ops.cells import Gates
     from npylstm.parity import Cause, Diagnosis, ParityReport, diagnose
     from npylstm.pool import Pool
     from npylstm.session import Session

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
-from npylstm.layers.base import BATCH, Array, format_shape, zeros
+from npylstm.ops.base import BATCH, Array, format_shape, zeros
 from npylstm.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.layers.external import Function
+    from npylstm.ops.external import Function
 
     Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
     StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
@@ -279,7 +279,7 @@ def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec
     """
     if not custom and all(named.layer.kind != "external" for named in spec.layers):
         return spec
-    from npylstm.layers.external import External
+    from npylstm.ops.external import External
 
     wanted = {n.layer.name for n in spec.layers if isinstance(n.layer, External)}
     for name in custom:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from npylstm.errors import ShapeError
-from npylstm.layers.base import BATCH, Shape, format_shape
+from npylstm.ops.base import BATCH, Shape, format_shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Joints", "join_models"]

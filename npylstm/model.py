@@ -14,7 +14,7 @@ from npylstm.batching import Result, cut, join, run_slices
 from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
 from npylstm.errors import NpylstmError, ShapeError
-from npylstm.layers.base import BATCH, Array, Shape
+from npylstm.ops.base import BATCH, Array, Shape
 from npylstm.parts import LONGEST_REPR
 from npylstm.printable import clipped
 from npylstm.spec import Case, ModelSpec, TensorSpec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from npylstm.binding import Inputs, NewState, StateArrays
     from npylstm.generating import Feed, Window
-    from npylstm.layers.external import Function
+    from npylstm.ops.external import Function
     from npylstm.parity import ParityReport
     from npylstm.pool import Pool
     from npylstm.session import Session

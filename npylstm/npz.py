@@ -34,7 +34,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.spec import Case, LayerSpec, ModelSpec, graph_from_json
 
 __all__ = ["Archive", "Source", "is_model", "read", "save", "write_arrays", "written_whole"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
+from npylstm.ops.base import BATCH, Array, Operation, Shape, format_shape
 from npylstm.printable import clipped
 
 __all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"]
@@ -84,11 +84,11 @@ class LayerSpec:
     layer
         The layer kind with its config.
     weights
-        Read-only arrays by name, as :meth:`Layer.weight_shapes` lists them.
+        Read-only arrays by name, as :meth:`Operation.weight_shapes` lists them.
     """
 
     name: str
-    layer: Layer
+    layer: Operation
     weights: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Array
 from npylstm.model import Model
 from npylstm.npz import written_whole
+from npylstm.ops.base import Array
 from npylstm.spec import Case
 
 __all__ = ["gates", "parity"]

@@ -13,7 +13,7 @@ import numpy as np
 from npylstm import state_file
 from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
 from npylstm.errors import FormatError, NpylstmError, StateError
-from npylstm.layers.base import BATCH, STEPS, Array
+from npylstm.ops.base import BATCH, STEPS, Array
 from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 

@@ -12,7 +12,7 @@ from npylstm import state_file
 from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
 from npylstm.engine import Stepper
 from npylstm.errors import NpylstmError, ShapeError, StateError
-from npylstm.layers.base import BATCH, STEPS, Array
+from npylstm.ops.base import BATCH, STEPS, Array
 from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 

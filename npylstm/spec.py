@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from npylstm.errors import FormatError, NpylstmError
-from npylstm.layers import layer_from_json
-from npylstm.layers.base import BATCH, STEPS, Array, Shape, format_shape
-from npylstm.layers.sizes import batch_axes
+from npylstm.ops import operation_from_json
+from npylstm.ops.base import BATCH, STEPS, Array, Shape, format_shape
+from npylstm.ops.sizes import batch_axes
 from npylstm.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.printable import clipped
 
@@ -66,7 +66,7 @@ class ModelSpec:
     Examples
     --------
     >>> import numpy as np
-    >>> from npylstm.layers import Dense
+    >>> from npylstm.ops import Dense
     >>> weights = {"kernel": np.float32([[2.0], [3.0]]), "bias": np.float32([1.0])}
     >>> dense = LayerSpec("dense", Dense(features=2, units=1), weights)
     >>> spec = ModelSpec.chain([dense], TensorSpec("x", ("batch", 2)))
@@ -396,7 +396,7 @@ def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     for entry in _objects(document, "layers"):
         name = _typed(entry, "name", str)
         try:
-            layers.append((name, layer_from_json(entry.get("kind"), entry.get("config"))))
+            layers.append((name, operation_from_json(entry.get("kind"), entry.get("config"))))
         except NpylstmError as error:
             raise FormatError(f"{name}: {error}") from None
     return {

@@ -23,7 +23,7 @@ import numpy as np
 from npylstm import npz
 from npylstm.binding import NewState
 from npylstm.errors import FormatError, StateError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.spec import ModelSpec
 
 __all__ = ["read", "write"]

@@ -1,7 +1,7 @@
 """Which models can be run on a live stream, and how: the plan behind sessions and pools.
 
 A stream hands its steps in piece by piece. Every layer says what it makes of the time axis
-(:meth:`npylstm.layers.Layer.stream`); a plan follows that axis from the inputs to the outputs.
+(:meth:`npylstm.ops.base.Layer.stream`); a plan follows that axis from the inputs to the outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from npylstm.binding import NewState
 from npylstm.engine import Engine, Stream
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.layers.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
+from npylstm.ops.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
 from npylstm.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:

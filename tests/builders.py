@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from npylstm import ModelSpec
-from npylstm.layers.base import Layer, Shape
+from npylstm.ops.base import Operation, Shape
 from npylstm.spec import LayerSpec, TensorSpec
 
 
 def make_layer(
-    name: str, layer: Layer, rng: np.random.Generator, dtype: str = "float32"
+    name: str, layer: Operation, rng: np.random.Generator, dtype: str = "float32"
 ) -> LayerSpec:
     """Give a layer random weights, scaled so that gates move without saturating."""
     weights = {}
@@ -24,7 +24,7 @@ def make_layer(
 
 
 def make_chain(
-    *layers: Layer,
+    *layers: Operation,
     shape: Shape = ("batch", "steps", 3),
     seed: int = 0,
     dtype: str = "float32",

@@ -19,7 +19,8 @@ from npylstm_converters.keras.runner import KerasRunner
 import npylstm
 from npylstm.activations import Activation
 from npylstm.cli import main
-from npylstm.layers import LSTM, Dense
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 from npylstm.spec import Case
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import numpy as np
 
 from npylstm import npz
 from npylstm.errors import FormatError, ShapeError
-from npylstm.layers.base import Array, format_shape
+from npylstm.ops.base import Array, format_shape
 from npylstm.spec import TensorSpec
 
 __all__ = ["print_csv", "read_example", "read_inputs", "read_outputs", "read_state", "write"]

@@ -20,8 +20,8 @@ from npylstm import console, npz, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, ParityError, UnsupportedError
-from npylstm.layers.base import BATCH, format_shape
 from npylstm.model import Model, load
+from npylstm.ops.base import BATCH, format_shape
 from npylstm.parity import ParityReport
 from npylstm.printable import printable
 from npylstm.spec import ModelSpec

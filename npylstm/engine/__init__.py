@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.spec import ModelSpec
 
 __all__ = [

@@ -7,7 +7,7 @@ from npylstm.engine.lowering import Place, Program
 from npylstm.engine.packing import aligned
 from npylstm.engine.team import Team
 from npylstm.errors import ShapeError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 
 __all__ = ["Frame"]
 

@@ -51,7 +51,7 @@ __all__ = [
 
 @kernel
 def dense(row, params, state, work):
-    """:class:`npylstm.layers.Dense`: packed weights."""
+    """:class:`npylstm.ops.dense.Dense`: packed weights."""
     features, units = row[IN], row[UNITS]
     span = row[VECTORS] * width(work)
     z = offset(work, row[SCRATCH])
@@ -69,7 +69,7 @@ def dense(row, params, state, work):
 
 @kernel
 def dense_narrow(row, params, state, work):
-    """:class:`npylstm.layers.Dense` of few units, summed in float64 and rounded once.
+    """:class:`npylstm.ops.dense.Dense` of few units, summed in float64 and rounded once.
 
     A model's last layer is small, and its rounding is what shows. Weights are plain (features,
     units).
@@ -116,7 +116,7 @@ def activation(row, params, state, work):
 
 @kernel
 def convolve(row, params, state, work):
-    """:class:`npylstm.layers.Conv1D`, one group of features after another.
+    """:class:`npylstm.ops.convolution.Conv1D`, one group of features after another.
 
     Windows are rows of the padded input that overlap: where they have no holes one product makes
     the sums of all taps, otherwise one for each.
@@ -158,7 +158,7 @@ def convolve(row, params, state, work):
 
 @kernel
 def embed(row, params, state, work):
-    """:class:`npylstm.layers.Embedding`; where an id is none, it is told in the scratch."""
+    """:class:`npylstm.ops.dense.Embedding`; where an id is none, it is told in the scratch."""
     units, vocabulary = row[UNITS], row[IN]
     for k in range(row[ROWS]):
         given = work[row[X] + k]
@@ -173,7 +173,7 @@ def embed(row, params, state, work):
 
 @kernel
 def repeat(row, params, state, work):
-    """:class:`npylstm.layers.RepeatVector`."""
+    """:class:`npylstm.ops.shaping.RepeatVector`."""
     n, times = row[IN], row[UNITS]
     for r in range(row[ROWS]):
         x = offset(work, row[X] + r * n)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
 from npylstm.engine.lanes import Lanes, bits_of
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 
 __all__ = ["exp", "exp_minus_one", "one_plus_exp", "sigmoid", "tanh", "tanh_parts"]
 

@@ -21,24 +21,14 @@ from npylstm.engine import table
 from npylstm.engine.kernel_table import Kernel
 from npylstm.engine.packing import ALIGNMENT, PANEL, Columns, aligned
 from npylstm.errors import ShapeError
-from npylstm.layers import (
-    GRU,
-    LSTM,
-    ActivationLayer,
-    Bidirectional,
-    Conv1D,
-    Dense,
-    Embedding,
-    Flatten,
-    Identity,
-    RepeatVector,
-    Reshape,
-    SimpleRNN,
-    View,
-)
-from npylstm.layers.base import Array, Layer
-from npylstm.layers.bidirectional import inside
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array, Operation
+from npylstm.ops.bidirectional import Bidirectional, inside
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Flatten, RepeatVector, Reshape, View
 from npylstm.spec import Edge, LayerSpec
 
 __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
@@ -237,7 +227,7 @@ class Program:
     def __init__(
         self,
         edges: Sequence[Edge],
-        layers: Mapping[str, Layer],
+        layers: Mapping[str, Operation],
         parameters: Parameters,
         inputs: Mapping[str, Sizes],
         wanted: Sequence[str],
@@ -285,7 +275,7 @@ class Program:
             row[getattr(table, name)] = value
         self._rows.append(row)
 
-    def _weights(self, name: str, layer: Layer) -> dict[str, int]:
+    def _weights(self, name: str, layer: Operation) -> dict[str, int]:
         """Columns for the weights of a layer and for its activations."""
         columns = dict(self._parameters.places[name])
         columns["MULTIPLY"] = kernels.multiply.address(self._parameters.dtype)
@@ -297,7 +287,7 @@ class Program:
                 columns[column] = code
         return columns
 
-    def _lower_alias(self, layer: Layer, edge: Edge, sizes: list[Sizes]) -> None:
+    def _lower_alias(self, layer: Operation, edge: Edge, sizes: list[Sizes]) -> None:
         """Row-major reshaping moves nothing: the output is the input, seen otherwise."""
         source = self._places[edge.inputs[0]]
         self._places[edge.outputs[0]] = source._replace(shape=sizes[0])
@@ -439,7 +429,7 @@ class Program:
             self._emit(kernels.fetch, X=start, Y=target, ROWS=batch, UNITS=size)
 
 
-_LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
+_LOWER: dict[type[Operation], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
     LSTM: Program._lower_recurrent,
     GRU: Program._lower_recurrent,
     SimpleRNN: Program._lower_recurrent,
@@ -456,7 +446,7 @@ _LOWER: dict[type[Layer], Callable[[Program, Any, Edge, list[Sizes]], None]] = {
 }
 
 
-def kernels_of(layer: Layer) -> set[Kernel]:
+def kernels_of(layer: Operation) -> set[Kernel]:
     """Kernels that programs with this layer may call."""
     if isinstance(layer, Bidirectional):
         return set().union(*map(kernels_of, layer.directions.values()))
@@ -476,7 +466,7 @@ def kernels_of(layer: Layer) -> set[Kernel]:
     return {kernels.repeat} if isinstance(layer, RepeatVector) else set()
 
 
-def is_native(layer: Layer) -> bool:
+def is_native(layer: Operation) -> bool:
     """Whether the layer, with its activations, has a kernel."""
     if isinstance(layer, Bidirectional):
         return layer.merge_mode == "concat" and all(map(is_native, layer.directions.values()))

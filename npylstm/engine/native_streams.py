@@ -14,7 +14,7 @@ from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.errors import ShapeError
-from npylstm.layers.base import BATCH, Array, zeros
+from npylstm.ops.base import BATCH, Array, zeros
 from npylstm.spec import ModelSpec
 
 __all__ = ["NativeStream", "NativeStreams"]

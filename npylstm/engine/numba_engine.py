@@ -20,7 +20,7 @@ from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import RunningStream, RunningStreams
-from npylstm.layers.base import BATCH, Array
+from npylstm.ops.base import BATCH, Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]

@@ -10,7 +10,7 @@ import numpy as np
 from npylstm.engine import State, Stream, Streams
 from npylstm.engine.streams import RunningStream, RunningStreams
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.spec import LayerSpec, ModelSpec
 
 __all__ = ["Node", "NumpyEngine"]
@@ -69,8 +69,8 @@ class NumpyEngine:
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> dict[str, Any]:
         """Compute everything that happens inside the recurrent layers."""
-        from npylstm.layers import Bidirectional
-        from npylstm.layers.recurrent import Recurrent
+        from npylstm.ops.bidirectional import Bidirectional
+        from npylstm.ops.recurrent import Recurrent
 
         tensors, _ = self._walk(inputs, state, mask)
         gates: dict[str, Any] = {}

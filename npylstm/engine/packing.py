@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from npylstm.engine.host import VECTOR_BYTES, narrow_of
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 
 __all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "pack_product"]
 

@@ -173,7 +173,7 @@ def _finish_step(row, work, new, old, first, n, t):
 
 @kernel
 def lstm(row, params, state, work):
-    """:class:`npylstm.layers.LSTM`; gates in the order i, f, o, candidate."""
+    """:class:`npylstm.ops.cells.LSTM`; gates in the order i, f, o, candidate."""
     lanes = width(params)
     units, size, span = row[UNITS], row[SIZE], row[VECTORS] * lanes
     padded, block = row[PADDED], row[BLOCK_ROWS]
@@ -306,7 +306,7 @@ def _lstm(z, c, h, units, code, code_params, rcode, rcode_params):
 
 @kernel
 def gru(row, params, state, work):
-    """:class:`npylstm.layers.GRU` with the reset gate after the product; gates z, r, candidate."""
+    """:class:`npylstm.ops.cells.GRU`, reset gate after the product; gates z, r, candidate."""
     lanes = width(params)
     narrow = narrow_width(params)
     units, span = row[UNITS], row[VECTORS] * lanes
@@ -380,7 +380,7 @@ def _blend(z, candidate, old, new, units):
 
 @kernel
 def gru_reset_before(row, params, state, work):
-    """:class:`npylstm.layers.GRU` with the reset gate before the product.
+    """:class:`npylstm.ops.cells.GRU` with the reset gate before the product.
 
     The recurrent kernel comes in two parts: the gates', and the candidate's, whose product waits
     for the reset gate.
@@ -448,7 +448,7 @@ def gru_reset_before(row, params, state, work):
 
 @kernel
 def simple_rnn(row, params, state, work):
-    """:class:`npylstm.layers.SimpleRNN`."""
+    """:class:`npylstm.ops.cells.SimpleRNN`."""
     units, padded, vectors = row[UNITS], row[PADDED], row[VECTORS]
     block = row[BLOCK_ROWS]
     span, z_row = vectors * width(params), row[Z_ROW]

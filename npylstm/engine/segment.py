@@ -12,7 +12,7 @@ from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
 from npylstm.engine.team import most_members
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]

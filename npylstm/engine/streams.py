@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npylstm.engine import Engine, State
-from npylstm.layers.base import Array, zeros
+from npylstm.ops.base import Array, zeros
 from npylstm.spec import ModelSpec
 
 __all__ = ["DenseStates", "RunningStream", "RunningStreams"]

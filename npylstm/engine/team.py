@@ -18,7 +18,7 @@ import numpy as np
 
 from npylstm.engine import table
 from npylstm.engine.kernel_table import execute
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 
 __all__ = ["Team", "most_members"]
 

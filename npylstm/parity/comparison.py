@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npylstm.errors import ParityError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.parity.rounding import sizes_on_the_way
 from npylstm.spec import Case, ModelSpec, TensorSpec
 

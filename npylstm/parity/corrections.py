@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from npylstm.layers import Bidirectional
-from npylstm.layers.base import Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import Ran, Tape, Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec

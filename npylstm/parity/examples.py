@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm.binding import bind, bind_mask, bind_state
 from npylstm.errors import ShapeError
-from npylstm.layers.base import BATCH, Array
+from npylstm.ops.base import BATCH, Array
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError, ShapeError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction
 from npylstm.parity.diagnosis import Cause

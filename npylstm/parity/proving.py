@@ -8,7 +8,7 @@ import numpy as np
 
 from npylstm.activations import TABLE, Activation
 from npylstm.errors import UnprovenError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, count_different
 from npylstm.parity.trial import FAILURES, compared_outputs

@@ -10,18 +10,13 @@ import numpy.typing as npt
 
 from npylstm.activations import SIGMOID
 from npylstm.engine.numpy_engine import Node
-from npylstm.layers import (
-    Concatenate,
-    Dense,
-    Embedding,
-    Identity,
-    Masking,
-    Rescaling,
-    Select,
-    Slice,
-)  # fmt: skip
-from npylstm.layers.base import Array, Layer
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array, Operation
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Select, Slice
+from npylstm.ops.masking import Masking
+from npylstm.ops.pointwise import Identity, Rescaling
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Concatenate
 from npylstm.parity.variants import Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
@@ -149,7 +144,7 @@ def _size(
     return 1.0
 
 
-def _is_steady(layer: Layer) -> bool:
+def _is_steady(layer: Operation) -> bool:
     if isinstance(layer, Dense):
         return layer.activation.name in _STEADY
     if isinstance(layer, Recurrent):
@@ -194,12 +189,12 @@ class HeldMasks:
         return around
 
 
-def makes_masks(layers: Iterable[Layer]) -> bool:
+def makes_masks(layers: Iterable[Operation]) -> bool:
     """Whether any layer makes a mask of the values of its input."""
     return any(map(_makes_masks, layers))
 
 
-def _makes_masks(layer: Layer) -> bool:
+def _makes_masks(layer: Operation) -> bool:
     return isinstance(getattr(layer, "layer", layer), Masking)
 
 

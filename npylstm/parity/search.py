@@ -14,7 +14,7 @@ import numpy as np
 
 from npylstm import console
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import BATCH, Array
+from npylstm.ops.base import BATCH, Array
 from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example

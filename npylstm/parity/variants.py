@@ -19,9 +19,11 @@ import numpy as np
 from npylstm.activations import Activation
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
-from npylstm.layers import ActivationLayer, Bidirectional, Dense
-from npylstm.layers.base import BATCH, Array, Layer, zeros
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import BATCH, Array, Operation, zeros
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.dense import Dense
+from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
@@ -304,7 +306,7 @@ class Tape:
         return node
 
 
-def _same_but_numbers(a: Layer, b: Layer) -> bool:
+def _same_but_numbers(a: Operation, b: Operation) -> bool:
     """Whether two layers differ in weights and activation functions alone."""
     if a is b:
         return isinstance(a, (Recurrent, Bidirectional, Dense))
@@ -324,7 +326,7 @@ def _same_but_numbers(a: Layer, b: Layer) -> bool:
     return True
 
 
-def _stack_activations(layers: Sequence[Layer]) -> Layer:
+def _stack_activations(layers: Sequence[Operation]) -> Operation:
     first = layers[0]
     if isinstance(first, Bidirectional):
         forward, backward = (

@@ -14,7 +14,9 @@ from builders import make_chain, make_layer
 from npylstm_converters.keras.runner import KerasRunner
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError
-from npylstm.layers import LSTM, Dense, Embedding, Masking
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.masking import Masking
 from npylstm.spec import Case, Edge, TensorSpec
 
 

@@ -13,7 +13,7 @@ from builders import make_chain
 from npylstm_converters import registry
 
 from npylstm import FormatError, ModelSpec, NpylstmError
-from npylstm.layers import Dense
+from npylstm.ops.dense import Dense
 
 
 class Toy(nc.Importer):

@@ -10,43 +10,29 @@ from builders import make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.activations import Activation
-from npylstm.layers import (
-    LSTM,
-    ActivationLayer,
-    Arithmetic,
-    Attention,
+from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, Elementwise, MatMul, Reduce
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.base import Shape
+from npylstm.ops.cells import LSTM
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense
+from npylstm.ops.external import External
+from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
+from npylstm.ops.masking import MaskedMean, MaskedSoftmax, Masking
+from npylstm.ops.normalization import UnitNormalization
+from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.shaping import (
     Concatenate,
-    Constant,
-    Conv1D,
-    Dense,
-    Dot,
-    Elementwise,
     Expand,
-    External,
     Flatten,
-    Flip,
     Full,
-    MaskedMean,
-    MaskedSoftmax,
-    Masking,
-    MatMul,
-    MultiHeadAttention,
-    Pad,
     Permute,
-    Pool1D,
-    Reduce,
-    Repeat,
     Reshape,
-    Select,
-    SizeOf,
-    Slice,
     Stack,
-    TimeDistributed,
     Transpose,
-    UnitNormalization,
     View,
 )
-from npylstm.layers.base import Shape
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)

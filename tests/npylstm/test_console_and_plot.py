@@ -11,7 +11,9 @@ import pytest
 from builders import make_chain
 
 from npylstm import Model, NpylstmError, console, plot
-from npylstm.layers import GRU, LSTM, Bidirectional, Dense, SimpleRNN
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.dense import Dense
 from npylstm.spec import Case
 
 

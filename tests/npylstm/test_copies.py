@@ -16,54 +16,31 @@ from builders import make_chain, make_layer
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.activations import Activation
-from npylstm.layers import (
-    GRU,
-    KINDS,
-    LSTM,
-    ActivationLayer,
-    Arithmetic,
-    Attention,
-    BatchNormalization,
-    Bidirectional,
+from npylstm.ops import OPERATIONS
+from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, Elementwise, MatMul, Reduce
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.external import External
+from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
+from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
+from npylstm.ops.shaping import (
     Concatenate,
-    Constant,
-    Conv1D,
-    Dense,
-    Dot,
-    Elementwise,
-    Embedding,
     Expand,
-    External,
     Flatten,
-    Flip,
     Full,
-    Identity,
-    LayerNormalization,
-    MaskedMean,
-    MaskedMerge,
-    MaskedSoftmax,
-    Masking,
-    MatMul,
-    MultiHeadAttention,
-    Pad,
     Permute,
-    Pool1D,
-    PReLU,
-    Reduce,
-    Repeat,
     RepeatVector,
-    Rescaling,
     Reshape,
-    Select,
-    SimpleRNN,
-    SizeOf,
-    Slice,
     Stack,
-    TimeDistributed,
     Transpose,
-    UnitNormalization,
     View,
 )
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Case, LayerSpec, TensorSpec
 
 RNN = SimpleRNN(3, 2)
@@ -118,7 +95,7 @@ def recorded(**others: Any) -> ModelSpec:
 def test_every_kind_of_layer_makes_the_round_trip() -> None:
     rng = np.random.default_rng(0)
     specs = [make_layer(f"layer {k}", layer, rng) for k, layer in enumerate(LAYERS)]
-    assert {spec.kind for spec in specs} == set(KINDS)
+    assert {spec.kind for spec in specs} == set(OPERATIONS)
     for spec in specs:
         for again in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)):
             assert again == spec

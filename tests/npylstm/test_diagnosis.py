@@ -16,7 +16,11 @@ import npylstm
 from npylstm import Model, ModelSpec, ShapeError
 from npylstm.activations import Activation
 from npylstm.cli import main
-from npylstm.layers import LSTM, Arithmetic, Dense, Layer, LayerNormalization
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.base import Operation
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
+from npylstm.ops.normalization import LayerNormalization
 from npylstm.parity.mistakes import KINDS, MISTAKES
 from npylstm.spec import Case, Edge, TensorSpec
 
@@ -210,7 +214,7 @@ def test_infinite_outputs_are_diagnosed_without_a_warning() -> None:
     LayerNormalization((2,), 1e-3), Dense(2, 2, Activation.of("softmax")),
     Dense(2, 3, Activation.of("relu", negative_slope=0.1)),
 ])  # fmt: skip
-def test_a_diagnosis_depends_on_the_cases_of_a_report(layer: Layer) -> None:
+def test_a_diagnosis_depends_on_the_cases_of_a_report(layer: Operation) -> None:
     """A stored model that was changed after recording: its report names the change."""
     spec = make_chain(LSTM(3, 2, return_sequences=True), layer)
     (y,) = spec.outputs

@@ -18,17 +18,12 @@ import npylstm
 from npylstm import Model, ModelSpec
 from npylstm.activations import Activation
 from npylstm.errors import UnprovenError
-from npylstm.layers import (
-    LSTM,
-    Arithmetic,
-    Concatenate,
-    Constant,
-    Dense,
-    Identity,
-    Masking,
-    Rescaling,
-    SimpleRNN,
-)  # fmt: skip
+from npylstm.ops.arithmetic import Arithmetic, Constant
+from npylstm.ops.cells import LSTM, SimpleRNN
+from npylstm.ops.dense import Dense
+from npylstm.ops.masking import Masking
+from npylstm.ops.pointwise import Identity, Rescaling
+from npylstm.ops.shaping import Concatenate
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 Array = np.ndarray[Any, Any]

@@ -27,19 +27,13 @@ from npylstm import (
     UnsupportedError,
 )
 from npylstm.activations import Activation
-from npylstm.layers import (
-    GRU,
-    LSTM,
-    Arithmetic,
-    Bidirectional,
-    Concatenate,
-    Dense,
-    Embedding,
-    Flatten,
-    Identity,
-    Select,
-    SimpleRNN,
-)
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Select
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.shaping import Concatenate, Flatten
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 TERMS = 41  # 20 inputs, 20 recurrent ones, a bias

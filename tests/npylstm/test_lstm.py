@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from npylstm import Model
 from npylstm.activations import Activation
-from npylstm.layers import LSTM, Dense
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 
 ATOL = {"float64": 1e-12, "float32": 5e-6}
 

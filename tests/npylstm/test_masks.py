@@ -16,8 +16,12 @@ import pytest
 from builders import agree, make_chain, make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError, load
-from npylstm.layers import GRU, LSTM, Bidirectional, Conv1D, Dense, Embedding, Masking, SimpleRNN
-from npylstm.layers.base import Layer
+from npylstm.ops.base import Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.masking import Masking
 from npylstm.spec import Edge, TensorSpec
 
 FEATURES, UNITS = 3, 4
@@ -34,7 +38,7 @@ TOLERANCE = {"float64": 1e-14, "float32": 2e-6}  # 45 and 17 ulp of one, for six
 KINDS = ("lstm", "gru_after", "gru_before", "rnn")
 
 
-def make(kind: str, **options: Any) -> Layer:
+def make(kind: str, **options: Any) -> Operation:
     if kind == "lstm":
         return LSTM(FEATURES, UNITS, **options)
     if kind == "rnn":
@@ -92,7 +96,7 @@ def begin(kind: str, seed: int = 1) -> list[np.ndarray]:
     return [rng.uniform(-1, 1, (BATCH, UNITS)) for _ in range(2 if kind == "lstm" else 1)]
 
 
-def in_graph(layer: Layer, dtype: str = "float64", seed: int = 0) -> ModelSpec:
+def in_graph(layer: Operation, dtype: str = "float64", seed: int = 0) -> ModelSpec:
     """A model of a layer that takes its mask as an input."""
     spec = make_layer("layer_0", layer, np.random.default_rng(seed), dtype)
     edge = Edge.call(spec, "x", "mask")
@@ -245,7 +249,7 @@ def test_files_keep_masks(backend: str, tmp_path: Any) -> None:
 # Where masks come from.
 
 
-def made(layer: Layer, shape: tuple[Any, ...], dtype: str = "float32") -> ModelSpec:
+def made(layer: Operation, shape: tuple[Any, ...], dtype: str = "float32") -> ModelSpec:
     spec = make_layer("layer_0", layer, np.random.default_rng(0), dtype)
     edge = Edge.call(spec, "x")
     return ModelSpec(layers=(spec,), edges=(edge,), inputs=(TensorSpec("x", shape),), outputs=edge.outputs, dtype=dtype)  # fmt: skip

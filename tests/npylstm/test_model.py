@@ -15,16 +15,10 @@ from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError
 from npylstm.activations import Activation
 from npylstm.engine import segment
 from npylstm.engine.frame import Frame
-from npylstm.layers import (
-    LSTM,
-    ActivationLayer,
-    Dense,
-    Flatten,
-    Identity,
-    Permute,
-    RepeatVector,
-    Reshape,
-)
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.shaping import Flatten, Permute, RepeatVector, Reshape
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,8 @@ from builders import make_chain
 import npylstm
 from npylstm import FormatError, ModelSpec, NpylstmError, ParityError, npz
 from npylstm.activations import Activation
-from npylstm.layers import LSTM, Dense
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 from npylstm.spec import Case
 
 

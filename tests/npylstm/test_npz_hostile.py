@@ -27,7 +27,8 @@ import npylstm
 from npylstm import npz
 from npylstm.activations import Activation
 from npylstm.cli import main
-from npylstm.layers import LSTM, Dense
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 from npylstm.spec import Case
 
 ROOT = Path(__file__).parent.parent.parent

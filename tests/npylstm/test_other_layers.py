@@ -10,16 +10,12 @@ from builders import agree, make_chain, make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.activations import Activation
-from npylstm.layers import (
-    LSTM,
-    BatchNormalization,
-    Conv1D,
-    Embedding,
-    Flatten,
-    LayerNormalization,
-    Pool1D,
-    PReLU,
-)
+from npylstm.ops.cells import LSTM
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Embedding
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import PReLU
+from npylstm.ops.shaping import Flatten
 from npylstm.spec import Edge, TensorSpec
 
 X = np.random.default_rng(0).normal(size=(2, 11, 4))

@@ -19,7 +19,9 @@ from builders import make_chain, make_layer
 
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError
-from npylstm.layers import LSTM, Arithmetic, Dense
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 from npylstm.parity import Comparison, ParityReport
 from npylstm.parity.comparison import summarise
 from npylstm.parity.diagnosis import Cause, Diagnosis

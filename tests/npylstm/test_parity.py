@@ -13,7 +13,9 @@ from builders import make_chain, make_layer
 from npylstm import Model, ModelSpec, NpylstmError, ParityError
 from npylstm.activations import Activation
 from npylstm.errors import UnprovenError
-from npylstm.layers import LSTM, Dense, Masking
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
+from npylstm.ops.masking import Masking
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 RNG = np.random.default_rng(0)

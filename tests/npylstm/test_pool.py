@@ -20,20 +20,13 @@ from hypothesis import strategies as st
 
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError, UnsupportedError
-from npylstm.layers import (
-    GRU,
-    LSTM,
-    Arithmetic,
-    Bidirectional,
-    Concatenate,
-    Dense,
-    Embedding,
-    Flatten,
-    Full,
-    LayerNormalization,
-    Select,
-    SimpleRNN,
-)
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Select
+from npylstm.ops.normalization import LayerNormalization
+from npylstm.ops.shaping import Concatenate, Flatten, Full
 from npylstm.spec import Edge, TensorSpec
 
 TERMS = 41  # 20 inputs, 20 recurrent ones, a bias

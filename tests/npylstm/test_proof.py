@@ -17,7 +17,8 @@ import npylstm
 from npylstm import Model, ModelSpec
 from npylstm.cli import main
 from npylstm.environment import cpu_level, environment
-from npylstm.layers import LSTM, Dense
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
 from npylstm.spec import Case
 
 

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError, StateError
 from npylstm.activations import Activation
-from npylstm.layers import GRU, LSTM, Bidirectional, Concatenate, Conv1D, SimpleRNN
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.shaping import Concatenate
 from npylstm.spec import Case, Edge, TensorSpec
 
 ATOL = {"float64": 1e-12, "float32": 5e-6}

@@ -26,34 +26,22 @@ from hypothesis import strategies as st
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError, UnsupportedError
 from npylstm.activations import Activation
-from npylstm.layers import (
-    GRU,
-    LSTM,
-    ActivationLayer,
-    Arithmetic,
-    BatchNormalization,
-    Bidirectional,
+from npylstm.ops.arithmetic import Arithmetic, Constant, MatMul, Reduce
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Flip, Select, Slice
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU
+from npylstm.ops.shaping import (
     Concatenate,
-    Constant,
-    Conv1D,
-    Dense,
-    Embedding,
     Expand,
     Flatten,
-    Flip,
     Full,
-    Identity,
-    LayerNormalization,
-    MatMul,
     Permute,
-    Pool1D,
-    PReLU,
-    Reduce,
     RepeatVector,
     Reshape,
-    Select,
-    SimpleRNN,
-    Slice,
     Transpose,
 )
 from npylstm.spec import Edge, LayerSpec, TensorSpec

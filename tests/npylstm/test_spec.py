@@ -11,54 +11,31 @@ from builders import make_chain, make_layer
 
 from npylstm import FormatError, ModelSpec
 from npylstm.activations import Activation
-from npylstm.layers import (
-    GRU,
-    KINDS,
-    LSTM,
-    ActivationLayer,
-    Arithmetic,
-    Attention,
-    BatchNormalization,
-    Bidirectional,
+from npylstm.ops import OPERATIONS
+from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, Elementwise, MatMul, Reduce
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.external import External
+from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
+from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
+from npylstm.ops.shaping import (
     Concatenate,
-    Constant,
-    Conv1D,
-    Dense,
-    Dot,
-    Elementwise,
-    Embedding,
     Expand,
-    External,
     Flatten,
-    Flip,
     Full,
-    Identity,
-    LayerNormalization,
-    MaskedMean,
-    MaskedMerge,
-    MaskedSoftmax,
-    Masking,
-    MatMul,
-    MultiHeadAttention,
-    Pad,
     Permute,
-    Pool1D,
-    PReLU,
-    Reduce,
-    Repeat,
     RepeatVector,
-    Rescaling,
     Reshape,
-    Select,
-    SimpleRNN,
-    SizeOf,
-    Slice,
     Stack,
-    TimeDistributed,
     Transpose,
-    UnitNormalization,
     View,
-)  # fmt: skip
+)
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Edge, LayerSpec, TensorSpec, graph_from_json
 
 
@@ -193,7 +170,7 @@ def test_shapes_follow_symbols() -> None:
         make_chain(Reshape((4,)), shape=("batch", 3, 2))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OPERATIONS)
 def test_json_round_trip_of_every_kind(kind: str) -> None:
     examples = {
         "lstm": LSTM(3, 4, Activation.of("elu", alpha=0.5), go_backwards=True),
@@ -224,7 +201,7 @@ def test_json_round_trip_of_every_kind(kind: str) -> None:
         "unit_normalization": UnitNormalization((1, -1), 1e-6),
     }  # fmt: skip
     layer = examples[kind]
-    assert KINDS[kind].from_json(layer.to_json()) == layer
+    assert OPERATIONS[kind].from_json(layer.to_json()) == layer
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from npylstm import Model, ShapeError
 from npylstm.activations import Activation
 from npylstm.engine import segment, team
 from npylstm.engine.team import Team
-from npylstm.layers import GRU, LSTM, Bidirectional, Dense, Embedding, SimpleRNN
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.dense import Dense, Embedding
 
 RNG = np.random.default_rng(5)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npylstm import ModelSpec
-from npylstm.layers.base import Layer
+from npylstm.ops.base import Operation
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from planted.program import Array, Data, Run, read_spec
 
@@ -39,7 +39,7 @@ class Build:
     def size(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))
 
-    def add(self, name: str, layer: Layer, *inputs: str) -> str:
+    def add(self, name: str, layer: Operation, *inputs: str) -> str:
         """Add a layer and its call; return its main output."""
         weights = {key: self.weight(key, shape) for key, shape in layer.weight_shapes().items()}
         self.layers.append(LayerSpec(name, layer, weights))

@@ -14,27 +14,17 @@ import numpy as np
 
 from npylstm import ModelSpec
 from npylstm.activations import Activation
-from npylstm.layers import (
-    GRU,
-    LSTM,
-    Arithmetic,
-    Attention,
-    BatchNormalization,
-    Bidirectional,
-    Conv1D,
-    Dense,
-    Embedding,
-    Identity,
-    LayerNormalization,
-    MaskedMean,
-    Masking,
-    MultiHeadAttention,
-    Pool1D,
-    Reduce,
-    Select,
-    SimpleRNN,
-)  # fmt: skip
-from npylstm.layers.base import Layer
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.base import Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Select
+from npylstm.ops.masking import MaskedMean, Masking
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import Identity
 from npylstm.spec import TensorSpec
 from planted.building import Architecture, Build
 from planted.program import Array, Data
@@ -62,19 +52,19 @@ def draw(name: str, seed: int) -> Architecture:
     return Architecture(name, seed, *BUILDERS[name](build))
 
 
-def _cell(kind: str, features: int, units: int, **options: Any) -> Layer:
+def _cell(kind: str, features: int, units: int, **options: Any) -> Operation:
     makers: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "rnn": SimpleRNN}
-    made: Layer = makers[kind](features, units, **options)
+    made: Operation = makers[kind](features, units, **options)
     return made
 
 
-def _both(kind: str, features: int, units: int, merge: str = "concat", **options: Any) -> Layer:
+def _both(kind: str, features: int, units: int, merge: str = "concat", **options: Any) -> Operation:
     ways = [_cell(kind, features, units, **options, go_backwards=back) for back in (False, True)]
     return Bidirectional(*ways, merge)
 
 
 def _simple(
-    b: Build, cells: Sequence[tuple[str, Layer]], features: int, outputs: int, **options: Any
+    b: Build, cells: Sequence[tuple[str, Operation]], features: int, outputs: int, **options: Any
 ) -> ModelSpec:
     """Recurrent layers one after the other, and a Dense head on what the last one returns."""
     x = "x"
@@ -154,7 +144,7 @@ def lstm_projected(b: Build) -> Made:
 @architecture
 def lstm_backwards(b: Build) -> Made:
     f, n = b.size(2, 6), b.size(5, 14)
-    cells: list[tuple[str, Layer]] = [("lstm", LSTM(f, n, go_backwards=True, **SEQ))]
+    cells: list[tuple[str, Operation]] = [("lstm", LSTM(f, n, go_backwards=True, **SEQ))]
     if b.size(0, 1):
         cells.append(("last", LSTM(n, n, go_backwards=True)))
     return _simple(b, cells, f, 3), Data({"x": b.noise(*b.sizes(20, samples=4), f)})

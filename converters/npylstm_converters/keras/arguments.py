@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from npylstm.layers import Layer
-from npylstm.layers.base import Shape
+from npylstm.ops.base import Operation, Shape
 from npylstm_converters.errors import Refusal
 
 __all__ = ["Arguments", "Operand", "Plan"]
@@ -28,9 +27,9 @@ class Plan:
     ``before`` holds layers for single operands, by their place.
     """
 
-    layers: Sequence[Layer]
+    layers: Sequence[Operation]
     reads: Sequence[int]
-    before: Mapping[int, Layer] = field(default_factory=dict)
+    before: Mapping[int, Operation] = field(default_factory=dict)
 
 
 class Arguments:

@@ -8,17 +8,13 @@ from dataclasses import dataclass, field, replace
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
-from npylstm.layers import (
-    Attention,
-    Concatenate,
-    Identity,
-    Layer,
-    LayerNormalization,
-    MaskedSoftmax,
-    MultiHeadAttention,
-)
-from npylstm.layers.base import BATCH
-from npylstm.layers.external import Function
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.base import BATCH, Operation
+from npylstm.ops.external import Function
+from npylstm.ops.masking import MaskedSoftmax
+from npylstm.ops.normalization import LayerNormalization
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.shaping import Concatenate
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.attention import as_called, ordered, understands
@@ -248,7 +244,7 @@ class _Translation:
                 tensors, left = store.tensors(raw).without(self.options.allow_unused)
                 if raw.is_input:
                     continue
-                layer: Layer
+                layer: Operation
                 function = self._stand_in(raw)
                 if function is not None:
                     self._stood_in.add(function)
@@ -271,7 +267,7 @@ class _Translation:
 
     def heed(self, calls: Sequence[Call]) -> None:
         """Let layers be as the arguments of their calls will have them."""
-        heeded: dict[str, Layer] = {}
+        heeded: dict[str, Operation] = {}
         for call in calls:
             if call.layer in self.layers:
                 named = self.layers[call.layer]
@@ -382,7 +378,7 @@ def _freed(spec: ModelSpec) -> ModelSpec:
 
 
 def _with_equal_sizes(
-    inputs: tuple[TensorSpec, ...], edges: list[Edge], layers: Mapping[str, Layer]
+    inputs: tuple[TensorSpec, ...], edges: list[Edge], layers: Mapping[str, Operation]
 ) -> tuple[TensorSpec, ...]:
     """Let free sizes of inputs be one where a layer needs them to be equal."""
     shapes = {t.name: t.shape for t in inputs}

@@ -6,14 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from npylstm.layers import (
-    ActivationLayer,
-    Attention,
-    Layer,
-    MaskedSoftmax,
-    MultiHeadAttention,
-)
-from npylstm.layers.attention import PAIRS
+from npylstm.ops.attention import PAIRS, Attention, MultiHeadAttention
+from npylstm.ops.base import Operation
+from npylstm.ops.masking import MaskedSoftmax
+from npylstm.ops.pointwise import ActivationLayer
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer
 from npylstm_converters.keras.graph import Call, RawLayer
@@ -121,12 +117,12 @@ def ordered(raw: RawLayer | None, call: Call) -> Call:
     return replace(call, inputs=tuple(inputs), options=options)
 
 
-def understands(layer: Layer, argument: str) -> bool:
+def understands(layer: Operation, argument: str) -> bool:
     """Whether a layer heeds an argument of its call."""
     return argument in _ARGUMENTS and isinstance(layer, (Attention, MultiHeadAttention))
 
 
-def as_called(layer: Layer, call: Call, writer: Writer) -> Layer:
+def as_called(layer: Operation, call: Call, writer: Writer) -> Operation:
     """Return the layer as the arguments of a call will have it."""
     if isinstance(layer, (Attention, MultiHeadAttention)):
         told: dict[str, Any] = {

@@ -12,13 +12,13 @@ import numpy as np
 
 from npylstm import FormatError
 from npylstm.activations import Activation
-from npylstm.layers.base import Array, Layer
+from npylstm.ops.base import Array, Operation
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import resolve
 
 __all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name"]
 
-Translation = tuple[Layer, dict[str, Array]]
+Translation = tuple[Operation, dict[str, Array]]
 
 WEIGHT_SHAPERS = ("initializer", "regularizer", "constraint")  # of weights, while training
 

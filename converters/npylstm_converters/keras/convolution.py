@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.layers import Conv1D, Pad, Pool1D, Reduce, Repeat, Slice
-from npylstm.layers.base import Array
+from npylstm.ops.arithmetic import Reduce
+from npylstm.ops.base import Array
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.indexing import Pad, Repeat, Slice
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
 from npylstm_converters.keras.tensors import LayerTensors, Source, read_array

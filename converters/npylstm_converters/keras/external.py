@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from npylstm.layers.base import BATCH, Array, Shape
-from npylstm.layers.external import External, Function
+from npylstm.ops.base import BATCH, Array, Shape
+from npylstm.ops.external import External, Function
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
-from npylstm.layers.external import Function
+from npylstm.ops.external import Function
 from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe

@@ -6,21 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from npylstm import FormatError
-from npylstm.layers import (
-    ActivationLayer,
-    BatchNormalization,
-    Bidirectional,
-    Conv1D,
-    Dense,
-    Embedding,
-    Identity,
-    Layer,
-    LayerNormalization,
-    Masking,
-    TimeDistributed,
-)
-from npylstm.layers.base import BATCH, STEPS, Dim
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import BATCH, STEPS, Dim, Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.masking import Masking
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 
@@ -31,7 +25,7 @@ _KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Mask
 
 
 def read_inputs(
-    graph: Graph, calls: Sequence[Call], layers: Mapping[str, Layer], names: Mapping[str, str]
+    graph: Graph, calls: Sequence[Call], layers: Mapping[str, Operation], names: Mapping[str, str]
 ) -> tuple[TensorSpec, ...]:
     """Describe the inputs of a model, in order.
 
@@ -75,13 +69,13 @@ def read_inputs(
     return tuple(inputs)
 
 
-def reads_ids(layer: Layer | None) -> bool:
+def reads_ids(layer: Operation | None) -> bool:
     """Whether a layer looks up what it reads."""
     inner = layer.layer if isinstance(layer, TimeDistributed) else layer
     return isinstance(inner, Embedding)
 
 
-def by_a_call(graph: Graph, layers: Iterable[Layer]) -> bool:
+def by_a_call(graph: Graph, layers: Iterable[Operation]) -> bool:
     """Whether a shape is but that of the first call, which says nothing about the steps.
 
     It shows by a batch size, which nobody pins without a stateful layer.
@@ -92,19 +86,21 @@ def by_a_call(graph: Graph, layers: Iterable[Layer]) -> bool:
     return pinned and graph.sequential and not any(getattr(n, "stateful", False) for n in layers)
 
 
-def _reader(tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Layer]) -> Layer | None:
+def _reader(
+    tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Operation]
+) -> Operation | None:
     """The first layer to read a tensor, past those that keep its shape."""
     return next((_behind(c, calls, layers) for c in calls if tensor in c.reads), None)
 
 
-def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Layer]) -> Layer | None:
+def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Operation]) -> Operation | None:
     layer = layers.get(call.layer)  # none is an operation
     if isinstance(layer, _KEEP):
         return _reader(Tensor(call.layer, call.number), calls, layers)
     return layer
 
 
-def _declared(graph: Graph, raw: RawLayer, first: Layer | None) -> Sequence[Any]:
+def _declared(graph: Graph, raw: RawLayer, first: Operation | None) -> Sequence[Any]:
     config = raw.config
     declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
     if declared is None and isinstance(config.get("input_shape"), list):

@@ -11,20 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from npylstm.activations import LINEAR, Activation
-from npylstm.layers import (
-    ActivationLayer,
-    Dense,
-    Embedding,
-    Flatten,
-    Flip,
-    Identity,
-    Masking,
-    Permute,
-    PReLU,
-    RepeatVector,
-    Reshape,
-    TimeDistributed,
-)
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Flip
+from npylstm.ops.masking import Masking
+from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU
+from npylstm.ops.shaping import Flatten, Permute, RepeatVector, Reshape
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import attention, convolution, merging, normalization, recurrent
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS

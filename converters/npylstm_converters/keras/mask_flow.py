@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple
 
-from npylstm.layers import Layer
+from npylstm.ops.base import Operation
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor
@@ -98,7 +98,7 @@ class Flow(Generic[Mask]):
         main = Tensor(call.layer, call.number)
         self.written[main] = self.attached[main] = mask
 
-    def hand_on(self, raw: RawLayer, layer: Layer, call: Call) -> None:
+    def hand_on(self, raw: RawLayer, layer: Operation, call: Call) -> None:
         """Note the masks behind a layer that makes none.
 
         Raises
@@ -130,7 +130,7 @@ def takes_off(raw: RawLayer, writer: Writer) -> bool:
 
 def races(
     raws: Mapping[str, RawLayer],
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, Operation],
     calls: Sequence[Call],
     masks: Masks,
     flow: Flow[Sources],
@@ -183,7 +183,7 @@ def _at_once(call: Call, other: Call) -> bool:
 
 
 def _minds(
-    raw: RawLayer, layer: Layer, call: Call, given: Sequence[Sources | None], masks: Masks
+    raw: RawLayer, layer: Operation, call: Call, given: Sequence[Sources | None], masks: Masks
 ) -> bool:
     """Whether it makes a difference to a call that its inputs have masks."""
     major = masks.writer.major

@@ -11,21 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from npylstm.layers import (
-    Arithmetic,
-    Attention,
-    Bidirectional,
-    Concatenate,
-    External,
-    Layer,
-    MaskedMean,
-    MaskedMerge,
-    MaskedSoftmax,
-    MultiHeadAttention,
-    Reduce,
-    TimeDistributed,
-)
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.attention import Attention, MultiHeadAttention
+from npylstm.ops.base import Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.external import External
+from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Concatenate
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.graph import TURN, Call, Graph, RawLayer, Tensor
@@ -58,7 +52,7 @@ _CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they leave out what does
 Sources = frozenset[tuple[Tensor, float]]
 
 
-def made_mask(raw: RawLayer, layer: Layer, call: Call, major: int) -> Sources | None:
+def made_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sources | None:
     """What the mask is made of that a layer makes, as a second output.
 
     Up to Keras 2 a mask that is given to Softmax is also behind it.
@@ -183,13 +177,13 @@ class _Spelt:
         return made
 
 
-def _innermost(layer: Layer) -> Layer:
+def _innermost(layer: Operation) -> Operation:
     while isinstance(layer, TimeDistributed):
         layer = layer.layer
     return layer
 
 
-def _heeds(layer: Layer) -> int:
+def _heeds(layer: Operation) -> int:
     """Of how many of its inputs a layer takes masks."""
     layer = _innermost(layer)
     if isinstance(layer, (Recurrent, Bidirectional, MaskedMean, MaskedSoftmax)):
@@ -203,7 +197,7 @@ def _heeds(layer: Layer) -> int:
 
 def obeyed(
     raw: RawLayer,
-    layer: Layer,
+    layer: Operation,
     call: Call,
     given: Sequence[Mask | None],
     major: int,
@@ -220,7 +214,7 @@ def obeyed(
     return {k: mask for k, mask in masks if mask is not None}
 
 
-def with_masks(layer: Layer, which: Collection[int]) -> Layer:
+def with_masks(layer: Operation, which: Collection[int]) -> Operation:
     """Return the same layer, taking the masks of these inputs as its last inputs."""
     if isinstance(layer, TimeDistributed):
         return replace(layer, layer=with_masks(layer.layer, which))
@@ -240,7 +234,7 @@ def with_masks(layer: Layer, which: Collection[int]) -> Layer:
 
 
 def follow(
-    raw: RawLayer, layer: Layer, given: Sequence[Mask | None], major: int, join: Join[Mask]
+    raw: RawLayer, layer: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
     """Say which mask the main output of a call has; it makes none itself.
 
@@ -286,7 +280,7 @@ def follow(
     return None
 
 
-def _refuse_quirks(raw: RawLayer, layer: Layer) -> None:
+def _refuse_quirks(raw: RawLayer, layer: Operation) -> None:
     """Refuse options that make Keras lay a mask over other steps than those that it tells of."""
     inner = _innermost(layer)
     if getattr(inner, "time_major", False) and inner is not layer:
@@ -298,7 +292,7 @@ def _refuse_quirks(raw: RawLayer, layer: Layer) -> None:
 
 
 def _over_steps(
-    raw: RawLayer, inner: Layer, given: Sequence[Mask | None], major: int, join: Join[Mask]
+    raw: RawLayer, inner: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
     """The mask behind TimeDistributed: as it was; up to Keras 2 what the layer inside makes of it.
 
@@ -326,7 +320,7 @@ def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
     return all(config.get(name) for name in quirk)
 
 
-def also_masked(layer: Layer) -> tuple[int, ...]:
+def also_masked(layer: Operation) -> tuple[int, ...]:
     """Outputs beside the main one that have its mask."""
     if isinstance(layer, Bidirectional) and layer.merge_mode == "none" and layer.return_sequences:
         return (1,)
@@ -334,7 +328,11 @@ def also_masked(layer: Layer) -> tuple[int, ...]:
 
 
 def _concatenated(
-    layer: Layer, given: Sequence[Mask | None], there: Sequence[Mask], major: int, join: Join[Mask]
+    layer: Operation,
+    given: Sequence[Mask | None],
+    there: Sequence[Mask],
+    major: int,
+    join: Join[Mask],
 ) -> Mask | None:
     axis = getattr(layer, "axis", -1)
     whole = len(there) == len(given)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from npylstm.layers import Arithmetic, Concatenate, Dot
+from npylstm.ops.arithmetic import Arithmetic, Dot
+from npylstm.ops.shaping import Concatenate
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
 from npylstm_converters.keras.tensors import LayerTensors

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.layers import BatchNormalization, LayerNormalization, Rescaling, UnitNormalization
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from npylstm.ops.pointwise import Rescaling
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation
 from npylstm_converters.keras.tensors import LayerTensors, read_array

@@ -13,22 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.layers import (
-    ActivationLayer,
-    Arithmetic,
-    Concatenate,
-    Elementwise,
-    Identity,
-    Layer,
-    MatMul,
-    Reduce,
-    Reshape,
-    Stack,
-    TimeDistributed,
-    Transpose,
-    View,
-)
-from npylstm.layers.base import Shape, format_shape
+from npylstm.ops.arithmetic import Arithmetic, Elementwise, MatMul, Reduce
+from npylstm.ops.base import Operation, Shape, format_shape
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose, View
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.arguments import Arguments, Operand, Plan
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
@@ -67,7 +56,7 @@ def _binary(operation: str) -> _Make:
     return make
 
 
-def _unary(layer: Layer) -> _Make:
+def _unary(layer: Operation) -> _Make:
     return lambda given: Plan([layer], [given.tensor(0, "x", "features", "input").place])
 
 
@@ -148,7 +137,7 @@ def _transpose(given: Arguments) -> Plan:
 def _matmul(given: Arguments) -> Plan:
     a, b = given.tensor(0, "x1", "a"), given.tensor(1, "x2", "b")
     given.off("a_is_sparse", "b_is_sparse", "output_type", "grad_a", "grad_b")
-    turned: dict[int, Layer] = {}
+    turned: dict[int, Operation] = {}
     for x, letter in ((a, "a"), (b, "b")):
         flags = [given.option(f"{word}_{letter}") for word in ("transpose", "adjoint")]
         if any(flags):
@@ -324,7 +313,7 @@ def _with_constants(positional: list[Any], constants: Any) -> list[Any]:
 def over_time(plan: Plan, times: int) -> Plan:
     """The same for each step of as many more time axes."""
 
-    def wrapped(layer: Layer) -> Layer:
+    def wrapped(layer: Operation) -> Operation:
         for _ in range(times):
             layer = TimeDistributed(layer)
         return layer

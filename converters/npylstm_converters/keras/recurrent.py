@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from npylstm.layers import GRU, LSTM, Bidirectional, SimpleRNN
-from npylstm.layers.base import Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.recurrent import Recurrent
 from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from npylstm.layers import Flip, Identity, Layer, Select, Slice, View
+from npylstm.ops.base import Operation
+from npylstm.ops.indexing import Flip, Select, Slice
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.shaping import View
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.arguments import Arguments, Plan
 
@@ -27,7 +30,7 @@ def get_item(given: Arguments) -> Plan:
     return Plan(_cut(key if isinstance(key, list) else [key], len(x.shape)), [x.place])
 
 
-def _cut(key: Sequence[Any], rank: int) -> list[Layer]:
+def _cut(key: Sequence[Any], rank: int) -> list[Operation]:
     """Make layers of what stands between brackets."""
     entries: list[Any] = []
     names = [e.get("class_name") if isinstance(e, Mapping) else None for e in key]
@@ -39,7 +42,7 @@ def _cut(key: Sequence[Any], rank: int) -> list[Layer]:
             entries += [{}] * (rank - taken + 1)
         else:
             entries.append(entry.get("config") if name == "__slice__" else entry)
-    layers: list[Layer] = []
+    layers: list[Operation] = []
     axis = 0
     for entry in entries:
         made = _cut_one(entry, axis, rank)
@@ -54,7 +57,7 @@ def _cut(key: Sequence[Any], rank: int) -> list[Layer]:
     return layers or [Identity()]
 
 
-def _cut_one(entry: Any, axis: int, rank: int) -> Layer | None:
+def _cut_one(entry: Any, axis: int, rank: int) -> Operation | None:
     """Make a layer of one entry between brackets; nothing of a colon."""
     if type(entry) is int:
         return Select(axis, entry)

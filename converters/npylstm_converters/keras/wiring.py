@@ -7,18 +7,12 @@ from dataclasses import replace
 
 from npylstm import FormatError, UnsupportedError
 from npylstm.errors import MixedSamplesError
-from npylstm.layers import (
-    Arithmetic,
-    Concatenate,
-    External,
-    Full,
-    Layer,
-    MaskedSoftmax,
-    Reduce,
-    Transpose,
-)
-from npylstm.layers.attention import PAIRS
-from npylstm.layers.base import Shape
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.attention import PAIRS
+from npylstm.ops.base import Operation, Shape
+from npylstm.ops.external import External
+from npylstm.ops.masking import MaskedSoftmax
+from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import probe
@@ -159,7 +153,7 @@ class Wiring:
         self.layers[path] = replace(named, layer=measured)
         return self.layers[path]
 
-    def _add(self, edge: Edge, layer: Layer) -> None:
+    def _add(self, edge: Edge, layer: Operation) -> None:
         self.edges.append(edge)
         if all(name in self._shapes for name in edge.inputs):
             try:
@@ -170,7 +164,7 @@ class Wiring:
                 return  # the spec will say what is wrong
             self._shapes |= dict(zip(edge.outputs, made, strict=False))
 
-    def _help(self, layer: Layer, near: str, *reads: str, what: str = "mask") -> str:
+    def _help(self, layer: Operation, near: str, *reads: str, what: str = "mask") -> str:
         """Add a layer of our own: one that computes a mask, or a part of an operation."""
         name, count = f"{near}.{what}", 1
         while name in self._taken:
@@ -179,7 +173,7 @@ class Wiring:
         self._taken.add(name)
         return self._own(layer, name, *reads)
 
-    def _own(self, layer: Layer, name: str, *reads: str) -> str:
+    def _own(self, layer: Operation, name: str, *reads: str) -> str:
         """Add a layer without weights, and call it."""
         self.layers[name] = LayerSpec(name, layer)
         self._add(Edge.call(self.layers[name], *reads), layer)
@@ -205,7 +199,7 @@ class Wiring:
         return self._help(Arithmetic(operation), near, *several)
 
 
-def _masked(layer: Layer) -> Sequence[int]:
+def _masked(layer: Operation) -> Sequence[int]:
     """Of which inputs a layer takes masks."""
     masked = getattr(layer, "masked", False)
     return (0,) if masked is True else masked or ()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import Model, ModelSpec
-from npylstm.layers.base import BATCH, Array, zeros
+from npylstm.ops.base import BATCH, Array, zeros
 from npylstm.spec import Case, TensorSpec
 from npylstm_converters.recording.scenarios import FEW, Scenario, list_scenarios
 from npylstm_converters.recording.traits import find_sizes, read_traits, shape_of

@@ -10,8 +10,12 @@ import numpy as np
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError
 from npylstm.binding import bind_mask
-from npylstm.layers import Concatenate, Embedding, Flip, Identity, Masking, Rescaling
-from npylstm.layers.base import BATCH, Array, Layer
+from npylstm.ops.base import BATCH, Array, Operation
+from npylstm.ops.dense import Embedding
+from npylstm.ops.indexing import Flip
+from npylstm.ops.masking import Masking
+from npylstm.ops.pointwise import Identity, Rescaling
+from npylstm.ops.shaping import Concatenate
 from npylstm.spec import TensorSpec
 
 __all__ = ["Traits", "find_sizes", "read_traits", "shape_of"]
@@ -60,7 +64,7 @@ def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
     )
 
 
-def _innermost(layer: Layer) -> Any:
+def _innermost(layer: Operation) -> Any:
     while layer.kind == "time_distributed":
         layer = layer.layer  # type: ignore[attr-defined]
     return layer

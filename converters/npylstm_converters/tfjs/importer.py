@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm.layers.external import Function
+from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.assembling import Options, convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json

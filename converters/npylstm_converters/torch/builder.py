@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
-from npylstm.layers import Constant, Full, Identity, Layer, Select, SizeOf, Stack, View
-from npylstm.layers.base import Array, Shape, format_shape
-from npylstm.layers.recurrent import Recurrent
-from npylstm.layers.sizes import batch_axes
+from npylstm.ops.arithmetic import Constant
+from npylstm.ops.base import Array, Operation, Shape, format_shape
+from npylstm.ops.indexing import Select, SizeOf
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Full, Stack, View
+from npylstm.ops.sizes import batch_axes
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 
@@ -108,7 +111,7 @@ class Builder:
     def add(
         self,
         name: str,
-        layer: Layer,
+        layer: Operation,
         inputs: Sequence[Ref],
         traced: Sequence[TracedShape],
         weights: Mapping[str, Array] | None = None,
@@ -209,7 +212,7 @@ class Builder:
         Returns
         -------
         sizes, inputs
-            For :class:`~npylstm.layers.View` and its like; ``inputs`` begins with ``first``.
+            For :class:`~npylstm.ops.shaping.View` and its like; ``inputs`` begins with ``first``.
         """
         donors = list(first)
         sizes: list[int | tuple[int, int]] = []

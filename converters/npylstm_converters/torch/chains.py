@@ -8,23 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from npylstm.activations import Activation
-from npylstm.layers import (
-    ActivationLayer,
-    Arithmetic,
-    BatchNormalization,
-    Concatenate,
-    Conv1D,
-    Dense,
-    Embedding,
-    Layer,
-    LayerNormalization,
-    PReLU,
-    Reduce,
-    Select,
-    Transpose,
-    View,
-)
-from npylstm.layers.base import BATCH, STEPS, Array, Shape, format_shape
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.base import BATCH, STEPS, Array, Operation, Shape, format_shape
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Select
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import ActivationLayer, PReLU
+from npylstm.ops.shaping import Concatenate, Transpose, View
 from npylstm.spec import TensorSpec
 from npylstm_converters.chain import Step
 from npylstm_converters.errors import Refusal
@@ -61,7 +52,9 @@ class Chain:
             raise Refusal(f"expected a sequence, the tensor here is {format_shape(self.shape)}")
         return axes[0]
 
-    def add(self, name: str, layer: Layer, weights: Mapping[str, Array] | None = None) -> list[Ref]:
+    def add(
+        self, name: str, layer: Operation, weights: Mapping[str, Array] | None = None
+    ) -> list[Ref]:
         """Put a layer behind what is there."""
         count = len(layer.output_names())
         made = self.builder.add(name, layer, [self.tensor], [()] * count, weights)
@@ -204,7 +197,7 @@ def _add_norm(chain: Chain, module: Found, step: Step) -> None:
     own = {_NORM_NAMES[name]: array for name, array in module.tensors.items()}
     epsilon = _number(module, step, "eps")
     size = len(next(iter(own.values())))
-    layer: Layer
+    layer: Operation
     if module.kind == "LayerNorm":
         layer = LayerNormalization((size,), epsilon)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from npylstm.layers import Bidirectional
+from npylstm.ops.bidirectional import Bidirectional
 from npylstm.spec import LayerSpec
 from npylstm_converters.ledger import Entry, became
 

@@ -10,30 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.layers import (
-    ActivationLayer,
-    Arithmetic,
-    BatchNormalization,
-    Concatenate,
-    Conv1D,
-    Dense,
-    Elementwise,
-    Embedding,
-    Expand,
-    Flip,
-    Layer,
-    LayerNormalization,
-    MatMul,
-    Pool1D,
-    PReLU,
-    Reduce,
-    Select,
-    Slice,
-    Stack,
-    Transpose,
-    View,
-)
-from npylstm.layers.base import Array
+from npylstm.ops.arithmetic import Arithmetic, Elementwise, MatMul, Reduce
+from npylstm.ops.base import Array, Operation
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.indexing import Flip, Select, Slice
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import ActivationLayer, PReLU
+from npylstm.ops.shaping import Concatenate, Expand, Stack, Transpose, View
 from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.builder import Builder, Fill, Free, Known, Pieces, Ref, TracedShape
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
@@ -105,7 +89,7 @@ class Call:
         arrays = {ours: self.builder.array(self.given[name]) for ours, name in there.items()}
         return arrays, tuple(id(self.given[name].value) for name in there.values())
 
-    def make(self, layer: Layer, *inputs: Ref, **options: Any) -> Ref:
+    def make(self, layer: Operation, *inputs: Ref, **options: Any) -> Ref:
         """Call a layer with one output."""
         return self.builder.add(self.name, layer, inputs, self.traced[:1], **options)[0]
 
@@ -291,7 +275,7 @@ def _direction(call: Call, flat: Sequence[Any]) -> Weights:
     return Weights(weight_ih, weight_hh, bias_ih, bias_hh, projection)
 
 
-def _sizes_of_states(sequence: Ref, layer: Layer, batch_first: bool) -> list[TracedShape]:
+def _sizes_of_states(sequence: Ref, layer: Operation, batch_first: bool) -> list[TracedShape]:
     batch = sequence.traced[0 if batch_first else 1]
     return [(batch, *shape) for shape in layer.state_shapes().values()]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.layers import GRU, LSTM, Bidirectional, Layer, SimpleRNN
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array, Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm_converters import layouts
 
 __all__ = ["MODES", "Mode", "Weights", "make_layer"]
@@ -47,7 +48,7 @@ MODES: dict[str, Mode] = {
 
 def make_layer(
     mode: str, directions: Sequence[Weights], batch_first: bool
-) -> tuple[Layer, dict[str, Array]]:
+) -> tuple[Operation, dict[str, Array]]:
     """Make one layer of a stack: a recurrent layer, or a bidirectional one for two directions.
 
     It returns sequences and its state; zeros come out beyond a sequence's length, as
@@ -73,7 +74,7 @@ def make_layer(
 
 def _make_direction(
     mode: str, w: Weights, batch_first: bool, backwards: bool
-) -> tuple[Layer, dict[str, Array]]:
+) -> tuple[Operation, dict[str, Array]]:
     kind = MODES[mode]
     options: dict[str, Any] = {
         "features": w.weight_ih.shape[1],

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 
 __all__ = ["without_prefix", "without_weight_norm"]
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.layers.base import BATCH, Array
+from npylstm.ops.base import BATCH, Array
 from npylstm.parity.corrections import Cell, Correction, Subject, count_different
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
 from npylstm.parity.variants import Tape

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
-from npylstm.layers import GRU, LSTM
-from npylstm.layers.base import Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array
+from npylstm.ops.cells import GRU, LSTM
+from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.corrections import Cell, Correction, Detail, Subject
 
 __all__ = [

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError
-from npylstm.layers import Dense
-from npylstm.layers.base import BATCH, Array
+from npylstm.ops.base import BATCH, Array
+from npylstm.ops.dense import Dense
 from npylstm.parity.corrections import Correction, Run, Subject, count_different
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import run_graph

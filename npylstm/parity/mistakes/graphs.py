@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from npylstm.errors import NpylstmError
-from npylstm.layers.base import Layer
+from npylstm.ops.base import Operation
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["insert_before", "insert_behind", "rewire", "with_layer"]
 
 # Layers to add, and for each what it reads: 0 is the tensor, 1 what the first of them makes.
-Chain = Sequence[tuple[Layer, tuple[int, ...]]]
+Chain = Sequence[tuple[Operation, tuple[int, ...]]]
 
 
 def rewire(

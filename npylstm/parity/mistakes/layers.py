@@ -8,16 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.layers import (
-    ActivationLayer,
-    BatchNormalization,
-    Bidirectional,
-    Conv1D,
-    Dense,
-    LayerNormalization,
-    Pool1D,
-)
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.dense import Dense
+from npylstm.ops.normalization import BatchNormalization, LayerNormalization
+from npylstm.ops.pointwise import ActivationLayer
 from npylstm.parity.corrections import Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.cells import ACTIVATIONS, cell_activation
@@ -283,7 +279,8 @@ def directions_swapped(subject: Subject) -> Found:
 
 def _outputs_joined_backward_first(subject: Subject) -> Found:
     """What reads a concatenation sees the other half first: exchange rows of its kernels."""
-    from npylstm.layers import Concatenate, Slice
+    from npylstm.ops.indexing import Slice
+    from npylstm.ops.shaping import Concatenate
     from npylstm.parity.mistakes.graphs import insert_behind
 
     for named in subject.spec.layers:

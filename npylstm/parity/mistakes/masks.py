@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError
-from npylstm.layers import Full, Masking
-from npylstm.layers.base import Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array
+from npylstm.ops.masking import Masking
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Full
 from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.graphs import rewire

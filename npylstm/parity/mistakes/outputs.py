@@ -13,16 +13,13 @@ import numpy as np
 from npylstm.activations import SIGMOID, Activation
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
-from npylstm.layers import (
-    ActivationLayer,
-    Bidirectional,
-    Conv1D,
-    Dense,
-    Identity,
-    MultiHeadAttention,
-)  # fmt: skip
-from npylstm.layers.base import Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.attention import MultiHeadAttention
+from npylstm.ops.base import Array
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.convolution import Conv1D
+from npylstm.ops.dense import Dense
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.spec import LayerSpec

@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError
-from npylstm.layers import Bidirectional, Concatenate, Flip, Identity, Reduce, Select
-from npylstm.layers.arithmetic import Arithmetic
-from npylstm.layers.base import BATCH, Array
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.base import BATCH, Array
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.indexing import Flip, Select
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shaping import Concatenate
 from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.graphs import insert_behind, rewire, with_layer

@@ -10,9 +10,10 @@ import numpy as np
 
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
-from npylstm.layers import LSTM, Bidirectional
-from npylstm.layers.arithmetic import Arithmetic
-from npylstm.layers.base import BATCH, Array, Layer
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.base import BATCH, Array, Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import LSTM
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example, batch_axes
 from npylstm.parity.mistakes.graphs import insert_before, rewire
@@ -236,11 +237,11 @@ def state_reset_inside(subject: Subject) -> Found:
                 )  # fmt: skip
 
 
-def _steps_axis(layer: Layer) -> int:
+def _steps_axis(layer: Operation) -> int:
     return 0 if getattr(layer, "time_major", False) else 1
 
 
-def _repeats(layer: Layer) -> bool:
+def _repeats(layer: Operation) -> bool:
     """Whether a layer repeats its last output at masked steps."""
     return bool(getattr(layer, "masked", False)) and not getattr(
         layer, "zero_output_for_mask", True

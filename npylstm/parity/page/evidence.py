@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npylstm.layers.base import Array
+from npylstm.ops.base import Array
 from npylstm.parity.comparison import Comparison
 
 __all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogram", "sample"]

@@ -1,10 +1,8 @@
-"""Array operations that move elements about: the words in which traced programs are written.
-
-Axes are counted from the front. None may tear samples of a batch apart or mix them.
-"""
+"""Array operations that change the shape: reshape, transpose, expand, concatenate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,12 +16,11 @@ from npylstm.errors import (
     UnequalError,
     UnsupportedError,
 )
-from npylstm.layers.base import (
+from npylstm.ops.base import (
     FIXED,
-    LATEST,
     Array,
     Dim,
-    Layer,
+    Operation,
     Shape,
     Time,
     format_shape,
@@ -32,35 +29,36 @@ from npylstm.layers.base import (
     one_input,
     positive,
 )
-from npylstm.layers.sizes import (
+from npylstm.ops.sizes import (
     axis_of,
     between,
     broadcast,
     divide,
+    expect_batch,
     factors,
     keep_batch,
     merged,
     name_size,
+    product,
     split_batch_alike,
 )
 
 __all__ = [
     "Concatenate",
     "Expand",
-    "Flip",
+    "Flatten",
     "Full",
-    "Pad",
-    "Repeat",
-    "Select",
+    "Permute",
+    "RepeatVector",
+    "Reshape",
     "Size",
-    "SizeOf",
-    "Slice",
     "Stack",
     "Transpose",
     "View",
     "check_sizes",
     "resolve",
 ]
+
 
 # A size of a target shape: a number, -1 for "what is left", or [input, axis] for "as large as that
 # axis of that input".
@@ -117,113 +115,7 @@ def reshaped(time: Time, source: Shape, target: Shape) -> Time:
 
 
 @dataclass(frozen=True)
-class Select(Layer):
-    """Take one index along an axis, which goes: ``x[:, -1]`` is axis 1, index -1."""
-
-    kind: ClassVar[str] = "select"
-
-    axis: int
-    index: int
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        keep_batch(shape, self.axis, "selects")
-        size = shape[self.axis]
-        if isinstance(size, int) and not -size <= self.index < size:
-            raise ShapeError(f"index {self.index} does not fit axis {self.axis} of {shape}")
-        return ((*shape[: self.axis], *shape[self.axis + 1 :]),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        (time,) = times
-        if time == self.axis:
-            if self.index != -1:
-                raise UnsupportedError(f"takes step {self.index}, where only the newest is at hand")
-            return (LATEST,)
-        return (time - (time > self.axis) if isinstance(time, int) else time,)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        self.output_shapes([inputs[0].shape])
-        return (inputs[0][(slice(None),) * self.axis + (self.index,)],), {}
-
-
-@dataclass(frozen=True)
-class Slice(Layer):
-    """Take ``x[start:stop:step]`` along an axis; stop null means to the end.
-
-    ``size`` is how many entries that must give, where it is known beforehand.
-    """
-
-    kind: ClassVar[str] = "slice"
-
-    axis: int
-    start: int = 0
-    stop: int | None = None
-    step: int = 1
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        positive("step", self.step)
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        keep_batch(shape, self.axis, "slices")
-        size = shape[self.axis]
-        taken: Dim
-        if isinstance(size, int):
-            taken = len(range(*slice(self.start, self.stop, self.step).indices(size)))
-            if self.size not in (None, taken):
-                raise ShapeError(f"axis {self.axis} of {shape}: expected {self.size} to take")
-        elif self.size is not None:
-            taken = self.size
-        elif self.step == 1 and self.start >= 0 and (self.stop is None or self.stop < 0):
-            taken = name_size(f"{size}-{self.start - (self.stop or 0)}")
-        else:
-            stop = "" if self.stop is None else self.stop
-            taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
-        return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        if self.axis not in times:
-            return tuple(times)
-        if (self.start, self.stop) != (-1, None):
-            raise UnsupportedError(f"takes the steps {self.start}:{self.stop} of the sequence")
-        return (LATEST,)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        self.output_shapes([inputs[0].shape])
-        taken = slice(self.start, self.stop, self.step)
-        return (inputs[0][(slice(None),) * self.axis + (taken,)],), {}
-
-
-@dataclass(frozen=True)
-class SizeOf(Layer):
-    """The size of an axis, as a number (a tensor without axes)."""
-
-    kind: ClassVar[str] = "size_of"
-
-    axis: int
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        keep_batch(one_input(inputs), self.axis, "counts the entries")
-        return ((),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "counts the steps")
-        return (FIXED,)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        x = inputs[0]
-        return (np.asarray(x.shape[self.axis], x.dtype),), {}
-
-
-@dataclass(frozen=True)
-class Transpose(Layer):
+class Transpose(Operation):
     """Reorder all axes, the batch's among them, as ``numpy.transpose`` does."""
 
     kind: ClassVar[str] = "transpose"
@@ -253,32 +145,7 @@ class Transpose(Layer):
 
 
 @dataclass(frozen=True)
-class Flip(Layer):
-    """Reverse the order along some axes."""
-
-    kind: ClassVar[str] = "flip"
-
-    axes: tuple[int, ...]
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        for axis in self.axes:
-            keep_batch(shape, axis, "reverses")
-        return (shape,)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        for axis in self.axes:
-            not_along(times, axis, "reverses the steps")
-        return tuple(times)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.flip(inputs[0], self.axes),), {}
-
-
-@dataclass(frozen=True)
-class View(Layer):
+class View(Operation):
     """See the elements in another shape, row-major, the batch's axis anywhere.
 
     Further inputs lend their sizes: ``[1, 0]`` in ``shape`` is the size of axis 0 of the second.
@@ -321,7 +188,7 @@ class View(Layer):
 
 
 @dataclass(frozen=True)
-class Expand(Layer):
+class Expand(Operation):
     """Repeat along axes of size one (and new axes in front) up to a shape; see :class:`View`."""
 
     kind: ClassVar[str] = "expand"
@@ -355,7 +222,7 @@ class Expand(Layer):
 
 
 @dataclass(frozen=True)
-class Full(Layer):
+class Full(Operation):
     """Make an array of one value; the inputs only lend their sizes, see :class:`View`."""
 
     kind: ClassVar[str] = "full"
@@ -393,7 +260,7 @@ def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Concatenate(Layer):
+class Concatenate(Operation):
     """Set inputs side by side along an axis, which may be counted from the back."""
 
     kind: ClassVar[str] = "concatenate"
@@ -425,69 +292,7 @@ class Concatenate(Layer):
 
 
 @dataclass(frozen=True)
-class Repeat(Layer):
-    """Repeat every entry along an axis: ``a b`` twice is ``a a b b``."""
-
-    kind: ClassVar[str] = "repeat"
-
-    axis: int
-    times: int
-
-    def __post_init__(self) -> None:
-        positive("times", self.times)
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        keep_batch(shape, self.axis, "repeats")
-        size = shape[self.axis]
-        made = size * self.times if isinstance(size, int) else name_size(f"{size}*{self.times}")
-        return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "repeats")
-        return (joined(times),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.repeat(inputs[0], self.times, self.axis),), {}
-
-
-@dataclass(frozen=True)
-class Pad(Layer):
-    """Put zeros before and after, along an axis."""
-
-    kind: ClassVar[str] = "pad"
-
-    axis: int
-    before: int
-    after: int
-
-    def __post_init__(self) -> None:
-        if min(self.before, self.after) < 0:
-            raise FormatError(f"padding: expected 0 or more, got {self.before}, {self.after}")
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        keep_batch(shape, self.axis, "pads")
-        size, more = shape[self.axis], self.before + self.after
-        made = size + more if isinstance(size, int) else name_size(f"{size}+{more}")
-        return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "pads")
-        return (joined(times),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        pads = [(0, 0)] * inputs[0].ndim
-        pads[self.axis] = (self.before, self.after)
-        return (np.pad(inputs[0], pads),), {}
-
-
-@dataclass(frozen=True)
-class Stack(Layer):
+class Stack(Operation):
     """Set inputs side by side along a new axis."""
 
     kind: ClassVar[str] = "stack"
@@ -509,3 +314,118 @@ class Stack(Layer):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (np.stack(inputs, self.axis),), {}
+
+
+@dataclass(frozen=True)
+class Flatten(Operation):
+    """Turn ``(batch, a, b, ...)`` into ``(batch, a * b * ...)``, row-major."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        expect_batch(shape)
+        return ((shape[0], product(shape[1:])),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        return (x.reshape(x.shape[0], math.prod(x.shape[1:])),), {}
+
+
+@dataclass(frozen=True)
+class Reshape(Operation):
+    """Turn ``(batch, ...)`` into ``(batch, *target_shape)``, row-major; one -1 is inferred."""
+
+    kind: ClassVar[str] = "reshape"
+
+    target_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        wrong = [d for d in self.target_shape if d != -1 and d < 1]
+        if wrong or self.target_shape.count(-1) > 1:
+            raise FormatError(
+                "target_shape: expected positive integers and at most one -1, "
+                f"got {self.target_shape}"
+            )
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        expect_batch(shape)
+        size, rest = product(shape[1:]), math.prod(d for d in self.target_shape if d != -1)
+        inferred: Dim = f"({size})/{rest}"
+        if isinstance(size, int):
+            if (size % rest if -1 in self.target_shape else size - rest) != 0:
+                raise FormatError(
+                    f"target_shape {self.target_shape} does not fit an input {format_shape(shape)}"
+                )
+            inferred = size // rest
+        return ((shape[0], *(inferred if d == -1 else d for d in self.target_shape)),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        return (reshaped(times[0], shapes[0], self.output_shapes(shapes)[0]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0]
+        size = math.prod(x.shape[1:])
+        rest = math.prod(d for d in self.target_shape if d != -1)
+        if (size % rest if -1 in self.target_shape else size - rest) != 0:
+            raise ShapeError(f"target_shape {self.target_shape} does not fit {x.shape[1:]}")
+        target = (size // rest if d == -1 else d for d in self.target_shape)
+        return (x.reshape(x.shape[0], *target),), {}
+
+
+@dataclass(frozen=True)
+class Permute(Operation):
+    """Reorder the axes after the first; ``dims`` counts them from 1, as Keras does."""
+
+    kind: ClassVar[str] = "permute"
+
+    dims: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
+            raise FormatError(
+                f"dims: expected a permutation of 1..{len(self.dims)}, got {self.dims}"
+            )
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if len(shape) != len(self.dims) + 1:
+            raise FormatError(f"dims {self.dims} do not fit an input {format_shape(shape)}")
+        return ((shape[0], *(shape[d] for d in self.dims)),)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        (time,) = times
+        return (self.dims.index(time) + 1 if isinstance(time, int) and time else time,)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (inputs[0].transpose(0, *self.dims),), {}
+
+
+@dataclass(frozen=True)
+class RepeatVector(Operation):
+    """Turn ``(batch, features)`` into ``(batch, n, features)`` by repetition."""
+
+    kind: ClassVar[str] = "repeat_vector"
+
+    n: int
+
+    def __post_init__(self) -> None:
+        positive("n", self.n)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if len(shape) != 2:
+            raise FormatError(f"expected an input of 2 axes, got {format_shape(shape)}")
+        return ((shape[0], self.n, shape[1]),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return (np.repeat(inputs[0][:, None, :], self.n, axis=1),), {}

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, UnequalError, UnsupportedError
-from npylstm.layers.base import (
+from npylstm.ops.base import (
     FIXED,
     Array,
     Dim,
-    Layer,
+    Operation,
     Shape,
     Time,
     format_shape,
@@ -21,7 +21,7 @@ from npylstm.layers.base import (
     not_along,
     one_input,
 )
-from npylstm.layers.sizes import broadcast, keep_batch
+from npylstm.ops.sizes import broadcast, keep_batch
 
 __all__ = ["Arithmetic", "Constant", "Dot", "Elementwise", "MatMul", "Reduce"]
 
@@ -70,7 +70,7 @@ def _aligned(times: Sequence[Time], shapes: Sequence[Shape]) -> Time:
 
 
 @dataclass(frozen=True)
-class Arithmetic(Layer):
+class Arithmetic(Operation):
     """Combine inputs element by element, from left to right, by NumPy's rule of broadcasting.
 
     Parameters
@@ -132,7 +132,7 @@ class Arithmetic(Layer):
 
 
 @dataclass(frozen=True)
-class Elementwise(Layer):
+class Elementwise(Operation):
     """Apply a function to every element; those that models use as activations are elsewhere."""
 
     kind: ClassVar[str] = "elementwise"
@@ -153,7 +153,7 @@ class Elementwise(Layer):
 
 
 @dataclass(frozen=True)
-class Reduce(Layer):
+class Reduce(Operation):
     """Take the mean, sum, largest or smallest value along axes, or the length (Euclid's norm).
 
     Sums run in float64.
@@ -204,7 +204,7 @@ class Reduce(Layer):
 
 
 @dataclass(frozen=True)
-class MatMul(Layer):
+class MatMul(Operation):
     """Multiply two tensors as stacks of matrices, as ``numpy.matmul`` does."""
 
     kind: ClassVar[str] = "matmul"
@@ -232,7 +232,7 @@ class MatMul(Layer):
 
 
 @dataclass(frozen=True)
-class Dot(Layer):
+class Dot(Operation):
     """Multiply two tensors sample by sample and sum along one axis of each.
 
     What is left of the first comes before what is left of the second: ``(batch, a, n)`` and
@@ -300,7 +300,7 @@ class Dot(Layer):
 
 
 @dataclass(frozen=True)
-class Constant(Layer):
+class Constant(Operation):
     """A tensor that is part of the model and depends on no input: ``value`` (shape)."""
 
     kind: ClassVar[str] = "constant"

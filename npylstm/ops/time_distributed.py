@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, format_shape, zeros
-from npylstm.layers.sizes import expect_batch
+from npylstm.ops.base import Array, Operation, Shape, format_shape, zeros
+from npylstm.ops.sizes import expect_batch
 
 __all__ = ["TimeDistributed"]
 
 
 @dataclass(frozen=True)
-class TimeDistributed(Layer):
+class TimeDistributed(Operation):
     """Apply ``layer`` to every step of ``(batch, steps, ...)`` as if it were a sample.
 
     A recurrent layer inside runs over an axis of its own and begins anew for every step.
@@ -27,7 +27,7 @@ class TimeDistributed(Layer):
     kind: ClassVar[str] = "time_distributed"
     per_step: ClassVar[bool] = True
 
-    layer: Layer
+    layer: Operation
 
     @property
     def masked(self) -> Any:

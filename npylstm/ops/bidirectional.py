@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.layers.base import Array, Layer, Shape, Time
-from npylstm.layers.recurrent import Recurrent
+from npylstm.ops.base import Array, Operation, Shape, Time
+from npylstm.ops.recurrent import Recurrent
 
 __all__ = ["Bidirectional", "inside"]
 
@@ -18,7 +18,7 @@ _MERGE = ("concat", "sum", "mul", "ave", "none")
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layer):
+class Bidirectional(Operation):
     """Run a recurrent layer forwards and another backwards, and merge what they return.
 
     A sequence of the backward layer is put in the input's order before it is merged. Without
@@ -46,8 +46,8 @@ class Bidirectional(Layer):
     kind: ClassVar[str] = "bidirectional"
     takes_mask: ClassVar[bool] = True
 
-    forward_layer: Layer
-    backward_layer: Layer
+    forward_layer: Operation
+    backward_layer: Operation
     merge_mode: str = "concat"
 
     def __post_init__(self) -> None:

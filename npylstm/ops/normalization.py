@@ -1,4 +1,4 @@
-"""Normalisation in inference: by recorded statistics, or by each sample's own."""
+"""Normalization in inference: by recorded statistics, or by each sample's own."""
 
 from __future__ import annotations
 
@@ -10,18 +10,10 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import (
-    Array,
-    Layer,
-    Shape,
-    Time,
-    format_shape,
-    not_along,
-    one_input,
-)
-from npylstm.layers.sizes import axis_of, holds_batch
+from npylstm.ops.base import Array, Operation, Shape, Time, format_shape, not_along, one_input
+from npylstm.ops.sizes import axis_of, holds_batch, keep_batch
 
-__all__ = ["BatchNormalization", "LayerNormalization"]
+__all__ = ["BatchNormalization", "LayerNormalization", "UnitNormalization"]
 
 
 def _positive_number(name: str, value: float) -> None:
@@ -30,7 +22,7 @@ def _positive_number(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class BatchNormalization(Layer):
+class BatchNormalization(Operation):
     """``y = (x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta`` along an axis.
 
     The axis may be counted from the back.
@@ -99,7 +91,7 @@ class BatchNormalization(Layer):
 
 
 @dataclass(frozen=True)
-class LayerNormalization(Layer):
+class LayerNormalization(Operation):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
 
     Mean and variance are each sample's own, over the axes of ``shape``, summed in float64. Where
@@ -112,7 +104,7 @@ class LayerNormalization(Layer):
 
     References
     ----------
-    Ba, Kiros, Hinton: Layer Normalization, 2016.
+    Ba, Kiros, Hinton: Operation Normalization, 2016.
     """
 
     kind: ClassVar[str] = "layer_normalization"
@@ -167,3 +159,53 @@ class LayerNormalization(Layer):
         if self.center:
             y = y + packed["beta"]
         return (y.astype(inputs[0].dtype),), {}
+
+
+@dataclass(frozen=True)
+class UnitNormalization(Operation):
+    """``y = x / max(length, shortest)``, the length being Euclid's over some axes.
+
+    Sums run in float64.
+
+    Parameters
+    ----------
+    axes
+        Counted from the back where negative.
+    shortest
+        A length below it is taken for it: a vector of zeros stays one. Keras 2 has 1e-6, Keras 3
+        has 1e-12.
+    """
+
+    kind: ClassVar[str] = "unit_normalization"
+    per_step: ClassVar[bool] = True
+
+    axes: tuple[int, ...] = (-1,)
+    shortest: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if not self.axes or not self.shortest > 0:
+            raise FormatError(
+                f"expected axes and a shortest length above 0, got {self.axes}, {self.shortest}"
+            )
+
+    def _along(self, rank: int) -> tuple[int, ...]:
+        return tuple(axis + rank if axis < 0 else axis for axis in self.axes)
+
+    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        for axis in self._along(len(shape)):
+            axis_of(shape, axis)
+            keep_batch(shape, axis, "takes the length")
+        return (shape,)
+
+    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+        for axis in self._along(len(shapes[0])):
+            not_along(times, axis, "a length")
+        return super().stream(times, shapes)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0].astype(np.float64)
+        length = np.sqrt((x * x).sum(axis=self._along(x.ndim), keepdims=True))
+        return ((x / np.maximum(length, self.shortest)).astype(inputs[0].dtype),), {}

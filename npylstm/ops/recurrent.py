@@ -12,11 +12,11 @@ import numpy as np
 
 from npylstm.activations import TANH, Activation
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.layers.base import (
+from npylstm.ops.base import (
     FIXED,
     LATEST,
     Array,
-    Layer,
+    Operation,
     Shape,
     Time,
     along_features,
@@ -24,7 +24,7 @@ from npylstm.layers.base import (
     format_shape,
     positive,
 )
-from npylstm.layers.sizes import expect_batch
+from npylstm.ops.sizes import expect_batch
 
 __all__ = ["Recurrent"]
 
@@ -34,7 +34,7 @@ def _flag(default: bool = False) -> Any:
 
 
 @dataclass(frozen=True)
-class Recurrent(Layer):
+class Recurrent(Operation):
     """A cell driven over the time steps; a subclass is a cell.
 
     Parameters

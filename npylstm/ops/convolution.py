@@ -11,17 +11,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from npylstm.activations import LINEAR, Activation
 from npylstm.errors import FormatError, ShapeError
-from npylstm.layers.base import (
+from npylstm.ops.base import (
     Array,
     Dim,
-    Layer,
+    Operation,
     Shape,
     along_features,
     format_shape,
     one_input,
     positive,
 )
-from npylstm.layers.sizes import expect_batch, name_size
+from npylstm.ops.sizes import expect_batch, name_size
 
 __all__ = ["Conv1D", "Pool1D"]
 
@@ -65,7 +65,7 @@ def _pads(
 
 
 @dataclass(frozen=True)
-class Conv1D(Layer):
+class Conv1D(Operation):
     """``y[t] = sum over k of x[t * stride + k * dilation - padding] kernel[k] + bias``.
 
     Parameters
@@ -156,7 +156,7 @@ class Conv1D(Layer):
 
 
 @dataclass(frozen=True)
-class Pool1D(Layer):
+class Pool1D(Operation):
     """The largest value or the mean of every window over time.
 
     Parameters

@@ -21,7 +21,7 @@ from npylstm.activations import Activation
 from npylstm.errors import FormatError, UnsupportedError
 
 __all__ = [
-    "BATCH", "FIXED", "GIVEN", "LATEST", "STEPS", "Array", "Dim", "Layer", "Shape", "Time",
+    "BATCH", "FIXED", "GIVEN", "LATEST", "STEPS", "Array", "Dim", "Operation", "Shape", "Time",
     "format_shape",
 ]  # fmt: skip
 
@@ -51,7 +51,7 @@ def format_shape(shape: Sequence[Dim | None]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class Operation:
     """A layer kind applied to a config: the declaration that everything else reads.
 
     Subclasses are frozen dataclasses whose fields are the config (types: those of the table at
@@ -148,7 +148,7 @@ class Layer:
         return config
 
     @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> Layer:
+    def from_json(cls, config: Mapping[str, Any]) -> Operation:
         """Read a config; unknown keys, missing keys and wrong types are refused.
 
         Raises
@@ -164,29 +164,29 @@ class Layer:
         values = {}
         for name, field in fields.items():
             if name in config:
-                read = cls.read_layer if hints[name] is Layer else _READERS[hints[name]]
+                read = cls.read_layer if hints[name] is Operation else _READERS[hints[name]]
                 values[name] = read(name, config[name])
             elif field.default is dataclasses.MISSING:
                 raise FormatError(f"config key {name!r} is missing")
         return cls(**values)
 
     @staticmethod
-    def read_layer(name: str, value: object) -> Layer:
-        """Read a layer inside a config; :mod:`npylstm.layers` knows the kinds."""
-        from npylstm.layers import layer_from_json
+    def read_layer(name: str, value: object) -> Operation:
+        """Read a layer inside a config; :mod:`npylstm.ops` knows the kinds."""
+        from npylstm.ops import operation_from_json
 
         if not isinstance(value, Mapping):
             raise FormatError(f"{name}: expected a layer, got {value!r:.80}")
         try:
-            return layer_from_json(value.get("kind"), value.get("config"))
+            return operation_from_json(value.get("kind"), value.get("config"))
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
 
 
 @functools.cache
-def _types_of(kind: type[Layer]) -> dict[str, Any]:
+def _types_of(kind: type[Operation]) -> dict[str, Any]:
     """Types of the fields of a config."""
-    return get_type_hints(kind, localns={"Layer": Layer})
+    return get_type_hints(kind, localns={"Operation": Operation})
 
 
 def joined(times: Sequence[Time]) -> Time:
@@ -216,7 +216,7 @@ def not_along(times: Sequence[Time], axis: int, what: str) -> None:
 def _to_json(value: Any) -> Any:
     if isinstance(value, Activation):
         return value.to_json()
-    if isinstance(value, Layer):
+    if isinstance(value, Operation):
         return {"kind": value.kind, "config": value.to_json()}
     return [_to_json(v) for v in value] if isinstance(value, tuple) else value
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, ShapeError, UnsupportedError
-from npylstm.layers.array_ops import Size, check_sizes, resolve
-from npylstm.layers.base import BATCH, Array, Layer, Shape, format_shape
-from npylstm.layers.sizes import expect_batch
+from npylstm.ops.base import BATCH, Array, Operation, Shape, format_shape
+from npylstm.ops.shaping import Size, check_sizes, resolve
+from npylstm.ops.sizes import expect_batch
 
 __all__ = ["External", "Function"]
 
@@ -19,7 +19,7 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class External(Layer):
+class External(Operation):
     """Whatever a function makes of the inputs: ``y = function(*inputs)``.
 
     A layer with weights hands them on: ``y = function(*inputs, weights=(...))``, in the framework's

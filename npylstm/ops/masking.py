@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError
-from npylstm.layers.base import Array, Layer, Shape, format_shape, one_input
-from npylstm.layers.sizes import broadcast, keep_batch
+from npylstm.ops.base import Array, Operation, Shape, format_shape, one_input
+from npylstm.ops.sizes import broadcast, keep_batch
 
 __all__ = ["MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking"]
 
@@ -18,7 +18,7 @@ _MERGES = {"multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum
 
 
 @dataclass(frozen=True)
-class Masking(Layer):
+class Masking(Operation):
     """Find the steps at which every feature is ``mask_value``, and make them zero.
 
     Outputs are the sequence and its mask: 1 where a step counts, 0 where it does not, one axis
@@ -64,7 +64,7 @@ def _spread(mask: Array, rank: int) -> Array:
 
 
 @dataclass(frozen=True)
-class MaskedMerge(Layer):
+class MaskedMerge(Operation):
     """Combine tensors step by step, each only where it counts.
 
     Where none counts ``multiply`` gives zero, the others what the first tensor has there.
@@ -117,7 +117,7 @@ class MaskedMerge(Layer):
 
 
 @dataclass(frozen=True)
-class MaskedMean(Layer):
+class MaskedMean(Operation):
     """Mean over the steps that count, along axis 1: ``sum(x * mask) / sum(mask)``.
 
     Where none counts it is no number (nan), as in Keras. Sums run in float64. With ``keepdims`` the
@@ -148,7 +148,7 @@ class MaskedMean(Layer):
 
 
 @dataclass(frozen=True)
-class MaskedSoftmax(Layer):
+class MaskedSoftmax(Operation):
     """``softmax`` along an axis over what counts: ``mask > 0.5``, broadcast by NumPy's rule.
 
     Parameters

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.errors import FormatError, UnequalError
-from npylstm.layers.base import Array, Layer, Shape, format_shape, positive
-from npylstm.layers.sizes import keep_batch
+from npylstm.ops.base import Array, Operation, Shape, format_shape, positive
+from npylstm.ops.sizes import keep_batch
 
 __all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 
@@ -104,7 +104,7 @@ def _softmax(scores: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Attention(Layer):
+class Attention(Operation):
     """Average values by how well their keys fit a query: ``softmax(score(q, k)) v``.
 
     Inputs are queries ``(batch, queries, features)``, values ``(batch, steps, units)`` and, if they
@@ -206,7 +206,7 @@ class Attention(Layer):
 
 
 @dataclass(frozen=True)
-class MultiHeadAttention(Layer):
+class MultiHeadAttention(Operation):
     """Attention with several heads, each with projections of its own.
 
     ::

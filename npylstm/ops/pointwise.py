@@ -10,22 +10,14 @@ import numpy as np
 
 from npylstm.activations import Activation
 from npylstm.errors import FormatError
-from npylstm.layers.base import (
-    Array,
-    Layer,
-    Shape,
-    Time,
-    format_shape,
-    not_along,
-    one_input,
-)
-from npylstm.layers.sizes import broadcast, keep_batch
+from npylstm.ops.base import Array, Operation, Shape, Time, format_shape, not_along, one_input
+from npylstm.ops.sizes import broadcast, keep_batch
 
 __all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling"]
 
 
 @dataclass(frozen=True)
-class ActivationLayer(Layer):
+class ActivationLayer(Operation):
     """Apply an activation function to every element (softmax: along its axis)."""
 
     kind: ClassVar[str] = "activation"
@@ -56,7 +48,7 @@ class ActivationLayer(Layer):
 
 
 @dataclass(frozen=True)
-class Identity(Layer):
+class Identity(Operation):
     """Hand the input on: what dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
@@ -72,7 +64,7 @@ class Identity(Layer):
 
 
 @dataclass(frozen=True)
-class Rescaling(Layer):
+class Rescaling(Operation):
     """``y = scale * x + offset``, computed in float64."""
 
     kind: ClassVar[str] = "rescaling"
@@ -92,7 +84,7 @@ class Rescaling(Layer):
 
 
 @dataclass(frozen=True)
-class PReLU(Layer):
+class PReLU(Operation):
     """``y = x`` above zero and ``alpha * x`` below, with slopes that were learned.
 
     ``alpha`` lies along the axes from ``axis`` on; a size of one serves the whole axis.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from npylstm.errors import FormatError, MixedSamplesError, UnequalError
-from npylstm.layers.base import BATCH, Dim, Shape, format_shape
+from npylstm.ops.base import BATCH, Dim, Shape, format_shape
 
 __all__ = [
     "UNKNOWN",

@@ -1,0 +1,106 @@
+"""The registry of operations: one row each. An operation's own file says everything about it.
+
+Files are imported when a model first needs them, so that a process that runs one model starts
+faster.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from npylstm.errors import FormatError
+from npylstm.ops.base import Operation
+
+__all__ = ["OPERATIONS", "operation_from_json"]
+
+# Kind: file and class.
+_TABLE = {
+    # Recurrent.
+    "lstm": "cells.LSTM",
+    "gru": "cells.GRU",
+    "simple_rnn": "cells.SimpleRNN",
+    "bidirectional": "bidirectional.Bidirectional",
+    # Others with weights.
+    "dense": "dense.Dense",
+    "embedding": "dense.Embedding",
+    "conv1d": "convolution.Conv1D",
+    "batch_normalization": "normalization.BatchNormalization",
+    "layer_normalization": "normalization.LayerNormalization",
+    "prelu": "pointwise.PReLU",
+    "attention": "attention.Attention",
+    "multi_head_attention": "attention.MultiHeadAttention",
+    "constant": "arithmetic.Constant",
+    # Element by element.
+    "activation": "pointwise.ActivationLayer",
+    "identity": "pointwise.Identity",
+    "rescaling": "pointwise.Rescaling",
+    "elementwise": "arithmetic.Elementwise",
+    "arithmetic": "arithmetic.Arithmetic",
+    # Along axes.
+    "reduce": "arithmetic.Reduce",
+    "matmul": "arithmetic.MatMul",
+    "dot": "arithmetic.Dot",
+    "pool1d": "convolution.Pool1D",
+    "unit_normalization": "normalization.UnitNormalization",
+    # Masks.
+    "masking": "masking.Masking",
+    "masked_mean": "masking.MaskedMean",
+    "masked_merge": "masking.MaskedMerge",
+    "masked_softmax": "masking.MaskedSoftmax",
+    # Of other operations, and of functions.
+    "time_distributed": "time_distributed.TimeDistributed",
+    "external": "external.External",
+    # Elements in another place.
+    "flatten": "shaping.Flatten",
+    "reshape": "shaping.Reshape",
+    "permute": "shaping.Permute",
+    "repeat_vector": "shaping.RepeatVector",
+    "transpose": "shaping.Transpose",
+    "view": "shaping.View",
+    "expand": "shaping.Expand",
+    "concatenate": "shaping.Concatenate",
+    "stack": "shaping.Stack",
+    "full": "shaping.Full",
+    "select": "indexing.Select",
+    "slice": "indexing.Slice",
+    "size_of": "indexing.SizeOf",
+    "flip": "indexing.Flip",
+    "repeat": "indexing.Repeat",
+    "pad": "indexing.Pad",
+}
+
+
+class _Operations(Mapping[str, type[Operation]]):
+    """The classes by kind."""
+
+    def __getitem__(self, kind: str) -> type[Operation]:
+        module, _, name = _TABLE[kind].partition(".")
+        operation: type[Operation] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        return operation
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_TABLE)
+
+    def __len__(self) -> int:
+        return len(_TABLE)
+
+
+OPERATIONS = _Operations()
+
+
+def operation_from_json(kind: object, config: object) -> Operation:
+    """Make an operation from the two values that a file holds for it.
+
+    Raises
+    ------
+    FormatError
+        If the kind is unknown or the config does not fit it.
+    """
+    if not isinstance(kind, str) or kind not in _TABLE:
+        raise FormatError(f"unknown kind {kind!r:.80}, expected one of {', '.join(_TABLE)}")
+    if not isinstance(config, Mapping):
+        raise FormatError(f"config: expected an object, got {config!r:.80}")
+    checked: Mapping[str, Any] = config
+    return OPERATIONS[kind].from_json(checked)

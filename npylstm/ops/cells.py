@@ -1,0 +1,244 @@
+"""The recurrent cells: long short-term memory, gated recurrent unit, simple recurrent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from npylstm.activations import SIGMOID, Activation
+from npylstm.errors import FormatError
+from npylstm.ops.base import Array, along_features
+from npylstm.ops.recurrent import Recurrent
+
+__all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
+
+
+# Side by side for computing: the three that share an activation first.
+_PACKED = ("i", "f", "o", "c")
+
+
+class Gates(NamedTuple):
+    """Everything an LSTM computed: six arrays ``(batch, steps, units)``.
+
+    Entry ``[:, t]`` belongs to the input's time step ``t``, also in a layer that goes
+    backwards.
+    """
+
+    i: Array
+    f: Array
+    c_tilde: Array
+    o: Array
+    c: Array
+    h: Array
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """A long short-term memory layer.
+
+    At each time step, with ``s`` the recurrent activation and ``a`` the activation::
+
+        i = s(x W_i + h U_i + b_i)          input gate
+        f = s(x W_f + h U_f + b_f)          forget gate
+        c~ = a(x W_c + h U_c + b_c)         candidate
+        o = s(x W_o + h U_o + b_o)          output gate
+        c = f * c + i * c~                  cell state
+        h = o * a(c)                        hidden state
+        h = (o * a(c)) P                    with a projection
+
+    Parameters
+    ----------
+    recurrent_activation
+        ``s`` above; ``activation`` is ``a``, and the others are those of
+        :class:`~npylstm.ops.recurrent.Recurrent`.
+    projection
+        Size of the projected hidden state (``proj_size`` of PyTorch); 0 for none. Then ``h`` has
+        this size, ``c`` keeps ``units``.
+
+    Weights
+    -------
+    ``W_i W_f W_c W_o`` (features, units), ``U_i U_f U_c U_o`` (units, units) and, with
+    ``use_bias``, ``b_i b_f b_c b_o`` (units,). With a projection ``U`` is (projection, units), and
+    ``P`` (units, projection).
+
+    References
+    ----------
+    Hochreiter, Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997.
+    Gers, Schmidhuber, Cummins: Learning to Forget, Neural Computation 12(10), 2000.
+    Sak, Senior, Beaufays: Long Short-Term Memory Recurrent Neural Network Architectures for Large
+    Scale Acoustic Modeling, Interspeech 2014 (the projection).
+    """
+
+    kind: ClassVar[str] = "lstm"
+    gates: ClassVar[tuple[str, ...]] = ("i", "f", "c", "o")
+    record: ClassVar[type[tuple[Array, ...]]] = Gates
+
+    recurrent_activation: Activation = SIGMOID
+    projection: int = dataclasses.field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        along_features("recurrent_activation", self.recurrent_activation)
+        if self.projection < 0:
+            raise FormatError(f"projection: expected 0 or more, got {self.projection}")
+
+    @property
+    def outputs_size(self) -> int:
+        return self.projection or self.units
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().weight_shapes()
+        return shapes | {"P": (self.units, self.projection)} if self.projection else shapes
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"h": (self.outputs_size,), "c": (self.units,)}
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Set the gates side by side: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
+        packed = {letter: self.side_by_side(weights, letter, _PACKED) for letter in "WUb"}
+        return packed | {"P": weights["P"]} if self.projection else packed
+
+    def step(
+        self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        s, a, n = self.recurrent_activation, self.activation, self.units
+        h, c = state
+        z = z + h @ packed["U"]
+        gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # apart, for softmax
+        i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
+        c_tilde = a(z[:, 3 * n :])
+        c = f * c + i * c_tilde
+        h = o * a(c)
+        if self.projection:
+            h = h @ packed["P"]
+        return (i, f, c_tilde, o, c, h), (h, c)
+
+
+class GRUGates(NamedTuple):
+    """Everything a GRU computed: four arrays ``(batch, steps, units)``, by the input's step."""
+
+    z: Array
+    r: Array
+    h_tilde: Array
+    h: Array
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """A layer of gated recurrent units.
+
+    At each time step, with ``s`` the recurrent activation and ``a`` the activation::
+
+        z = s(x W_z + b_z + h U_z + rb_z)            update gate
+        r = s(x W_r + b_r + h U_r + rb_r)            reset gate
+        h~ = a(x W_h + b_h + r * (h U_h + rb_h))     candidate, reset after the product
+        h~ = a(x W_h + b_h + (r * h) U_h)            candidate, reset before the product
+        h = z * h + (1 - z) * h~                     hidden state
+
+    Parameters
+    ----------
+    recurrent_activation
+        ``s`` above; ``activation`` is ``a``, and the others are those of
+        :class:`~npylstm.ops.recurrent.Recurrent`.
+    reset_after
+        Which candidate. Only the first has recurrent biases: the one of the candidate stands
+        inside the reset product and cannot be added to the other.
+
+    Weights
+    -------
+    ``W_z W_r W_h`` (features, units), ``U_z U_r U_h`` (units, units) and, with ``use_bias``,
+    ``b_z b_r b_h`` (units,), with ``reset_after`` also ``rb_z rb_r rb_h`` (units,).
+
+    References
+    ----------
+    Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014 (the first
+    version is ``reset_after``'s relative 1406.1078v1, the third resets before the product).
+    """
+
+    kind: ClassVar[str] = "gru"
+    gates: ClassVar[tuple[str, ...]] = ("z", "r", "h")
+    record: ClassVar[type[tuple[Array, ...]]] = GRUGates
+
+    recurrent_activation: Activation = SIGMOID
+    reset_after: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        along_features("recurrent_activation", self.recurrent_activation)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().weight_shapes()
+        if self.use_bias and self.reset_after:
+            shapes |= {f"rb_{g}": (self.units,) for g in self.gates}
+        return shapes
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Set the gates side by side: ``W`` (features, 3 units), ``U``, ``b``, ``rb``."""
+        packed = {letter: self.side_by_side(weights, letter) for letter in "WUb"}
+        recurrent_bias = np.zeros_like(packed["b"])
+        if self.use_bias and self.reset_after:
+            recurrent_bias = self.side_by_side(weights, "rb")
+        if self.reset_after:
+            return packed | {"rb": recurrent_bias}
+        # The candidate's product waits for the reset gate.
+        gates = np.ascontiguousarray(packed.pop("U")[:, : 2 * self.units])
+        rb_gates = recurrent_bias[: 2 * self.units]
+        return packed | {"U_gates": gates, "rb_gates": rb_gates, "U_h": weights["U_h"]}
+
+    def step(
+        self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        s, a, n = self.recurrent_activation, self.activation, self.units
+        (h,) = state
+        if self.reset_after:
+            recurrent = h @ packed["U"] + packed["rb"]
+            gates = z[:, : 2 * n] + recurrent[:, : 2 * n]
+        else:
+            gates = z[:, : 2 * n] + h @ packed["U_gates"]
+        gates = s(gates.reshape(-1, 2, n))
+        update, reset = gates[:, 0], gates[:, 1]
+        if self.reset_after:
+            h_tilde = a(z[:, 2 * n :] + reset * recurrent[:, 2 * n :])
+        else:
+            h_tilde = a(z[:, 2 * n :] + (reset * h) @ packed["U_h"])
+        h = update * h + (1 - update) * h_tilde
+        return (update, reset, h_tilde, h), (h,)
+
+
+class States(NamedTuple):
+    """Everything a simple recurrent layer computed: ``h`` (batch, steps, units)."""
+
+    h: Array
+
+
+@dataclass(frozen=True)
+class SimpleRNN(Recurrent):
+    """A layer whose state is its last output: ``h = a(x W_h + h U_h + b_h)``.
+
+    Parameters are those of :class:`~npylstm.ops.recurrent.Recurrent`.
+
+    Weights
+    -------
+    ``W_h`` (features, units), ``U_h`` (units, units) and, with ``use_bias``, ``b_h`` (units,).
+
+    References
+    ----------
+    Elman: Finding Structure in Time, Cognitive Science 14(2), 1990.
+    """
+
+    kind: ClassVar[str] = "simple_rnn"
+    gates: ClassVar[tuple[str, ...]] = ("h",)
+    record: ClassVar[type[tuple[Array, ...]]] = States
+
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        return {letter: self.side_by_side(weights, letter) for letter in "WUb"}
+
+    def step(
+        self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        h = self.activation(z + state[0] @ packed["U"])
+        return (h,), (h,)
