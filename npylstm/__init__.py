@@ -19,8 +19,8 @@ from npylstm.errors import (
     StateError,
     UnsupportedError,
 )
+from npylstm.io.npz import save
 from npylstm.model import Model, load
-from npylstm.npz import save
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:

@@ -15,20 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
 
 __all__ = ["LINEAR", "SIGMOID", "TABLE", "TANH", "Activation", "Row"]
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
-else:  # numpy.typing takes as long to import as all of this
-    Array = np.ndarray
 
 SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
 SELU_SCALE = 1.0507009873554805
@@ -157,6 +151,19 @@ TABLE: dict[str, Row] = {
     "sparse_plus": Row(None, _sparse_plus),
     "sparse_sigmoid": Row(None, _sparse_sigmoid),
     "thresholded_relu": Row(None, _thresholded_relu, {"theta": 1.0}),
+    # Functions of one number that models use outside of activations.
+    "abs": Row(None, np.abs),
+    "cos": Row(None, np.cos),
+    "expm1": Row(None, np.expm1),
+    "log": Row(None, np.log),
+    "log1p": Row(None, np.log1p),
+    "negative": Row(None, np.negative),
+    "reciprocal": Row(None, np.reciprocal),
+    "rsqrt": Row(None, lambda x: 1 / np.sqrt(x)),
+    "sign": Row(None, np.sign),
+    "sin": Row(None, np.sin),
+    "sqrt": Row(None, np.sqrt),
+    "square": Row(None, np.square),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from npylstm import console
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 
 __all__ = ["Fill", "Result", "cut", "join", "run_slices", "side_by_side"]
 

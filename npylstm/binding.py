@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
-from npylstm.ops.base import BATCH, Array, format_shape, zeros
+from npylstm.ops.base import zeros
+from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -218,7 +220,7 @@ def bind_mask(
 
 def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
     """How many steps the first input has; every recurrent layer must read them."""
-    kinds = {layer.name: layer.layer for layer in spec.layers if layer.layer.takes_mask}
+    kinds = {layer.name: layer.layer for layer in spec.layers if layer.layer.uses_mask}
     if not kinds:
         raise ShapeError(f"{what}: the model has no recurrent layer")
     first, steps = spec.inputs[0], 0

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.binding import NewState, bind, bind_state, numbers
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.joining import join_models
-from npylstm.ops.base import BATCH, Array, Shape, format_shape
+from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.session import Session
 from npylstm.spec import TensorSpec
 from npylstm.streaming import StreamingModel

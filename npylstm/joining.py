@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from npylstm.errors import ShapeError
-from npylstm.ops.base import BATCH, Shape, format_shape
+from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Joints", "join_models"]
@@ -85,7 +85,9 @@ def _states_read(spec: ModelSpec) -> dict[str, State]:
     found: dict[str, State] = {}
     for edge in spec.edges:
         layer = spec[edge.layer].layer
-        for tensor, state in zip(layer.begins(edge.inputs), layer.state_shapes(), strict=False):
+        for tensor, state in zip(
+            layer.initial_states(edge.inputs), layer.state_shapes(), strict=False
+        ):
             found.setdefault(tensor, (edge.name, state))
     return found
 

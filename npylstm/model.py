@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm import npz
+from npylstm.arrays import Array
 from npylstm.batching import Result, cut, join, run_slices
 from npylstm.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.engine import Engine, Stream, make_engine
 from npylstm.errors import NpylstmError, ShapeError
-from npylstm.ops.base import BATCH, Array, Shape
+from npylstm.io import npz
+from npylstm.ops.shapes import BATCH, Shape
 from npylstm.parts import LONGEST_REPR
 from npylstm.printable import clipped
 from npylstm.spec import Case, ModelSpec, TensorSpec

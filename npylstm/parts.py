@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.ops.base import BATCH, Array, Operation, Shape, format_shape
+from npylstm.arrays import Array
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.printable import clipped
 
 __all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"]
@@ -94,7 +96,7 @@ class LayerSpec:
     def __post_init__(self) -> None:
         frozen = {}
         for key, array in self.weights.items():
-            frozen[key] = np.ascontiguousarray(array)
+            frozen[key] = np.asarray(array, order="C")
             if frozen[key] is array and array.flags.writeable:
                 frozen[key] = array.copy()
             frozen[key].flags.writeable = False

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
+from npylstm.io.npz import written_whole
 from npylstm.model import Model
-from npylstm.npz import written_whole
-from npylstm.ops.base import Array
 from npylstm.spec import Case
 
 __all__ = ["gates", "parity"]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm import state_file
+from npylstm.arrays import Array
 from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
 from npylstm.errors import FormatError, NpylstmError, StateError
-from npylstm.ops.base import BATCH, STEPS, Array
+from npylstm.io import state_file
+from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 

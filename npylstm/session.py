@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm import state_file
+from npylstm.arrays import Array
 from npylstm.binding import NewState, bind, bind_nan, bind_state, check_nan
 from npylstm.engine import Stepper
 from npylstm.errors import NpylstmError, ShapeError, StateError
-from npylstm.ops.base import BATCH, STEPS, Array
+from npylstm.io import state_file
+from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
 from npylstm.streaming import StreamingModel
 

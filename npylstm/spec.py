@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError, NpylstmError
-from npylstm.ops import operation_from_json
-from npylstm.ops.base import BATCH, STEPS, Array, Shape, format_shape
-from npylstm.ops.sizes import batch_axes
+from npylstm.ops.shapes import BATCH, STEPS, Shape, batch_axes, format_shape
 from npylstm.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.printable import clipped
 
@@ -30,7 +29,7 @@ __all__ = [
     "FORMAT_VERSION", "RESERVED", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec",
 ]  # fmt: skip
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DTYPES = ("float32", "float64")
 
 _TENSOR = re.compile(r"[^\x00-\x1f\\]+")
@@ -166,7 +165,7 @@ class ModelSpec:
         shapes = {
             e.name: layers[e.layer].state_shapes()
             for e in self.edges
-            if not layers[e.layer].begins(e.inputs)
+            if not layers[e.layer].initial_states(e.inputs)
         }
         return {name: shape for name, shape in shapes.items() if shape}
 
@@ -264,7 +263,7 @@ class ModelSpec:
             "name": self.name,
             "dtype": self.dtype,
             "inputs": [
-                {"name": t.name, "shape": list(t.shape), **({"whole": True} if t.integer else {})}
+                {"name": t.name, "shape": list(t.shape), **({"integer": True} if t.integer else {})}
                 for t in self.inputs
             ],
             "outputs": list(self.outputs),
@@ -372,73 +371,3 @@ def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:
         for n, d in zip(actual, shape, strict=True)
     )
     return tuple(known) == actual
-
-
-def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what :meth:`ModelSpec.to_json` wrote, into arguments of :class:`ModelSpec`.
-
-    The layers come without their weights, which are the caller's to add.
-
-    Raises
-    ------
-    FormatError
-        If the format version is newer than this npylstm or a value has the wrong type.
-    """
-    version = _typed(document, "format_version", int)
-    if version > FORMAT_VERSION:
-        raise FormatError(
-            f"format_version: this npylstm reads up to {FORMAT_VERSION}, the file has {version}; "
-            "install a newer npylstm"
-        )
-    if version < 1:
-        raise FormatError(f"format_version: expected a positive integer, got {version}")
-    layers = []
-    for entry in _objects(document, "layers"):
-        name = _typed(entry, "name", str)
-        try:
-            layers.append((name, operation_from_json(entry.get("kind"), entry.get("config"))))
-        except NpylstmError as error:
-            raise FormatError(f"{name}: {error}") from None
-    return {
-        "name": _typed(document, "name", str),
-        "dtype": _typed(document, "dtype", str),
-        "layers": layers,
-        "edges": tuple(
-            Edge(_typed(e, "layer", str), _strings(e, "inputs"), _strings(e, "outputs"))
-            for e in _objects(document, "edges")
-        ),
-        "inputs": tuple(
-            TensorSpec(_typed(t, "name", str), _shape(t), t.get("whole") is True)
-            for t in _objects(document, "inputs")
-        ),
-        "outputs": _strings(document, "outputs"),
-        "provenance": _typed(document, "provenance", dict),
-    }
-
-
-def _typed(entry: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = entry.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FormatError(f"spec: {key}: expected {kind.__name__}, got {value!r:.80}")
-    return value
-
-
-def _objects(entry: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    values: list[Any] = _typed(entry, key, list)
-    if not all(isinstance(v, dict) for v in values):
-        raise FormatError(f"spec: {key}: expected a list of objects")
-    return values
-
-
-def _strings(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    values: list[Any] = _typed(entry, key, list)
-    if not all(isinstance(v, str) for v in values):
-        raise FormatError(f"spec: {key}: expected a list of strings")
-    return tuple(values)
-
-
-def _shape(entry: Mapping[str, Any]) -> Shape:
-    values: list[Any] = _typed(entry, "shape", list)
-    if any(isinstance(v, bool) or not isinstance(v, (int, str)) for v in values):
-        raise FormatError(f"spec: shape: expected integers and symbols, got {values!r:.80}")
-    return tuple(values)

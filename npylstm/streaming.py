@@ -1,23 +1,26 @@
 """Which models can be run on a live stream, and how: the plan behind sessions and pools.
 
-A stream hands its steps in piece by piece. Every layer says what it makes of the time axis
-(:meth:`npylstm.ops.base.Layer.stream`); a plan follows that axis from the inputs to the outputs.
+The steps of a stream arrive piece by piece. Every operation declares where its axes come from
+(:meth:`npylstm.ops.base.Operation.axis_map`); a plan follows the time axis through them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.binding import NewState
 from npylstm.engine import Engine, Stream
 from npylstm.engine.numpy_engine import NumpyEngine
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.ops.base import BATCH, GIVEN, LATEST, STEPS, Array, Shape, Time
+from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import BATCH, STEPS, Shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -145,12 +148,12 @@ def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
             # What has a size of its own, unlike the other sequences', may be no sequence.
             size = shape[tensor.time_axis]
             fixed = isinstance(size, int) and bool(steps - {size})
-            options.append([tensor.time_axis, GIVEN] if fixed else [tensor.time_axis])
+            options.append([tensor.time_axis, PER_PUSH] if fixed else [tensor.time_axis])
         elif len(shape) == 2:  # features; or values, one per step
             likely = isinstance(shape[1], str) and shape[1] in steps
-            options.append([1, GIVEN] if likely else [GIVEN, 1])
+            options.append([1, PER_PUSH] if likely else [PER_PUSH, 1])
         else:
-            options.append([GIVEN])
+            options.append([PER_PUSH])
     for choice in itertools.islice(itertools.product(*options), 64):
         if any(isinstance(axis, int) for axis in choice):
             yield {t.name: axis for t, axis in zip(spec.inputs, choice, strict=True)}
@@ -181,14 +184,33 @@ def _follow(
     for edge in spec.edges:
         shapes = [spec.shapes[t] for t in edge.inputs]
         try:
-            made = layers[edge.layer].stream([times[t] for t in edge.inputs], shapes)
+            made = _times_of(layers[edge.layer], [times[t] for t in edge.inputs], shapes)
         except UnsupportedError as error:
             problems.append(f"{edge.layer}: {error}")
             guessed = (TensorSpec(t, spec.shapes[t]).time_axis for t in edge.outputs)
-            made = tuple(LATEST if axis is None else axis for axis in guessed)
+            made = tuple(LAST_STEP if axis is None else axis for axis in guessed)
         times |= dict(zip(edge.outputs, made, strict=True))
     for name in (*axes, *spec.outputs):
         yield name, times[name]
+
+
+def _times_of(
+    operation: Operation, times: Sequence[Time], shapes: Sequence[Shape]
+) -> tuple[Time, ...]:
+    """Return the time axis of every output of an operation.
+
+    Raises
+    ------
+    UnsupportedError
+        If a step needs other steps than the state carries, or the graph computes that state.
+    """
+    made = tuple(time_axis(axes, times) for axes in operation.axis_map(shapes))
+    if any(time != FIXED for time in operation.initial_states(times)):
+        raise UnsupportedError(
+            f"the initial state of {operation.kind} is computed or given; cut it out with "
+            "spec.subgraph and pass the state yourself, as npylstm.decode does"
+        )
+    return made
 
 
 def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
@@ -196,7 +218,7 @@ def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
     layers = {layer.name: layer.layer for layer in spec.layers}
     edges, begins = [], {}
     for edge in spec.edges:
-        given = layers[edge.layer].begins(edge.inputs)
+        given = layers[edge.layer].initial_states(edge.inputs)
         if given:
             begins[edge.name] = dict(zip(layers[edge.layer].state_shapes(), given, strict=True))
             kept = (*edge.inputs[:1], *edge.inputs[1 + len(given) :])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from npylstm import console
-from npylstm.ops.base import format_shape
+from npylstm.ops.shapes import format_shape
 from npylstm.spec import ModelSpec
 
 __all__ = ["layer_table", "origin_of", "summarise"]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from npylstm import ModelSpec
-from npylstm.ops.base import Operation, Shape
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import Shape
 from npylstm.spec import LayerSpec, TensorSpec
 
 

@@ -56,6 +56,18 @@ ACTIVATIONS: dict[str, Callable[[float], float]] = {
     "sparse_plus": lambda x: 0.0 if x <= -1 else (x if x >= 1 else (x + 1) ** 2 / 4),
     "sparse_sigmoid": lambda x: min(max((x + 1) / 2, 0.0), 1.0),
     "thresholded_relu": lambda x: x if x > 1 else 0.0,
+    "abs": abs,
+    "cos": math.cos,
+    "expm1": math.expm1,
+    "log": lambda x: math.log(x) if x > 0 else math.nan,
+    "log1p": lambda x: math.log1p(x) if x > -1 else math.nan,
+    "negative": lambda x: -x,
+    "reciprocal": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / math.sqrt(x) if x > 0 else math.nan,
+    "sign": lambda x: math.copysign(1, x) if x else x,
+    "sin": math.sin,
+    "sqrt": lambda x: math.sqrt(x) if x >= 0 else math.nan,
+    "square": lambda x: x * x,
 }
 
 

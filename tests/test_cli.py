@@ -65,7 +65,7 @@ def test_convert_and_info(tmp_path: Path, capsys: Any) -> None:
         == stdout.splitlines()[:4]
     )
     document = json.loads(run(capsys, "info", out, "--json")[1])
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert document["weights"][document["layers"][0]["name"] + "/W_i"] == [3, 6]
 
 
@@ -385,7 +385,7 @@ def test_info_fits_a_screen(tmp_path: Path, capsys: Any) -> None:
     assert "return_sequences, go_backwards, zero_output_for_mask, recurrent_activation=sigmoid" in (
         joined
     )
-    assert "its backward layer begins at the end of the sequence" in joined
+    assert "reads backwards in its backward layer along the time axis 1" in joined
 
 
 @pytest.mark.parametrize("command", ["predict", "trace"])

@@ -29,7 +29,7 @@ def zip_names(path: str | os.PathLike[str]) -> list[str]:
     FormatError
         If its list of members is absurdly long.
     """
-    from npylstm.npz import refuse_bombs
+    from npylstm.io.npz import refuse_bombs
 
     with open(path, "rb") as stream:
         refuse_bombs(stream)

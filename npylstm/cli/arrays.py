@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import npz
+from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
-from npylstm.ops.base import Array, format_shape
+from npylstm.io import npz
+from npylstm.ops.shapes import format_shape
 from npylstm.spec import TensorSpec
 
 __all__ = ["print_csv", "read_example", "read_inputs", "read_outputs", "read_state", "write"]

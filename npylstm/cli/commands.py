@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import console, npz, parity, plot
+from npylstm import console, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, ParityError, UnsupportedError
+from npylstm.io import npz
 from npylstm.model import Model, load
-from npylstm.ops.base import BATCH, format_shape
+from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.parity import ParityReport
 from npylstm.printable import printable
 from npylstm.spec import ModelSpec

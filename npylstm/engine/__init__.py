@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import Array
 from npylstm.spec import ModelSpec
 
 __all__ = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from npylstm.arrays import Array
 from npylstm.engine.kernel_table import execute
 from npylstm.engine.lowering import Place, Program
 from npylstm.engine.packing import aligned
 from npylstm.engine.team import Team
 from npylstm.errors import ShapeError
-from npylstm.ops.base import Array
 
 __all__ = ["Frame"]
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
+from npylstm.arrays import Array
 from npylstm.engine.lanes import Lanes, bits_of
-from npylstm.ops.base import Array
 
 __all__ = ["exp", "exp_minus_one", "one_plus_exp", "sigmoid", "tanh", "tanh_parts"]
 

@@ -16,19 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npylstm.activations import SIGMOID, TANH, Activation
+from npylstm.arrays import Array
 from npylstm.engine import kernel_table as kernels
 from npylstm.engine import table
 from npylstm.engine.kernel_table import Kernel
 from npylstm.engine.packing import ALIGNMENT, PANEL, Columns, aligned
 from npylstm.errors import ShapeError
-from npylstm.ops.base import Array, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional, inside
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.convolution import Conv1D
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.recurrent import Recurrent
-from npylstm.ops.shaping import Flatten, RepeatVector, Reshape, View
+from npylstm.ops.shaping import Reshape, Stack
 from npylstm.spec import Edge, LayerSpec
 
 __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
@@ -343,10 +344,10 @@ class Program:
             ROWS=math.prod(sizes[0][:-1]), IN=sizes[0][-1],
         )  # fmt: skip
 
-    def _lower_repeat(self, layer: RepeatVector, edge: Edge, sizes: list[Sizes]) -> None:
+    def _lower_stack(self, layer: Stack, edge: Edge, sizes: list[Sizes]) -> None:
         x, y = self._places[edge.inputs[0]], self._place(edge.outputs[0], sizes[0])
-        batch, times, features = sizes[0]
-        self._emit(kernels.repeat, X=x.start, Y=y.start, ROWS=batch, IN=features, UNITS=times)
+        rows, entries = math.prod(x.shape[: layer.axis]), math.prod(x.shape[layer.axis :])
+        self._emit(kernels.repeat, X=x.start, Y=y.start, ROWS=rows, IN=entries, UNITS=layer.times)
 
     def _lower_recurrent(self, layer: Recurrent, edge: Edge, sizes: list[Sizes]) -> None:
         y = self._place(edge.outputs[0], sizes[0])
@@ -369,7 +370,7 @@ class Program:
         at: int, y: Place,
     ) -> list[tuple[int, int, int]]:  # fmt: skip
         """Emit one direction, its output from ``at`` on; returns offsets and sizes of its state."""
-        x, given = self._places[inputs[0]], layer.begins(inputs)
+        x, given = self._places[inputs[0]], layer.initial_states(inputs)
         mask = self._places[inputs[-1]] if layer.masked else self.mask
         steps, batch = x.shape[:2] if layer.time_major else x.shape[1::-1]
         states = []
@@ -438,11 +439,9 @@ _LOWER: dict[type[Operation], Callable[[Program, Any, Edge, list[Sizes]], None]]
     Conv1D: Program._lower_convolution,
     Embedding: Program._lower_embedding,
     ActivationLayer: Program._lower_activation,
-    RepeatVector: Program._lower_repeat,
-    Flatten: Program._lower_alias,
-    Reshape: Program._lower_alias,
+    Stack: Program._lower_stack,
     Identity: Program._lower_alias,
-    View: Program._lower_alias,
+    Reshape: Program._lower_alias,
 }
 
 
@@ -463,14 +462,14 @@ def kernels_of(layer: Operation) -> set[Kernel]:
         return {kernels.embed}
     if isinstance(layer, ActivationLayer):
         return {kernels.activation}
-    return {kernels.repeat} if isinstance(layer, RepeatVector) else set()
+    return {kernels.repeat} if isinstance(layer, Stack) else set()
 
 
 def is_native(layer: Operation) -> bool:
     """Whether the layer, with its activations, has a kernel."""
     if isinstance(layer, Bidirectional):
         return layer.merge_mode == "concat" and all(map(is_native, layer.directions.values()))
-    if type(layer) not in _LOWER:
+    if type(layer) not in _LOWER or (isinstance(layer, Stack) and layer.times == 1):
         return False
     recurrent = isinstance(layer, Recurrent)
     for field in _CODES:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.kernel_table import advance, generate
@@ -14,7 +15,8 @@ from npylstm.engine.packing import aligned
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import DenseStates
 from npylstm.errors import ShapeError
-from npylstm.ops.base import BATCH, Array, zeros
+from npylstm.ops.base import zeros
+from npylstm.ops.shapes import BATCH
 from npylstm.spec import ModelSpec
 
 __all__ = ["NativeStream", "NativeStreams"]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine import State, Stream, Streams
 from npylstm.engine.kernel_table import Kernel, advance, execute, generate
 from npylstm.engine.lowering import Parameters, is_native, kernels_of
@@ -20,7 +21,7 @@ from npylstm.engine.native_streams import NativeStream, NativeStreams
 from npylstm.engine.numpy_engine import Node
 from npylstm.engine.segment import Segment
 from npylstm.engine.streams import RunningStream, RunningStreams
-from npylstm.ops.base import BATCH, Array
+from npylstm.ops.shapes import BATCH
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]

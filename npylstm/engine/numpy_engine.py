@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine import State, Stream, Streams
 from npylstm.engine.streams import RunningStream, RunningStreams
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import Array
 from npylstm.spec import LayerSpec, ModelSpec
 
 __all__ = ["Node", "NumpyEngine"]
@@ -28,7 +28,7 @@ class Node:
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Compute the layer; inf and nan pass as they do in the frameworks, without a warning."""
-        options = {"mask": mask} if self.layer.takes_mask else {}
+        options = {"mask": mask} if self.layer.uses_mask else {}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
                 return self.layer.forward(self.packed, inputs, state, **options)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine.host import VECTOR_BYTES, narrow_of
-from npylstm.ops.base import Array
 
 __all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "pack_product"]
 

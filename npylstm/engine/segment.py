@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.batching import Fill, cut, side_by_side
 from npylstm.engine import State
 from npylstm.engine.frame import Frame
 from npylstm.engine.lowering import Parameters, Program
 from npylstm.engine.team import most_members
-from npylstm.ops.base import Array
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]

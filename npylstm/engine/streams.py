@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine import Engine, State
-from npylstm.ops.base import Array, zeros
+from npylstm.ops.base import zeros
 from npylstm.spec import ModelSpec
 
 __all__ = ["DenseStates", "RunningStream", "RunningStreams"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine import table
 from npylstm.engine.kernel_table import execute
-from npylstm.ops.base import Array
 
 __all__ = ["Team", "most_members"]
 

@@ -36,7 +36,6 @@ _TABLE = {
     "activation": "pointwise.ActivationLayer",
     "identity": "pointwise.Identity",
     "rescaling": "pointwise.Rescaling",
-    "elementwise": "arithmetic.Elementwise",
     "arithmetic": "arithmetic.Arithmetic",
     # Along axes.
     "reduce": "arithmetic.Reduce",
@@ -53,12 +52,8 @@ _TABLE = {
     "time_distributed": "time_distributed.TimeDistributed",
     "external": "external.External",
     # Elements in another place.
-    "flatten": "shaping.Flatten",
-    "reshape": "shaping.Reshape",
-    "permute": "shaping.Permute",
-    "repeat_vector": "shaping.RepeatVector",
     "transpose": "shaping.Transpose",
-    "view": "shaping.View",
+    "reshape": "shaping.Reshape",
     "expand": "shaping.Expand",
     "concatenate": "shaping.Concatenate",
     "stack": "shaping.Stack",

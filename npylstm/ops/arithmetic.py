@@ -8,22 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, UnequalError, UnsupportedError
-from npylstm.ops.base import (
-    FIXED,
-    Array,
-    Dim,
-    Operation,
-    Shape,
-    Time,
-    format_shape,
-    joined,
-    not_along,
-    one_input,
-)
-from npylstm.ops.sizes import broadcast, keep_batch
+from npylstm.arrays import Array
+from npylstm.errors import FormatError, UnequalError
+from npylstm.ops.axis_map import At, AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input
+from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
 
-__all__ = ["Arithmetic", "Constant", "Dot", "Elementwise", "MatMul", "Reduce"]
+__all__ = ["Arithmetic", "Constant", "Dot", "MatMul", "Reduce"]
 
 _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "add": np.add,
@@ -35,38 +26,12 @@ _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "power": np.power,
 }
 
-_UNARY: dict[str, Callable[[Array], Array]] = {
-    "abs": np.abs,
-    "cos": np.cos,
-    "log": np.log,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "negative": np.negative,
-    "reciprocal": np.reciprocal,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
-    "sign": np.sign,
-    "sin": np.sin,
-    "sqrt": np.sqrt,
-    "square": np.square,
-}
-
 _REDUCTIONS = ("mean", "sum", "max", "min", "norm")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise FormatError(f"{name}: expected one of {', '.join(known)}, got {value!r:.40}")
-
-
-def _aligned(times: Sequence[Time], shapes: Sequence[Shape]) -> Time:
-    """The time axis of what is broadcast together, last axes aligned."""
-    rank = max(map(len, shapes))
-    return joined(
-        [
-            time + rank - len(shape) if isinstance(time, int) else time
-            for time, shape in zip(times, shapes, strict=True)
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -96,26 +61,27 @@ class Arithmetic(Operation):
     def __post_init__(self) -> None:
         _one_of("operation", self.operation, (*_BINARY, "average"))
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         # Merging one tensor is legal in Keras, where order does not matter.
         fewest = 2 if self.operation in ("subtract", "divide", "power") else 1
         if not inputs or len(inputs) + (self.number is not None) < fewest:
             raise FormatError(f"{self.operation}: expected two operands")
         return (broadcast([*self._spread(inputs)]),)
 
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = max(map(len, shapes))
+        sources: list[list[At]] = [[] for _ in range(rank)]
+        for k, shape in enumerate(shapes):
+            for axis in range(len(shape)):
+                first = self.after_batch and axis == 0
+                sources[0 if first else axis + rank - len(shape)].append((k, axis))
+        return (AxisMap(tuple(map(tuple, sources))),)
+
     def _spread(self, shapes: Sequence[Shape]) -> Iterator[Shape]:
         """Give all shapes as many axes, where new ones do not come first."""
         rank = max(map(len, shapes)) if self.after_batch else 0
         for shape in shapes:
             yield (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        spread = [*self._spread(shapes)]
-        shifts = [len(new) - len(old) for new, old in zip(spread, shapes, strict=True)]
-        moved = [
-            t + s if isinstance(t, int) and t else t for t, s in zip(times, shifts, strict=True)
-        ]
-        return (_aligned(moved, spread),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -129,27 +95,6 @@ class Arithmetic(Operation):
         for operand in operands[1:]:
             y = _BINARY["add" if self.operation == "average" else self.operation](y, operand)
         return (y / len(operands) if self.operation == "average" else y,), {}
-
-
-@dataclass(frozen=True)
-class Elementwise(Operation):
-    """Apply a function to every element; those that models use as activations are elsewhere."""
-
-    kind: ClassVar[str] = "elementwise"
-    per_step: ClassVar[bool] = True
-
-    function: str
-
-    def __post_init__(self) -> None:
-        _one_of("function", self.function, tuple(_UNARY))
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (one_input(inputs),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (_UNARY[self.function](inputs[0]),), {}
 
 
 @dataclass(frozen=True)
@@ -168,10 +113,10 @@ class Reduce(Operation):
     def __post_init__(self) -> None:
         _one_of("operation", self.operation, _REDUCTIONS)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         for axis in self.axes:
-            keep_batch(shape, axis, f"takes the {self.operation}")
+            check_axis(shape, axis)
         kept: list[Dim] = []
         for k, size in enumerate(shape):
             if k not in self.axes:
@@ -180,13 +125,9 @@ class Reduce(Operation):
                 kept.append(1)
         return (tuple(kept),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        for axis in self.axes:
-            not_along(times, axis, f"takes the {self.operation}")
-        (time,) = times
-        if isinstance(time, int) and not self.keepdims:
-            time -= sum(axis < time for axis in self.axes)
-        return (time,)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        mixed = dict.fromkeys(self.axes, f"takes the {self.operation}")
+        return (AxisMap.without(len(shapes[0]), mixed, self.keepdims),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -209,21 +150,20 @@ class MatMul(Operation):
 
     kind: ClassVar[str] = "matmul"
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or any(len(shape) < 2 for shape in inputs):
             listed = ", ".join(map(format_shape, inputs))
             raise FormatError(f"expected two inputs of at least 2 axes, got {listed}")
         a, b = inputs
         if a[-1] != b[-2]:
             raise FormatError(f"cannot multiply {format_shape(a)} by {format_shape(b)}")
-        keep_batch(a, len(a) - 1, "multiplies")
         return ((*broadcast([a[:-2], b[:-2]]), a[-2], b[-1]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         a, b = (len(shape) for shape in shapes)
-        not_along(times[:1], a - 1, "sums")
-        not_along(times[1:], b - 2, "sums")
-        return (_aligned(times, shapes),)
+        leading = AxisMap.aligned([shape[:-2] for shape in shapes]).sources
+        mixed = {(0, a - 1): "sums", (1, b - 2): "sums"}
+        return (AxisMap((*leading, ((0, a - 2),), ((1, b - 1),)), mixed),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -266,10 +206,10 @@ class Dot(Operation):
         for axis, shape in zip(axes, shapes, strict=True):
             if axis == 0:
                 raise FormatError(f"axes: expected two behind the first, got {self.axes}")
-            keep_batch(shape, axis, "sums")
+            check_axis(shape, axis)
         return axes
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         a, b = axes = self._along(inputs)
         for p, q in ((inputs[0][0], inputs[1][0]), (inputs[0][a], inputs[1][b])):
             if p != q:
@@ -278,10 +218,16 @@ class Dot(Operation):
         rest = [d for s, axis in zip(inputs, axes, strict=True) for d in s[1:axis] + s[axis + 1 :]]
         return ((inputs[0][0], *(rest or [1])),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        if any(isinstance(time, int) for time in times):
-            raise UnsupportedError("dot multiplies every step with every other")
-        return (joined(times),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        along = self._along(shapes)
+        rest: list[tuple[At, ...]] = [
+            ((k, axis),)
+            for k, shape in enumerate(shapes)
+            for axis in range(1, len(shape))
+            if axis != along[k]
+        ]
+        mixed = dict.fromkeys(enumerate(along), "sums")
+        return (AxisMap((((0, 0), (1, 0)), *(rest or [()])), mixed),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -310,13 +256,13 @@ class Constant(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"value": self.shape}
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if inputs:
             raise FormatError(f"expected no input, got {len(inputs)}")
         return (self.shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        return (FIXED,)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap(((),) * len(self.shape)),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

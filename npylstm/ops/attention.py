@@ -8,25 +8,24 @@ from typing import ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnequalError
-from npylstm.ops.base import Array, Operation, Shape, format_shape, positive
-from npylstm.ops.sizes import keep_batch
+from npylstm.ops.axis_map import At, AxisMap
+from npylstm.ops.base import Operation, positive
+from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
-_BLOCKED = ("lowered", "added", "equal", "zero")
+_FULLY_MASKED = ("lowered", "additive", "uniform", "zero")
 _LOWERED = 1e9
 PAIRS = 3  # the mask that says which query may look at which step
 
 
 def _split(
-    inputs: Sequence[Shape], masked: tuple[int, ...], by_position: bool
+    inputs: Sequence[Shape], masked: tuple[int, ...]
 ) -> tuple[Sequence[Shape], Sequence[Shape]]:
-    """Part queries, values and keys from their masks, and see that they fit together.
-
-    ``by_position`` says that the position of a query decides which steps it may look at.
-    """
+    """Separate queries, values and keys from their masks, and check that they fit together."""
     listed = ", ".join(map(format_shape, inputs))
     count = len(inputs) - len(masked)
     tensors, masks = inputs[:count], inputs[count:]
@@ -36,15 +35,32 @@ def _split(
     for pair in ((query[0], value[0]), (key[0], value[0]), (value[1], key[1])):
         if pair[0] != pair[1]:
             raise UnequalError(f"shapes {listed} do not fit together", pair)
-    keep_batch(value, 1, "attends")
-    keep_batch(query, 2, "attends by products")
-    if by_position:
-        keep_batch(query, 1, "attends by position")
     for which, mask in zip(masked, masks, strict=True):
         along = (*query[:2], value[1]) if which == PAIRS else tensors[which % count][:2]
         if (which >= count and which != PAIRS) or mask != along:
             raise FormatError(f"mask {format_shape(mask)} does not fit the inputs {listed}")
     return tensors, masks
+
+
+def _axes(
+    shapes: Sequence[Shape], masked: tuple[int, ...], by_position: bool, scores: bool, heads: bool
+) -> tuple[AxisMap, ...]:
+    """Axes of the values that are attended to, and of the scores."""
+    count = len(shapes) - len(masked)
+    masks = dict(zip(masked, range(count, len(shapes)), strict=True))
+    batch = tuple((k, 0) for k in range(len(shapes)))
+    queries = [(0, 1), *((masks[which], 1) for which in (0, PAIRS) if which in masks)]
+    mixed: dict[At, str] = {(k, 1): "attends" for k in range(1, len(shapes))}
+    mixed |= {(0, 2): "sums", **{(k, 2): "sums" for k in range(1, len(shapes))}}
+    for at in queries:
+        mixed.pop(at, None)
+        if by_position:
+            mixed[at] = "attends by position"
+    made = AxisMap((batch, () if by_position else tuple(queries), ()), mixed)
+    if not scores:
+        return (made,)
+    batch, rows, _ = made.sources
+    return made, made._replace(sources=(batch, *(((),) if heads else ()), rows, ()))
 
 
 def _check_masked(masked: tuple[int, ...]) -> None:
@@ -73,26 +89,26 @@ def _allowed(
     return allowed
 
 
-def _weigh(scores: Array, allowed: Array | None, blocked: str, single: bool) -> Array:
+def _weigh(scores: Array, allowed: Array | None, fully_masked: str, in_float32: bool) -> Array:
     """``softmax`` along the last axis over what is allowed.
 
     Where nothing is, the frameworks differ: equal weights, none, or a softmax of scores from which
-    1e9 was taken off, in float32 (``single``) a number of few digits.
+    1e9 was taken off, in float32 (``in_float32``) a number of few digits.
     """
     if allowed is None:
         return _softmax(scores)
     rest: Array | float = 0.0
-    if blocked in ("lowered", "added"):
-        rest = _lowered(scores, np.zeros(1), single)
+    if fully_masked in ("lowered", "additive"):
+        rest = _lowered(scores, np.zeros(1), in_float32)
     lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, rest)
     scores = np.where(allowed, scores, lowest)
     weights = _softmax(scores)
-    return np.where(allowed, weights, 0.0) if blocked == "zero" else weights
+    return np.where(allowed, weights, 0.0) if fully_masked == "zero" else weights
 
 
-def _lowered(scores: Array, mask: Array, single: bool) -> Array:
+def _lowered(scores: Array, mask: Array, in_float32: bool) -> Array:
     """``scores - 1e9 * (1 - mask)``, in float32 or float64."""
-    kind = np.float32 if single else np.float64
+    kind = np.float32 if in_float32 else np.float64
     off = scores.astype(kind) - kind(_LOWERED) * (1 - mask.astype(kind))
     return np.where(mask == 1, scores, off.astype(np.float64))
 
@@ -127,7 +143,7 @@ class Attention(Operation):
         A query looks at no step later than its own.
     return_scores
         Give the weights ``(batch, queries, steps)`` as a second output.
-    single
+    mask_in_float32
         Where nothing may be looked at, scores are lowered by 1e9 in float32; else in float64.
 
     Weights
@@ -150,7 +166,7 @@ class Attention(Operation):
     masked: tuple[int, ...] = ()
     causal: bool = False
     return_scores: bool = False
-    single: bool = True
+    mask_in_float32: bool = True
 
     def __post_init__(self) -> None:
         if self.score not in _SCORES:
@@ -170,14 +186,17 @@ class Attention(Operation):
     def output_names(self) -> tuple[str, ...]:
         return ("", "scores") if self.return_scores else ("",)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        (query, value, *_), _ = _split(inputs, self.masked, self.causal)
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        (query, value, *_), _ = _split(inputs, self.masked)
         key = inputs[len(inputs) - len(self.masked) - 1]
         if query[2] != key[2]:
             listed = ", ".join(map(format_shape, inputs))
             raise UnequalError(f"shapes {listed} do not fit together", (query[2], key[2]))
         made: tuple[Shape, ...] = ((*query[:2], value[2]),)
         return (*made, (*query[:2], value[1])) if self.return_scores else made
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return _axes(shapes, self.masked, self.causal, self.return_scores, heads=False)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -197,7 +216,9 @@ class Attention(Operation):
             else:
                 scores = packed["score_weight"] * np.tanh(scale * pairs).sum(axis=-1)
         dtype = inputs[0].dtype
-        weights = _weigh(scores, _allowed(masks, (1,), scores, self.causal), "lowered", self.single)
+        weights = _weigh(
+            scores, _allowed(masks, (1,), scores, self.causal), "lowered", self.mask_in_float32
+        )
         y = weights @ value
         if 0 in masks:
             y = np.where(masks[0][..., None], y, 0.0)
@@ -230,12 +251,12 @@ class MultiHeadAttention(Operation):
         A query looks at no step later than its own.
     window
         A query looks at no step as far away as that; 0 for any.
-    blocked
-        What a query weighs values by that may look at nothing: ``"equal"`` parts, ``"zero"``, or
-        scores ``"lowered"`` by 1e9. ``"added"`` is that, too, but a mask of pairs that stands alone
-        is taken by its numbers: scores are lowered by ``1e9 * (1 - mask)``.
-    single
-        They are lowered in float32; else in float64.
+    fully_masked
+        The weights of a query that no key is allowed for: ``"uniform"``, ``"zero"``, or the softmax
+        of scores ``"lowered"`` by 1e9. ``"additive"`` is that, too, but takes a mask of pairs that
+        stands alone as numbers: scores are lowered by ``1e9 * (1 - mask)``.
+    mask_in_float32
+        Scores are lowered in float32; else in float64.
     return_scores
         Give the weights ``(batch, heads, queries, steps)`` as a second output.
 
@@ -262,14 +283,16 @@ class MultiHeadAttention(Operation):
     masked: tuple[int, ...] = ()
     causal: bool = False
     window: int = 0
-    blocked: str = "lowered"
-    single: bool = True
+    fully_masked: str = "lowered"
+    mask_in_float32: bool = True
     return_scores: bool = False
 
     def __post_init__(self) -> None:
-        if self.blocked not in _BLOCKED:
-            known = ", ".join(_BLOCKED)
-            raise FormatError(f"blocked: expected one of {known}, got {self.blocked!r:.40}")
+        if self.fully_masked not in _FULLY_MASKED:
+            known = ", ".join(_FULLY_MASKED)
+            raise FormatError(
+                f"fully_masked: expected one of {known}, got {self.fully_masked!r:.40}"
+            )
         for name in ("query_features", "value_features", "key_features", "heads", "key_units",
                      "value_units", "units"):  # fmt: skip
             positive(name, getattr(self, name))
@@ -288,8 +311,8 @@ class MultiHeadAttention(Operation):
                        "output_bias": (self.units,)}  # fmt: skip
         return shapes
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        tensors, _ = _split(inputs, self.masked, self.causal or self.window > 0)
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        tensors, _ = _split(inputs, self.masked)
         query, value, key = tensors[0], tensors[1], tensors[-1]
         sizes = {"query": (query, self.query_features), "value": (value, self.value_features),
                  "key": (key, self.key_features)}  # fmt: skip
@@ -302,6 +325,10 @@ class MultiHeadAttention(Operation):
         if not self.return_scores:
             return made
         return (*made, (query[0], self.heads, query[1], value[1]))
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        by_position = self.causal or self.window > 0
+        return _axes(shapes, self.masked, by_position, self.return_scores, heads=True)
 
     def output_names(self) -> tuple[str, ...]:
         return ("", "scores") if self.return_scores else ("",)
@@ -329,11 +356,11 @@ class MultiHeadAttention(Operation):
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
         alone = self.masked == (PAIRS,) and not self.causal and not self.window
-        if self.blocked == "added" and alone:
-            scores, masks = _lowered(scores, inputs[-1][:, None], self.single), {}
+        if self.fully_masked == "additive" and alone:
+            scores, masks = _lowered(scores, inputs[-1][:, None], self.mask_in_float32), {}
         allowed = _allowed(masks, (0, 1, 2, PAIRS), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
-        weights = _weigh(scores, allowed, self.blocked, self.single)
+        weights = _weigh(scores, allowed, self.fully_masked, self.mask_in_float32)
         y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
         y = y @ packed["output_kernel"]
         if self.use_bias:

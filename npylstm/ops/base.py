@@ -13,41 +13,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
 from npylstm.activations import Activation
-from npylstm.errors import FormatError, UnsupportedError
+from npylstm.arrays import Array
+from npylstm.errors import FormatError
+from npylstm.ops.axis_map import AxisMap, check_batch
+from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = [
-    "BATCH", "FIXED", "GIVEN", "LATEST", "STEPS", "Array", "Dim", "Operation", "Shape", "Time",
-    "format_shape",
-]  # fmt: skip
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
-else:  # numpy.typing takes as long to import as all of this
-    Array = np.ndarray
-Dim = int | str
-Shape = tuple[Dim, ...]
-
-BATCH = "batch"
-STEPS = "steps"
-
-# What a live stream makes of a tensor: the axis along which it grows step by step, or
-Time = int | str
-FIXED = "fixed"  # it never changes
-GIVEN = "given"  # it is handed in anew with every push
-LATEST = "latest"  # it says how things stand after the newest step
-
-
-def format_shape(shape: Sequence[Dim | None]) -> str:
-    """Write a shape as people read it: ``(batch, steps, 3)``."""
-    inner = ", ".join(str(d) for d in shape)
-    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+__all__ = ["Operation"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +35,7 @@ class Operation:
     """
 
     kind: ClassVar[str]
-    takes_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
-    per_step: ClassVar[bool] = False  # whether every time step is computed for itself
+    uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the weights by name, in the order of the file."""
@@ -70,8 +45,8 @@ class Operation:
         """Shapes of the carried state by name, without the batch axis."""
         return {}
 
-    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Those of the inputs that are the state to begin with."""
+    def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Select those of the inputs that are initial states."""
         return ()
 
     def output_names(self) -> tuple[str, ...]:
@@ -79,37 +54,38 @@ class Operation:
         return ("",)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        """Shapes of the outputs for the given input shapes.
+        """Return the shapes of the outputs for the given input shapes.
 
         Raises
         ------
         FormatError
-            If the layer cannot take such an input.
+            If the operation does not accept such inputs, or would mix the samples of a batch.
         """
-        raise NotImplementedError
+        shapes = self.infer_shapes(inputs)
+        if any(isinstance(size, str) for shape in inputs for size in shape):
+            for axes, shape in zip(self.axis_map(inputs), shapes, strict=True):
+                check_batch(self.kind, axes, inputs, shape)
+        return shapes
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        """Say what a live stream makes of the outputs.
-
-        By default the time axis stays where it is in layers that are :attr:`per_step`; the others
-        cannot be cut along it.
-
-        Parameters
-        ----------
-        times
-            For every input its time axis, or ``FIXED``, ``GIVEN`` or ``LATEST``.
-        shapes
-            Of the inputs.
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        """Return the shapes of the outputs, without a look at the batch.
 
         Raises
         ------
-        UnsupportedError
-            If outputs at one step need other steps than the layer carries in its state.
+        FormatError
+            If the operation does not accept such inputs.
         """
-        time = joined(times)
-        if isinstance(time, int) and not self.per_step:
-            raise UnsupportedError(f"{self.kind} needs all time steps at once")
-        return (time,) * len(self.output_names())
+        raise NotImplementedError
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        """Declare where the axes of each output come from.
+
+        Parameters
+        ----------
+        shapes
+            Of the inputs, as :meth:`infer_shapes` accepted them.
+        """
+        raise NotImplementedError
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Arrange the weights once, at load, as :meth:`forward` wants them."""
@@ -187,30 +163,6 @@ class Operation:
 def _types_of(kind: type[Operation]) -> dict[str, Any]:
     """Types of the fields of a config."""
     return get_type_hints(kind, localns={"Operation": Operation})
-
-
-def joined(times: Sequence[Time]) -> Time:
-    """What a stream makes of a tensor that is computed of these.
-
-    Raises
-    ------
-    UnsupportedError
-        If they have different time axes, or what only the newest step has made meets earlier ones.
-    """
-    axes = {t for t in times if isinstance(t, int)}
-    if len(axes) > 1:
-        raise UnsupportedError(f"joins tensors whose time axes are {sorted(axes)}")
-    if axes and LATEST in times:
-        raise UnsupportedError("joins every time step with what only the newest one has made")
-    if axes:
-        return axes.pop()
-    return LATEST if LATEST in times else GIVEN if GIVEN in times else FIXED
-
-
-def not_along(times: Sequence[Time], axis: int, what: str) -> None:
-    """Refuse to stream what mixes steps along an axis, if that is the time axis of an input."""
-    if axis in times:
-        raise UnsupportedError(f"{what} along the time axis {axis}")
 
 
 def _to_json(value: Any) -> Any:

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from npylstm.errors import FormatError, UnsupportedError
-from npylstm.ops.base import Array, Operation, Shape, Time
-from npylstm.ops.recurrent import Recurrent
+from npylstm.arrays import Array
+from npylstm.errors import FormatError
+from npylstm.ops.axis_map import AxisMap
+from npylstm.ops.base import Operation
+from npylstm.ops.recurrent import Recurrent, recurrent_axes
+from npylstm.ops.shapes import Shape
 
 __all__ = ["Bidirectional", "inside"]
 
@@ -44,7 +47,7 @@ class Bidirectional(Operation):
     """
 
     kind: ClassVar[str] = "bidirectional"
-    takes_mask: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = True
 
     forward_layer: Operation
     backward_layer: Operation
@@ -114,9 +117,9 @@ class Bidirectional(Operation):
         mains = ("", "backward") if self.merge_mode == "none" else ("",)
         return (*mains, *self.state_shapes()) if returns_state else mains
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         (a, *states_a), (b, *states_b) = (
-            layer.output_shapes(mine)
+            layer.infer_shapes(mine)
             for layer, mine in zip(self.directions.values(), self.halves(inputs), strict=True)
         )
         mains: tuple[Shape, ...] = (a,)
@@ -126,8 +129,9 @@ class Bidirectional(Operation):
             mains = ((*a[:-1], sum(layer.outputs_size for layer in self.directions.values())),)
         return (*mains, *states_a, *states_b)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        raise UnsupportedError("its backward layer begins at the end of the sequence")
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        verb = "reads backwards in its backward layer"
+        return tuple(axes.mixing(verb) for axes in recurrent_axes(self, shapes))
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Pack both, keys with the direction before them."""
@@ -180,12 +184,12 @@ class Bidirectional(Operation):
             for (way, layer), mine in zip(self.directions.items(), self.halves(inputs), strict=True)
         }
 
-    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        return self.directions["forward"].begins(inputs)
+    def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        return self.directions["forward"].initial_states(inputs)
 
     def halves(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Deal the inputs out to the two layers: both read the sequence and the mask."""
-        given = self.begins(inputs)
+        given = self.initial_states(inputs)
         mask = inputs[len(given) + 1 :]
         count = len(self.directions["forward"].state_shapes())
         return (*inputs[:1], *given[:count], *mask), (*inputs[:1], *given[count:], *mask)

@@ -10,8 +10,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array, along_features
+from npylstm.ops.base import along_features
 from npylstm.ops.recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]

@@ -10,18 +10,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from npylstm.activations import LINEAR, Activation
+from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
-from npylstm.ops.base import (
-    Array,
-    Dim,
-    Operation,
-    Shape,
-    along_features,
-    format_shape,
-    one_input,
-    positive,
-)
-from npylstm.ops.sizes import expect_batch, name_size
+from npylstm.ops.axis_map import AxisMap
+from npylstm.ops.base import Operation, along_features, one_input, positive
+from npylstm.ops.shapes import Dim, Shape, format_shape, name_size
 
 __all__ = ["Conv1D", "Pool1D"]
 
@@ -48,7 +41,6 @@ def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> D
 
 def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
     """Steps and features of a sequence."""
-    expect_batch(shape)
     if len(shape) != 3:
         raise FormatError(f"expected an input of 3 axes, got {format_shape(shape)}")
     return (shape[2], shape[1]) if channels_first else (shape[1], shape[2])
@@ -62,6 +54,13 @@ def _pads(
         return padding[0], padding[1]
     total = max((-(-steps // stride) - 1) * stride + window - steps, 0)
     return total // 2, total - total // 2
+
+
+def _slides(operation: Conv1D | Pool1D) -> AxisMap:
+    """Mixed along the steps, unless the window is one step wide and goes on by one."""
+    steps = 2 if operation.channels_first else 1
+    alone = (operation.size, operation.stride, sum(operation.padding)) == (1, 1, 0)
+    return AxisMap.same(3, {} if alone else {steps: "slides a window"})
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Conv1D(Operation):
     same
         As many zeros as make one output for every ``stride`` steps; then ``padding`` is (0, 0).
     channels_first
-        Axes are (batch, features, steps), at the input and at the output.
+        AxisMap are (batch, features, steps), at the input and at the output.
     activation
         Of the output.
 
@@ -125,7 +124,7 @@ class Conv1D(Operation):
         shapes: dict[str, tuple[int, ...]] = {"kernel": kernel}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         steps, features = _steps_of(shape, self.channels_first)
         if features != self.features:
@@ -134,6 +133,12 @@ class Conv1D(Operation):
             )
         made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
         return ((shape[0], *((self.units, made) if self.channels_first else (made, self.units))),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        axes = _slides(self)
+        feature = 1 if self.channels_first else 2
+        sources = tuple(() if k == feature else s for k, s in enumerate(axes.sources))
+        return (AxisMap(sources, {**axes.mixed, (0, feature): "sums"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -172,7 +177,7 @@ class Pool1D(Operation):
     count_padding
         ``mean`` divides by the window's size also where it reaches into the padding.
     channels_first
-        Axes are (batch, features, steps), at the input and at the output.
+        AxisMap are (batch, features, steps), at the input and at the output.
     """
 
     kind: ClassVar[str] = "pool1d"
@@ -197,11 +202,14 @@ class Pool1D(Operation):
     def _span(self) -> int:
         return (self.size - 1) * self.dilation + 1
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         steps, features = _steps_of(shape, self.channels_first)
         made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
         return ((shape[0], *((features, made) if self.channels_first else (made, features))),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (_slides(self),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -9,16 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.activations import LINEAR, Activation
+from npylstm.arrays import Array
 from npylstm.errors import ShapeError
-from npylstm.ops.base import (
-    Array,
-    Operation,
-    Shape,
-    along_features,
-    expect_features,
-    one_input,
-    positive,
-)
+from npylstm.ops.axis_map import AxisMap
+from npylstm.ops.base import Operation, along_features, expect_features, one_input, positive
+from npylstm.ops.shapes import Shape
 
 __all__ = ["Dense", "Embedding"]
 
@@ -36,7 +31,6 @@ class Dense(Operation):
     """
 
     kind: ClassVar[str] = "dense"
-    per_step: ClassVar[bool] = True
 
     features: int
     units: int
@@ -52,10 +46,14 @@ class Dense(Operation):
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         expect_features(shape, self.features)
         return ((*shape[:-1], self.units),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        return (AxisMap.same(rank, {rank - 1: "sums"}),)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Widen the weights once, at load."""
@@ -86,7 +84,6 @@ class Embedding(Operation):
     """
 
     kind: ClassVar[str] = "embedding"
-    per_step: ClassVar[bool] = True
 
     vocabulary: int
     units: int
@@ -102,10 +99,15 @@ class Embedding(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"embeddings": (self.vocabulary, self.units)}
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         made = (*shape, self.units)
         return (made, shape) if self.mask_zero else (made,)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        ids = AxisMap.same(len(shapes[0]))
+        made = ids._replace(sources=(*ids.sources, ()))
+        return (made, ids) if self.mask_zero else (made,)
 
     def check(self, x: Array) -> None:
         """Refuse what is no id.

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError, UnsupportedError
-from npylstm.ops.base import BATCH, Array, Operation, Shape, format_shape
+from npylstm.ops.axis_map import AxisMap
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.ops.shaping import Size, check_sizes, resolve
-from npylstm.ops.sizes import expect_batch
 
 __all__ = ["External", "Function"]
 
@@ -54,16 +56,19 @@ class External(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {str(k): shape for k, shape in enumerate(self.shapes)}
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input, got none")
-        for shape in inputs:
-            expect_batch(shape)
         sizes: Sequence[Size] = self.sizes
         made = resolve(sizes, inputs)
         if BATCH in inputs[0] and made[:1] != (BATCH,) and made:
             raise FormatError(f"sizes: expected the batch first, got {format_shape(made)}")
         return (made,)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        batch = tuple((k, 0) for k, shape in enumerate(shapes) if shape)
+        unread = frozenset() if self.sizes else frozenset(range(len(shapes)))
+        return (AxisMap(tuple(() if k else batch for k in range(len(self.sizes))), unread=unread),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

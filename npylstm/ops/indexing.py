@@ -8,25 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import (
     FormatError,
     ShapeError,
-    UnsupportedError,
 )
-from npylstm.ops.base import (
-    FIXED,
-    LATEST,
-    Array,
-    Dim,
-    Operation,
-    Shape,
-    Time,
-    joined,
-    not_along,
-    one_input,
-    positive,
-)
-from npylstm.ops.sizes import keep_batch, name_size
+from npylstm.ops.axis_map import AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input, positive
+from npylstm.ops.shapes import Dim, Shape, name_size
 
 __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice"]
 
@@ -40,21 +29,20 @@ class Select(Operation):
     axis: int
     index: int
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        keep_batch(shape, self.axis, "selects")
+        check_axis(shape, self.axis)
         size = shape[self.axis]
         if isinstance(size, int) and not -size <= self.index < size:
             raise ShapeError(f"index {self.index} does not fit axis {self.axis} of {shape}")
         return ((*shape[: self.axis], *shape[self.axis + 1 :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        (time,) = times
-        if time == self.axis:
-            if self.index != -1:
-                raise UnsupportedError(f"takes step {self.index}, where only the newest is at hand")
-            return (LATEST,)
-        return (time - (time > self.axis) if isinstance(time, int) else time,)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        if self.index == -1:
+            kept = tuple(((0, k),) for k in range(rank) if k != self.axis)
+            return (AxisMap(kept, last=frozenset({(0, self.axis)})),)
+        return (AxisMap.without(rank, {self.axis: f"takes entry {self.index}"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -81,9 +69,9 @@ class Slice(Operation):
     def __post_init__(self) -> None:
         positive("step", self.step)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        keep_batch(shape, self.axis, "slices")
+        check_axis(shape, self.axis)
         size = shape[self.axis]
         taken: Dim
         if isinstance(size, int):
@@ -99,12 +87,12 @@ class Slice(Operation):
             taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
         return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        if self.axis not in times:
-            return tuple(times)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        entries = f"takes the entries {self.start}:{'' if self.stop is None else self.stop}"
+        axes = AxisMap.same(len(shapes[0]), {self.axis: entries})
         if (self.start, self.stop) != (-1, None):
-            raise UnsupportedError(f"takes the steps {self.start}:{self.stop} of the sequence")
-        return (LATEST,)
+            return (axes,)
+        return (axes._replace(mixed={}, last=frozenset({(0, self.axis)})),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -122,13 +110,12 @@ class SizeOf(Operation):
 
     axis: int
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        keep_batch(one_input(inputs), self.axis, "counts the entries")
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        check_axis(one_input(inputs), self.axis)
         return ((),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "counts the steps")
-        return (FIXED,)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap((), {(0, self.axis): "counts the entries"}, unread=frozenset({0})),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -145,16 +132,14 @@ class Flip(Operation):
 
     axes: tuple[int, ...]
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         for axis in self.axes:
-            keep_batch(shape, axis, "reverses")
+            check_axis(shape, axis)
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        for axis in self.axes:
-            not_along(times, axis, "reverses the steps")
-        return tuple(times)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.same(len(shapes[0]), dict.fromkeys(self.axes, "reverses the order")),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -174,16 +159,15 @@ class Repeat(Operation):
     def __post_init__(self) -> None:
         positive("times", self.times)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        keep_batch(shape, self.axis, "repeats")
+        check_axis(shape, self.axis)
         size = shape[self.axis]
         made = size * self.times if isinstance(size, int) else name_size(f"{size}*{self.times}")
         return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "repeats")
-        return (joined(times),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.same(len(shapes[0]), {self.axis: "repeats entries"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -205,16 +189,15 @@ class Pad(Operation):
         if min(self.before, self.after) < 0:
             raise FormatError(f"padding: expected 0 or more, got {self.before}, {self.after}")
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        keep_batch(shape, self.axis, "pads")
+        check_axis(shape, self.axis)
         size, more = shape[self.axis], self.before + self.after
         made = size + more if isinstance(size, int) else name_size(f"{size}+{more}")
         return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis, "pads")
-        return (joined(times),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.same(len(shapes[0]), {self.axis: "pads"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array, Operation, Shape, format_shape, one_input
-from npylstm.ops.sizes import broadcast, keep_batch
+from npylstm.ops.axis_map import AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input
+from npylstm.ops.shapes import Shape, broadcast, format_shape
 
 __all__ = ["MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking"]
 
@@ -26,19 +28,22 @@ class Masking(Operation):
     """
 
     kind: ClassVar[str] = "masking"
-    per_step: ClassVar[bool] = True
 
     mask_value: float = 0.0
 
     def output_names(self) -> tuple[str, ...]:
         return ("", "mask")
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         if len(shape) < 2:
             raise FormatError(f"expected an input of at least 2 axes, got {format_shape(shape)}")
-        keep_batch(shape, len(shape) - 1, "compares with the mask value")
         return (shape, shape[:-1])
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        values = AxisMap.same(rank, {rank - 1: "compares with the mask value"})
+        return values, values._replace(sources=values.sources[:-1])
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -78,7 +83,6 @@ class MaskedMerge(Operation):
     """
 
     kind: ClassVar[str] = "masked_merge"
-    per_step: ClassVar[bool] = True
 
     operation: str
     masked: tuple[int, ...]
@@ -90,7 +94,7 @@ class MaskedMerge(Operation):
         if list(self.masked) != sorted(set(self.masked)) or min(self.masked, default=0) < 0:
             raise FormatError(f"masked: expected numbers of inputs in order, got {self.masked}")
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         count = len(inputs) - len(self.masked)
         tensors, masks = inputs[:count], inputs[count:]
         wanted = [tensors[k][:-1] for k in self.masked if k < count]
@@ -98,6 +102,14 @@ class MaskedMerge(Operation):
             listed = ", ".join(map(format_shape, inputs))
             raise FormatError(f"expected tensors of as many axes and their masks, got {listed}")
         return (broadcast(tensors),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        count, rank = len(shapes) - len(self.masked), len(shapes[0])
+        sources = tuple(
+            tuple((k, axis) for k in range(len(shapes)) if k < count or axis < rank - 1)
+            for axis in range(rank)
+        )
+        return (AxisMap(sources),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -129,13 +141,17 @@ class MaskedMean(Operation):
 
     keepdims: bool = False
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = _with_mask(inputs)
         if len(inputs[1]) != 2:
             raise FormatError(f"expected a mask of 2 axes, got {format_shape(inputs[1])}")
-        keep_batch(shape, 1, "takes the mean")
         kept: Shape = (1,) if self.keepdims else ()
         return ((shape[0], *kept, *shape[2:]),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        axes = AxisMap.without(len(shapes[0]), {1: "takes the mean"}, self.keepdims)
+        sources = (((0, 0), (1, 0)), *axes.sources[1:])
+        return (AxisMap(sources, {**axes.mixed, (1, 1): "takes the mean"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -155,9 +171,9 @@ class MaskedSoftmax(Operation):
     ----------
     axis
         Counted from the back where negative.
-    zero_blocked
+    zero_fully_masked
         Whether nothing comes out where nothing counts; else equal parts.
-    added
+    additive
         TensorFlow's way: ``softmax(x - 1e9 * (1 - mask))`` in float32, of which next to nothing is
         left but where the mask is one.
     """
@@ -166,34 +182,34 @@ class MaskedSoftmax(Operation):
     masked: ClassVar[bool] = True
 
     axis: int = -1
-    zero_blocked: bool = False
-    added: bool = False
+    zero_fully_masked: bool = False
+    additive: bool = False
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:
             listed = ", ".join(map(format_shape, inputs))
             raise FormatError(f"expected a tensor and a mask that fits it, got {listed}")
         shape = inputs[0]
-        if not -len(shape) <= self.axis < len(shape):
-            raise FormatError(
-                f"softmax: axis {self.axis} does not fit an input {format_shape(shape)}"
-            )
-        keep_batch(shape, self.axis % len(shape), "computes softmax")
+        check_axis(shape, self.axis, from_back=True)
         return (shape,)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        axis = self.axis % len(shapes[0])
+        return (AxisMap.aligned(shapes, {axis: "computes softmax"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x, mask = inputs
         counts = np.broadcast_to(mask > 0.5, x.shape)
-        if self.added:
-            single = x.astype(np.float32) - np.float32(1e9) * (1 - mask.astype(np.float32))
-            scores = np.where(mask == 1, x.astype(np.float64), single)
+        if self.additive:
+            lowered = x.astype(np.float32) - np.float32(1e9) * (1 - mask.astype(np.float32))
+            scores = np.where(mask == 1, x.astype(np.float64), lowered)
         else:
             lowest = np.where(counts.any(axis=self.axis, keepdims=True), -np.inf, 0.0)
             scores = np.where(counts, x.astype(np.float64), lowest)
         y = np.exp(scores - scores.max(axis=self.axis, keepdims=True))
         y /= y.sum(axis=self.axis, keepdims=True)
-        if self.zero_blocked:
+        if self.zero_fully_masked:
             y = np.where(counts, y, 0.0)
         return (y.astype(x.dtype),), {}

@@ -9,9 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array, Operation, Shape, Time, format_shape, not_along, one_input
-from npylstm.ops.sizes import axis_of, holds_batch, keep_batch
+from npylstm.ops.axis_map import AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input
+from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["BatchNormalization", "LayerNormalization", "UnitNormalization"]
 
@@ -38,7 +40,6 @@ class BatchNormalization(Operation):
     """
 
     kind: ClassVar[str] = "batch_normalization"
-    per_step: ClassVar[bool] = True
 
     features: int
     axis: int
@@ -60,18 +61,18 @@ class BatchNormalization(Operation):
         names += ["gamma"] * self.scale + ["beta"] * self.center
         return dict.fromkeys(names, (self.features,))
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        if shape[axis_of(shape, self.axis_in(shape))] != self.features:
+        if shape[check_axis(shape, self.axis, from_back=True)] != self.features:
             raise FormatError(
                 f"expected {self.features} features on axis {self.axis}, "
                 f"got an input {format_shape(shape)}"
             )
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis_in(shapes[0]), "statistics for each step")
-        return super().stream(times, shapes)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        axis = self.axis_in(shapes[0])
+        return (AxisMap.same(len(shapes[0]), {axis: "has statistics for each entry"}),)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Make a factor and a shift of the statistics, in float64."""
@@ -108,7 +109,6 @@ class LayerNormalization(Operation):
     """
 
     kind: ClassVar[str] = "layer_normalization"
-    per_step: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     epsilon: float
@@ -125,26 +125,24 @@ class LayerNormalization(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         last = shape[-len(self.shape) :]
         begins = len(shape) - len(self.shape)
-        if (
-            last != self.shape
-            or any(map(holds_batch, last))
-            or self.first_axis not in (None, begins)
-        ):
+        if last != self.shape or self.first_axis not in (None, begins):
             raise FormatError(
                 f"axis: expected the last, of sizes {format_shape(self.shape)}, got an input "
                 f"{format_shape(shape)}"
             )
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         rank = len(shapes[0])
-        for axis in range(rank - len(self.shape), rank):
-            not_along(times, axis, "a mean")
-        return super().stream(times, shapes)
+        return (
+            AxisMap.same(
+                rank, dict.fromkeys(range(rank - len(self.shape), rank), "takes the mean")
+            ),
+        )
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -163,7 +161,7 @@ class LayerNormalization(Operation):
 
 @dataclass(frozen=True)
 class UnitNormalization(Operation):
-    """``y = x / max(length, shortest)``, the length being Euclid's over some axes.
+    """``y = x / max(length, epsilon)``, the length being Euclid's over some axes.
 
     Sums run in float64.
 
@@ -171,41 +169,38 @@ class UnitNormalization(Operation):
     ----------
     axes
         Counted from the back where negative.
-    shortest
-        A length below it is taken for it: a vector of zeros stays one. Keras 2 has 1e-6, Keras 3
+    epsilon
+        Shorter vectors are divided by it; a vector of zeros stays one. Keras 2 has 1e-6, Keras 3
         has 1e-12.
     """
 
     kind: ClassVar[str] = "unit_normalization"
-    per_step: ClassVar[bool] = True
 
     axes: tuple[int, ...] = (-1,)
-    shortest: float = 1e-12
+    epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
-        if not self.axes or not self.shortest > 0:
+        if not self.axes or not self.epsilon > 0:
             raise FormatError(
-                f"expected axes and a shortest length above 0, got {self.axes}, {self.shortest}"
+                f"expected axes and an epsilon above 0, got {self.axes}, {self.epsilon}"
             )
 
     def _along(self, rank: int) -> tuple[int, ...]:
         return tuple(axis + rank if axis < 0 else axis for axis in self.axes)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         for axis in self._along(len(shape)):
-            axis_of(shape, axis)
-            keep_batch(shape, axis, "takes the length")
+            check_axis(shape, axis)
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        for axis in self._along(len(shapes[0])):
-            not_along(times, axis, "a length")
-        return super().stream(times, shapes)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        return (AxisMap.same(rank, dict.fromkeys(self._along(rank), "takes the length")),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0].astype(np.float64)
         length = np.sqrt((x * x).sum(axis=self._along(x.ndim), keepdims=True))
-        return ((x / np.maximum(length, self.shortest)).astype(inputs[0].dtype),), {}
+        return ((x / np.maximum(length, self.epsilon)).astype(inputs[0].dtype),), {}

@@ -9,9 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.activations import Activation
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array, Operation, Shape, Time, format_shape, not_along, one_input
-from npylstm.ops.sizes import broadcast, keep_batch
+from npylstm.ops.axis_map import AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input
+from npylstm.ops.shapes import Shape, broadcast, format_shape
 
 __all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling"]
 
@@ -21,25 +23,20 @@ class ActivationLayer(Operation):
     """Apply an activation function to every element (softmax: along its axis)."""
 
     kind: ClassVar[str] = "activation"
-    per_step: ClassVar[bool] = True
 
     activation: Activation
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        axis, name = self.activation.axis, self.activation.name
+        axis = self.activation.axis
         if axis is not None:
-            if not -len(shape) <= axis < len(shape):
-                raise FormatError(
-                    f"{name}: axis {axis} does not fit an input {format_shape(shape)}"
-                )
-            keep_batch(shape, axis % len(shape), f"computes {name}")
+            check_axis(shape, axis, from_back=True)
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        if self.activation.axis is not None:
-            not_along(times, self.activation.axis % len(shapes[0]), f"{self.activation.name}")
-        return super().stream(times, shapes)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank, axis = len(shapes[0]), self.activation.axis
+        mixed = {} if axis is None else {axis % rank: f"computes {self.activation.name}"}
+        return (AxisMap.same(rank, mixed),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -52,10 +49,12 @@ class Identity(Operation):
     """Hand the input on: what dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
-    per_step: ClassVar[bool] = True
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (one_input(inputs),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.same(len(shapes[0])),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -68,13 +67,15 @@ class Rescaling(Operation):
     """``y = scale * x + offset``, computed in float64."""
 
     kind: ClassVar[str] = "rescaling"
-    per_step: ClassVar[bool] = True
 
     scale: float = 1.0
     offset: float = 0.0
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (one_input(inputs),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.same(len(shapes[0])),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -99,7 +100,6 @@ class PReLU(Operation):
     """
 
     kind: ClassVar[str] = "prelu"
-    per_step: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     axis: int = 1
@@ -107,7 +107,7 @@ class PReLU(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"alpha": self.shape}
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         along = shape[self.axis : self.axis + len(self.shape)]
         if len(along) != len(self.shape) or broadcast([along, self.shape]) != along:
@@ -117,11 +117,10 @@ class PReLU(Operation):
             )
         return (shape,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        for axis, size in enumerate(self.shape, self.axis):
-            if size > 1:
-                not_along(times, axis, "a slope for each step")
-        return super().stream(times, shapes)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        along = enumerate(self.shape, self.axis)
+        mixed = {axis: "has a slope for each entry" for axis, size in along if size > 1}
+        return (AxisMap.same(len(shapes[0]), mixed),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -11,22 +11,33 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.activations import TANH, Activation
-from npylstm.errors import FormatError, UnsupportedError
-from npylstm.ops.base import (
-    FIXED,
-    LATEST,
-    Array,
-    Operation,
-    Shape,
-    Time,
-    along_features,
-    expect_features,
-    format_shape,
-    positive,
-)
-from npylstm.ops.sizes import expect_batch
+from npylstm.arrays import Array
+from npylstm.errors import FormatError
+from npylstm.ops.axis_map import At, AxisMap
+from npylstm.ops.base import Operation, along_features, expect_features, positive
+from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["Recurrent"]
+
+
+def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+    """Axes of everything that a recurrent layer, or a pair of them, returns."""
+    time, batch = (0, 1) if layer.time_major else (1, 0)
+    states = range(1, 1 + len(layer.initial_states(shapes)))
+    samples: tuple[At, ...] = ((0, batch), *((k, 0) for k in states))
+    steps: tuple[At, ...] = ((0, time),)
+    if layer.masked:
+        mask = len(shapes) - 1
+        samples, steps = (*samples, (mask, 0)), (*steps, (mask, 1))
+    made = []
+    for name in layer.output_names():
+        sequence = layer.return_sequences and name in ("", "backward")
+        sources: tuple[tuple[At, ...], ...] = (samples, ())
+        if sequence:
+            sources = (steps, samples, ()) if layer.time_major else (samples, steps, ())
+        last = frozenset() if sequence else frozenset(steps)
+        made.append(AxisMap(sources, {(0, 2): "sums"}, frozenset(steps), last))
+    return tuple(made)
 
 
 def _flag(default: bool = False) -> Any:
@@ -54,7 +65,7 @@ class Recurrent(Operation):
     stateful
         The framework carried state from call to call; here a session does. Kept as a fact.
     time_major
-        Axes are ``(steps, batch, features)``, at the input and in the returned sequence.
+        AxisMap are ``(steps, batch, features)``, at the input and in the returned sequence.
     masked
         The last input is a mask ``(batch, steps)``: where it is zero the state stands still.
     zero_output_for_mask
@@ -80,7 +91,7 @@ class Recurrent(Operation):
     masked: bool = _flag()
     zero_output_for_mask: bool = _flag()
 
-    takes_mask: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive("features", self.features)
@@ -104,18 +115,17 @@ class Recurrent(Operation):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.outputs_size,)}
 
-    def begins(self, inputs: Sequence[Any]) -> Sequence[Any]:
+    def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return inputs[1:-1] if self.masked else inputs[1:]
 
     def output_names(self) -> tuple[str, ...]:
         return ("", *self.state_shapes()) if self.return_state else ("",)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected a sequence, got no input")
         shape = inputs[0]
         expect_features(shape, self.features, rank=3)
-        expect_batch(shape, axis=int(self.time_major))
         batch = shape[1] if self.time_major else shape[0]
         states: list[Shape] = [(batch, *size) for size in self.state_shapes().values()]
         if self.masked:
@@ -123,7 +133,7 @@ class Recurrent(Operation):
             if len(inputs) < 2 or inputs[-1] != wanted:
                 got = format_shape(inputs[-1]) if len(inputs) > 1 else "none"
                 raise FormatError(f"expected a mask {format_shape(wanted)}, got {got}")
-        begins = self.begins(inputs)
+        begins = self.initial_states(inputs)
         if begins and list(begins) != states:
             got = ", ".join(map(format_shape, begins))
             raise FormatError(
@@ -133,25 +143,16 @@ class Recurrent(Operation):
         main = (*shape[:2], size) if self.return_sequences else (batch, size)
         return (main, *states) if self.return_state else (main,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        axis = 0 if self.time_major else 1
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        made = recurrent_axes(self, shapes)
         if self.go_backwards:
-            raise UnsupportedError(f"{self.kind} begins at the end of the sequence (go_backwards)")
-        if times[0] != axis:
-            raise UnsupportedError(f"{self.kind} reads steps that are not those of the stream")
+            return tuple(axes.mixing("reads backwards (go_backwards)") for axes in made)
         if self.masked and not self.zero_output_for_mask:
-            raise UnsupportedError(
-                f"{self.kind} repeats its last output at masked steps, also that of an earlier push"
-            )
-        if self.masked and times[-1] != 1:
-            raise UnsupportedError(f"the mask of {self.kind} does not come step by step")
-        if any(time != FIXED for time in self.begins(times)):
-            raise UnsupportedError(
-                f"the state that {self.kind} begins with is computed or given; "
-                "cut it out with spec.subgraph and hand the state over, as npylstm.decode does"
-            )
-        states = (LATEST,) * (len(self.output_names()) - 1)
-        return (axis if self.return_sequences else LATEST, *states)
+            # The state does not hold the last output.
+            repeats = "repeats its last output, also that of an earlier push, at masked steps"
+            at = (len(shapes) - 1, 1)
+            return tuple(axes._replace(mixed={**axes.mixed, at: repeats}) for axes in made)
+        return made
 
     def forward(
         self,
@@ -162,7 +163,7 @@ class Recurrent(Operation):
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = self._batch_major(inputs[0])
         names = tuple(self.state_shapes())
-        given = tuple(self.begins(inputs))
+        given = tuple(self.initial_states(inputs))
         carried = given or tuple(state[name] for name in names)
         mask = self._mask(inputs, mask)
         shape = (x.shape[0], self.outputs_size)
@@ -191,7 +192,7 @@ class Recurrent(Operation):
     ) -> Any:
         """Run the recurrence and keep everything it computes, by the input's time step."""
         x = self._batch_major(inputs[0])
-        carried = tuple(self.begins(inputs)) or tuple(state[n] for n in self.state_shapes())
+        carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.state_shapes())
         mask = self._mask(inputs, mask)
         kept: list[Array] = []
         for t, values, _ in self._steps(packed, x, carried, mask):

@@ -2,59 +2,44 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import (
     FormatError,
     MixedSamplesError,
     ShapeError,
     UnequalError,
-    UnsupportedError,
 )
-from npylstm.ops.base import (
-    FIXED,
-    Array,
+from npylstm.ops.axis_map import At, AxisMap, check_axis
+from npylstm.ops.base import Operation, one_input, positive
+from npylstm.ops.shapes import (
     Dim,
-    Operation,
     Shape,
-    Time,
-    format_shape,
-    joined,
-    not_along,
-    one_input,
-    positive,
-)
-from npylstm.ops.sizes import (
-    axis_of,
     between,
     broadcast,
     divide,
-    expect_batch,
     factors,
-    keep_batch,
+    format_shape,
+    holds_batch,
+    left_over,
     merged,
     name_size,
-    product,
     split_batch_alike,
 )
 
 __all__ = [
     "Concatenate",
     "Expand",
-    "Flatten",
     "Full",
-    "Permute",
-    "RepeatVector",
     "Reshape",
     "Size",
     "Stack",
     "Transpose",
-    "View",
     "check_sizes",
     "resolve",
 ]
@@ -63,6 +48,7 @@ __all__ = [
 # A size of a target shape: a number, -1 for "what is left", or [input, axis] for "as large as that
 # axis of that input".
 Size = int | tuple[int, int]
+BATCH_SIZE: Size = (0, 0)  # of a first input whose batch comes first
 
 
 def resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
@@ -83,35 +69,37 @@ def check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> Non
     """Refuse sizes below one, but for one -1 where something is left to infer."""
     wrong = [d for d in sizes if isinstance(d, int) and d < 1 and not (inferred and d == -1)]
     if wrong or list(sizes).count(-1) > 1:
-        raise FormatError(f"{name}: expected positive sizes, got {sizes}")
+        more = " and at most one -1" if inferred else ""
+        raise FormatError(f"{name}: expected positive sizes{more}, got {sizes}")
 
 
-def _lent(sizes: Sequence[Size], times: Sequence[Time], shapes: Sequence[Shape]) -> list[Time]:
-    """Time axes of a target shape: those that are lent by the time axis of an input."""
-    lent: list[Time] = [FIXED]
-    for axis, size in enumerate(sizes):
-        if not isinstance(size, int) and times[size[0]] == size[1]:
-            lent.append(axis)
-    return lent
+def _with_lenders(
+    own: tuple[tuple[At, ...], ...], sizes: Sequence[Size]
+) -> tuple[tuple[At, ...], ...]:
+    """Add to the sources of each axis the axis of an input that lends its size."""
+    lent: list[tuple[At, ...]] = [(size,) if isinstance(size, tuple) else () for size in sizes]
+    return tuple(a + b for a, b in zip(own, lent, strict=True))
 
 
-def reshaped(time: Time, source: Shape, target: Shape) -> Time:
-    """Follow the time axis through a row-major reshaping.
+def reshaped(source: Shape, target: Shape, inputs: int = 1) -> AxisMap:
+    """Follow the axes through a row-major reshaping; further inputs only lend their sizes.
 
-    Raises
-    ------
-    UnsupportedError
-        If it does not come out whole, as an axis of its own.
+    An axis is parallel to one of the target that has its size and as many entries before it; the
+    batch also to one that it is merged into.
     """
-    if not isinstance(time, int):
-        return time
-    before = factors(source[:time])
-    for axis, size in enumerate(target):
-        if size == source[time] and factors(target[:axis]) == before:
-            return axis
-    raise UnsupportedError(
-        f"merges the time axis of {format_shape(source)} into {format_shape(target)}"
-    )
+    sources: list[tuple[At, ...]] = [()] * len(target)
+    for axis, size in enumerate(source):
+        before = factors(source[:axis])
+        for j, made in enumerate(target):
+            same = size == made and factors(target[:j]) == before
+            if same or (holds_batch(size) and holds_batch(made)):
+                sources[j] += ((0, axis),)
+    mixed = {
+        (0, axis): f"reshapes {format_shape(source)} to {format_shape(target)}"
+        for axis in range(len(source))
+        if not any((0, axis) in at for at in sources)
+    }
+    return AxisMap(tuple(sources), mixed, unread=frozenset(range(1, inputs)))
 
 
 @dataclass(frozen=True)
@@ -128,15 +116,14 @@ class Transpose(Operation):
                 f"axes: expected a permutation of 0..{len(self.axes) - 1}, got {self.axes}"
             )
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         if len(shape) != len(self.axes):
             raise FormatError(f"axes {self.axes} do not fit an input {format_shape(shape)}")
         return (tuple(shape[a] for a in self.axes),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        (time,) = times
-        return (self.axes.index(time) if isinstance(time, int) else time,)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap(tuple(((0, axis),) for axis in self.axes)),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -145,40 +132,48 @@ class Transpose(Operation):
 
 
 @dataclass(frozen=True)
-class View(Operation):
-    """See the elements in another shape, row-major, the batch's axis anywhere.
+class Reshape(Operation):
+    """Give the elements another shape, row-major; the batch may be any axis.
 
     Further inputs lend their sizes: ``[1, 0]`` in ``shape`` is the size of axis 0 of the second.
     One -1 takes what is left.
     """
 
-    kind: ClassVar[str] = "view"
+    kind: ClassVar[str] = "reshape"
 
     shape: tuple[Size, ...]
 
     def __post_init__(self) -> None:
         check_sizes("shape", self.shape, inferred=True)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input")
-        source, target = inputs[0], resolve(self.shape, inputs)
+        source, wanted = inputs[0], resolve(self.shape, inputs)
+        target = wanted
         left = divide(factors(source), factors([d for d in target if d != -1]))
         if left is None or (left and -1 not in target):
-            raise ShapeError(f"{format_shape(source)} cannot be seen as {format_shape(target)}")
-        if -1 in target:
+            if all(isinstance(d, int) for d in left_over(source, target)):
+                raise ShapeError(
+                    f"{format_shape(source)} cannot be reshaped to {format_shape(target)}"
+                )
+            # Sizes that are symbols are compared when the model is called.
+            rest = name_size(f"{format_shape(source)}/{format_shape(wanted)}")
+            target = tuple(rest if d == -1 else d for d in target)
+        elif -1 in target:
             at = target.index(-1)
             inner = between(factors(source), factors(target[:at]), factors(target[at + 1 :]))
             target = (*target[:at], merged(left if inner is None else inner), *target[at + 1 :])
         if not split_batch_alike(source, target):
             raise MixedSamplesError(
-                f"seeing {format_shape(source)} as {format_shape(target)} would mix samples "
+                f"reshaping {format_shape(source)} to {format_shape(wanted)} would mix samples "
                 "of the batch (is batch_first as it should be?)"
             )
         return (target,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        return (reshaped(times[0], shapes[0], self.output_shapes(shapes)[0]),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        (target,) = self.infer_shapes(shapes)
+        return (reshaped(shapes[0], target, len(shapes)),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -189,7 +184,7 @@ class View(Operation):
 
 @dataclass(frozen=True)
 class Expand(Operation):
-    """Repeat along axes of size one (and new axes in front) up to a shape; see :class:`View`."""
+    """Repeat along axes of size one (and new axes in front) up to a shape; see :class:`Reshape`."""
 
     kind: ClassVar[str] = "expand"
 
@@ -198,7 +193,7 @@ class Expand(Operation):
     def __post_init__(self) -> None:
         check_sizes("shape", self.shape)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input")
         target = resolve(self.shape, inputs)
@@ -208,11 +203,10 @@ class Expand(Operation):
             )
         return (target,)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        shift = len(self.shape) - len(shapes[0])
-        lent = [t for t in _lent(self.shape, times, shapes) if isinstance(t, int)]
-        own = times[0] + shift if isinstance(times[0], int) else times[0]
-        return (joined([own, *lent]),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        new = ((),) * (len(self.shape) - len(shapes[0]))
+        own = (*new, *AxisMap.same(len(shapes[0])).sources)
+        return (AxisMap(_with_lenders(own, self.shape), unread=frozenset(range(1, len(shapes)))),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -223,7 +217,7 @@ class Expand(Operation):
 
 @dataclass(frozen=True)
 class Full(Operation):
-    """Make an array of one value; the inputs only lend their sizes, see :class:`View`."""
+    """Make an array of one value; the inputs only lend their sizes, see :class:`Reshape`."""
 
     kind: ClassVar[str] = "full"
 
@@ -233,11 +227,12 @@ class Full(Operation):
     def __post_init__(self) -> None:
         check_sizes("shape", self.shape)
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (resolve(self.shape, inputs),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        return (joined(_lent(self.shape, times, shapes)),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        none: tuple[tuple[At, ...], ...] = ((),) * len(self.shape)
+        return (AxisMap(_with_lenders(none, self.shape), unread=frozenset(range(len(shapes)))),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -267,13 +262,11 @@ class Concatenate(Operation):
 
     axis: int
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         axis = self.axis
         if inputs:
-            axis = axis_of(inputs[0], axis + len(inputs[0]) if axis < 0 else axis)
+            axis = check_axis(inputs[0], axis, from_back=True)
         _same_but(inputs, axis)
-        for shape in inputs:
-            keep_batch(shape, axis, "concatenates")
         sizes = [shape[axis] for shape in inputs]
         total: Dim = sum(d for d in sizes if isinstance(d, int))
         symbols = [d for d in sizes if isinstance(d, str)]
@@ -281,9 +274,9 @@ class Concatenate(Operation):
             total = name_size("+".join([*sorted(symbols), *([str(total)] if total else [])]))
         return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        not_along(times, self.axis % len(shapes[0]), "concatenates")
-        return (joined(times),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        return (AxisMap.aligned(shapes, {self.axis % rank: "concatenates"}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -293,139 +286,30 @@ class Concatenate(Operation):
 
 @dataclass(frozen=True)
 class Stack(Operation):
-    """Set inputs side by side along a new axis."""
+    """Stack inputs along a new axis; a single input may be stacked several times."""
 
     kind: ClassVar[str] = "stack"
 
     axis: int
+    times: int = 1
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def __post_init__(self) -> None:
+        positive("times", self.times)
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         _same_but(inputs, None)
+        if self.times > 1 and len(inputs) > 1:
+            raise FormatError(f"times {self.times}: expected 1 input, got {len(inputs)}")
         if not 0 <= self.axis <= len(inputs[0]):
             raise FormatError(f"axis {self.axis} does not fit inputs {format_shape(inputs[0])}")
         shape = inputs[0]
-        return ((*shape[: self.axis], len(inputs), *shape[self.axis :]),)
+        return ((*shape[: self.axis], len(inputs) * self.times, *shape[self.axis :]),)
 
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        time = joined(times)
-        return (time + (time >= self.axis) if isinstance(time, int) else time,)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.stack(inputs, self.axis),), {}
-
-
-@dataclass(frozen=True)
-class Flatten(Operation):
-    """Turn ``(batch, a, b, ...)`` into ``(batch, a * b * ...)``, row-major."""
-
-    kind: ClassVar[str] = "flatten"
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        expect_batch(shape)
-        return ((shape[0], product(shape[1:])),)
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        sources = AxisMap.aligned(shapes).sources
+        return (AxisMap((*sources[: self.axis], (), *sources[self.axis :])),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        x = inputs[0]
-        return (x.reshape(x.shape[0], math.prod(x.shape[1:])),), {}
-
-
-@dataclass(frozen=True)
-class Reshape(Operation):
-    """Turn ``(batch, ...)`` into ``(batch, *target_shape)``, row-major; one -1 is inferred."""
-
-    kind: ClassVar[str] = "reshape"
-
-    target_shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        wrong = [d for d in self.target_shape if d != -1 and d < 1]
-        if wrong or self.target_shape.count(-1) > 1:
-            raise FormatError(
-                "target_shape: expected positive integers and at most one -1, "
-                f"got {self.target_shape}"
-            )
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        expect_batch(shape)
-        size, rest = product(shape[1:]), math.prod(d for d in self.target_shape if d != -1)
-        inferred: Dim = f"({size})/{rest}"
-        if isinstance(size, int):
-            if (size % rest if -1 in self.target_shape else size - rest) != 0:
-                raise FormatError(
-                    f"target_shape {self.target_shape} does not fit an input {format_shape(shape)}"
-                )
-            inferred = size // rest
-        return ((shape[0], *(inferred if d == -1 else d for d in self.target_shape)),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        return (reshaped(times[0], shapes[0], self.output_shapes(shapes)[0]),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        x = inputs[0]
-        size = math.prod(x.shape[1:])
-        rest = math.prod(d for d in self.target_shape if d != -1)
-        if (size % rest if -1 in self.target_shape else size - rest) != 0:
-            raise ShapeError(f"target_shape {self.target_shape} does not fit {x.shape[1:]}")
-        target = (size // rest if d == -1 else d for d in self.target_shape)
-        return (x.reshape(x.shape[0], *target),), {}
-
-
-@dataclass(frozen=True)
-class Permute(Operation):
-    """Reorder the axes after the first; ``dims`` counts them from 1, as Keras does."""
-
-    kind: ClassVar[str] = "permute"
-
-    dims: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
-            raise FormatError(
-                f"dims: expected a permutation of 1..{len(self.dims)}, got {self.dims}"
-            )
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        if len(shape) != len(self.dims) + 1:
-            raise FormatError(f"dims {self.dims} do not fit an input {format_shape(shape)}")
-        return ((shape[0], *(shape[d] for d in self.dims)),)
-
-    def stream(self, times: Sequence[Time], shapes: Sequence[Shape]) -> tuple[Time, ...]:
-        (time,) = times
-        return (self.dims.index(time) + 1 if isinstance(time, int) and time else time,)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (inputs[0].transpose(0, *self.dims),), {}
-
-
-@dataclass(frozen=True)
-class RepeatVector(Operation):
-    """Turn ``(batch, features)`` into ``(batch, n, features)`` by repetition."""
-
-    kind: ClassVar[str] = "repeat_vector"
-
-    n: int
-
-    def __post_init__(self) -> None:
-        positive("n", self.n)
-
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        shape = one_input(inputs)
-        if len(shape) != 2:
-            raise FormatError(f"expected an input of 2 axes, got {format_shape(shape)}")
-        return ((shape[0], self.n, shape[1]),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.repeat(inputs[0][:, None, :], self.n, axis=1),), {}
+        return (np.stack([*inputs] * self.times, self.axis),), {}

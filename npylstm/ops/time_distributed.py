@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array, Operation, Shape, format_shape, zeros
-from npylstm.ops.sizes import expect_batch
+from npylstm.ops.axis_map import At, AxisMap
+from npylstm.ops.base import Operation, zeros
+from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["TimeDistributed"]
 
@@ -25,7 +27,6 @@ class TimeDistributed(Operation):
     """
 
     kind: ClassVar[str] = "time_distributed"
-    per_step: ClassVar[bool] = True
 
     layer: Operation
 
@@ -40,11 +41,10 @@ class TimeDistributed(Operation):
     def output_names(self) -> tuple[str, ...]:
         return self.layer.output_names()
 
-    def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if not inputs:
             raise FormatError("expected an input, got none")
         for shape in inputs:
-            expect_batch(shape)
             if len(shape) < 2 or shape[:2] != inputs[0][:2]:
                 listed = ", ".join(map(format_shape, inputs))
                 raise FormatError(f"expected inputs of as many steps, got {listed}")
@@ -52,8 +52,26 @@ class TimeDistributed(Operation):
             raise FormatError(
                 f"expected an input of at least 3 axes, got {format_shape(inputs[0])}"
             )
-        made = self.layer.output_shapes([(shape[0], *shape[2:]) for shape in inputs])
+        made = self.layer.infer_shapes([(shape[0], *shape[2:]) for shape in inputs])
         return tuple((shape[0], inputs[0][1], *shape[1:]) for shape in made)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        def outer(at: At) -> At:
+            return at[0], at[1] + (at[1] > 0)
+
+        steps = tuple((k, 1) for k in range(len(shapes)))
+        made = []
+        for inner in self.layer.axis_map([(*shape[:1], *shape[2:]) for shape in shapes]):
+            first, *rest = (tuple(map(outer, sources)) for sources in inner.sources)
+            mixed = dict.fromkeys(inner.carried, "runs") | dict(inner.mixed)
+            made.append(
+                AxisMap(
+                    (first, steps, *rest),
+                    {outer(at): verb for at, verb in mixed.items()},
+                    last=frozenset(map(outer, inner.last)),
+                )
+            )
+        return tuple(made)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         return self.layer.pack(weights)

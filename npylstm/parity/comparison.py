@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import ParityError
-from npylstm.ops.base import Array
 from npylstm.parity.rounding import sizes_on_the_way
 from npylstm.spec import Case, ModelSpec, TensorSpec
 

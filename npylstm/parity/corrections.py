@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.model import Model
-from npylstm.ops.base import Array
 from npylstm.parity.comparison import summarise
 from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example

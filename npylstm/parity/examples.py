@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.binding import bind, bind_mask, bind_state
 from npylstm.errors import ShapeError
-from npylstm.ops.base import BATCH, Array
+from npylstm.ops.shapes import BATCH
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:

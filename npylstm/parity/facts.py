@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.parity.comparison import Comparison, steps_axis
 from npylstm.spec import ModelSpec
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
-from npylstm.ops.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction
 from npylstm.parity.diagnosis import Cause

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from npylstm.activations import TABLE, Activation
+from npylstm.arrays import Array
 from npylstm.errors import UnprovenError
-from npylstm.ops.base import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, count_different
 from npylstm.parity.trial import FAILURES, compared_outputs

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm.activations import SIGMOID
+from npylstm.arrays import Array
 from npylstm.engine.numpy_engine import Node
-from npylstm.ops.base import Array, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select, Slice
 from npylstm.ops.masking import Masking

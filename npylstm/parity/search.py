@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from npylstm import console
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import BATCH, Array
+from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example

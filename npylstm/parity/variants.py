@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npylstm.activations import Activation
+from npylstm.arrays import Array
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import BATCH, Array, Operation, zeros
+from npylstm.ops.base import Operation, zeros
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shapes import BATCH
 from npylstm.parity.examples import Example
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 

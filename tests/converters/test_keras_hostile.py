@@ -30,8 +30,8 @@ import numpy as np
 import pytest
 
 import npylstm
-from npylstm import npz
 from npylstm.cli import main
+from npylstm.io import npz
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests/data/keras"

@@ -28,8 +28,7 @@ ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "hard_sigmoid_fifth", "hard_
 WORDS = {
     "merge_mode": ("concat", "sum", "mul", "ave"),
     "score": ("dot", "additive", "concat"),
-    "blocked": ("lowered", "added", "equal", "zero"),
-    "function": ("abs", "exp", "negative", "square"),
+    "fully_masked": ("lowered", "additive", "uniform", "zero"),
 }
 OPERATIONS = {
     "arithmetic": ("add", "subtract", "multiply", "divide", "maximum", "minimum", "average"),
@@ -141,7 +140,7 @@ def _other_values(kind: str, key: str, value: Any) -> Iterator[Any]:
         yield not value
     elif key == "mask_value":
         yield from (v for v in (0.0, -1.0, value + 0.5) if v != value)
-    elif key in ("epsilon", "shortest"):
+    elif key == "epsilon":
         yield from (v for v in EPSILONS if v != value)
     elif isinstance(value, str):
         words = OPERATIONS.get(kind, ()) if key == "operation" else WORDS.get(key, ())

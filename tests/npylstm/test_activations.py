@@ -65,10 +65,14 @@ def tolerance(x: np.ndarray, y: np.ndarray, dtype: type) -> np.ndarray:
     return ULPS * eps * np.maximum(np.abs(y), np.minimum(1.0, np.abs(x)))
 
 
+POSITIVE = ("log", "log1p", "reciprocal", "rsqrt", "sqrt")  # of others they are nan, or infinite
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_numpy_form(name: str, dtype: type) -> None:
     x = GRID.astype(dtype)
+    x = x[x > 0] if name in POSITIVE else x
     y = Activation.of(name)(x)
     assert y.dtype == dtype
     exact = reference(name, x)

@@ -17,7 +17,7 @@ import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.activations import Activation
 from npylstm.ops import OPERATIONS
-from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, Elementwise, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, MatMul, Reduce
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
@@ -28,18 +28,7 @@ from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
 from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
-from npylstm.ops.shaping import (
-    Concatenate,
-    Expand,
-    Flatten,
-    Full,
-    Permute,
-    RepeatVector,
-    Reshape,
-    Stack,
-    Transpose,
-    View,
-)
+from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Case, LayerSpec, TensorSpec
 
@@ -50,12 +39,12 @@ LAYERS = [
     Masking(-1.0), Conv1D(4, 2, 3, groups=2), BatchNormalization(3, -1, 1e-3),
     LayerNormalization((3,), 1e-5), UnitNormalization((1, -1)), PReLU((3,)), Constant((2, 3)),
     ActivationLayer(Activation.of("softmax", axis=1)), Identity(), Rescaling(2.0, 1.0),
-    Elementwise("sin"), Arithmetic("subtract", 1.0, True), Reduce("mean", (1,)), MatMul(),
+    ActivationLayer(Activation.of("sin")), Arithmetic("subtract", 1.0, True), Reduce("mean", (1,)), MatMul(),
     Dot((1, 2)), Attention("concat", scaled=True), MultiHeadAttention(3, 3, 3, 2, 2, 2, 4),
     MaskedMean(), MaskedMerge("maximum", (0,)), MaskedSoftmax(), Pool1D("max", 2, 2),
-    TimeDistributed(Dense(3, 2)), External("f", ((0, 0), 2), ((2, 3),)), Flatten(), Reshape((-1, 2)),
-    Permute((2, 1)), RepeatVector(3), Select(1, -1), Slice(1, 0, None, 2), SizeOf(1),
-    Transpose((1, 0, 2)), Flip((1,)), View(((0, 0), -1)), Expand((4, (0, 0))), Concatenate(2),
+    TimeDistributed(Dense(3, 2)), External("f", ((0, 0), 2), ((2, 3),)), Reshape(((0, 0), -1)), Reshape(((0, 0), -1, 2)),
+    Transpose((0, 2, 1)), Stack(1, 3), Select(1, -1), Slice(1, 0, None, 2), SizeOf(1),
+    Transpose((1, 0, 2)), Flip((1,)), Reshape(((0, 0), -1)), Expand((4, (0, 0))), Concatenate(2),
     Stack(1), Full(((0, 0), 2), 0.5), Repeat(1, 2), Pad(1, 1, 0),
 ]  # fmt: skip
 

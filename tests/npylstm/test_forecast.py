@@ -33,7 +33,7 @@ from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select
 from npylstm.ops.pointwise import Identity
-from npylstm.ops.shaping import Concatenate, Flatten
+from npylstm.ops.shaping import Concatenate, Reshape
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 TERMS = 41  # 20 inputs, 20 recurrent ones, a bias
@@ -310,7 +310,7 @@ def test_of_a_longer_beginning_a_pinned_window_takes_the_end(backend: str) -> No
 def test_what_cannot_stream_can_slide(backend: str) -> None:
     forward = LSTM(2, 5, return_sequences=True)
     both = Bidirectional(forward, replace(forward, go_backwards=True))
-    spec = make_chain(both, Flatten(), Dense(70, 2), shape=("batch", 7, 2))
+    spec = make_chain(both, Reshape(((0, 0), -1)), Dense(70, 2), shape=("batch", 7, 2))
     model, x = Model(spec, backend), numbers(3, 7, 2)
     agree(model.forecast(x, 9), sliding(model, x, 9, 7), backend)
     with pytest.raises(UnsupportedError, match="layer_0"):

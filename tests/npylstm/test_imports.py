@@ -65,7 +65,7 @@ def test_numba_comes_only_when_it_compiles(root: Path) -> None:
 def test_a_first_prediction_imports_what_it_needs(root: Path) -> None:
     predict = "load('models/sine_keras/sine.npz', 'numpy').predict(numpy.zeros((1, 5, 1)))"
     found = loaded_after(f"import npylstm; npylstm.{predict}", root)
-    assert {"npylstm.ops.cells", "npylstm.npz"} <= found
+    assert {"npylstm.ops.cells", "npylstm.io.npz"} <= found
     assert not found & {
         "hashlib", "tempfile", "logging", "concurrent.futures", "npylstm.session",
         "npylstm.parity", "npylstm.ops.attention", "npylstm.ops.shaping",

@@ -18,7 +18,7 @@ from npylstm.engine.frame import Frame
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer, Identity
-from npylstm.ops.shaping import Flatten, Permute, RepeatVector, Reshape
+from npylstm.ops.shaping import Reshape, Stack, Transpose
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)
@@ -30,8 +30,8 @@ def stack(**options: Any) -> ModelSpec:
 
 def test_numpy_and_numba_agree() -> None:
     layers = [
-        LSTM(3, 4, return_sequences=True), Permute((2, 1)), Reshape((3, 8)),
-        ActivationLayer(Activation.of("relu", negative_slope=0.2)), Flatten(), RepeatVector(5),
+        LSTM(3, 4, return_sequences=True), Transpose((0, 2, 1)), Reshape(((0, 0), 3, 8)),
+        ActivationLayer(Activation.of("relu", negative_slope=0.2)), Reshape(((0, 0), -1)), Stack(1, 5),
         Identity(), LSTM(24, 3, return_sequences=True, go_backwards=True), Dense(3, 2),
         ActivationLayer(Activation("softmax")), ActivationLayer(Activation("log_softmax")),
     ]  # fmt: skip
@@ -335,7 +335,7 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_outputs_are_not_the_callers_memory(backend: str) -> None:
-    model = Model(make_chain(Identity(), Flatten(), shape=("batch", 4, 3)), backend)
+    model = Model(make_chain(Identity(), Reshape(((0, 0), -1)), shape=("batch", 4, 3)), backend)
     x = np.ones((2, 4, 3), np.float32)
     y = model.predict(x)
     y += 1

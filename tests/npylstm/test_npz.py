@@ -12,8 +12,9 @@ import pytest
 from builders import make_chain
 
 import npylstm
-from npylstm import FormatError, ModelSpec, NpylstmError, ParityError, npz
+from npylstm import FormatError, ModelSpec, NpylstmError, ParityError
 from npylstm.activations import Activation
+from npylstm.io import npz
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.spec import Case
@@ -55,7 +56,7 @@ def test_numpy_opens_it_without_pickle(tmp_path: Path) -> None:
         document = json.loads(file["npylstm/spec"].tobytes().decode("utf-8"))
         assert file["case/0/input/x"].shape == (2, 5, 3)
         assert file["case/0/output/layer_1"].shape == (2, 5, 2)
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert document["layers"][0]["config"]["activation"] == {"name": "elu", "alpha": 0.5}
     assert {"edges", "inputs", "outputs", "provenance", "layers"} < set(document)
 

@@ -15,7 +15,7 @@ from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.dense import Embedding
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import PReLU
-from npylstm.ops.shaping import Flatten
+from npylstm.ops.shaping import Reshape
 from npylstm.spec import Edge, TensorSpec
 
 X = np.random.default_rng(0).normal(size=(2, 11, 4))
@@ -91,7 +91,9 @@ def test_convolution(
 def test_convolutions_are_the_same_natively(first: bool, options: Any) -> None:
     layer = Conv1D(10, 150, 7, channels_first=first, **options)
     shape = ("batch", 10, "steps") if first else ("batch", "steps", 10)
-    spec = make_chain(layer, LSTM(150, 5) if not first else Flatten(), shape=shape, dtype="float64")
+    spec = make_chain(
+        layer, LSTM(150, 5) if not first else Reshape(((0, 0), -1)), shape=shape, dtype="float64"
+    )
     x = np.random.default_rng(1).normal(size=(3, 10, 90))
     x = x if first else x.swapaxes(1, 2)
     y, z = (Model(spec, backend).predict(x) for backend in ("numpy", "numba"))

@@ -26,7 +26,7 @@ from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select
 from npylstm.ops.normalization import LayerNormalization
-from npylstm.ops.shaping import Concatenate, Flatten, Full
+from npylstm.ops.shaping import Concatenate, Full, Reshape
 from npylstm.spec import Edge, TensorSpec
 
 TERMS = 41  # 20 inputs, 20 recurrent ones, a bias
@@ -823,7 +823,7 @@ def test_what_cannot_stream_has_no_pool(backend: str) -> None:
     forward = LSTM(3, 5, return_sequences=True)
     both = Bidirectional(forward, LSTM(3, 5, return_sequences=True, go_backwards=True))
     with pytest.raises(UnsupportedError, match="layer_0"):
-        Model(make_chain(both, Flatten()), backend).pool(3)
+        Model(make_chain(both, Reshape(((0, 0), -1))), backend).pool(3)
 
 
 def test_nan_stays_with_its_key(backend: str) -> None:

@@ -34,16 +34,7 @@ from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU
-from npylstm.ops.shaping import (
-    Concatenate,
-    Expand,
-    Flatten,
-    Full,
-    Permute,
-    RepeatVector,
-    Reshape,
-    Transpose,
-)
+from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 
 TERMS = 41  # 20 inputs, 20 recurrent ones, a bias
@@ -66,7 +57,7 @@ CHAINS: dict[str, Any] = {
     ],
     "wide": [LSTM(3, 20, return_sequences=True), Dense(20, 70, Activation("tanh"))],
     "select": [GRU(3, 5, return_sequences=True), Select(1, -1), Dense(5, 2)],
-    "select the first": [LSTM(3, 5, return_sequences=True), Select(1, -1), Reshape((5, 1)),
+    "select the first": [LSTM(3, 5, return_sequences=True), Select(1, -1), Reshape(((0, 0), 5, 1)),
                          Select(1, 0)],
     "others": [
         LayerNormalization((3,), 1e-3), LSTM(3, 5, return_sequences=True), Identity(),
@@ -76,10 +67,10 @@ CHAINS: dict[str, Any] = {
     "one feature": [LSTM(3, 5, return_sequences=True), Select(2, 1)],
     "no memory": [Dense(3, 4, Activation("tanh"))],
     "after the last step": [
-        LSTM(3, 5), RepeatVector(4), Dense(5, 3), Flip((1,)), Flatten(),
+        LSTM(3, 5), Stack(1, 4), Dense(5, 3), Flip((1,)), Reshape(((0, 0), -1)),
         ActivationLayer(Activation("softmax")),
     ],
-    "convolved features": [LSTM(3, 5), Reshape((5, 1)), Conv1D(1, 2, 3), Flatten(), Dense(6, 2)],
+    "convolved features": [LSTM(3, 5), Reshape(((0, 0), 5, 1)), Conv1D(1, 2, 3), Reshape(((0, 0), -1)), Dense(6, 2)],
 }  # fmt: skip
 
 
@@ -112,7 +103,7 @@ GRAPHS: dict[str, Any] = {
         ("join", Concatenate(1), "rnn", "b"), ("out", Dense(7, 2), "join"), dtype=d,
     ),
     "static everywhere": lambda d: graph(
-        {"v": V, "x": X}, ("out",), ("b", Dense(2, 3), "v"), ("row", Reshape((1, 3)), "b"),
+        {"v": V, "x": X}, ("out",), ("b", Dense(2, 3), "v"), ("row", Reshape(((0, 0), 1, 3)), "b"),
         ("sum", Arithmetic("add"), "x", "row"), ("out", GRU(3, 4, return_sequences=True), "sum"),
         dtype=d,
     ),
@@ -531,7 +522,7 @@ def test_reset_goes_back_to_where_the_model_begins(kind: str, backend: str) -> N
 def test_outputs_do_not_share_memory(backend: str) -> None:
     spec = graph(
         {"x": X}, ("rnn", "same", "flat"), ("rnn", LSTM(3, 4), "x"), ("same", Identity(), "rnn"),
-        ("flat", Reshape((4,)), "rnn"),
+        ("flat", Reshape(((0, 0), 4)), "rnn"),
     )  # fmt: skip
     session = Model(spec, backend).session(2)
     for y in (session.push(numbers(2, 3, 3)), session.step(numbers(2, 3))):
@@ -1085,11 +1076,11 @@ CANNOT: dict[str, Any] = {
     "bidirectional in the middle": ([Identity(), both_ways(), LSTM(10, 2)], X, "layer_1"),
     "backwards": ([LSTM(3, 5, go_backwards=True)], X, "layer_0"),
     "backwards gru": ([SEQUENCE, GRU(5, 2, go_backwards=True)], X, "layer_1"),
-    "flatten": ([SEQUENCE, Flatten(), Dense(120, 2)], LONG, "layer_1"),
-    "flatten of any steps": ([SEQUENCE, Flatten()], X, "layer_1"),
-    "flatten of the input": ([Flatten(), Dense(72, 2)], LONG, "layer_0"),
-    "repeat": ([LSTM(3, 5), RepeatVector(4), LSTM(5, 2)], X, "layer_[12]"),
-    "last as a sequence": ([LSTM(3, 5), Reshape((5, 1)), GRU(1, 2)], X, "layer_[12]"),
+    "flatten": ([SEQUENCE, Reshape(((0, 0), -1)), Dense(120, 2)], LONG, "layer_1"),
+    "flatten of any steps": ([SEQUENCE, Reshape(((0, 0), -1))], X, "layer_1"),
+    "flatten of the input": ([Reshape(((0, 0), -1)), Dense(72, 2)], LONG, "layer_0"),
+    "repeat": ([LSTM(3, 5), Stack(1, 4), LSTM(5, 2)], X, "layer_[12]"),
+    "last as a sequence": ([LSTM(3, 5), Reshape(((0, 0), 5, 1)), GRU(1, 2)], X, "layer_[12]"),
     "softmax": ([SEQUENCE, ActivationLayer(Activation.of("softmax", axis=1))], X, "layer_1"),
     "softmax from behind": (
         [SEQUENCE, ActivationLayer(Activation.of("softmax", axis=-2))], X, "layer_1"
@@ -1115,27 +1106,27 @@ CANNOT: dict[str, Any] = {
     "every second": ([SEQUENCE, Slice(1, 0, None, 2)], X, "layer_1"),
     "last few": ([SEQUENCE, Slice(1, -3)], X, "layer_1"),
     "reversed": ([Flip((1,)), LSTM(3, 2)], X, "layer_0"),
-    "steps as features": ([Permute((2, 1)), LSTM(24, 2)], LONG, "layer_[01]"),
-    "steps taken together": ([Reshape((12, 6)), LSTM(6, 2)], LONG, "layer_0"),
+    "steps as features": ([Transpose((0, 2, 1)), LSTM(24, 2)], LONG, "layer_[01]"),
+    "steps taken together": ([Reshape(((0, 0), 12, 6)), LSTM(6, 2)], LONG, "layer_0"),
     "flatten one feature": (
-        [SimpleRNN(3, 1, return_sequences=True), Flatten(), Dense(24, 2)], LONG, "layer_[12]"
+        [SimpleRNN(3, 1, return_sequences=True), Reshape(((0, 0), -1)), Dense(24, 2)], LONG, "layer_[12]"
     ),
     "softmax over a value per step": (
-        [SimpleRNN(3, 1, return_sequences=True), Reshape((-1,)),
+        [SimpleRNN(3, 1, return_sequences=True), Reshape(((0, 0), -1)),
          ActivationLayer(Activation("softmax"))], X, "layer_[12]",
     ),
     "softmax over what were steps": (
-        [SimpleRNN(3, 1, return_sequences=True), Flatten(), ActivationLayer(Activation("softmax"))],
+        [SimpleRNN(3, 1, return_sequences=True), Reshape(((0, 0), -1)), ActivationLayer(Activation("softmax"))],
         LONG, "layer_[12]",
     ),
     "normalisation over what were steps": (
-        [Permute((2, 1)), LayerNormalization((24,), 1e-3)], LONG, "layer_[01]"
+        [Transpose((0, 2, 1)), LayerNormalization((24,), 1e-3)], LONG, "layer_[01]"
     ),
-    "sum over what were steps": ([Permute((2, 1)), Reduce("sum", (2,))], LONG, "layer_[01]"),
+    "sum over what were steps": ([Transpose((0, 2, 1)), Reduce("sum", (2,))], LONG, "layer_[01]"),
     "convolution over features": (
-        [Conv1D(24, 4, 2), Flatten()], ("batch", 3, 24), "layer_[01]"
+        [Conv1D(24, 4, 2), Reshape(((0, 0), -1))], ("batch", 3, 24), "layer_[01]"
     ),
-    "dense over steps": ([SEQUENCE, Permute((2, 1)), Dense(24, 2)], LONG, "layer_[12]"),
+    "dense over steps": ([SEQUENCE, Transpose((0, 2, 1)), Dense(24, 2)], LONG, "layer_[12]"),
 }  # fmt: skip
 
 
@@ -1186,7 +1177,7 @@ CANNOT_GRAPHS: dict[str, Any] = {
     "the last step at every step": (
         graph(
             {"x": X}, ("out",), ("a", LSTM(3, 4, return_sequences=True), "x"),
-            ("last", Select(1, -1), "a"), ("row", Reshape((1, 4)), "last"),
+            ("last", Select(1, -1), "a"), ("row", Reshape(((0, 0), 1, 4)), "last"),
             ("out", Arithmetic("subtract"), "a", "row"),
         ),
         "out|row|last",
@@ -1207,12 +1198,12 @@ MAY: dict[str, Any] = {
         {"x": X, "h": ("batch", 4)}, ("rnn",), ("rnn", GRU(3, 4), "x", "h"),
     ),
     "a sequence made of a static input": graph(
-        {"x": X, "v": V}, ("out",), ("rnn", LSTM(3, 4), "x"), ("rows", RepeatVector(5), "v"),
+        {"x": X, "v": V}, ("out",), ("rnn", LSTM(3, 4), "x"), ("rows", Stack(1, 5), "v"),
         ("other", LSTM(2, 4), "rows"), ("out", Arithmetic("add"), "rnn", "other"),
     ),
     "a static id": graph(
         {"x": X, "id": ("batch", 1)}, ("out",), ("rnn", LSTM(3, 4), "x"),
-        ("table", Embedding(5, 4), "id"), ("flat", Flatten(), "table"),
+        ("table", Embedding(5, 4), "id"), ("flat", Reshape(((0, 0), -1)), "table"),
         ("out", Arithmetic("add"), "rnn", "flat"),
     ),
     "steps of two lengths": graph(
@@ -1234,7 +1225,7 @@ MAY: dict[str, Any] = {
         ("last", Slice(1, -1), "rnn"), ("out", LSTM(2, 2), "last"),
     ),
     "steps as the last axis": graph(
-        {"x": ("batch", 3, "steps")}, ("rnn",), ("turn", Permute((2, 1)), "x"),
+        {"x": ("batch", 3, "steps")}, ("rnn",), ("turn", Transpose((0, 2, 1)), "x"),
         ("rnn", GRU(3, 2), "turn"),
     ),
 }  # fmt: skip
@@ -1265,7 +1256,7 @@ def test_what_streams_gives_the_numbers_of_the_whole(kind: str, backend: str) ->
 def test_all_that_cannot_stream_is_said_at_once(backend: str) -> None:
     layers = [
         both_ways(), ActivationLayer(Activation.of("softmax", axis=1)),
-        GRU(10, 5, go_backwards=True, return_sequences=True), Flatten(),
+        GRU(10, 5, go_backwards=True, return_sequences=True), Reshape(((0, 0), -1)),
     ]  # fmt: skip
     model = Model(make_chain(*layers), backend)
     with pytest.raises(UnsupportedError) as caught:

@@ -320,8 +320,10 @@ _FORWARD: dict[str, Forward] = {
     "identity": lambda n, i, m: (i[0],),
     "rescaling": lambda n, i, m: (m.dtype(n.config["scale"]) * i[0] + m.dtype(n.config["offset"]),),
     "constant": lambda n, i, m: (n.weights["value"],),
-    "flatten": lambda n, i, m: (i[0].reshape(len(i[0]), -1),),
-    "repeat_vector": lambda n, i, m: (np.repeat(i[0][:, None], n.config["n"], 1),),
+    "reshape": lambda n, i, m: (
+        i[0].reshape([d if isinstance(d, int) else i[d[0]].shape[d[1]] for d in n.config["shape"]]),
+    ),
+    "stack": lambda n, i, m: (np.stack(i * n.config["times"], n.config["axis"]),),
     "select": lambda n, i, m: (i[0][_at(n.config["axis"], n.config["index"])],),
     "slice": lambda n, i, m: (
         i[0][_at(n.config["axis"], slice(n.config["start"], n.config["stop"], n.config["step"]))],

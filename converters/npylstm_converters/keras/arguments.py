@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from npylstm.ops.base import Operation, Shape
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import Shape
 from npylstm_converters.errors import Refusal
 
 __all__ = ["Arguments", "Operand", "Plan"]

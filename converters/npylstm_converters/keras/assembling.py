@@ -9,11 +9,12 @@ import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.errors import UnequalError
 from npylstm.ops.attention import Attention, MultiHeadAttention
-from npylstm.ops.base import BATCH, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.external import Function
 from npylstm.ops.masking import MaskedSoftmax
 from npylstm.ops.normalization import LayerNormalization
 from npylstm.ops.pointwise import Identity
+from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
@@ -108,7 +109,7 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
     if "float64" in arrays:
         for path, named in layers.items():
             if isinstance(named.layer, (Attention, MultiHeadAttention)):
-                layers[path] = replace(named, layer=replace(named.layer, single=False))
+                layers[path] = replace(named, layer=replace(named.layer, mask_in_float32=False))
     if not reasons:  # with a layer missing, its arrays are left over, which says nothing new
         parts.settle()
     reasons.raise_if_any()

@@ -84,7 +84,7 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
         query_features=shapes["query"][0], value_features=shapes["value"][0],
         key_features=shapes["key"][0], heads=heads, key_units=key_units, value_units=value_units,
         units=units, use_bias=use_bias, window=window,
-        blocked=_blocked(config.writer, dropped, robust),
+        fully_masked=_fully_masked(config.writer, dropped, robust),
     )  # fmt: skip
     wanted = layer.weight_shapes()
     names = {f"{part}/{role}": f"{part.removeprefix('attention_')}_{role}"
@@ -93,16 +93,16 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
     return layer, weights
 
 
-def _blocked(writer: Writer, softmax: bool, robust: bool) -> str:
+def _fully_masked(writer: Writer, softmax: bool, robust: bool) -> str:
     """What becomes of queries that may look at nothing.
 
     Keras 3 takes one way through its layer Softmax, with dropout or if it is asked for scores, and
     another one without it.
     """
     if writer.major < 3:
-        return "equal" if robust else "added"
+        return "uniform" if robust else "additive"
     if not softmax:
-        return "equal"
+        return "uniform"
     return "zero" if writer.softmax_zeroes_blocked else "lowered"
 
 
@@ -131,13 +131,13 @@ def as_called(layer: Operation, call: Call, writer: Writer) -> Operation:
         layer = replace(layer, **told)
         if isinstance(layer, MultiHeadAttention):
             pairs = (PAIRS,) if "attention_mask" in call.options else ()
-            blocked = _blocked(writer, True, False) if layer.return_scores else layer.blocked
-            layer = replace(layer, masked=pairs, blocked=blocked)
+            rule = _fully_masked(writer, True, False) if layer.return_scores else layer.fully_masked
+            layer = replace(layer, masked=pairs, fully_masked=rule)
         return layer
     if isinstance(layer, ActivationLayer) and "mask" in call.options:
         axis = layer.activation.axis
         if layer.activation.name == "softmax" and axis is not None:
-            return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, added=writer.major < 3)
+            return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, additive=writer.major < 3)
     return layer
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from npylstm import FormatError
 from npylstm.activations import Activation
-from npylstm.ops.base import Array, Operation
+from npylstm.arrays import Array
+from npylstm.ops.base import Operation
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import resolve
 

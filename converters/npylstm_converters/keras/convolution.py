@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Reduce
-from npylstm.ops.base import Array
 from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.indexing import Pad, Repeat, Slice
 from npylstm_converters.errors import Refusal

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from npylstm.ops.base import BATCH, Array, Shape
+from npylstm.arrays import Array
 from npylstm.ops.external import External, Function
+from npylstm.ops.shapes import BATCH, Shape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.npz import refuse_bombs
+from npylstm.io.npz import refuse_bombs
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.config import Writer

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from npylstm import FormatError
-from npylstm.ops.base import BATCH, STEPS, Dim, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.convolution import Conv1D
 from npylstm.ops.dense import Dense, Embedding
@@ -14,6 +14,7 @@ from npylstm.ops.masking import Masking
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shapes import BATCH, STEPS, Dim
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor

@@ -15,7 +15,7 @@ from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Flip
 from npylstm.ops.masking import Masking
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU
-from npylstm.ops.shaping import Flatten, Permute, RepeatVector, Reshape
+from npylstm.ops.shaping import BATCH_SIZE, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import attention, convolution, merging, normalization, recurrent
@@ -102,19 +102,19 @@ def _identity(config: Config, tensors: LayerTensors) -> Translation:
 def _flatten(config: Config, tensors: LayerTensors) -> Translation:
     if config.take("data_format", default=None) not in (None, "channels_last"):
         raise Refusal("Flatten with data_format='channels_first' is not supported")
-    return Flatten(), {}
+    return Reshape((BATCH_SIZE, -1)), {}
 
 
 def _reshape(config: Config, tensors: LayerTensors) -> Translation:
-    return Reshape(config.sizes("target_shape")), {}
+    return Reshape((BATCH_SIZE, *config.sizes("target_shape"))), {}
 
 
 def _permute(config: Config, tensors: LayerTensors) -> Translation:
-    return Permute(config.sizes("dims")), {}
+    return Transpose((0, *config.sizes("dims"))), {}
 
 
 def _repeat_vector(config: Config, tensors: LayerTensors) -> Translation:
-    return RepeatVector(config.size("n")), {}
+    return Stack(1, config.size("n")), {}
 
 
 def _turned(config: Config, tensors: LayerTensors) -> Translation:

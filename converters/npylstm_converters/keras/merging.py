@@ -40,8 +40,8 @@ def _dot(config: Config, tensors: LayerTensors) -> Translation:
     axes = [axes, axes] if type(axes) is int else axes
     if not isinstance(axes, list) or len(axes) != 2 or any(type(a) is not int for a in axes):
         raise Refusal(f"axes: expected an integer or two, got {axes!r:.60}")
-    shortest = 1e-7 if config.writer.major >= 3 else 1e-6
-    return Dot((axes[0], axes[1]), config.flag("normalize"), shortest), {}
+    epsilon = 1e-7 if config.writer.major >= 3 else 1e-6
+    return Dot((axes[0], axes[1]), config.flag("normalize"), epsilon), {}
 
 
 def _merge(config: Config, tensors: LayerTensors) -> Translation:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import Rescaling
 from npylstm_converters.errors import Refusal
@@ -61,8 +61,8 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
 
 def _unit_normalization(config: Config, tensors: LayerTensors) -> Translation:
     # TensorFlow bounds the sum of squares, Keras 3 the length, by the same number.
-    shortest = 1e-12 if config.writer.major >= 3 else 1e-6
-    return UnitNormalization(config.axes("axis"), shortest), {}
+    epsilon = 1e-12 if config.writer.major >= 3 else 1e-6
+    return UnitNormalization(config.axes("axis"), epsilon), {}
 
 
 def _normalization(config: Config, tensors: LayerTensors) -> Translation:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, Elementwise, MatMul, Reduce
-from npylstm.ops.base import Operation, Shape, format_shape
+from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce
+from npylstm.ops.base import Operation
 from npylstm.ops.pointwise import ActivationLayer, Identity
-from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose, View
+from npylstm.ops.shapes import Shape, format_shape
+from npylstm.ops.shaping import BATCH_SIZE, Concatenate, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.arguments import Arguments, Operand, Plan
@@ -105,7 +106,7 @@ def _squeeze(given: Arguments) -> Plan:
     given.off("squeeze_dims")
     if not 0 < axis < len(x.shape) or x.shape[axis] != 1:
         raise Refusal(f"axis {axis}: expected one of size 1")
-    return Plan([View(tuple((0, k) for k in range(len(x.shape)) if k != axis))], [x.place])
+    return Plan([Reshape(tuple((0, k) for k in range(len(x.shape)) if k != axis))], [x.place])
 
 
 def _reshape(given: Arguments) -> Plan:
@@ -122,7 +123,7 @@ def _reshape(given: Arguments) -> Plan:
             f"shape {shape}: would mix samples, as one has the shape {format_shape(own)}; "
             "keep the batch as the first axis"
         )
-    return Plan([Reshape(tuple(sizes))], [x.place])
+    return Plan([Reshape((BATCH_SIZE, *sizes))], [x.place])
 
 
 def _transpose(given: Arguments) -> Plan:
@@ -168,13 +169,13 @@ _NAMES: dict[tuple[str, ...], _Make] = {
     ("Maximum", "math.maximum"): _binary("maximum"),
     ("Minimum", "math.minimum"): _binary("minimum"),
     ("Power", "math.pow", "Pow"): _binary("power"),
-    ("Negative", "math.negative", "Neg"): _unary(Elementwise("negative")),
-    ("Absolute", "Abs", "math.abs"): _unary(Elementwise("abs")),
-    ("Square", "math.square"): _unary(Elementwise("square")),
-    ("Sqrt", "math.sqrt"): _unary(Elementwise("sqrt")),
-    ("Log", "math.log"): _unary(Elementwise("log")),
-    ("Sin", "math.sin"): _unary(Elementwise("sin")),
-    ("Cos", "math.cos"): _unary(Elementwise("cos")),
+    ("Negative", "math.negative", "Neg"): _active("negative"),
+    ("Absolute", "Abs", "math.abs"): _active("abs"),
+    ("Square", "math.square"): _active("square"),
+    ("Sqrt", "math.sqrt"): _active("sqrt"),
+    ("Log", "math.log"): _active("log"),
+    ("Sin", "math.sin"): _active("sin"),
+    ("Cos", "math.cos"): _active("cos"),
     ("Exp", "math.exp"): _active("exponential"),
     ("Tanh", "math.tanh"): _active("tanh"),
     ("Sigmoid", "math.sigmoid"): _active("sigmoid"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.recurrent import Recurrent

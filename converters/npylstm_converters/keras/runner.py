@@ -73,7 +73,7 @@ class LiveModel:
             if isinstance(symbol, str) and isinstance(size, int)
         }
         found = {name for execution in executions(model) for name in execution.names}
-        self._recurrent = {e.name for e in spec.edges if spec[e.layer].layer.takes_mask}
+        self._recurrent = {e.name for e in spec.edges if spec[e.layer].layer.uses_mask}
         self.sets_lengths = found >= self._recurrent
 
     def __call__(

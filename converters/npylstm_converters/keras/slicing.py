@@ -8,18 +8,18 @@ from typing import Any
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.pointwise import Identity
-from npylstm.ops.shaping import View
+from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.arguments import Arguments, Plan
 
 __all__ = ["get_item", "strided_slice", "with_axis"]
 
 
-def with_axis(axis: int, rank: int) -> View:
+def with_axis(axis: int, rank: int) -> Reshape:
     """A new axis of size one."""
     sizes: list[int | tuple[int, int]] = [(0, k) for k in range(rank)]
     sizes.insert(axis, 1)
-    return View(tuple(sizes))
+    return Reshape(tuple(sizes))
 
 
 def get_item(given: Arguments) -> Plan:
@@ -50,7 +50,7 @@ def _cut(key: Sequence[Any], rank: int) -> list[Operation]:
         if isinstance(made, Select):
             rank -= 1
             continue
-        rank += isinstance(made, View)
+        rank += isinstance(made, Reshape)
         axis += 1
     if layers and getattr(layers[0], "axis", 1) == 0:
         raise Refusal("takes samples out of the batch")

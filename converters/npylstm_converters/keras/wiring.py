@@ -9,9 +9,10 @@ from npylstm import FormatError, UnsupportedError
 from npylstm.errors import MixedSamplesError
 from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.attention import PAIRS
-from npylstm.ops.base import Operation, Shape
+from npylstm.ops.base import Operation
 from npylstm.ops.external import External
 from npylstm.ops.masking import MaskedSoftmax
+from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal

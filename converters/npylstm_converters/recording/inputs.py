@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from npylstm import Model, ModelSpec
-from npylstm.ops.base import BATCH, Array, zeros
+from npylstm.arrays import Array
+from npylstm.ops.base import zeros
+from npylstm.ops.shapes import BATCH
 from npylstm.spec import Case, TensorSpec
 from npylstm_converters.recording.scenarios import FEW, Scenario, list_scenarios
 from npylstm_converters.recording.traits import find_sizes, read_traits, shape_of

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError
+from npylstm.arrays import Array
 from npylstm.binding import bind_mask
-from npylstm.ops.base import BATCH, Array, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.dense import Embedding
 from npylstm.ops.indexing import Flip
 from npylstm.ops.masking import Masking
 from npylstm.ops.pointwise import Identity, Rescaling
+from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate
 from npylstm.spec import TensorSpec
 
@@ -112,8 +114,8 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
 
 # Kinds that move elements about and change none.
 _MOVES = (
-    "identity", "flatten", "reshape", "permute", "repeat_vector", "select", "slice", "transpose",
-    "flip", "view", "expand", "concatenate", "stack", "repeat",
+    "identity", "reshape", "select", "slice", "transpose",
+    "flip", "expand", "concatenate", "stack", "repeat",
 )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
+from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Constant
-from npylstm.ops.base import Array, Operation, Shape, format_shape
+from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Select, SizeOf
 from npylstm.ops.pointwise import Identity
 from npylstm.ops.recurrent import Recurrent
-from npylstm.ops.shaping import Full, Stack, View
-from npylstm.ops.sizes import batch_axes
+from npylstm.ops.shapes import Shape, batch_axes, format_shape
+from npylstm.ops.shaping import Full, Reshape, Stack
 from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 
@@ -173,7 +174,7 @@ class Builder:
             name = value.name or name
             if len(value.pieces) == 1:  # a new axis of size one
                 same = [(0, a) for a in range(len(value.pieces[0].traced))]
-                return self.add(name, View((1, *same)), value.pieces, [value.traced])[0]
+                return self.add(name, Reshape((1, *same)), value.pieces, [value.traced])[0]
             return self.add(name, Stack(0), value.pieces, [value.traced])[0]
         if isinstance(value, Fill):
             if value.value is None:
@@ -212,7 +213,7 @@ class Builder:
         Returns
         -------
         sizes, inputs
-            For :class:`~npylstm.ops.shaping.View` and its like; ``inputs`` begins with ``first``.
+            For :class:`~npylstm.ops.shaping.Reshape`; ``inputs`` begins with ``first``.
         """
         donors = list(first)
         sizes: list[int | tuple[int, int]] = []

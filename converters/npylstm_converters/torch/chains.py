@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from npylstm.activations import Activation
+from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Arithmetic, Reduce
-from npylstm.ops.base import BATCH, STEPS, Array, Operation, Shape, format_shape
+from npylstm.ops.base import Operation
 from npylstm.ops.convolution import Conv1D
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import ActivationLayer, PReLU
-from npylstm.ops.shaping import Concatenate, Transpose, View
+from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
+from npylstm.ops.shaping import Concatenate, Reshape, Transpose
 from npylstm.spec import TensorSpec
 from npylstm_converters.chain import Step
 from npylstm_converters.errors import Refusal
@@ -241,7 +243,7 @@ def _over_time(operation: str) -> Callable[[Chain, Step], None]:
 def _flatten(chain: Chain, step: Step) -> None:
     if BATCH not in chain.shape[:1]:
         raise Refusal("expected the batch as the first axis")
-    chain.add("flatten", View(((0, 0), -1)))
+    chain.add("flatten", Reshape(((0, 0), -1)))
 
 
 # Axes of a transposition, by what is written between the parentheses.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import FormatError
-from npylstm.npz import refuse_bombs
+from npylstm.io.npz import refuse_bombs
 from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, mapped, span
 from npylstm_converters.torch.storages import Storages
 from npylstm_converters.torch.unpickler import DTYPES, Opaque, Storage, Tensor, Unpickler

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm import FormatError
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm_converters.files import zip_names
 from npylstm_converters.torch.containers import read_legacy, read_safetensors, read_zip, walk
 from npylstm_converters.torch.mapping import damage_named

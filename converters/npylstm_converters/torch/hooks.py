@@ -40,7 +40,7 @@ class Hooks:
 
     def __init__(self, modules: Mapping[str, Any], spec: ModelSpec) -> None:
         self._modules, self._spec = dict(modules), spec
-        recurrent = {e.layer for e in spec.edges if spec[e.layer].layer.takes_mask}
+        recurrent = {e.layer for e in spec.edges if spec[e.layer].layer.uses_mask}
         if _is_recurrent(self._modules.get("")):  # the whole model, whose path is empty
             own = min(recurrent, default="").rpartition("_l0")
             self._modules = {own[0] or own[2]: self._modules[""]}

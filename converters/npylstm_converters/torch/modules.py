@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 
 __all__ = ["GATES", "LAYER_OF_NAME", "RECURRENT", "Found", "find_modules"]
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, Elementwise, MatMul, Reduce
-from npylstm.ops.base import Array, Operation
+from npylstm.arrays import Array
+from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce
+from npylstm.ops.base import Operation
 from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import ActivationLayer, PReLU
-from npylstm.ops.shaping import Concatenate, Expand, Stack, Transpose, View
+from npylstm.ops.shaping import Concatenate, Expand, Reshape, Stack, Transpose
 from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.builder import Builder, Fill, Free, Known, Pieces, Ref, TracedShape
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
@@ -305,7 +306,7 @@ def _cell(mode: str) -> Callable[[Call], Any]:
         if len(x.traced) != 2:
             raise Refusal("of one sample without a batch axis: give the example a batch")
         step = call.builder.add(
-            f"{call.name}_step", View(((0, 0), 1, (0, 1))), [x], [(x.traced[0], 1, x.traced[1])]
+            f"{call.name}_step", Reshape(((0, 0), 1, (0, 1))), [x], [(x.traced[0], 1, x.traced[1])]
         )[0]
         # Each step is given its state: cells are written with the state in hand.
         given = [call.builder.ref(s, f"{call.name}_{n}0") for n, s in zip("hc", hx, strict=False)]
@@ -436,7 +437,7 @@ def _view(call: Call) -> Any:
         return value
     source = call.builder.ref(value, f"{call.node}_self")
     sizes, donors = call.builder.sizes(call.traced[0], [source], infer=True)
-    return call.make(View(sizes), *donors)
+    return call.make(Reshape(sizes), *donors)
 
 
 def _expand(call: Call) -> Any:
@@ -580,7 +581,7 @@ def _reversed(operation: str) -> Callable[[Call], Ref]:
 
 
 def _elementwise(function: str) -> Callable[[Call], Ref]:
-    return lambda call: call.make(Elementwise(function), call.tensor("self"))
+    return lambda call: call.make(ActivationLayer(Activation(function)), call.tensor("self"))
 
 
 def _matmul(call: Call) -> Ref:
@@ -674,7 +675,7 @@ def _hardtanh(call: Call) -> Ref:
 def _power(call: Call) -> Ref:
     exponent = call["exponent"]
     if exponent == 2:
-        return call.make(Elementwise("square"), call.tensor("self"))
+        return call.make(ActivationLayer(Activation("square")), call.tensor("self"))
     return _combine(call, "power", call["self"], exponent)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import FormatError
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm_converters.torch.containers import read_legacy, read_zip, walk
 from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.mapping import damage_named

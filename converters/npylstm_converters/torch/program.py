@@ -11,7 +11,7 @@ from typing import Any
 
 import npylstm
 from npylstm import FormatError, ModelSpec, ShapeError
-from npylstm.ops.base import BATCH, STEPS, Shape
+from npylstm.ops.shapes import BATCH, STEPS, Shape
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.ops.base import Array, Operation
+from npylstm.arrays import Array
+from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm_converters import layouts

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npylstm import FormatError
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm_converters.torch.unpickler import DTYPES, Tensor
 
 __all__ = ["Storages", "read_tensor", "refuse_repetition"]

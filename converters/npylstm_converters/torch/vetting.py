@@ -8,7 +8,7 @@ import os
 import zipfile
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.npz import refuse_bombs
+from npylstm.io.npz import refuse_bombs
 from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, damage_named, mapped, span
 from npylstm_converters.torch.unpickler import Unpickler
 

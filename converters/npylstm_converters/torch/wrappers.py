@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 
 __all__ = ["without_prefix", "without_weight_norm"]
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.ops.base import BATCH, Array
+from npylstm.arrays import Array
+from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Cell, Correction, Subject, count_different
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
 from npylstm.parity.variants import Tape

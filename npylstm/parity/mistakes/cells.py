@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.ops.cells import GRU, LSTM
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.corrections import Cell, Correction, Detail, Subject

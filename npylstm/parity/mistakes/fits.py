@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import BATCH, Array
 from npylstm.ops.dense import Dense
+from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Run, Subject, count_different
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import run_graph

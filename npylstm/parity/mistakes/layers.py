@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.dense import Dense

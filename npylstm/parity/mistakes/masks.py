@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import Array
 from npylstm.ops.masking import Masking
 from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shaping import Full

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
+from npylstm.arrays import Array
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.ops.attention import MultiHeadAttention
-from npylstm.ops.base import Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.convolution import Conv1D
 from npylstm.ops.dense import Dense

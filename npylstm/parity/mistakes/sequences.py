@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.arithmetic import Arithmetic, Reduce
-from npylstm.ops.base import BATCH, Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.indexing import Flip, Select
 from npylstm.ops.pointwise import Identity
 from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate
 from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.ops.arithmetic import Arithmetic
-from npylstm.ops.base import BATCH, Array, Operation
+from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import LSTM
+from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example, batch_axes
 from npylstm.parity.mistakes.graphs import insert_before, rewire
@@ -45,7 +47,7 @@ def state_swapped(subject: Subject) -> Found:
 
         yield Correction(label, {}, fix.format(where=" and ".join(names)), around=around)
     for named in subject.spec.layers:  # states that the graph hands over
-        edges = [e for e in subject.edges_of(named.name) if named.layer.begins(e.inputs)]
+        edges = [e for e in subject.edges_of(named.name) if named.layer.initial_states(e.inputs)]
         if edges and isinstance(named.layer, LSTM) and not named.layer.projection:
             swapped = [
                 replace(e, inputs=(e.inputs[0], e.inputs[2], e.inputs[1], *e.inputs[3:]))
@@ -131,10 +133,10 @@ def _states_of_the_graph(subject: Subject) -> Found:
     """States that another layer computes, as in an encoder and decoder."""
     zero = ((Arithmetic("multiply", 0.0), (0,)),)
     for named in subject.spec.layers:
-        edges = [e for e in subject.edges_of(named.name) if named.layer.begins(e.inputs)]
+        edges = [e for e in subject.edges_of(named.name) if named.layer.initial_states(e.inputs)]
         if not edges:
             continue
-        count = len(named.layer.begins(edges[0].inputs))
+        count = len(named.layer.initial_states(edges[0].inputs))
         choices = [("ignored", range(1, count + 1))]
         if isinstance(named.layer, LSTM):
             choices += [("h ignored", range(1, 2)), ("c ignored", range(2, 3))]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from npylstm.errors import NpylstmError
-from npylstm.npz import written_whole
+from npylstm.io.npz import written_whole
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.diagnosis import Diagnosis
 from npylstm.parity.page import graph, plots, sections

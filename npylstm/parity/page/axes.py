@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.parity.page.markup import esc, power
 
 __all__ = ["BOTTOM", "HEIGHT", "LEFT", "RIGHT", "TOP", "WIDTH", "Scale", "crosses", "dots", "frame",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.parity.comparison import Comparison
 
 __all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogram", "sample"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from npylstm.ops.base import format_shape
+from npylstm.ops.shapes import format_shape
 from npylstm.parity.page.layout import Layout, layout, longest_paths
 from npylstm.parity.page.markup import esc, plural
 from npylstm.printable import clipped

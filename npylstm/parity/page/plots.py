@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npylstm.ops.base import Array
+from npylstm.arrays import Array
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.page import evidence
 from npylstm.parity.page.axes import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npylstm.environment import environment
-from npylstm.ops.base import format_shape
+from npylstm.ops.shapes import format_shape
 from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.page.markup import (
     MARKS,

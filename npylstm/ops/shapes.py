@@ -10,28 +10,42 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from npylstm.errors import FormatError, MixedSamplesError, UnequalError
-from npylstm.ops.base import BATCH, Dim, Shape, format_shape
+from npylstm.errors import UnequalError
 
 __all__ = [
+    "BATCH",
+    "STEPS",
     "UNKNOWN",
-    "axis_of",
+    "Dim",
+    "Shape",
     "batch_axes",
     "between",
     "broadcast",
     "divide",
-    "expect_batch",
     "factors",
+    "format_shape",
     "holds_batch",
-    "keep_batch",
+    "left_over",
     "merged",
     "name_size",
     "product",
     "split_batch_alike",
 ]
 
+Dim = int | str
+Shape = tuple[Dim, ...]
+
+BATCH = "batch"
+STEPS = "steps"
+
 UNKNOWN = "unknown"  # a size whose formula got too long to be of use
 _LONGEST = 160
+
+
+def format_shape(shape: Sequence[Dim | None]) -> str:
+    """Write a shape as people read it: ``(batch, steps, 3)``."""
+    inner = ", ".join(str(d) for d in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
 def product(dims: Sequence[Dim]) -> Dim:
@@ -66,6 +80,12 @@ def divide(parts: Sequence[Dim], by: Sequence[Dim]) -> list[Dim] | None:
         left = [d for d in left if isinstance(d, str)]
         left[:0] = [numbers // part] if numbers != part else []
     return left
+
+
+def left_over(source: Sequence[Dim], target: Sequence[Dim]) -> list[Dim]:
+    """Return the factors of two products of sizes that are not in both."""
+    mine, theirs = Counter(factors(source)), Counter(factors([d for d in target if d != -1]))
+    return [*(mine - theirs).elements(), *(theirs - mine).elements()]
 
 
 def between(parts: Sequence[Dim], before: Sequence[Dim], after: Sequence[Dim]) -> list[Dim] | None:
@@ -121,31 +141,6 @@ def holds_batch(dim: Dim) -> bool:
 def batch_axes(shape: Shape) -> int:
     """Count the axes that are the batch or hold it; more than one would pair sample with sample."""
     return sum(map(holds_batch, shape))
-
-
-def expect_batch(shape: Shape, axis: int = 0) -> None:
-    """Refuse an input whose batch is on another axis; shapes without a batch pass."""
-    if any(holds_batch(size) for k, size in enumerate(shape) if k != axis):
-        raise FormatError(f"expected the batch as axis {axis}, got an input {format_shape(shape)}")
-
-
-def axis_of(shape: Shape, axis: int) -> int:
-    """Check an axis, counted from the front."""
-    if not 0 <= axis < len(shape):
-        raise FormatError(f"axis {axis} does not fit an input {format_shape(shape)}")
-    return axis
-
-
-def keep_batch(shape: Shape, axis: int, what: str) -> None:
-    """Refuse to mix samples: what a model computes for one must not depend on the others.
-
-    The axis is counted from the front.
-    """
-    if holds_batch(shape[axis_of(shape, axis)]):
-        raise MixedSamplesError(
-            f"{what} along axis {axis} of {format_shape(shape)}: that is the batch, and samples "
-            "would depend on one another (is batch_first as it should be?)"
-        )
 
 
 def split_batch_alike(old: Shape, new: Shape) -> bool:

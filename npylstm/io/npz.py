@@ -33,9 +33,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import Array
-from npylstm.spec import Case, LayerSpec, ModelSpec, graph_from_json
+from npylstm.io.document import graph_from_json
+from npylstm.spec import Case, LayerSpec, ModelSpec
 
 __all__ = ["Archive", "Source", "is_model", "read", "save", "write_arrays", "written_whole"]
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import npz
+from npylstm.arrays import Array
 from npylstm.binding import NewState
 from npylstm.errors import FormatError, StateError
-from npylstm.ops.base import Array
+from npylstm.io import npz
 from npylstm.spec import ModelSpec
 
 __all__ = ["read", "write"]
