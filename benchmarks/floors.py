@@ -16,7 +16,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npylstm.engine.lanes import Lanes, broadcast, lane_count
+from npylstm.kernels.simd import Lanes, broadcast, lane_count
 
 _CHAINS = 12  # more sums than an addition takes cycles
 _LINES = 8  # vectors that are read in a turn

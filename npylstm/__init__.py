@@ -20,15 +20,15 @@ from npylstm.errors import (
     UnsupportedError,
 )
 from npylstm.io.npz import save
-from npylstm.model import Model, load
+from npylstm.runtime.model import Model, load
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:
-    from npylstm.generating import decode
     from npylstm.ops.cells import Gates
     from npylstm.parity import Cause, Diagnosis, ParityReport, diagnose
-    from npylstm.pool import Pool
-    from npylstm.session import Session
+    from npylstm.runtime.generating import decode
+    from npylstm.runtime.pool import Pool
+    from npylstm.runtime.session import Session
 
 __all__ = [
     "Case",
@@ -57,9 +57,9 @@ __version__ = "0.1.0"
 
 # What many programs never use is imported when it is first asked for.
 _LATER = {
-    "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "generating",
-    "diagnose": "parity", "Gates": "layers.lstm", "ParityReport": "parity", "Pool": "pool",
-    "Session": "session",
+    "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "runtime.generating",
+    "diagnose": "parity", "Gates": "ops.cells", "ParityReport": "parity", "Pool": "runtime.pool",
+    "Session": "runtime.session",
 }  # fmt: skip
 
 

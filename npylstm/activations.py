@@ -2,7 +2,7 @@
 
 A row says everything about an activation but its native loop: its name, its
 parameters with their defaults, the integer code by which kernels know it, and its NumPy
-form. The native loops stand in :mod:`npylstm.engine.native_activations`, selected by
+form. The native loops stand in :mod:`npylstm.kernels.activations`, selected by
 the same code.
 
 Formulas are pinned by name. Where frameworks give one name to two functions there are

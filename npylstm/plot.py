@@ -12,7 +12,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.io.npz import written_whole
-from npylstm.model import Model
+from npylstm.runtime.model import Model
 from npylstm.spec import Case
 
 __all__ = ["gates", "parity"]

@@ -21,8 +21,8 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, NpylstmError
+from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.ops.shapes import BATCH, STEPS, Shape, batch_axes, format_shape
-from npylstm.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.printable import clipped
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from npylstm import __version__
 from npylstm.cli import commands
-from npylstm.engine import BACKENDS
 from npylstm.errors import NpylstmError, ParityError
 from npylstm.printable import printable
+from npylstm.runtime.engines import BACKENDS
 
 __all__ = ["main"]
 

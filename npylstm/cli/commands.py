@@ -20,13 +20,13 @@ from npylstm import console, parity, plot
 from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, ParityError, UnsupportedError
+from npylstm.graph.stream_plan import plan_stream
 from npylstm.io import npz
-from npylstm.model import Model, load
 from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.parity import ParityReport
 from npylstm.printable import printable
+from npylstm.runtime.model import Model, load
 from npylstm.spec import ModelSpec
-from npylstm.streaming import plan_stream
 from npylstm.summary import summarise
 
 __all__ = ["bench", "convert", "diagnose", "info", "predict", "trace", "verify", "warmup"]

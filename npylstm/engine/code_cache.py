@@ -85,7 +85,7 @@ _DIGEST_SIZE = len(_digest(b""))
 @functools.cache
 def _key() -> str | None:
     """Digest of all that object code depends on; None where the sources are not there as files."""
-    files = sorted(_HERE.glob("*.py"))
+    files = sorted([*_HERE.glob("*.py"), *_HERE.with_name("kernels").glob("*.py")])
     if not files:
         return None
     files.append(_HERE.with_name("activations.py"))  # constants of theirs are compiled in

@@ -57,7 +57,7 @@ def kernel(function: Callable[..., Any]) -> Source:
 
 
 def product_kernel(function: Callable[..., Any]) -> Source:
-    """Make a kernel of a function like :func:`npylstm.engine.products.multiply`."""
+    """Make a kernel of a function like :func:`npylstm.kernels.products.multiply`."""
     n = types.int64
     return Source(
         function, lambda number: types.void(number, n, number, n, n, number, n, n, number, n, n)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.binding import NewState
 from npylstm.errors import FormatError, StateError
 from npylstm.io import npz
+from npylstm.runtime.binding import NewState
 from npylstm.spec import ModelSpec
 
 __all__ = ["read", "write"]

@@ -45,9 +45,24 @@ class Operation:
         """Shapes of the carried state by name, without the batch axis."""
         return {}
 
+    def batch_size(self, shape: Sequence[Any]) -> Any:
+        """Select the size of the batch from the shape of the first input."""
+        return shape[0]
+
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Select those of the inputs that are initial states."""
         return ()
+
+    def parts(self) -> Mapping[str, Operation]:
+        """Return the operations that compute this one, by the prefix of their weights and states.
+
+        Each part computes columns of the output. Empty where the parts are not all there is to it.
+        """
+        return {"": self}
+
+    def inputs_of_parts(self, inputs: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """Distribute the inputs to the parts."""
+        return (inputs,)
 
     def output_names(self) -> tuple[str, ...]:
         """Suffixes of the output tensors; the main output has the empty one."""
@@ -86,6 +101,20 @@ class Operation:
             Of the inputs, as :meth:`infer_shapes` accepted them.
         """
         raise NotImplementedError
+
+    @property
+    def accepted(self) -> str:
+        """Which values an operation accepts that does not accept all."""
+        return "numbers"
+
+    def check_values(self, x: Array) -> None:
+        """Check the values of the first input.
+
+        Raises
+        ------
+        ShapeError
+            Naming the first that is not :attr:`accepted`.
+        """
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Arrange the weights once, at load, as :meth:`forward` wants them."""

@@ -71,10 +71,10 @@ class Bidirectional(Operation):
                 )
         if a.go_backwards or not b.go_backwards:
             raise FormatError("expected go_backwards of the backward layer alone")
-        if self.merge_mode in ("sum", "mul", "ave") and a.outputs_size != b.outputs_size:
+        if self.merge_mode in ("sum", "mul", "ave") and a.output_size != b.output_size:
             raise FormatError(
-                f"merge_mode {self.merge_mode}: expected equal sizes, got {a.outputs_size} and "
-                f"{b.outputs_size}"
+                f"merge_mode {self.merge_mode}: expected equal sizes, got {a.output_size} and "
+                f"{b.output_size}"
             )
 
     @property
@@ -118,15 +118,16 @@ class Bidirectional(Operation):
         return (*mains, *self.state_shapes()) if returns_state else mains
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        halves = self.inputs_of_parts(inputs)
         (a, *states_a), (b, *states_b) = (
             layer.infer_shapes(mine)
-            for layer, mine in zip(self.directions.values(), self.halves(inputs), strict=True)
+            for layer, mine in zip(self.directions.values(), halves, strict=True)
         )
         mains: tuple[Shape, ...] = (a,)
         if self.merge_mode == "none":
             mains = (a, b)
         elif self.merge_mode == "concat":
-            mains = ((*a[:-1], sum(layer.outputs_size for layer in self.directions.values())),)
+            mains = ((*a[:-1], sum(layer.output_size for layer in self.directions.values())),)
         return (*mains, *states_a, *states_b)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -149,8 +150,9 @@ class Bidirectional(Operation):
         mask: Array | None = None,
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         mains, states = [], []
+        halves = self.inputs_of_parts(inputs)
         after: dict[str, Array] = {}
-        for (way, layer), mine in zip(self.directions.items(), self.halves(inputs), strict=True):
+        for (way, layer), mine in zip(self.directions.items(), halves, strict=True):
             (main, *returned), carried = layer.forward(
                 inside(packed, way), mine, inside(state, way), mask
             )
@@ -179,16 +181,22 @@ class Bidirectional(Operation):
         mask: Array | None = None,
     ) -> dict[str, Any]:
         """Keep everything both layers compute, by direction and the input's time step."""
+        halves = self.inputs_of_parts(inputs)
         return {
             way: layer.trace(inside(packed, way), mine, inside(state, way), mask)
-            for (way, layer), mine in zip(self.directions.items(), self.halves(inputs), strict=True)
+            for (way, layer), mine in zip(self.directions.items(), halves, strict=True)
         }
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return self.directions["forward"].initial_states(inputs)
 
-    def halves(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Deal the inputs out to the two layers: both read the sequence and the mask."""
+    def parts(self) -> Mapping[str, Operation]:
+        if self.merge_mode != "concat":
+            return {}
+        return {f"{way}/": layer for way, layer in self.directions.items()}
+
+    def inputs_of_parts(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Distribute the inputs to the two layers: both read the sequence and the mask."""
         given = self.initial_states(inputs)
         mask = inputs[len(given) + 1 :]
         count = len(self.directions["forward"].state_shapes())

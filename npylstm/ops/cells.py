@@ -88,7 +88,7 @@ class LSTM(Recurrent):
             raise FormatError(f"projection: expected 0 or more, got {self.projection}")
 
     @property
-    def outputs_size(self) -> int:
+    def output_size(self) -> int:
         return self.projection or self.units
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -96,7 +96,7 @@ class LSTM(Recurrent):
         return shapes | {"P": (self.units, self.projection)} if self.projection else shapes
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"h": (self.outputs_size,), "c": (self.units,)}
+        return {"h": (self.output_size,), "c": (self.units,)}
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Set the gates side by side: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""

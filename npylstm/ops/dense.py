@@ -109,25 +109,20 @@ class Embedding(Operation):
         made = ids._replace(sources=(*ids.sources, ()))
         return (made, ids) if self.mask_zero else (made,)
 
-    def check(self, x: Array) -> None:
-        """Refuse what is no id.
+    @property
+    def accepted(self) -> str:
+        return f"whole numbers from 0 to {self.vocabulary - 1}"
 
-        Raises
-        ------
-        ShapeError
-            Naming the first that is none.
-        """
+    def check_values(self, x: Array) -> None:
         wrong = ~((x >= 0) & (x < self.vocabulary) & (x == np.floor(x)))  # nan is wrong, too
         if wrong.any():
             at = tuple(int(k) for k in np.argwhere(wrong)[0])
-            raise ShapeError(
-                f"id {x[at]:g} at {at}: expected whole numbers from 0 to {self.vocabulary - 1}"
-            )
+            raise ShapeError(f"id {x[at]:g} at {at}: expected {self.accepted}")
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
-        self.check(x)
+        self.check_values(x)
         y = packed["embeddings"][x.astype(np.int64)]
         return ((y, (x != 0).astype(x.dtype)) if self.mask_zero else (y,)), {}

@@ -99,7 +99,7 @@ class Recurrent(Operation):
         along_features("activation", self.activation)
 
     @property
-    def outputs_size(self) -> int:
+    def output_size(self) -> int:
         """Size of the hidden state."""
         return self.units
 
@@ -107,16 +107,19 @@ class Recurrent(Operation):
         shapes: dict[str, tuple[int, ...]] = {
             f"W_{g}": (self.features, self.units) for g in self.gates
         }
-        shapes |= {f"U_{g}": (self.outputs_size, self.units) for g in self.gates}
+        shapes |= {f"U_{g}": (self.output_size, self.units) for g in self.gates}
         if self.use_bias:
             shapes |= {f"b_{g}": (self.units,) for g in self.gates}
         return shapes
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"h": (self.outputs_size,)}
+        return {"h": (self.output_size,)}
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return inputs[1:-1] if self.masked else inputs[1:]
+
+    def batch_size(self, shape: Sequence[Any]) -> Any:
+        return shape[1] if self.time_major else shape[0]
 
     def output_names(self) -> tuple[str, ...]:
         return ("", *self.state_shapes()) if self.return_state else ("",)
@@ -139,7 +142,7 @@ class Recurrent(Operation):
             raise FormatError(
                 f"expected a state of {', '.join(map(format_shape, states))}, got {got}"
             )
-        size = self.outputs_size
+        size = self.output_size
         main = (*shape[:2], size) if self.return_sequences else (batch, size)
         return (main, *states) if self.return_state else (main,)
 
@@ -166,7 +169,7 @@ class Recurrent(Operation):
         given = tuple(self.initial_states(inputs))
         carried = given or tuple(state[name] for name in names)
         mask = self._mask(inputs, mask)
-        shape = (x.shape[0], self.outputs_size)
+        shape = (x.shape[0], self.output_size)
         main = np.zeros(shape, x.dtype)
         if self.return_sequences:
             sequence = np.empty((shape[0], x.shape[1], shape[1]), x.dtype)

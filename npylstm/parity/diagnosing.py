@@ -10,7 +10,6 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
-from npylstm.model import Model
 from npylstm.parity.comparison import summarise
 from npylstm.parity.diagnosis import Cause, Diagnosis
 from npylstm.parity.examples import Example, bind_case, bind_example
@@ -21,12 +20,13 @@ from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
 from npylstm.parity.variants import Tape
+from npylstm.runtime.model import Model
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.binding import Inputs, StateArrays
+    from npylstm.runtime.binding import Inputs, StateArrays
 
 __all__ = ["diagnose", "diagnose_cases"]
 

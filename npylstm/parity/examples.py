@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.binding import bind, bind_mask, bind_state
 from npylstm.errors import ShapeError
 from npylstm.ops.shapes import BATCH
+from npylstm.runtime.binding import bind, bind_mask, bind_state
 from npylstm.spec import Case, ModelSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.binding import Inputs, NewState, StateArrays
+    from npylstm.runtime.binding import Inputs, NewState, StateArrays
 
 __all__ = ["Example", "batch_axes", "bind_case", "bind_example", "name_outputs"]
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from npylstm import console
 from npylstm.environment import environment
-from npylstm.model import load
 from npylstm.ops.shapes import format_shape
 from npylstm.parity.page.sections import PROOF_SENTENCES
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.printable import clipped, printable
+from npylstm.runtime.model import load
 from npylstm.spec import ModelSpec
 from npylstm.summary import origin_of
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from npylstm.activations import SIGMOID
 from npylstm.arrays import Array
-from npylstm.engine.numpy_engine import Node
 from npylstm.ops.base import Operation
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select, Slice
@@ -19,6 +18,7 @@ from npylstm.ops.pointwise import Identity, Rescaling
 from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shaping import Concatenate
 from npylstm.parity.variants import Wrap
+from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "sizes_on_the_way"]

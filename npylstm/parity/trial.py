@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
 from npylstm.parity.rounding import PERTURBATIONS, HeldMasks, Widening, makes_masks
 from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
+from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
 __all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs"]

@@ -18,7 +18,6 @@ import numpy as np
 
 from npylstm.activations import Activation
 from npylstm.arrays import Array
-from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.ops.base import Operation, zeros
 from npylstm.ops.bidirectional import Bidirectional
@@ -27,10 +26,11 @@ from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.examples import Example
+from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 if TYPE_CHECKING:
-    from npylstm.binding import NewState
+    from npylstm.runtime.binding import NewState
 
 __all__ = ["Ran", "Tape", "Wrap", "run_graph"]
 

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from npylstm.model import Model
 from npylstm.parity.comparison import compare, summarise
 from npylstm.parity.examples import bind_case
 from npylstm.parity.proving import check_evidence
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.trial import float64_runs
+from npylstm.runtime.model import Model
 from npylstm.spec import Case
 from npylstm.summary import origin_of
 

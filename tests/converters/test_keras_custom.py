@@ -22,7 +22,7 @@ from keras_graphs import FRAMEWORKS, assert_parity, make_inputs, randomise, run
 import npylstm
 from npylstm import FormatError, ModelSpec, NpylstmError, ShapeError, UnsupportedError
 from npylstm.cli import main
-from npylstm.streaming import plan_stream
+from npylstm.graph.stream_plan import plan_stream
 
 Array = np.ndarray[Any, Any]
 Function = Callable[..., Any]

@@ -14,10 +14,10 @@ import pytest
 from numba import types
 
 from npylstm.activations import TABLE, Activation
-from npylstm.engine import native_activations
 from npylstm.engine.jit import Source, compile_object
 from npylstm.engine.linking import link
 from npylstm.errors import FormatError
+from npylstm.kernels import activations as native_activations
 
 NATIVE = [name for name, row in TABLE.items() if row.code is not None]
 ELEMENTWISE = [name for name, row in TABLE.items() if row.elementwise]

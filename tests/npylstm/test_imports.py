@@ -67,7 +67,7 @@ def test_a_first_prediction_imports_what_it_needs(root: Path) -> None:
     found = loaded_after(f"import npylstm; npylstm.{predict}", root)
     assert {"npylstm.ops.cells", "npylstm.io.npz"} <= found
     assert not found & {
-        "hashlib", "tempfile", "logging", "concurrent.futures", "npylstm.session",
+        "hashlib", "tempfile", "logging", "concurrent.futures", "npylstm.runtime.session",
         "npylstm.parity", "npylstm.ops.attention", "npylstm.ops.shaping",
     }  # fmt: skip
 

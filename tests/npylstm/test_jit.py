@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from npylstm.engine import code_cache, numba_engine
+from npylstm.engine import code_cache
+from npylstm.runtime import numba_engine
 
 PREDICT = """
 import os, sys
@@ -225,15 +226,14 @@ def test_where_compiling_fails_auto_stays_with_numpy(root: Path, tmp_path: Path)
 
 WHILE_COMPILING = """
 import os, threading, numpy, npylstm
-from npylstm.engine import kernel_table
+from npylstm.kernels import loading, table
 npylstm.load("models/sine_keras/sine.npz").warm_up()
-for kernel in vars(kernel_table).values():
-    kernel = getattr(kernel, "_kernel", kernel)
-    if isinstance(kernel, kernel_table.Kernel):
-        kernel._addresses.clear()
+programs = (loading.execute, loading.generate, loading.advance)
+for kernel in (*table.KERNELS, *(entry._kernel for entry in programs)):
+    kernel._addresses.clear()
 held = threading.Event()
 def compile():
-    with kernel_table._LOCK:
+    with loading._LOCK:
         held.set()
         threading.Event().wait()
 threading.Thread(target=compile, daemon=True).start()
@@ -243,8 +243,9 @@ child = os.fork()
 if child:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 else:
-    kernel_table.lstm._addresses.clear()
-    os._exit(0 if kernel_table.lstm.address("float32") else 1)
+    lstm = next(kernel for kernel in table.KERNELS if kernel._name == "lstm")
+    lstm._addresses.clear()
+    os._exit(0 if lstm.address("float32") else 1)
 """
 
 

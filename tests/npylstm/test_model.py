@@ -13,12 +13,12 @@ from builders import make_chain, make_layer
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError
 from npylstm.activations import Activation
-from npylstm.engine import segment
-from npylstm.engine.frame import Frame
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.shaping import Reshape, Stack, Transpose
+from npylstm.runtime import segment
+from npylstm.runtime.frame import Frame
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)

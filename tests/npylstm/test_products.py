@@ -7,9 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from npylstm.engine.kernel_table import multiply
-from npylstm.engine.packing import PANEL, Columns, aligned
-from npylstm.engine.products import SEGMENT
+from npylstm.kernels.packing import PANEL, Columns, aligned
+from npylstm.kernels.products import SEGMENT
+from npylstm.kernels.table import MULTIPLY
 
 TERMS = [1, 2, 3, 4, 5, 20, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 3, 200]
 UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 31, 33, 40, 75]
@@ -32,7 +32,7 @@ def product(
     native = ctypes.CFUNCTYPE(
         None, address, integer, address, integer, integer, address, integer, integer, address,
         integer, integer,
-    )(multiply.address(dtype))  # fmt: skip
+    )(MULTIPLY.address(dtype))  # fmt: skip
     step = rows or size
     for r in range(0, size, step):
         native(

@@ -70,7 +70,7 @@ def _simple(
     x = "x"
     for name, layer in cells:
         x = b.add(name, layer, x)
-    width = getattr(layer, "outputs_size", 0) or 2 * layer.forward_layer.outputs_size  # type: ignore[attr-defined]
+    width = getattr(layer, "output_size", 0) or 2 * layer.forward_layer.output_size  # type: ignore[attr-defined]
     if getattr(layer, "merge_mode", "concat") != "concat":
         width //= 2
     return b.finish(

@@ -1,7 +1,7 @@
 """Operations on tensors that are no layers: ``x[:, -1]``, ``a + b``, ``tf.reduce_mean(x, 1)``.
 
 Keras has written them in three ways: as layers around a node of a TensorFlow graph, as layers
-around a function of TensorFlow, and (Keras 3) as operations of its own. Each is one row here.
+around a function of TensorFlow, and (Keras 3) as operations of its own. Each name is one row here.
 """
 
 from __future__ import annotations
@@ -9,23 +9,34 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce
+from npylstm import NpylstmError
 from npylstm.ops.base import Operation
-from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.shapes import Shape, format_shape
-from npylstm.ops.shaping import BATCH_SIZE, Concatenate, Reshape, Stack, Transpose
-from npylstm.ops.time_distributed import TimeDistributed
+from npylstm.ops.shaping import BATCH_SIZE, Reshape, Transpose
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.arguments import Arguments, Operand, Plan
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
-from npylstm_converters.keras.slicing import get_item, strided_slice, with_axis
+from npylstm_converters.keras.slicing import get_item, strided_slice
+from npylstm_converters.toolkit.array_ops import (
+    arithmetic,
+    concatenate,
+    expand_dims,
+    identity,
+    matmul,
+    pointwise,
+    reduce,
+    softmax,
+    squeeze,
+    stack,
+    transpose,
+)
+from npylstm_converters.toolkit.translation import Graph, Row, table, translate
 
 __all__ = [
-    "FROM_GRAPHS", "NAMES", "is_operation", "keeps_integers", "over_time", "plan_of",
+    "FROM_GRAPHS", "NAMES", "Operand", "Plan", "Step", "is_operation", "keeps_integers", "plan_of",
     "refuse_unknown",
 ]  # fmt: skip
 
@@ -37,172 +48,163 @@ def is_operation(raw: RawLayer) -> bool:
     return raw.class_name.startswith("ops.") or raw.class_name in _LAYERS
 
 
-_Make = Callable[[Arguments], Plan]
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a plan: one that the call reads, or the output of a step."""
+
+    number: int
+    shape: Shape
 
 
-def _binary(operation: str) -> _Make:
-    def make(given: Arguments) -> Plan:
-        a, b = given.get(0, "x", "x1"), given.get(1, "y", "x2")
-        if isinstance(a, Operand) and isinstance(b, Operand):
-            return Plan([Arithmetic(operation)], [a.place, b.place])
-        tensor, number = (a, b) if isinstance(a, Operand) else (b, a)
-        if not isinstance(tensor, Operand) or type(number) not in (int, float):
-            raise Refusal(f"expected tensors and numbers, got {number!r:.60}")
+@dataclass(frozen=True)
+class Step:
+    """One operation of a plan, on operands by their numbers."""
+
+    operation: Operation
+    reads: tuple[int, ...]
+
+
+class Plan:
+    """What computes a call: the graph that operations are added to, before they have names.
+
+    Attributes
+    ----------
+    steps
+        In the order of computation; the output of the last is that of the call. The outputs are
+        numbered on from the operands.
+    """
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        self.operands = [Operand(k, shape) for k, shape in enumerate(shapes)]
+        self.steps: list[Step] = []
+
+    def tensor(self, value: Any) -> Operand:
+        if not isinstance(value, Operand):
+            raise Refusal(f"expected a tensor, got {value!r:.60}")
+        return value
+
+    def number(self, value: Any) -> float | None:
+        if isinstance(value, Operand):
+            return None
+        if type(value) not in (int, float):
+            raise Refusal(f"expected tensors and numbers, got {value!r:.60}")
         try:
-            layer = Arithmetic(operation, float(number), number_first=tensor is b)
+            return float(value)
         except OverflowError:
             raise Refusal("expected a number of a size that floats have") from None
-        return Plan([layer], [tensor.place])
 
-    return make
+    def shape(self, tensor: Operand) -> Shape:
+        return tensor.shape
 
-
-def _unary(layer: Operation) -> _Make:
-    return lambda given: Plan([layer], [given.tensor(0, "x", "features", "input").place])
-
-
-def _softmax(given: Arguments) -> Plan:
-    x = given.tensor(0, "x", "logits")
-    axis = given.axis(x, -1)
-    return Plan([ActivationLayer(Activation.of("softmax", axis=axis - len(x.shape)))], [x.place])
-
-
-def _reduce(operation: str) -> _Make:
-    def make(given: Arguments) -> Plan:
-        x = given.tensor(0, "x", "input_tensor")
-        axis = given.setting(1, "axis")
-        axes = axis if isinstance(axis, list) else [axis]
-        if not axes or any(type(a) is not int for a in axes):
-            raise Refusal(f"axis: expected integers, got {axis!r:.60}")
-        given.off("initial")
-        kept = bool(given.setting(2, "keepdims", "keep_dims"))
-        front = tuple(sorted(a + len(x.shape) if a < 0 else a for a in axes))
-        return Plan([Reduce(operation, front, kept)], [x.place])
-
-    return make
+    def add(self, operation: Operation, *tensors: Operand, part: str = "") -> Operand:
+        try:
+            (shape,) = operation.output_shapes([x.shape for x in tensors])
+        except NpylstmError as error:
+            raise Refusal(str(error)) from None
+        self.steps.append(Step(operation, tuple(x.number for x in tensors)))
+        self.operands.append(Operand(len(self.operands), shape))
+        return self.operands[-1]
 
 
-def _concatenate(given: Arguments) -> Plan:
-    tensors = given.tensors("values", "xs", "x", "inputs")
-    return Plan([Concatenate(given.axis(tensors[0]))], [t.place for t in tensors])
+def _expand_dims(graph: Graph, x: Any, axis: Any) -> Any:
+    if axis == 0:
+        raise Refusal("axis 0: expected a place behind the batch")
+    return expand_dims(graph, x, axis)
 
 
-def _stack(given: Arguments) -> Plan:
-    tensors = given.tensors("values", "xs", "x", "inputs")
-    return Plan([Stack(given.axis(tensors[0], 0, extra=1))], [t.place for t in tensors])
-
-
-def _expand_dims(given: Arguments) -> Plan:
-    x = given.tensor(0, "x", "input")
-    axis = given.axis(x, extra=1)
-    if not 0 < axis <= len(x.shape):
-        raise Refusal(f"axis {axis}: expected a place behind the batch")
-    return Plan([with_axis(axis, len(x.shape))], [x.place])
-
-
-def _squeeze(given: Arguments) -> Plan:
-    x = given.tensor(0, "x", "input")
-    axis = given.axis(x)
-    given.off("squeeze_dims")
-    if not 0 < axis < len(x.shape) or x.shape[axis] != 1:
-        raise Refusal(f"axis {axis}: expected one of size 1")
-    return Plan([Reshape(tuple((0, k) for k in range(len(x.shape)) if k != axis))], [x.place])
-
-
-def _reshape(given: Arguments) -> Plan:
-    x = given.tensor(0, "x", "tensor")
-    shape = given.setting(1, "newshape", "shape")
+def _reshape(graph: Graph, x: Any, shape: Any) -> Any:
+    x = graph.tensor(x)
     if not isinstance(shape, list) or len(shape) < 2 or shape[0] not in (-1, None):
         raise Refusal(f"shape: expected -1 for the batch and sizes, got {shape!r:.60}")
     if any(type(size) is not int for size in shape[1:]):
         raise Refusal(f"shape: expected integers, got {shape!r:.60}")
-    sizes, own = shape[1:], x.shape[1:]
+    sizes, own = shape[1:], graph.shape(x)[1:]
     fixed = [size for size in own if isinstance(size, int)]
     if -1 not in sizes and (len(fixed) < len(own) or math.prod(fixed) != math.prod(sizes)):
         raise Refusal(
             f"shape {shape}: would mix samples, as one has the shape {format_shape(own)}; "
             "keep the batch as the first axis"
         )
-    return Plan([Reshape((BATCH_SIZE, *sizes))], [x.place])
+    return graph.add(Reshape((BATCH_SIZE, *sizes)), x)
 
 
-def _transpose(given: Arguments) -> Plan:
-    x = given.tensor(0, "x", "a")
-    axes = given.setting(1, "axes", "perm")
-    given.off("conjugate")
-    if not isinstance(axes, list) or any(type(a) is not int for a in axes):
-        raise Refusal(f"axes: expected a list of integers, got {axes!r:.60}")
-    return Plan([Transpose(tuple(axes))], [x.place])
-
-
-def _matmul(given: Arguments) -> Plan:
-    a, b = given.tensor(0, "x1", "a"), given.tensor(1, "x2", "b")
-    given.off("a_is_sparse", "b_is_sparse", "output_type", "grad_a", "grad_b")
-    turned: dict[int, Operation] = {}
-    for x, letter in ((a, "a"), (b, "b")):
-        flags = [given.option(f"{word}_{letter}") for word in ("transpose", "adjoint")]
+def _matmul(
+    graph: Graph, x: Any, y: Any, *, transpose_a: Any = None, transpose_b: Any = None,
+    adjoint_a: Any = None, adjoint_b: Any = None,
+) -> Any:  # fmt: skip
+    operands = []
+    for operand, flags in ((x, (transpose_a, adjoint_a)), (y, (transpose_b, adjoint_b))):
+        tensor = graph.tensor(operand)
         if any(flags):
-            rank = len(x.shape)
-            turned[x.place] = Transpose((*range(rank - 2), rank - 1, rank - 2))
-    if turned and a.place == b.place:
-        raise Refusal("of a tensor by itself, turned, is not supported")
-    return Plan([MatMul()], [a.place, b.place], turned)
+            rank = len(graph.shape(tensor))
+            axes = (*range(rank - 2), rank - 1, rank - 2)
+            tensor = graph.add(Transpose(axes), tensor, part="transposed")
+        operands.append(tensor)
+    return matmul(graph, *operands)
 
 
-def _cast(given: Arguments) -> Plan:
-    dtype = given.setting(1, "dtype")
+def _cast(graph: Graph, x: Any, dtype: Any) -> Any:
     if dtype not in ("float32", "float64"):
         raise Refusal(f"to {dtype!r:.40} is not supported")
-    return Plan([Identity()], [given.tensor(0, "x", "input").place])
+    return identity(graph, x)
 
 
-def _active(name: str, **params: float) -> _Make:
-    return _unary(ActivationLayer(Activation.of(name, **params)))
+_OFF = (None, False)
+_ONE = {"input": "x", "features": "x"}
+_TWO = {"x1": "x", "x2": "y"}
+_LIST = {"values": "xs", "x": "xs", "inputs": "xs"}
+_REDUCED = {"input_tensor": "x", "keep_dims": "keepdims"}
 
-
-# By what they do, the names that Keras 3, TensorFlow's Python and TensorFlow's graphs have for it.
-_NAMES: dict[tuple[str, ...], _Make] = {
-    ("Add", "__operators__.add", "math.add", "AddV2"): _binary("add"),
-    ("Subtract", "math.subtract", "Sub"): _binary("subtract"),
-    ("Multiply", "math.multiply", "Mul"): _binary("multiply"),
-    ("TrueDivide", "Divide", "math.truediv", "math.divide", "RealDiv"): _binary("divide"),
-    ("Maximum", "math.maximum"): _binary("maximum"),
-    ("Minimum", "math.minimum"): _binary("minimum"),
-    ("Power", "math.pow", "Pow"): _binary("power"),
-    ("Negative", "math.negative", "Neg"): _active("negative"),
-    ("Absolute", "Abs", "math.abs"): _active("abs"),
-    ("Square", "math.square"): _active("square"),
-    ("Sqrt", "math.sqrt"): _active("sqrt"),
-    ("Log", "math.log"): _active("log"),
-    ("Sin", "math.sin"): _active("sin"),
-    ("Cos", "math.cos"): _active("cos"),
-    ("Exp", "math.exp"): _active("exponential"),
-    ("Tanh", "math.tanh"): _active("tanh"),
-    ("Sigmoid", "math.sigmoid"): _active("sigmoid"),
-    ("Relu", "nn.relu"): _active("relu"),
-    ("Softplus", "math.softplus", "nn.softplus"): _active("softplus"),
-    ("Softmax", "nn.softmax"): _softmax,
-    ("Mean", "math.reduce_mean"): _reduce("mean"),
-    ("Sum", "math.reduce_sum"): _reduce("sum"),
-    ("Max", "math.reduce_max"): _reduce("max"),
-    ("Min", "math.reduce_min"): _reduce("min"),
-    ("Concatenate", "concat"): _concatenate,
-    ("Stack", "stack"): _stack,
-    ("ExpandDims", "expand_dims"): _expand_dims,
-    ("Squeeze", "compat.v1.squeeze", "squeeze"): _squeeze,
-    ("Reshape", "reshape"): _reshape,
-    ("Transpose", "compat.v1.transpose", "transpose"): _transpose,
-    ("Matmul", "linalg.matmul"): _matmul,
-    ("Cast", "cast"): _cast,
-    ("identity", "Identity"): _unary(Identity()),
-    ("GetItem", "__operators__.getitem"): get_item,
-    ("StridedSlice",): strided_slice,
+# The names that Keras 3, TensorFlow's Python and TensorFlow's graphs have for each.
+_ALIASES: dict[tuple[str, ...], Row] = {
+    ("Add", "__operators__.add", "math.add", "AddV2"): Row("", arithmetic("add"), _TWO),
+    ("Subtract", "math.subtract", "Sub"): Row("", arithmetic("subtract"), _TWO),
+    ("Multiply", "math.multiply", "Mul"): Row("", arithmetic("multiply"), _TWO),
+    ("TrueDivide", "Divide", "math.truediv", "math.divide", "RealDiv"):
+        Row("", arithmetic("divide"), _TWO),
+    ("Maximum", "math.maximum"): Row("", arithmetic("maximum"), _TWO),
+    ("Minimum", "math.minimum"): Row("", arithmetic("minimum"), _TWO),
+    ("Power", "math.pow", "Pow"): Row("", arithmetic("power"), _TWO),
+    ("Negative", "math.negative", "Neg"): Row("", pointwise("negative"), _ONE),
+    ("Absolute", "Abs", "math.abs"): Row("", pointwise("abs"), _ONE),
+    ("Square", "math.square"): Row("", pointwise("square"), _ONE),
+    ("Sqrt", "math.sqrt"): Row("", pointwise("sqrt"), _ONE),
+    ("Log", "math.log"): Row("", pointwise("log"), _ONE),
+    ("Sin", "math.sin"): Row("", pointwise("sin"), _ONE),
+    ("Cos", "math.cos"): Row("", pointwise("cos"), _ONE),
+    ("Exp", "math.exp"): Row("", pointwise("exponential"), _ONE),
+    ("Tanh", "math.tanh"): Row("", pointwise("tanh"), _ONE),
+    ("Sigmoid", "math.sigmoid"): Row("", pointwise("sigmoid"), _ONE),
+    ("Relu", "nn.relu"): Row("", pointwise("relu"), _ONE),
+    ("Softplus", "math.softplus", "nn.softplus"): Row("", pointwise("softplus"), _ONE),
+    ("Softmax", "nn.softmax"): Row("", softmax(), {"logits": "x"}),
+    ("Mean", "math.reduce_mean"): Row("", reduce("mean"), _REDUCED),
+    ("Sum", "math.reduce_sum"): Row("", reduce("sum"), _REDUCED),
+    ("Max", "math.reduce_max"): Row("", reduce("max"), _REDUCED, only={"initial": _OFF}),
+    ("Min", "math.reduce_min"): Row("", reduce("min"), _REDUCED, only={"initial": _OFF}),
+    ("Concatenate", "concat"): Row("", concatenate, _LIST),
+    ("Stack", "stack"): Row("", stack, _LIST),
+    ("ExpandDims", "expand_dims"): Row("", _expand_dims, {"input": "x"}),
+    ("Squeeze", "compat.v1.squeeze", "squeeze"):
+        Row("", squeeze, {"input": "x"}, only={"squeeze_dims": _OFF}),
+    ("Reshape", "reshape"): Row("", _reshape, {"tensor": "x", "newshape": "shape"}),
+    ("Transpose", "compat.v1.transpose", "transpose"):
+        Row("", transpose, {"a": "x", "perm": "axes"}, only={"conjugate": _OFF}),
+    ("Matmul", "linalg.matmul"): Row("", _matmul, {**_TWO, "a": "x", "b": "y"}, only=dict.fromkeys(
+        ("a_is_sparse", "b_is_sparse", "output_type", "grad_a", "grad_b"), _OFF)),
+    ("Cast", "cast"): Row("", _cast, {"input": "x"}),
+    ("identity", "Identity"): Row("", identity, _ONE),
+    ("GetItem", "__operators__.getitem"):
+        Row("", get_item, {"slice_spec": "key"}, only={"var": _OFF}),
+    ("StridedSlice",): Row("", strided_slice, {"input": "x"}),
 }  # fmt: skip
-_OPERATIONS = {name: make for names, make in _NAMES.items() for name in names}
-NAMES = tuple(_OPERATIONS)  # in whichever of the three ways
+_ROWS = table(row._replace(name=name) for names, row in _ALIASES.items() for name in names)
+NAMES = tuple(_ROWS)  # in whichever of the three ways
 FROM_GRAPHS = ("AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow", "Neg", "Abs",
                 "Square", "Sqrt", "Log", "Sin", "Cos", "Exp", "Tanh", "Sigmoid", "Relu",
                 "Softplus", "StridedSlice", "Identity")  # fmt: skip
+# What Keras 2 calls with its tensors one by one, not in a list.
+_TAKE_LISTS = ("Concatenate", "concat", "Stack", "stack")
 
 
 def _name(raw: RawLayer) -> str:
@@ -230,12 +232,12 @@ def _node(raw: RawLayer) -> Mapping[str, Any]:
 def refuse_unknown(raw: RawLayer) -> None:
     """Refuse an operation that has no row."""
     name = _name(raw)
-    if name not in _OPERATIONS:
+    if name not in _ROWS:
         raise Refusal(f"operation {name!r:.80} is not supported")
 
 
 def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
-    """Find the layers that compute an operation.
+    """Find the operations that compute a call.
 
     Parameters
     ----------
@@ -247,9 +249,10 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
     Raises
     ------
     Refusal
-        If an argument is not understood.
+        If an argument is not supported.
     """
-    operands = [Operand(k, shape) for k, shape in enumerate(shapes)]
+    plan = Plan(shapes)
+    operands = tuple(plan.operands)
 
     def fill(value: Any) -> Any:
         if isinstance(value, Slot):
@@ -260,9 +263,10 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
     named: dict[str, Any] = dict(call.told)
     place = len(call.inputs)
     for name, tensors in call.options.items():
-        named[name] = operands[place] if len(tensors) == 1 else operands[place:][: len(tensors)]
+        several = operands[place : place + len(tensors)]
+        named[name] = several[0] if len(tensors) == 1 else [*several]
         place += len(tensors)
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = {}
     if raw.class_name == "TensorFlowOpLayer":
         positional = _with_constants(positional, raw.config.get("constants"))
         attributes = _node(raw).get("attr")
@@ -271,9 +275,15 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
         settings = raw.config
     else:
         named.pop("name", None)
-    given = Arguments(positional, named, _meaningful(raw, settings))
-    plan = _OPERATIONS[_name(raw)](given)
-    given.finish()
+    settings = _meaningful(raw, settings)
+    twice = sorted(named.keys() & settings.keys())
+    if twice:
+        raise Refusal(f"argument {twice[0]} is given twice")
+    name = _name(raw)
+    if name in _TAKE_LISTS and positional and not isinstance(positional[0], list):
+        count = sum(isinstance(value, Operand) for value in positional)
+        positional[:count] = [positional[:count]]
+    translate(_ROWS[name], plan, positional, {**named, **settings})
     return plan
 
 
@@ -285,17 +295,14 @@ _LAYER_KEYS = ("name", "trainable", "dtype", "batch_input_shape", "function", "n
 _TYPE_ATTRIBUTES = ("T", "Index")
 
 
-def _meaningful(raw: RawLayer, settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _meaningful(raw: RawLayer, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Leave out of the settings what changes no result; refuse other keys around a function."""
     if raw.class_name.startswith("ops."):
-        assert settings is not None
         neutral = {"name"} if settings.get("dtype", "") is not None else {"name", "dtype"}
         return {k: v for k, v in settings.items() if k not in neutral}
     left = [f"{k}={v!r:.60}" for k, v in sorted(raw.config.items()) if k not in _LAYER_KEYS]
     if left:
         raise Refusal(f"config not understood: {', '.join(left)}")
-    if settings is None:
-        return None
     return {
         k: v for k, v in settings.items() if k not in _TYPE_ATTRIBUTES and not k.startswith("_")
     }
@@ -309,18 +316,6 @@ def _with_constants(positional: list[Any], constants: Any) -> list[Any]:
     for key, value in sorted(held.items(), key=lambda entry: int(entry[0])):
         positional.insert(int(key), value)
     return positional
-
-
-def over_time(plan: Plan, times: int) -> Plan:
-    """The same for each step of as many more time axes."""
-
-    def wrapped(layer: Operation) -> Operation:
-        for _ in range(times):
-            layer = TimeDistributed(layer)
-        return layer
-
-    before = {k: wrapped(layer) for k, layer in plan.before.items()}
-    return Plan([wrapped(layer) for layer in plan.layers], plan.reads, before)
 
 
 # What TensorFlow computes with whole numbers as with others.

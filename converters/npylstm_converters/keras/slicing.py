@@ -1,108 +1,90 @@
-"""What stands between brackets, ``x[:, -1]``, as layers."""
+"""Indexing with brackets, ``x[:, -1]``, as Keras 3 and TensorFlow write it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Flip, Select, Slice
-from npylstm.ops.pointwise import Identity
-from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.arguments import Arguments, Plan
+from npylstm_converters.toolkit.array_ops import expand_dims, identity
+from npylstm_converters.toolkit.translation import Graph
 
-__all__ = ["get_item", "strided_slice", "with_axis"]
-
-
-def with_axis(axis: int, rank: int) -> Reshape:
-    """A new axis of size one."""
-    sizes: list[int | tuple[int, int]] = [(0, k) for k in range(rank)]
-    sizes.insert(axis, 1)
-    return Reshape(tuple(sizes))
+__all__ = ["get_item", "strided_slice"]
 
 
-def get_item(given: Arguments) -> Plan:
-    """Plan ``x[key]``, as Keras 3 and TensorFlow's functions write it."""
-    x = given.tensor()
-    key = given.get(1, "slice_spec", "key")
-    given.off("var")
-    return Plan(_cut(key if isinstance(key, list) else [key], len(x.shape)), [x.place])
+def get_item(graph: Graph, x: Any, key: Any) -> Any:
+    """Add ``x[key]``, as Keras 3 and TensorFlow's functions write it."""
+    x = graph.tensor(x)
+    entries = _without_ellipsis(key if isinstance(key, list) else [key], len(graph.shape(x)))
+    made, axis = x, 0
+    for entry in entries:
+        made, kept = _index(graph, made, entry, axis)
+        axis += kept
+    return identity(graph, x) if made is x else made
 
 
-def _cut(key: Sequence[Any], rank: int) -> list[Operation]:
-    """Make layers of what stands between brackets."""
-    entries: list[Any] = []
+def _without_ellipsis(key: Sequence[Any], rank: int) -> list[Any]:
+    """Write an ellipsis out as colons, and slices as mappings of their bounds."""
     names = [e.get("class_name") if isinstance(e, Mapping) else None for e in key]
     taken = sum(entry is not None for entry in key)  # a new axis takes none
     if names.count("__ellipsis__") > 1:
         raise Refusal("takes more than one ellipsis")
+    entries: list[Any] = []
     for name, entry in zip(names, key, strict=True):
         if name == "__ellipsis__":
             entries += [{}] * (rank - taken + 1)
         else:
             entries.append(entry.get("config") if name == "__slice__" else entry)
-    layers: list[Operation] = []
-    axis = 0
-    for entry in entries:
-        made = _cut_one(entry, axis, rank)
-        layers += [made] if made is not None else []
-        if isinstance(made, Select):
-            rank -= 1
-            continue
-        rank += isinstance(made, Reshape)
-        axis += 1
-    if layers and getattr(layers[0], "axis", 1) == 0:
-        raise Refusal("takes samples out of the batch")
-    return layers or [Identity()]
+    return entries
 
 
-def _cut_one(entry: Any, axis: int, rank: int) -> Operation | None:
-    """Make a layer of one entry between brackets; nothing of a colon."""
+def _index(graph: Graph, x: Any, entry: Any, axis: int) -> tuple[Any, bool]:
+    """Apply one entry between the brackets; returns the tensor, and whether the axis stays."""
     if type(entry) is int:
-        return Select(axis, entry)
+        return graph.add(Select(axis, entry), x), False
     if entry is None and axis:
-        return with_axis(axis, rank)
+        return expand_dims(graph, x, axis), True
     if not isinstance(entry, Mapping):
         raise Refusal(f"takes {entry!r:.60}: expected numbers and slices")
     start, stop, step = (entry.get(name) for name in ("start", "stop", "step"))
     if any(v is not None and type(v) is not int for v in (start, stop, step)):
         raise Refusal(f"takes a slice {dict(entry)!r:.60}: expected numbers")
+    if (start or 0, stop, step or 1) == (0, None, 1):
+        return x, True
     if (start, stop, step) == (None, None, -1):
-        return Flip((axis,))
+        return graph.add(Flip((axis,)), x), True
     if step is not None and step < 1:
         raise Refusal(f"takes a slice {dict(entry)!r:.60}: expected a step forward")
-    if (start or 0, stop, step or 1) == (0, None, 1):
-        return None
-    return Slice(axis, start or 0, stop, step or 1)
+    return graph.add(Slice(axis, start or 0, stop, step or 1), x), True
 
 
-_MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
-
-
-def strided_slice(given: Arguments) -> Plan:
-    """Plan ``x[key]`` as a TensorFlow node writes it: bounds, and bits for what they mean."""
-    x = given.tensor()
-    bounds = [given.get(k) for k in (1, 2, 3)]
+def strided_slice(
+    graph: Graph, x: Any, begin: Any, end: Any, strides: Any, begin_mask: Any = 0,
+    end_mask: Any = 0, ellipsis_mask: Any = 0, new_axis_mask: Any = 0, shrink_axis_mask: Any = 0,
+) -> Any:  # fmt: skip
+    """Add ``x[key]`` as a TensorFlow node writes it: bounds, and bits for what they mean."""
+    bounds = [begin, end, strides]
     if any(not isinstance(b, list) or any(type(v) is not int for v in b) for b in bounds):
         raise Refusal("expected bounds that are numbers")
     if len({len(b) for b in bounds}) > 1:
         raise Refusal("expected as many bounds of each kind")
-    masks = {name: _bits(given.option(name)) for name in _MASKS}
-    if masks["new_axis_mask"]:
+    if _bits(new_axis_mask):
         raise Refusal("with a new axis is not supported")
     key: list[Any] = []
     for k, (start, stop, step) in enumerate(zip(*bounds, strict=True)):
         bit = 1 << k
-        if masks["ellipsis_mask"] & bit:
+        if _bits(ellipsis_mask) & bit:
             key.append({"class_name": "__ellipsis__"})
-        elif masks["shrink_axis_mask"] & bit:
+        elif _bits(shrink_axis_mask) & bit:
             key.append(start)
         else:
-            open_start, open_stop = masks["begin_mask"] & bit, masks["end_mask"] & bit
-            bounded = {"start": None if open_start else start, "stop": None if open_stop else stop}
+            bounded = {
+                "start": None if _bits(begin_mask) & bit else start,
+                "stop": None if _bits(end_mask) & bit else stop,
+            }
             key.append({**bounded, "step": step})
-    return Plan(_cut(key, len(x.shape)), [x.place])
+    return get_item(graph, x, key)
 
 
 def _bits(value: Any) -> int:

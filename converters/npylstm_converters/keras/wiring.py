@@ -14,13 +14,14 @@ from npylstm.ops.external import External
 from npylstm.ops.masking import MaskedSoftmax
 from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Full, Transpose
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import probe
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
 from npylstm_converters.keras.mask_flow import Flow, Masks
 from npylstm_converters.keras.masks import made_mask, obeyed
-from npylstm_converters.keras.operations import is_operation, over_time, plan_of
+from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
 
@@ -119,24 +120,23 @@ class Wiring:
             raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
         shapes = [self._shapes[tensor] for tensor in reads]
         try:
-            inner = [(*shape[:1], *shape[1 + times :]) for shape in shapes]
-            plan = over_time(plan_of(self._raws[path], call, inner), times)
+            plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
         except Refusal as error:
             raise UnsupportedError([f"{shown(path)}: {error}"]) from None
-        tensors = [
-            self._help(plan.before[k], name, reads[k], what="turned")
-            if k in plan.before
-            else reads[k]
-            for k in plan.reads
-        ]
-        *first, last = plan.layers
-        for layer in first:
-            tensors = [self._help(layer, name, *tensors, what="part")]
-        if call.number:
-            made = self._help(last, name, *tensors, what="again")
-        else:
-            made = self._own(last, name, *tensors)
-        self._tensors[Tensor(path, call.number)] = made
+        tensors = list(reads)
+        for k, step in enumerate(plan.steps):
+            operation = step.operation
+            for _ in range(times):
+                operation = TimeDistributed(operation)
+            operands = [tensors[n] for n in step.reads]
+            if k < len(plan.steps) - 1:
+                made = self._help(operation, name, *operands, what="part")
+            elif call.number:
+                made = self._help(operation, name, *operands, what="again")
+            else:
+                made = self._own(operation, name, *operands)
+            tensors.append(made)
+        self._tensors[Tensor(path, call.number)] = tensors[-1]
 
     def _measured(
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]

@@ -10,7 +10,6 @@ import numpy as np
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError
 from npylstm.arrays import Array
-from npylstm.binding import bind_mask
 from npylstm.ops.base import Operation
 from npylstm.ops.dense import Embedding
 from npylstm.ops.indexing import Flip
@@ -18,6 +17,7 @@ from npylstm.ops.masking import Masking
 from npylstm.ops.pointwise import Identity, Rescaling
 from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate
+from npylstm.runtime.binding import bind_mask
 from npylstm.spec import TensorSpec
 
 __all__ = ["Traits", "find_sizes", "read_traits", "shape_of"]

@@ -7,6 +7,7 @@ import linecache
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import npylstm
@@ -15,9 +16,12 @@ from npylstm.ops.shapes import BATCH, STEPS, Shape
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
+from npylstm_converters.toolkit.array_ops import arithmetic
+from npylstm_converters.toolkit.translation import translate
 from npylstm_converters.torch.builder import Builder, Free, Known, Ref, TracedShape
+from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.ledger import entry_of
-from npylstm_converters.torch.ops import IGNORED, OPS, TIME_AXES, Call, combine
+from npylstm_converters.torch.rows import IGNORED, ROWS, TIME_AXES
 from npylstm_converters.torch.tracing import bases, in_place_form
 
 __all__ = ["free_sizes", "spec_of_program"]
@@ -281,7 +285,7 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         return
     inputs = node.all_input_nodes
     in_place = in_place_form(node)
-    known = (in_place or target) in OPS or node.target is operator.getitem
+    known = (in_place or target) in ROWS or node.target is operator.getitem
     if any(n not in values for n in inputs):
         if not known:  # its source was refused, so it cannot be said whether the rest would do
             raise Refusal("is not supported")
@@ -298,13 +302,13 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
     else:
         if not known:
             raise Refusal("is not supported")
-        values[node] = OPS[in_place or target](_call(builder, values, node))
+        values[node] = _translated(builder, values, node, in_place or target)
     if in_place:  # whoever reads the tensor from here on reads what was written
         values[node.args[0]] = values[node]
 
 
-def _call(builder: Builder, values: dict[Any, Any], node: Any) -> Call:
-    """Bind the arguments of an operation to their names."""
+def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str) -> Any:
+    """Bind the arguments of an operation to their names, and translate it."""
     import torch
 
     made = node.meta.get("val")
@@ -319,7 +323,7 @@ def _call(builder: Builder, values: dict[Any, Any], node: Any) -> Call:
     defaults = {a.name: a.default_value if a.has_default_value() else None for a in schema}
     bound = {a.name: given.get(a.name, defaults[a.name]) for a in schema}
     sources = [n.meta["val"] for n in node.all_input_nodes[:1]]
-    cuts = (
+    truncates = (
         bool(sources)
         and isinstance(sources[0], torch.Tensor)
         and not _is_whole(sources[0])
@@ -327,7 +331,12 @@ def _call(builder: Builder, values: dict[Any, Any], node: Any) -> Call:
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
     traced = [_shape(v) for v in outputs]
-    return Call(builder, node.name, _module(node), bound, traced, cuts)
+    call = Call(builder, node.name, _module(node), traced, truncates)
+    result = translate(ROWS[target], call, (), bound)
+    if isinstance(result, (list, tuple)):
+        pairs = zip(result, traced, strict=False)
+        return [replace(v, traced=shape) if isinstance(v, Ref) else v for v, shape in pairs]
+    return replace(result, traced=traced[0]) if isinstance(result, Ref) else result
 
 
 def _is_number(node: Any) -> bool:
@@ -353,8 +362,8 @@ def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
         return args[0]
     if node.target not in _NUMBER_OPERATIONS:
         raise Refusal("of a size is not supported")
-    given = dict(zip(("a", "b"), args, strict=True))
-    return combine(Call(builder, node.name, ("", ""), given, [()]), _NUMBER_OPERATIONS[node.target])
+    call = Call(builder, node.name, ("", ""), [()])
+    return arithmetic(_NUMBER_OPERATIONS[node.target])(call, *args)
 
 
 def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:

@@ -287,7 +287,7 @@ def _outputs_joined_backward_first(subject: Subject) -> Found:
         layer = named.layer
         if not isinstance(layer, Bidirectional) or layer.merge_mode != "concat":
             continue
-        forward, backward = (half.outputs_size for half in layer.directions.values())
+        forward, backward = (half.output_size for half in layer.directions.values())
         axis = 2 if layer.return_sequences else 1
         spec = insert_behind(
             subject.spec,

@@ -12,7 +12,6 @@ import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
-from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.ops.attention import MultiHeadAttention
 from npylstm.ops.bidirectional import Bidirectional
@@ -22,6 +21,7 @@ from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example
+from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import LayerSpec
 
 __all__ = [

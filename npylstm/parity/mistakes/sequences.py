@@ -157,7 +157,7 @@ def _taken_apart(
             edges.append(edge)
             continue
         made: list[str] = []
-        for half_spec, reads in zip(halves, layer.halves(edge.inputs), strict=True):
+        for half_spec, reads in zip(halves, layer.inputs_of_parts(edge.inputs), strict=True):
             name = f"{edge.name}.{half_spec.name.rpartition('.')[2]}"
             edges.append(Edge(half_spec.name, tuple(reads), (name,)))
             if select is not None:

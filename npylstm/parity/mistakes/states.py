@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.engine.numpy_engine import Node
 from npylstm.errors import NpylstmError
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
@@ -20,6 +19,7 @@ from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example, batch_axes
 from npylstm.parity.mistakes.graphs import insert_before, rewire
 from npylstm.parity.mistakes.sequences import time_axes
+from npylstm.runtime.numpy_engine import Node
 
 __all__ = ["initial_state", "state_reset", "state_reset_inside", "state_swapped"]
 

@@ -1,0 +1,1 @@
+"""What importers share: translating operations, and array operations in one vocabulary."""

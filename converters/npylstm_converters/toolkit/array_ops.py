@@ -1,0 +1,151 @@
+"""Array operations in the words of NumPy, for every importer.
+
+Each function takes a graph (:class:`~npylstm_converters.toolkit.translation.Graph`), tensors, and
+options with the meaning and the defaults that NumPy, Keras and PyTorch agree on. Axes may be
+counted from the back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from npylstm.activations import Activation
+from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce
+from npylstm.ops.indexing import Flip
+from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
+from npylstm_converters.errors import Refusal
+from npylstm_converters.toolkit.translation import Graph
+
+__all__ = [
+    "arithmetic", "axes_of", "axis_of", "concatenate", "expand_dims", "flip", "identity", "matmul",
+    "pointwise", "reduce", "softmax", "squeeze", "stack", "transpose",
+]  # fmt: skip
+
+
+def axis_of(graph: Graph, x: Any, axis: Any, extra: int = 0) -> int:
+    """Count one axis from the front; ``extra`` is how many axes the result has more."""
+    if isinstance(axis, (list, tuple)) and len(axis) == 1:
+        axis = axis[0]
+    rank = len(graph.shape(x)) + extra
+    if type(axis) is not int or not -rank <= axis < rank:
+        raise Refusal(f"axis: expected an integer from {-rank} to {rank - 1}, got {axis!r:.60}")
+    return axis % rank
+
+
+def axes_of(graph: Graph, x: Any, axes: Any) -> tuple[int, ...]:
+    """Count axes from the front, in order; None or nothing stands for all."""
+    if axes is None or (isinstance(axes, (list, tuple)) and not axes):
+        return tuple(range(len(graph.shape(x))))
+    several = axes if isinstance(axes, (list, tuple)) else [axes]
+    return tuple(sorted(axis_of(graph, x, axis) for axis in several))
+
+
+def identity(graph: Graph, x: Any) -> Any:
+    """Return the input."""
+    return graph.add(Identity(), graph.tensor(x))
+
+
+def pointwise(name: str, **params: float) -> Callable[..., Any]:
+    """Make a function that applies an activation, or another function of one number."""
+
+    def apply(graph: Graph, x: Any) -> Any:
+        return graph.add(ActivationLayer(Activation.of(name, **params)), graph.tensor(x))
+
+    return apply
+
+
+def softmax(name: str = "softmax") -> Callable[..., Any]:
+    """Make a function that computes softmax or log-softmax along an axis."""
+
+    def apply(graph: Graph, x: Any, axis: Any = -1) -> Any:
+        x = graph.tensor(x)
+        from_back = axis_of(graph, x, axis) - len(graph.shape(x))  # kernels know the last as -1
+        return graph.add(ActivationLayer(Activation.of(name, axis=from_back)), x)
+
+    return apply
+
+
+def arithmetic(operation: str) -> Callable[..., Any]:
+    """Make a function that combines two operands, either of which may be a number."""
+
+    def combine(graph: Graph, x: Any, y: Any) -> Any:
+        a, b = graph.number(x), graph.number(y)
+        if a is None and b is None:
+            return graph.add(Arithmetic(operation), graph.tensor(x), graph.tensor(y))
+        if a is not None and b is not None:
+            raise Refusal(f"expected a tensor, got the numbers {a:g} and {b:g}")
+        tensor = graph.tensor(y if b is None else x)
+        return graph.add(
+            Arithmetic(operation, a if b is None else b, number_first=b is None), tensor
+        )
+
+    return combine
+
+
+def reduce(operation: str) -> Callable[..., Any]:
+    """Make a function that reduces along axes: ``mean``, ``sum``, ``max``, ``min``, ``norm``."""
+
+    def apply(graph: Graph, x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+        x = graph.tensor(x)
+        return graph.add(Reduce(operation, axes_of(graph, x, axis), bool(keepdims)), x)
+
+    return apply
+
+
+def _tensors(graph: Graph, xs: Any) -> list[Any]:
+    if not isinstance(xs, (list, tuple)) or not xs:
+        raise Refusal("expected a list of tensors")
+    return [graph.tensor(x) for x in xs]
+
+
+def concatenate(graph: Graph, xs: Sequence[Any], axis: Any = -1) -> Any:
+    """Join tensors along an axis."""
+    tensors = _tensors(graph, xs)
+    return graph.add(Concatenate(axis_of(graph, tensors[0], axis)), *tensors)
+
+
+def stack(graph: Graph, xs: Sequence[Any], axis: Any = 0) -> Any:
+    """Join tensors along a new axis."""
+    tensors = _tensors(graph, xs)
+    return graph.add(Stack(axis_of(graph, tensors[0], axis, extra=1)), *tensors)
+
+
+def expand_dims(graph: Graph, x: Any, axis: Any) -> Any:
+    """Insert an axis of size one."""
+    x = graph.tensor(x)
+    sizes: list[int | tuple[int, int]] = [(0, k) for k in range(len(graph.shape(x)))]
+    sizes.insert(axis_of(graph, x, axis, extra=1), 1)
+    return graph.add(Reshape(tuple(sizes)), x)
+
+
+def squeeze(graph: Graph, x: Any, axis: Any) -> Any:
+    """Remove an axis of size one."""
+    x = graph.tensor(x)
+    shape, gone = graph.shape(x), axis_of(graph, x, axis)
+    if shape[gone] != 1:
+        raise Refusal(f"axis {gone}: expected one of size 1, got size {shape[gone]}")
+    return graph.add(Reshape(tuple((0, k) for k in range(len(shape)) if k != gone)), x)
+
+
+def transpose(graph: Graph, x: Any, axes: Any = None) -> Any:
+    """Reorder the axes; without an order, reverse it."""
+    x = graph.tensor(x)
+    rank = len(graph.shape(x))
+    if axes is None:
+        axes = range(rank)[::-1]
+    elif not isinstance(axes, (list, tuple)) or any(type(a) is not int for a in axes):
+        raise Refusal(f"axes: expected a list of integers, got {axes!r:.60}")
+    return graph.add(Transpose(tuple(a % rank if -rank <= a < 0 else a for a in axes)), x)
+
+
+def matmul(graph: Graph, x: Any, y: Any) -> Any:
+    """Multiply two tensors as stacks of matrices."""
+    return graph.add(MatMul(), graph.tensor(x), graph.tensor(y))
+
+
+def flip(graph: Graph, x: Any, axis: Any = None) -> Any:
+    """Reverse the order along axes."""
+    x = graph.tensor(x)
+    return graph.add(Flip(axes_of(graph, x, axis)), x)

@@ -1,0 +1,106 @@
+"""A call of an operation in a traced program, as the graph that its function adds to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from npylstm.arrays import Array
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import Shape
+from npylstm_converters.errors import Refusal
+from npylstm_converters.torch.builder import Builder, Known, Ref, TracedShape
+
+__all__ = ["Call"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The graph under construction, and what is known of one call.
+
+    Attributes
+    ----------
+    builder
+        The graph.
+    node
+        The operation's name in the program.
+    module
+        Path and class of the module that it comes from.
+    traced
+        The shapes of its outputs.
+    truncates
+        Whether it makes integers of floats for something else than looking up rows.
+    """
+
+    builder: Builder
+    node: str
+    module: tuple[str, str]
+    traced: Sequence[TracedShape]
+    truncates: bool = False
+
+    @property
+    def name(self) -> str:
+        """What to call the layer: the path of the module of torch's own that it computes."""
+        path, cls = self.module
+        return path if path and cls.startswith("torch.nn.modules") else self.node
+
+    def tensor(self, value: Any) -> Ref:
+        """Bring an argument into the graph."""
+        return self.builder.ref(value, f"{self.node}_input")
+
+    def number(self, value: Any) -> float | None:
+        """Return an argument that is a number, or a constant tensor without axes."""
+        if isinstance(value, Known) and value.traced == ():
+            return float(value.value.detach())
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def shape(self, tensor: Ref) -> Shape:
+        """Return the shape of a tensor, with symbols."""
+        return self.builder.shapes[tensor.name]
+
+    def rank(self, value: Any) -> int:
+        """Count the axes of an argument."""
+        return len(value.traced)
+
+    def axis(self, value: Any, axis: int, extra: int = 0) -> int:
+        """Count an axis of an argument from the front."""
+        return int(axis) % (self.rank(value) + extra)
+
+    def array(self, value: Any) -> Array:
+        """Return the numbers of a weight."""
+        return self.builder.array(value)
+
+    def weights(self, **values: Any) -> tuple[dict[str, Array], tuple[Any, ...]]:
+        """Return the numbers of those weights that are there, and what identifies them."""
+        there = {name: value for name, value in values.items() if value is not None}
+        arrays = {name: self.array(value) for name, value in there.items()}
+        return arrays, tuple(id(value.value) for value in there.values())
+
+    def matrix(self, value: Any, rank: int) -> Array:
+        """Return the numbers of a weight that must have so many axes."""
+        if value is None or self.array(value).ndim != rank:
+            raise Refusal(f"expected weights of {rank} axes")
+        return self.array(value)
+
+    def add(
+        self,
+        operation: Operation,
+        *tensors: Ref,
+        part: str = "",
+        weights: Mapping[str, Array] | None = None,
+        share: tuple[Any, ...] = (),
+    ) -> Ref:
+        """Add an operation with one output.
+
+        Parameters
+        ----------
+        part
+            Names an operation that computes an intermediate.
+        weights
+            Constants by our names.
+        share
+            Identifies them: calls with the same share their weights.
+        """
+        name = f"{self.node}_{part}" if part else self.name
+        return self.builder.add(name, operation, tensors, [()], weights, share)[0]

@@ -1,0 +1,1 @@
+"""Models as graphs: what they are made of, how they are joined and streamed."""

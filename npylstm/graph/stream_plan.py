@@ -1,0 +1,231 @@
+"""Which models can be run on a live stream, and how: the plan behind sessions and pools.
+
+The steps of a stream arrive piece by piece. Every operation declares where its axes come from
+(:meth:`npylstm.ops.base.Operation.axis_map`); a plan follows the time axis through them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import FormatError, UnsupportedError
+from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
+from npylstm.ops.base import Operation
+from npylstm.ops.shapes import BATCH, STEPS, Shape
+from npylstm.runtime.binding import NewState
+from npylstm.runtime.engines import Engine, Stream
+from npylstm.runtime.numpy_engine import NumpyEngine
+from npylstm.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    from npylstm.runtime.binding import Inputs
+
+__all__ = ["Plan", "StreamingModel", "plan_stream"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model made ready for streams.
+
+    Attributes
+    ----------
+    spec
+        The model with free steps, in which every recurrent call carries its state.
+    times
+        The time axis of each input and output; no number where it has none.
+    begins
+        Tensors that calls begin with, instead of zeros: call to state to tensor of ``origin``.
+    origin
+        The model before its states were set free.
+    """
+
+    spec: ModelSpec
+    times: Mapping[str, Time]
+    begins: Mapping[str, Mapping[str, str]]
+    origin: ModelSpec
+
+    def without_time(self, tensor: TensorSpec) -> TensorSpec:
+        """Describe an input or output at one step."""
+        axis = self.times[tensor.name]
+        shape = tensor.shape
+        if isinstance(axis, int):
+            shape = (*shape[:axis], *shape[axis + 1 :])
+        return replace(tensor, shape=shape)
+
+    def with_time(self, name: str, array: Array) -> Array:
+        """Give an input of one step its axis of steps."""
+        axis = self.times[name]
+        return np.expand_dims(array, axis) if isinstance(axis, int) else array
+
+    def newest(self, name: str, array: Array) -> Array:
+        """Take the last step of an input or output, without the axis of steps."""
+        axis = self.times[name]
+        return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
+
+    def beginning(self, batch: int) -> NewState | None:
+        """Compute the state to begin with; None means zeros."""
+        if not self.begins:
+            return None
+        wanted = [t for entries in self.begins.values() for t in entries.values()]
+        spec = replace(self.origin, outputs=tuple(dict.fromkeys(wanted)))
+        sizes = {BATCH: batch, STEPS: 1}
+        inputs = {
+            t.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in t.shape], spec.dtype)
+            for t in spec.inputs
+        }
+        made, _ = NumpyEngine(spec).run(inputs, {})
+        return {
+            call: {name: np.array(made[t]) for name, t in entries.items()}
+            for call, entries in self.begins.items()
+        }
+
+
+class StreamingModel(Protocol):
+    """What sessions, pools and loops need of a :class:`npylstm.Model`."""
+
+    spec: ModelSpec
+
+    @property
+    def streaming(self) -> tuple[Plan, Engine]:
+        """How it runs on a stream, and the engine that does it."""
+        ...
+
+    def stream(self, batch: int) -> Stream:
+        """Make a state that calls of the whole model carry on."""
+        ...
+
+    def predict(self, x: Inputs) -> Any:
+        """Compute the outputs."""
+        ...
+
+    def with_free_steps(self) -> StreamingModel:
+        """Return the same model for any number of steps."""
+        ...
+
+
+def plan_stream(spec: ModelSpec) -> Plan:
+    """Find out how a model runs on a stream.
+
+    Raises
+    ------
+    UnsupportedError
+        Naming every layer that needs more than the steps so far.
+    """
+    fewest: list[str] = []
+    for axes in _choices(spec):
+        problems: list[str] = []
+        freed, reason = _freed(spec, axes)
+        times = dict(_follow(freed or spec, axes, problems))
+        if freed is None and not problems:
+            problems.append(f"{reason} (with steps that come one by one)")
+        if freed is not None and not problems:
+            return _carried(freed, times)
+        if not fewest or len(problems) < len(fewest):
+            fewest = problems
+    reasons = fewest or [f"no input has time steps: {', '.join(map(str, spec.inputs))}"]
+    raise UnsupportedError(
+        [
+            f"{spec.name} cannot run on a stream: {reasons[0]}",
+            *reasons[1:],
+            "predict(..., state=..., return_state=True) runs it on whole sequences",
+        ]
+    )
+
+
+def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
+    """Tell which inputs are sequences: all that can be; of two axes one may be either."""
+    options: list[list[Time]] = []
+    steps = {t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None}
+    for tensor in spec.inputs:
+        shape = tensor.shape
+        if tensor.time_axis is not None:
+            # What has a size of its own, unlike the other sequences', may be no sequence.
+            size = shape[tensor.time_axis]
+            fixed = isinstance(size, int) and bool(steps - {size})
+            options.append([tensor.time_axis, PER_PUSH] if fixed else [tensor.time_axis])
+        elif len(shape) == 2:  # features; or values, one per step
+            likely = isinstance(shape[1], str) and shape[1] in steps
+            options.append([1, PER_PUSH] if likely else [PER_PUSH, 1])
+        else:
+            options.append([PER_PUSH])
+    for choice in itertools.islice(itertools.product(*options), 64):
+        if any(isinstance(axis, int) for axis in choice):
+            yield {t.name: axis for t, axis in zip(spec.inputs, choice, strict=True)}
+
+
+def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> tuple[ModelSpec | None, str]:
+    """Set the steps of the stream free; None if the layers do not allow it, and what they say."""
+
+    def free(tensor: TensorSpec) -> TensorSpec:
+        axis = axes[tensor.name]
+        shape: Shape = tensor.shape
+        if isinstance(axis, int):
+            shape = (*shape[:axis], STEPS, *shape[axis + 1 :])
+        return replace(tensor, shape=shape)
+
+    try:
+        return replace(spec, inputs=tuple(map(free, spec.inputs)), cases=()), ""
+    except FormatError as error:
+        return None, str(error)
+
+
+def _follow(
+    spec: ModelSpec, axes: Mapping[str, Time], problems: list[str]
+) -> Iterator[tuple[str, Time]]:
+    """Follow the time axis along the edges, past layers that cannot stream to find the others."""
+    layers = {layer.name: layer.layer for layer in spec.layers}
+    times: dict[str, Time] = dict(axes)
+    for edge in spec.edges:
+        shapes = [spec.shapes[t] for t in edge.inputs]
+        try:
+            made = _times_of(layers[edge.layer], [times[t] for t in edge.inputs], shapes)
+        except UnsupportedError as error:
+            problems.append(f"{edge.layer}: {error}")
+            guessed = (TensorSpec(t, spec.shapes[t]).time_axis for t in edge.outputs)
+            made = tuple(LAST_STEP if axis is None else axis for axis in guessed)
+        times |= dict(zip(edge.outputs, made, strict=True))
+    for name in (*axes, *spec.outputs):
+        yield name, times[name]
+
+
+def _times_of(
+    operation: Operation, times: Sequence[Time], shapes: Sequence[Shape]
+) -> tuple[Time, ...]:
+    """Return the time axis of every output of an operation.
+
+    Raises
+    ------
+    UnsupportedError
+        If a step needs other steps than the state carries, or the graph computes that state.
+    """
+    made = tuple(time_axis(axes, times) for axes in operation.axis_map(shapes))
+    if any(time != FIXED for time in operation.initial_states(times)):
+        raise UnsupportedError(
+            f"the initial state of {operation.kind} is computed or given; cut it out with "
+            "spec.subgraph and pass the state yourself, as npylstm.decode does"
+        )
+    return made
+
+
+def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
+    """Cut off the states that calls are given, so that they carry their own."""
+    layers = {layer.name: layer.layer for layer in spec.layers}
+    edges, begins = [], {}
+    for edge in spec.edges:
+        given = layers[edge.layer].initial_states(edge.inputs)
+        if given:
+            begins[edge.name] = dict(zip(layers[edge.layer].state_shapes(), given, strict=True))
+            kept = (*edge.inputs[:1], *edge.inputs[1 + len(given) :])
+            edge = replace(edge, inputs=kept)
+        edges.append(edge)
+    if not begins:
+        return Plan(spec, times, {}, spec)
+    carried = replace(spec, edges=tuple(edges))
+    inputs = [t.name for t in spec.inputs]  # less what only the states were made of
+    return Plan(carried.subgraph(inputs, spec.outputs), times, begins, spec)

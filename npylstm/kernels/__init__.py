@@ -1,0 +1,1 @@
+"""Native code: one table of kernels, and the kernels."""

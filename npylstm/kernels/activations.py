@@ -1,0 +1,124 @@
+"""Activation functions as native loops, selected by the codes of the one table.
+
+Most are expressions of vectors; what is rarer calls the C library, a number at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from npylstm.activations import SELU_ALPHA, SELU_SCALE
+from npylstm.engine.jit import jit
+from npylstm.kernels.simd import Lanes, broadcast, each_vector, lane_count
+from npylstm.kernels.simd_math import exp, exp_minus_one, sigmoid, tanh
+
+__all__ = ["activate"]
+
+_SQRT_HALF = math.sqrt(0.5)
+_GELU_SCALE = math.sqrt(2 / math.pi)
+
+_SOFTPLUS, _EXP, _GELU, _MISH, _SOFTMAX = 8, 10, 12, 14, 15
+
+
+def _relu(x: Lanes, slope: Lanes, top: Lanes, threshold: Lanes) -> Lanes:
+    # Zero times an infinite x would be nan.
+    below = slope.choose("==", 0.0, 0.0, slope * (x - threshold))
+    return x.choose("<=", threshold, below, x).at_most(top)
+
+
+def _elu(x: Lanes, alpha: Lanes | float) -> Lanes:
+    return x.choose("<", 0.0, exp_minus_one(x.at_most(0.0)) * alpha, x)
+
+
+def _gelu_tanh(x: Lanes) -> Lanes:
+    return 0.5 * x * (1.0 + tanh(_GELU_SCALE * (x + 0.044715 * x * x * x)))
+
+
+# An expression of a vector and of the activation's parameters, by its code.
+_EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
+    1: tanh,
+    2: sigmoid,
+    3: lambda x: x.times_plus(0.2, 0.5).at_least(0.0).at_most(1.0),
+    4: lambda x: (x + 3.0).at_least(0.0).at_most(6.0) / 6.0,
+    5: _relu,
+    6: _elu,
+    7: lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),
+    9: lambda x: x / (1.0 + abs(x)),
+    10: exp,
+    11: lambda x: x * sigmoid(x),
+    13: _gelu_tanh,
+}
+
+
+@intrinsic
+def _express(typingctx: Any, code: Any, params: Any, z: Any, n: Any) -> Any:
+    """Apply the expression with this code to ``z[:n]`` in place."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code, params, z, n = args
+        lanes = lane_count(z.type.pointee)
+        end = builder.append_basic_block("expressed")
+        switch = builder.switch(code, end)
+        for number, expression in _EXPRESSIONS.items():
+            case = builder.append_basic_block(f"code{number}")
+            switch.add_case(ir.Constant(code.type, number), case)
+            builder.position_at_end(case)
+            count = expression.__code__.co_argcount - 1
+            values = []
+            for k in range(count):
+                at = builder.gep(params, [ir.Constant(n.type, k)])
+                values.append(broadcast(builder, builder.load(at), lanes))
+
+            def apply(k: Any, mask: Any) -> None:
+                at = builder.gep(z, [k])
+                expression(Lanes.load(builder, at, lanes, mask), *values).store(at, mask)  # noqa: B023
+
+            each_vector(builder, lanes, n, apply)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(code, params, z, types.int64), generate
+
+
+@jit
+def _softplus(x):
+    zero = type(x)(0)
+    return (x if not x < zero else zero) + math.log1p(math.exp(-abs(x)))
+
+
+@jit
+def activate(code, params, z, n):
+    """Apply the activation with ``code`` and ``params`` to ``z[:n]`` in place."""
+    T = type(z[0])
+    if code == _SOFTPLUS:
+        beta, threshold = params[0], params[1]
+        for j in range(n):
+            scaled = beta * z[j]
+            z[j] = z[j] if scaled > threshold else _softplus(scaled) / beta
+    elif code == _GELU:
+        for j in range(n):
+            z[j] = T(0.5) * z[j] * (T(1) + T(math.erf(z[j] * T(_SQRT_HALF))))
+    elif code == _MISH:
+        for j in range(n):
+            z[j] = z[j] * T(math.tanh(_softplus(z[j])))
+    elif code == _SOFTMAX:
+        top = z[0]
+        for j in range(n):
+            top = z[j] if z[j] > top else top
+        for j in range(n):
+            z[j] = z[j] - top
+        _express(_EXP, params, z, n)
+        total = 0.0  # in float64: thousands of terms in a row would lose digits
+        for j in range(n):
+            total += z[j]
+        for j in range(n):
+            z[j] = T(z[j] / total)
+    elif code:
+        _express(code, params, z, n)

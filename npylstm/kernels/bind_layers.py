@@ -1,0 +1,117 @@
+"""How the kernels of layers that are not recurrent are packed and called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.kernels.calls import Call
+from npylstm.kernels.packing import Columns
+
+__all__ = [
+    "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
+    "bind_dense_narrow", "bind_embedding", "bind_repeat", "pack_convolution", "pack_dense",
+    "pack_dense_narrow", "pack_embedding",
+]  # fmt: skip
+
+# Dense layers up to this size sum in float64.
+NARROW_UNITS = 64
+# Rows that are multiplied together: what a block works on stays in the second cache.
+BLOCK_ROWS = 64
+
+Weights = Mapping[str, Array]
+
+
+def pack_dense(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Pack the kernel in panels, and arrange the bias like its columns."""
+    columns = Columns(1, layer.units, dtype)
+    bias = weights.get("bias", np.zeros(layer.units, dtype))
+    return {"W": columns.pack(weights["kernel"]), "BIAS": columns.arrange(bias)}
+
+
+def pack_dense_narrow(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Keep the kernel as it is, (features, units)."""
+    return pack_dense(layer, weights, dtype) | {"W": weights["kernel"]}
+
+
+def bind_dense(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out blocks of rows."""
+    columns = Columns(1, layer.units, call.dtype)
+    block = min(call.outputs[0].rows, BLOCK_ROWS)
+    return bind_dense_narrow(layer, call) | {
+        "VECTORS": columns.vectors, "BLOCK_ROWS": block,
+        "SCRATCH": call.reserve(block * columns.size),
+    }  # fmt: skip
+
+
+def bind_dense_narrow(layer: Any, call: Call) -> dict[str, int]:
+    """Count rows and columns."""
+    rows = call.outputs[0].rows
+    return {"ROWS": rows, "IN": layer.features, "UNITS": layer.units}
+
+
+def pack_convolution(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """The kernels of each group, of all taps together or one after another; biases likewise."""
+    columns = Columns(1, layer.units // layer.groups, dtype)
+    bias = weights.get("bias", np.zeros(layer.units, dtype))
+    _, terms = _taps(layer)
+    packed = [
+        columns.pack(tap)
+        for part in np.split(weights["kernel"], layer.groups, axis=2)
+        for tap in part.reshape(-1, terms, part.shape[2])
+    ]
+    biases = [columns.arrange(part) for part in np.split(bias, layer.groups)]
+    return {"W": np.concatenate(packed), "BIAS": np.concatenate(biases)}
+
+
+def _taps(layer: Any) -> tuple[int, int]:
+    """Return how many products make a convolution, and the terms of each."""
+    features = layer.features // layer.groups
+    return (1, layer.size * features) if layer.dilation == 1 else (layer.size, features)
+
+
+def bind_convolution(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out the padded input and blocks of output steps."""
+    x, y = call.inputs[0], call.outputs[0]
+    axis = 2 if layer.channels_first else 1
+    steps, out_steps = x.shape[axis], y.shape[axis]
+    before, after = layer.pads(steps)
+    features, (taps, terms) = layer.features // layer.groups, _taps(layer)
+    columns = Columns(1, layer.units // layer.groups, call.dtype)
+    block, padded = min(out_steps, BLOCK_ROWS), before + steps + after
+    return {
+        "ROWS": x.shape[0], "IN": layer.features, "UNITS": layer.units, "VECTORS": columns.vectors,
+        "IN_STEPS": steps, "PADDED_STEPS": padded, "OUT_STEPS": out_steps, "BEFORE": before,
+        "STRIDE": layer.stride, "TAPS": taps, "TAP_STEP": layer.dilation * features, "TERMS": terms,
+        "GROUPS": layer.groups, "CHANNELS_FIRST": layer.channels_first, "BLOCK_ROWS": block,
+        "SCRATCH": call.reserve(block * columns.size + padded * features),
+    }  # fmt: skip
+
+
+def pack_embedding(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Keep the table as it is."""
+    return {"W": weights["embeddings"]}
+
+
+def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
+    """Reserve where a wrong id is reported."""
+    return {
+        "ROWS": call.inputs[0].size, "IN": layer.vocabulary, "UNITS": layer.units,
+        "WRONG": call.reserve(1), "HAS_MASK": layer.mask_zero, "MASK": call.outputs[-1].start,
+    }  # fmt: skip
+
+
+def bind_activation(layer: Any, call: Call) -> dict[str, int]:
+    """Count rows and columns."""
+    return {"ROWS": call.outputs[0].rows, "IN": call.outputs[0].shape[-1]}
+
+
+def bind_repeat(layer: Any, call: Call) -> dict[str, int]:
+    """Count what is repeated, and how often."""
+    shape = call.inputs[0].shape
+    rows, entries = math.prod(shape[: layer.axis]), math.prod(shape[layer.axis :])
+    return {"ROWS": rows, "IN": entries, "TIMES": layer.times}

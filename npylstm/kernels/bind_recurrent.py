@@ -1,0 +1,141 @@
+"""How the kernels of recurrent layers are packed and called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npylstm.activations import SIGMOID, TANH
+from npylstm.arrays import Array
+from npylstm.kernels.bind_layers import BLOCK_ROWS
+from npylstm.kernels.calls import Call
+from npylstm.kernels.packing import ALIGNMENT, PANEL, Columns
+
+__all__ = [
+    "bind_gru", "bind_gru_reset_before", "bind_lstm", "bind_simple_rnn", "pack_gru",
+    "pack_gru_reset_before", "pack_lstm", "pack_simple_rnn",
+]  # fmt: skip
+
+# Units that a layer has at least when threads share it, because they wait at every step.
+_SHARED_UNITS = 64
+# Numbers of input products that are computed ahead, and steps that they may be of: what a block of
+# rows works on stays in the second cache.
+_BLOCK_SIZE, _BLOCK_STEPS = 32768, 64
+
+Weights = Mapping[str, Array]
+
+
+def pack_simple_rnn(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Pack both kernels in panels, gates side by side."""
+    packed, columns = layer.pack(weights), _columns(layer, dtype)
+    return {
+        "W": columns.pack(packed["W"]), "BIAS": columns.arrange(packed["b"]),
+        "U": columns.pack(packed["U"]),
+    }  # fmt: skip
+
+
+def pack_lstm(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Pack both kernels, and the projection if there is one."""
+    parts = pack_simple_rnn(layer, weights, dtype)
+    if layer.projection:
+        projected = Columns(1, layer.projection, dtype)
+        parts["PROJECTION"] = projected.pack(weights["P"])
+        parts["PROJECTION_BIAS"] = np.zeros(projected.size, dtype)
+    return parts
+
+
+def pack_gru(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Pack both kernels, and the recurrent bias."""
+    recurrent_bias = _columns(layer, dtype).arrange(layer.pack(weights)["rb"])
+    return pack_simple_rnn(layer, weights, dtype) | {"RECURRENT_BIAS": recurrent_bias}
+
+
+def pack_gru_reset_before(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    """Pack the recurrent kernel in two parts: the gates', and the candidate's."""
+    packed, columns = layer.pack(weights), _columns(layer, dtype)
+    gates, candidate = Columns(2, layer.units, dtype), Columns(1, layer.units, dtype)
+    return {
+        "W": columns.pack(packed["W"]), "BIAS": columns.arrange(packed["b"]),
+        "U": gates.pack(packed["U_gates"]), "RECURRENT_BIAS": gates.arrange(packed["rb_gates"]),
+        "U_H": candidate.pack(packed["U_h"]),
+    }  # fmt: skip
+
+
+def _columns(layer: Any, dtype: str) -> Columns:
+    """How the gates are arranged in the input's product."""
+    return Columns(len(layer.gates), layer.units, dtype)
+
+
+def bind_lstm(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out an LSTM; threads may share one with the usual activations and no projection."""
+    plain = (layer.activation, layer.recurrent_activation) == (TANH, SIGMOID)
+    shared = 1 if plain and not layer.projection else 0
+    return _bind(layer, call, _columns(layer, call.dtype), shared)
+
+
+def bind_gru(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out a GRU with the reset gate after the product."""
+    return _bind(layer, call, _columns(layer, call.dtype), PANEL)
+
+
+def bind_gru_reset_before(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out a GRU with the reset gate before the product."""
+    return _bind(layer, call, Columns(2, layer.units, call.dtype), 0)
+
+
+def bind_simple_rnn(layer: Any, call: Call) -> dict[str, int]:
+    """Lay out a simple recurrent layer."""
+    return _bind(layer, call, _columns(layer, call.dtype), 0)
+
+
+def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dict[str, int]:
+    """Lay out a recurrent layer; ``recurrent`` says how the recurrent product is arranged.
+
+    Threads may share units in multiples of so many blocks, each share beginning with a panel; 0 if
+    the kernel does not take a row as such.
+    """
+    x, y, mask = call.inputs[0], call.outputs[0], call.mask
+    steps, batch = x.shape[:2] if layer.time_major else x.shape[1::-1]
+    along_steps, along_rows = (batch, 1) if layer.time_major else (1, steps)
+    if layer.return_sequences:
+        y_row, y_step = along_rows * y.shape[-1], along_steps * y.shape[-1]
+    else:
+        y_row, y_step = y.shape[-1], 0
+    columns = _columns(layer, call.dtype)
+    hidden = Columns(1, layer.output_size, call.dtype)
+    cell = Columns(1, layer.units, call.dtype)
+    block_rows = max(1, min(batch, BLOCK_ROWS, max(4, _BLOCK_SIZE // columns.size)))
+    ahead = max(1, _BLOCK_SIZE // (block_rows * columns.size))
+    block_steps = min(steps, _BLOCK_STEPS, ahead)
+    padded, x_padded = _row_distance(hidden.size), _row_distance(layer.features)
+    z_row = _row_distance(block_steps * columns.size)
+    # Old and new hidden states; cell states and what is projected, or recurrent products and
+    # what they are computed from; the input's part of the gates, and the input of a step.
+    scratch = 2 * padded + 2 * _row_distance(cell.size) + recurrent.size + z_row + x_padded
+    masked = mask.size > 0
+    shared = 0 if batch > 1 or masked or layer.units < _SHARED_UNITS else shared_blocks
+    return {
+        "Y": y.start + (call.half or 0), "ROWS": batch, "STEPS": steps, "IN": layer.features,
+        "UNITS": layer.units, "SIZE": layer.output_size, "PADDED": padded, "Z_ROW": z_row,
+        "X_PADDED": x_padded, "VECTORS": columns.vectors, "RECURRENT_VECTORS": recurrent.vectors,
+        "PROJECTION_VECTORS": hidden.vectors, "X_ROW": along_rows * layer.features,
+        "X_STEP": along_steps * layer.features, "Y_ROW": y_row, "Y_STEP": y_step,
+        "REVERSE": layer.go_backwards, "IN_ORDER": call.half is not None, "MASKED": masked,
+        "MASK": mask.start, "ZERO_OUTPUT": layer.zero_output_for_mask,
+        "STATE": call.states[0].start, "CELL_STATE": call.states[-1].start,
+        "BLOCK_ROWS": block_rows, "BLOCK_STEPS": block_steps,
+        "SCRATCH": call.reserve(block_rows * scratch),
+        "END_BLOCK": columns.blocks, "END_VECTOR": columns.vectors, "SHARED_BLOCKS": shared,
+        "SHARED_VECTORS": shared * len(layer.gates),
+    }  # fmt: skip
+
+
+def _row_distance(size: int) -> int:
+    """Return how far apart rows of a size are to be: an odd number of whole cache lines.
+
+    Rows that are a power of two apart would all want the same few places in the cache.
+    """
+    lines = -(-size // ALIGNMENT)
+    return (lines + 1 - lines % 2) * ALIGNMENT

@@ -1,0 +1,253 @@
+"""Native kernels of the layers that are not recurrent, and what runs a program.
+
+A program is a table of integers, one row per operation (:mod:`npylstm.kernels.arguments`); numbers
+live in three flat buffers: ``params`` (packed weights), ``state`` and ``work`` (all tensors). A
+row names its kernel by address and says where in the buffers it reads and writes. So a call is
+one dispatch, however deep the model is, and what runs programs knows no type of numbers.
+"""
+
+from __future__ import annotations
+
+from numba import float64
+
+from npylstm.engine.jit import entry, fma, jit, kernel
+from npylstm.kernels.activations import activate
+from npylstm.kernels.arguments import ACTIVATION, COPY, DENSE, KERNEL, REPEAT, WIDTH
+from npylstm.kernels.arguments import CONVOLUTION as C
+from npylstm.kernels.arguments import EMBEDDING as E
+from npylstm.kernels.simd import call, copy, copy_bytes, integers, offset, width
+
+__all__ = [
+    "activation", "advance", "convolve", "dense", "dense_narrow", "embed", "execute", "fetch",
+    "generate", "repeat", "store",
+]  # fmt: skip
+
+
+@kernel
+def dense(row, params, state, work):
+    """:class:`npylstm.ops.dense.Dense`: packed weights."""
+    features, units = row[DENSE.IN], row[DENSE.UNITS]
+    span = row[DENSE.VECTORS] * width(work)
+    z = offset(work, row[DENSE.SCRATCH])
+    for first in range(0, row[DENSE.ROWS], row[DENSE.BLOCK_ROWS]):
+        n = min(row[DENSE.BLOCK_ROWS], row[DENSE.ROWS] - first)
+        call(row[DENSE.MULTIPLY], (
+            z, span, offset(params, row[DENSE.BIAS]), 0, n,
+            offset(work, row[DENSE.X] + first * features), features, features,
+            offset(params, row[DENSE.W]), 0, row[DENSE.VECTORS],
+        ))  # fmt: skip
+        for r in range(n):
+            y = offset(work, row[DENSE.Y] + (first + r) * units)
+            copy(y, offset(z, r * span), units)
+            activate(row[DENSE.CODE], offset(params, row[DENSE.CODE_PARAM]), y, units)
+
+
+@kernel
+def dense_narrow(row, params, state, work):
+    """:class:`npylstm.ops.dense.Dense` of few units, summed in float64 and rounded once.
+
+    A model's last layer is small, and its rounding is what shows. Weights are plain (features,
+    units).
+    """
+    features, units = row[DENSE.IN], row[DENSE.UNITS]
+    w, bias = offset(params, row[DENSE.W]), offset(params, row[DENSE.BIAS])
+    full = units - units % 8
+    for r in range(row[DENSE.ROWS]):
+        x, y = offset(work, row[DENSE.X] + r * features), offset(work, row[DENSE.Y] + r * units)
+        for j in range(0, full, 8):
+            b = offset(bias, j)
+            s0, s1, s2, s3 = float64(b[0]), float64(b[1]), float64(b[2]), float64(b[3])
+            s4, s5, s6, s7 = float64(b[4]), float64(b[5]), float64(b[6]), float64(b[7])
+            for k in range(features):
+                a, u = float64(x[k]), offset(w, k * units + j)
+                s0 = fma(a, float64(u[0]), s0)
+                s1 = fma(a, float64(u[1]), s1)
+                s2 = fma(a, float64(u[2]), s2)
+                s3 = fma(a, float64(u[3]), s3)
+                s4 = fma(a, float64(u[4]), s4)
+                s5 = fma(a, float64(u[5]), s5)
+                s6 = fma(a, float64(u[6]), s6)
+                s7 = fma(a, float64(u[7]), s7)
+            yj = offset(y, j)
+            yj[0], yj[1], yj[2], yj[3] = s0, s1, s2, s3
+            yj[4], yj[5], yj[6], yj[7] = s4, s5, s6, s7
+        for j in range(full, units):
+            s = float64(bias[j])
+            for k in range(features):
+                s = fma(float64(x[k]), float64(w[k * units + j]), s)
+            y[j] = s
+        activate(row[DENSE.CODE], offset(params, row[DENSE.CODE_PARAM]), y, units)
+
+
+@kernel
+def activation(row, params, state, work):
+    """An activation alone, a row at a time."""
+    n = row[ACTIVATION.IN]
+    for r in range(row[ACTIVATION.ROWS]):
+        y = offset(work, row[ACTIVATION.Y] + r * n)
+        copy(y, offset(work, row[ACTIVATION.X] + r * n), n)
+        activate(row[ACTIVATION.CODE], offset(params, row[ACTIVATION.CODE_PARAM]), y, n)
+
+
+@kernel
+def convolve(row, params, state, work):
+    """:class:`npylstm.ops.convolution.Conv1D`, one group of features after another.
+
+    Windows are rows of the padded input that overlap: where they have no holes one product makes
+    the sums of all taps, otherwise one for each.
+    """
+    steps, out_steps, stride = row[C.IN_STEPS], row[C.OUT_STEPS], row[C.STRIDE]
+    features, units = row[C.IN] // row[C.GROUPS], row[C.UNITS] // row[C.GROUPS]
+    span = row[C.VECTORS] * width(work)
+    z = offset(work, row[C.SCRATCH])
+    padded = offset(z, row[C.BLOCK_ROWS] * span)
+    x_step, x_feature, y_step, y_unit = row[C.IN], 1, row[C.UNITS], 1
+    if row[C.CHANNELS_FIRST]:
+        x_step, x_feature, y_step, y_unit = 1, steps, 1, out_steps
+    for r in range(row[C.ROWS]):
+        for g in range(row[C.GROUPS]):
+            x = offset(work, row[C.X] + r * steps * row[C.IN] + g * features * x_feature)
+            y = offset(work, row[C.Y] + r * out_steps * row[C.UNITS] + g * units * y_unit)
+            for t in range(row[C.PADDED_STEPS]):
+                here, at = offset(padded, t * features), t - row[C.BEFORE]
+                for j in range(features):
+                    here[j] = x[at * x_step + j * x_feature] if 0 <= at < steps else 0
+            for first in range(0, out_steps, row[C.BLOCK_ROWS]):
+                n = min(row[C.BLOCK_ROWS], out_steps - first)
+                start, start_row = offset(params, row[C.BIAS] + g * span), 0
+                for k in range(row[C.TAPS]):
+                    call(row[C.MULTIPLY], (
+                        z, span, start, start_row, n,
+                        offset(padded, first * stride * features + k * row[C.TAP_STEP]),
+                        stride * features, row[C.TERMS],
+                        offset(params, row[C.W] + (g * row[C.TAPS] + k) * row[C.TERMS] * span), 0,
+                        row[C.VECTORS],
+                    ))  # fmt: skip
+                    start, start_row = z, span
+                for i in range(n):
+                    made, to = offset(z, i * span), offset(y, (first + i) * y_step)
+                    activate(row[C.CODE], offset(params, row[C.CODE_PARAM]), made, units)
+                    for j in range(units):
+                        to[j * y_unit] = made[j]
+
+
+@kernel
+def embed(row, params, state, work):
+    """:class:`npylstm.ops.dense.Embedding`; reports a value that is no id."""
+    units, vocabulary = row[E.UNITS], row[E.IN]
+    for k in range(row[E.ROWS]):
+        given = work[row[E.X] + k]
+        known = 0 <= given < vocabulary
+        at = int(given) if known else 0
+        if not known or at != given:
+            work[row[E.WRONG]] = 1
+        copy(offset(work, row[E.Y] + k * units), offset(params, row[E.W] + at * units), units)
+        if row[E.HAS_MASK]:
+            work[row[E.MASK] + k] = 0 if given == 0 else 1
+
+
+@kernel
+def repeat(row, params, state, work):
+    """:class:`npylstm.ops.shaping.Stack` of one input, several times."""
+    n, times = row[REPEAT.IN], row[REPEAT.TIMES]
+    for r in range(row[REPEAT.ROWS]):
+        x = offset(work, row[REPEAT.X] + r * n)
+        for k in range(times):
+            copy(offset(work, row[REPEAT.Y] + (r * times + k) * n), x, n)
+
+
+@kernel
+def fetch(row, params, state, work):
+    """A recurrent layer's state becomes a tensor."""
+    copy(offset(work, row[COPY.TO]), offset(state, row[COPY.FROM]), row[COPY.SIZE])
+
+
+@kernel
+def store(row, params, state, work):
+    """A tensor becomes the state to begin with."""
+    copy(offset(state, row[COPY.TO]), offset(work, row[COPY.FROM]), row[COPY.SIZE])
+
+
+@jit
+def _run(operations, table, params, state, work):
+    for k in range(operations):
+        at = table + k * WIDTH * 8
+        call(integers(at)[KERNEL], (at, params, state, work))
+
+
+@entry
+def execute(given):
+    """Run every operation of a program: a table of so many rows, and the three buffers."""
+    _run(given[0], given[1], given[2], given[3], given[4])
+
+
+@entry
+def generate(given):
+    """Run a program again and again, each output the newest step of the next input.
+
+    It is given what :func:`execute` is, and ``begin``, the state's size, ``x_at``, ``rows``,
+    ``window``, ``features``, ``y_at``, ``y_row``, ``out``, ``runs`` and ``size``.
+
+    ``begin`` is a copy of the state that each run begins with, or 0 where it is carried on; the
+    input lies at ``x_at`` (rows, window, features), the outputs at ``y_at``, rows ``y_row`` apart;
+    ``out`` is (runs, rows, features). A number takes ``size`` bytes.
+    """
+    state, work, begin, state_size, x_at = given[3], given[4], given[5], given[6], given[7]
+    rows, window, features, y_at, y_row = given[8], given[9], given[10], given[11], given[12]
+    out, runs, size = given[13], given[14], given[15]
+    step = features * size
+    kept = (window - 1) * step
+    for n in range(runs):
+        if begin:
+            copy_bytes(state, begin, state_size * size)
+        _run(given[0], given[1], given[2], state, work)
+        for r in range(rows):
+            x = work + x_at * size + r * window * step
+            y = out + (n * rows + r) * step
+            copy_bytes(y, work + (y_at + r * y_row) * size, step)
+            copy_bytes(x, x + step, kept)
+            copy_bytes(x + kept, y, step)
+
+
+@jit
+def _move_states(frame, pool, rows, count, size, gather):
+    """Copy states of some rows between a pool and the state buffer of a program."""
+    state = frame[2]
+    for k in range(frame[6]):
+        start, here, bytes_each = frame[7 + 3 * k], frame[8 + 3 * k], frame[9 + 3 * k] * size
+        for r in range(count):
+            far = pool + start * size + rows[r] * bytes_each
+            near = state + here * size + r * bytes_each
+            if gather:
+                copy_bytes(near, far, bytes_each)
+            else:
+                copy_bytes(far, near, bytes_each)
+
+
+@entry
+def advance(given):
+    """Gather the states of some rows of a pool, run a step of them, and scatter them again.
+
+    It is given ``whole``, ``rest``, the parameters, the pool, ``rows``, their ``count``, how many
+    rows a block has, ``x`` and the size of its rows, ``y`` and the size of its rows, and ``size``.
+
+    It goes block by block; ``whole`` and ``rest`` describe a program for a block and one for what
+    the blocks leave: operations, table, state, work, where in the work buffer input and output
+    begin, how many states there are; and of each state where in the pool and where in the state
+    buffer it begins, and its size. Rows of ``x`` and ``y`` have so many bytes, a number ``size``.
+    """
+    whole, rest, params, pool, rows = given[0], given[1], given[2], given[3], given[4]
+    count, block, x, x_row = given[5], given[6], given[7], given[8]
+    y, y_row, size = given[9], given[10], given[11]
+    done = 0
+    while done < count:
+        n = min(block, count - done)
+        frame = integers(whole if n == block else rest)
+        here = integers(rows + done * 8)
+        work = frame[3]
+        copy_bytes(work + frame[4] * size, x + done * x_row, n * x_row)
+        _move_states(frame, pool, here, n, size, True)
+        _run(frame[0], frame[1], params, frame[2], work)
+        copy_bytes(y + done * y_row, work + frame[5] * size, n * y_row)
+        _move_states(frame, pool, here, n, size, False)
+        done += n

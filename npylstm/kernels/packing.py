@@ -1,0 +1,85 @@
+"""How weights lie in memory for the kernels.
+
+Columns of gates are dealt into blocks, so that a cell finds all gates of its units side by
+side: as many units as a vector has lanes, first gate, second gate, ...; then what is left of
+the units, a quarter of a vector at a time, so that few lanes stay empty. Columns are then
+cut into panels of vectors, and a panel's numbers stand term by term behind one another.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.engine.host import VECTOR_BYTES, narrow_of
+
+__all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "lanes_of", "pack_product"]
+
+ALIGNMENT = 16  # elements: tensors begin on a cache line
+PANEL = 4  # vectors of columns that are multiplied together
+
+
+def aligned(size: int, dtype: str) -> Array:
+    """Make zeros that begin on a cache line."""
+    number = np.dtype(dtype)
+    buffer = np.zeros(size * number.itemsize + _LINE, np.uint8)
+    start = -buffer.ctypes.data % _LINE
+    return buffer[start : start + size * number.itemsize].view(number)
+
+
+_LINE = 64
+
+
+def lanes_of(dtype: str) -> int:
+    """How many numbers of a type a vector holds."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+class Columns:
+    """The order of the columns of ``gates`` times ``units``.
+
+    Attributes
+    ----------
+    vectors, size
+        How many vectors they fill, and how many numbers these hold.
+    blocks
+        How many blocks these are; what is left of the units counts as one, even if nothing is.
+    """
+
+    def __init__(self, gates: int, units: int, dtype: str) -> None:
+        lanes = lanes_of(dtype)
+        narrow = narrow_of(lanes)
+        whole = units // lanes
+        parts = -(-(units - whole * lanes) // narrow)
+        of = np.arange(whole * lanes + parts * narrow)
+        blocks = [of[b * lanes : (b + 1) * lanes] for b in range(whole)]
+        rest = whole * lanes
+        blocks += [of[rest + p * narrow : rest + (p + 1) * narrow] for p in range(parts)]
+        order = [
+            np.where(block < units, gate * units + block, -1)
+            for block in blocks
+            for gate in range(gates)
+        ]
+        order_flat = np.concatenate(order)
+        self.vectors = -(-order_flat.size // lanes)
+        self.size = self.vectors * lanes
+        self._order = np.full(self.size, -1)
+        self._order[: order_flat.size] = order_flat
+        self.blocks = whole + 1
+        self._lanes = lanes
+
+    def arrange(self, array: Array) -> Array:
+        """Put the last axis (gates times units) into this order, zeros where lanes stay empty."""
+        taken = array[..., self._order]
+        return np.where(self._order < 0, array.dtype.type(0), taken)
+
+    def pack(self, matrix: Array) -> Array:
+        """Arrange a kernel (terms, gates times units), and pack it."""
+        return pack_product(self.arrange(matrix), self._lanes)
+
+
+def pack_product(matrix: Array, lanes: int) -> Array:
+    """Cut columns into panels, each panel's rows behind one another; returns a flat array."""
+    wide = PANEL * lanes
+    panels = [matrix[:, c : c + wide].reshape(-1) for c in range(0, matrix.shape[1], wide)]
+    return np.concatenate(panels) if panels else matrix.reshape(-1)

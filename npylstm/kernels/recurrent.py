@@ -1,0 +1,431 @@
+"""Native kernels of the recurrent layers.
+
+Rows go through in blocks. For a block, the input's part of all gates is computed for some steps
+in one pass; then, step by step, the recurrent product is added to it, and the cell makes of the
+sums the new state. States stand in rows of whole vectors meanwhile, the old and the new hidden
+state side by side, since all units of a step read the old one.
+"""
+
+from __future__ import annotations
+
+from npylstm.engine.host import VECTOR_BYTES
+from npylstm.engine.jit import jit, kernel
+from npylstm.kernels.activations import activate
+from npylstm.kernels.arguments import RECURRENT as A
+from npylstm.kernels.barrier import barrier_wait, is_leader
+from npylstm.kernels.packing import PANEL
+from npylstm.kernels.products import FEW_TERMS, segment_of
+from npylstm.kernels.recurrent_cells import (
+    gru_rest,
+    gru_whole,
+    lstm_rest,
+    lstm_row,
+    lstm_row_rest,
+    lstm_whole,
+)
+from npylstm.kernels.simd import call, copy, narrow_width, offset, width
+
+__all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
+
+_TANH, _SIGMOID = 1, 2
+# Vectors that the first cache of common processors holds.
+_NEAR = 32768 // VECTOR_BYTES
+
+
+@jit
+def _copy_rows(y, y_row, x, x_row, rows, size):
+    """``y[:] = x`` for rows that are so far apart."""
+    for r in range(rows):
+        copy(offset(y, r * y_row), offset(x, r * x_row), size)
+
+
+@jit
+def _source(row, t):
+    """The input's step that is computed as the ``t``-th."""
+    return row[A.STEPS] - 1 - t if row[A.REVERSE] else t
+
+
+@jit
+def _multiply_input(row, params, work, z, first, n, t, count):
+    """Compute the input's part of all gates, biases included, for n rows and some steps from t."""
+    span = row[A.VECTORS] * width(z)
+    step = -row[A.X_STEP] if row[A.REVERSE] else row[A.X_STEP]
+    x = offset(work, row[A.X] + first * row[A.X_ROW] + _source(row, t) * row[A.X_STEP])
+    bias, w = offset(params, row[A.BIAS]), offset(params, row[A.W])
+    z_row = row[A.Z_ROW]
+    if n < count:
+        for r in range(n):
+            call(row[A.MULTIPLY], (
+                offset(z, r * z_row), span, bias, 0, count, offset(x, r * row[A.X_ROW]), step,
+                row[A.IN], w, row[A.FIRST_VECTOR], row[A.END_VECTOR],
+            ))  # fmt: skip
+    else:
+        # Rows of the input may lie so that they are in one another's way in the cache.
+        gathered = offset(z, n * z_row)
+        for k in range(count):
+            _copy_rows(gathered, row[A.X_PADDED], offset(x, k * step), row[A.X_ROW], n, row[A.IN])
+            call(row[A.MULTIPLY], (
+                offset(z, k * span), z_row, bias, 0, n, gathered, row[A.X_PADDED], row[A.IN], w,
+                row[A.FIRST_VECTOR], row[A.END_VECTOR],
+            ))  # fmt: skip
+
+
+@jit
+def _next_input(row, params, work, z, first, n, t, at):
+    """Count on within the steps whose input's part is ready; make that of the next when needed."""
+    if 0 <= at < row[A.BLOCK_STEPS] - 1:
+        return at + 1
+    count = min(row[A.BLOCK_STEPS], row[A.STEPS] - t)
+    _multiply_input(row, params, work, z, first, n, t, count)
+    return 0
+
+
+@jit
+def _stands(row, work, r, t):
+    """Whether a mask makes a row stand still at the ``t``-th step."""
+    return work[row[A.MASK] + r * row[A.STEPS] + _source(row, t)] == 0
+
+
+@jit
+def _keep_standing(row, work, new, old, first, n, t):
+    """Carry the hidden state on where a mask makes it stand still."""
+    for r in range(n):
+        if _stands(row, work, first + r, t):
+            copy(offset(new, r * row[A.PADDED]), offset(old, r * row[A.PADDED]), row[A.SIZE])
+
+
+@jit
+def _put(row, work, h, first, n, t):
+    """Write the hidden states of the ``t``-th step to the output."""
+    size, padded, y_step = row[A.SIZE], row[A.PADDED], row[A.Y_STEP]
+    target = _source(row, t) if row[A.IN_ORDER] else t
+    y = offset(work, row[A.Y] + first * row[A.Y_ROW] + target * y_step)
+    if not row[A.MASKED]:
+        if y_step or t == row[A.STEPS] - 1:
+            _copy_rows(y, row[A.Y_ROW], h, padded, n, size)
+        return
+    back = y_step if row[A.IN_ORDER] and row[A.REVERSE] else -y_step
+    for r in range(n):
+        y_r = offset(y, r * row[A.Y_ROW])
+        if not _stands(row, work, first + r, t):
+            copy(y_r, offset(h, r * padded), size)
+        elif row[A.ZERO_OUTPUT] or t == 0:
+            for j in range(size):
+                y_r[j] = 0
+        elif y_step:  # the output of the step before
+            copy(y_r, offset(y_r, back), size)
+
+
+@jit
+def _finish_step(row, work, new, old, first, n, t):
+    """Do what comes after the cells in every layer."""
+    barrier_wait(row)
+    if not is_leader(row):
+        return
+    if row[A.MASKED]:
+        _keep_standing(row, work, new, old, first, n, t)
+    _put(row, work, new, first, n, t)
+
+
+@kernel
+def lstm(row, params, state, work):
+    """:class:`npylstm.ops.cells.LSTM`; gates in the order i, f, o, candidate."""
+    lanes = width(params)
+    units, size, span = row[A.UNITS], row[A.SIZE], row[A.VECTORS] * lanes
+    padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
+    cell_row = _in_vectors(units, lanes)
+    h = offset(work, row[A.SCRATCH])
+    new = offset(h, block * padded)
+    c = offset(new, block * padded)
+    made = offset(c, block * cell_row)  # before a projection
+    z_all = offset(made, block * cell_row)
+    masked = row[A.MASKED]
+    fused = row[A.CODE] == _TANH and row[A.RECURRENT_CODE] == _SIGMOID and size > FEW_TERMS
+    for first in range(0, row[A.ROWS], block):
+        n = min(block, row[A.ROWS] - first)
+        h_state = offset(state, row[A.STATE] + first * size)
+        c_state = offset(state, row[A.CELL_STATE] + first * units)
+        if is_leader(row):
+            _copy_rows(h, padded, h_state, size, n, size)
+            _copy_rows(c, cell_row, c_state, units, n, units)
+        barrier_wait(row)
+        at = -1
+        for t in range(row[A.STEPS]):
+            at = _next_input(row, params, work, z_all, first, n, t, at)
+            z = offset(z_all, at * span)
+            out, out_row = (made, cell_row) if row[A.PROJECTION] else (new, padded)
+            if n > 1 or not fused:
+                _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
+            elif not masked or not _stands(row, work, first, t):
+                _lstm_row(row, z, h, offset(params, row[A.U]), c, out, t & 1)
+            if row[A.PROJECTION]:
+                call(row[A.MULTIPLY], (
+                    new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, n, made, cell_row,
+                    units, offset(params, row[A.PROJECTION]), 0, row[A.PROJECTION_VECTORS],
+                ))  # fmt: skip
+            _finish_step(row, work, new, h, first, n, t)
+            h, new = new, h
+        if is_leader(row):
+            _copy_rows(h_state, size, h, padded, n, size)
+            _copy_rows(c_state, units, c, cell_row, n, units)
+
+
+@jit
+def _in_vectors(units, lanes):
+    """So many units, and what is empty of their last vector."""
+    return (units + lanes - 1) // lanes * lanes
+
+
+@jit
+def _blocks(units, like):
+    """How many whole blocks there are, and how many narrow parts behind them."""
+    lanes, narrow = width(like), narrow_width(like)
+    whole = units // lanes
+    return whole, (units - whole * lanes + narrow - 1) // narrow
+
+
+@jit
+def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
+    """A step of several rows, a panel at a time: its product for all of them, then the cells."""
+    lanes = width(params)
+    narrow = narrow_width(params)
+    units, vectors, z_row, masked = row[A.UNITS], row[A.VECTORS], row[A.Z_ROW], row[A.MASKED]
+    whole, parts = _blocks(units, params)
+    cell_row = _in_vectors(units, lanes)
+    code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
+    rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
+    plain = code == _TANH and rcode == _SIGMOID
+    panels = (vectors + PANEL - 1) // PANEL
+    for p in range(panels):
+        # To and fro: what was used last is still in the cache.
+        b = p if t & 1 else panels - 1 - p
+        call(row[A.MULTIPLY], (
+            z_all, z_row, z_all, z_row, n, h, row[A.PADDED], row[A.SIZE], offset(params, row[A.U]),
+            b * PANEL, min((b + 1) * PANEL, vectors),
+        ))  # fmt: skip
+        for r in range(n):
+            if masked and _stands(row, work, first + r, t):
+                continue
+            z = offset(z_all, r * z_row + b * PANEL * lanes)
+            c = offset(c_all, r * cell_row + b * lanes)
+            y = offset(new, r * new_row + b * lanes)
+            if plain and b < whole:
+                lstm_whole((z, c, c, y))
+            elif plain:
+                lstm_rest((z, c, c, y), parts)
+            else:
+                size = lanes if b < whole else narrow
+                for k in range(0, lanes if b < whole else parts * narrow, size):
+                    zk, ck, yk = offset(z, k * PANEL), offset(c, k), offset(y, k)
+                    _lstm(zk, ck, yk, size, code, code_params, rcode, rcode_params)
+
+
+@jit
+def _lstm_row(row, z, h, w, c, new, forwards):
+    """A step of one row: products and cells in registers."""
+    lanes, terms = width(z), row[A.SIZE]
+    whole, parts = _blocks(row[A.UNITS], z)
+    first, end = row[A.FIRST_BLOCK], min(row[A.END_BLOCK], whole)
+    segment = segment_of(terms)
+    # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
+    # still there when the next step begins with it, to and fro.
+    each = 2 if (end - first) * PANEL * terms <= _NEAR else 1
+    groups = (end - first + each - 1) // each
+    for g in range(groups):
+        b = first + each * (g if forwards else groups - 1 - g)
+        k = b * lanes
+        lstm_row(
+            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
+            offset(new, k), min(each, end - b),
+        )  # fmt: skip
+    if parts and row[A.END_BLOCK] > whole:
+        k = whole * lanes
+        lstm_row_rest(
+            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
+            offset(new, k), parts,
+        )  # fmt: skip
+
+
+@jit
+def _lstm(z, c, h, units, code, code_params, rcode, rcode_params):
+    """A block of an LSTM with any activations: gates of so many units side by side."""
+    candidate = offset(z, 3 * units)
+    activate(rcode, rcode_params, z, 3 * units)
+    activate(code, code_params, candidate, units)
+    for j in range(units):
+        c[j] = z[units + j] * c[j] + z[j] * candidate[j]
+        candidate[j] = c[j]
+    activate(code, code_params, candidate, units)
+    for j in range(units):
+        h[j] = z[2 * units + j] * candidate[j]
+
+
+@kernel
+def gru(row, params, state, work):
+    """:class:`npylstm.ops.cells.GRU`, reset gate after the product; gates z, r, candidate."""
+    lanes = width(params)
+    narrow = narrow_width(params)
+    units, span = row[A.UNITS], row[A.VECTORS] * lanes
+    whole, parts = _blocks(units, params)
+    begin, end = row[A.FIRST_BLOCK], row[A.END_BLOCK]
+    padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
+    z_row = row[A.Z_ROW]
+    h = offset(work, row[A.SCRATCH])
+    new = offset(h, block * padded)
+    u_all = offset(new, block * padded)
+    z_all = offset(u_all, block * span)
+    product = row[A.MULTIPLY]
+    code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
+    rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
+    plain = code == _TANH and rcode == _SIGMOID
+    for first in range(0, row[A.ROWS], block):
+        n = min(block, row[A.ROWS] - first)
+        h_state = offset(state, row[A.STATE] + first * units)
+        if is_leader(row):
+            _copy_rows(h, padded, h_state, units, n, units)
+        barrier_wait(row)
+        at = -1
+        for t in range(row[A.STEPS]):
+            at = _next_input(row, params, work, z_all, first, n, t, at)
+            call(product, (
+                u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, n, h, padded, units,
+                offset(params, row[A.U]), row[A.FIRST_VECTOR], row[A.END_VECTOR],
+            ))  # fmt: skip
+            for r in range(n):
+                z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * span)
+                old, y = offset(h, r * padded), offset(new, r * padded)
+                for b in range(begin, end):
+                    k = b * lanes
+                    places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
+                    if plain and b < whole:
+                        gru_whole(places)
+                    elif plain:
+                        gru_rest(places, parts)
+                    elif b < whole:
+                        _gru(places, lanes, code, code_params, rcode, rcode_params)
+                for p in range(0 if plain or end <= whole else parts):
+                    k = whole * lanes + p * narrow
+                    places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
+                    _gru(places, narrow, code, code_params, rcode, rcode_params)
+            _finish_step(row, work, new, h, first, n, t)
+            h, new = new, h
+        if is_leader(row):
+            _copy_rows(h_state, units, h, padded, n, units)
+
+
+@jit
+def _gru(places, units, code, code_params, rcode, rcode_params):
+    """A block of a GRU with any activations: input parts, recurrent parts, old and new state."""
+    z, u, old, new = places
+    for j in range(2 * units):
+        z[j] += u[j]
+    activate(rcode, rcode_params, z, 2 * units)
+    candidate = offset(z, 2 * units)
+    for j in range(units):
+        candidate[j] += z[units + j] * u[2 * units + j]
+    activate(code, code_params, candidate, units)
+    _blend(z, candidate, old, new, units)
+
+
+@jit
+def _blend(z, candidate, old, new, units):
+    """The new state of a GRU: ``z`` of the old one, the rest of the candidate."""
+    for j in range(units):
+        new[j] = z[j] * old[j] + (type(z[j])(1) - z[j]) * candidate[j]
+
+
+@kernel
+def gru_reset_before(row, params, state, work):
+    """:class:`npylstm.ops.cells.GRU` with the reset gate before the product.
+
+    The recurrent kernel comes in two parts: the gates', and the candidate's, whose product waits
+    for the reset gate.
+    """
+    lanes = width(params)
+    narrow = narrow_width(params)
+    units, span = row[A.UNITS], row[A.VECTORS] * lanes
+    u_span = row[A.RECURRENT_VECTORS] * lanes
+    whole, parts = _blocks(units, params)
+    padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
+    z_row = row[A.Z_ROW]
+    h = offset(work, row[A.SCRATCH])
+    new = offset(h, block * padded)
+    u_all = offset(new, block * padded)
+    reset_all = offset(u_all, block * u_span)
+    v_all = offset(reset_all, block * padded)
+    z_all = offset(v_all, block * padded)
+    product = row[A.MULTIPLY]
+    code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
+    rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
+    recurrent_bias = offset(params, row[A.RECURRENT_BIAS])
+    for first in range(0, row[A.ROWS], block):
+        n = min(block, row[A.ROWS] - first)
+        h_state = offset(state, row[A.STATE] + first * units)
+        _copy_rows(h, padded, h_state, units, n, units)
+        at = -1
+        for t in range(row[A.STEPS]):
+            at = _next_input(row, params, work, z_all, first, n, t, at)
+            call(product, (
+                u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[A.U]), 0,
+                row[A.RECURRENT_VECTORS],
+            ))  # fmt: skip
+            for r in range(n):
+                z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * u_span)
+                old, reset = offset(h, r * padded), offset(reset_all, r * padded)
+                for b in range(whole + parts):
+                    size = lanes if b < whole else narrow
+                    k = b * lanes if b < whole else whole * lanes + (b - whole) * narrow
+                    zb, ub = offset(z, 3 * k), offset(u, 2 * k)
+                    for j in range(2 * size):
+                        zb[j] += ub[j]
+                    activate(rcode, rcode_params, zb, 2 * size)
+                    for j in range(size):
+                        reset[k + j] = zb[size + j] * old[k + j]
+            call(product, (
+                v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
+                offset(params, row[A.U_H]), 0, _in_vectors(units, lanes) // lanes,
+            ))  # fmt: skip
+            for r in range(n):
+                z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
+                old, y = offset(h, r * padded), offset(new, r * padded)
+                for b in range(whole + parts):
+                    size = lanes if b < whole else narrow
+                    k = b * lanes if b < whole else whole * lanes + (b - whole) * narrow
+                    zb = offset(z, 3 * k)
+                    candidate = offset(zb, 2 * size)
+                    for j in range(size):
+                        candidate[j] += v[k + j]
+                    activate(code, code_params, candidate, size)
+                    _blend(zb, candidate, offset(old, k), offset(y, k), size)
+            _finish_step(row, work, new, h, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, units, h, padded, n, units)
+
+
+@kernel
+def simple_rnn(row, params, state, work):
+    """:class:`npylstm.ops.cells.SimpleRNN`."""
+    units, padded, vectors = row[A.UNITS], row[A.PADDED], row[A.VECTORS]
+    block = row[A.BLOCK_ROWS]
+    span, z_row = vectors * width(params), row[A.Z_ROW]
+    h = offset(work, row[A.SCRATCH])
+    new = offset(h, block * padded)
+    z_all = offset(new, block * padded)
+    product = row[A.MULTIPLY]
+    code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
+    for first in range(0, row[A.ROWS], block):
+        n = min(block, row[A.ROWS] - first)
+        h_state = offset(state, row[A.STATE] + first * units)
+        _copy_rows(h, padded, h_state, units, n, units)
+        at = -1
+        for t in range(row[A.STEPS]):
+            at = _next_input(row, params, work, z_all, first, n, t, at)
+            call(product, (
+                new, padded, offset(z_all, at * span), z_row, n, h, padded, units,
+                offset(params, row[A.U]), 0, vectors,
+            ))  # fmt: skip
+            for r in range(n):
+                activate(code, code_params, offset(new, r * padded), units)
+            _finish_step(row, work, new, h, first, n, t)
+            h, new = new, h
+        _copy_rows(h_state, units, h, padded, n, units)

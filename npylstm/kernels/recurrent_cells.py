@@ -1,0 +1,207 @@
+"""What a recurrent cell does to a block of units, once its products are summed.
+
+Gates lie side by side (:mod:`npylstm.kernels.packing`), so a block is a few vectors that never
+leave the registers: of whole vectors, a gate each, or of the narrow parts of the units left over,
+whose gates are gathered from what is side by side there. Sigmoids and hyperbolic tangents that
+are multiplied share one division: ``i * c~ = above / ((1 + exp(-i)) * below)`` with
+``c~ = above / below``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from npylstm.kernels.packing import PANEL
+from npylstm.kernels.products import Sums, choose, constant
+from npylstm.kernels.simd import Lanes, lane_count, narrow_count
+from npylstm.kernels.simd_math import one_plus_exp, one_plus_exp_times, tanh, tanh_parts
+
+__all__ = ["gru_rest", "gru_whole", "lstm_rest", "lstm_row", "lstm_row_rest", "lstm_whole"]
+
+
+def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[Lanes]:
+    """Make ``c`` and ``h`` of the four gates' sums and the old ``c``."""
+    above, below = tanh_parts(candidate)
+    c = c / one_plus_exp(-f) + above / one_plus_exp_times(-i, below)
+    above, below = tanh_parts(c)
+    return c, above / one_plus_exp_times(-o, below)
+
+
+def _gru(z: Lanes, r: Lanes, candidate: Lanes, uz: Lanes, ur: Lanes, uc: Lanes, h: Lanes) -> Any:
+    """Make ``h`` of the input's parts, the recurrent parts and the old ``h``."""
+    update = 1.0 / one_plus_exp(-(z + uz))
+    new = tanh(candidate + uc / one_plus_exp(-(r + ur)))
+    return (update.times_plus(h - new, new),)
+
+
+def _most_parts(number: Any) -> int:
+    return lane_count(number) // narrow_count(number)
+
+
+def _vectors(number: Any, gates: int, parts: int) -> int:
+    """How many vectors the gates of so many narrow parts fill."""
+    return -(-parts * narrow_count(number) * gates // lane_count(number))
+
+
+def _load(builder: Any, at: Any, count: int) -> list[Lanes]:
+    """Read so many vectors one behind another."""
+    lanes = lane_count(at.type.pointee)
+    return [
+        Lanes.load(builder, builder.gep(at, [constant(k * lanes)]), lanes) for k in range(count)
+    ]
+
+
+def _gather(vectors: list[Lanes], gates: int, parts: int, narrow: int) -> list[Lanes]:
+    """Sort the numbers of narrow parts, gate by gate within each, into a vector for each gate."""
+    builder = vectors[0].builder
+    whole = vectors
+    while len(whole) > 1:
+        pairs = [whole[k : k + 2] for k in range(0, len(whole), 2)]
+        whole = [_joined(*pair) for pair in pairs]
+    size = 1 << (parts * narrow - 1).bit_length()
+    made = []
+    for gate in range(gates):
+        places = [(p * gates + gate) * narrow + k for p in range(parts) for k in range(narrow)]
+        places += places[:1] * (size - len(places))
+        made.append(_shuffled(builder, whole[0].value, whole[0].value, places))
+    return made
+
+
+def _joined(a: Lanes, b: Lanes | None = None) -> Lanes:
+    count = a.value.type.count
+    other = a if b is None or b.value.type.count != count else b
+    return _shuffled(a.builder, a.value, other.value, list(range(2 * count)))
+
+
+def _shuffled(builder: Any, a: Any, b: Any, places: list[int]) -> Lanes:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places)
+    return Lanes(builder, builder.shuffle_vector(a, b, mask))
+
+
+def _whole(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
+    """Make the intrinsic of a cell for a block of whole vectors, a function of pointers.
+
+    It reads from the first of them, so many vectors one behind another from each, and writes what
+    the cell returns to the last ones, a vector each.
+    """
+
+    @intrinsic
+    def block(typingctx: Any, places: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointers = cgutils.unpack_tuple(builder, args[0])
+            vectors = [
+                vector
+                for at, count in zip(pointers, reads, strict=False)
+                for vector in _load(builder, at, count)
+            ]
+            _store(cell(*vectors), pointers)
+            return context.get_dummy_value()
+
+        return types.void(places), generate
+
+    return block
+
+
+def _rest(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
+    """Make the intrinsic of a cell for the narrow parts behind the whole blocks.
+
+    As :func:`_whole`; where it reads several vectors, it reads the gates of all parts.
+    """
+
+    @intrinsic
+    def block(typingctx: Any, places: Any, parts: Any) -> Any:
+        number = places.dtype.dtype
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointers = cgutils.unpack_tuple(builder, args[0])
+            narrow = narrow_count(number)
+
+            def build(parts: int) -> None:
+                vectors: list[Lanes] = []
+                for at, count in zip(pointers, reads, strict=False):
+                    if count > 1:
+                        gates = _load(builder, at, _vectors(number, count, parts))
+                        vectors += _gather(gates, count, parts, narrow)
+                    else:
+                        size = vectors[0].value.type.count
+                        vectors.append(Lanes.load(builder, at, size))
+                _store(cell(*vectors), pointers)
+
+            choose(builder, args[1], range(1, _most_parts(number) + 1), build)
+            return context.get_dummy_value()
+
+        return types.void(places, types.int64), generate
+
+    return block
+
+
+def _store(made: Sequence[Lanes], pointers: list[Any]) -> None:
+    for value, at in zip(made, pointers[len(pointers) - len(made) :], strict=True):
+        value.store(at)
+
+
+# Pointers: gates (4 vectors), c, and where c and h go.
+lstm_whole, lstm_rest = _whole(_lstm, (4, 1)), _rest(_lstm, (4, 1))
+# Gates (3 vectors), their recurrent parts, h, and where h goes.
+gru_whole, gru_rest = _whole(_gru, (3, 3, 1)), _rest(_gru, (3, 3, 1))
+
+
+@intrinsic
+def lstm_row(
+    typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, panels: Any
+) -> Any:
+    """One row of one or two whole blocks: the recurrent product and the cell, in registers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        z, h, terms, segment, w, c, new, panels = args
+        lanes = lane_count(z.type.pointee)
+
+        def build(count: int) -> None:
+            size = builder.mul(terms, constant(PANEL * lanes))
+            weights = [
+                (builder.gep(w, [builder.mul(size, constant(k))]), PANEL) for k in range(count)
+            ]
+            start = _load(builder, z, count * PANEL)
+            sums = Sums(builder, [h], weights).segment_by_segment(start, terms, segment)
+            for k in range(count):
+                place = [constant(k * lanes)]
+                at, to = builder.gep(c, place), builder.gep(new, place)
+                gates = sums[k * PANEL : (k + 1) * PANEL]
+                _store(_lstm(*[*gates, Lanes.load(builder, at, lanes)]), [at, to])
+
+        choose(builder, panels, range(1, 3), build)
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(z, z, n, n, z, z, z, n), generate
+
+
+@intrinsic
+def lstm_row_rest(
+    typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, parts: Any
+) -> Any:
+    """As :func:`lstm_row`, for the narrow parts."""
+    number = z.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        z, h, terms, segment, w, c, new, parts = args
+
+        def build(parts: int) -> None:
+            count = _vectors(number, PANEL, parts)
+            start = _load(builder, z, count)
+            sums = Sums(builder, [h], [(w, count)]).segment_by_segment(start, terms, segment)
+            gates = _gather(sums, PANEL, parts, narrow_count(number))
+            old = Lanes.load(builder, c, gates[0].value.type.count)
+            _store(_lstm(*[*gates, old]), [c, new])
+
+        choose(builder, parts, range(1, _most_parts(number) + 1), build)
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(z, z, n, n, z, z, z, n), generate

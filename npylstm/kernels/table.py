@@ -1,0 +1,172 @@
+"""The table of kernels: one row each. Everything else about native code reads it.
+
+A row names the kind of operation that the kernel serves, the function, and its columns
+(:mod:`npylstm.kernels.arguments`). ``fits`` looks at the config of an operation, never at sizes, so
+that the kernel of an operation is chosen once, when the model is loaded. ``pack`` arranges the
+weights by column, once; ``bind`` computes the other columns of a call. ``X`` and ``Y``, activations
+and products are filled in for all kernels that have such columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npylstm.activations import Activation
+from npylstm.arrays import Array
+from npylstm.kernels import bind_layers as layers
+from npylstm.kernels import bind_recurrent as recurrent
+from npylstm.kernels.arguments import (
+    ACTIVATION,
+    CONVOLUTION,
+    COPY,
+    DENSE,
+    EMBEDDING,
+    KERNEL,
+    RECURRENT,
+    REPEAT,
+    WIDTH,
+)
+from npylstm.kernels.calls import Call
+from npylstm.kernels.loading import Kernel
+
+__all__ = ["FETCH", "KERNELS", "MULTIPLY", "STORE", "Row", "is_alias", "row_of"]
+
+Weights = Mapping[str, Array]
+
+
+def _always(operation: Any) -> bool:
+    return True
+
+
+def _nothing(operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    return {}
+
+
+class Row(NamedTuple):
+    """A kernel, and the operation that it serves.
+
+    Attributes
+    ----------
+    serves
+        The kind of operation.
+    kernel
+        Where the function is.
+    columns
+        Its columns.
+    bind
+        Computes columns of a call.
+    pack
+        Arranges weights by column.
+    fits
+        Whether the kernel can compute an operation of this kind.
+    softmax
+        Whether activations may mix the last axis: the kernel applies them to whole rows.
+    """
+
+    serves: str
+    kernel: Kernel
+    columns: Any
+    bind: Callable[[Any, Call], dict[str, int]]
+    pack: Callable[[Any, Weights, str], dict[str, Array]] = _nothing
+    fits: Callable[[Any], bool] = _always
+    softmax: bool = False
+
+    def kernels(self) -> Iterator[Kernel]:
+        """The kernel, and those that it calls."""
+        yield self.kernel
+        if hasattr(self.columns, "MULTIPLY"):
+            yield MULTIPLY
+
+    def accepts(self, operation: Any) -> bool:
+        """Whether the kernel can compute an operation, with its activations."""
+        if not self.fits(operation):
+            return False
+        for _, activation in _activations(operation):
+            along_rows = self.softmax and activation.axis == -1
+            if activation.row.code is None or not (activation.axis is None or along_rows):
+                return False
+        return True
+
+    def packed(self, operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+        """Arrange all that the kernel reads from the parameters, by column."""
+        parts = self.pack(operation, weights, dtype)
+        for code, activation in _activations(operation):
+            parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), dtype)
+        return parts
+
+    def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> Array:
+        """Fill the row of a call."""
+        values = dict(parameters)
+        for code, activation in _activations(operation):
+            assert activation.row.code is not None  # accepts has checked it
+            values[code] = activation.row.code
+        if hasattr(self.columns, "MULTIPLY"):
+            values["MULTIPLY"] = MULTIPLY.address(call.dtype)
+        values |= {"X": call.inputs[0].start, "Y": call.outputs[0].start}
+        return self.row(call.dtype, values | self.bind(operation, call))
+
+    def row(self, dtype: str, values: Mapping[str, int]) -> Array:
+        """Return a row of a program with these columns."""
+        row = np.zeros(WIDTH, np.int64)
+        row[KERNEL] = self.kernel.address(dtype)
+        for name, value in values.items():
+            row[getattr(self.columns, name)] = value
+        return row
+
+
+def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
+    """The activations of an operation, by the column of their code."""
+    for field, code in (("activation", "CODE"), ("recurrent_activation", "RECURRENT_CODE")):
+        activation = getattr(operation, field, None)
+        if activation is not None:
+            yield code, activation
+
+
+MULTIPLY = Kernel("products", "multiply")
+
+_ROWS = (
+    Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm),
+    Row("gru", Kernel("recurrent", "gru"), RECURRENT, recurrent.bind_gru, recurrent.pack_gru,
+        fits=lambda layer: layer.reset_after),
+    Row("gru", Kernel("recurrent", "gru_reset_before"), RECURRENT,
+        recurrent.bind_gru_reset_before, recurrent.pack_gru_reset_before,
+        fits=lambda layer: not layer.reset_after),
+    Row("simple_rnn", Kernel("recurrent", "simple_rnn"), RECURRENT, recurrent.bind_simple_rnn,
+        recurrent.pack_simple_rnn),
+    Row("dense", Kernel("layers", "dense_narrow"), DENSE, layers.bind_dense_narrow,
+        layers.pack_dense_narrow, fits=lambda layer: layer.units <= layers.NARROW_UNITS,
+        softmax=True),
+    Row("dense", Kernel("layers", "dense"), DENSE, layers.bind_dense, layers.pack_dense,
+        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=True),
+    Row("conv1d", Kernel("layers", "convolve"), CONVOLUTION, layers.bind_convolution,
+        layers.pack_convolution, softmax=True,
+        fits=lambda layer: layer.groups == 1 or layer.activation.row.elementwise),
+    Row("embedding", Kernel("layers", "embed"), EMBEDDING, layers.bind_embedding,
+        layers.pack_embedding),
+    Row("activation", Kernel("layers", "activation"), ACTIVATION, layers.bind_activation,
+        softmax=True),
+    Row("stack", Kernel("layers", "repeat"), REPEAT, layers.bind_repeat,
+        fits=lambda layer: layer.times > 1),  # of a single input
+)  # fmt: skip
+
+# Copies between tensors and states, which programs add where a graph reads or gives states.
+FETCH, STORE = (Row("", Kernel("layers", name), COPY, lambda *_: {}) for name in ("fetch", "store"))
+
+KERNELS = (MULTIPLY, *(row.kernel for row in (*_ROWS, FETCH, STORE)))
+
+# Kinds whose output is the input in another shape: nothing is computed.
+_ALIASES = ("identity", "reshape")
+
+
+def is_alias(operation: Any) -> bool:
+    """Whether the output is the memory of the input."""
+    return operation.kind in _ALIASES
+
+
+def row_of(operation: Any) -> Row | None:
+    """Return the first row whose kernel computes an operation; None if there is none."""
+    rows = (row for row in _ROWS if row.serves == operation.kind and row.accepts(operation))
+    return next(rows, None)

@@ -1,0 +1,1 @@
+"""Models that run: engines, sessions, pools, forecasts."""

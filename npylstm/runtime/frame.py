@@ -1,0 +1,97 @@
+"""A program with buffers of its own: ready to run."""
+
+from __future__ import annotations
+
+from npylstm.arrays import Array
+from npylstm.errors import ShapeError
+from npylstm.kernels.calls import Place
+from npylstm.kernels.loading import execute
+from npylstm.kernels.packing import aligned
+from npylstm.runtime.program import Program
+from npylstm.runtime.thread_group import ThreadGroup
+
+__all__ = ["Frame"]
+
+
+class Frame:
+    """Buffers for a program, seen as its inputs, outputs and states. Belongs to one call at a time.
+
+    Attributes
+    ----------
+    x, y
+        Inputs to fill and outputs to read, by name.
+    mask
+        To fill, where the program has one.
+    states
+        States with their places, to fill and to read.
+    work, state
+        The buffers as a whole.
+    program
+        What runs.
+    run
+        Computes ``y``, and the states after it.
+    arguments
+        What kernels of whole programs are given: the table's rows, and addresses of it, of the
+        parameters, the state and the work buffer.
+    """
+
+    def __init__(self, program: Program, params: Array, state: Array | None = None) -> None:
+        dtype = str(params.dtype)
+        self.work = aligned(program.work_size, dtype)
+        self.state = aligned(program.state_size, dtype) if state is None else state
+        self.x, self.y = (
+            {place.name[0]: _view(self.work, place) for place in places}
+            for places in (program.reads, program.writes)
+        )
+        self.mask = _view(self.work, program.mask)
+        self.states = [(place, _view(self.state, place)) for place in program.states]
+        self.program, self._params = program, params
+        self.arguments = (
+            len(program.table), program.table.ctypes.data, params.ctypes.data,
+            self.state.ctypes.data, self.work.ctypes.data,
+        )  # fmt: skip
+        self._execute = execute.bind(*self.arguments)
+        self._group: ThreadGroup | None = None
+        self.run = self._run_and_check if program.checks else self._execute
+
+    def _run_and_check(self) -> None:
+        before = self.state.copy()
+        self._execute()
+        try:
+            self.check()
+        except ShapeError:
+            self.state[...] = before
+            raise
+
+    def run_with(self, threads: int) -> None:
+        """Compute ``y`` by threads that share units; the caller keeps the states."""
+        if threads == 1:
+            self._execute()
+        else:
+            if self._group is None or self._group.threads != threads:
+                self._group = ThreadGroup(self.program, self.arguments[2:], threads)
+            self._group.run(self)
+        self.check()
+
+    def check(self) -> None:
+        """Raise the errors that kernels reported.
+
+        Raises
+        ------
+        ShapeError
+            If an operation does not accept a value.
+        """
+        reported = [check for check in self.program.checks if self.work[check[0]]]
+        for flag, *_ in reported:
+            self.work[flag] = 0
+        for _, name, operation, place in reported:
+            try:
+                operation.check_values(_view(self.work, place))
+            except ShapeError as error:
+                raise ShapeError(f"{name}: {error}") from None
+            # The wrong value was in an earlier block of rows; only the last is still there.
+            raise ShapeError(f"{name}: a value: expected {operation.accepted}")
+
+
+def _view(buffer: Array, place: Place) -> Array:
+    return buffer[place.start : place.stop].reshape(place.shape)

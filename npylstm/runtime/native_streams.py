@@ -1,0 +1,164 @@
+"""Streams of models that are native as a whole: state and buffers stay, a step is one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import ShapeError
+from npylstm.kernels.loading import advance, generate
+from npylstm.kernels.packing import aligned
+from npylstm.ops.base import zeros
+from npylstm.ops.shapes import BATCH
+from npylstm.runtime.engines import State
+from npylstm.runtime.frame import Frame
+from npylstm.runtime.program import Program
+from npylstm.runtime.segment import Segment
+from npylstm.runtime.streams import DenseStates
+from npylstm.spec import ModelSpec
+
+__all__ = ["NativeStream", "NativeStreams"]
+
+# Rows of a pool that are computed at a time: their tensors stay in the cache, and there are no
+# more layouts than this.
+_BLOCK = 64
+
+
+class NativeStream:
+    """One state in the layout of the kernels."""
+
+    def __init__(self, segment: Segment, spec: ModelSpec, batch: int) -> None:
+        self._segment = segment
+        self._buffer: Array | None = None
+        # The last call's sizes and buffers: the next one is often alike.
+        self._laid_out: tuple[dict[str, tuple[int, ...]], Frame] | None = None
+        self._views = {k: zeros(v, batch, spec.dtype) for k, v in spec.state_shapes().items()}
+
+    def _attach(self, program: Program) -> Array:
+        """Lay the state out as programs want it; all for one batch size want it alike."""
+        if self._buffer is None:
+            self._buffer = aligned(program.state_size, str(self._segment.params.dtype))
+            for place in program.states:
+                call, name = place.name
+                view = self._buffer[place.start : place.stop].reshape(place.shape)
+                view[...] = self._views[call][name]
+                self._views[call][name] = view
+        return self._buffer
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        sizes = {name: x.shape for name, x in inputs.items()}
+        if self._laid_out is None or self._laid_out[0] != sizes:
+            self._laid_out = sizes, self.stepper(sizes)
+        frame = self._laid_out[1]
+        for name, view in frame.x.items():
+            view[...] = inputs[name]
+        frame.run()
+        return {name: y.copy() for name, y in frame.y.items()}
+
+    def read(self) -> dict[str, dict[str, Array]]:
+        return {k: {n: a.copy() for n, a in v.items()} for k, v in self._views.items()}
+
+    def write(self, state: State) -> None:
+        for call, entries in self._views.items():
+            for name, view in entries.items():
+                view[...] = state[call][name]
+
+    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> Frame:
+        program = self._segment.program_for(sizes)
+        return Frame(program, self._segment.params, self._attach(program))
+
+    def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
+        batch, window, features = x.shape
+        frame = self.stepper({self._segment.reads[0]: x.shape})
+        if frame.program.checks:
+            return None
+        (source,), (target,) = frame.program.reads, frame.program.writes
+        frame.x[source.name[0]][...] = x
+        begin = None if carry else frame.state.copy()
+        out = np.empty((steps, batch, features), x.dtype)
+        generate.bind(
+            *frame.arguments, 0 if begin is None else begin.ctypes.data, frame.state.size,
+            source.start, batch, window, features, target.start + last,
+            (target.stop - target.start) // batch, out.ctypes.data, steps, x.itemsize,
+        )()  # fmt: skip
+        return out
+
+
+class NativeStreams(DenseStates):
+    """Many states in dense arrays; a kernel moves blocks of rows to the layout of a program."""
+
+    def __init__(self, segment: Segment, spec: ModelSpec, capacity: int) -> None:
+        super().__init__(spec, capacity)
+        self._segment = segment
+        (source,), (target,) = spec.inputs, spec.output_specs
+        self._steps_first = source.shape[0] != BATCH
+        self._gives_steps = target.shape[0] != BATCH
+        # All states behind one another, each (capacity, size).
+        arrays = [a for entries in self.arrays.values() for a in entries.values()]
+        self._pool = np.zeros(sum(a.size for a in arrays), spec.dtype)
+        self._starts: dict[tuple[str, ...], int] = {}
+        at = 0
+        for call, entries in self.arrays.items():
+            for name, array in entries.items():
+                entries[name] = self._pool[at : at + array.size].reshape(array.shape)
+                self._starts[call, name] = at
+                at += array.size
+
+    def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        ((name, x),) = inputs.items()
+        if self._steps_first and len(x) > 1:
+            return self._step_by_step(rows, name, x)
+        count = len(rows)
+        sizes = [min(count, _BLOCK), count % _BLOCK or min(count, _BLOCK)]
+        whole, rest = (
+            self._segment.program_for({name: _resized(x.shape, count, n)}) for n in sizes
+        )
+        (target,) = whole.writes
+        y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
+        frames = [Frame(program, self._segment.params) for program in (whole, rest)]
+        described = [self._describe(frame) for frame in frames]
+        given, rows = rows, np.ascontiguousarray(rows, np.int64)
+        x = np.ascontiguousarray(x)
+        before = self.read(given) if whole.checks else {}
+        advance.bind(
+            *(d.ctypes.data for d in described), self._segment.params.ctypes.data,
+            self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
+            x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
+        )()  # fmt: skip
+        try:
+            for frame in frames:
+                frame.check()
+        except ShapeError:
+            self.write(given, before)
+            raise
+        return {target.name[0]: y}
+
+    def _step_by_step(self, rows: Array, name: str, x: Array) -> dict[str, Array]:
+        """Advance where a row's steps are not contiguous, because the axis of steps comes first."""
+        before = self.read(rows)
+        try:
+            made = [self.advance(rows, {name: x[t : t + 1]}) for t in range(len(x))]
+        except ShapeError:
+            self.write(rows, before)
+            raise
+        if not self._gives_steps:
+            return made[-1]
+        return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
+
+    def _describe(self, frame: Frame) -> Array:
+        """A program as :data:`kernels.advance` reads it."""
+        operations, table, _, state, work = frame.arguments
+        (source,), (target,) = frame.program.reads, frame.program.writes
+        places = frame.program.states
+        numbers = [operations, table, state, work, source.start, target.start, len(places)]
+        for place in places:
+            numbers += (self._starts[place.name], place.start, place.shape[1])
+        return np.array(numbers)
+
+
+def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:
+    """Put another batch size into a shape; only steps, which are one, may stand before it."""
+    axis = shape.index(batch)
+    return (*shape[:axis], other, *shape[axis + 1 :])

@@ -1,0 +1,104 @@
+"""The reference back end: every layer's own NumPy forward pass, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import NpylstmError
+from npylstm.runtime.engines import State, Stream, Streams
+from npylstm.runtime.streams import RunningStream, RunningStreams
+from npylstm.spec import LayerSpec, ModelSpec
+
+__all__ = ["Node", "NumpyEngine"]
+
+
+class Node:
+    """A layer with its weights packed, ready to compute."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        self.name = spec.name
+        self.layer = spec.layer
+        self.packed = spec.layer.pack(spec.weights)
+
+    def compute(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """Compute the layer; inf and nan pass as they do in the frameworks, without a warning."""
+        options = {"mask": mask} if self.layer.uses_mask else {}
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            try:
+                return self.layer.forward(self.packed, inputs, state, **options)
+            except NpylstmError as error:
+                raise type(error)(f"{self.name}: {error}") from None
+
+
+class NumpyEngine:
+    """Runs a spec edge by edge."""
+
+    name = "numpy"
+
+    def __init__(self, spec: ModelSpec, weights: NumpyEngine | None = None) -> None:
+        self._spec = spec
+        self._nodes: Mapping[str, Node] = (
+            weights._nodes if weights else {layer.name: Node(layer) for layer in spec.layers}
+        )
+
+    def run(
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
+    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        tensors, after = self._walk(inputs, state, mask)
+        return {name: tensors[name] for name in self._spec.outputs}, after
+
+    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> None:
+        return None
+
+    def rewired(self, spec: ModelSpec) -> NumpyEngine:
+        return NumpyEngine(spec, self)
+
+    def stream(self, spec: ModelSpec, batch: int) -> Stream:
+        return RunningStream(self, spec, batch)
+
+    def streams(self, spec: ModelSpec, capacity: int) -> Streams:
+        return RunningStreams(self, spec, capacity)
+
+    def trace(
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
+    ) -> dict[str, Any]:
+        """Compute everything that happens inside the recurrent layers."""
+        from npylstm.ops.bidirectional import Bidirectional
+        from npylstm.ops.recurrent import Recurrent
+
+        tensors, _ = self._walk(inputs, state, mask)
+        gates: dict[str, Any] = {}
+        for edge in self._spec.edges:
+            node = self._nodes[edge.layer]
+            if not isinstance(node.layer, (Recurrent, Bidirectional)):
+                continue
+            read = [tensors[t] for t in edge.inputs]
+            with np.errstate(over="ignore", invalid="ignore"):
+                kept = node.layer.trace(node.packed, read, state.get(edge.name, {}), mask)
+            name = edge.name
+            gates |= (
+                {f"{name}/{k}": v for k, v in kept.items()}
+                if isinstance(kept, dict)
+                else {name: kept}
+            )
+        return gates
+
+    def _walk(
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None
+    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+        """Compute every tensor, and the state after the last step."""
+        tensors = dict(inputs)
+        after: dict[str, dict[str, Array]] = {}
+        for edge in self._spec.edges:
+            read = [tensors[t] for t in edge.inputs]
+            outputs, carried = self._nodes[edge.layer].compute(read, state.get(edge.name, {}), mask)
+            tensors |= dict(zip(edge.outputs, outputs, strict=True))
+            if carried:
+                after[edge.name] = carried
+        return tensors, after

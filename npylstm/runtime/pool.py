@@ -1,0 +1,372 @@
+"""Pool: one model on thousands of live streams, each with a key."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import FormatError, NpylstmError, StateError
+from npylstm.graph.stream_plan import StreamingModel
+from npylstm.io import state_file
+from npylstm.ops.shapes import BATCH, STEPS
+from npylstm.printable import clipped
+from npylstm.runtime.binding import NewState, bind, bind_nan, bind_state, check_nan
+
+if TYPE_CHECKING:
+    from npylstm.runtime.binding import Inputs, StateArrays
+
+__all__ = ["Pool"]
+
+_MANY: tuple[type, ...] = (list, tuple, set, frozenset, range, np.ndarray, type({}.keys()))
+Keys = Hashable | Iterable[Hashable]
+
+
+class Pool:
+    """Many streams of one model. Any of them advance together, in one call of the kernels.
+
+    Made by :meth:`npylstm.Model.pool`. States lie densely in one array per layer and state. A pool
+    may be used by several threads; its calls follow one another.
+
+    Parameters
+    ----------
+    model
+        The model.
+    capacity
+        How many streams there is room for.
+    nan
+        ``"pass"``: an input that holds nan makes nan of its key's state until it is reset, as in
+        the frameworks. ``"raise"``: it is refused, and no state has moved.
+
+    Attributes
+    ----------
+    model, capacity
+
+    Raises
+    ------
+    UnsupportedError
+        If the model cannot run on a stream.
+
+    Examples
+    --------
+    >>> import npylstm
+    >>> pool = npylstm.load("models/sine_keras/sine.npz").pool(1000)
+    >>> pool.add(["pump", "fan"])
+    >>> pool.step(["fan", "pump"], [[0.1], [0.2]]).shape
+    (2, 1)
+    """
+
+    def __init__(self, model: StreamingModel, capacity: int, *, nan: str = "pass") -> None:
+        if not isinstance(capacity, (int, np.integer)) or capacity < 1:
+            raise NpylstmError(f"capacity: expected a positive integer, got {capacity!r}")
+        self.model = model
+        self.capacity = int(capacity)
+        self._nan = bind_nan(nan)
+        self._plan, engine = model.streaming
+        self._spec = self._plan.spec
+        self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
+        self._states = engine.streams(self._spec, self.capacity)
+        self._rows: dict[Hashable, int] = {}
+        self._free = list(range(self.capacity - 1, -1, -1))
+        self._stamps = np.zeros(self.capacity, np.int64)
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        name = clipped(repr(self.model.spec.name), 120)
+        return f"<npylstm.Pool of {name}: {len(self)} of {self.capacity}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_states, (self.model, self.capacity, self._nan, self.snapshot())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._rows
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """Keys of all streams, in the order in which they were added."""
+        return list(self._rows)
+
+    def add(self, keys: Keys) -> None:
+        """Begin streams.
+
+        Parameters
+        ----------
+        keys
+            One key, or many: a list, tuple, set, range or array of them.
+
+        Raises
+        ------
+        StateError
+            If a key is taken or there is no room; then none is added.
+        """
+        with self._lock:
+            self._add(_listed(keys))
+
+    def _add(self, keys: list[Hashable]) -> None:
+        _refuse_twins(keys)
+        taken = [key for key in keys if key in self._rows]
+        if taken:
+            raise StateError(f"key {taken[0]!r}: is in the pool already")
+        if len(keys) > len(self._free):
+            raise StateError(
+                f"pool: room for {len(self._free)} more of {self.capacity}, got {len(keys)} keys"
+            )
+        rows = [self._free.pop() for _ in keys]
+        self._rows |= dict(zip(keys, rows, strict=True))
+        self._states.write(np.array(rows, np.int64), self._beginning(len(rows)))
+
+    def remove(self, keys: Keys) -> None:
+        """End streams; see :meth:`add`. Their room is free again."""
+        with self._lock:
+            listed = _listed(keys)
+            self._find(listed)
+            self._free += [self._rows.pop(key) for key in listed]
+
+    def reset(self, keys: Keys) -> None:
+        """Let streams begin anew; see :meth:`add`."""
+        with self._lock:
+            rows = self._find(_listed(keys))
+            self._states.write(rows, self._beginning(len(rows)))
+
+    def step(self, keys: Keys, x: Inputs) -> Any:
+        """Run one step of some streams; the others stay as they are.
+
+        Parameters
+        ----------
+        keys
+            Which streams, in the order of the rows of ``x``; none twice.
+        x
+            Inputs without the axis of steps: ``(keys, features)``.
+
+        Returns
+        -------
+        Array or dict
+            Outputs without the axis of steps: ``(keys, units)``.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or stands twice; nothing has moved.
+        ShapeError
+            If an input does not fit; nothing has moved.
+        """
+        made = self._advance(keys, x, at_step=True)
+        return self._unpacked({name: self._plan.newest(name, y) for name, y in made.items()})
+
+    def push(self, keys: Keys, x: Inputs) -> Any:
+        """Run the next steps of some streams; the others stay as they are.
+
+        Parameters
+        ----------
+        keys
+            Which streams, in the order of the rows of ``x``; none twice.
+        x
+            As in :meth:`npylstm.Model.predict`, one row for each key: ``(keys, steps, features)``,
+            with any number of steps from one on.
+
+        Returns
+        -------
+        Array or dict
+            As :meth:`npylstm.Model.predict` returns it: every step's output
+            ``(keys, steps, units)``, or the last one's ``(keys, units)``.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or stands twice; nothing has moved.
+        ShapeError
+            If an input does not fit; nothing has moved.
+        """
+        return self._unpacked(self._advance(keys, x, at_step=False))
+
+    def _advance(self, keys: Keys, x: Inputs, at_step: bool) -> dict[str, Array]:
+        """Run inputs of one step without its axis, or of several steps."""
+        tensors = self._at_step if at_step else self._spec.inputs
+        with self._lock:
+            rows = self._find(_listed(keys))
+            inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys")
+            if self._nan == "raise":
+                check_nan(inputs)
+            if at_step:
+                inputs = {name: self._plan.with_time(name, a) for name, a in inputs.items()}
+            made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)
+        return {name: made[name] for name in self._spec.outputs}
+
+    @staticmethod
+    def _unpacked(outputs: dict[str, Array]) -> Any:
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def snapshot(self, keys: Keys | None = None) -> dict[Hashable, NewState]:
+        """Copy states: ``{key: {layer: {"h": (units,), ...}}}``.
+
+        Parameters
+        ----------
+        keys
+            Which streams; None means all.
+        """
+        with self._lock:
+            listed = list(self._rows) if keys is None else _listed(keys)
+            state = self._states.read(self._find(listed))
+        return {
+            key: {call: {n: a[k].copy() for n, a in v.items()} for call, v in state.items()}
+            for k, key in enumerate(listed)
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all keys and their states to an ``.npz``, whole or not at all.
+
+        Raises
+        ------
+        StateError
+            If a key is no text, number, bytes, None, or tuple of these.
+        """
+        with self._lock:
+            keys = list(self._rows)
+            state = self._states.read(self._find(keys))
+        header = {"keys": [_key_to_json(key) for key in keys]}
+        state_file.write(path, "pool", self.model.spec, header, state)
+
+    def restore(self, snapshot: Mapping[Hashable, StateArrays] | str | os.PathLike[str]) -> None:
+        """Set the states that :meth:`snapshot` copied, or :meth:`save` wrote to a path.
+
+        Keys that are not in the pool are added; others stay as they are.
+
+        Raises
+        ------
+        StateError
+            If a state does not fit, is of another model, or there is no room; nothing has changed.
+        FormatError
+            If the file is damaged or no saved pool.
+        OSError
+            If it cannot be opened.
+        """
+        if not isinstance(snapshot, Mapping):
+            snapshot = self._read(snapshot)
+        shapes = self._spec.state_shapes()
+        states = [
+            bind_state(_with_batch(key, state), shapes, 1, self._spec.dtype)
+            for key, state in snapshot.items()
+        ]
+        if not states:
+            return
+        whole = {
+            call: {n: np.concatenate([s[call][n] for s in states]) for n in entries}
+            for call, entries in shapes.items()
+        }
+        with self._lock:
+            self._add([key for key in snapshot if key not in self._rows])
+            self._states.write(self._find(list(snapshot)), whole)
+
+    def _read(self, path: str | os.PathLike[str]) -> dict[Hashable, StateArrays]:
+        """Read a snapshot from a file."""
+        header, state = state_file.read(path, "pool", self.model.spec)
+        listed = header.get("keys")
+        try:
+            keys = [_key_from_json(key) for key in listed]  # type: ignore[union-attr]
+            distinct = len(set(keys)) == len(keys)
+        except (TypeError, ValueError, KeyError):
+            distinct = False
+        if not distinct:
+            raise FormatError(f"{path}: keys: expected a list without repetitions")
+        for call, entries in state.items():
+            for name, array in entries.items():
+                if array.shape[:1] != (len(keys),):
+                    raise FormatError(
+                        f"{path}: state/{call}/{name}: expected {len(keys)} rows, one for each "
+                        f"key, got shape {array.shape}"
+                    )
+        return {
+            key: {call: {n: a[k] for n, a in v.items()} for call, v in state.items()}
+            for k, key in enumerate(keys)
+        }
+
+    def _find(self, keys: list[Hashable]) -> Array:
+        try:
+            rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
+        except (KeyError, TypeError):
+            unknown = next(k for k in keys if not isinstance(k, Hashable) or k not in self._rows)
+            raise StateError(f"key {unknown!r}: not in the pool") from None
+        places = np.arange(len(rows))
+        self._stamps[rows] = places
+        if (self._stamps[rows] != places).any():  # a later one has stamped over it
+            _refuse_twins(keys)
+        return rows
+
+    def _beginning(self, count: int) -> NewState:
+        shapes = self._spec.state_shapes()
+        return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
+
+    def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of no stream at all."""
+        sizes = {BATCH: 0, STEPS: 1}
+        for tensor in self._spec.inputs:
+            if STEPS in tensor.shape:
+                sizes[STEPS] = inputs[tensor.name].shape[tensor.shape.index(STEPS)]
+        outputs = {}
+        for tensor in self._spec.output_specs:
+            shape = [sizes.get(d, 1) if isinstance(d, str) else d for d in tensor.shape]
+            outputs[tensor.name] = np.zeros(shape, self._spec.dtype)
+        return outputs
+
+
+def _listed(keys: Any) -> list[Hashable]:
+    if isinstance(keys, np.ndarray):
+        return list(keys.tolist())
+    listed: list[Hashable] = list(keys) if isinstance(keys, _MANY) else [keys]  # type: ignore[call-overload]
+    return listed
+
+
+def _refuse_twins(keys: list[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for key in keys:
+        if not isinstance(key, Hashable):
+            raise StateError(f"key {key!r:.60}: expected something hashable")
+        if key in seen:
+            raise StateError(f"key {key!r}: stands twice in one call")
+        seen.add(key)
+
+
+def _with_batch(key: Hashable, state: Any) -> Any:
+    """Give the state of one stream an axis of samples, as far as it is one."""
+    if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
+        raise StateError(f"key {key!r}: expected a state, got {type(state).__name__}")
+    return {call: {n: [a] for n, a in v.items()} for call, v in state.items()}
+
+
+def _with_states(
+    model: StreamingModel, capacity: int, nan: str, snapshot: Mapping[Hashable, StateArrays]
+) -> Pool:
+    """Make a pool with keys and their states: what pickle and copy call."""
+    pool = Pool(model, capacity, nan=nan)
+    pool.restore(snapshot)
+    return pool
+
+
+def _key_to_json(key: Any) -> Any:
+    """Write a key as JSON: a tuple as a list, bytes as an object."""
+    if isinstance(key, np.generic):
+        key = key.item()
+    if type(key) is tuple:
+        return [_key_to_json(part) for part in key]
+    if type(key) is bytes:
+        return {"bytes": key.hex()}
+    if key is None or type(key) in (str, int, bool) or (type(key) is float and math.isfinite(key)):
+        return key
+    raise StateError(
+        f"key {key!r:.60}: cannot be saved; expected text, a number, bytes, None, or a tuple of "
+        "these (pickle keeps any key)"
+    )
+
+
+def _key_from_json(value: Any) -> Hashable:
+    if isinstance(value, list):
+        return tuple(_key_from_json(part) for part in value)
+    return bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value

@@ -1,0 +1,222 @@
+"""Programs: the operations of a model as rows of integers, laid out for one set of sizes.
+
+:class:`Parameters` packs all weights into one flat buffer, once per model. :class:`Program` gives
+every tensor a place in the work buffer and writes one row per kernel call, as the table of kernels
+(:mod:`npylstm.kernels.table`) says. An operation without a kernel runs in NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import ShapeError
+from npylstm.graph.parts import Edge, LayerSpec
+from npylstm.kernels.arguments import RECURRENT, WIDTH
+from npylstm.kernels.calls import Call, Place, Sizes
+from npylstm.kernels.loading import Kernel
+from npylstm.kernels.packing import ALIGNMENT, aligned, lanes_of
+from npylstm.kernels.table import FETCH, STORE, Row, is_alias, row_of
+from npylstm.ops.base import Operation
+
+__all__ = ["Parameters", "Program", "is_native", "kernels_of"]
+
+
+def is_native(operation: Operation) -> bool:
+    """Whether kernels compute the operation, with its activations."""
+    parts = operation.parts()
+    return is_alias(operation) or (bool(parts) and all(map(row_of, parts.values())))
+
+
+def kernels_of(operation: Operation) -> set[Kernel]:
+    """Return the kernels that programs with this operation may call."""
+    rows = [row for row in map(row_of, operation.parts().values()) if row is not None]
+    if operation.state_shapes():
+        rows += [FETCH, STORE]
+    return {kernel for row in rows for kernel in row.kernels()}
+
+
+class Parameters:
+    """All weights of a model in one flat buffer, each where its kernel looks for it.
+
+    Attributes
+    ----------
+    buffer
+        The numbers.
+    offsets
+        Where the parts of a layer are, by its name and the prefix of the part, and by column.
+    """
+
+    def __init__(self, layers: Sequence[LayerSpec], dtype: str) -> None:
+        self._parts: list[tuple[int, Array]] = []
+        self._size = 0
+        self.dtype = dtype
+        self.offsets: dict[tuple[str, str], dict[str, int]] = {}
+        for layer in layers:
+            for prefix, operation in layer.layer.parts().items():
+                row = row_of(operation)
+                if row is None:  # an alias
+                    continue
+                own = {k.removeprefix(prefix): w for k, w in layer.weights.items()
+                       if k.startswith(prefix)}  # fmt: skip
+                packed = row.packed(operation, own, dtype)
+                self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
+        # Activations read their parameters at fixed distances from their offset.
+        self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
+        for at, part in self._parts:
+            self.buffer[at : at + part.size] = part.reshape(-1)
+        self.buffer.flags.writeable = False
+        del self._parts
+
+    def _add(self, array: Array) -> int:
+        at = self._size
+        self._parts.append((at, array))
+        self._size += -(-array.size // ALIGNMENT) * ALIGNMENT
+        return at
+
+
+class Program:
+    """Operations laid out for one set of input sizes.
+
+    Attributes
+    ----------
+    table
+        int64 ``(calls, WIDTH)``, what :data:`npylstm.kernels.loading.execute` runs.
+    reads, writes
+        Places in the work buffer to fill before and to read after.
+    mask
+        Place in the work buffer of the call's mask; empty where there is none.
+    states
+        Places in the state buffer, both ways.
+    work_size, state_size
+        Lengths of the two buffers, in elements.
+    frames
+        Buffers that are not in use.
+    checks
+        Where in the work buffer a number other than zero reports values that an operation does not
+        accept: offset, name of the layer, operation, and the place of the values.
+    shared_rows
+        Which rows of the table threads may share.
+    shared, shares
+        Multiplications in layers whose units threads may share; into how many parts, at most.
+    """
+
+    def __init__(
+        self,
+        edges: Sequence[Edge],
+        layers: Mapping[str, Operation],
+        parameters: Parameters,
+        inputs: Mapping[str, Sizes],
+        wanted: Sequence[str],
+        mask: Sizes | None = None,
+    ) -> None:
+        self._parameters = parameters
+        self._rows: list[Array] = []
+        self._places: dict[str, Place] = {}
+        self.states: list[Place] = []
+        self.frames: list[Any] = []
+        self.checks: list[tuple[int, str, Operation, Place]] = []
+        self.shared_rows: list[int] = []
+        self.shared = self.shares = 0
+        self.work_size = self.state_size = 0
+        self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
+        self.mask = Place((), 0, 0, (0,))
+        if mask is not None:
+            at = self._reserve(math.prod(mask))
+            self.mask = Place((), at, at + math.prod(mask), mask)
+        for edge in edges:
+            self._add(edge, layers[edge.layer])
+        self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
+        self.table = np.array(self._rows, np.int64).reshape(len(self._rows), WIDTH)
+
+    def _reserve(self, size: int) -> int:
+        at = self.work_size
+        self.work_size += -(-size // ALIGNMENT) * ALIGNMENT
+        return at
+
+    def _place(self, name: str, shape: Sizes) -> Place:
+        size = math.prod(shape)
+        at = self._reserve(size)
+        self._places[name] = Place((name,), at, at + size, shape)
+        return self._places[name]
+
+    def _add(self, edge: Edge, operation: Operation) -> None:
+        inputs = [self._places[t] for t in edge.inputs]
+        try:
+            shapes = operation.infer_shapes([place.shape for place in inputs])
+        except ShapeError as error:
+            raise ShapeError(f"{edge.layer}: {error}") from None
+        sizes: list[Sizes] = [tuple(int(d) for d in shape) for shape in shapes]
+        if is_alias(operation):
+            self._places[edge.outputs[0]] = inputs[0]._replace(shape=sizes[0])
+            return
+        outputs = [*zip(edge.outputs, operation.output_names(), sizes, strict=True)]
+        carried = operation.state_shapes()
+        made = [self._place(name, shape) for name, key, shape in outputs if key not in carried]
+        states = self._call(edge, operation, inputs, made)
+        for name, key, shape in outputs:
+            if key in carried:
+                source, target = states[key], self._place(name, shape)
+                self._copy(FETCH, source.start, target)
+
+    def _call(
+        self, edge: Edge, operation: Operation, inputs: Sequence[Place], outputs: Sequence[Place]
+    ) -> dict[str, Place]:
+        """Write the rows that compute an operation; returns the places of its states."""
+        states: dict[str, Place] = {}
+        parts = operation.parts()
+        half = 0 if len(parts) > 1 else None
+        for (prefix, part), mine in zip(
+            parts.items(), operation.inputs_of_parts(inputs), strict=True
+        ):
+            own = self._lay_out_states(edge, prefix, part, mine)
+            mask = mine[-1] if getattr(part, "masked", False) else self.mask
+            dtype = self._parameters.dtype
+            call = Call(
+                tuple(mine), tuple(outputs), tuple(own.values()), mask, dtype, self._reserve, half
+            )
+            self._emit(edge, prefix, part, call)
+            states |= own
+            if half is not None:
+                half += part.output_size  # type: ignore[attr-defined]  # a recurrent layer
+        return states
+
+    def _lay_out_states(
+        self, edge: Edge, prefix: str, part: Operation, inputs: Sequence[Place]
+    ) -> dict[str, Place]:
+        """Reserve the states of a call, and fill those whose initial states are tensors."""
+        places: dict[str, Place] = {}
+        batch = part.batch_size(inputs[0].shape) if part.state_shapes() else 0
+        initial = part.initial_states(inputs)
+        for k, (name, shape) in enumerate(part.state_shapes().items()):
+            start = self.state_size
+            self.state_size += batch * math.prod(shape)
+            key = f"{prefix}{name}"
+            places[key] = Place((edge.name, key), start, self.state_size, (batch, *shape))
+            if initial:
+                self._copy(STORE, initial[k].start, places[key])
+            else:
+                self.states.append(places[key])
+        return places
+
+    def _emit(self, edge: Edge, prefix: str, part: Operation, call: Call) -> None:
+        row = row_of(part)
+        assert row is not None  # is_native has checked it
+        values = row.bound(part, call, self._parameters.offsets[edge.layer, prefix])
+        if hasattr(row.columns, "WRONG"):
+            self.checks.append((int(values[row.columns.WRONG]), edge.layer, part, call.inputs[0]))
+        if row.columns is RECURRENT and values[RECURRENT.SHARED_VECTORS]:
+            self.shared_rows.append(len(self._rows))
+            vectors, size = int(values[RECURRENT.VECTORS]), lanes_of(call.dtype)
+            terms = values[RECURRENT.IN] + values[RECURRENT.SIZE]
+            self.shared += int(values[RECURRENT.STEPS] * vectors * size * terms)
+            self.shares = max(self.shares, vectors // int(values[RECURRENT.SHARED_VECTORS]))
+        self._rows.append(values)
+
+    def _copy(self, row: Row, source: int, target: Place) -> None:
+        columns = {"FROM": source, "TO": target.start, "SIZE": target.size}
+        self._rows.append(row.row(self._parameters.dtype, columns))

@@ -1,0 +1,362 @@
+"""Session: a model on a live stream, and the state that it carries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import NpylstmError, ShapeError, StateError
+from npylstm.graph.stream_plan import StreamingModel
+from npylstm.io import state_file
+from npylstm.ops.shapes import BATCH, STEPS
+from npylstm.printable import clipped
+from npylstm.runtime.binding import NewState, bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.engines import Stepper
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.runtime.binding import Inputs, StateArrays
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A stream of sequences: what comes in goes on where the last call ended.
+
+    Made by :meth:`npylstm.Model.session`. Sessions of one model share its weights; any number of
+    threads may run their own at once. One session belongs to one thread at a time.
+
+    Parameters
+    ----------
+    model
+        The model.
+    batch_size
+        How many sequences go side by side.
+    nan
+        ``"pass"``: an input that holds nan makes nan of its row's state until it is reset, as in
+        the frameworks. ``"raise"``: it is refused, and the state stays as it was.
+
+    Attributes
+    ----------
+    model, batch_size
+
+    Raises
+    ------
+    UnsupportedError
+        If the model cannot run on a stream: naming every layer that stands in the way.
+
+    Examples
+    --------
+    >>> import npylstm
+    >>> session = npylstm.load("models/sine_keras/sine.npz").session()
+    >>> session.push([[[0.1], [0.2]]]).shape
+    (1, 1)
+    >>> session.step([[0.3]]).shape
+    (1, 1)
+    """
+
+    def __init__(self, model: StreamingModel, batch_size: int = 1, *, nan: str = "pass") -> None:
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise NpylstmError(f"batch_size: expected a positive integer, got {batch_size!r}")
+        self.model = model
+        self.batch_size = int(batch_size)
+        self._nan = bind_nan(nan)
+        self._plan, engine = model.streaming
+        self._spec = self._plan.spec
+        self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
+        self._stream = engine.stream(self._spec, self.batch_size)
+        self._stepper: Stepper | None = None
+        self._fast: tuple[Array, Array] | None = None
+        y = self._plan.without_time(self._spec.output_specs[0])
+        self._step_shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
+        self._dtype = np.dtype(self._spec.dtype)
+        self._lay_out_step()
+        self.reset()
+
+    def __repr__(self) -> str:
+        name = clipped(repr(self.model.spec.name), 120)
+        return f"<npylstm.Session of {name}: batch of {self.batch_size}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_state, (self.model, self.batch_size, self._nan, self.state)
+
+    def push(self, x: Inputs, out: Array | None = None) -> Any:
+        """Run the next steps of every sequence.
+
+        Parameters
+        ----------
+        x
+            As in :meth:`npylstm.Model.predict`, with any number of steps from one on, also where
+            the trained model had a fixed number. Inputs without steps are given with every push.
+        out
+            Where to write the output of a model with one: contiguous, of its type and shape.
+
+        Returns
+        -------
+        Array or dict
+            As :meth:`npylstm.Model.predict` returns it: every step's output, or the newest one's;
+            ``out`` where it was given.
+
+        Raises
+        ------
+        ShapeError
+            If an input or ``out`` does not fit; the state stays as it was.
+        """
+        inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size)
+        if self._nan == "raise":
+            check_nan(inputs)
+        before = None if out is None else self._stream.read()
+        outputs = self._stream.run(inputs)
+        y = self._unpacked({name: outputs[name] for name in self._spec.outputs})
+        if out is None or before is None:
+            return y
+        try:
+            self._check_out(out, outputs[self._spec.outputs[0]].shape)
+        except ShapeError:
+            self._stream.write(before)
+            raise
+        out[...] = y
+        return out
+
+    def step(self, x: Inputs, out: Array | None = None) -> Any:
+        """Run one step of every sequence.
+
+        Parameters
+        ----------
+        x
+            Inputs without the axis of steps: ``(batch, features)``.
+        out
+            Where to write the output of a model with one: contiguous, of its type and shape.
+
+        Returns
+        -------
+        Array or dict
+            Outputs without the axis of steps: ``(batch, units)``; ``out`` where it was given.
+
+        Raises
+        ------
+        ShapeError
+            If an input or ``out`` does not fit; the state stays as it was.
+        """
+        fast = self._fast
+        if fast is not None and type(x) is np.ndarray:
+            source, target = fast
+            if x.shape == source.shape and x.dtype == source.dtype:
+                if out is not None:
+                    self._check_out(out, self._step_shape)
+                source[...] = x
+                self._stepper.run()  # type: ignore[union-attr]
+                if out is None:
+                    return target.copy()
+                out[...] = target
+                return out
+        return self._checked_step(x, out)
+
+    def _checked_step(self, x: Inputs, out: Array | None) -> Any:
+        inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size)
+        if self._nan == "raise":
+            check_nan(inputs)
+        if out is not None:
+            self._check_out(out, self._step_shape)
+        stepper = self._stepper
+        if stepper is None:
+            whole = {name: self._plan.with_time(name, array) for name, array in inputs.items()}
+            made = self._stream.run(whole)
+        else:
+            for name, array in inputs.items():
+                stepper.x[name][...] = self._plan.with_time(name, array)
+            stepper.run()
+            made = {name: y.copy() for name, y in stepper.y.items()}
+        y = self._unpacked(
+            {name: self._plan.newest(name, made[name]) for name in self._spec.outputs}
+        )
+        if out is None:
+            return y
+        out[...] = y
+        return out
+
+    def loop(self, x: Array, steps: int) -> Array | None:
+        """Run steps natively, each output the next input; see :meth:`npylstm.Model.forecast`.
+
+        Parameters
+        ----------
+        x
+            The first input ``(batch, features)``, checked.
+        steps
+            How many.
+
+        Returns
+        -------
+        Array
+            ``(batch, steps, features)``; None where the back end has no such loop.
+        """
+        if self._plan.times[self._spec.inputs[0].name] != 1:
+            return None
+        made = self._stream.loop(np.ascontiguousarray(x[:, None]), steps, 0, carry=True)
+        return None if made is None else made.swapaxes(0, 1)
+
+    def reset(self, where: npt.ArrayLike | None = None) -> None:
+        """Begin anew.
+
+        Parameters
+        ----------
+        where
+            Booleans ``(batch,)``: which sequences; None means all.
+
+        Raises
+        ------
+        ShapeError
+            If it is no such mask.
+        """
+        state = bind_state(
+            self._plan.beginning(self.batch_size), self._spec.state_shapes(), self.batch_size,
+            self._spec.dtype,
+        )  # fmt: skip
+        if where is not None:
+            mask = np.asarray(where)
+            if mask.shape != (self.batch_size,) or mask.dtype != np.bool_:
+                raise ShapeError(
+                    f"where: expected {self.batch_size} booleans, got {mask.dtype} of shape "
+                    f"{mask.shape}"
+                )
+            old = self._stream.read()
+            for call, entries in state.items():
+                for name, array in entries.items():
+                    array[~mask] = old[call][name][~mask]
+        self._stream.write(state)
+
+    @property
+    def state(self) -> NewState:
+        """The state, ``{layer: {"h": (batch, units), "c": ...}}``: a copy; what is set is copied.
+
+        Setting one that does not fit raises a StateError and changes nothing.
+        """
+        return self._stream.read()
+
+    @state.setter
+    def state(self, state: StateArrays) -> None:
+        if state is None:
+            raise StateError("state: expected a mapping, got None; reset() begins anew")
+        shapes = self._spec.state_shapes()
+        self._stream.write(bind_state(state, shapes, self.batch_size, self._spec.dtype))
+
+    def copy(self) -> Session:
+        """Make another session that stands where this one does."""
+        return _with_state(self.model, self.batch_size, self._nan, self.state)
+
+    def split(self, sizes: Sequence[int] | None = None) -> list[Session]:
+        """Deal the sequences out to sessions of their own; this one stays as it is.
+
+        Parameters
+        ----------
+        sizes
+            How many go to each; they add up to the batch size. None means one each.
+
+        Raises
+        ------
+        ShapeError
+            If the sizes do not add up.
+        """
+        sizes = [1] * self.batch_size if sizes is None else [int(n) for n in sizes]
+        if sum(sizes) != self.batch_size or min(sizes, default=0) < 1:
+            raise ShapeError(
+                f"sizes: expected positive ones that add up to {self.batch_size}, got {sizes}"
+            )
+        state, parts, at = self.state, [], 0
+        for size in sizes:
+            rows = {k: {n: a[at : at + size] for n, a in v.items()} for k, v in state.items()}
+            parts.append(_with_state(self.model, size, self._nan, rows))
+            at += size
+        return parts
+
+    @classmethod
+    def join(cls, sessions: Iterable[Session]) -> Session:
+        """Make one session of several of the same model, their sequences side by side.
+
+        Raises
+        ------
+        StateError
+            If there are none, or they are of different models.
+        """
+        sessions = list(sessions)
+        if not sessions:
+            raise StateError("join: expected at least one session")
+        first = sessions[0]
+        if any(session.model is not first.model for session in sessions):
+            raise StateError("join: expected sessions of one model")
+        states = [session.state for session in sessions]
+        rows = {
+            call: {name: np.concatenate([s[call][name] for s in states]) for name in entries}
+            for call, entries in states[0].items()
+        }
+        size = sum(session.batch_size for session in sessions)
+        return _with_state(first.model, size, first._nan, rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to an ``.npz``, whole or not at all."""
+        header = {"batch_size": self.batch_size}
+        state_file.write(path, "session", self.model.spec, header, self.state)
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on where :meth:`save` was called, in this process or another: the same bits follow.
+
+        Raises
+        ------
+        StateError
+            If the file is of another model or batch size; the state stays as it was.
+        FormatError
+            If it is damaged or no saved session.
+        OSError
+            If it cannot be opened.
+        """
+        header, state = state_file.read(path, "session", self.model.spec)
+        saved = header.get("batch_size")
+        if saved != self.batch_size:
+            raise StateError(f"{path}: saved with batch_size {saved}, expected {self.batch_size}")
+        try:
+            self.state = state
+        except StateError as error:
+            raise StateError(f"{path}: {error}") from None
+
+    def _lay_out_step(self) -> None:
+        """Lay out a single step once; models with one input and one output get a short way."""
+        sizes = {
+            t.name: tuple(
+                self.batch_size if d == BATCH else 1 if d == STEPS else d for d in t.shape
+            )
+            for t in self._spec.inputs
+        }
+        fixed = {k: tuple(d for d in v if isinstance(d, int)) for k, v in sizes.items()}
+        if fixed == sizes:
+            self._stepper = self._stream.stepper(fixed)
+        one = len(self._spec.inputs) == len(self._spec.outputs) == 1
+        plain = one and self._nan == "pass" and not self._at_step[0].integer
+        if self._stepper is not None and plain:
+            (x,), (y,) = self._stepper.x.items(), self._stepper.y.items()
+            self._fast = self._plan.newest(*x), self._plan.newest(*y)
+
+    def _unpacked(self, outputs: dict[str, Array]) -> Any:
+        if len(outputs) > 1:
+            return outputs
+        (y,) = outputs.values()
+        return y
+
+    def _check_out(self, out: Array, shape: tuple[int | str, ...]) -> None:
+        if len(self._spec.outputs) > 1:
+            raise ShapeError(f"out: the model has {len(self._spec.outputs)} outputs, expected one")
+        fits = isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == shape
+        if not fits or not out.flags.c_contiguous or not out.flags.writeable:
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise ShapeError(f"out: expected a contiguous array, {self._dtype} {shape}, got {got}")
+
+
+def _with_state(model: StreamingModel, batch_size: int, nan: str, state: StateArrays) -> Session:
+    """Make a session with a state: what pickle and copy call."""
+    session = Session(model, batch_size, nan=nan)
+    session.state = state
+    return session

@@ -1,0 +1,119 @@
+"""Several threads that run one program: they share the units of its recurrent layers.
+
+Every thread has a table of its own. That of the first has all rows; those of the others have the
+shared rows, each with other units. They wait for each other at every step
+(:mod:`npylstm.kernels.barrier`).
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import functools
+import os
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.kernels.arguments import RECURRENT
+from npylstm.kernels.loading import execute
+from npylstm.runtime.program import Program
+
+__all__ = ["ThreadGroup", "most_threads"]
+
+# A counter that is so low stays below zero, whoever counts on.
+_ABANDONED = -(1 << 62)
+
+
+def most_threads() -> int:
+    """Return how many threads may spin while they wait: no more than there are processors."""
+    if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
+        return 1  # gevent's and the like run by turns
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+class ThreadGroup:
+    """Threads that run a program together. Belongs to one call at a time.
+
+    Parameters
+    ----------
+    program
+        What they run.
+    buffers
+        Addresses of the parameters, the state and the work buffer.
+    threads
+        How many, the caller's among them.
+
+    Attributes
+    ----------
+    threads
+        As given.
+    """
+
+    def __init__(self, program: Program, buffers: Sequence[int], threads: int) -> None:
+        self.threads = threads
+        self._counter = np.zeros(1, np.int64)
+        barrier = self._counter.ctypes.data
+        self._tables = [_table_of(program, k, threads, barrier) for k in range(threads)]
+        self._runs = [execute.bind(len(t), t.ctypes.data, *buffers) for t in self._tables]
+
+    def run(self, *needed: Any) -> None:
+        """Run the program once; what is needed is kept alive until all threads have ended."""
+        others = [(run, _thread.allocate_lock()) for run in self._runs[1:]]
+        started = []
+        try:
+            for run, done in others:
+                done.acquire()
+                _thread.start_new_thread(_run_and_release, (run, done, self, needed))
+                started.append(done)
+            self._runs[0]()
+        except BaseException:
+            self._counter[0] = _ABANDONED
+            raise
+        finally:
+            for done in started:
+                done.acquire()
+
+
+def _run_and_release(run: Callable[[], None], done: _thread.LockType, *needed: Any) -> None:
+    try:
+        run()
+    finally:
+        done.release()
+
+
+def _table_of(program: Program, thread: int, threads: int, barrier: int) -> Array:
+    """Return a program's table with one thread's part of the shared rows."""
+    rows: Array = program.table.copy()
+    shared: Array = rows[program.shared_rows]
+    for row in shared:
+        parts = row[RECURRENT.VECTORS] // row[RECURRENT.SHARED_VECTORS]
+        first, end = (k * parts // threads for k in (thread, thread + 1))
+        row[RECURRENT.FIRST_BLOCK] = first * row[RECURRENT.SHARED_BLOCKS]
+        row[RECURRENT.FIRST_VECTOR] = first * row[RECURRENT.SHARED_VECTORS]
+        if thread < threads - 1:  # the last thread's part goes on to the end
+            row[RECURRENT.END_BLOCK] = end * row[RECURRENT.SHARED_BLOCKS]
+            row[RECURRENT.END_VECTOR] = end * row[RECURRENT.SHARED_VECTORS]
+        row[RECURRENT.THREAD], row[RECURRENT.THREADS] = thread, threads
+        row[RECURRENT.BARRIER], row[RECURRENT.YIELD_THREAD] = barrier, _yield_address()
+    if thread:
+        return shared
+    rows[program.shared_rows] = shared
+    return rows
+
+
+@functools.cache
+def _yield_address() -> int:
+    """Return the address of the function that yields to other threads; 0 if there is none."""
+    try:
+        if os.name == "nt":
+            function = ctypes.WinDLL("kernel32").SwitchToThread  # type: ignore[attr-defined]
+        else:
+            function = ctypes.CDLL(None).sched_yield
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
