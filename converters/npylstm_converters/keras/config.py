@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
@@ -17,7 +17,7 @@ from npylstm.ops.base import Operation
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import resolve
 
-__all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name"]
+__all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name", "without_weights"]
 
 Translation = tuple[Operation, dict[str, Array]]
 
@@ -190,6 +190,11 @@ class Config:
         if self._left:
             left = ", ".join(f"{k}={v!r:.60}" for k, v in sorted(self._left.items()))
             raise Refusal(f"config not understood: {left}")
+
+
+def without_weights(function: Callable[[Config], Operation]) -> Callable[..., Translation]:
+    """Make a translator of a function that needs no arrays."""
+    return lambda config, _: (function(config), {})
 
 
 def dtype_name(dtype: Any) -> Any:

@@ -9,10 +9,11 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Reduce
+from npylstm.ops.base import Operation
 from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.indexing import Pad, Repeat, Slice
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.config import Config, Translation
+from npylstm_converters.keras.config import Config, Translation, without_weights
 from npylstm_converters.keras.tensors import LayerTensors, Source, read_array
 
 __all__ = ["TRANSLATORS"]
@@ -141,8 +142,8 @@ def _separable(config: Config, tensors: LayerTensors) -> Translation:
     return _finished(options, kernel.astype(depthwise.dtype), sources.get("bias"))
 
 
-def _pooling(operation: str) -> Callable[[Config, LayerTensors], Translation]:
-    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
+def _pooling(operation: str) -> Callable[..., Translation]:
+    def translate_it(config: Config) -> Operation:
         size = _one(config, "pool_size", "pool_length", default=2)
         stride = config.take("strides", "stride", default=None)
         stride = stride[0] if isinstance(stride, list) and len(stride) == 1 else stride
@@ -150,32 +151,32 @@ def _pooling(operation: str) -> Callable[[Config, LayerTensors], Translation]:
             raise Refusal(f"strides: expected a positive integer, got {stride!r:.60}")
         options = _padding(config, 1)
         first = _channels_first(config)
-        return Pool1D(operation, size, stride or size, channels_first=first, **options), {}
+        return Pool1D(operation, size, stride or size, channels_first=first, **options)
 
-    return translate_it
+    return without_weights(translate_it)
 
 
-def _global_pooling(operation: str) -> Callable[[Config, LayerTensors], Translation]:
-    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
+def _global_pooling(operation: str) -> Callable[..., Translation]:
+    def translate_it(config: Config) -> Operation:
         axis = 2 if _channels_first(config) else 1
-        return Reduce(operation, (axis,), config.flag("keepdims")), {}
+        return Reduce(operation, (axis,), config.flag("keepdims"))
 
-    return translate_it
-
-
-def _upsampling(config: Config, tensors: LayerTensors) -> Translation:
-    return Repeat(1, _one(config, "size", "length", default=2)), {}
+    return without_weights(translate_it)
 
 
-def _zero_padding(config: Config, tensors: LayerTensors) -> Translation:
+def _upsampling(config: Config) -> Operation:
+    return Repeat(1, _one(config, "size", "length", default=2))
+
+
+def _zero_padding(config: Config) -> Operation:
     if _channels_first(config):
         raise Refusal("data_format 'channels_first' is not supported")
-    return Pad(1, *_pair(config, "padding", default=1)), {}
+    return Pad(1, *_pair(config, "padding", default=1))
 
 
-def _cropping(config: Config, tensors: LayerTensors) -> Translation:
+def _cropping(config: Config) -> Operation:
     before, after = _pair(config, "cropping", default=[1, 1])
-    return Slice(1, before, -after if after else None), {}
+    return Slice(1, before, -after if after else None)
 
 
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
@@ -186,7 +187,7 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "AveragePooling1D": _pooling("mean"),
     "GlobalMaxPooling1D": _global_pooling("max"),
     "GlobalAveragePooling1D": _global_pooling("mean"),
-    "UpSampling1D": _upsampling,
-    "ZeroPadding1D": _zero_padding,
-    "Cropping1D": _cropping,
+    "UpSampling1D": without_weights(_upsampling),
+    "ZeroPadding1D": without_weights(_zero_padding),
+    "Cropping1D": without_weights(_cropping),
 }

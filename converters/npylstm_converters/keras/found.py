@@ -137,7 +137,7 @@ def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _weightless(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+def _weightless(name: str, shapes: Shapes, _: Writer) -> Found | None:
     if shapes:
         return None
     stem = _NUMBER.sub("", name)
@@ -182,7 +182,7 @@ def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
     return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
 
 
-def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+def _keras1(name: str, shapes: Shapes, _: Writer) -> Found | None:
     class_name = {12: "LSTM", 9: "GRU", 3: "SimpleRNN"}.get(len(shapes))
     first = next((s for role, s in shapes.items() if role in ("W_i", "W_z", "W")), ())
     if class_name is None or len(first) != 2 or not any(role[0] == "U" for role in shapes):
@@ -192,7 +192,7 @@ def _keras1(name: str, shapes: Shapes, writer: Writer) -> Found | None:
     return Found(name, class_name, {"units": first[1]}, sizes, asked, first[0])
 
 
-def _matrix(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+def _matrix(name: str, shapes: Shapes, _: Writer) -> Found | None:
     if not set(shapes) <= {"kernel", "bias", "W", "b"}:
         return None
     kernel = shapes.get("kernel", shapes.get("W", ()))
@@ -219,7 +219,7 @@ def _embedding(name: str, shape: tuple[int, ...]) -> Found:
     return Found(name, "Embedding", config, f"{shape[0]} ids -> {shape[1]}", {"mask_zero": "false"})
 
 
-def _others(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+def _others(name: str, shapes: Shapes, _: Writer) -> Found | None:
     table: dict[str, tuple[set[str], set[str]]] = {  # arrays that must be there, and that may
         "Embedding": ({"embeddings"}, set()),
         "BatchNormalization": ({"moving_mean", "moving_variance"}, {"gamma", "beta"}),

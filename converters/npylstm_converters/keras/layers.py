@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from npylstm.activations import LINEAR, Activation
+from npylstm.ops.base import Operation
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Flip
 from npylstm.ops.masking import Masking
@@ -21,7 +22,14 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import attention, convolution, merging, normalization, recurrent
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import activation_from_layer
-from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer, dtype_name
+from npylstm_converters.keras.config import (
+    WEIGHT_SHAPERS,
+    Config,
+    Translation,
+    Writer,
+    dtype_name,
+    without_weights,
+)
 from npylstm_converters.keras.graph import TURN, RawLayer
 from npylstm_converters.keras.lora import merge_lora
 from npylstm_converters.keras.parsing import is_custom
@@ -75,50 +83,50 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     return TimeDistributed(layer), weights
 
 
-def _activation(config: Config, tensors: LayerTensors) -> Translation:
+def _activation(config: Config) -> Operation:
     return _pointwise(config.activation("activation"))
 
 
-def _pointwise(activation: Activation) -> Translation:
-    return (Identity() if activation == LINEAR else ActivationLayer(activation)), {}
+def _pointwise(activation: Activation) -> Operation:
+    return Identity() if activation == LINEAR else ActivationLayer(activation)
 
 
-def _activation_layer(class_name: str) -> Callable[[Config, LayerTensors], Translation]:
-    def translate_it(config: Config, tensors: LayerTensors) -> Translation:
+def _activation_layer(class_name: str) -> Callable[..., Translation]:
+    def translate_it(config: Config) -> Operation:
         _, arguments = ACTIVATION_LAYERS[class_name]
         missing = object()
         taken = {a: config.take(a, default=missing) for a in arguments}
         given = {a: v for a, v in taken.items() if v is not missing}
         return _pointwise(activation_from_layer(class_name, given))
 
-    return translate_it
+    return without_weights(translate_it)
 
 
-def _identity(config: Config, tensors: LayerTensors) -> Translation:
+def _identity(config: Config) -> Operation:
     config.neutral(*_NOISE_NEUTRAL)
-    return Identity(), {}
+    return Identity()
 
 
-def _flatten(config: Config, tensors: LayerTensors) -> Translation:
+def _flatten(config: Config) -> Operation:
     if config.take("data_format", default=None) not in (None, "channels_last"):
         raise Refusal("Flatten with data_format='channels_first' is not supported")
-    return Reshape((BATCH_SIZE, -1)), {}
+    return Reshape((BATCH_SIZE, -1))
 
 
-def _reshape(config: Config, tensors: LayerTensors) -> Translation:
-    return Reshape((BATCH_SIZE, *config.sizes("target_shape"))), {}
+def _reshape(config: Config) -> Operation:
+    return Reshape((BATCH_SIZE, *config.sizes("target_shape")))
 
 
-def _permute(config: Config, tensors: LayerTensors) -> Translation:
-    return Transpose((0, *config.sizes("dims"))), {}
+def _permute(config: Config) -> Operation:
+    return Transpose((0, *config.sizes("dims")))
 
 
-def _repeat_vector(config: Config, tensors: LayerTensors) -> Translation:
-    return Stack(1, config.size("n")), {}
+def _repeat_vector(config: Config) -> Operation:
+    return Stack(1, config.size("n"))
 
 
-def _turned(config: Config, tensors: LayerTensors) -> Translation:
-    return Flip((config.axis("axis"),)), {}
+def _turned(config: Config) -> Operation:
+    return Flip((config.axis("axis"),))
 
 
 _NOISE = (
@@ -139,8 +147,8 @@ def _embedding(config: Config, tensors: LayerTensors) -> Translation:
     return Embedding(vocabulary, units, mask_zero), weights
 
 
-def _masking(config: Config, tensors: LayerTensors) -> Translation:
-    return Masking(config.number("mask_value", default=0.0)), {}
+def _masking(config: Config) -> Operation:
+    return Masking(config.number("mask_value", default=0.0))
 
 
 def _prelu(config: Config, tensors: LayerTensors) -> Translation:
@@ -153,20 +161,20 @@ def _prelu(config: Config, tensors: LayerTensors) -> Translation:
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "Dense": _dense,
     "TimeDistributed": _time_distributed,
-    "Activation": _activation,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Permute": _permute,
-    TURN: _turned,
-    "RepeatVector": _repeat_vector,
+    "Activation": without_weights(_activation),
+    "Flatten": without_weights(_flatten),
+    "Reshape": without_weights(_reshape),
+    "Permute": without_weights(_permute),
+    TURN: without_weights(_turned),
+    "RepeatVector": without_weights(_repeat_vector),
     "Embedding": _embedding,
-    "Masking": _masking,
+    "Masking": without_weights(_masking),
     "PReLU": _prelu,
     **attention.TRANSLATORS,
     **normalization.TRANSLATORS,
     **convolution.TRANSLATORS,
     **merging.TRANSLATORS,
-    **dict.fromkeys(_NOISE, _identity),
+    **dict.fromkeys(_NOISE, without_weights(_identity)),
     **{name: _activation_layer(name) for name in ACTIVATION_LAYERS},
 }
 

@@ -79,7 +79,7 @@ def _inside(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return str(entry.get("class_name")), entry["config"]
 
 
-def joined_sources(how: str, masks: Sequence[Sources]) -> Sources:
+def joined_sources(_: str, masks: Sequence[Sources]) -> Sources:
     """Tell of what several masks are made."""
     return frozenset().union(*masks)
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.ops.base import Operation
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import Rescaling
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation
+from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, without_weights
 from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS"]
@@ -59,10 +60,10 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
     return layer, weights
 
 
-def _unit_normalization(config: Config, tensors: LayerTensors) -> Translation:
+def _unit_normalization(config: Config) -> Operation:
     # TensorFlow bounds the sum of squares, Keras 3 the length, by the same number.
     epsilon = 1e-12 if config.writer.major >= 3 else 1e-6
-    return UnitNormalization(config.axes("axis"), epsilon), {}
+    return UnitNormalization(config.axes("axis"), epsilon)
 
 
 def _normalization(config: Config, tensors: LayerTensors) -> Translation:
@@ -105,7 +106,7 @@ def _affine(scale: Array, offset: Array, axis: int, dtype: np.dtype[Any]) -> Tra
     return layer, {name: array.astype(dtype) for name, array in weights.items()}
 
 
-def _rescaling(config: Config, tensors: LayerTensors) -> Translation:
+def _rescaling(config: Config) -> Translation:
     scale, offset = (  # TensorFlow takes both for float32 at first, whatever the layer computes in
         np.asarray(config.numbers(name, default), np.float32).astype(np.float64)
         for name, default in (("scale", 1.0), ("offset", 0.0))
@@ -116,7 +117,7 @@ def _rescaling(config: Config, tensors: LayerTensors) -> Translation:
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "BatchNormalization": _batch_normalization,
     "LayerNormalization": _layer_normalization,
-    "UnitNormalization": _unit_normalization,
+    "UnitNormalization": without_weights(_unit_normalization),
     "Normalization": _normalization,
-    "Rescaling": _rescaling,
+    "Rescaling": lambda config, _: _rescaling(config),
 }

@@ -267,7 +267,7 @@ class Builder:
             if name in names or any(name == t.name for t in self.inputs):
                 name = self.add("identity", Identity(), [output], [output.traced])[0].name
             names.append(name)
-        _last_steps_only(self.edges, self.layers, self.shapes, names)
+        _last_steps_only(self.edges, self.layers, names)
         _drop_unread(self.edges, names)
         _drop_unread_states(self.edges, self.layers, names)
         used = {edge.layer for edge in self.edges}
@@ -291,12 +291,7 @@ def _readers(edges: Sequence[Edge], outputs: Sequence[str]) -> dict[str, list[Ed
     return readers
 
 
-def _last_steps_only(
-    edges: list[Edge],
-    layers: dict[str, LayerSpec],
-    shapes: Mapping[str, Shape],
-    outputs: list[str],
-) -> None:
+def _last_steps_only(edges: list[Edge], layers: dict[str, LayerSpec], outputs: list[str]) -> None:
     """Where only the last step of a sequence is read, let the layer return only that."""
     readers = _readers(edges, outputs)
     calls = [edge.layer for edge in edges]

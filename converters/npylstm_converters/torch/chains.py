@@ -160,7 +160,7 @@ def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
         chain.hidden = states[:: MODES[mode].states]
 
 
-def _add_linear(chain: Chain, module: Found, step: Step) -> None:
+def _add_linear(chain: Chain, module: Found, _: Step) -> None:
     kernel = module.tensors["weight"].T
     weights = {"kernel": kernel}
     if "bias" in module.tensors:
@@ -170,7 +170,7 @@ def _add_linear(chain: Chain, module: Found, step: Step) -> None:
     )
 
 
-def _add_embedding(chain: Chain, module: Found, step: Step) -> None:
+def _add_embedding(chain: Chain, module: Found, _: Step) -> None:
     table = module.tensors["weight"]
     chain.add(module.name, Embedding(*table.shape), {"embeddings": table})
 
@@ -207,7 +207,7 @@ def _add_norm(chain: Chain, module: Found, step: Step) -> None:
     chain.add(module.name, layer, own)
 
 
-def _add_prelu(chain: Chain, module: Found, step: Step) -> None:
+def _add_prelu(chain: Chain, module: Found, _: Step) -> None:
     alpha = module.tensors["weight"]
     chain.add(module.name, PReLU(alpha.shape, min(1, len(chain.shape) - 1)), {"alpha": alpha})
 
@@ -219,11 +219,11 @@ _BUILDERS: dict[str, Callable[[Chain, Found, Step], None]] = {
 }  # fmt: skip
 
 
-def _last(chain: Chain, step: Step) -> None:
+def _last(chain: Chain, _: Step) -> None:
     chain.add("last", Select(chain.steps_axis, -1))
 
 
-def _hidden(chain: Chain, step: Step) -> None:
+def _hidden(chain: Chain, _: Step) -> None:
     if not chain.hidden:
         raise Refusal("no recurrent module stands before it")
     if len(chain.hidden) == 1:
@@ -234,13 +234,13 @@ def _hidden(chain: Chain, step: Step) -> None:
 
 
 def _over_time(operation: str) -> Callable[[Chain, Step], None]:
-    def reduce(chain: Chain, step: Step) -> None:
+    def reduce(chain: Chain, _: Step) -> None:
         chain.add(operation, Reduce(operation, (chain.steps_axis,)))
 
     return reduce
 
 
-def _flatten(chain: Chain, step: Step) -> None:
+def _flatten(chain: Chain, _: Step) -> None:
     if BATCH not in chain.shape[:1]:
         raise Refusal("expected the batch as the first axis")
     chain.add("flatten", Reshape(((0, 0), -1)))
@@ -266,7 +266,7 @@ def _transpose(chain: Chain, step: Step) -> None:
     chain.add("transpose", Transpose(axes))
 
 
-def _normalize(chain: Chain, step: Step) -> None:
+def _normalize(chain: Chain, _: Step) -> None:
     """Divide by the length along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
     source = chain.tensor
     chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
@@ -274,7 +274,7 @@ def _normalize(chain: Chain, step: Step) -> None:
     chain.tensor = chain.builder.add("normalize", Arithmetic("divide"), pair, [()])[0]
 
 
-def _nothing(chain: Chain, step: Step) -> None:
+def _nothing(_chain: Chain, _: Step) -> None:
     """Dropout, and what a reader may want to see in the chain."""
 
 

@@ -113,7 +113,7 @@ class Hooks:
     def _observer(self, path: str, counts: Counter[str], seen: dict[str, Any]) -> Any:
         """Make a hook that notes what a module computes, if the spec has a tensor of its name."""
 
-        def observe(module: Any, args: Any, y: Any) -> None:
+        def observe(module: Any, _: Any, y: Any) -> None:
             if _is_recurrent(module):
                 y, axis = y[0], 1 if module.batch_first else 0
                 name = _layers(path, module)[-1]
@@ -161,7 +161,7 @@ def _stacked(module: Any, layers: list[Mapping[str, Array]]) -> Any:
     return tuple(stacks) if len(stacks) > 1 else stacks[0]
 
 
-def _unpack(module: Any, args: Any, kwargs: Any, y: Any) -> Any:
+def _unpack(module: Any, _: Any, kwargs: Any, y: Any) -> Any:
     """Bring the sequence that a recurrent module gives for lengths back to one tensor."""
     import torch
 

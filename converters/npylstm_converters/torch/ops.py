@@ -25,12 +25,12 @@ from npylstm_converters.torch.calls import Call
 _END = 2**63 - 1  # how a slice without an end is written
 
 
-def same(call: Call, x: Any) -> Any:
+def same(_: Call, x: Any) -> Any:
     """Return the input: copies, memory layouts."""
     return x
 
 
-def dropout(call: Call, x: Any, p: float, train: bool) -> Any:
+def dropout(_: Call, x: Any, p: float, train: bool) -> Any:
     """Return the input, unless dropout is left on: then there are no numbers to agree with."""
     if train and p > 0:
         raise Refusal("is left on in inference: its result is random")

@@ -32,11 +32,12 @@ def _rnn_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
 
 
 def _rnn_output(
-    x: Any, h: Any, weights: Any, has_biases: bool, layers: int, dropout: float, train: bool,
-    bidirectional: bool, batch_first: bool,
+    x: Any, h: Any, weights: Any, *options: Any,
 ) -> Any:  # fmt: skip
     """Shape of a recurrent op's sequence, having made sure of what its inputs must share."""
     import torch
+
+    *_, bidirectional, batch_first = options  # how many layers, and what matters in training
 
     torch._check(x.shape[-1] == weights[0].shape[1])
     batch = h.shape[-2]

@@ -129,12 +129,12 @@ def _rebuild_tensor_v3(
     return _rebuild_tensor(storage, offset, size, stride, grad, hooks, *rest, dtype=kind)
 
 
-def _rebuild_parameter(tensor: Any, *rest: Any) -> Tensor:
+def _rebuild_parameter(tensor: Any, *_: Any) -> Tensor:
     made: Tensor = _expect(tensor, Tensor, "a tensor")
     return made
 
 
-def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+def _rebuild_from_type(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
     if not str(_expect(function, Global, "a function")).startswith("torch._utils._rebuild_"):
         raise FormatError(f"pickle: makes a tensor by {function}")
     return _call(function, _expect(arguments, tuple, "arguments"))
@@ -165,7 +165,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return str(_expect(text, str, "a string")).encode("latin1")
 
 
-def _dtype(descr: Any, *rest: Any) -> _Dtype:
+def _dtype(descr: Any, *_: Any) -> _Dtype:
     if descr not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
         raise FormatError("pickle: expected a NumPy type of plain numbers")
     return _Dtype(descr)
@@ -178,7 +178,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, kind)[0].item()
 
 
-def _reconstruct(*rest: Any) -> _Numbers:
+def _reconstruct(*_: Any) -> _Numbers:
     return _Numbers()
 
 
