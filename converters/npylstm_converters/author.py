@@ -91,7 +91,7 @@ def check_author(
     for tensor in spec.inputs:
         x = given[tensor.name]
         if tensor.integer and not np.array_equal(x, np.round(x)):
-            raise FormatError(f"inputs: {tensor.name}: expected ids, whole numbers")
+            raise FormatError(f"inputs: {tensor.name}: expected integer ids")
         given[tensor.name] = x.astype(np.int64 if tensor.integer else spec.dtype)
     theirs = {k: y.astype(spec.dtype) for k, y in _arrays("outputs", outputs, spec.outputs).items()}
     case = Case(given, theirs, purpose="author")

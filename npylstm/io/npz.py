@@ -105,7 +105,7 @@ class Archive:
             infos = self._zip.infolist()
             self._members = {i.filename.removesuffix(".npy"): i for i in infos}
             if len(self._members) != len(infos):
-                raise FormatError("a key stands in the file twice")
+                raise FormatError("a key is in the file twice")
             refuse_bombs(self._stream, sum(i.file_size for i in infos))
         except FormatError as error:
             self.close()

@@ -64,6 +64,19 @@ class Operation:
         """Distribute the inputs to the parts."""
         return (inputs,)
 
+    @property
+    def time_axis(self) -> int:
+        """The axis of the first input that a recurrent operation runs over."""
+        return 1
+
+    def returning_last_step(self) -> Operation | None:
+        """Return the operation that gives only the last step; None if this is not a change."""
+        return None
+
+    def without_returned_state(self) -> Operation | None:
+        """Return the operation that does not return its state; None if this is not a change."""
+        return None
+
     def output_names(self) -> tuple[str, ...]:
         """Suffixes of the output tensors; the main output has the empty one."""
         return ("",)

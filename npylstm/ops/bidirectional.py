@@ -112,6 +112,12 @@ class Bidirectional(Operation):
             for key, shape in layer.state_shapes().items()
         }
 
+    def without_returned_state(self) -> Operation | None:
+        forward, backward = (d.without_returned_state() for d in self.directions.values())
+        if forward is None or backward is None:
+            return None
+        return Bidirectional(forward, backward, self.merge_mode)
+
     def output_names(self) -> tuple[str, ...]:
         returns_state = self.directions["forward"].return_state
         mains = ("", "backward") if self.merge_mode == "none" else ("",)

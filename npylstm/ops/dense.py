@@ -111,7 +111,7 @@ class Embedding(Operation):
 
     @property
     def accepted(self) -> str:
-        return f"whole numbers from 0 to {self.vocabulary - 1}"
+        return f"integers from 0 to {self.vocabulary - 1}"
 
     def check_values(self, x: Array) -> None:
         wrong = ~((x >= 0) & (x < self.vocabulary) & (x == np.floor(x)))  # nan is wrong, too

@@ -121,6 +121,18 @@ class Recurrent(Operation):
     def batch_size(self, shape: Sequence[Any]) -> Any:
         return shape[1] if self.time_major else shape[0]
 
+    @property
+    def time_axis(self) -> int:
+        return 0 if self.time_major else 1
+
+    def returning_last_step(self) -> Operation | None:
+        if not self.return_sequences or self.go_backwards:
+            return None
+        return dataclasses.replace(self, return_sequences=False)
+
+    def without_returned_state(self) -> Operation | None:
+        return dataclasses.replace(self, return_state=False) if self.return_state else None
+
     def output_names(self) -> tuple[str, ...]:
         return ("", *self.state_shapes()) if self.return_state else ("",)
 
@@ -152,7 +164,7 @@ class Recurrent(Operation):
             return tuple(axes.mixing("reads backwards (go_backwards)") for axes in made)
         if self.masked and not self.zero_output_for_mask:
             # The state does not hold the last output.
-            repeats = "repeats its last output, also that of an earlier push, at masked steps"
+            repeats = "repeats its last output at masked steps, which the state does not hold,"
             at = (len(shapes) - 1, 1)
             return tuple(axes._replace(mixed={**axes.mixed, at: repeats}) for axes in made)
         return made

@@ -28,8 +28,8 @@ _WIDTH = 80
 _LABEL = 12  # columns of a label
 _MOST_ROWS = 60
 _UNKNOWN = (
-    "The file does not say what its structure rests on. An older npylstm wrote it: convert the "
-    "source again."
+    "The file does not state what its structure is based on. An older npylstm wrote it: convert "
+    "the source again."
 )
 
 

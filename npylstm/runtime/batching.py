@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import _thread
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from npylstm import console
 from npylstm.arrays import Array
+from npylstm.runtime.threads import run_together
 
 __all__ = ["Fill", "Result", "cut", "join", "run_slices", "side_by_side"]
 
@@ -26,51 +27,32 @@ def cut(rows: int, size: int) -> list[slice]:
 def run_slices(
     run: Callable[[slice], Result], slices: Sequence[slice], threads: int, progress: bool
 ) -> list[Result]:
-    """Run every slice, so many at a time; progress is shown on stderr."""
+    """Run every slice, at most ``threads`` at a time; progress is shown on stderr."""
+    results: list[Result | None] = [None] * len(slices)
+    todo = iter(range(len(slices)))  # its next() is atomic, so threads can share it
     with console.progress("predict", len(slices), enabled=progress) as advance:
-        if threads == 1:
-            return list(_advancing(map(run, slices), advance))
-        from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(threads) as pool:
-            return list(_advancing(pool.map(run, slices), advance))
+        def work() -> None:
+            for k in todo:
+                results[k] = run(slices[k])
+                advance()
 
-
-def _advancing(results: Iterator[Result], advance: Callable[[], None]) -> Iterator[Result]:
-    for result in results:
-        yield result
-        advance()
+        run_together([work] * min(threads, len(slices)))
+    return [result for result in results if result is not None]
 
 
 def side_by_side(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
-    """Make a call that fills each slice of the rows in a thread, the first in the caller's.
-
-    It may take less than a millisecond, of which a pool of threads would take a good part.
-    """
+    """Return a function that fills each slice of the rows in a thread."""
     if len(fillers) == 1:
         return fillers[0]
 
     def fill(x: Array, y: Array) -> None:
-        failures: list[BaseException] = []
-
-        def work(k: int, done: _thread.LockType) -> None:
-            try:
-                fillers[k](x[slices[k]], y[slices[k]])
-            except BaseException as failure:
-                failures.append(failure)
-            finally:
-                done.release()
-
-        waits = [_thread.allocate_lock() for _ in fillers]
-        for done in waits:
-            done.acquire()
-        for k in range(1, len(fillers)):
-            _thread.start_new_thread(work, (k, waits[k]))
-        work(0, waits[0])
-        for done in waits:
-            done.acquire()
-        if failures:
-            raise failures[0]
+        run_together(
+            [
+                functools.partial(filler, x[rows], y[rows])
+                for filler, rows in zip(fillers, slices, strict=True)
+            ]
+        )
 
     return fill
 

@@ -264,9 +264,7 @@ def _expect_integers(array: Array, label: str) -> None:
     wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
     if wrong.any():
         at = tuple(int(k) for k in np.argwhere(wrong)[0])
-        raise ShapeError(
-            f"{label}: expected whole numbers up to {limit}, got {array[at]:g} at {at}"
-        )
+        raise ShapeError(f"{label}: expected integers up to {limit}, got {array[at]:g} at {at}")
 
 
 def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec:

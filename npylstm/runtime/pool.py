@@ -330,7 +330,7 @@ def _refuse_twins(keys: list[Hashable]) -> None:
         if not isinstance(key, Hashable):
             raise StateError(f"key {key!r:.60}: expected something hashable")
         if key in seen:
-            raise StateError(f"key {key!r}: stands twice in one call")
+            raise StateError(f"key {key!r}: is in one call twice")
         seen.add(key)
 
 

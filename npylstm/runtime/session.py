@@ -241,7 +241,7 @@ class Session:
     @state.setter
     def state(self, state: StateArrays) -> None:
         if state is None:
-            raise StateError("state: expected a mapping, got None; reset() begins anew")
+            raise StateError("state: expected a mapping, got None; reset() starts from zeros")
         shapes = self._spec.state_shapes()
         self._stream.write(bind_state(state, shapes, self.batch_size, self._spec.dtype))
 

@@ -12,8 +12,7 @@ import ctypes
 import functools
 import os
 import types
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from npylstm.arrays import Array
 from npylstm.kernels.arguments import RECURRENT
 from npylstm.kernels.loading import execute
 from npylstm.runtime.program import Program
+from npylstm.runtime.threads import run_together
 
 __all__ = ["ThreadGroup", "most_threads"]
 
@@ -61,29 +61,12 @@ class ThreadGroup:
         self._tables = [_table_of(program, k, threads, barrier) for k in range(threads)]
         self._runs = [execute.bind(len(t), t.ctypes.data, *buffers) for t in self._tables]
 
-    def run(self, *needed: Any) -> None:
-        """Run the program once; what is needed is kept alive until all threads have ended."""
-        others = [(run, _thread.allocate_lock()) for run in self._runs[1:]]
-        started = []
-        try:
-            for run, done in others:
-                done.acquire()
-                _thread.start_new_thread(_run_and_release, (run, done, self, needed))
-                started.append(done)
-            self._runs[0]()
-        except BaseException:
-            self._counter[0] = _ABANDONED
-            raise
-        finally:
-            for done in started:
-                done.acquire()
+    def run(self, frame: object) -> None:
+        """Run the program once, in the buffers of a frame."""
+        run_together(self._runs, self._abandon, keep=(self, frame))
 
-
-def _run_and_release(run: Callable[[], None], done: _thread.LockType, *needed: Any) -> None:
-    try:
-        run()
-    finally:
-        done.release()
+    def _abandon(self) -> None:
+        self._counter[0] = _ABANDONED
 
 
 def _table_of(program: Program, thread: int, threads: int, barrier: int) -> Array:

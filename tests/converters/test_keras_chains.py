@@ -378,7 +378,7 @@ def test_an_activation_that_nobody_states_is_linear(
     silent = nc.from_keras(path, layers=f"{before}{layer}{unsaid}{behind}")
     told = nc.from_keras(path, layers=f"{before}{layer}{linear}{behind}")
     assert silent.layers == told.layers
-    note = f"{layer}: activation linear, Keras' default, as nothing else was said"
+    note = f"{layer}: activation linear, Keras' default, because the chain does not state it"
     assert note in silent.provenance["decisions"]
     assert f"assumed: {note}" in silent.provenance["stated"]
     assert note not in told.provenance["decisions"]
@@ -747,7 +747,7 @@ def test_what_info_asks_and_takes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assumed = nc.from_keras(path, layers=short).provenance
     assert assumed["proof"] == "assumed"
     assert (
-        "assumed: lstm: activation tanh, Keras' default, as nothing else was said"
+        "assumed: lstm: activation tanh, Keras' default, because the chain does not state it"
         in (assumed["stated"])
     )
     with h5py.File(path, "r+") as file:  # a kernel that reads none of the others' outputs

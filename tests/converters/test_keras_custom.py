@@ -641,7 +641,7 @@ def test_free_sizes_joined_into_one_are_refused() -> None:
     a, b = k.Input((None, 3), name="a"), k.Input((None, 3), name="b")
     join = k.layers.Lambda(lambda t: tf.concat(t, axis=1), name="join", output_shape=(None, 3))
     model = k.Model([a, b], join([a, b]))
-    with pytest.raises(UnsupportedError, match=r"join: axis 1 .* as no axis of what goes in"):
+    with pytest.raises(UnsupportedError, match=r"join: axis 1 .* as no axis of the inputs has"):
         nc.from_keras(model, custom={"join": lambda a, b: np.concatenate([a, b], axis=1)})
 
 

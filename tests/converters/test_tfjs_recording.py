@@ -78,7 +78,7 @@ def test_what_it_cannot_run_is_said(tmp_path: Path) -> None:
     source = DATA / "lstm"
     spec = nc.from_tfjs(source)
     runner = TfjsRunner(source, spec)
-    with pytest.raises(NpylstmError, match="begins at zero states only"):
+    with pytest.raises(NpylstmError, match="starts from zero states only"):
         runner({}, {"lstm": {}})
     wrong = {t.name: np.ones((2, 3, 99), "f4") for t in spec.inputs}
     with pytest.raises(NpylstmError, match=r"TensorFlow\.js cannot run the model: "):

@@ -125,13 +125,13 @@ def test_a_module_saved_by_itself(
 @pytest.mark.parametrize(
     ("chain", "batch_first", "message"),
     [
-        (None, True, r"A state_dict does not say how they are joined: `npylstm info .*all.pt` shows"),
-        (CHAIN, None, "batch_first is not in a state_dict: say --batch-first or --sequence-first"),
+        (None, True, r"A state_dict does not store how they are joined: `npylstm info .*all.pt` shows"),
+        (CHAIN, None, "batch_first is not in a state_dict: state --batch-first or --sequence-first"),
         (CHAIN.replace("elman(relu)", "elman"), True, r"elman: its nonlinearity is not in a state_dict: write elman\(tanh\) or"),
         (CHAIN.replace("emb(embedding)", "emb"), True, r"emb may be a Linear|may be a Linear without bias or an Embedding: write emb\(linear\)"),
         (CHAIN.replace("bn(eps=1e-5)", "bn"), True, r"bn: its eps is not in a state_dict: write bn\(eps=1e-5\)"),
         (CHAIN.replace("padding=1, ", ""), True, "its padding is not in a state_dict"),
-        (CHAIN.replace("padding=1", "padding=x"), True, "padding: expected a whole number, got 'x'"),
+        (CHAIN.replace("padding=1", "padding=x"), True, "padding: expected an integer, got 'x'"),
         (CHAIN.replace(" -> fc", ""), True, r"free: expected 3 features"),
         (CHAIN.replace(" -> norm(eps=1e-5)", ""), True, r"norm: LayerNorm\(4\): is not in layers, and nothing may be left over"),
         (CHAIN.replace("last", "latest"), True, r"latest: is no module \(emb, conv, .*\) and no word \(last, hidden"),
@@ -141,7 +141,7 @@ def test_a_module_saved_by_itself(
         (CHAIN.replace("leaky_relu(0.2)", "leaky_relu(alpha=0.2)"), True, "leaky_relu: expected negative_slope, got"),
         (CHAIN.replace("-> last ->", "-> last(2) ->"), True, "last: takes no options, got last.2."),
         (CHAIN.replace("-> transpose -> rnn", "-> transpose(0, 2) -> rnn"), True, "transpose: expected transpose, "),
-        (CHAIN.replace("-> fc ->", "-> fc(relu) ->"), True, "fc: is a Linear, whose options are none; got relu. An activation is a word"),
+        (CHAIN.replace("-> fc ->", "-> fc(relu) ->"), True, "fc: is a Linear, whose options are none; got relu. An activation is a separate word"),
         (CHAIN.replace("groups=1", "groups=1, padding_mode=circular"), True, "conv: is a Conv1d, .*got padding_mode=circular"),
         (CHAIN.replace("-> rnn ->", "-> rnn(tanh) ->"), True, "rnn: is a LSTM, whose options are none; got tanh"),
         (CHAIN.replace("-> last ->", "-> last -> last ->"), True, "last: expected a sequence, the tensor here is"),
@@ -175,7 +175,7 @@ def test_what_may_be_left_over_is_allowed_by_name(tmp_path: Path) -> None:
 
 def test_an_example_does_not_help_a_state_dict(tmp_path: Path) -> None:
     path = save(tmp_path / "w.pt", rnn=nn.LSTM(3, 4))
-    with pytest.raises(NpylstmError, match="is a state_dict, which cannot be traced: say layers"):
+    with pytest.raises(NpylstmError, match="is a state_dict, which cannot be traced: state layers"):
         nc.from_torch(path, torch.zeros(1, 5, 3))
 
 

@@ -142,7 +142,7 @@ def test_embedding(backend: str) -> None:
         bad = ids.astype(float)
         bad[1, 2] = wrong
         with pytest.raises(
-            ShapeError, match=rf"layer_0: {said} at \(1, 2\): expected whole numbers from 0 to 6"
+            ShapeError, match=rf"layer_0: {said} at \(1, 2\): expected integers from 0 to 6"
         ):
             Model(spec, backend).predict(bad)
 
@@ -206,7 +206,7 @@ def test_inputs_of_whole_numbers(backend: str) -> None:
     assert model.predict(np.array([[1, 2]], np.uint8)).shape == (1, 2, 3)
     for wrong, said in ((0.5, "0.5"), (2**24 + 2, "1.67772e.07"), (np.inf, "inf")):
         with pytest.raises(
-            ShapeError, match=rf"^ids: expected whole numbers up to 16777216, got {said}"
+            ShapeError, match=rf"^ids: expected integers up to 16777216, got {said}"
         ):
             model.predict(np.array([[1, wrong]]))
 

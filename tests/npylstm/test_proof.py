@@ -124,7 +124,7 @@ def test_an_old_file_does_not_say_what_it_rests_on(tmp_path: Path, capsys: Any) 
     npylstm.save(recorded(), tmp_path / "m.npz")
     status, text, _ = run(capsys, "info", tmp_path / "m.npz", "--proof")
     assert status == 0
-    assert "The file does not say what its structure rests on" in section(text, "ASSUMED")[0]
+    assert "The file does not state what its structure is based on" in section(text, "ASSUMED")[0]
     assert "structure" not in " ".join(section(text, "PROVEN"))
     assert "sha256       not recorded" in section(text, "SOURCE")
 

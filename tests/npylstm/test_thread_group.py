@@ -27,9 +27,9 @@ def threads_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     run = ThreadGroup.run
 
-    def count(self: ThreadGroup, *needed: Any) -> None:
+    def count(self: ThreadGroup, frame: object) -> None:
         seen.append(self.threads)
-        run(self, *needed)
+        run(self, frame)
 
     monkeypatch.setattr(segment, "_SHARED_SIZE", 1)
     monkeypatch.setattr(segment, "most_threads", lambda: 8)

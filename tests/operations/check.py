@@ -86,7 +86,7 @@ def check_operation(
     dtype
         In which it computes; claims about time and samples are about dependence, not rounding.
     integer
-        Which inputs are ids: whole numbers from 0 to below :func:`vocabulary`.
+        Which inputs are ids: integers from 0 to below :func:`vocabulary`.
     masks
         Which inputs are masks of zeros and ones, besides those that the layer calls ``masked``.
     positive
@@ -193,7 +193,7 @@ class Probe:
                 yield np.where(where, x - 10 * bumps, x)
 
     def state(self, batch: int, seed: int = 5) -> dict[str, Array]:
-        """Draw a state to begin with."""
+        """Draw an initial state."""
         rng = np.random.default_rng(seed)
         return {
             name: rng.uniform(-0.5, 0.5, (batch, *shape)).astype(self.dtype)

@@ -6,17 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import npylstm
-from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm.errors import UnequalError
+from npylstm import FormatError, ModelSpec
+from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
 from npylstm.ops.external import Function
 from npylstm.ops.masking import MaskedSoftmax
-from npylstm.ops.normalization import LayerNormalization
 from npylstm.ops.pointwise import Identity
-from npylstm.ops.shapes import BATCH
-from npylstm.ops.shaping import Concatenate
-from npylstm.spec import Edge, LayerSpec, TensorSpec
+from npylstm.spec import LayerSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.attention import as_called, ordered, understands
 from npylstm_converters.keras.config import dtype_name
@@ -99,7 +96,7 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
         elif dtype in ("int32", "int64") and container.writer.major < 3:
             for path in _counting(Tensor(name), calls, parts.raws):
-                reasons.add(f"{shown(path)}: TensorFlow computes it in whole numbers")
+                reasons.add(f"{shown(path)}: TensorFlow computes it with integers")
     masks = Masks(container.writer, given_masks, dict(claimed), steps, {*graph.models()})
     if not reasons:
         _mask_layers(masks, calls, parts, reasons)
@@ -166,7 +163,7 @@ def _mask_layers(
         given = flow.given(call)
         main = Tensor(call.layer, call.number)
         if flow.told(call) and masks.given[main] != (given or [None])[0]:
-            reasons.add(f"{shown(call.layer)}: is called with a mask of its own")
+            reasons.add(f"{shown(call.layer)}: is called with a mask that Keras did not make")
         try:
             own = made_mask(raw, layer, call, major)
             if own:
@@ -180,7 +177,10 @@ def _mask_layers(
         wanted.setdefault(call.layer, set()).update(mine)
     for tensor, claim in masks.claimed.items():
         if claim != flow.written.get(masks.steps.get(tensor, tensor)):
-            reasons.add(f"{shown(tensor.layer)}: a model is called on it with a mask of its own")
+            reasons.add(
+                f"{shown(tensor.layer)}: a model is called on it with a mask that Keras did not "
+                "make"
+            )
     kinds = {path: named.layer for path, named in layers.items()}
     for reader, taker in races(parts.raws, kinds, calls, masks, flow):
         reasons.add(
@@ -310,17 +310,19 @@ def _assemble(
 ) -> ModelSpec:
     kinds = {path: layer.layer for path, layer in parts.layers.items()}
     inputs = read_inputs(graph, calls, kinds, parts.names)
-    wiring = Wiring(parts.raws, parts.layers, parts.names, masks, dtype)
-    for name, tensor in zip(graph.inputs, inputs, strict=True):
-        wiring.enter(Tensor(name), tensor)
+    tensors = {Tensor(name): tensor for name, tensor in zip(graph.inputs, inputs, strict=True)}
+    wiring = Wiring(tensors, parts.raws, parts.layers, parts.names, masks, dtype)
     for call in calls:
         wiring.call(call)
     if isinstance(outputs, Tensor):
         names = wiring.all_outputs(outputs)
     else:
         names = [wiring.find(tensor) for tensor in outputs]
-    layers, edges = wiring.layers, wiring.edges
-    names = list(_told_apart(names, layers, edges))
+    builder = wiring.builder
+    uncalled = [layer.name for layer in wiring.layers.values() if layer.name not in builder.layers]
+    if uncalled:
+        raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
+    names = list(_told_apart(names, builder))
     writer, container = masks.writer, parts.container
     provenance = {
         "framework": writer.framework,
@@ -342,13 +344,11 @@ def _assemble(
         "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
         "tensors": [entry.to_json() for entry in parts.ledger],
     }
-    by_name = {layer.name: layer.layer for layer in layers.values()}
-    inputs = _with_equal_sizes(inputs, edges, by_name)
     try:
         spec = ModelSpec(
-            layers=tuple(layers.values()),
-            edges=tuple(edges), inputs=inputs, outputs=tuple(names), name=graph.name,
-            dtype=dtype, provenance=provenance,
+            layers=tuple(builder.layers.values()),
+            edges=tuple(builder.edges), inputs=builder.inputs, outputs=tuple(names),
+            name=graph.name, dtype=dtype, provenance=provenance,
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
@@ -378,49 +378,12 @@ def _freed(spec: ModelSpec) -> ModelSpec:
     return replace(freed, provenance={**spec.provenance, "decisions": decisions})
 
 
-def _with_equal_sizes(
-    inputs: tuple[TensorSpec, ...], edges: list[Edge], layers: Mapping[str, Operation]
-) -> tuple[TensorSpec, ...]:
-    """Let free sizes of inputs be one where a layer needs them to be equal."""
-    shapes = {t.name: t.shape for t in inputs}
-    for edge in edges:
-        try:
-            made = layers[edge.layer].output_shapes([shapes[t] for t in edge.inputs])
-        except UnequalError as error:
-            kept, other = error.sizes
-            if isinstance(other, int):  # a free size gives way to a number
-                kept, other = other, kept
-            free = {d for t in inputs for d in t.shape if isinstance(d, str)} - {BATCH}
-            if other not in free or (isinstance(kept, str) and kept not in free):
-                break
-            renamed = tuple(
-                replace(t, shape=tuple(kept if d == other else d for d in t.shape)) for t in inputs
-            )
-            return _with_equal_sizes(renamed, edges, layers)
-        except FormatError as error:
-            layer, rank = layers[edge.layer], len(shapes[edge.inputs[0]]) if edge.inputs else 0
-            piled = rank and isinstance(layer, Concatenate) and layer.axis in (0, -rank)
-            odd_axes = isinstance(layer, (LayerNormalization, Attention, MultiHeadAttention))
-            odd_axes |= bool(getattr(layer, "masked", False))
-            if piled or odd_axes:  # legal in Keras
-                raise UnsupportedError(f"{edge.layer}: {error}") from None
-            break  # the spec will say what is wrong
-        shapes |= dict(zip(edge.outputs, made, strict=False))
-    return inputs
-
-
-def _told_apart(
-    outputs: list[str], layers: dict[str, LayerSpec], edges: list[Edge]
-) -> Iterator[str]:
+def _told_apart(outputs: Sequence[str], builder: GraphBuilder) -> Iterator[str]:
     """Give an output that the model returns twice a name of its own the second time."""
     seen: set[str] = set()
     for name in outputs:
         if name in seen:
-            copy = f"{name.replace('/', '_')}_again"
-            while copy in {layer.name for layer in layers.values()}:
-                copy += "_"
-            layers[copy] = LayerSpec(copy, Identity())
-            edges.append(Edge.call(layers[copy], name))
-            name = copy
+            copy = builder.unused(f"{name}_again")
+            (name,) = builder.call(LayerSpec(copy, Identity()), [name])
         seen.add(name)
         yield name

@@ -180,22 +180,29 @@ def _configured(
             )
         said["return_sequences"] = sequences
     if layer.class_name in ("Dense", "Conv1D") and "activation" not in said:
-        assumed.append(f"{step.word}: activation linear, Keras' default, as nothing else was said")
+        assumed.append(
+            f"{step.word}: activation linear, Keras' default, because the chain does not state it"
+        )
         asked.pop("activation", None)
     _, arguments = ACTIVATION_LAYERS.get(layer.class_name, ("", ()))
     if arguments and not said:
-        assumed.append(f"{step.word}: {', '.join(arguments)} by default, as nothing else was said")
+        assumed.append(
+            f"{step.word}: {', '.join(arguments)} by default, because the chain does not state it"
+        )
     for option, value in DEFAULTS.get(layer.class_name, {}).items():
         if option not in said:
             assumed.append(
-                f"{step.word}: {option} {value}, Keras' default, as nothing else was said"
+                f"{step.word}: {option} {value}, Keras' default, "
+                "because the chain does not state it"
             )
     missing = [name for name in asked if name not in said]
     if missing:
         options = ", ".join(v if k == "activation" else f"{k}={v}" for k, v in asked.items())
         raise Refusal(f"its {', '.join(missing)} is not in the file: write {step.word}({options})")
     if recurrent and "activation" not in said:
-        assumed.append(f"{step.word}: activation tanh, Keras' default, as nothing else was said")
+        assumed.append(
+            f"{step.word}: activation tanh, Keras' default, because the chain does not state it"
+        )
         default = writer.recurrent_default or "sigmoid"
         if "recurrent_activation" not in {**said, **layer.config}:
             assumed.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")

@@ -99,7 +99,7 @@ def probe(
         else:
             raise Refusal(
                 f"axis {axis} of what its function gives has {pair[0]} and {pair[1]} entries, as "
-                "no axis of what goes in"
+                "no axis of the inputs has"
             )
     bound = External(layer.name, tuple(sizes_made), layer.shapes)
     return bound.bind(layer.function)

@@ -218,7 +218,7 @@ def _from_zip(path: Path, given: Any) -> Iterator[Container]:
             raise FormatError(f"{path}: damaged zip: {error}") from None
         members = {info.filename.replace("\\", "/"): info for info in infos}
         if len(members) != len(infos):
-            raise FormatError(f"{path}: a name stands in the zip twice")
+            raise FormatError(f"{path}: a name is in the zip twice")
         if "config.json" not in members:
             raise FormatError(f"{path}: a zip without config.json, so not a .keras file")
         if _WEIGHTS not in members:

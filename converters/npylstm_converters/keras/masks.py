@@ -17,6 +17,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.external import External
 from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax
+from npylstm.ops.normalization import LayerNormalization
 from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shaping import Concatenate
 from npylstm.ops.time_distributed import TimeDistributed
@@ -26,8 +27,8 @@ from npylstm_converters.keras.graph import TURN, Call, Graph, RawLayer, Tensor
 from npylstm_converters.keras.inlining import Claims
 
 __all__ = [
-    "Join", "Mask", "Sources", "also_masked", "follow", "joined_sources", "made_mask", "obeyed",
-    "split_masks", "with_masks",
+    "Join", "Mask", "Sources", "also_masked", "follow", "is_legal_in_keras", "joined_sources",
+    "made_mask", "obeyed", "split_masks", "with_masks",
 ]  # fmt: skip
 
 Mask = TypeVar("Mask")
@@ -318,6 +319,12 @@ def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
         return bool(inner.get("unroll"))
     quirk = ("unroll", "go_backwards", "zero_output_for_mask", "return_sequences")
     return all(config.get(name) for name in quirk)
+
+
+def is_legal_in_keras(layer: Operation) -> bool:
+    """Whether Keras has layers of this kind over axes that are not supported here."""
+    odd = (Concatenate, LayerNormalization, Attention, MultiHeadAttention)
+    return isinstance(layer, odd) or bool(getattr(layer, "masked", False))
 
 
 def also_masked(layer: Operation) -> tuple[int, ...]:

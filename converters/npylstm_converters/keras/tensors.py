@@ -187,7 +187,7 @@ class LayerTensors:
 def conflict(what: str, found: Sequence[str]) -> str:
     """Say that names and order disagree."""
     return (
-        f"the names of {what} in the file say another order than Keras keeps: {', '.join(found)}; "
+        f"the names of {what} in the file have another order than Keras keeps: {', '.join(found)}; "
         "Keras loads by order, so either the names or the numbers are exchanged: save the weights "
         "again, or save the model as .keras"
     )

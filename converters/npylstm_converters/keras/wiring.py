@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from npylstm import FormatError, UnsupportedError
 from npylstm.errors import MixedSamplesError
+from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.attention import PAIRS
 from npylstm.ops.base import Operation
 from npylstm.ops.external import External
 from npylstm.ops.masking import MaskedSoftmax
-from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
-from npylstm.spec import Edge, LayerSpec, TensorSpec
+from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import probe
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
 from npylstm_converters.keras.mask_flow import Flow, Masks
-from npylstm_converters.keras.masks import made_mask, obeyed
+from npylstm_converters.keras.masks import is_legal_in_keras, made_mask, obeyed
 from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
@@ -31,6 +31,8 @@ class Wiring:
 
     Parameters
     ----------
+    inputs
+        The model's inputs.
     raws, layers, names
         Layers by path: as the config has them, translated, and what they are called here.
     masks
@@ -41,6 +43,7 @@ class Wiring:
 
     def __init__(
         self,
+        inputs: Mapping[Tensor, TensorSpec],
         raws: Mapping[str, RawLayer],
         layers: Mapping[str, LayerSpec],
         names: Mapping[str, str],
@@ -48,19 +51,13 @@ class Wiring:
         dtype: str,
     ) -> None:
         self.layers = dict(layers)
-        self.edges: list[Edge] = []
+        self.builder = GraphBuilder(inputs.values(), dtype)
+        self.builder.reserve(names.values())
         self._raws, self._names, self._dtype = raws, names, dtype
         self._major = masks.writer.major
         self._flow: Flow[str] = Flow(raws, masks, self._join)
-        self._taken = {*names.values()}
-        self._tensors: dict[Tensor, str] = {}
-        self._shapes: dict[str, Shape] = {}
+        self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
         self._near = ""  # the layer that is being added
-
-    def enter(self, tensor: Tensor, spec: TensorSpec) -> None:
-        """Begin with an input of the model."""
-        self._tensors[tensor] = spec.name
-        self._shapes[spec.name] = spec.shape
 
     def find(self, tensor: Tensor) -> str:
         """The name of a tensor."""
@@ -97,8 +94,7 @@ class Wiring:
             reads.append(mask)
         if isinstance(named.layer, External):
             named = self._measured(call.layer, named, named.layer, reads)
-        edge = Edge.call(named, *reads, number=call.number + 1)
-        made = list(edge.outputs)
+        made = list(self._call(named, reads, call.number + 1))
         own = made_mask(raw, named.layer, call, self._major)
         if own and isinstance(named.layer, MaskedSoftmax):
             ((source, _),) = own
@@ -107,7 +103,6 @@ class Wiring:
             self._flow.make(call, made.pop())
         else:
             self._flow.hand_on(raw, named.layer, call)
-        self._add(edge, named.layer)
         main = Tensor(call.layer, call.number)
         self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
 
@@ -116,9 +111,7 @@ class Wiring:
         reads = [self.find(t) for t in call.reads]
         path, name = call.layer, self._names[call.layer]
         times = self._raws[path].times
-        if not all(tensor in self._shapes for tensor in reads):
-            raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
-        shapes = [self._shapes[tensor] for tensor in reads]
+        shapes = [self.builder.shapes[tensor] for tensor in reads]
         try:
             plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
         except Refusal as error:
@@ -142,10 +135,8 @@ class Wiring:
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
     ) -> LayerSpec:
         """Find out the shape of what a function of the user's own gives."""
-        if not all(name in self._shapes for name in reads):
-            raise UnsupportedError([f"{shown(path)}: the shape of what it reads is not known"])
         try:
-            shapes = [self._shapes[name] for name in reads]
+            shapes = [self.builder.shapes[name] for name in reads]
             measured = probe(layer, shapes, named.weights, self._dtype)
         except Refusal as error:
             raise UnsupportedError([f"{shown(path)}: {error}"]) from None
@@ -154,34 +145,26 @@ class Wiring:
         self.layers[path] = replace(named, layer=measured)
         return self.layers[path]
 
-    def _add(self, edge: Edge, layer: Operation) -> None:
-        self.edges.append(edge)
-        if all(name in self._shapes for name in edge.inputs):
-            try:
-                made = layer.output_shapes([self._shapes[name] for name in edge.inputs])
-            except MixedSamplesError as error:
-                raise UnsupportedError([f"{edge.layer}: {error}"]) from None
-            except FormatError:
-                return  # the spec will say what is wrong
-            self._shapes |= dict(zip(edge.outputs, made, strict=False))
+    def _call(self, layer: LayerSpec, reads: Sequence[str], number: int = 1) -> tuple[str, ...]:
+        try:
+            return self.builder.call(layer, reads, number)
+        except MixedSamplesError as error:
+            raise UnsupportedError([f"{layer.name}: {error}"]) from None
+        except FormatError as error:
+            if is_legal_in_keras(layer.layer):
+                raise UnsupportedError([f"{layer.name}: {error}"]) from None
+            raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
 
-    def _help(self, layer: Operation, near: str, *reads: str, what: str = "mask") -> str:
+    def _help(self, operation: Operation, near: str, *reads: str, what: str = "mask") -> str:
         """Add a layer of our own: one that computes a mask, or a part of an operation."""
-        name, count = f"{near}.{what}", 1
-        while name in self._taken:
-            count += 1
-            name = f"{near}.{what}_{count}"
-        self._taken.add(name)
-        return self._own(layer, name, *reads)
+        return self._own(operation, self.builder.unused(f"{near}.{what}"), *reads)
 
-    def _own(self, layer: Operation, name: str, *reads: str) -> str:
+    def _own(self, operation: Operation, name: str, *reads: str) -> str:
         """Add a layer without weights, and call it."""
-        self.layers[name] = LayerSpec(name, layer)
-        self._add(Edge.call(self.layers[name], *reads), layer)
-        return name
+        return self._call(LayerSpec(name, operation), reads)[0]
 
     def _all_count(self, tensor: str, near: str) -> str:
-        rank = len(self._shapes.get(tensor, (0, 0, 0)))
+        rank = len(self.builder.shapes[tensor])
         sizes = tuple((0, axis) for axis in range(rank - 1))
         return self._help(Full(sizes, 1.0), near, tensor)
 
@@ -190,7 +173,7 @@ class Wiring:
         if how == "steps":
             return self._help(Concatenate(1), near, *several)
         if how == "any":
-            rank = len(self._shapes.get(several[0], (0, 0, 0)))
+            rank = len(self.builder.shapes[several[0]])
             if rank < 3:
                 return several[0]
             return self._help(Reduce("max", tuple(range(2, rank))), near, several[0])

@@ -183,7 +183,7 @@ class _Recording:
             if not case.state:
                 raise
             made = self._run(replace(case, state={}, purpose="batch"))
-            self.left_out.append(f"a state to begin with: {error}")
+            self.left_out.append(f"an initial state: {error}")
             return made
 
     def _run(self, case: Case) -> Case:

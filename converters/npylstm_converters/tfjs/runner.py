@@ -82,7 +82,7 @@ class TfjsRunner:
     ) -> dict[str, Any]:
         """Compute all outputs by name; every call begins at zero states."""
         if state:
-            raise NpylstmError(f"{self.description}: begins at zero states only")
+            raise NpylstmError(f"{self.description}: starts from zero states only")
         assert self._process.stdin is not None
         arrays = [_written(inputs[t.name], t.integer) for t in self._spec.inputs]
         try:

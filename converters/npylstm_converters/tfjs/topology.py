@@ -107,7 +107,7 @@ def _in_keras_words(value: Any, class_name: str = "") -> Any:
     own = next((e for k, e in entries if k == "class_name" and isinstance(e, str)), class_name)
     for key, entry in entries:
         if key in made:
-            raise FormatError(f"modelTopology: {key!r} stands there twice, in two spellings")
+            raise FormatError(f"modelTopology: {key!r} is there twice, in two spellings")
         if entry is None and not (key in _NULLABLE and own != "SimpleRNN"):
             continue
         if key == "class_name":

@@ -9,21 +9,17 @@ looks (:class:`Pieces`), or a plain Python value.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from npylstm import NpylstmError
 from npylstm.arrays import Array
+from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Select, SizeOf
-from npylstm.ops.pointwise import Identity
-from npylstm.ops.recurrent import Recurrent
-from npylstm.ops.shapes import Shape, batch_axes, format_shape
 from npylstm.ops.shaping import Full, Reshape, Stack
-from npylstm.spec import RESERVED, Edge, LayerSpec, TensorSpec
+from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 
 __all__ = ["Builder", "Fill", "Free", "Known", "Pieces", "Ref", "TracedShape"]
@@ -79,8 +75,8 @@ class Pieces:
         return (len(self.pieces), *self.pieces[0].traced)
 
 
-class Builder:
-    """Layers and edges in the order of computation.
+class Builder(GraphBuilder):
+    """A graph under construction from a traced program.
 
     Parameters
     ----------
@@ -93,77 +89,36 @@ class Builder:
     """
 
     def __init__(
-        self,
-        inputs: Mapping[TensorSpec, TracedShape],
-        dtype: str,
-        slices_known: bool = False,
+        self, inputs: Mapping[TensorSpec, TracedShape], dtype: str, slices_known: bool = False
     ) -> None:
-        self.inputs = tuple(inputs)
-        self.dtype = dtype
+        super().__init__(inputs, dtype)
         self.slices_known = slices_known
-        self.shapes: dict[str, Shape] = {t.name: t.shape for t in inputs}
-        self.layers: dict[str, LayerSpec] = {}
-        self.edges: list[Edge] = []
         self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
         self.read: dict[str, dict[str, None]] = {}  # by layer, the tensors it was made of
         self._traced = {t.name: traced for t, traced in inputs.items()}
-        self._shared: dict[tuple[Any, ...], str] = {}
 
-    def add(
+    def add_traced(
         self,
         name: str,
-        layer: Operation,
+        operation: Operation,
         inputs: Sequence[Ref],
         traced: Sequence[TracedShape],
         weights: Mapping[str, Array] | None = None,
         share: tuple[Any, ...] = (),
     ) -> list[Ref]:
-        """Call a layer.
-
-        Parameters
-        ----------
-        name
-            What to call it; a number is added if the name is taken.
-        layer, weights
-            What it is.
-        inputs
-            What it reads.
-        traced
-            The shapes that torch gave to its outputs.
-        share
-            Identifies the weights: calls with the same layer and the same key share them.
+        """Add an operation, as :meth:`add` does; ``traced`` are torch's shapes of the outputs.
 
         Raises
         ------
         Refusal
-            If the layer cannot take these inputs.
+            If the operation does not accept these inputs.
         """
         try:
-            made = layer.output_shapes([self.shapes[t.name] for t in inputs])
+            outputs = self.add(name, operation, [t.name for t in inputs], weights, share)
         except NpylstmError as error:
             raise Refusal(str(error)) from None
-        paired = [shape for shape in made if batch_axes(shape) > 1]
-        if paired:
-            raise Refusal(
-                f"gives {format_shape(paired[0])}: samples of the batch would depend on one another"
-            )
-        key = (layer, *share)
-        origins = [name for k in share for name in self.origins.get(k, ())]
-        if share and key in self._shared:
-            name = self._shared[key]
-        else:
-            name = self._unused(name)
-            arrays = {
-                k: np.ascontiguousarray(w, dtype=self.dtype) for k, w in (weights or {}).items()
-            }
-            self.layers[name] = LayerSpec(name, layer, arrays)
-            self._shared.setdefault(key, name)
-        self.read.setdefault(name, {}).update(dict.fromkeys(origins))
-        main = self._unused_tensor(name)
-        suffixes = layer.output_names()
-        outputs = tuple(f"{main}/{s}" if s else main for s in suffixes)
-        self.edges.append(Edge(name, tuple(t.name for t in inputs), outputs))
-        self.shapes |= dict(zip(outputs, made, strict=True))
+        origins = [source for k in share for source in self.origins.get(k, ())]
+        self.read.setdefault(self.edges[-1].layer, {}).update(dict.fromkeys(origins))
         return [Ref(n, shape) for n, shape in zip(outputs, traced, strict=True)]
 
     def ref(self, value: Any, name: str) -> Ref:
@@ -172,27 +127,28 @@ class Builder:
             return value
         if isinstance(value, Pieces):
             name = value.name or name
+            operation: Operation = Stack(0)
             if len(value.pieces) == 1:  # a new axis of size one
                 same = [(0, a) for a in range(len(value.pieces[0].traced))]
-                return self.add(name, Reshape((1, *same)), value.pieces, [value.traced])[0]
-            return self.add(name, Stack(0), value.pieces, [value.traced])[0]
+                operation = Reshape((1, *same))
+            return self.add_traced(name, operation, value.pieces, [value.traced])[0]
         if isinstance(value, Fill):
             if value.value is None:
                 raise Refusal("reads memory that nobody has written to")
-            sizes, donors = self.sizes(value.traced, ())
+            sizes, sources = self.sizes(value.traced, ())
             # At least one input: a fill is of the inputs' type.
-            donors = donors or [self._input(self.inputs[0].name)]
-            return self.add(name, Full(sizes, value.value), donors, [value.traced])[0]
+            sources = sources or [self._input(self.inputs[0].name)]
+            return self.add_traced(name, Full(sizes, value.value), sources, [value.traced])[0]
         if isinstance(value, Known):
             array = self.array(value)
-            layer = Constant(array.shape)
-            return self.add(name, layer, [], [value.traced], {"value": array}, (id(value.value),))[
-                0
-            ]
+            return self.add_traced(
+                name, Constant(array.shape), [], [value.traced], {"value": array},
+                (id(value.value),),
+            )[0]  # fmt: skip
         if isinstance(value, Free):
-            (lender,) = self.sizes((value.size,), [])[1]
-            axis = lender.traced.index(value.size)
-            return self.add(name, SizeOf(axis), [lender], [()])[0]
+            (source,) = self.sizes((value.size,), [])[1]
+            axis = source.traced.index(value.size)
+            return self.add_traced(name, SizeOf(axis), [source], [()])[0]
         raise Refusal(f"expected a tensor, got {type(value).__name__}")
 
     def array(self, value: Any) -> Array:
@@ -208,148 +164,47 @@ class Builder:
     def sizes(
         self, wanted: TracedShape, first: Sequence[Ref], infer: bool = False
     ) -> tuple[tuple[Any, ...], list[Ref]]:
-        """Say a traced shape in sizes of inputs: of ``first``, else of the model's own.
+        """Express a traced shape in sizes of tensors: of ``first``, else of the model's inputs.
 
         Returns
         -------
         sizes, inputs
             For :class:`~npylstm.ops.shaping.Reshape`; ``inputs`` begins with ``first``.
         """
-        donors = list(first)
+        sources = list(first)
         sizes: list[int | tuple[int, int]] = []
         for dim in wanted:
             if isinstance(dim, int):
                 sizes.append(dim)
                 continue
-            found = _find(dim, donors)
+            found = _find(dim, sources)
             if found is None:
-                lender = next((n for n, shape in self._traced.items() if dim in shape), None)
-                if lender is not None:
-                    donors.append(self._input(lender))
-                    found = _find(dim, donors)
+                owner = next((n for n, shape in self._traced.items() if dim in shape), None)
+                if owner is not None:
+                    sources.append(self._input(owner))
+                    found = _find(dim, sources)
             if found is None and (not infer or -1 in sizes):
                 raise Refusal(f"its size {dim} is not that of any axis of an input")
             sizes.append(-1 if found is None else found)
-        return tuple(sizes), donors
+        return tuple(sizes), sources
 
     def _input(self, name: str) -> Ref:
         return Ref(name, self._traced[name])
-
-    def _unused(self, name: str) -> str:
-        taken = {*self.layers, *self.shapes, *RESERVED, "", ".", ".."}
-        base, number = name.replace("/", "_").replace("\\", "_") or "model", 1
-        name = base
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        return name
-
-    def _unused_tensor(self, layer: str) -> str:
-        if layer not in self.shapes:
-            return layer
-        number = 2
-        while f"{layer}#{number}" in self.shapes:
-            number += 1
-        return f"{layer}#{number}"
 
     def select(self, value: Any, index: int, name: str) -> Ref:
         """Take one entry along the first axis."""
         if isinstance(value, Pieces):
             return value.pieces[index]
         source = self.ref(value, name)
-        return self.add(f"{name}_{index}", Select(0, index), [source], [source.traced[1:]])[0]
-
-    def finish(self, outputs: Sequence[Ref]) -> tuple[list[LayerSpec], list[Edge], list[str]]:
-        """Simplify, drop what nobody reads, and name the outputs."""
-        names: list[str] = []
-        for output in outputs:  # every output is a tensor of its own
-            name = output.name
-            if name in names or any(name == t.name for t in self.inputs):
-                name = self.add("identity", Identity(), [output], [output.traced])[0].name
-            names.append(name)
-        _last_steps_only(self.edges, self.layers, names)
-        _drop_unread(self.edges, names)
-        _drop_unread_states(self.edges, self.layers, names)
-        used = {edge.layer for edge in self.edges}
-        return [s for n, s in self.layers.items() if n in used], self.edges, names
+        selected = self.add_traced(
+            f"{name}_{index}", Select(0, index), [source], [source.traced[1:]]
+        )
+        return selected[0]
 
 
-def _find(dim: Any, donors: Sequence[Ref]) -> tuple[int, int] | None:
-    for k, donor in enumerate(donors):
-        for axis, size in enumerate(donor.traced):
+def _find(dim: Any, sources: Sequence[Ref]) -> tuple[int, int] | None:
+    for k, source in enumerate(sources):
+        for axis, size in enumerate(source.traced):
             if not isinstance(size, int) and size == dim:
                 return k, axis
     return None
-
-
-def _readers(edges: Sequence[Edge], outputs: Sequence[str]) -> dict[str, list[Edge | None]]:
-    """Who reads each tensor; None stands for the caller."""
-    readers: dict[str, list[Edge | None]] = {name: [None] for name in outputs}
-    for edge in edges:
-        for tensor in edge.inputs:
-            readers.setdefault(tensor, []).append(edge)
-    return readers
-
-
-def _last_steps_only(edges: list[Edge], layers: dict[str, LayerSpec], outputs: list[str]) -> None:
-    """Where only the last step of a sequence is read, let the layer return only that."""
-    readers = _readers(edges, outputs)
-    calls = [edge.layer for edge in edges]
-    renamed: dict[str, str] = {}
-    for edge in list(edges):
-        layer = layers[edge.layer].layer
-        if not isinstance(layer, Recurrent) or not layer.return_sequences:
-            continue
-        main = edge.outputs[0]
-        last = Select(axis=0 if layer.time_major else 1, index=-1)
-        found = readers.get(main, [])
-        alone = calls.count(edge.layer) == 1
-        if not found or not alone or layer.go_backwards:
-            continue
-        if all(r is not None and layers[r.layer].layer == last for r in found):
-            layers[edge.layer] = replace(
-                layers[edge.layer], layer=replace(layer, return_sequences=False)
-            )
-            for reader in found:
-                assert reader is not None
-                if reader in edges:
-                    edges.remove(reader)
-                    renamed[reader.outputs[0]] = main
-    for k, edge in enumerate(edges):
-        edges[k] = replace(edge, inputs=tuple(renamed.get(t, t) for t in edge.inputs))
-    outputs[:] = [renamed.get(name, name) for name in outputs]
-
-
-def _drop_unread(edges: list[Edge], outputs: Sequence[str]) -> None:
-    """Remove calls whose outputs nobody reads, from the last on."""
-    wanted = set(outputs)
-    for edge in reversed(list(edges)):
-        if wanted.isdisjoint(edge.outputs):
-            edges.remove(edge)
-        else:
-            wanted.update(edge.inputs)
-
-
-def _drop_unread_states(
-    edges: list[Edge], layers: dict[str, LayerSpec], outputs: Sequence[str]
-) -> None:
-    """Let recurrent layers return their state only where somebody reads it."""
-    readers = _readers(edges, outputs)
-    returned: dict[str, bool] = {}
-    for edge in edges:
-        read = any(t in readers for t in edge.outputs[1:])
-        returned[edge.layer] = returned.get(edge.layer, False) or read
-    for k, edge in enumerate(edges):
-        if len(edge.outputs) > 1 and not returned[edge.layer]:
-            edges[k] = replace(edge, outputs=edge.outputs[:1])
-            layers[edge.layer] = _without_state(layers[edge.layer])
-
-
-def _without_state(spec: LayerSpec) -> LayerSpec:
-    layer: Any = spec.layer
-    if isinstance(layer, Recurrent):
-        return replace(spec, layer=replace(layer, return_state=False))
-    halves = {
-        f"{way}_layer": replace(half, return_state=False) for way, half in layer.directions.items()
-    }
-    return replace(spec, layer=replace(layer, **halves))

@@ -103,4 +103,4 @@ class Call:
             Identifies them: calls with the same share their weights.
         """
         name = f"{self.node}_{part}" if part else self.name
-        return self.builder.add(name, operation, tensors, [()], weights, share)[0]
+        return self.builder.add_traced(name, operation, tensors, [()], weights, share)[0]

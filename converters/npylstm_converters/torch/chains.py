@@ -59,7 +59,7 @@ class Chain:
     ) -> list[Ref]:
         """Put a layer behind what is there."""
         count = len(layer.output_names())
-        made = self.builder.add(name, layer, [self.tensor], [()] * count, weights)
+        made = self.builder.add_traced(name, layer, [self.tensor], [()] * count, weights)
         self.tensor = made[0]
         return made[1:]
 
@@ -106,7 +106,7 @@ def _check_options(module: Found, step: Step) -> None:
         known = ", ".join(f"{k}={v}" for k, v in module.asked.items()) or "none"
         raise Refusal(
             f"is a {module.kind}, whose options are {known}; got {', '.join(odd)}. An activation "
-            f"is a word of its own: {module.name} -> relu"
+            f"is a separate word: {module.name} -> relu"
         )
 
 
@@ -121,7 +121,7 @@ def _option(module: Found, step: Step, name: str) -> str:
 def _whole(module: Found, step: Step, name: str) -> int:
     value = _option(module, step, name)
     if not value.isdigit():
-        raise Refusal(f"{name}: expected a whole number, got {value!r:.40}")
+        raise Refusal(f"{name}: expected an integer, got {value!r:.40}")
     return int(value)
 
 
@@ -225,12 +225,12 @@ def _last(chain: Chain, _: Step) -> None:
 
 def _hidden(chain: Chain, _: Step) -> None:
     if not chain.hidden:
-        raise Refusal("no recurrent module stands before it")
+        raise Refusal("there is no recurrent module before it")
     if len(chain.hidden) == 1:
         chain.tensor = chain.hidden[0]
     else:
         layer = Concatenate(1)
-        chain.tensor = chain.builder.add("hidden", layer, chain.hidden, [()])[0]
+        chain.tensor = chain.builder.add_traced("hidden", layer, chain.hidden, [()])[0]
 
 
 def _over_time(operation: str) -> Callable[[Chain, Step], None]:
@@ -271,7 +271,7 @@ def _normalize(chain: Chain, _: Step) -> None:
     source = chain.tensor
     chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
     pair = [source, chain.tensor]
-    chain.tensor = chain.builder.add("normalize", Arithmetic("divide"), pair, [()])[0]
+    chain.tensor = chain.builder.add_traced("normalize", Arithmetic("divide"), pair, [()])[0]
 
 
 def _nothing(_chain: Chain, _: Step) -> None:

@@ -41,7 +41,7 @@ def read_zip(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any, S
         archive = zipfile.ZipFile(stream)
         infos = {info.filename: info for info in archive.infolist()}
         if len(infos) < len(archive.infolist()):
-            raise FormatError("a member stands in the file twice")
+            raise FormatError("a member is in the file twice")
     data = mapped(path)
     spans = {name: span(data, info) for name, info in infos.items()}
     if sum(end - start for start, end in spans.values()) > len(data):
@@ -214,5 +214,5 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Storages]:
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("a key is in it twice")
     return made

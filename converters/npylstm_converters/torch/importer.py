@@ -86,13 +86,13 @@ def from_torch(
         if kind in (Kind.PROGRAM, Kind.TORCHSCRIPT):
             if stated:
                 raise NpylstmError(
-                    f"{os.fspath(source)}: is {kind.value}, which says itself how it computes: "
+                    f"{os.fspath(source)}: is {kind.value}, which holds its own computation: "
                     f"{', '.join(stated)} go with a state_dict"
                 )
             spec = _from_saved_program(source, kind, example)
         elif example is not None:
             raise NpylstmError(
-                f"{os.fspath(source)}: is a state_dict, which cannot be traced: say layers, or "
+                f"{os.fspath(source)}: is a state_dict, which cannot be traced: state layers, or "
                 "load it into its module and convert that"
             )
         else:

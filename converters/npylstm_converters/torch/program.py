@@ -73,7 +73,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     dtype = _element_type(constants, users, reasons)
     for written in _writes(program, constants):
         reasons.add(
-            f"{written}: the module writes to this buffer; hand its state in and out of forward "
+            f"{written}: the module writes to this buffer; pass its state into and out of forward "
             "instead"
         )
     reasons.raise_if_any()
@@ -99,7 +99,8 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         except Refusal as error:
             reasons.add(f"output {number}: {error}")
     reasons.raise_if_any()
-    layers, edges, names = builder.finish(outputs)
+    names = builder.simplify(builder.finish([t.name for t in outputs]))
+    layers = [*builder.layers.values()]
     ledger = _ledger(program, constants, builder, layers)
     provenance = {
         "framework": "PyTorch",
@@ -112,7 +113,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         "tensors": [entry.to_json() for entry in ledger],
     }
     return ModelSpec(
-        layers=tuple(layers), edges=tuple(edges), inputs=tuple(inputs), outputs=tuple(names),
+        layers=tuple(layers), edges=tuple(builder.edges), inputs=builder.inputs, outputs=names,
         name=name, dtype=dtype, provenance=provenance,
     )  # fmt: skip
 

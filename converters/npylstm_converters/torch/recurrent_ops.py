@@ -41,7 +41,7 @@ def recurrent(mode: str) -> Callable[..., list[Any]]:
             name = call.name if num_layers == 1 else f"{call.name}_l{number}"
             sizes = _state_sizes(sequence, layer, bool(batch_first))
             main = (*sequence.traced[:2], sum(s[-1] for s in sizes[:: len(finals)]))
-            sequence, *states = call.builder.add(
+            sequence, *states = call.builder.add_traced(
                 name, layer, [sequence, *given], [main, *sizes], weights,
                 share=tuple(id(w.value) for w in own),
             )  # fmt: skip
@@ -92,7 +92,7 @@ def cell(mode: str) -> Callable[..., Any]:
         x = call.tensor(x)
         if len(x.traced) != 2:
             raise Refusal("of one sample without a batch axis: give the example a batch")
-        step = call.builder.add(
+        step = call.builder.add_traced(
             f"{call.name}_step", Reshape(((0, 0), 1, (0, 1))), [x],
             [(x.traced[0], 1, x.traced[1])],
         )[0]  # fmt: skip
@@ -101,7 +101,7 @@ def cell(mode: str) -> Callable[..., Any]:
         given = [call.builder.ref(state, f"{call.name}_{letter}0") for letter, state in pairs]
         states = [(x.traced[0], *shape) for shape in layer.state_shapes().values()]
         main = (x.traced[0], 1, layer.state_shapes()["h"][0])
-        _, *after = call.builder.add(
+        _, *after = call.builder.add_traced(
             call.name, layer, [step, *given], [main, *states], weights,
             share=tuple(id(v.value) for v in there),
         )  # fmt: skip

@@ -163,7 +163,7 @@ def export_module(
             if _packs(error):
                 text = (
                     "its forward packs sequences, which torch.export cannot trace; convert it "
-                    "without packing, and say predict(x, lengths=...), which does what "
+                    "without packing, and call predict(x, lengths=...), which does what "
                     "pack_padded_sequence and pad_packed_sequence do"
                 )
                 raise UnsupportedError(f"{type(module).__name__}: {text}") from None

@@ -304,7 +304,7 @@ class Unpickler:
                 return self._pop()
             run = _OPCODES.get(op)
             if run is None:
-                raise FormatError(f"pickle: unknown or refused opcode 0x{op:02x}")
+                raise FormatError(f"pickle: opcode that is unknown or not allowed: 0x{op:02x}")
             run(self)
 
     def spend(self, work: int) -> None:

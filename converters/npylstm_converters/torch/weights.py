@@ -63,7 +63,7 @@ def from_state_dict(
     if layers is None:
         text = "; ".join(map(str, modules))
         raise UnsupportedError(
-            [f"{label}: holds {text}. A state_dict does not say how they are joined: "
+            [f"{label}: holds {text}. A state_dict does not store how they are joined: "
              f"`npylstm info {label}` shows what to state"]
         )  # fmt: skip
     steps = parse_steps(layers)
@@ -71,8 +71,8 @@ def from_state_dict(
     recurrent = any(by_name[s.word].kind in RECURRENT for s in steps if s.word in by_name)
     if recurrent and batch_first is None:
         raise UnsupportedError(
-            [f"{label}: batch_first is not in a state_dict: say --batch-first or --sequence-first "
-             "(batch_first=True or False)"]
+            [f"{label}: batch_first is not in a state_dict: state --batch-first or "
+             "--sequence-first (batch_first=True or False)"]
         )  # fmt: skip
     names = {*by_name, *checkpoint.tensors}
     unknown = [name for name in allow_unused if name not in names]
@@ -128,8 +128,9 @@ def build_chain(
                 )
     reasons.raise_if_any()
     assert chain is not None
-    made, edges, outputs = chain.builder.finish([chain.tensor])
-    for layer in made:
+    builder = chain.builder
+    outputs = builder.simplify(builder.finish([chain.tensor.name]))
+    for layer in builder.layers.values():
         for name, array in layer.weights.items():
             if not np.isfinite(array).all():
                 raise FormatError(f"{layer.name}/{name}: expected finite numbers")
@@ -163,9 +164,9 @@ def build_chain(
         ],
     }
     return ModelSpec(
-        layers=tuple(made), edges=tuple(edges), inputs=chain.builder.inputs,
-        outputs=tuple(outputs), name=os.path.splitext(os.path.basename(label))[0],
-        dtype=chain.builder.dtype, provenance=provenance,
+        layers=tuple(builder.layers.values()), edges=tuple(builder.edges), inputs=builder.inputs,
+        outputs=outputs, name=os.path.splitext(os.path.basename(label))[0],
+        dtype=builder.dtype, provenance=provenance,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
             )  # fmt: skip
         whole = f"{match['path']}{match['name']}"
         if whole in arrays or f"{whole}_g" in arrays:
-            raise FormatError(f"{whole}: stands in the file with and without its weight norm")
+            raise FormatError(f"{whole}: is in the file with and without its weight norm")
         pairs.setdefault(whole, {})["gv"[int(match["k"])]] = name
     for whole, parts in pairs.items():
         if set(parts) != {"g", "v"} or not _is_norm(*(arrays[parts[k]] for k in "gv")):

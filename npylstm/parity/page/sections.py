@@ -44,7 +44,7 @@ PROOF_SENTENCES = {
               "confirm it.",
     "stated": "The user stated the structure of the model, or a part of it. Whether it is the "
               "author's is not proven.",
-    "assumed": "A part of the structure was assumed: neither the source nor the user says it.",
+    "assumed": "A part of the structure was assumed: neither the source nor the user states it.",
 }  # fmt: skip
 
 _CIRCLE = '<circle cx="16" cy="16" r="14" fill="none" stroke="currentColor" stroke-width="3"/>'

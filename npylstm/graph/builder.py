@@ -1,0 +1,247 @@
+"""The graph builder: what every importer adds operations to.
+
+It names layers and tensors, follows shapes, shares weights between calls, lets free sizes of inputs
+become one where an operation needs them to be equal, and refuses at once what would mix samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import MixedSamplesError, UnequalError
+from npylstm.graph.parts import RESERVED, Edge, LayerSpec, TensorSpec
+from npylstm.ops.base import Operation
+from npylstm.ops.indexing import Select
+from npylstm.ops.pointwise import Identity
+from npylstm.ops.shapes import BATCH, Dim, Shape, batch_axes, format_shape
+
+__all__ = ["GraphBuilder"]
+
+
+class GraphBuilder:
+    """Layers and edges in the order of computation.
+
+    Parameters
+    ----------
+    inputs
+        The model's inputs.
+    dtype
+        Of all weights.
+
+    Attributes
+    ----------
+    inputs
+        As given; free sizes may have become equal.
+    shapes
+        Of all tensors, by name.
+    layers
+        By name.
+    edges
+        In the order of computation.
+
+    Examples
+    --------
+    >>> from npylstm.ops.pointwise import Rescaling
+    >>> builder = GraphBuilder([TensorSpec("x", ("batch", "steps", 3))])
+    >>> builder.add("twice", Rescaling(2.0), ["x"])
+    ('twice',)
+    >>> builder.shapes["twice"]
+    ('batch', 'steps', 3)
+    """
+
+    def __init__(self, inputs: Iterable[TensorSpec] = (), dtype: str = "float32") -> None:
+        self.inputs = tuple(inputs)
+        self.dtype = dtype
+        self.shapes: dict[str, Shape] = {t.name: t.shape for t in self.inputs}
+        self.layers: dict[str, LayerSpec] = {}
+        self.edges: list[Edge] = []
+        self._shared: dict[tuple[Any, ...], str] = {}
+        self._taken = {*RESERVED, "", ".", ".."}
+
+    def add(
+        self,
+        name: str,
+        operation: Operation,
+        inputs: Sequence[str],
+        weights: Mapping[str, Array] | None = None,
+        share: tuple[Any, ...] = (),
+    ) -> tuple[str, ...]:
+        """Add a layer, or call one again whose weights are shared.
+
+        Parameters
+        ----------
+        name
+            What to call the layer; a number is added if the name is taken.
+        operation, weights
+            What it computes.
+        inputs
+            Names of the tensors that it reads.
+        share
+            Identifies the weights: calls of equal operations with the same ``share`` are calls of
+            one layer.
+
+        Returns
+        -------
+        tuple
+            Names of the outputs.
+
+        Raises
+        ------
+        FormatError
+            If the operation does not accept these inputs.
+        """
+        key = (operation, *share)
+        if share and key in self._shared:
+            return self.call(self.layers[self._shared[key]], inputs)
+        arrays = {k: np.ascontiguousarray(w, self.dtype) for k, w in (weights or {}).items()}
+        layer = LayerSpec(self.unused(name), operation, arrays)
+        outputs = self.call(layer, inputs)
+        if share:
+            self._shared[key] = layer.name
+        return outputs
+
+    def call(
+        self, layer: LayerSpec, inputs: Sequence[str], number: int | None = None
+    ) -> tuple[str, ...]:
+        """Call a layer under its own name; ``number`` says which of its calls it is, from 1 on."""
+        shapes = self._output_shapes(layer.layer, inputs)
+        if number is None:
+            number = 1
+            while (layer.name if number == 1 else f"{layer.name}#{number}") in self.shapes:
+                number += 1
+        self.layers[layer.name] = layer
+        edge = Edge.call(layer, *inputs, number=number)
+        self.edges.append(edge)
+        self.shapes |= dict(zip(edge.outputs, shapes, strict=True))
+        return edge.outputs
+
+    def _output_shapes(self, operation: Operation, inputs: Sequence[str]) -> tuple[Shape, ...]:
+        while True:
+            try:
+                shapes = operation.output_shapes([self.shapes[t] for t in inputs])
+            except UnequalError as error:
+                if not self._unify(*error.sizes):
+                    raise
+                continue
+            paired = [shape for shape in shapes if batch_axes(shape) > 1]
+            if paired:
+                raise MixedSamplesError(
+                    f"gives {format_shape(paired[0])}: samples of the batch would depend on one "
+                    "another"
+                )
+            return shapes
+
+    def _unify(self, kept: Dim, other: Dim) -> bool:
+        """Let two sizes be equal from here on; returns whether one of them is free."""
+        if isinstance(other, int):  # a number stays
+            kept, other = other, kept
+        free = {d for t in self.inputs for d in t.shape if isinstance(d, str)} - {BATCH}
+        if other not in free or (isinstance(kept, str) and kept not in free):
+            return False
+
+        def renamed(shape: Shape) -> Shape:
+            return tuple(kept if d == other else d for d in shape)
+
+        self.inputs = tuple(replace(t, shape=renamed(t.shape)) for t in self.inputs)
+        self.shapes = {t.name: t.shape for t in self.inputs}
+        for edge in self.edges:  # symbols that were computed from the size change, too
+            operation = self.layers[edge.layer].layer
+            made = operation.output_shapes([self.shapes[t] for t in edge.inputs])
+            self.shapes |= dict(zip(edge.outputs, made, strict=True))
+        return True
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep names from being given to layers that :meth:`add` names."""
+        self._taken |= {*names}
+
+    def unused(self, name: str, separator: str = "_") -> str:
+        """Return a name for a layer: the given one, with a number if it is taken."""
+        base = name.replace("/", "_").replace("\\", "_") or "model"
+        name, number = base, 1
+        while name in self._taken or name in self.layers or name in self.shapes:
+            number += 1
+            name = f"{base}{separator}{number}"
+        return name
+
+    def finish(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Give every output a tensor of its own; returns their names."""
+        names: list[str] = []
+        for name in outputs:
+            if name in names or any(name == t.name for t in self.inputs):
+                (name,) = self.add("identity", Identity(), [name])
+            names.append(name)
+        return tuple(names)
+
+    def simplify(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Drop what nobody reads, and sequences of which only the last step is read.
+
+        Returns
+        -------
+        tuple
+            Names of the outputs, which may have changed.
+        """
+        names = self._last_steps_only(outputs)
+        wanted = set(names)
+        for edge in reversed(list(self.edges)):
+            if wanted.isdisjoint(edge.outputs):
+                self.edges.remove(edge)
+            else:
+                wanted.update(edge.inputs)
+        self._drop_unread_states(names)
+        called = {edge.layer for edge in self.edges}
+        self.layers = {name: layer for name, layer in self.layers.items() if name in called}
+        return names
+
+    def _readers(self, outputs: Sequence[str]) -> dict[str, list[Edge | None]]:
+        """Who reads each tensor; None is the caller."""
+        readers: dict[str, list[Edge | None]] = {name: [None] for name in outputs}
+        for edge in self.edges:
+            for tensor in edge.inputs:
+                readers.setdefault(tensor, []).append(edge)
+        return readers
+
+    def _last_steps_only(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Where only the last step of a sequence is read, let the layer return only that."""
+        readers = self._readers(outputs)
+        calls = [edge.layer for edge in self.edges]
+        renamed: dict[str, str] = {}
+        for edge in list(self.edges):
+            layer = self.layers[edge.layer]
+            shorter = layer.layer.returning_last_step()
+            if shorter is None or calls.count(edge.layer) > 1:
+                continue
+            main = edge.outputs[0]
+            found = readers.get(main, [])
+            last = Select(axis=layer.layer.time_axis, index=-1)
+            if found and all(r is not None and self.layers[r.layer].layer == last for r in found):
+                self.layers[edge.layer] = replace(layer, layer=shorter)
+                for reader in found:
+                    assert reader is not None
+                    if reader in self.edges:
+                        self.edges.remove(reader)
+                        renamed[reader.outputs[0]] = main
+        for k, edge in enumerate(self.edges):
+            self.edges[k] = replace(edge, inputs=tuple(renamed.get(t, t) for t in edge.inputs))
+        return tuple(renamed.get(name, name) for name in outputs)
+
+    def _drop_unread_states(self, outputs: Sequence[str]) -> None:
+        """Let layers return their state only where somebody reads it."""
+        readers = self._readers(outputs)
+        returned: dict[str, bool] = {}
+        for edge in self.edges:
+            read = any(t in readers for t in edge.outputs[1:])
+            returned[edge.layer] = returned.get(edge.layer, False) or read
+        for name, read in returned.items():
+            layer = self.layers[name]
+            shorter = layer.layer.without_returned_state()
+            if read or shorter is None:
+                continue
+            self.layers[name] = replace(layer, layer=shorter)
+            for k, edge in enumerate(self.edges):
+                if edge.layer == name:
+                    self.edges[k] = replace(edge, outputs=edge.outputs[:1])
