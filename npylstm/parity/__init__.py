@@ -1,4 +1,4 @@
-"""Parity: how far npylstm is from the framework, whether rounding explains it, and if not, what."""
+"""Parity: compare npylstm's outputs with the framework's, and diagnose differences."""
 
 from __future__ import annotations
 

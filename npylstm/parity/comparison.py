@@ -1,9 +1,8 @@
-"""Parity: how far npylstm is from the framework, and whether rounding explains it.
+"""Compare npylstm's outputs with the framework's, and decide whether rounding explains the errors.
 
-The yardstick is the model itself in float64. Both the framework's recorded outputs and
-npylstm's are measured against it. A disagreement is explained by rounding if it is of the
-size of the rounding errors that this model shows on this input; a wrong gate, bias or
-formula is larger by orders of magnitude.
+The reference is the same model in float64. Rounding explains a difference that is as small as the
+rounding errors of this model on this input. A wrong gate, bias or formula makes differences that
+are larger by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from npylstm.spec import Case, ModelSpec, TensorSpec
 __all__ = ["Comparison", "OutputParity", "compare", "rms", "steps_axis", "summarise"]
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
-# tanh. Errors so made behave like noise: over a case's outputs the largest is a few times the
-# root mean square, and the two programs' rms differ by a small factor. 64 leaves room for
-# both (about 8 for the largest of thousands of values over their rms, 8 for one program against
-# the other). The smallest mistakes that are known, a hard_sigmoid of the other slope or
-# a lost bias, are 1e3 to 1e6 times the noise.
+# tanh. These errors behave like noise: over a case's outputs the largest is a few times the root
+# mean square (rms), and the two programs' rms differ by a small factor. 64 = 8 * 8: about 8 for the
+# largest of thousands of values over their rms, and 8 for one program's rms over the other's. The
+# smallest known mistakes, a hard_sigmoid with the other slope or a missing bias, are 1e3 to 1e6
+# times the noise.
 NOISE_FACTOR = 64
-# That counts on errors that are alike in all values. Behind a softmax, or where few units are
-# awake, they sit in few values, many times the rms. The largest error itself tells of those: the
-# largest of the other program is a small factor apart, the 8 from above.
+# NOISE_FACTOR assumes that errors have the same size in all values. After a softmax, or if few
+# units are active, a few values have errors of many times the rms. For those the largest error is
+# the measure: the largest errors of two programs differ by a small factor, the second 8 from above.
 PEAK_FACTOR = 8
 
-# Where the run happens to be exact (zeros in, saturated gates) the noise is taken to be one unit
-# in the last place of the largest output. And gates, exp(x) - 1 and the like are of size one
-# on the way, so that a program may lose some units in the last place of one
-# even where the outputs are small; behind a product with small weights, so many times less.
+# If a run is exact by chance (zero inputs, saturated gates), the noise is taken as one unit in the
+# last place (ulp) of the largest output. Intermediate values such as gates and exp(x) - 1 are of
+# size one, so a program may lose some ulps of 1 although the outputs are small. A product with
+# small weights scales that error down.
 FLOOR_ULPS_OF_ONE = 8
 
-# Of values that are at least so many times as large as their tolerance something can be proven.
+# Values that are more than this many times their tolerance are evidence.
 _TELLING = 10.0
 
 
 @dataclass(frozen=True)
 class OutputParity:
-    """One output compared over all cases.
+    """The comparison of one output over all cases.
 
     Attributes
     ----------
@@ -60,12 +59,12 @@ class OutputParity:
     rms
         Root mean square of the difference.
     framework_to_float64, npylstm_to_float64
-        Either side's root mean square distance to a float64 run of the same weights. A fact, not a
-        judgement: where the model itself is wrong, the float64 run is wrong, too.
+        Each side's root mean square distance to a float64 run with the same weights. These do not
+        decide ``passed``: if the model is wrong, the float64 run is wrong, too.
     tolerance
         The largest absolute difference that rounding explains, in the case of ``where``.
     passed
-        Whether every case stayed within its tolerance.
+        Whether every case is within its tolerance.
     """
 
     output: str
@@ -81,21 +80,21 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output in one case.
+    """The comparison of one output in one case.
 
     Attributes
     ----------
     output, case
         Name of the output, number of the case.
     framework, ours, exact
-        What the framework gave, what npylstm gives, and npylstm's float64 run.
+        The framework's output, npylstm's output, and npylstm's float64 output.
     moved
-        float64 runs with weights and inputs moved by a unit in the last place.
+        float64 outputs with weights and inputs perturbed by up to one unit in the last place.
     time
-        The axis of the steps; None where there are none.
+        The time axis; None if there is none.
     floor
-        How large the values are on the way to the outputs, as far as rounding counts: one number,
-        or one for each feature; at most 1.
+        The size of the intermediate values that are rounded: one number, or one for each feature;
+        at most 1.
     """
 
     output: str
@@ -109,7 +108,7 @@ class Comparison:
 
     @functools.cached_property
     def difference(self) -> Array:
-        """Absolute differences; equal infinities agree, and nan on both sides."""
+        """Return absolute differences; 0 for equal infinities and for nan on both sides."""
         with np.errstate(invalid="ignore", over="ignore"):
             difference = np.abs(self.ours.astype(np.float64) - self.framework.astype(np.float64))
         same = (self.ours == self.framework) | (np.isnan(self.ours) & np.isnan(self.framework))
@@ -117,17 +116,17 @@ class Comparison:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """What the axes are, for people."""
+        """Return the names of the axes for messages."""
         return _axis_names(self.ours.ndim)
 
     @functools.cached_property
     def allowed(self) -> Array:
-        """The largest difference that rounding explains, for every value.
+        """Return the largest difference that rounding explains, for every value.
 
-        Features are of different sizes, and noise grows with the steps: what a large feature or a
-        late step allows, a small or an early one does not. Each has the larger of two measures: its
-        own noise up to that step, and the noise that half of the features have at least, relative
-        to their sizes. The second makes up for the few values of a small case.
+        Features have different sizes, and noise grows with the steps. So each feature and step has
+        its own tolerance, from the larger of two measures: its own noise up to that step, and the
+        median over the features of noise relative to size. The second makes up for the few values
+        of a small case.
         """
         if not self.ours.size:
             return np.zeros(self.ours.shape)
@@ -146,7 +145,7 @@ class Comparison:
         return self._spread(np.maximum(allowed, np.finfo(self.ours.dtype).tiny))
 
     def _by_step(self, runs: Array) -> Array:
-        """Arrange values of runs as (runs and samples, steps, features)."""
+        """Reshape values of runs to (runs * samples, steps, features)."""
         if self.time is not None:
             steps = np.moveaxis(runs, self.time + 1, -2)
         elif runs.ndim > 2:
@@ -156,7 +155,7 @@ class Comparison:
         return steps.reshape(-1, *steps.shape[-2:])
 
     def _spread(self, allowed: Array) -> Array:
-        """Give (steps, features) the axes of the output."""
+        """Broadcast (steps, features) to the shape of the output."""
         shape = self.ours.shape
         if self.time is not None:
             widened = allowed.reshape(*(1,) * (len(shape) - 2), *allowed.shape)
@@ -167,60 +166,60 @@ class Comparison:
 
     @functools.cached_property
     def shares(self) -> Array:
-        """Differences as shares of what rounding explains: above 1 it does not."""
+        """Return differences divided by ``allowed``; rounding explains those up to 1."""
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             shares = self.difference / self.allowed
-        # An infinite difference where the tolerance is infinite, too.
+        # nan is inf / inf: difference and tolerance are both infinite.
         return np.where(self.difference == 0, 0.0, np.where(np.isnan(shares), 1.0, shares))
 
     @property
     def strain(self) -> float:
-        """The largest share."""
+        """Return the largest of ``shares``."""
         return float(self.shares.max(initial=0.0))
 
     @property
     def tolerance(self) -> float:
-        """What rounding explains of the value that is nearest to its limit, or beyond it."""
+        """Return the tolerance of the value with the largest share."""
         if not self.shares.size:
             return 0.0
         return float(self.allowed.flat[int(np.argmax(self.shares))])
 
     @property
     def telling(self) -> Array:
-        """Whether each value is large against its tolerance, and is a finite number."""
+        """Return which values are evidence: finite, and much larger than their tolerance."""
         with np.errstate(invalid="ignore"):
             size = np.abs(self.framework.astype(np.float64))
             return np.isfinite(size) & (size > _TELLING * self.allowed)
 
     def errors(self, values: Array) -> Array:
-        """Finite errors against the float64 run."""
+        """Return finite errors against the float64 run."""
         with np.errstate(invalid="ignore", over="ignore"):
             error = values.astype(np.float64) - self.exact
         return error[np.isfinite(error)]
 
     @property
     def passed(self) -> bool:
-        """Whether rounding explains every difference."""
+        """Return whether rounding explains every difference."""
         return self.strain <= 1
 
     @property
     def relative(self) -> float:
-        """The largest relative difference, of values above a millionth of the largest."""
+        """Return the largest relative difference of values above 1e-6 times the largest."""
         size = np.abs(self.framework.astype(np.float64))
         counted = np.isfinite(size) & (size > 1e-6 * size[np.isfinite(size)].max(initial=0.0))
         return float((self.difference[counted] / size[counted]).max(initial=0.0))
 
 
 def _rms_of_first(values: Array) -> Array:
-    """Root mean square over the first axis, of numbers that are not negative."""
+    """Return the root mean square of nonnegative numbers over the first axis."""
     largest = values.max(axis=0)
-    scale = np.where(largest > 0, largest, 1.0)  # squares of what diverges would overflow
+    scale = np.where(largest > 0, largest, 1.0)  # unscaled squares of divergent values overflow
     typical: Array = scale * np.sqrt(np.mean(np.square(values / scale), axis=0))
     return typical
 
 
 def _relative(noise: Array, size: Array) -> Array:
-    """What half of the features have at least, relative to their sizes: (steps, 1)."""
+    """Return the median over the features of noise / size: (steps, 1)."""
     known = size > 0
     if not known.any():
         return np.zeros((len(noise), 1))
@@ -229,7 +228,7 @@ def _relative(noise: Array, size: Array) -> Array:
 
 
 def rms(values: Array) -> float:
-    """Root mean square; 0 of nothing. Scaled, because squares of what diverges would overflow."""
+    """Return the root mean square, 0 if empty; scaled, as squares of large values overflow."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return largest
@@ -243,7 +242,7 @@ def compare(
     exact: Sequence[Mapping[str, Array]],
     moved: Sequence[Sequence[Mapping[str, Array]]],
 ) -> tuple[Comparison, ...]:
-    """Set recorded outputs of the framework beside npylstm's.
+    """Compare recorded outputs of the framework with npylstm's.
 
     Parameters
     ----------
@@ -252,9 +251,9 @@ def compare(
     cases
         Recorded runs of the framework.
     ours
-        For each case, npylstm's outputs by name, as they are to be judged.
+        For each case, npylstm's outputs by name.
     exact, moved
-        The same of :func:`~npylstm.parity.trial.float64_runs`; ``exact`` may hold all tensors.
+        Results of :func:`~npylstm.parity.trial.float64_runs`; ``exact`` may hold all tensors.
 
     Returns
     -------
@@ -264,7 +263,7 @@ def compare(
     Raises
     ------
     ParityError
-        If an output has another shape than the framework's, or a case does not have it.
+        If an output is missing in a case, or its shape differs from the framework's.
     """
     times = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     compared = []
@@ -289,7 +288,7 @@ def compare(
 
 
 def steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
-    """The axis of an output's steps; (2, batch, units) are the states of two layers, not steps."""
+    """Return an output's time axis; (2, batch, units) are states of two layers, without time."""
     axis = output.time_axis
     if axis != 0 or isinstance(output.shape[0], str):
         return axis
@@ -298,7 +297,7 @@ def steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
 
 
 def summarise(comparisons: Sequence[Comparison]) -> tuple[OutputParity, ...]:
-    """Judge every output over all cases."""
+    """Return one summary for every output over all cases."""
     by_output: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         by_output.setdefault(comparison.output, []).append(comparison)
@@ -315,7 +314,7 @@ def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
     largest = [p.difference.max(initial=0.0) for p in parts]
     strain = [p.strain for p in parts]
     passed = max(strain) <= 1
-    # Show the largest difference; where parity failed, the one that is least explained.
+    # Show the largest difference; if parity failed, the largest share of its tolerance.
     worst = int(np.argmax(largest if passed else strain))
     part = parts[worst]
     where = {"case": part.case}

@@ -1,4 +1,4 @@
-"""A correction: one change of a model, or of how it is called, that may explain other outputs."""
+"""A correction: a change of a model, or of its call, that may explain different outputs."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ Outputs = Mapping[str, Array]
 
 
 class Run(Protocol):
-    """Runs the model for an example; ``wrap`` may let a layer compute otherwise."""
+    """A function that runs the model for an example; ``wrap`` may replace the node of a layer."""
 
     def __call__(self, example: Example, wrap: Wrap | None = None) -> Ran:
-        """Return the outputs, and the state after the last step."""
+        """Return the outputs and the final state."""
         ...
 
 
-Around = Callable[[Run, Example], Outputs]  # another way to call it, or to read its outputs
+Around = Callable[[Run, Example], Outputs]  # calls the model, or reads its outputs, in another way
 Detail = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What was done differently, if the outputs of the other program come of it.
+    """A change that may make the model give the outputs of the other program.
 
     Attributes
     ----------
     layer, detail, fix
-        As of a :class:`~npylstm.parity.diagnosis.Cause`.
+        As in :class:`~npylstm.parity.diagnosis.Cause`.
     changes
-        Layers that replace the model's own, by name.
+        Layers that replace the model's, by name.
     spec
-        The corrected model where its graph changes; otherwise it is made of ``changes``.
+        The corrected model if its graph changes; otherwise ``changes`` define it.
     around
         Another way to call the model, or to read its outputs.
     free, data
-        For a fit: how many numbers were fitted, and to how many different ones. It is evidence only
-        where there are more data than free numbers.
+        For a fit: the number of fitted parameters, and of different data. A fit is evidence only if
+        there are more data than parameters.
     resembles
-        Where the correction only resembles what was done and proves nothing: the largest share of
-        the squared mismatch that it may leave to be named; otherwise None.
+        For a correction that only approximates the other program and proves nothing: the largest
+        share of the squared mismatch that it may leave to be reported; otherwise None.
     """
 
     layer: str | None
@@ -67,7 +67,7 @@ class Correction:
     resembles: float | None = None
 
     def corrected(self, spec: ModelSpec) -> ModelSpec:
-        """Return the model that this makes of another; itself where only the call changes."""
+        """Return the corrected model; ``spec`` itself if only the call changes."""
         if self.spec is not None:
             return self.spec
         if not self.changes:
@@ -78,7 +78,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Cell:
-    """A recurrent layer, or one direction of a bidirectional one, with its own weights."""
+    """A recurrent layer, or one direction of a bidirectional layer, with its weights."""
 
     name: str
     way: str
@@ -86,32 +86,32 @@ class Cell:
     weights: Mapping[str, Array]
 
     def with_weights(self, **weights: Array) -> Cell:
-        """Replace some weights; the element type stays."""
+        """Return the cell with some weights replaced; their dtype stays."""
         changed = {k: np.asarray(a, self.weights[k].dtype) for k, a in weights.items()}
         return replace(self, weights={**self.weights, **changed})
 
     def each(self, change: Callable[[str, Array], Array]) -> Cell:
-        """Change every weight by its name."""
+        """Return the cell with ``change(name, weight)`` applied to every weight."""
         return self.with_weights(**{k: change(k, a) for k, a in self.weights.items()})
 
 
 @dataclass(frozen=True)
 class Site:
-    """Cells in which one mistake is tried: one layer, one direction, or all of the model's."""
+    """Cells to which one mistake is applied: one layer, one direction, or all of the model."""
 
     label: str | None
     cells: tuple[Cell, ...]
 
 
 class Subject:
-    """The model under examination: its layers, its examples, and what it computes for them.
+    """The model under examination: its layers, its examples, and its tensors for them.
 
     Parameters
     ----------
     spec
         The model, without its cases.
     tapes
-        One for every example.
+        One tape for every example.
     """
 
     def __init__(self, spec: ModelSpec, tapes: Sequence[Tape]) -> None:
@@ -120,16 +120,16 @@ class Subject:
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The runs to be explained."""
+        """Return the runs to be explained."""
         return tuple(tape.example for tape in self.tapes)
 
     def edges_of(self, name: str) -> list[Edge]:
-        """Calls of a layer."""
+        """Return the calls of a layer."""
         return [edge for edge in self.spec.edges if edge.layer == name]
 
     @functools.cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Every recurrent cell, in the order of computation."""
+        """Return every recurrent cell, in the order of the layers."""
         found: list[Cell] = []
         for named in self.spec.layers:
             layer = named.layer
@@ -147,7 +147,7 @@ class Subject:
 
     @functools.cached_property
     def sites(self) -> tuple[Site, ...]:
-        """Where a mistake in a cell is tried: every layer, all layers, and either direction."""
+        """Return the sites of a mistake in a cell: every layer, all layers, each direction."""
         by_layer: dict[str, list[Cell]] = {}
         for cell in self.cells:
             by_layer.setdefault(cell.name, []).append(cell)
@@ -167,7 +167,7 @@ class Subject:
         return tuple(sites)
 
     def put(self, cells: Iterable[Cell]) -> dict[str, LayerSpec]:
-        """Make layers of changed cells."""
+        """Return the layers with changed cells, by name."""
         changes: dict[str, LayerSpec] = {}
         for cell in cells:
             named = changes.get(cell.name, self.layers[cell.name])
@@ -183,7 +183,7 @@ class Subject:
     def in_cells(
         self, change: Callable[[Cell], Iterable[tuple[Detail, Cell]]], fix: str
     ) -> Iterator[Correction]:
-        """Try a change of cells at every site; ``fix`` is filled with ``where`` and the detail."""
+        """Yield a change of cells at every site; ``fix`` is formatted with ``where`` and detail."""
         for site in self.sites:
             options = [
                 {_key(detail): (detail, new) for detail, new in change(c)} for c in site.cells
@@ -198,7 +198,7 @@ class Subject:
     def in_layers(
         self, change: Callable[[LayerSpec], Iterable[tuple[Detail, LayerSpec]]], fix: str
     ) -> Iterator[Correction]:
-        """Try a change in every layer, and in all that it concerns together."""
+        """Yield a change in every layer, and in all layers to which it applies together."""
         everywhere: dict[str, dict[str, LayerSpec]] = {}
         details: dict[str, Detail] = {}
         for named in self.spec.layers:
@@ -215,11 +215,11 @@ class Subject:
 
 
 def count_different(rows: Array) -> int:
-    """Count rows that differ by more than rounding; a sample that is repeated is one."""
+    """Return the number of rows that differ by more than rounding."""
     wide = rows.astype(np.float64)
     size = np.abs(wide).max(axis=0, initial=0.0)
     places = wide / (_ALIKE * np.where(size > 0, size, 1.0))
-    # Two rows that are alike may lie on two sides of a border of one grid, not of several.
+    # Two nearly equal rows may be on two sides of a border of one grid, but not of several grids.
     return min(len(np.unique(np.floor(places + k / _GRIDS), axis=0)) for k in range(_GRIDS))
 
 
@@ -229,7 +229,7 @@ _GRIDS = 4
 
 
 def _site_name(label: str | None, cells: Sequence[Cell]) -> str:
-    """Name a site in a sentence."""
+    """Return the name of a site for a sentence."""
     if label is not None:
         return label
     ways = {cell.way for cell in cells}

@@ -1,4 +1,4 @@
-"""``npylstm.diagnose``: why outputs that somebody else computed differ from a model's."""
+"""``npylstm.diagnose``: find out why another program's outputs differ from a model's."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def diagnose(
     mask: npt.ArrayLike | None = None,
     activations: Mapping[str, npt.ArrayLike] | None = None,
 ) -> Diagnosis:
-    """Say which mistake explains outputs that differ from a model's.
+    """Find the mistake that explains why another program's outputs differ from a model's.
 
-    Known mistakes (gates in another order, a bias that was lost, a wrong activation, an ignored
-    mask and so on) are applied to the model one after the other. One that makes the model give
-    the outputs, within rounding, is proven.
+    npylstm applies known mistakes to the model, one at a time: gates in another order, a missing
+    bias, a wrong activation, an ignored mask and so on. A mistake is proven if the changed model
+    gives the outputs within rounding.
 
     Parameters
     ----------
@@ -54,26 +54,25 @@ def diagnose(
     inputs
         As for :meth:`npylstm.Model.predict`.
     outputs
-        What the other program gave for these inputs: one array, several in the order of
+        The other program's outputs for these inputs: one array, several in the order of
         ``model.outputs``, or by name.
     state, lengths, mask
         As for :meth:`npylstm.Model.predict`.
     activations
-        Tensors inside the other program by name: ``{"lstm": (batch, steps, units)}``. With them the
-        first layer that differs is found, and the mistake is searched there.
+        Intermediate tensors of the other program by name: ``{"lstm": (batch, steps, units)}``. With
+        them npylstm finds the first layer that differs and searches the mistake there.
 
     Returns
     -------
     Diagnosis
-        Without causes where the outputs agree, or where no known mistake explains them.
+        Without causes if the outputs agree, or if no known mistake explains them.
 
     Raises
     ------
     ShapeError
         If an array has another shape than the model's.
     UnprovenError
-        If the outputs agree, and no value of them can prove anything: nan, a dead relu, a chaotic
-        model.
+        If the outputs agree but prove nothing: nan, a dead relu, a chaotic model.
 
     Examples
     --------
@@ -93,7 +92,7 @@ def diagnose(
 def diagnose_cases(
     spec: ModelSpec, cases: Sequence[Case], activations: Mapping[str, npt.ArrayLike] | None = None
 ) -> Diagnosis:
-    """Diagnose recorded cases; ``activations`` are the other program's tensors in the first."""
+    """Diagnose recorded cases; ``activations`` are the other program's tensors in case 0."""
     bare = spec.with_cases(())
     known = {k: np.asarray(v) for k, v in (activations or {}).items()}
     return _diagnose(bare, [bind_case(bare, case) for case in cases], known)
@@ -102,7 +101,7 @@ def diagnose_cases(
 def _diagnose(
     spec: ModelSpec, examples: Sequence[Example], activations: Mapping[str, Array]
 ) -> Diagnosis:
-    bare = replace(spec, provenance={})  # the search makes hundreds of models of it
+    bare = replace(spec, provenance={})  # the search copies it hundreds of times
     tapes = [Tape(bare, example) for example in examples]
     for tape in tapes:
         _check_shapes(tape)

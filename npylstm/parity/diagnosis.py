@@ -1,4 +1,4 @@
-"""What a diagnosis says: the causes of a mismatch, and how far each explains it."""
+"""The result of a diagnosis: the causes of a mismatch, and the share that each explains."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["Cause", "Diagnosis"]
 
 @dataclass(frozen=True)
 class Cause:
-    """One mistake that explains a mismatch, in whole or in part.
+    """One mistake that explains all or part of a mismatch.
 
     Attributes
     ----------
     kind
-        One of the closed vocabulary, such as ``"gates_permuted"``.
+        A name from the table of mistakes, such as ``"gates_permuted"``.
     layer
-        The layer concerned; None where it is the whole model, its inputs or its outputs.
+        The layer with the mistake; None for the whole model, its inputs or its outputs.
     detail
-        Plain values that say more: ``{"order": "i f o c"}``, ``{"from": "tanh", "to": "relu"}``.
+        Plain values: ``{"order": "i f o c"}``, ``{"from": "tanh", "to": "relu"}``.
     explains
-        The share of the squared mismatch that goes away with the correction, 0 to 1.
+        The share of the squared mismatch that the correction removes, 0 to 1.
     passed
         Whether the corrected model agrees within rounding: then the cause is proven.
     fix
         One sentence: what to change, and where.
     spec
-        The corrected model, where the correction is one of the model; otherwise None.
+        The corrected model; None if the correction does not change the model.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Cause:
         return f"{self.kind}{where}{f' ({details})' if details else ''}: {proof}. {self.fix}"
 
     def to_json(self) -> dict[str, Any]:
-        """Write everything but the corrected model as plain JSON values."""
+        """Return everything but the corrected model as plain JSON values."""
         return {
             "kind": self.kind, "layer": self.layer, "detail": dict(self.detail),
             "explains": self.explains, "passed": self.passed, "fix": self.fix,
@@ -60,20 +60,20 @@ class Cause:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why outputs differ from a model's.
+    """The reasons why outputs differ from a model's.
 
     Attributes
     ----------
     causes
-        Proven ones first, then fitted ones, then others; empty where no cause is known.
+        Proven ones first, then fitted ones, then others; empty if no cause is known.
     facts
         Sentences that describe the mismatch: its size, where it is, how it grows over the steps.
     first_bad_layer
-        Where reference activations are at hand, the first layer that differs from them.
+        The first layer that differs from the reference activations; None without them.
     compared_layers
-        The layers of which there were reference activations.
+        The layers with reference activations.
     report
-        The comparison that it explains, for the pictures of :meth:`to_html`; None if there is none.
+        The comparison that it explains, for the plots of :meth:`to_html`; None if there is none.
     """
 
     causes: tuple[Cause, ...] = ()
@@ -84,7 +84,7 @@ class Diagnosis:
 
     @property
     def agrees(self) -> bool:
-        """Whether the outputs agree with the model's within rounding."""
+        """Return whether the outputs agree with the model's within rounding."""
         return not self.causes and not self.facts
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Diagnosis:
         return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])
 
     def to_json(self) -> dict[str, Any]:
-        """Write everything as plain JSON values."""
+        """Return the diagnosis as plain JSON values."""
         return {
             "causes": [cause.to_json() for cause in self.causes],
             "facts": list(self.facts),

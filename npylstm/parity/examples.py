@@ -1,4 +1,4 @@
-"""One run to be explained: what went in, and what somebody else's program gave."""
+"""One run to be explained: its inputs, and the other program's outputs."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Example:
     inputs, outputs
         Arrays by name; the outputs are those of the other program.
     state
-        The initial state of every recurrent call; it counts only where one was given.
+        The initial state of every recurrent call; used only if ``has_state``.
     mask
-        Which steps count (batch, steps), or None for all.
+        Which steps are not masked, (batch, steps); None if no step is masked.
     has_state
-        Whether an initial state was given.
+        Whether the caller passed an initial state.
     """
 
     inputs: dict[str, Array]
@@ -47,7 +47,7 @@ class Example:
     has_state: bool = False
 
     def rows(self, spec: ModelSpec, rows: Sequence[int]) -> Example:
-        """Return these samples alone."""
+        """Return the example with these samples only."""
         index = list(rows)
         inputs = {t.name: _take(self.inputs[t.name], t.shape, index) for t in spec.inputs}
         outputs = {t.name: _take(self.outputs[t.name], t.shape, index) for t in spec.output_specs}
@@ -56,7 +56,7 @@ class Example:
         return replace(self, inputs=inputs, outputs=outputs, state=state, mask=mask)
 
     def astype(self, dtype: str) -> Example:
-        """Return the same run with inputs and state of another element type."""
+        """Return the example with inputs and state cast to ``dtype``."""
         inputs = {k: x.astype(dtype) for k, x in self.inputs.items()}
         state = {k: {n: a.astype(dtype) for n, a in v.items()} for k, v in self.state.items()}
         return replace(self, inputs=inputs, state=state)
@@ -67,7 +67,7 @@ class Example:
 
 
 def batch_axes(spec: ModelSpec) -> dict[str, int | None]:
-    """Return the batch axis of every tensor; None where it has none of its own."""
+    """Return the batch axis of every tensor; None if it has none."""
     return {
         name: shape.index(BATCH) if BATCH in shape else None for name, shape in spec.shapes.items()
     }
@@ -81,12 +81,12 @@ def bind_example(
     lengths: npt.ArrayLike | None = None,
     mask: npt.ArrayLike | None = None,
 ) -> Example:
-    """Check arrays from a user, as :meth:`npylstm.Model.predict` does.
+    """Validate a user's arrays as :meth:`npylstm.Model.predict` does.
 
     Raises
     ------
     ShapeError, StateError
-        Naming the array, its shape and the expected one.
+        If an array does not fit; the message has its name, its shape and the expected one.
     """
     bound = bind(inputs, spec.inputs, spec.dtype)
     first = spec.inputs[0]
@@ -107,17 +107,17 @@ def bind_example(
 
 
 def bind_case(spec: ModelSpec, case: Case) -> Example:
-    """Check a recorded case."""
+    """Validate a recorded case."""
     return bind_example(spec, case.inputs, case.outputs, case.state or None, case.lengths)
 
 
 def name_outputs(spec: ModelSpec, outputs: Any) -> dict[str, Any]:
-    """Name outputs that were given as one array, a list in order, or by name.
+    """Return outputs by name, from one array, a list in the model's order, or a mapping.
 
     Raises
     ------
     ShapeError
-        If there are more or fewer than the model has, or others.
+        If their number or names are not the model's.
     """
     names = list(spec.outputs)
     if isinstance(outputs, Mapping):

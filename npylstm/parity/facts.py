@@ -1,4 +1,4 @@
-"""Facts about a mismatch that help a person: its size, where it is, and how it grows."""
+"""Describe a mismatch in sentences: its size, its position, and its growth over the steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["describe"]
 
 
 def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """Describe the mismatch of every output in plain sentences."""
+    """Return sentences that describe the mismatch of every output."""
     axes = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     facts: list[str] = []
     agreeing = [name for name in spec.outputs

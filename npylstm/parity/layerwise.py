@@ -1,4 +1,4 @@
-"""Layer by layer: where the tensors inside two programs first differ, and by which mistake."""
+"""Compare two programs layer by layer: the first layer that differs, and its mistake."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["first_bad_layer", "inside_layer", "layer_comparisons"]
 
 
 def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Comparison, ...]:
-    """Compare every tensor that the other program gave, in the order of computation.
+    """Compare every tensor of the other program, in the order of computation.
 
     Raises
     ------
@@ -62,9 +62,9 @@ def first_bad_layer(tape: Tape, activations: Mapping[str, Array]) -> str | None:
 def inside_layer(
     spec: ModelSpec, tapes: Sequence[Tape], layer: str, activations: Mapping[str, Array]
 ) -> tuple[Cause, ...]:
-    """Search the mistake in one layer, from the other program's inputs to its outputs.
+    """Search the mistake in one layer, with the other program's inputs and outputs of that layer.
 
-    A cause counts as proven only if it explains the outputs of the whole model.
+    A cause is proven only if it also explains the outputs of the whole model.
     """
     (tape, *_) = tapes
     edges = [e for e in spec.edges if e.layer == layer and set(e.outputs) & set(activations)]
@@ -102,7 +102,7 @@ def _layer_alone(spec: ModelSpec, edge: Edge) -> ModelSpec | None:
 
 
 def _in_the_whole(spec: ModelSpec, tapes: Sequence[Tape], cause: Cause) -> Cause:
-    """Put a cause that was found in one layer into the whole model, and judge it there."""
+    """Apply a cause found in one layer to the whole model, and judge it there."""
     if cause.spec is None or len(cause.spec.layers) != 1:
         return replace(cause, passed=False, spec=None)
     (changed,) = cause.spec.layers

@@ -1,4 +1,4 @@
-"""The one page that somebody can file: which bytes were judged, on what grounds, by what."""
+"""A one-page proof of parity: the files with their sha256, the evidence, and the environment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UNKNOWN = (
 
 
 def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
-    """Replay the recorded cases of a file and gather what a proof of parity says.
+    """Replay the recorded cases of a file and collect the contents of a proof of parity.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
 def weights_sha256(spec: ModelSpec) -> str:
     """Return the sha256 of all weights; recorded cases and provenance do not change it.
 
-    It is taken over every weight in the order of the sorted keys: first a line of text that names
-    key, element type and shape, ``lstm/W_i <f4 (1, 20)`` in UTF-8 with a line feed at its end, then
-    the bytes, the low end first, row after row.
+    It covers every weight, sorted by key: first a line of UTF-8 text with the key, the dtype and
+    the shape, ``lstm/W_i <f4 (1, 20)``, that ends with a line feed; then the bytes, little-endian,
+    in C order.
     """
     arrays = {f"{layer.name}/{k}": w for layer in spec.layers for k, w in layer.weights.items()}
     digest = hashlib.sha256()
@@ -133,7 +133,7 @@ def _cases(report: ParityReport) -> list[dict[str, Any]]:
 
 
 def format_proof(document: Mapping[str, Any]) -> str:
-    """Lay out the page as plain text of up to 80 columns."""
+    """Return the page as plain text of up to 80 columns."""
     model, source, report = document["model"], document["source"], document["report"]
     verdict = report["verdict"]
     blocks = [

@@ -1,4 +1,4 @@
-"""What is proven: agreement within rounding, with outputs that can tell one model from another."""
+"""Decide what is proven: agreement within rounding, of outputs that distinguish models."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["check_evidence", "proves"]
 
 
 def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """Name outputs that agree, and of which nothing is proven all the same.
+    """Return the outputs that agree although their values prove nothing.
 
-    Values that are nan agree with all nan, the zeros of a dead relu with a thousand wrong models,
-    and what a chaotic model gives with anything.
+    nan agrees with nan in any model, and so do the zeros of a dead relu. The tolerance of a chaotic
+    model accepts any values.
 
     Raises
     ------
     UnprovenError
-        If that holds for every output.
+        If no output proves anything.
     """
     bounds = _bounds(spec)
     agreeing = dict.fromkeys(c.output for c in comparisons)
@@ -45,11 +45,11 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
 
 
 def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bool:
-    """Whether a corrected model gives the outputs of all examples, and these can tell.
+    """Return whether a corrected model is proven by the outputs of all examples.
 
-    The one judgement of what is proven. A correction that only resembles what was done proves
-    nothing, nor does a fit with as many free numbers as there are data, nor agreement with outputs
-    that a hundred wrong models give: zeros of a dead relu, ones of a saturated sigmoid.
+    All proofs are decided here. These prove nothing: a correction that only approximates the other
+    program, a fit with as many parameters as data, and agreement with outputs that many wrong
+    models give, such as the zeros of a dead relu or the ones of a saturated sigmoid.
     """
     if correction.resembles is not None or (correction.free and correction.free >= correction.data):
         return False
@@ -60,13 +60,13 @@ def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bo
     return all(c.passed for c in compared) and _tell(spec, tapes, compared)
 
 
-# Values that outputs must have, away from the bounds of functions, to tell one model from another.
-# A single one agrees by chance with a hundred candidates in a thousand diagnoses; two do not.
+# Different values, away from the bounds of functions, that outputs need to distinguish models.
+# One value agrees by chance with a hundred candidates in a thousand diagnoses; two do not.
 _FEWEST_VALUES = 2
 
 
 def _tell(spec: ModelSpec, tapes: Sequence[Tape], compared: Sequence[Comparison]) -> bool:
-    """Whether an output that differed has different values that are no bounds of a function."""
+    """Return whether an output that differed has enough different values away from bounds."""
     by_output: dict[str, list[Comparison]] = {}
     for c in compared:
         by_output.setdefault(c.output, []).append(c)
@@ -88,7 +88,7 @@ def _agrees(ours: Array, comparison: Comparison) -> bool:
 
 
 def _telling(comparison: Comparison, bounds: Array) -> Array:
-    """Which values tell something: large against their tolerance, and no bound of a function."""
+    """Return which values are evidence: well above their tolerance, not at a function's bound."""
     values = comparison.framework.astype(np.float64)
     apart: Array = comparison.telling
     with np.errstate(invalid="ignore"):
@@ -98,7 +98,7 @@ def _telling(comparison: Comparison, bounds: Array) -> Array:
 
 
 def _bounds(spec: ModelSpec) -> Array:
-    """The values at which activation functions saturate: those of the model, and all others."""
+    """Return the values at which activation functions saturate, those of the model and others."""
     functions = {Activation.of(name) for name, row in TABLE.items() if row.elementwise}
     functions |= {
         a for n in spec.layers for a in vars(n.layer).values() if isinstance(a, Activation)

@@ -1,4 +1,4 @@
-"""The report of a comparison: numbers per output, a verdict, and what was proven."""
+"""The report of a comparison: numbers per output, a verdict, and the proof of the structure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROOFS", "ParityReport"]
 
-# What the structure of a model rests on, from the strongest to the weakest: the source or the
-# author's own outputs; what the user stated; what was assumed because nothing said otherwise.
+# The evidence for a model's structure, from the strongest to the weakest: the source or the
+# author's outputs; the user's statement; a default.
 PROOFS = ("proven", "stated", "assumed")
 
 
@@ -33,20 +33,20 @@ class ParityReport:
     outputs
         One :class:`~npylstm.parity.OutputParity` per output.
     cases
-        How many cases were compared.
+        Number of compared cases.
     framework, backend
-        Who computed the expected outputs, and the engine that computed npylstm's.
+        The program that computed the expected outputs, and npylstm's engine.
     proof
-        What the model's structure rests on: ``"proven"``, ``"stated"`` or ``"assumed"``.
+        The evidence for the model's structure: ``"proven"``, ``"stated"`` or ``"assumed"``.
     stated
-        The sentences that the user stated, or that were assumed, about the structure.
+        Sentences about the structure that the user stated, or that were assumed.
     undecided
         Other chains of layers that give the author's own outputs as well.
     unproven
-        Outputs that agree, and of which nothing is proven: all values are nan, the zeros of a dead
-        relu, or no larger than what rounding changes.
+        Outputs that agree but prove nothing: all values are nan, the zeros of a dead relu, or no
+        larger than what rounding changes.
     spec, replayed
-        The model that was compared, and the cases; None and empty where they are not known.
+        The compared model, and the cases; None and empty if unknown.
     """
 
     outputs: tuple[OutputParity, ...]
@@ -64,7 +64,7 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether rounding explains every difference."""
+        """Return whether rounding explains every difference."""
         return all(o.passed for o in self.outputs)
 
     def __bool__(self) -> bool:
@@ -72,7 +72,7 @@ class ParityReport:
 
     @functools.cached_property
     def diagnosis(self) -> Diagnosis | None:
-        """The mistake that explains the difference; None where parity held. Computed once."""
+        """Return the mistake that explains the difference; None if parity held. Computed once."""
         if self.passed or self.diagnose is None:
             return None
         return replace(self.diagnose(), report=self)
@@ -84,7 +84,7 @@ class ParityReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """Return the result in one sentence."""
         scope = f"{self.scope}, {self.backend} back end"
         failed = [o for o in self.outputs if not o.passed]
         if not failed and self.proof != "proven":
@@ -101,7 +101,7 @@ class ParityReport:
 
     @property
     def scope(self) -> str:
-        """How many cases were compared with whom: ``9 recorded cases against torch 2.13.0``."""
+        """Return the counts of cases and programs: ``9 recorded cases against torch 2.13.0``."""
         authors = sum(case.purpose == "author" for case in self.replayed)
         if authors == self.cases:
             authors = 0  # the framework is the author's program
@@ -111,7 +111,7 @@ class ParityReport:
 
     @property
     def _agreement(self) -> str:
-        """Say that the engine is right, and that the structure is not proven."""
+        """Return the verdict on a model that agrees but whose structure is not proven."""
         short = self.framework or "the framework"
         if not short.startswith("the "):
             short = short.split()[0].lower()
@@ -132,7 +132,7 @@ class ParityReport:
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows for printing."""
+        """Return header and rows for printing."""
         words = self.framework.removeprefix("the ").split()
         short = words[0].lower().removesuffix("'s") if words else "framework"
         header = ["output", "max abs", "max rel", "where", "rms", f"to float64: {short}",
@@ -153,17 +153,17 @@ class ParityReport:
         return text if self.diagnosis is None else f"{text}\n{self.diagnosis}"
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as one HTML page that needs no network and no script.
+        """Write the report as one HTML page without scripts or external resources.
 
         Parameters
         ----------
         path
-            The file to make or replace, ending in ``.html``.
+            The file to write, ending in ``.html``. An existing file is replaced.
 
         Raises
         ------
         NpylstmError
-            If it does not end so.
+            If the name has another ending.
         OSError
             If it cannot be written.
         """
@@ -177,7 +177,7 @@ class ParityReport:
         return report_html(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Write everything as plain JSON values."""
+        """Return the report as plain JSON values."""
         return {
             "passed": self.passed,
             "verdict": self.verdict,

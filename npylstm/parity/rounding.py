@@ -1,4 +1,4 @@
-"""How much rounding a model amplifies: its float64 runs, exact and moved by one unit each."""
+"""Measure how a model amplifies rounding: float64 runs, exact and perturbed by up to one ulp."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "sizes_on_the_way"]
 
-# The noise is the larger of two measures: npylstm's own error against the float64 run, and what
-# becomes of the float64 run when every weight and input is moved by up to one unit in the last
-# place. The second shows how far this model amplifies rounding even where npylstm is lucky, and is
-# the only one where npylstm itself computes in float64.
+# The noise is the larger of two measures: npylstm's error against the float64 run, and the change
+# of the float64 run if every weight and input is perturbed by up to one unit in the last place
+# (ulp). The second shows how this model amplifies rounding even if npylstm's error is small by
+# chance. It is the only measure if npylstm itself computes in float64.
 PERTURBATIONS = 2
 
 
 class Widening:
-    """Takes a model and its inputs to float64, exactly or moved by a unit in the last place each.
+    """Casts a model and its inputs to float64, exactly or perturbed by up to one ulp each.
 
     Parameters
     ----------
     spec
         The model.
     seed
-        Of the random moves; None: nothing is moved.
+        Seed of the perturbations; None for no perturbation.
     """
 
     def __init__(self, spec: ModelSpec, seed: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Widening:
         self._integer = {t.name for t in spec.inputs if t.integer}
 
     def layer(self, named: LayerSpec) -> LayerSpec:
-        """Widen a layer: its weights, and a mask value as the model's own type holds it."""
+        """Cast a layer's weights; a mask value is rounded to the model's dtype first."""
         layer = named.layer
         if isinstance(layer, Masking):
             layer = replace(layer, mask_value=float(self._dtype.type(layer.mask_value)))
@@ -55,14 +55,14 @@ class Widening:
         return replace(named, layer=layer, weights=weights)
 
     def input(self, name: str, array: Array) -> Array:
-        """Widen an input; ids stay what they are."""
+        """Cast an input; integers are not perturbed."""
         if name in self._integer or array.dtype.kind != "f":
             wide: Array = array.astype(np.float64)
             return wide
         return self.array(array)
 
     def array(self, array: Array) -> Array:
-        """Widen weights or states."""
+        """Cast weights or states."""
         wide: Array = array.astype(np.float64)
         if self._rng is None:
             return wide
@@ -71,36 +71,36 @@ class Widening:
         return moved
 
 
-# Functions that give small values of small arguments with an error as small. What others compute
-# on the way is of size one: exp(x) - 1 loses what is below a unit in the last place of one.
+# Functions whose error is small for small arguments. The others have intermediate values of size
+# one: exp(x) - 1 loses everything below one ulp of 1.
 _STEADY = ("linear", "relu", "tanh", "sigmoid")
 _GATES = (*_STEADY, "hard_sigmoid_fifth", "hard_sigmoid_sixth")
-_PASSING = (Identity, Select, Slice)  # features stay what they are, or are fewer
+_PASSING = (Identity, Select, Slice)  # they keep features, or select some
 
 
 Sizes = npt.NDArray[np.float64] | float
 
 
 def sizes_on_the_way(spec: ModelSpec, tensors: Mapping[str, Array]) -> dict[str, Sizes]:
-    """How large the numbers are of which every tensor is made, at most 1.
+    """Return the size of the intermediate values behind every tensor, at most 1.
 
-    Rounding is a part of these, and the tensor itself may be smaller: ``1 - z``, ``exp(x) - 1``.
-    A product scales what it reads, with its rounding: behind small weights less counts.
+    Rounding errors are relative to these values. The tensor itself may be smaller: ``1 - z``,
+    ``exp(x) - 1``. A product with small weights scales values and errors down.
 
     Parameters
     ----------
     spec
         The model.
     tensors
-        What an exact run computed; where it does not hold what is needed, the answer is 1.
+        The tensors of an exact run; if one is missing, the size is 1.
 
     Returns
     -------
     dict
-        By tensor one number for each feature, or one for all.
+        For each tensor one number for each feature, or one for all.
     """
     sizes: dict[str, Sizes] = {}
-    steady = {t.name for t in spec.inputs}  # where rounding is a part of the tensor's own size
+    steady = {t.name for t in spec.inputs}  # errors are relative to the tensor's own size
     for edge in spec.edges:
         named = spec[edge.layer]
         own = steady.issuperset(edge.inputs) and _is_steady(named.layer)
@@ -115,7 +115,7 @@ def _size(
     spec: ModelSpec, edge: Edge, output: str, sizes: Mapping[str, Sizes],
     tensors: Mapping[str, Array], steady: Collection[str], own: bool,
 ) -> Sizes:  # fmt: skip
-    """The size of one output of a call; ``own``: whether its rounding is a part of itself."""
+    """Return the size for one output; ``own``: its errors are relative to its own values."""
     named = spec[edge.layer]
     layer = named.layer
     before: list[Sizes] = [sizes.get(t, 1.0) for t in edge.inputs]
@@ -155,29 +155,29 @@ def _is_steady(layer: Operation) -> bool:
 
 
 def _largest(tensor: Array) -> npt.NDArray[np.float64]:
-    """The largest size of every feature."""
+    """Return the largest absolute value of every feature."""
     finite = np.where(np.isfinite(tensor), np.abs(tensor), 0.0)
     found: npt.NDArray[np.float64] = finite.reshape(-1, tensor.shape[-1]).max(axis=0, initial=0.0)
     return found
 
 
 class HeldMasks:
-    """The masks that Masking made of its input in one run, for other runs to repeat.
+    """The masks that Masking layers computed in one run, for reuse in other runs.
 
-    Padding is known by equality: what is moved by a unit in the last place, or computed in another
-    type before it comes there, is no padding any more. Rounding has no say in which steps count, so
-    the wider runs take that from the model's own.
+    Masking finds padding by equality. An input that is perturbed by one ulp, or computed in another
+    dtype, no longer equals the mask value. So the float64 runs reuse the masks of the run in the
+    model's dtype.
     """
 
     def __init__(self) -> None:
         self._masks: list[Array] = []
 
     def keep(self, node: Node) -> Node:
-        """Let a layer that makes masks hand them in."""
+        """Return a node that records its mask, if its layer computes one."""
         return _Keeping(node, self._masks) if _makes_masks(node.layer) else node
 
     def repeating(self) -> Callable[[Wrap | None], Wrap]:
-        """Begin to repeat the masks, in the order of their calls, over all runs of one model."""
+        """Return a wrapper of ``wrap`` that reuses the masks in the order of the calls."""
         masks = iter(self._masks)
 
         def around(first: Wrap | None) -> Wrap:
@@ -191,7 +191,7 @@ class HeldMasks:
 
 
 def makes_masks(layers: Iterable[Operation]) -> bool:
-    """Whether any layer makes a mask of the values of its input."""
+    """Return whether any layer computes a mask from the values of its input."""
     return any(map(_makes_masks, layers))
 
 

@@ -1,8 +1,8 @@
-"""The search for what explains a mismatch: cheap corrections first, then dearer ones, then pairs.
+"""Search corrections that explain a mismatch: cheap ones, then expensive ones, then pairs.
 
-Every correction is *screened* on a few samples (and, where steps depend on earlier steps alone, on
-the first steps). What explains nearly all of the mismatch there is *examined* on everything: it is
-proven if the corrected model agrees within the rounding rule of ``verify``.
+Every correction is *screened* on a few samples, and on the first steps if later steps do not change
+them. A correction that explains nearly all of the mismatch there is *examined* on all examples. It
+is proven if the corrected model agrees within the rounding rule of ``verify``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from npylstm.spec import ModelSpec
 
 __all__ = ["search"]
 
-# A correction that leaves no more than this share of the squared mismatch is examined. What is
-# right leaves rounding, 1e-6 or less, on a few samples; two mistakes at once, or noise, leave more.
+# A correction that leaves at most this share of the squared mismatch is examined. The right one
+# leaves rounding, 1e-6 or less on a few samples; two mistakes at once, or noise, leave more.
 _EXAMINED = 0.02
-# One that leaves no more than this is named, though not proven: it explains nine tenths.
+# One that leaves at most this share is reported, though not proven: it explains nine tenths.
 _NAMED = 0.1
-# A fit has numbers of its own to explain with: it must leave less, of more data for each number.
+# A fit has free parameters: it must leave less, and needs this many data for each parameter.
 _FITTED, _DATA_OF_FIT = 1e-3, 4
-# Most corrections that are examined, of one tier.
+# Largest number of corrections of one tier that are examined.
 _MOST_EXAMINED = 6
-# A proof needs more than agreement within rounding: where a corrected model amplifies rounding so
-# much that anything agrees with it, nothing is proven. All but this share must have gone away.
+# Agreement within rounding alone is no proof: a corrected model may amplify rounding so much that
+# any output agrees with it. So at most this share of the squared mismatch may be left.
 _PROVEN = 1e-2
-_VALUES, _PREFIX = 12, 12  # least output values and most steps of a screening
-_SEEDS, _MOST_OF_SEED = 4, 0.7  # of pairs: how many first corrections, and what they may leave
-_FARTHEST = 1e6  # a difference in units of the output's size beyond which all are alike
+_VALUES, _PREFIX = 12, 12  # minimum of output values and maximum of steps in a screening
+_SEEDS, _MOST_OF_SEED = 4, 0.7  # pairs: first corrections, and the share that each may leave
+_FARTHEST = 1e6  # cap of a difference, in units of the output's size
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A correction with its place in the table, and the share of the squared mismatch it leaves."""
+    """A correction, its position in the table, and the share of the squared mismatch it leaves."""
 
     place: int
     mistake: Mistake
@@ -58,7 +58,7 @@ class _Tried:
 def search(
     spec: ModelSpec, examples: Sequence[Example], progress: bool = True
 ) -> tuple[Cause, ...]:
-    """Find the causes of a mismatch, best first.
+    """Return the causes of a mismatch, best first.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def search(
 
 
 def _ranked(examined: Sequence[_Tried]) -> list[_Tried]:
-    """Order what was found: proven, then fitted, then what only resembles."""
+    """Return the proven corrections in order; if there are none, the likeliest three."""
     passed = sorted((t for t in examined if t.passed), key=lambda t: (t.mistake.fitted, t.place))
     if passed:
         return passed
@@ -99,7 +99,7 @@ def _ranked(examined: Sequence[_Tried]) -> list[_Tried]:
 
 
 def _named_below(tried: _Tried) -> float:
-    """The share of a mismatch that a correction may leave to be named without proof."""
+    """Return the share of a mismatch that a correction may leave to be reported without proof."""
     correction = tried.correction
     if correction.free and correction.data < _DATA_OF_FIT * correction.free:
         return -1.0
@@ -109,7 +109,7 @@ def _named_below(tried: _Tried) -> float:
 
 
 def _one_of_each(ranked: Sequence[_Tried]) -> Iterator[_Tried]:
-    """Keep the first of every kind and layer."""
+    """Yield the first correction of every kind and layer."""
     seen: set[tuple[str, str | None]] = set()
     for tried in ranked:
         key = tried.mistake.kind, tried.correction.layer
@@ -125,7 +125,7 @@ def _cause(spec: ModelSpec, tried: _Tried, **more: str) -> Cause:
     if changes_model and correction.around is None and correction.resembles is None:
         try:
             corrected = correction.corrected(spec)
-        except NpylstmError:  # a way to run layers that is no valid model
+        except NpylstmError:  # the corrected graph is no valid model
             corrected = None
     return Cause(
         tried.mistake.kind, correction.layer, {**correction.detail, **more},
@@ -135,7 +135,7 @@ def _cause(spec: ModelSpec, tried: _Tried, **more: str) -> Cause:
 
 
 def _pair(spec: ModelSpec, examples: Sequence[Example], tried: Sequence[_Tried]) -> list[Cause]:
-    """Try a second correction on top of those that explain most."""
+    """Search pairs: a second correction on top of those that explain most."""
     seeds = [
         t for t in sorted(tried, key=lambda t: t.left)
         if t.left <= _MOST_OF_SEED and t.correction.around is None and not t.mistake.fitted
@@ -150,14 +150,14 @@ def _pair(spec: ModelSpec, examples: Sequence[Example], tried: Sequence[_Tried])
         if found and found[0].passed:
             second = _cause(corrected, found[0], together_with=seed.mistake.kind)
             first = _cause(spec, seed, together_with=found[0].mistake.kind)
-            # Together they are proven only where one corrected model shows it.
+            # A pair is proven only if one corrected model shows it.
             whole, proven = second.spec, second.spec is not None
             return [replace(c, spec=whole, passed=proven) for c in (first, second)]
     return []
 
 
 class _Bench:
-    """The model on all examples, on the few samples that show the mismatch, and on first steps."""
+    """The model with all examples, with the few samples that differ most, and with first steps."""
 
     def __init__(self, spec: ModelSpec, examples: Sequence[Example]) -> None:
         self.spec = spec
@@ -168,20 +168,20 @@ class _Bench:
         self.first = _first_steps(spec, self.small)
 
     def screen(self, tier: int) -> list[_Tried]:
-        """Try every correction of a tier on the small example."""
+        """Return every correction of a tier with the mismatch that it leaves in a few samples."""
         tried: list[_Tried] = []
         for number, mistake in enumerate(MISTAKES):
             if mistake.tier == tier:
                 try:
                     for k, correction in enumerate(mistake.find(self.subject)):
                         tried.append(_Tried(10_000 * number + k, mistake, correction))
-                except FAILURES:  # the rest of this kind cannot be tried here
+                except FAILURES:  # this model has no more candidates of this kind
                     continue
         left = self._left_by_numbers([t.correction for t in tried])
         return [replace(t, left=share) for t, share in zip(tried, left, strict=True)]
 
     def _left_by_numbers(self, corrections: Sequence[Correction]) -> list[float]:
-        """Screen all corrections; those that change numbers of layers alone run together."""
+        """Return the share that each correction leaves; changes of numbers run together."""
         left = [1.0] * len(corrections)
         stacked = [
             k
@@ -197,7 +197,7 @@ class _Bench:
                     left[k] = _share(made, tape.example.outputs, before)
                 stacked = [k for k in stacked if left[k] <= _EXAMINED]
         for k in others:
-            # What changes the call may mix samples: it needs all of them.
+            # A change of the call may mix samples: it needs all of them.
             tape = self.small if corrections[k].around is None else self.subject.tapes[0]
             outputs = corrected_outputs(tape, corrections[k])
             before = _energy(tape.outputs, tape.example.outputs)
@@ -205,7 +205,7 @@ class _Bench:
         return left
 
     def examine(self, tried: Sequence[_Tried]) -> list[_Tried]:
-        """Run those that explain most on everything, and judge them by the rounding rule."""
+        """Judge the corrections that explain most by the rounding rule, on all examples."""
         hopeful = sorted((t for t in tried if t.left <= _EXAMINED), key=lambda t: t.left)
         best = hopeful[0].left if hopeful else 0.0
         exact = [t for t in hopeful if t.left <= max(1e-6, 30 * best)]
@@ -220,7 +220,7 @@ class _Bench:
         return examined + [self._judged(t) for t in likely[:_MOST_EXAMINED]]
 
     def _judged(self, tried: _Tried) -> _Tried:
-        """Compare on all examples."""
+        """Return the correction with its result on all examples."""
         correction = tried.correction
         before = left = 0.0
         for tape in self.subject.tapes:
@@ -236,7 +236,7 @@ class _Bench:
 
 
 def _energy(ours: Outputs | None, theirs: Outputs) -> float:
-    """Sum of squared differences, each output in units of its own size."""
+    """Return the sum of squared differences, each output divided by its root mean square."""
     if ours is None:
         return float("inf")
     total = 0.0
@@ -258,13 +258,13 @@ def _energy(ours: Outputs | None, theirs: Outputs) -> float:
 
 
 def _share(outputs: Outputs | None, theirs: Outputs, before: float) -> float:
-    """The share of a mismatch that is left."""
+    """Return the share of a mismatch that is left."""
     left = _energy(outputs, theirs)
     return min(left / before, 1e9) if before > 0 else (0.0 if left == 0 else 1e9)
 
 
 def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
-    """The few samples of an example with the largest mismatch."""
+    """Return the few samples of an example with the largest mismatch."""
     first = spec.inputs[0]
     count = tape.example.inputs[first.name].shape[first.shape.index(BATCH)]
     if any(BATCH not in t.shape for t in spec.output_specs):
@@ -283,7 +283,7 @@ def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
 
 
 def _first_steps(spec: ModelSpec, tape: Tape) -> Tape | None:
-    """Cut an example to its first steps; None where outputs need later ones, or do not differ."""
+    """Return the first steps of an example; None if outputs need later ones, or do not differ."""
     axes = {t.name: t.time_axis for t in (*spec.inputs, *spec.output_specs)}
     example = tape.example
     if any(axes[t.name] is None for t in spec.output_specs) or axes[spec.inputs[0].name] is None:

@@ -1,4 +1,4 @@
-"""Running a corrected model: in its own type, in float64, and moved by a unit in the last place."""
+"""Run a corrected model in its own dtype, in float64, and perturbed by up to one ulp."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from npylstm.spec import Case, LayerSpec, ModelSpec
 
 __all__ = ["FAILURES", "UNCHANGED", "compared_outputs", "corrected_outputs", "float64_runs"]
 
-# What a layer or a correction raises when it cannot take what it is given.
+# Exceptions of a layer or a correction whose arguments do not fit.
 FAILURES = (NpylstmError, ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError)
 
 UNCHANGED = Correction(None, {}, "")
@@ -46,7 +46,7 @@ def compared_outputs(
 
 
 def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
-    """Outputs of a corrected model; None where it cannot run."""
+    """Return the outputs of a corrected model; None if it cannot run."""
     try:
         if correction.around is None:
             if correction.spec is not None:
@@ -72,26 +72,25 @@ def float64_runs(
     correction: Correction = UNCHANGED,
     every_tensor: bool = False,
 ) -> tuple[list[Outputs], list[list[Outputs]]]:
-    """Run a corrected model in float64: once exactly, and with everything moved.
+    """Run a corrected model in float64: once exactly, and with weights and inputs perturbed.
 
     Parameters
     ----------
     spec
-        The model, in its own type.
+        The model, in its own dtype.
     examples
-        What it is called with.
+        The runs.
     correction
-        What is changed.
+        The change of the model.
     every_tensor
-        Return all tensors of the moved models, too, not the outputs alone.
+        Return all tensors of the perturbed models, too, not only the outputs.
 
     Returns
     -------
     exact
-        For each example all tensors by name; where a correction reads outputs in a way of its own,
-        those.
+        For each example all tensors by name; the outputs alone if ``correction.around`` is set.
     moved
-        For every one of ``PERTURBATIONS`` perturbed models, for each example the outputs.
+        For each of ``PERTURBATIONS`` perturbed models and each example, the outputs.
     """
     graph = correction.spec or spec
     layers = {**{n.name: n for n in graph.layers}, **correction.changes}
@@ -117,7 +116,7 @@ Layers = Mapping[str, LayerSpec]
 def _held_masks(
     graph: ModelSpec, layers: Layers, names: Sequence[str], correction: Correction, example: Example
 ) -> HeldMasks:
-    """Run a model in its own type for the masks that it makes."""
+    """Run a model in its own dtype and return the masks that it computes."""
     held = HeldMasks()
 
     def run(example: Example, wrap: Wrap | None = None) -> Ran:

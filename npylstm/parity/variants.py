@@ -1,9 +1,9 @@
-"""Run many variants of one model on the same inputs, and compute what they share only once.
+"""Run many variants of one model on the same inputs, and compute shared tensors only once.
 
 A diagnosis tries hundreds of small changes. Two things make that cheap. The tensors of the
-unchanged model are kept, so a changed layer costs only itself and what reads it. And variants that
-change numbers alone (weights, activation functions) run together: their samples are set one behind
-the other along the batch axis, and a *stacked* weight applies its own matrix to each part.
+unchanged model are kept, so only a changed layer and the layers after it are computed. And variants
+that change only numbers (weights, activation functions) run together: their samples are
+concatenated along the batch axis, and a *stacked* weight has one matrix for each variant.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Ran", "Tape", "Wrap", "run_graph"]
 
-Changes = Mapping[str, LayerSpec]  # layers by name, in the place of the model's own
+Changes = Mapping[str, LayerSpec]  # layers by name that replace the model's
 Tensors = dict[str, Array]
 Wrap = Callable[[Node], Node]
 
-_MOST_NUMBERS = 1 << 21  # of the largest tensor of a stack: 8 MB of float32
+_MOST_NUMBERS = 1 << 21  # in the largest tensor of a stack: 8 MB of float32
 
 
 @dataclass(frozen=True)
 class _Matrices:
-    """Matrices (variants, rows, columns); ``x @ this`` gives each part of ``x`` its own."""
+    """Matrices (variants, rows, columns); ``x @ this`` multiplies variant by variant."""
 
     values: Array
     __array_ufunc__ = None
@@ -56,7 +56,7 @@ class _Matrices:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Vectors (variants, size); ``x + this`` gives each part of ``x`` its own."""
+    """Vectors (variants, size); ``x + this`` adds variant by variant."""
 
     values: Array
     __array_ufunc__ = None
@@ -68,7 +68,7 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class _Activations:
-    """Activation functions, one for each part of an array."""
+    """Activation functions, one for each variant in a stacked array."""
 
     parts: tuple[Activation, ...]
     axis = None
@@ -83,14 +83,14 @@ class _Activations:
 
     @functools.cached_property
     def _runs(self) -> tuple[tuple[Activation, int, int], ...]:
-        """Neighbours with the same function: it, the first of them, and the first after them."""
+        """Return runs of equal functions as (function, start, stop)."""
         starts = [k for k, a in enumerate(self.parts) if k == 0 or a != self.parts[k - 1]]
         ends = [*starts[1:], len(self.parts)]
         return tuple((self.parts[k], k, end) for k, end in zip(starts, ends, strict=True))
 
 
 class Ran(NamedTuple):
-    """What a run gave: tensors by name, and the state after the last step of every call."""
+    """The results of a run: tensors by name, and the final state of every call."""
 
     tensors: Tensors
     state: NewState
@@ -103,14 +103,14 @@ def run_graph(
     example: Example,
     wrap: Wrap | None = None,
 ) -> Ran:
-    """Run a graph of layers, whether it is a valid model or not.
+    """Run a graph of layers without validating it as a model.
 
-    ``wrap`` may put another node in the place of a layer's own, which computes it otherwise.
+    ``wrap`` may replace the node that computes a layer.
 
     Raises
     ------
     NpylstmError, ValueError, IndexError
-        If a layer cannot take its inputs.
+        If the inputs of a layer do not fit.
     """
     tensors: Tensors = dict(example.inputs)
     after: NewState = {}
@@ -125,7 +125,7 @@ def run_graph(
 def _compute(
     edge: Edge, node: Node, tensors: Tensors, example: Example, times: int = 1
 ) -> tuple[Tensors, dict[str, Array]]:
-    """Run one call; ``times`` is how many variants lie behind one another in the tensors."""
+    """Run one call; ``times`` is the number of variants along the batch axis."""
     reads = [tensors[t] for t in edge.inputs]
     wanted = node.layer.state_shapes()
     state = example.state.get(edge.name, {}) if example.has_state else {}
@@ -141,7 +141,7 @@ def _compute(
 
 
 class Tape:
-    """A model's tensors for one example, and what becomes of them when layers change.
+    """A model's tensors for one example, reused by runs with changed layers.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class Tape:
         self._layers = {layer.name: layer for layer in spec.layers}
         self._nodes: dict[int, Node] = {}
         self._others: dict[tuple[int, Edge], Tensors] = {}  # changed layers on unchanged inputs
-        self._kept: list[LayerSpec] = []  # an id stands for an object only while that lives
+        self._kept: list[LayerSpec] = []  # keeps layers alive, so that an id stays unique
         self._makers = {t: edge for edge in spec.edges for t in edge.outputs}
         self.tensors: Tensors = dict(example.inputs)
         self.state: NewState = {}
@@ -167,20 +167,20 @@ class Tape:
 
     @property
     def outputs(self) -> Tensors:
-        """Outputs of the unchanged model."""
+        """Return outputs of the unchanged model."""
         return {name: self.tensors[name] for name in self.spec.outputs}
 
     def run(self, spec: ModelSpec) -> Tensors | None:
-        """Run another model on the example; None if its layers cannot take it."""
+        """Run another model on the example; return None if sizes do not fit."""
         layers = {layer.name: layer for layer in spec.layers}
         return self._walk(spec.edges, layers, spec.outputs)
 
     def run_changed(self, changes: Changes) -> Tensors | None:
-        """Run the model with some layers changed; None if they cannot take their inputs."""
+        """Run the model with some layers changed; return None if sizes do not fit."""
         return self._walk(self.spec.edges, {**self._layers, **changes}, self.spec.outputs)
 
     def run_all(self, variants: Sequence[Changes]) -> list[Tensors | None]:
-        """Run variants, those together that change numbers of the same layers alone."""
+        """Run variants; those that change only numbers of the same layers run together."""
         results: list[Tensors | None] = [None] * len(variants)
         groups: dict[tuple[str, ...], list[int]] = {}
         for number, changes in enumerate(variants):
@@ -206,7 +206,7 @@ class Tape:
     def _walk(
         self, edges: Sequence[Edge], layers: Changes, outputs: Sequence[str]
     ) -> Tensors | None:
-        """Compute only what differs from the unchanged model."""
+        """Compute only the tensors that differ from the unchanged model."""
         own: Tensors = dict(self.example.inputs)
         same = set(self.example.inputs)
         try:
@@ -227,7 +227,7 @@ class Tape:
     def _changed(
         self, edge: Edge, layer: LayerSpec, tensors: Tensors, inputs_same: bool
     ) -> Tensors:
-        """Compute a call that is not the model's own, once for each layer that is asked for."""
+        """Compute a changed call, once for each layer if its inputs are unchanged."""
         key = id(layer), edge
         if not inputs_same:
             return _compute(edge, self._node(layer), tensors, self.example)[0]
@@ -237,7 +237,7 @@ class Tape:
         return self._others[key]
 
     def _dirty(self, names: Sequence[str]) -> Iterator[Edge]:
-        """Calls of these layers, and all that read what they make."""
+        """Yield the calls of these layers, and all calls that depend on them."""
         changed: set[str] = set()
         for edge in self.spec.edges:
             if edge.layer in names or changed.intersection(edge.inputs):
@@ -245,7 +245,7 @@ class Tape:
                 yield edge
 
     def changes_numbers(self, changes: Changes) -> bool:
-        """Whether layers differ in weights and activations alone, and can run together."""
+        """Return whether layers differ only in weights and activations, and can run together."""
         if not all(_same_but_numbers(self._layers[n].layer, c.layer) for n, c in changes.items()):
             return False
         for edge in self._dirty([*changes]):
@@ -258,7 +258,7 @@ class Tape:
         return True
 
     def _stack_size(self, names: Sequence[str]) -> int:
-        """How many variants to run together."""
+        """Return how many variants to run together."""
         largest = 1
         for edge in self._dirty(names):
             units = getattr(self._layers[edge.layer].layer, "units", 1)
@@ -292,7 +292,7 @@ class Tape:
         return [{name: parts[k] for name, parts in made.items()} for k in range(count)]
 
     def _stacked(self, layers: Sequence[LayerSpec]) -> Node:
-        """Make one node of many layers that differ in numbers alone."""
+        """Return one node for many layers that differ only in numbers."""
         nodes = [Node(layer) for layer in layers]
         node = Node(layers[0])
         node.layer = _stack_activations([layer.layer for layer in layers])
@@ -309,7 +309,7 @@ class Tape:
 
 
 def _same_but_numbers(a: Operation, b: Operation) -> bool:
-    """Whether two layers differ in weights and activation functions alone."""
+    """Return whether two layers differ only in weights and activation functions."""
     if a is b:
         return isinstance(a, (Recurrent, Bidirectional, Dense))
     if type(a) is not type(b):

@@ -1,4 +1,4 @@
-"""Replaying recorded cases, and judging what comes of it."""
+"""Replay recorded cases and judge the outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     origin = model.spec.provenance
     if framework is None:
         framework = str(origin.get("recorded_by") or origin_of(origin))
-    model.warm_up()  # the verdict is of the engine that will compute
+    model.warm_up()  # judge the engine that later calls use
     ours = [model.replay(case) for case in cases]
     examples = [bind_case(model.spec, case) for case in cases]
     comparisons = compare(model.spec, cases, ours, *float64_runs(model.spec, examples))
@@ -49,13 +49,13 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
 
 
 def _sentences(provenance: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Read a list of sentences; files may hold anything."""
+    """Return a list of sentences; other values in a file are ignored."""
     found = provenance.get(key)
     return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def proof_of(provenance: Mapping[str, Any]) -> str:
-    """Return what a model's structure rests on; files of before say it in their decisions."""
+    """Return the evidence for a model's structure; older files keep it in ``decisions``."""
     if provenance.get("proof") in PROOFS:
         return str(provenance["proof"])
     decisions = provenance.get("decisions")
