@@ -37,14 +37,14 @@ __all__ = [
 
 
 def convert(source: Any, **options: Any) -> ModelSpec:
-    """Convert a model file or object, whichever framework it is from.
+    """Convert a model file or object of any supported framework.
 
     Parameters
     ----------
     source
-        A path, judged by its content and not its suffix, or a model object.
+        A path, recognised by its content and not its suffix, or a model object.
     **options
-        What the framework's own function takes, such as ``architecture`` of :func:`from_keras`.
+        Arguments of the framework's function, such as ``architecture`` of :func:`from_keras`.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     Raises
     ------
     UnsupportedError
-        Listing everything that stands in the way.
+        If something is not supported; the message lists all reasons.
     FormatError
-        If the file is damaged or of no known kind.
+        If the file is damaged or its format is unknown.
     OSError
         If it cannot be read.
     """

@@ -1,7 +1,7 @@
-"""The author's own outputs: whether a model gives them, and whether they decide for its chain.
+"""Compare a model with its author's outputs, and test whether other chains give them, too.
 
-Outputs that never leave the positive side cannot tell a relu from nothing. So a check against
-them is repeated with every chain of layers that differs from the stated one in one answer.
+Outputs that are all positive are equal with and without a relu. So the comparison is repeated with
+every chain of layers that differs from the stated one in one answer.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from npylstm_converters.registry import find_importer
 
 __all__ = ["AuthorCheck", "check_author"]
 
-_MOST = 5  # chains that are named
+_MOST = 5  # chains that are listed
 _PROBES = 8
-# A chain whose outputs are farther off, relative to the largest, is not worth the exact comparison.
+# A chain with a larger difference, relative to the largest output, skips the exact comparison.
 _FAR = 0.05
 
 
 @dataclass(frozen=True)
 class AuthorCheck:
-    """What came of a comparison with the author's own outputs.
+    """The result of a comparison with the author's outputs.
 
     Attributes
     ----------
     report
         The comparison.
     agreeing
-        Other chains that give these outputs, as they are stated on the command line, the first five
-        at most. A chain that agrees with the stated one on inputs of all kinds is none of them.
+        Other chains that give these outputs, as command-line options, at most five. Chains that are
+        equivalent to the stated one on inputs of all kinds are not listed.
     spec
-        The model with the author's case. If it agrees, its provenance says that the chain is
-        proven, or which other chains the outputs leave open.
+        The model with the author's case. If it agrees, its provenance states that the chain is
+        proven, or lists the other chains that agree.
     """
 
     report: ParityReport
@@ -55,12 +55,12 @@ def check_author(
     outputs: Mapping[str, npt.ArrayLike],
     **options: Any,
 ) -> AuthorCheck:
-    """Compare a converted model with what its author's program gave.
+    """Compare a converted model with the outputs of its author's program.
 
     Parameters
     ----------
     spec
-        The model, as :func:`~npylstm_converters.convert` made it of ``source`` with ``options``.
+        The model that :func:`~npylstm_converters.convert` returned for ``source`` and ``options``.
     source
         The file, or the object.
     inputs, outputs
@@ -76,14 +76,14 @@ def check_author(
     Raises
     ------
     ShapeError
-        If a name is none of the model's, or an input has another shape.
+        If the model has no such name, or an input has another shape.
     ParityError
         If an output has another shape.
     FormatError
-        If ids are no whole numbers, or no importer knows the source.
+        If ids are not integers, or no importer accepts the source.
     NpylstmError
-        If no value of an output is a finite number, or if the chain was stated and ``options`` do
-        not say it again: then it cannot be compared with others.
+        If no value of an output is finite, or if the chain was stated but is missing in
+        ``options``: then it cannot be compared with others.
     OSError
         If the source cannot be read.
     """
@@ -123,7 +123,7 @@ def _arrays(
 
 
 def _agreeing(others: Sequence[tuple[str, ModelSpec]], spec: ModelSpec, case: Case) -> list[str]:
-    """Find models that agree on a case, and differ from each other elsewhere."""
+    """Return the statements of models that agree on a case and differ on other inputs."""
     told_apart = [(spec, _probes(spec))]
     found: list[str] = []
     with console.progress("trying other chains", len(others)) as advance:
@@ -138,17 +138,17 @@ def _agreeing(others: Sequence[tuple[str, ModelSpec]], spec: ModelSpec, case: Ca
 
 
 def _probes(spec: ModelSpec) -> list[Case]:
-    """Inputs of all kinds, and what a model gives for them: another that agrees is the same."""
+    """Return cases with inputs of all kinds; a model that agrees on them is equivalent."""
     bare = spec.with_cases(())
     model = Model(bare, "numpy")
-    # Without lengths the last step and the last state are one.
+    # Without lengths the last step and the last state are equal.
     invented = [c for c in make_cases(bare, _PROBES) if c.lengths is None]
     probes = [Case(c.inputs, model.replay(Case(c.inputs, {}))) for c in invented]
     return [p for p in probes if all(np.isfinite(y).all() for y in p.outputs.values())]
 
 
 def _agrees(spec: ModelSpec, stated: ModelSpec, cases: Sequence[Case]) -> bool:
-    """Whether a model gives the outputs of another's cases, within rounding; by their order."""
+    """Return whether a model gives the outputs of a case within rounding, matched by order."""
     if (len(spec.inputs), len(spec.outputs)) != (len(stated.inputs), len(stated.outputs)):
         return False
     inputs = {a.name: b.name for a, b in zip(stated.inputs, spec.inputs, strict=True)}
@@ -165,12 +165,12 @@ def _agrees(spec: ModelSpec, stated: ModelSpec, cases: Sequence[Case]) -> bool:
         return all(_near(model.replay(c), c.outputs) for c in renamed) and bool(
             model.verify(renamed).passed
         )
-    except NpylstmError:  # other sizes, or nothing that is finite
+    except NpylstmError:  # sizes differ, or no value is finite
         return False
 
 
 def _near(ours: Mapping[str, npt.NDArray[Any]], theirs: Mapping[str, npt.NDArray[Any]]) -> bool:
-    """Whether outputs are alike at first sight."""
+    """Return whether outputs are roughly equal."""
     for name, y in theirs.items():
         if ours[name].shape != y.shape:
             return False

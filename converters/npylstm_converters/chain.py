@@ -1,7 +1,7 @@
-"""The small language that says how the layers of a weights-only file are joined.
+"""The language of ``--layers``, which connects the layers of a weights-only file.
 
-Names of layers, and words for what stands between them, joined by arrows; what the arrays do not
-tell is said in parentheses: ``"rnn -> last -> fc(softmax)"``.
+A chain consists of layer names and of words for operations between them, separated by arrows.
+Options that the arrays do not determine are in parentheses: ``"rnn -> last -> fc(softmax)"``.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _STEP = re.compile(r"\s*(?P<word>[^\s()]+)\s*(?:\((?P<args>[^()]*)\))?\s*")
 
 
 def parse_steps(text: str) -> list[Step]:
-    """Read ``"rnn(relu) -> last -> fc"``.
+    """Parse ``"rnn(relu) -> last -> fc"``.
 
     Raises
     ------
     FormatError
-        Naming the part that cannot be read.
+        If a part cannot be parsed.
     """
     steps = []
     for part in text.split("->"):
@@ -61,7 +61,7 @@ _OTHERS = {
 
 
 def other_numbers(name: str, value: str) -> Iterator[str]:
-    """Yield other values that an option may well have: the neighbours of a whole number."""
+    """Yield other plausible values of an option, such as the neighbours of an integer."""
     if name in _OTHERS:
         same = _number(value)
         yield from (other for other in _OTHERS[name] if _number(other) != same)
@@ -78,12 +78,12 @@ def _number(text: str) -> float | None:
         return None
 
 
-# What a shell takes as it is between double quotes.
+# Characters that a shell does not change between double quotes.
 _PLAIN = re.compile(r"[\w .,:=()>+-]*", re.ASCII)
 
 
 def command_of(source: str, chain: str, flags: str = "") -> str:
-    """Write the command that converts a source with a chain; empty where it cannot be typed."""
+    """Return the command that converts a source with a chain; empty if it needs escapes."""
     text = f'"{chain}"' if _PLAIN.fullmatch(chain) else shlex.quote(chain)
     command = f"npylstm convert {shlex.quote(source)} MODEL.npz --layers {text}{flags}"
     return command if printable(command) == command else ""

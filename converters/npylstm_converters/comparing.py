@@ -1,4 +1,4 @@
-"""A converted model against its framework: by its outputs, and by its layers where they differ."""
+"""Compare a converted model with its framework: outputs first, then layers if they differ."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def compare(
     model
         A converted model, its spec, or the path of its ``.npz``.
     source
-        What it was converted from: a Keras model, a ``torch.nn.Module``, or a file of theirs.
+        The source of the conversion: a Keras model, a ``torch.nn.Module``, or a file of theirs.
     inputs
-        One set of inputs, as for :meth:`npylstm.Model.predict`; None: inputs are invented.
+        One set of inputs, as for :meth:`npylstm.Model.predict`; None for random inputs.
     cases, seed
-        How many to invent, and the seed of their random numbers.
+        The number of random cases, and their seed.
     **options
-        Of the importer of the source, such as ``layers`` for a state_dict.
+        Options of the source's importer, such as ``layers`` for a state_dict.
 
     Returns
     -------
     ParityReport
-        Where parity does not hold, its ``diagnosis`` names the first layer that differs and the
-        mistake, as far as the framework shows what its layers give.
+        If parity does not hold, its ``diagnosis`` has the mistake, and the first layer that differs
+        if the framework returns the outputs of its layers.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def compare(
 def compare_with_runner(
     model: Model, runner: Runner, cases: Iterable[Case], framework: str | None = None
 ) -> ParityReport:
-    """Compare with cases that a runner has recorded; it also shows what its layers give."""
+    """Compare with cases that a runner recorded; the runner also returns layer outputs."""
     cases = tuple(cases)
     report = model.verify(cases, framework or runner.description)
     if report.passed or not hasattr(runner, "activations"):
@@ -91,7 +91,7 @@ def compare_with_runner(
 def _diagnose(
     model: Model, cases: tuple[Case, ...], report: ParityReport, runner: Any
 ) -> Diagnosis:
-    """Diagnose all cases; in the one with the largest mismatch find the first bad layer."""
+    """Diagnose all cases; find the first bad layer in the case with the largest mismatch."""
     worst = max(report.comparisons, key=lambda c: c.strain)
     first = cases[worst.case]
     try:
@@ -106,7 +106,7 @@ def _diagnose(
 
 
 def _of_one_shape(model: Model, case: Case, activations: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """Those tensors that have the shape of the model's own: others lie in another layout."""
+    """Return the tensors with the shape that the model has; the others have another layout."""
     spec = model.spec.with_cases(())
     own = Tape(spec, bind_case(spec, case)).tensors
     return {
@@ -122,17 +122,17 @@ def assert_parity(
     inputs: Any = None,
     **options: Any,
 ) -> ParityReport:
-    """Compare as :func:`compare` does, and raise where parity does not hold: for tests.
+    """Compare as :func:`compare` does, and raise if parity does not hold: for tests.
 
     Returns
     -------
     ParityReport
-        Which passed.
+        A report that passed.
 
     Raises
     ------
     ParityError
-        With the verdict and the diagnosis.
+        If parity does not hold; the message has the verdict and the diagnosis.
     """
     report = compare(model, source, inputs, **options)
     if not report.passed:

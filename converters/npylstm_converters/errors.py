@@ -1,4 +1,4 @@
-"""Collecting reasons: a model is refused once, with everything that stands in the way."""
+"""Collect the reasons why a model cannot be converted, to raise one error with all of them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ __all__ = ["DamagedError", "Reasons", "Refusal"]
 
 
 class DamagedError(FormatError):
-    """The file itself is damaged: no use in collecting further reasons."""
+    """The file is damaged, so further reasons are not collected."""
 
 
 class Refusal(Exception):
-    """One reason why one layer cannot be converted; caught by the importer, which collects."""
+    """One reason why one layer cannot be converted; the importer catches and collects it."""
 
 
 class Reasons:
-    """A growing list of reasons."""
+    """A list of reasons."""
 
     def __init__(self) -> None:
         self._reasons: list[str] = []
 
     def add(self, reason: str) -> None:
-        """Remember a reason, once."""
+        """Append a reason unless it is in the list."""
         if reason not in self._reasons:
             self._reasons.append(reason)
 

@@ -1,4 +1,4 @@
-"""What callbacks of all frameworks do at the end of an epoch: convert, record, verify, write."""
+"""The export after an epoch, shared by all callbacks: convert, record, verify, write."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _WAYS = ("warn", "stop")
 
 
 class Exporter:
-    """Export a model under training, again and again.
+    """Exports a model every few epochs during training.
 
     Parameters
     ----------
     path
-        The ``.npz`` to write; it is replaced only by a model in parity.
+        The ``.npz`` to write; it is replaced only if parity holds.
     every
-        Export after every so many epochs.
+        Number of epochs between exports.
     on_break
-        What to do where parity does not hold or the model cannot be converted: ``"warn"`` and go
-        on, or ``"stop"`` the training.
+        If parity does not hold or the model cannot be converted: ``"warn"`` and continue, or
+        ``"stop"`` the training.
     cases
-        How many runs of the framework to record in the file.
+        Number of framework runs to record in the file.
 
     Raises
     ------
@@ -49,11 +49,11 @@ class Exporter:
         self.report: ParityReport | None = None
 
     def is_due(self, epoch: int) -> bool:
-        """Whether to export after an epoch, counted from 0."""
+        """Return whether to export after an epoch, counted from 0."""
         return (epoch + 1) % self.every == 0
 
     def export(self, epoch: int, model: Any, **options: Any) -> bool:
-        """Export; returns whether the training may go on."""
+        """Export; return whether the training may continue."""
         self.report, problem = None, ""
         try:
             importer = find_importer(model)

@@ -1,4 +1,4 @@
-"""What importers of files share."""
+"""File functions that importers share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import zipfile
 __all__ = ["sha256_of", "zip_names"]
 
 
-_HEADER, _LONGEST_NAME = 30, 256  # of a member: its name stands behind a fixed header
+_HEADER, _LONGEST_NAME = 30, 256  # bytes of a zip member's fixed header; its name follows
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Digest of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
@@ -22,12 +22,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def zip_names(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the members of a zip file; of the first one alone, if their list is damaged.
+    """Return the names of a zip file's members; only the first if the directory is damaged.
 
     Raises
     ------
     FormatError
-        If its list of members is absurdly long.
+        If the central directory is too long.
     """
     from npylstm.io.npz import refuse_bombs
 

@@ -1,6 +1,6 @@
-"""The one table of gate orders and weight layouts, in pure NumPy.
+"""The table of gate orders and weight layouts, in pure NumPy.
 
-Past this file only the gates i, f, c, o (GRU: z, r, h) exist, as separate arrays in Keras'
+All other code uses only the gates i, f, c, o (GRU: z, r, h), as separate arrays in Keras'
 orientation: input kernels (features, units), recurrent kernels (units, units), biases (units,).
 
 ======================  ============================  =====================================
@@ -9,14 +9,14 @@ source                  gate order along the packed   orientation and biases
 ======================  ============================  =====================================
 Keras 2 and 3           i f c o                       columns; one bias
 Keras 1                 twelve arrays, stored i c f o one array per gate
-Keras GRU               z r h                         columns; one bias, or two kept apart
+Keras GRU               z r h                         columns; one bias, or two kept separate
                                                       (``reset_after``)
 CuDNNLSTM in Keras      i f c o                       columns, each gate's kernel scrambled
                                                       (see :func:`lstm_from_cudnn`); two
                                                       biases, to be added
-CuDNNGRU in Keras       z r h                         as CuDNNLSTM; two biases, kept apart
+CuDNNGRU in Keras       z r h                         as CuDNNLSTM; two biases, kept separate
 PyTorch LSTM            i f g o, where g is c         rows; two biases, to be added
-PyTorch GRU             r z n, where n is h           rows; two biases, kept apart
+PyTorch GRU             r z n, where n is h           rows; two biases, kept separate
 PyTorch RNN             one                           rows; two biases, to be added
 ======================  ============================  =====================================
 """
@@ -57,7 +57,7 @@ KERAS1_GRU_ORDER = tuple(f"{letter}_{gate}" for gate in "zrh" for letter in "WUb
 
 
 def split_gates(packed: Array, order: str) -> dict[str, Array]:
-    """Cut an array along its last axis into one array per gate, keyed ``"i" "f" "c" "o"``."""
+    """Split an array along its last axis into one array per gate, keyed ``"i" "f" "c" "o"``."""
     return dict(zip(order, np.split(packed, len(order), axis=-1), strict=True))
 
 
@@ -100,7 +100,7 @@ def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -
 
 
 def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
-    """Split the arrays of Keras' CuDNNGRU; see :func:`lstm_from_cudnn`. It resets after.
+    """Split the arrays of Keras' CuDNNGRU, with ``reset_after``; see :func:`lstm_from_cudnn`.
 
     Parameters
     ----------
@@ -117,13 +117,13 @@ def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[
 
 
 def gru_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
-    """Name the nine arrays of a Keras 1 GRU, given in Keras 1's order."""
+    """Return the nine arrays of a Keras 1 GRU by name, from Keras 1's order."""
     named = dict(zip(KERAS1_GRU_ORDER, arrays, strict=True))
     return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "zrh"}
 
 
 def lstm_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
-    """Name the twelve arrays of a Keras 1 LSTM, given in Keras 1's order."""
+    """Return the twelve arrays of a Keras 1 LSTM by name, from Keras 1's order."""
     named = dict(zip(KERAS1_ORDER, arrays, strict=True))
     return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "ifco"}
 
@@ -131,10 +131,10 @@ def lstm_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
 def lstm_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
     """Split the arrays of Keras' CuDNNLSTM.
 
-    The layer hands the memory of each gate's array to cuDNN as it lies, and cuDNN reads it as
-    (units, features): so a gate's kernel has the right numbers under the wrong shape. The
-    recurrent kernels are square and come out transposed. Of the two biases, of the input and
-    of the recurrent product, an LSTM only ever uses the sum.
+    The layer passes the memory of each gate's array to cuDNN, and cuDNN reads it as
+    (units, features): so a gate's kernel has the right numbers in the wrong shape. The recurrent
+    kernels are square, so they are transposed. An LSTM uses only the sum of the input bias and the
+    recurrent bias.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def lstm_from_torch(
 def gru_from_torch(
     weight_ih: Array, weight_hh: Array, bias_ih: Array | None, bias_hh: Array | None
 ) -> dict[str, Array]:
-    """Split the arrays of one layer and direction of PyTorch's GRU, biases apart.
+    """Split the arrays of one layer and direction of PyTorch's GRU; the biases stay separate.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def gru_from_torch(
 def rnn_from_torch(
     weight_ih: Array, weight_hh: Array, bias_ih: Array | None, bias_hh: Array | None
 ) -> dict[str, Array]:
-    """Turn the arrays of one layer and direction of PyTorch's RNN.
+    """Transpose the arrays of one layer and direction of PyTorch's RNN.
 
     Parameters
     ----------

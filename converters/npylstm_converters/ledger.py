@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Entry", "became"]
 
-# What a tensor goes by in a framework, and what it can be here: a weight, or all that begin so.
+# A tensor's name in a framework, and its possible weights here: names or prefixes of names.
 _WEIGHTS: dict[str, tuple[str, ...]] = {
     # Keras.
     "kernel": ("W_",), "recurrent_kernel": ("U_",), "bias": ("b_", "rb_"),
@@ -19,14 +19,14 @@ _WEIGHTS: dict[str, tuple[str, ...]] = {
     "weight_hr": ("P",), "weight": ("kernel", "embeddings", "gamma", "alpha"),
     "running_mean": ("moving_mean",), "running_var": ("moving_variance",),
 }  # fmt: skip
-_ALSO = {"bias": ("beta",), "bias_hh": ("b_",)}  # where the layer has none of those
+_ALSO = {"bias": ("beta",), "bias_hh": ("b_",)}  # if the layer has none of the above
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of the source, and what became of it.
+    """A tensor of the source, and the weights it was converted to.
 
-    Without weights it is not needed in inference; without a layer it is left over, as allowed.
+    Without weights it is not used in inference; without a layer it is unused, as allowed.
     """
 
     source: str
@@ -35,27 +35,27 @@ class Entry:
     weights: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as plain JSON values, as the provenance holds it."""
+        """Return the entry as plain JSON values for the provenance."""
         return {"source": self.source, "shape": list(self.shape), "layer": self.layer,
                 "weights": list(self.weights)}  # fmt: skip
 
 
 def became(role: str, weights: Sequence[str], prefix: str = "") -> tuple[str, ...]:
-    """Say which of a layer's weights a tensor has become.
+    """Return the layer's weights that a tensor was converted to.
 
     Parameters
     ----------
     role
-        What the tensor is in the framework: ``recurrent_kernel``, ``bias_ih``.
+        The tensor's name in the framework: ``recurrent_kernel``, ``bias_ih``.
     weights
         Names of the layer's weights.
     prefix
-        What the names of those begin with that it can be: ``forward/``.
+        Prefix of the possible names: ``forward/``.
 
     Returns
     -------
     tuple
-        All of them, if the role tells nothing: some layers fold their arrays into one.
+        All weights if the role is unknown: some layers merge their arrays into one.
     """
     own = [name for name in weights if name.startswith(prefix)]
     if f"{prefix}{role}" in own:

@@ -1,4 +1,4 @@
-"""A fixture for people's own tests; pytest finds it where npylstm is installed.
+"""A pytest fixture for users' tests; pytest finds it if npylstm is installed.
 
 ::
 

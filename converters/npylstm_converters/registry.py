@@ -27,32 +27,32 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Runner(Protocol):
-    """A source ready to be run by its own framework.
+    """A source loaded in its framework, ready to run.
 
-    A runner with ``sets_lengths = True`` also takes ``lengths``, whole numbers (batch,): how many
-    steps of each sequence its recurrent layers are to read. One with ``example_sizes`` may run no
-    other free sizes than those. One with ``activations(inputs, state)`` shows what its layers
-    compute, by the names of the spec's tensors.
+    A runner with ``sets_lengths = True`` also takes ``lengths``, integers (batch,): the number of
+    steps of each sequence that its recurrent layers read. One with ``example_sizes`` runs only
+    these free sizes. One with ``activations(inputs, state)`` returns the outputs of its layers by
+    the names of the spec's tensors.
     """
 
     description: str
-    sets_state: bool  # whether it can begin with a given state
-    sizes: Mapping[str, int]  # free sizes of the spec that the framework pins
+    sets_state: bool  # whether it accepts an initial state
+    sizes: Mapping[str, int]  # free sizes of the spec that the framework fixes
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
-        """Compute all outputs by name; ``state`` may be empty, which means zeros."""
+        """Return all outputs by name; an empty ``state`` means zeros."""
         ...
 
 
 class Importer(ABC):
-    """What an importer offers.
+    """The interface of an importer.
 
     Attributes
     ----------
     name
         Unique among all importers.
     options
-        Keyword arguments that :meth:`convert` and :meth:`runner` take.
+        Keyword arguments of :meth:`convert` and :meth:`runner`.
     """
 
     name: str
@@ -60,18 +60,18 @@ class Importer(ABC):
 
     @abstractmethod
     def accepts(self, source: Any, head: bytes) -> bool:
-        """Judge a source: a file by its first 512 bytes, an object (no bytes) by itself."""
+        """Return whether it reads a source: a file by its first 512 bytes, or an object."""
 
     @abstractmethod
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         """Convert a source."""
 
     def can_describe(self, source: Any, **options: Any) -> bool:
-        """Whether a source holds weights alone, so that :meth:`describe` can only list them."""
+        """Return whether a source has weights without an architecture, for :meth:`describe`."""
         return False
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
-        """List what a source holds: ``format``, ``modules``, ``notes``, ``command`` to complete.
+        """Return the contents of a source: ``format``, ``modules``, ``notes``, ``command``.
 
         Raises
         ------
@@ -81,19 +81,19 @@ class Importer(ABC):
         raise NpylstmError(f"{source}: says how its modules are joined")
 
     def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
-        """Convert a source once for every other answer to what the user stated about it.
+        """Convert a source with every alternative to the user's statements.
 
         Yields
         ------
         statement
-            How it is stated, as on the command line: ``--layers "rnn -> last -> fc"``.
+            The alternative as a command-line option: ``--layers "rnn -> last -> fc"``.
         spec
             The model.
         """
         yield from ()
 
     def files(self, source: Any) -> list[str]:
-        """List the files that a source consists of: itself, or everything in a folder."""
+        """Return the files of a source: the file itself, or all files in a folder."""
         if not isinstance(source, (str, os.PathLike)):
             return []
         if not os.path.isdir(source):
@@ -103,7 +103,7 @@ class Importer(ABC):
 
     @abstractmethod
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
-        """Load a source in its framework, in order to record what it computes.
+        """Load a source in its framework, to record its outputs.
 
         Raises
         ------
@@ -118,7 +118,7 @@ def importers() -> list[Importer]:
     Raises
     ------
     NpylstmError
-        If two have one name or none is registered.
+        If two have the same name or none is registered.
     """
     found: dict[str, Importer] = {}
     for entry in entry_points(group=GROUP):
@@ -134,7 +134,7 @@ def importers() -> list[Importer]:
 
 
 def find_importer(source: Any) -> Importer:
-    """Find the importer for a path or an object.
+    """Return the importer for a path or an object.
 
     Raises
     ------

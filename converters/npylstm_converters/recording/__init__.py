@@ -1,6 +1,6 @@
-"""Recorded cases: inputs that show mistakes, and what the framework itself computes for them.
+"""Recorded cases: inputs that show mistakes, and the framework's outputs for them.
 
-:mod:`traits` reads off a spec what its inputs must look like, :mod:`scenarios` lists what to try,
+:mod:`traits` derives the properties of the inputs from a spec, :mod:`scenarios` lists the cases,
 :mod:`inputs` draws the arrays, :mod:`recorder` runs the framework within a time budget.
 """
 

@@ -1,4 +1,4 @@
-"""The arrays of invented cases."""
+"""Draw random inputs and states for recorded cases."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def make_cases(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
 ) -> list[Case]:
-    """Invent inputs and states for a model from its own shapes. The outputs are empty.
+    """Return cases with random inputs and states for a model's shapes. The outputs are empty.
 
     Parameters
     ----------
     spec
         The model.
     count
-        How many; None means one for every scenario of the model, and at least eight. Where there
-        are fewer scenarios they repeat with other numbers.
+        Number of cases; None means one for every scenario of the model, and at least eight. If
+        there are fewer scenarios, they repeat with other numbers.
     seed
-        Of the random numbers.
+        Seed of the random numbers.
     sizes
-        Free sizes that the framework pins: ``{"batch": 175}``.
+        Free sizes that the framework fixes: ``{"batch": 175}``.
 
     Returns
     -------
     list of Case
-        Each with its ``purpose``. Scenarios of which the model accepts no size are left out.
+        Each with its ``purpose``. A scenario is omitted if the model accepts none of its sizes.
     """
     inventor = Inventor(spec, count, seed, sizes)
     made = (inventor.make(scenario) for scenario in inventor.scenarios)
@@ -57,14 +57,14 @@ class Inventor:
     spec, count, seed, sizes
         As for :func:`make_cases`.
     states, lengths
-        Whether the framework can be given a state, and lengths.
+        Whether the framework accepts a state, and lengths.
 
     Attributes
     ----------
     scenarios
-        Those of this model, the most telling first.
+        The scenarios of this model, the most informative first.
     model
-        The model itself, to try sizes with.
+        The model, to test which sizes it accepts.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Inventor:
         Parameters
         ----------
         scenario
-            What to show.
+            The scenario.
         most_steps
-            Cuts a free axis that the scenario makes long.
+            The largest length of a free axis.
         """
         sizes = self._sizes(scenario, most_steps)
         if sizes is None:
             return None
-        # The same numbers whichever cases came before.
+        # The numbers do not depend on earlier cases.
         key = [self._seed, scenario.draw, *f"{scenario.purpose} {scenario.axis}".encode()]
         rng = np.random.default_rng(key)
         inputs = {t.name: self._draw(rng, scenario, t, sizes) for t in self._spec.inputs}
@@ -124,7 +124,7 @@ class Inventor:
         return Case(inputs, {}, state, lengths, purpose)
 
     def _sizes(self, scenario: Scenario, most_steps: int | None) -> dict[str, int] | None:
-        """Return the free sizes of a scenario, as near to it as the model accepts."""
+        """Return the free sizes of a scenario, or the nearest that the model accepts."""
         steps = scenario.steps if most_steps is None else min(scenario.steps, most_steps)
         wanted = {}
         for number, name in enumerate(self._traits.symbols):
@@ -172,7 +172,7 @@ class Inventor:
 
 
 def _lengths(steps: int, batch: int) -> Array:
-    """All steps, one, and some between."""
+    """Return lengths: all steps, one, and some between."""
     few = [steps, 1, max(1, steps // 2), max(1, steps - 1)]
     return np.array([few[k % len(few)] for k in range(batch)], np.int64)
 
@@ -184,7 +184,7 @@ def _pad(
     axes = [k for k in range(x.ndim - (not ids)) if tensor.shape[k] != BATCH]
     if not axes:
         return
-    # The last of them are the steps; every other axis counts rows.
+    # The last axis is time; all other axes are rows.
     rows = np.moveaxis(x, axes[-1], -1 if ids else -2)
     places = [*np.ndindex(*rows.shape[: -1 if ids else -2])]
     for number, place in enumerate(places):
@@ -192,11 +192,11 @@ def _pad(
         row = rows[place]
         row[_padded_steps(pattern, len(row))] = value
         if pattern == "full" and not ids and row.shape[-1] > 1:
-            row[len(row) // 2, 0] = value  # a step counts if any of its features differs
+            row[len(row) // 2, 0] = value  # a step is not masked if any of its features differs
 
 
 def _padded_steps(pattern: str, steps: int) -> Array:
-    """Say which steps of a row are padding."""
+    """Return which steps of a row are padding."""
     step, third = np.arange(steps), min(steps // 2, max(1, steps // 3))
     found: Array = {
         "back": step >= steps - third, "front": step < third, "holes": step % 3 == 1,

@@ -1,4 +1,4 @@
-"""Running the framework on the cases, within a time budget."""
+"""Run the framework on the cases, within a time budget."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from npylstm_converters.recording.scenarios import FEW, Scenario
 
 __all__ = ["BUDGET", "record"]
 
-BUDGET = 10.0  # seconds for invented cases
+BUDGET = 10.0  # seconds for random cases
 
 Array = npt.NDArray[Any]
 
-# Inputs so large that the framework's own numbers overflow prove nothing: they are made smaller.
+# Inputs that overflow in the framework prove nothing: they are scaled down.
 _SMALLER, _TRIES = 0.1, 4
 _LONG = 500  # steps from which replaying a case takes time, too
-_REPLAYS = 4  # runs of npylstm that a verdict on a case takes
+_REPLAYS = 4  # npylstm runs that judge one case
 _NOT_FINITE = "the framework's outputs are not finite"
 
 
@@ -39,7 +39,7 @@ def record(
     progress: bool = False,
     budget: float = BUDGET,
 ) -> ModelSpec:
-    """Attach the framework's own outputs to a spec.
+    """Return a spec with the framework's outputs as recorded cases.
 
     Parameters
     ----------
@@ -50,22 +50,22 @@ def record(
         array, a list in the order of the outputs, or a mapping by name. A runner of an importer
         (it has ``sets_state``) is called with two mappings, inputs and state.
     cases
-        How many cases to invent (None: one for every scenario of the model, at least eight), or a
-        list of inputs: arrays, mappings by name, or :class:`~npylstm.spec.Case` objects whose
+        The number of random cases (None: one for every scenario of the model, at least eight), or
+        a list of inputs: arrays, mappings by name, or :class:`~npylstm.spec.Case` objects whose
         outputs are ignored.
     seed
-        For invented cases.
+        Seed of the random cases.
     progress
         Show a progress bar on stderr.
     budget
-        Seconds that invented cases may take. Where the framework is slow, long sequences are
-        shortened first, then cases are left out. The first case is always run.
+        Seconds for the random cases. If the framework is slow, long sequences are shortened first,
+        then cases are omitted. The first case always runs.
 
     Returns
     -------
     ModelSpec
         The same model with these cases. ``provenance["recorded_by"]`` names the framework,
-        ``provenance["not_recorded"]`` says which cases were left out, and why.
+        ``provenance["not_recorded"]`` lists the omitted cases with the reasons.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def record(
     ParityError
         If it returns an output of another shape than the model's.
     NpylstmError
-        If it cannot run a single invented case, or one of those that were given.
+        If it can run no random case, or not all of the specified ones.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def record(
 
 
 class _Recording:
-    """The cases of one model, as they are recorded."""
+    """The recorded cases of one model, in progress."""
 
     def __init__(self, spec: ModelSpec, framework_fn: Callable[..., Any]) -> None:
         self.cases: list[Case] = []
@@ -115,7 +115,7 @@ class _Recording:
         self.cases.append(self._run(case))
 
     def invent(self, count: int | None, seed: int, progress: bool, budget: float) -> None:
-        """Record invented cases until they are done or the time is over."""
+        """Record random cases until all are done or the time is over."""
         inventor = self._inventor(count, seed, self._sizes(seed))
         clock = _Clock(inventor.model, budget)
         todo = inventor.scenarios
@@ -154,7 +154,7 @@ class _Recording:
         return Inventor(self._spec, count, seed, sizes, states=states, lengths=lengths)
 
     def _sizes(self, seed: int) -> dict[str, int]:
-        """Return the free sizes that the framework pins: its example's if it runs no others."""
+        """Return the free sizes that the framework fixes, such as those of its example."""
         sizes = dict(getattr(self._framework, "sizes", {}))
         examples = getattr(self._framework, "example_sizes", {})
         if examples:
@@ -166,7 +166,7 @@ class _Recording:
         return sizes
 
     def _finite(self, inventor: Inventor, scenario: Scenario, case: Case) -> Case:
-        """Run a case, with smaller inputs where the framework's outputs overflow."""
+        """Run a case, with smaller inputs if the framework's outputs overflow."""
         first = made = self._run_somehow(case)
         for _ in range(_TRIES):
             if _is_usable(made):
@@ -176,7 +176,7 @@ class _Recording:
         return first
 
     def _run_somehow(self, case: Case) -> Case:
-        """Run a case, without its state where the framework cannot be given one."""
+        """Run a case, without its state if the framework accepts none."""
         try:
             return self._run(case)
         except _CannotRunError as error:
@@ -215,15 +215,15 @@ class _CannotRunError(NpylstmError):
 
 
 def _is_usable(case: Case) -> bool:
-    """Whether outputs are finite; beside padding some may be nan: the mean over no step at all."""
+    """Return whether outputs are finite; with padding some may be nan: the mean of no steps."""
     enough = np.any if case.purpose == "padding" else np.all
     return all(enough(np.isfinite(y)) for y in case.outputs.values())
 
 
 class _Clock:
-    """How much of the time budget is used, and how many steps fit into the rest.
+    """The time budget: the time used, and the steps that fit into the rest.
 
-    Replaying long cases takes time, too: that counts as well.
+    The time to replay long cases is included.
     """
 
     def __init__(self, model: Model, budget: float) -> None:
@@ -231,7 +231,7 @@ class _Clock:
 
     @contextlib.contextmanager
     def timing(self, case: Case) -> Iterator[None]:
-        """Count the time of running a case."""
+        """Add the time of running a case."""
         start = time.monotonic()
         yield
         if _steps(case) >= _LONG:
@@ -250,12 +250,12 @@ class _Clock:
         return max(FEW, int(min(self._left / cases / self._rate, 1e9)))
 
     def is_over(self, case: Case) -> bool:
-        """Whether the rest of the budget is too short for a case."""
+        """Return whether the rest of the budget is too short for a case."""
         return self._left < self._rate * _steps(case)
 
 
 def _steps(case: Case) -> int:
-    """Count the steps of the longest input."""
+    """Return the number of steps of the longest input."""
     shapes = [x.shape if x.dtype.kind == "i" else x.shape[:-1] for x in case.inputs.values()]
     return max((math.prod(shape[1:]) for shape in shapes), default=1)
 

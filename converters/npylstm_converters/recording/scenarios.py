@@ -1,6 +1,6 @@
-"""What the cases of a model should show, as one table; the most telling come first.
+"""The scenarios of recorded cases, the most informative first.
 
-A recording may end early, so that the order counts: a general case, then what only this model has
+A recording may end early, so the order matters: a general case, then the features of this model
 (masks, state, lengths, ids), then extremes.
 """
 
@@ -23,26 +23,26 @@ PATTERNS = ("back", "front", "holes", "full", "empty")
 
 @dataclass(frozen=True)
 class Scenario:
-    """One case to invent.
+    """The description of one random case.
 
     Attributes
     ----------
     purpose
-        One word: what the case can show.
+        One word for the mistake or feature that the case can show.
     batch
-        How many samples, where the framework does not pin them.
+        Number of samples, unless the framework fixes it.
     scale
         Standard deviation of the inputs.
     steps
-        How long the free axis ``axis`` is, or every free axis where that is empty.
+        Length of the free axis ``axis``, or of every free axis if that is empty.
     state
-        Largest value of the state that is carried in; 0 for none.
+        Largest value of the initial state; 0 for none.
     padding
-        For each row a pattern of padded steps, in turn; none for no padding.
+        Patterns of padded steps, one per row in turn; empty for no padding.
     lengths
-        Whether the samples have ``lengths`` of their own.
+        Whether the samples have separate ``lengths``.
     draw
-        Tells cases apart that are otherwise equal.
+        Distinguishes cases that are otherwise equal.
     """
 
     purpose: str
@@ -57,17 +57,17 @@ class Scenario:
 
 
 def list_scenarios(traits: Traits, count: int | None, batch: int | None) -> list[Scenario]:
-    """List the scenarios of a model.
+    """Return the scenarios of a model.
 
     Parameters
     ----------
     traits
-        What the model's inputs must look like.
+        The properties of the model's inputs.
     count
-        How many; more than there are repeat with other numbers. None means all, and at least
+        Number of scenarios; additional ones repeat with other numbers. None means all, and at least
         :data:`DEFAULT_CASES`.
     batch
-        The batch size that the framework pins.
+        The batch size that the framework fixes.
     """
     own = [*_own(traits, batch)]
     count = max(len(own), DEFAULT_CASES) if count is None else count
@@ -99,7 +99,7 @@ def _own(traits: Traits, batch: int | None) -> Iterator[Scenario]:
 
 
 def _padded(batch: int | None) -> Iterator[Scenario]:
-    """Every pattern once, in as many cases as a pinned batch takes."""
+    """Yield cases that together have every padding pattern once."""
     size = batch or len(PATTERNS)
     for first in range(0, len(PATTERNS), size):
         patterns = PATTERNS[first:] + PATTERNS[:first]

@@ -1,4 +1,4 @@
-"""What a model's inputs must look like: free sizes, ids, the values that its masks leave out."""
+"""The properties of a model's inputs: free sizes, ids, and values that its masks exclude."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from npylstm.spec import TensorSpec
 
 __all__ = ["Traits", "find_sizes", "read_traits", "shape_of"]
 
-_UNKNOWN_IDS = 10  # where no embedding reads whole numbers
-_LONGEST_SEARCH = 64  # how many more steps than wanted are tried
+_UNKNOWN_IDS = 10  # if no embedding reads the integers
+_LONGEST_SEARCH = 64  # largest number of additional steps that are tried
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What the scenarios of a model depend on.
+    """The properties of a model that its scenarios depend on.
 
     Attributes
     ----------
     symbols
-        The free sizes beside the batch, in the order of the inputs.
+        The free sizes except the batch, in the order of the inputs.
     vocabulary
-        How many ids an input may hold, for inputs of whole numbers.
+        The number of ids, by integer input.
     padding
-        By input, the values that a mask of the model leaves out.
+        The values that a mask of the model excludes, by input.
     has_state, has_lengths
-        Whether a state can be carried in, and whether ``lengths`` can be given.
+        Whether the model accepts an initial state, and ``lengths``.
     """
 
     symbols: tuple[str, ...]
@@ -50,7 +50,7 @@ class Traits:
 
 
 def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
-    """Read the traits of a model; ``pinned`` holds the free sizes that the framework fixes."""
+    """Return the traits of a model; ``pinned`` has the free sizes that the framework fixes."""
     symbols = dict.fromkeys(d for t in spec.inputs for d in t.shape if isinstance(d, str))
     padding: dict[str, dict[float, None]] = {}
     for edge in spec.edges:
@@ -73,14 +73,14 @@ def _innermost(layer: Operation) -> Any:
 
 
 def _masked_value(layer: Any) -> float | None:
-    """Return the value that a layer's mask leaves out; None if it makes no mask."""
+    """Return the value that a layer's mask excludes; None if it computes no mask."""
     if isinstance(layer, Masking):
         return layer.mask_value
     return 0.0 if isinstance(layer, Embedding) and layer.mask_zero else None
 
 
 def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, float]]:
-    """Find the inputs that reach a tensor unchanged, and the value that is ``value`` there."""
+    """Yield the inputs that reach a tensor, with the input value that becomes ``value``."""
     if any(tensor == t.name for t in spec.inputs):
         yield tensor, value
         return
@@ -97,7 +97,7 @@ def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, f
 
 
 def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
-    """Count the ids of every input that embeddings read, directly or behind slices and copies."""
+    """Yield the number of ids of inputs that embeddings read, also through slices and copies."""
     for tensor in spec.inputs:
         reached, sizes = {tensor.name}, []
         for edge in spec.edges:
@@ -112,7 +112,7 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
             yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
 
 
-# Kinds that move elements about and change none.
+# Kinds that move elements and change none.
 _MOVES = (
     "identity", "reshape", "select", "slice", "transpose",
     "flip", "expand", "concatenate", "stack", "repeat",
@@ -139,10 +139,10 @@ def _zeros(spec: ModelSpec, sizes: Mapping[str, int]) -> dict[str, Array]:
 
 
 def find_sizes(model: Model, wanted: Mapping[str, int]) -> dict[str, int] | None:
-    """Find sizes that the model accepts, the first at or above those that are wanted.
+    """Return the smallest sizes at or above the wanted ones that the model accepts.
 
-    A convolution needs as many steps as its kernel is long, a Reshape multiples of a number, and
-    two inputs may have to be equally long.
+    A convolution needs at least as many steps as its kernel has, a Reshape needs multiples of a
+    number, and two inputs may need equal lengths.
     """
     free = [name for name in wanted if name != BATCH]
     if not free:

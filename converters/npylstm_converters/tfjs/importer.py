@@ -40,7 +40,7 @@ def from_tfjs(
     ----------
     source
         ``model.json``, as ``model.save`` of TensorFlow.js or its converter wrote it, or the folder
-        that holds it. The files of weights lie beside it.
+        that holds it. The weight files are in the same folder.
     allow_unused, custom
         As for :func:`npylstm_converters.keras.from_keras`.
 
@@ -52,7 +52,7 @@ def from_tfjs(
     Raises
     ------
     UnsupportedError
-        Listing every layer, option and array that stands in the way.
+        If something is not supported; the message lists every layer, option and array.
     FormatError
         If a file is damaged, missing, or outside the folder.
     OSError

@@ -1,4 +1,4 @@
-"""A TensorFlow.js model run by TensorFlow.js itself, in Node."""
+"""Run a TensorFlow.js model in TensorFlow.js, in Node."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _HELP = (
 class TfjsRunner:
     """Runs ``model.json`` in a process of Node, which ends with the runner.
 
-    The package ``@tensorflow/tfjs`` is taken from ``NODE_PATH`` or from Node's global packages,
-    never from the folder of the model: nothing beside a model is executed.
+    The package ``@tensorflow/tfjs`` is loaded from ``NODE_PATH`` or from Node's global packages,
+    never from the folder of the model: no file in that folder is executed.
 
     Parameters
     ----------
     source
         ``model.json``, or the folder that holds it.
     spec
-        What the importer made of it, for names.
+        The converted model, for names.
 
     Attributes
     ----------
     description
         Framework and version.
     sets_state
-        False: layers of TensorFlow.js begin at zero.
+        False: layers of TensorFlow.js start with zero states.
     sizes
-        Free sizes of the spec that the model pins: the batch of a stateful one.
+        Free sizes of the spec that the model fixes: the batch of a stateful one.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class TfjsRunner:
     def __call__(
         self, inputs: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Compute all outputs by name; every call begins at zero states."""
+        """Return all outputs by name; every call starts with zero states."""
         if state:
             raise NpylstmError(f"{self.description}: starts from zero states only")
         assert self._process.stdin is not None

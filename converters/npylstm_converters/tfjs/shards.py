@@ -1,7 +1,7 @@
-"""Weights of TensorFlow.js: a manifest of groups, and the files that their bytes lie in.
+"""Weights of TensorFlow.js: a manifest of groups, and the files with their bytes.
 
-The files of a group, one after the other, hold its weights one after the other, in C order and
-little endian, whole or quantised. Nothing outside the folder of the manifest is opened.
+The concatenated files of a group contain its concatenated weights, in C order and little-endian,
+as floats or quantised. No file outside the folder of the manifest is opened.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST = 1e38  # of scale and minimum, as float32 holds it
 
 @dataclass
 class _Group:
-    """Files whose bytes belong together, read when the first weight is asked for."""
+    """Files with concatenated bytes, read when the first weight is read."""
 
     files: tuple[Path, ...]
     size: int = 0
@@ -46,7 +46,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class Weight:
-    """An array not read yet."""
+    """An array that is read on request."""
 
     path: str
     shape: tuple[int, ...]
@@ -58,7 +58,7 @@ class Weight:
     least: float | None = None
 
     def read(self) -> Array:
-        """Read it, from its quantised form where it has one.
+        """Return the array, dequantised if needed.
 
         ``scale * q + least`` in float64 and rounded once, as TensorFlow.js does.
         """
@@ -76,7 +76,7 @@ class Weight:
 
 
 def read_manifest(manifest: Any, folder: Path) -> list[Weight]:
-    """Read a weights manifest: where every weight lies. Sizes are compared with the files'.
+    """Return the weights of a manifest, with sizes checked against the files.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def read_manifest(manifest: Any, folder: Path) -> list[Weight]:
     FormatError
         If a path leaves the folder, a file is missing or has another size, or an entry is damaged.
     UnsupportedError
-        If a weight holds something else than numbers.
+        If a weight is not numeric.
     """
     entries = [manifest] if isinstance(manifest, Mapping) else manifest
     if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
@@ -126,7 +126,7 @@ def _read_group(group: Mapping[str, Any], folder: Path) -> Iterator[Weight]:
 
 
 def _inside(folder: Path, path: str) -> Path:
-    """Find a file that the manifest names, in the folder and nowhere else."""
+    """Return the path of a file in the manifest; it must be inside the folder."""
     parts = path.split("/")
     odd = "\\" in path or ":" in path or "\0" in path or path.startswith("/") or not parts[-1]
     if odd or ".." in parts:

@@ -1,7 +1,7 @@
-"""What ``model.json`` says about the model, brought to the words of Keras 2.
+"""Read the model config of ``model.json`` and rename its keys to those of Keras 2.
 
-TensorFlow.js writes configs in Keras' words (``batch_input_shape``) and reads them in its own, too
-(``batchInputShape``); a key that is null counts as absent, but for activations.
+TensorFlow.js writes configs with Keras' keys (``batch_input_shape``) and also reads its own
+(``batchInputShape``). A null value equals a missing key, except for activations.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from npylstm_converters.keras.config import Writer
 __all__ = ["read_topology", "read_writer"]
 
 _CAMEL = re.compile(r"[a-z][a-z0-9]*(?:[A-Z][a-z0-9]*)+")
-_NAMES = ("name", "class_name", "registered_name", "module")  # values that are nobody's words
+_NAMES = ("name", "class_name", "registered_name", "module")  # values that are not renamed
 _GRAPH = ("inbound_nodes", "input_layers", "output_layers")
-# Where null is a value: no activation, no merging. In simple recurrent layers it is not.
+# Keys for which null is a value: no activation, no merging. Not in simple recurrent layers.
 _NULLABLE = ("activation", "recurrent_activation", "merge_mode")
-# Keras knows them, TensorFlow.js passes them over.
+# Arguments of Keras that TensorFlow.js ignores.
 _IGNORED = ("time_major", "zero_output_for_mask")
 _CLASSES = {
     "UnifiedLSTM": "LSTM",
@@ -30,24 +30,24 @@ _CLASSES = {
 
 
 def read_topology(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Find the model's config.
+    """Return the model's config.
 
     Parameters
     ----------
     document
-        What ``model.json`` holds.
+        The contents of ``model.json``.
 
     Returns
     -------
     Mapping
-        ``class_name`` and ``config``, in Keras' words.
+        ``class_name`` and ``config``, with Keras' keys.
 
     Raises
     ------
     UnsupportedError
-        If it is a graph model, or there are weights only.
+        If it is a graph model, or has only weights.
     FormatError
-        If it is no model.
+        If it is not a model.
     """
     topology = document.get("modelTopology")
     if document.get("format") == "graph-model" or _is_graph(topology):
@@ -78,7 +78,7 @@ def _is_graph(topology: Any) -> bool:
 
 
 def read_writer(document: Mapping[str, Any]) -> Writer:
-    """Tell which TensorFlow.js, or which converter, wrote a model."""
+    """Return the version of TensorFlow.js, or of the converter, that wrote a model."""
     topology = document.get("modelTopology")
     version = topology.get("keras_version") if isinstance(topology, Mapping) else None
     said = {
@@ -97,7 +97,7 @@ def read_writer(document: Mapping[str, Any]) -> Writer:
 
 
 def _in_keras_words(value: Any, class_name: str = "") -> Any:
-    """Rewrite keys, and values that are names of things in TensorFlow.js, in snake case."""
+    """Return a config with keys, and values that are TensorFlow.js names, in snake case."""
     if isinstance(value, list):
         return [_in_keras_words(entry, class_name) for entry in value]
     if not isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""What importers share: translating operations, and array operations in one vocabulary."""
+"""Shared by importers: the translation of operations, and array operations."""

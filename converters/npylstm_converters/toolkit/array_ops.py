@@ -1,4 +1,4 @@
-"""Array operations in the words of NumPy, for every importer.
+"""Array operations with NumPy's names, for all importers.
 
 Each function takes a graph (:class:`~npylstm_converters.toolkit.translation.Graph`), tensors, and
 options with the meaning and the defaults that NumPy, Keras and PyTorch agree on. Axes may be
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def axis_of(graph: Graph, x: Any, axis: Any, extra: int = 0) -> int:
-    """Count one axis from the front; ``extra`` is how many axes the result has more."""
+    """Return a nonnegative axis; ``extra`` is the number of axes that the result has more."""
     if isinstance(axis, (list, tuple)) and len(axis) == 1:
         axis = axis[0]
     rank = len(graph.shape(x)) + extra
@@ -35,7 +35,7 @@ def axis_of(graph: Graph, x: Any, axis: Any, extra: int = 0) -> int:
 
 
 def axes_of(graph: Graph, x: Any, axes: Any) -> tuple[int, ...]:
-    """Count axes from the front, in order; None or nothing stands for all."""
+    """Return sorted nonnegative axes; None or an empty sequence means all."""
     if axes is None or (isinstance(axes, (list, tuple)) and not axes):
         return tuple(range(len(graph.shape(x))))
     several = axes if isinstance(axes, (list, tuple)) else [axes]
@@ -48,7 +48,7 @@ def identity(graph: Graph, x: Any) -> Any:
 
 
 def pointwise(name: str, **params: float) -> Callable[..., Any]:
-    """Make a function that applies an activation, or another function of one number."""
+    """Return a function that applies an activation or another elementwise function."""
 
     def apply(graph: Graph, x: Any) -> Any:
         return graph.add(ActivationLayer(Activation.of(name, **params)), graph.tensor(x))
@@ -57,7 +57,7 @@ def pointwise(name: str, **params: float) -> Callable[..., Any]:
 
 
 def softmax(name: str = "softmax") -> Callable[..., Any]:
-    """Make a function that computes softmax or log-softmax along an axis."""
+    """Return a function that computes softmax or log-softmax along an axis."""
 
     def apply(graph: Graph, x: Any, axis: Any = -1) -> Any:
         x = graph.tensor(x)
@@ -68,7 +68,7 @@ def softmax(name: str = "softmax") -> Callable[..., Any]:
 
 
 def arithmetic(operation: str) -> Callable[..., Any]:
-    """Make a function that combines two operands, either of which may be a number."""
+    """Return a function of two operands, tensors or numbers."""
 
     def combine(graph: Graph, x: Any, y: Any) -> Any:
         a, b = graph.number(x), graph.number(y)
@@ -85,7 +85,7 @@ def arithmetic(operation: str) -> Callable[..., Any]:
 
 
 def reduce(operation: str) -> Callable[..., Any]:
-    """Make a function that reduces along axes: ``mean``, ``sum``, ``max``, ``min``, ``norm``."""
+    """Return a function that reduces along axes: ``mean``, ``sum``, ``max``, ``min``, ``norm``."""
 
     def apply(graph: Graph, x: Any, axis: Any = None, keepdims: Any = False) -> Any:
         x = graph.tensor(x)
@@ -101,13 +101,13 @@ def _tensors(graph: Graph, xs: Any) -> list[Any]:
 
 
 def concatenate(graph: Graph, xs: Sequence[Any], axis: Any = -1) -> Any:
-    """Join tensors along an axis."""
+    """Concatenate tensors along an axis."""
     tensors = _tensors(graph, xs)
     return graph.add(Concatenate(axis_of(graph, tensors[0], axis)), *tensors)
 
 
 def stack(graph: Graph, xs: Sequence[Any], axis: Any = 0) -> Any:
-    """Join tensors along a new axis."""
+    """Stack tensors along a new axis."""
     tensors = _tensors(graph, xs)
     return graph.add(Stack(axis_of(graph, tensors[0], axis, extra=1)), *tensors)
 

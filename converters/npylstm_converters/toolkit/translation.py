@@ -1,7 +1,7 @@
-"""From a framework's operation to ours: one row per name, and every argument read or refused.
+"""Translate a framework's operations: one row per name; unsupported arguments are errors.
 
-The function of a row is called with the arguments of the framework under its own parameter names.
-An argument that is not a parameter cannot be passed, so none is ignored by accident.
+The framework's arguments are passed to the function of a row by parameter name. An argument that
+is not a parameter of the function is an error, so none is ignored by accident.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Graph", "Row", "table", "translate"]
 
 
 class Graph(Protocol):
-    """The graph that an operation is added to; its tensors are whatever the importer uses."""
+    """The graph that operations are added to; the importer defines the type of its tensors."""
 
     def tensor(self, value: Any) -> Any:
         """Return an argument as a tensor of the graph.
@@ -26,7 +26,7 @@ class Graph(Protocol):
         Raises
         ------
         Refusal
-            If it is none.
+            If it is not a tensor.
         """
         ...
 
@@ -44,12 +44,12 @@ class Graph(Protocol):
 
 
 class Row(NamedTuple):
-    """A name of the framework, and how it translates.
+    """The translation of one operation of a framework.
 
     Attributes
     ----------
     name
-        As the framework writes it.
+        The framework's name of the operation.
     function
         Takes a graph and the arguments; returns the tensor.
     rename
@@ -73,7 +73,7 @@ def table(rows: Iterable[Row]) -> dict[str, Row]:
     Raises
     ------
     ValueError
-        If a name comes twice, or a function takes arguments without names of their own.
+        If a name occurs twice, or a function has unnamed arguments.
     """
     indexed: dict[str, Row] = {}
     for row in rows:
@@ -92,16 +92,17 @@ def translate(row: Row, graph: Any, positional: Sequence[Any], named: Mapping[st
     Parameters
     ----------
     row
-        How it translates.
+        The translation.
     graph
-        What its function is given first.
+        The first argument of its function.
     positional, named
-        Arguments as the framework has them.
+        The framework's arguments.
 
     Raises
     ------
     Refusal
-        With every argument that is not supported.
+        If arguments are not supported; the message lists all of them.
+
     """
     signature = inspect.signature(row.function)
     passed: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""The table of known mistakes: one row each. A mistake's own function says how people make it.
+"""The table of known mistakes: one row each. The function of a row documents how it happens.
 
-Rows stand in order of cost; mistakes of one tier are tried together. Where several corrections
-explain the outputs equally well, the one that stands first is named first.
+Rows are in order of cost; mistakes of one tier are tried together. If several corrections explain
+the outputs equally well, the first row is reported first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["KINDS", "MISTAKES", "Mistake"]
 
 
 class Mistake(NamedTuple):
-    """A known mistake: its kind, when it is tried, and the corrections that would explain it."""
+    """A known mistake: its kind, its tier, and a function that yields its corrections."""
 
     kind: str
     tier: int
@@ -52,7 +52,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("bias_missing", 1, layers.layer_bias),
     Mistake("bias_doubled", 1, cells.bias_doubled),
     Mistake("bias_doubled", 1, layers.layer_bias_doubled),
-    # One change of a layer, of many that are possible.
+    # One change of a layer with many candidates.
     Mistake("gates_permuted", 2, cells.gates_permuted),
     Mistake("kernel_transposed", 2, cells.kernel_transposed),
     Mistake("kernel_transposed", 2, layers.layer_kernel_transposed),
@@ -63,7 +63,7 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("weights_stale", 2, layers.weights_of_another_layer),
     Mistake("reduced_precision", 2, outputs.reduced_precision),
     Mistake("reduced_precision", 2, outputs.float16_outputs),
-    # Rarer, and dearer to try.
+    # Rarer or more expensive.
     Mistake("initial_state", 3, states.state_reset),
     Mistake("initial_state", 3, states.state_reset_inside),
     Mistake("gates_permuted", 3, cells.gates_of_one_letter_permuted),

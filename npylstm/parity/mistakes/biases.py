@@ -1,8 +1,8 @@
-"""Biases that cannot be computed from the model, because it keeps the sum of two: they are fitted.
+"""Fit biases to the outputs, because the model stores only the sum of two biases.
 
-PyTorch and cuDNN have an input and a recurrent bias; an LSTM needs their sum alone. What happened
-to one of the two, or to both before they were added, is found by Gauss-Newton: the slopes of the
-outputs by every bias are computed in one stacked run.
+PyTorch and cuDNN have an input bias and a recurrent bias; an LSTM needs only their sum. A mistake
+in one of the two, or in both before the addition, is fitted by Gauss-Newton. One stacked run
+computes the derivatives of the outputs by every bias.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["one_bias_missing", "two_biases_rounded"]
 
 Found = Iterator[Correction]
 
-_MOST_WORK = 30_000_000  # numbers of gates that one set of slopes may compute
+_MOST_WORK = 30_000_000  # gate values computed for one set of derivatives
 _ITERATIONS = 6
 _STEP = 2.0**-9  # of a bias, for a slope: far above float32's rounding, small against a gate's bend
-_ROUNDED = 2.0**-8  # how far rounding two biases to 8 bits or more moves their sum, relatively
+_ROUNDED = 2.0**-8  # largest relative change of a sum by rounding two biases to 8 bits or more
 
 
 def two_biases_rounded(subject: Subject) -> Found:
-    """All weights were stored with fewer bits, the two biases of every cell apart."""
+    """All weights were stored with fewer bits, the two biases of every cell separately."""
     if relative_mismatch(subject) > 3e-2:
         return
     for kind, rounded in ROUNDINGS:
@@ -52,9 +52,9 @@ def two_biases_rounded(subject: Subject) -> Found:
 
 
 def one_bias_missing(subject: Subject) -> Found:
-    """One of two biases is left out, or added twice.
+    """One of two biases is missing, or added twice.
 
-    Source: pytorch.org nn.LSTM (bias_ih, bias_hh); reading one of them gives other numbers.
+    Source: pytorch.org nn.LSTM (bias_ih, bias_hh).
     """
     for site in subject.sites:
         cells = _summed(site.cells)
@@ -70,7 +70,7 @@ def one_bias_missing(subject: Subject) -> Found:
 
 
 def _summed(cells: Sequence[Cell]) -> tuple[Cell, ...]:
-    """Cells that keep one bias."""
+    """Return the cells that store one bias."""
     return tuple(
         c for c in cells if c.layer.use_bias and not any(k[:3] == "rb_" for k in c.weights)
     )
@@ -79,12 +79,12 @@ def _summed(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 def _fit(
     subject: Subject, cells: Sequence[Cell], others: Mapping[str, LayerSpec]
 ) -> tuple[dict[str, LayerSpec], float, int, int] | None:
-    """Fit the biases of some cells, with other layers changed as given.
+    """Fit the biases of some cells; ``others`` replaces other layers.
 
     Returns
     -------
     tuple or None
-        The layers, the largest relative move of a bias, the count of biases and of data; None if
+        The layers, the largest relative change of a bias, the count of biases and of data; None if
         there are too few data or no fit.
     """
     free = sum(cell.weights[k].size for cell in cells for k in _names(cell))
@@ -126,7 +126,7 @@ def _fit(
 
 
 def _enough(subject: Subject, free: int) -> Tape | None:
-    """As many samples as hold half as many data again as free numbers; None if that is too much."""
+    """Return samples with 1.5 times as many data as parameters; None if that is too much work."""
     whole = subject.tapes[0]
     name, first = subject.spec.outputs[0], subject.spec.inputs[0]
     outputs = whole.example.outputs

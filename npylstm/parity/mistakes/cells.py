@@ -24,7 +24,7 @@ __all__ = [
 Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, Cell]]
 
-# What people write where another function belongs.
+# Functions that are tried in place of a layer's activation.
 ACTIVATIONS = (
     Activation("linear"), Activation("tanh"), SIGMOID, Activation("relu"),
     Activation("hard_sigmoid_fifth"), Activation("hard_sigmoid_sixth"), Activation("hard_tanh"),
@@ -55,7 +55,7 @@ def _letter(key: str) -> str:
 def gates_permuted(subject: Subject) -> Found:
     """Gates are read in another order.
 
-    Every framework packs the gates of an LSTM in an order of its own: i f c o (Keras, PyTorch,
+    Each framework has its own order of the packed gates, of an LSTM: i f c o (Keras, PyTorch,
     cuDNN), i o f c (ONNX), i c f o (TensorFlow 1); of a GRU z r h (Keras, ONNX) or r z n (PyTorch).
     Source: the layouts in FORMATS of the frameworks' documentation (onnx.ai operators LSTM, GRU;
     pytorch.org nn.LSTM, nn.GRU).
@@ -67,9 +67,9 @@ def gates_permuted(subject: Subject) -> Found:
 
 
 def gates_of_one_letter_permuted(subject: Subject) -> Found:
-    """Gates of the kernels, of one kernel or of the biases alone are read in another order.
+    """Gates of only the kernels, one kernel or the biases are read in another order.
 
-    It happens where one converter function serves kernels and another biases.
+    This happens if a converter has separate functions for kernels and biases.
     """
     letters = {"kernels": ("W", "U"), "kernel": ("W",), "recurrent kernel": ("U",),
                "bias": ("b", "rb")}  # fmt: skip
@@ -99,8 +99,8 @@ def _permuted(cell: Cell, letters: Sequence[str], detail: Detail) -> Options:
 def kernel_transposed(subject: Subject) -> Found:
     """A square kernel is read with rows and columns exchanged, gate by gate.
 
-    PyTorch stores (units, features), Keras (features, units); where both sizes are equal nothing
-    complains. Source: pytorch.org nn.LSTM (weight_ih), keras.io LSTMCell.build (kernel).
+    PyTorch stores (units, features), Keras (features, units); if both sizes are equal, there is no
+    error. Source: pytorch.org nn.LSTM (weight_ih), keras.io LSTMCell.build (kernel).
     """
     return subject.in_cells(
         lambda cell: _transposed(cell, "W"), "in {where}, transpose the kernel of every gate"
@@ -126,7 +126,7 @@ def _transposed(cell: Cell, letter: str) -> Options:
 def kernel_in_other_order(subject: Subject) -> Found:
     """The bytes of the kernel are read in the other memory order, whole or gate by gate.
 
-    ``reshape`` where ``transpose`` was meant: rows become pieces of columns, and any shape fits.
+    ``reshape`` instead of ``transpose``: rows become pieces of columns, and any shape fits.
     """
     return subject.in_cells(
         lambda cell: _reordered(cell, "W"),
@@ -174,10 +174,10 @@ def _reordered(cell: Cell, letter: str) -> Options:
 
 
 def bias_missing(subject: Subject) -> Found:
-    """Biases are left out: all, or one of the two that a GRU has.
+    """Biases are missing: all, or one of the two of a GRU.
 
-    Source: converters that read kernel and recurrent kernel and pass over the third array; PyTorch
-    modules made with ``bias=False`` and filled with ``strict=False``.
+    Source: converters that read kernel and recurrent kernel and skip the third array; PyTorch
+    modules created with ``bias=False`` and loaded with ``strict=False``.
     """
 
     def change(cell: Cell) -> Options:
@@ -194,7 +194,7 @@ def bias_missing(subject: Subject) -> Found:
 def bias_doubled(subject: Subject) -> Found:
     """A bias is added twice: once with the input, once with the recurrent product.
 
-    PyTorch and cuDNN have two biases where Keras has one; who copies one into both doubles it.
+    PyTorch and cuDNN have two biases, Keras has one. A copy of one into both doubles it.
     Source: pytorch.org nn.LSTM (bias_ih, bias_hh).
     """
 
@@ -211,7 +211,7 @@ def bias_doubled(subject: Subject) -> Found:
 def forget_bias(subject: Subject) -> Found:
     """The forget gate's bias is larger or smaller by one.
 
-    TensorFlow 1 added ``forget_bias`` of 1 when it ran, Keras puts it into the initial bias
+    TensorFlow 1 added ``forget_bias`` of 1 at run time, Keras adds it to the initial bias
     (``unit_forget_bias``). Source: tensorflow.org compat.v1.nn.rnn_cell.LSTMCell.
     """
 
@@ -299,7 +299,7 @@ def reset_after(subject: Subject) -> Found:
 def update_gate_inverted(subject: Subject) -> Found:
     """The update gate of a GRU weighs the candidate instead of the old state.
 
-    Papers disagree: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~`` (Cho's
+    Papers differ: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~`` (Cho's
     later papers, CoreML). With a sigmoid, 1 - s(a) = s(-a).
     """
     symmetric = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")

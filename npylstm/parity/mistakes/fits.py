@@ -1,6 +1,6 @@
-"""Corrections with numbers that are fitted to the outputs: scales, and the weights of a last layer.
+"""Corrections with parameters fitted to the outputs: scales, and the weights of a last layer.
 
-A fit is evidence only if there are more data than free numbers.
+A fit is evidence only if there are more data than parameters.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Affine = dict[str, tuple[Array, Array]]  # factor and offset by tensor
 
 
 def scaling(subject: Subject) -> Found:
-    """Outputs are those of the model times a factor plus an offset: not scaled back.
+    """Outputs are the model's times a factor plus an offset: a scaling was not inverted.
 
-    A ``MinMaxScaler`` or ``StandardScaler`` around the model was applied, or not, on one side.
+    Only one side applied a ``MinMaxScaler`` or ``StandardScaler`` around the model.
     Source: scikit-learn.org preprocessing (inverse_transform).
     """
     wrong = _wrong_outputs(subject)
@@ -52,10 +52,10 @@ def scaling(subject: Subject) -> Found:
         if not data or (each and features < 2):
             return
         if any(np.abs(pair[0]).min() < _CONSTANT for pair in fitted.values()):
-            continue  # outputs that are constant are no scaled ones
+            continue  # constant outputs are not scaled ones
         found = {k: [_plain(v) for v in pair] for k, pair in fitted.items()}
         first, *others = found.values()
-        # Outputs that were scaled alike have one factor and offset, others their own.
+        # Report one factor and offset if they are equal for all outputs.
         factor, offset = first if all(pair == first for pair in others) else (
             {k: v[0] for k, v in found.items()}, {k: v[1] for k, v in found.items()},
         )  # fmt: skip
@@ -72,23 +72,23 @@ def scaling(subject: Subject) -> Found:
                 for k, y in made.items()
             }
 
-        # Every column has a factor and an offset of its own: the one with the fewest data counts.
+        # Each column has its own factor and offset: the fewest data of a column decide.
         yield Correction(
             None, detail, f"scale the outputs: they differ by a factor and an offset {said}",
             around=around, free=2, data=min(data),
         )  # fmt: skip
 
 
-_CONSTANT = 1e-6  # a factor that leaves nothing of what it scales
+_CONSTANT = 1e-6  # a smaller factor makes outputs constant
 
 
 def _rows(y: Array, each: bool) -> Array:
-    """Values of every feature apart (rows, features), or all together (rows, 1)."""
+    """Reshape values to (rows, features) if ``each``, else (rows, 1)."""
     return y.reshape(-1, y.shape[-1] if each and y.ndim > 1 else 1).astype(np.float64)
 
 
 def _affine(mine: Array, other: Array) -> tuple[Array, Array]:
-    """Least squares of ``other = factor * mine + offset``, column by column."""
+    """Return factor and offset of ``other = factor * mine + offset``, least squares by column."""
     mean, mean_other = mine.mean(0), other.mean(0)
     spread = ((mine - mean) ** 2).sum(0)
     together = ((mine - mean) * (other - mean_other)).sum(0)
@@ -110,7 +110,7 @@ def _said(values: Array) -> str:
 
 
 def _wrong_outputs(subject: Subject) -> list[str]:
-    """Outputs that differ by more than a part in ten thousand of what differs most."""
+    """Return the outputs that differ by more than 1e-4 times the largest difference."""
     off = {
         name: max(float(np.abs(t.outputs[name] - t.example.outputs[name]).max(initial=0.0))
                   for t in subject.tapes)
@@ -121,14 +121,14 @@ def _wrong_outputs(subject: Subject) -> list[str]:
 
 _ITERATIONS = 12
 _STARTS = (1.0, 1 / 255, 255.0, 0.01, 100.0, 0.1, 10.0, 0.5, 2.0)
-_MOST_FEATURES = 16  # for a factor and an offset of each
+_MOST_FEATURES = 16  # with a separate factor and offset each
 _SAMPLES = 4
 
 
 def scaling_of_inputs(subject: Subject) -> Found:
-    """Inputs were scaled on one side: by one factor and offset, or by those of each feature.
+    """Only one side scaled the inputs: by one factor and offset, or one of each per feature.
 
-    A scaler in front of the model was left out, pixels of 0..255 were not divided. Found by
+    A scaler before the model is missing, or pixels of 0..255 were not divided. Fitted by
     Gauss-Newton.
     """
     names = [tensor.name for tensor in subject.spec.inputs if not tensor.integer]
@@ -166,7 +166,7 @@ def _scaled(example: Example, names: Sequence[str], p: Array, count: int) -> Exa
 
 
 def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Array, int]:
-    """Fit factors and offsets; returns them, and how many data there were."""
+    """Return fitted factors and offsets, and the number of data."""
     spec = subject.spec
     layers = {n.name: n for n in spec.layers}
     whole = subject.examples[0]
@@ -183,7 +183,7 @@ def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Arr
         return np.concatenate([made[k].ravel() for k in example.outputs]) - target
 
     starts = [np.repeat([s, 0.0], count) for s in (_STARTS if count == 1 else _STARTS[:1])]
-    starts.append(np.repeat([1.0, 1 / 64], count))  # an offset takes away every mask
+    starts.append(np.repeat([1.0, 1 / 64], count))  # an offset removes every mask
     p = min(starts, key=lambda start: _cost(off(start)))
     value = off(p)
     first = _cost(value)
@@ -213,19 +213,19 @@ def _cost(residual: Array) -> float:
     return cost if np.isfinite(cost) else float("inf")
 
 
-# Directions of the features that are smaller, relative to the largest, are rounding of float32
-# and are left out: their weights would be huge.
+# Smaller singular values, relative to the largest, are rounding of float32 and are dropped: their
+# weights would be huge.
 _COLLINEAR = 1e-6
-_COLLINEAR_LEFT = 1e-3  # of a mismatch, as for other fits that are named without proof
-# Weights that outgrow those of the model, or 1, so far amplify rounding until anything agrees.
+_COLLINEAR_LEFT = 1e-3  # of a mismatch, as for other fits that are reported without proof
+# Weights this many times larger than the model's, or than 1, amplify rounding: anything agrees.
 _BEYOND_TRAINING = 100.0
 
 
 def weights_stale(subject: Subject) -> Found:
     """A last linear layer has the weights of another training. Solved by least squares.
 
-    The file that was converted is not the one that made the outputs: a checkpoint of another epoch,
-    a head that was trained again.
+    The outputs were computed with another file than the converted one: a checkpoint of another
+    epoch, a retrained head.
     """
     for name in _wrong_outputs(subject):
         for edge in subject.spec.edges:
@@ -251,7 +251,7 @@ def weights_stale(subject: Subject) -> Found:
                 continue
             weights = {"kernel": solved[: layer.features]}
             if float(np.abs(weights["kernel"]).max()) < _CONSTANT * float(np.abs(B).max()):
-                continue  # constant outputs, which any features give
+                continue  # constant outputs fit any features
             if layer.use_bias:
                 weights["bias"] = solved[layer.features]
             fitted = replace(
@@ -261,15 +261,15 @@ def weights_stale(subject: Subject) -> Found:
                 named.name, {"from": "another training"},
                 f"load the weights of {named.name} again: other ones made these outputs",
                 {named.name: fitted}, free=int(rank), data=count_different(np.hstack([A, B])),
-                # Where features happen to be collinear, many weights give these outputs.
+                # If features are collinear by chance, many weights give these outputs.
                 resembles=None if unique else _COLLINEAR_LEFT,
             )  # fmt: skip
 
 
 def _is_collinear(subject: Subject, tensor: str, features: Array, rank: int) -> bool:
-    """Whether features that are collinear here are so for other inputs: behind a normalization.
+    """Return whether collinear features are so for all inputs, as after a normalization.
 
-    Then any weights that give these outputs give the same for all inputs.
+    Then all weights that give these outputs are equivalent.
     """
     spec, example = subject.spec, subject.examples[0]
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["insert_before", "insert_behind", "rewire", "with_layer"]
 
-# Layers to add, and for each what it reads: 0 is the tensor, 1 what the first of them makes.
+# Layers to add, each with its inputs: 0 is the tensor, k the output of the k-th added layer.
 Chain = Sequence[tuple[Operation, tuple[int, ...]]]
 
 
@@ -21,7 +21,7 @@ def rewire(
     layers: Sequence[LayerSpec] | None = None,
     outputs: Sequence[str] | None = None,
 ) -> ModelSpec | None:
-    """Give a model other edges; layers that nobody calls any more go. None if it does not fit."""
+    """Return the model with other edges and without uncalled layers; None if it is not valid."""
     called = {edge.layer for edge in edges}
     kept = tuple(n for n in (spec.layers if layers is None else layers) if n.name in called)
     try:
@@ -34,13 +34,13 @@ def rewire(
 
 
 def with_layer(spec: ModelSpec, named: LayerSpec) -> ModelSpec | None:
-    """Put a layer in the place of the one of its name; None if it does not fit."""
+    """Return the model with the layer of that name replaced; None if it is not valid."""
     layers = tuple(named if n.name == named.name else n for n in spec.layers)
     return rewire(spec, spec.edges, layers)
 
 
 def insert_behind(spec: ModelSpec, name: str, chain: Chain, output: int = 0) -> ModelSpec | None:
-    """Send an output of every call of a layer through a chain, for all that read it."""
+    """Return the model with a chain after an output of every call of a layer."""
     edges: list[Edge] = []
     layers = list(spec.layers)
     for edge in spec.edges:
@@ -56,7 +56,7 @@ def insert_behind(spec: ModelSpec, name: str, chain: Chain, output: int = 0) -> 
 
 
 def insert_before(spec: ModelSpec, name: str, chains: Mapping[int, Chain]) -> ModelSpec | None:
-    """Send inputs of every call of a layer, by number, through a chain."""
+    """Return the model with chains before inputs, by number, of every call of a layer."""
     edges: list[Edge] = []
     layers = list(spec.layers)
     for edge in spec.edges:

@@ -1,4 +1,4 @@
-"""Mistakes in layers that are not recurrent, and between layers of one shape."""
+"""Mistakes in layers that are not recurrent, and between layers of equal shape."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
 def activation(subject: Subject) -> Found:
     """A layer applies another activation function, or none.
 
-    An activation is code, not a weight: a file of weights does not hold it, and names mean other
-    functions elsewhere (``gelu`` exact or by tanh, ``hard_sigmoid`` of two slopes, the slope of
-    ``leaky_relu``: 0.3 in Keras 2, 0.2 in Keras 3, 0.01 in PyTorch).
+    A weights file does not store activations, and one name means different functions (``gelu``
+    exact or by tanh, ``hard_sigmoid`` with two slopes, the slope of ``leaky_relu``: 0.3 in Keras 2,
+    0.2 in Keras 3, 0.01 in PyTorch).
     """
 
     def change(named: LayerSpec) -> Options:
@@ -78,10 +78,10 @@ def layer_bias_doubled(subject: Subject) -> Found:
 
 
 def layer_kernel_transposed(subject: Subject) -> Found:
-    """A kernel of a Dense or a convolution is read with axes exchanged, or turned in time.
+    """A kernel of a Dense or a convolution is read with axes exchanged, or reversed in time.
 
     PyTorch's Linear stores (units, features). Frameworks compute a correlation and call it a
-    convolution; ``numpy.convolve`` turns the kernel round.
+    convolution; ``numpy.convolve`` reverses the kernel.
     """
 
     def change(named: LayerSpec) -> Options:
@@ -113,7 +113,7 @@ def _with(named: LayerSpec, **weights: Array) -> LayerSpec:
 
 
 def epsilon(subject: Subject) -> Found:
-    """A normalization divides with another epsilon, or adds it outside of the root.
+    """A normalization uses another epsilon, or adds it outside the square root.
 
     Keras 1e-3, PyTorch 1e-5, TensorFlow's layers 1e-3 or 1e-12, papers 1e-5. Source: keras.io
     BatchNormalization and LayerNormalization (epsilon), pytorch.org BatchNorm1d, LayerNorm (eps).
@@ -142,10 +142,10 @@ def epsilon(subject: Subject) -> Found:
 
 
 def normalization_swapped(subject: Subject) -> Found:
-    """A normalization takes gamma for beta, or the mean for the variance.
+    """A normalization exchanges gamma and beta, or mean and variance.
 
     Keras stores gamma, beta, mean, variance; PyTorch names them weight, bias, running_mean,
-    running_var; arrays of one shape fit in any order.
+    running_var. All have one shape, so any order is accepted.
     """
     pairs = (("gamma", "beta"), ("moving_mean", "moving_variance"))
 
@@ -171,7 +171,7 @@ def _exchange(named: LayerSpec, pairs: Iterable[tuple[str, str]]) -> tuple[Detai
 
 
 def normalization_permuted(subject: Subject) -> Found:
-    """A batch normalization takes its four arrays in any other order."""
+    """A batch normalization reads its four arrays in any other order."""
 
     def change(named: LayerSpec) -> Options:
         names = [
@@ -188,10 +188,10 @@ def normalization_permuted(subject: Subject) -> Found:
 
 
 def padding(subject: Subject) -> Found:
-    """A convolution pads on other sides: ``same`` for ``causal``, before for behind.
+    """A convolution pads on other sides: ``same`` for ``causal``, before for after.
 
-    ``same`` of TensorFlow puts the odd step behind, PyTorch's ``padding=`` as many on both sides,
-    ``causal`` all in front. Source: keras.io Conv1D (padding), pytorch.org Conv1d (padding).
+    TensorFlow's ``same`` adds the odd step at the end, PyTorch's ``padding=`` pads both equally,
+    ``causal`` all at the start. Source: keras.io Conv1D (padding), pytorch.org Conv1d (padding).
     """
 
     def change(named: LayerSpec) -> Options:
@@ -253,7 +253,7 @@ def merge_mode(subject: Subject) -> Found:
 
 
 def directions_swapped(subject: Subject) -> Found:
-    """The weights of the two directions are exchanged, or their outputs joined backward first.
+    """The weights of the two directions are exchanged, or the backward output is first.
 
     Source: pytorch.org nn.LSTM (``_reverse``), keras.io Bidirectional (forward weights first).
     """
@@ -278,7 +278,7 @@ def directions_swapped(subject: Subject) -> Found:
 
 
 def _outputs_joined_backward_first(subject: Subject) -> Found:
-    """What reads a concatenation sees the other half first: exchange rows of its kernels."""
+    """The concatenated output starts with the backward half."""
     from npylstm.ops.indexing import Slice
     from npylstm.ops.shaping import Concatenate
     from npylstm.parity.mistakes.graphs import insert_behind
@@ -306,9 +306,9 @@ def _outputs_joined_backward_first(subject: Subject) -> Found:
 
 
 def layers_swapped(subject: Subject) -> Found:
-    """Two layers of one shape have each other's weights.
+    """Two layers of equal shape have each other's weights.
 
-    Names sorted as text put ``lstm_10`` before ``lstm_2``; old Keras files go by order, not name.
+    Sorted as text, ``lstm_10`` is before ``lstm_2``; old Keras files identify layers by order.
     """
     for a, b in itertools.combinations(subject.spec.layers, 2):
         if _fits(a, b) and a.weights:
@@ -318,7 +318,7 @@ def layers_swapped(subject: Subject) -> Found:
                 f"exchange the weights of {a.name} and {b.name}", changes,
             )  # fmt: skip
     for a_cell, b_cell in itertools.combinations(subject.cells, 2):
-        # One direction of a layer with the same direction of another.
+        # The same direction of two layers.
         if a_cell.way and a_cell.way == b_cell.way and _same_shapes(a_cell.weights, b_cell.weights):
             pair = (
                 replace(a_cell, weights=b_cell.weights),
@@ -332,9 +332,9 @@ def layers_swapped(subject: Subject) -> Found:
 
 
 def weights_of_another_layer(subject: Subject) -> Found:
-    """A layer was given another layer's weights: a name was found twice, a loop ran once.
+    """A layer has another layer's weights: a name matched twice, or a loop ran once.
 
-    Its own were never loaded, and nothing complained since the shapes are equal.
+    Its own weights were never loaded. The shapes are equal, so there was no error.
     """
     for a, b in itertools.permutations(subject.spec.layers, 2):
         if _fits(a, b) and a.weights:
@@ -363,7 +363,7 @@ def _same_shapes(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
 def training_mode(subject: Subject) -> Found:
     """A batch normalization uses the batch's own mean and variance.
 
-    ``model.eval()`` was forgotten, or ``training=True`` given. Source: pytorch.org BatchNorm1d.
+    ``model.eval()`` was not called, or ``training=True`` passed. Source: pytorch.org BatchNorm1d.
     """
     norms = [n for n in subject.spec.layers if isinstance(n.layer, BatchNormalization)]
     choices = [[n.name] for n in norms] + ([[n.name for n in norms]] if len(norms) > 1 else [])
@@ -384,7 +384,7 @@ def training_mode(subject: Subject) -> Found:
 def _with_batch_statistics(
     subject: Subject, names: list[str], example: Example
 ) -> dict[str, Array]:
-    """Run the model edge by edge, each named normalization with the statistics of its input."""
+    """Run the model; each named normalization uses the statistics of its input."""
     from npylstm.parity.variants import Tape
 
     spec = subject.spec

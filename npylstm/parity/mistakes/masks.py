@@ -1,4 +1,4 @@
-"""Mistakes about masks and lengths: which steps count, and what masked steps give."""
+"""Mistakes about masks and lengths: which steps are masked, and the outputs of masked steps."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _VALUES = (0.0, -1.0, 1.0, -10.0, -99.0, -100.0, -999.0, 99.0, 999.0)
 
 
 def mask(subject: Subject) -> Found:
-    """A mask is ignored, made of another value, or what masked steps give differs.
+    """A mask is ignored, computed from another value, or masked steps have other outputs.
 
-    Keras repeats the last output at masked steps (or gives zeros, ``zero_output_for_mask``) and
-    carries the state on; PyTorch's packed sequences give zeros; who copies the layers alone loses
-    the mask. Source: keras.io guide "Masking and padding", pytorch.org pack_padded_sequence.
+    Keras repeats the last output at masked steps (or returns zeros, ``zero_output_for_mask``) and
+    keeps the state. PyTorch's packed sequences return zeros. A port of the layers alone has no
+    mask. Source: keras.io guide "Masking and padding", pytorch.org pack_padded_sequence.
     """
     yield from _ignored(subject)
     yield from _other_value(subject)
@@ -69,7 +69,7 @@ def _ignored(subject: Subject) -> Found:
 
 
 def _all_count(spec: ModelSpec, tensor: str, *only: Edge) -> ModelSpec | None:
-    """Put ones in the place of a mask, for all that read it or for some calls."""
+    """Replace a mask by ones, in all calls that read it or only in some."""
     rank = len(spec.shapes[tensor])
     sizes = tuple((0, axis) for axis in range(rank))
     ones = LayerSpec("ones.for.mask", Full(sizes, 1.0))
@@ -104,7 +104,7 @@ def _other_value(subject: Subject) -> Found:
 
 
 def _constant_steps(arrays: Iterable[Array]) -> list[float]:
-    """Values that fill whole steps more than once: paddings, most frequent first."""
+    """Return values that fill several whole steps: likely padding, most frequent first."""
     counts: dict[float, int] = {}
     for x in arrays:
         if x.ndim < 2:
@@ -119,7 +119,7 @@ def _constant_steps(arrays: Iterable[Array]) -> list[float]:
 
 
 def _other_rule(subject: Subject) -> Found:
-    """Zeros instead of the last output at masked steps, or the other way round."""
+    """Masked steps return zeros instead of the last output, or vice versa."""
     masked = any(cell.layer.masked for cell in subject.cells)
     if not masked and all(e.mask is None for e in subject.examples):
         return
@@ -144,7 +144,7 @@ def _lengths(subject: Subject) -> Found:
         return
     if any(cell.layer.masked for cell in subject.cells) or not subject.cells:
         return
-    # Nothing is masked here; the other side may have masked padding that it found.
+    # This model masks nothing; the other program may mask padding.
     (first, *others) = subject.spec.inputs
     if others or first.time_axis is None:
         return
@@ -160,7 +160,7 @@ def _lengths(subject: Subject) -> Found:
 
             def around(run: Run, example: Example, value: float = value) -> Arrays:
                 x = np.moveaxis(example.inputs[first.name], first.time_axis or 0, 1)
-                # The runs that measure rounding move the padding, too, by a unit.
+                # The runs that measure rounding perturb the padding, too, by one ulp.
                 other: Array = np.abs(x - value) > _MOVED * max(1.0, abs(value))
                 counts: Array = other if x.ndim == 2 else np.any(other, axis=-1)
                 if counts.ndim != 2 or counts.all():

@@ -1,4 +1,4 @@
-"""Mistakes behind the model: its outputs' order, activation, scale and precision."""
+"""Mistakes at the outputs: their order, activation, scale and precision."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _LINEAR, _SOFTMAX, _LOG = Activation("linear"), Activation("softmax"), Activatio
 
 
 def output_order(subject: Subject) -> Found:
-    """Outputs come in another order.
+    """Outputs are in another order.
 
-    Source: frameworks give several outputs as a list; a dictionary sorts them by name.
+    Source: frameworks return several outputs as a list; a dictionary sorts them by name.
     """
     names = list(subject.spec.outputs)
     shapes = [subject.spec.shapes[name] for name in names]
@@ -65,9 +65,9 @@ def output_order(subject: Subject) -> Found:
 
 
 def logits(subject: Subject) -> Found:
-    """The last activation is applied or left out: probabilities against logits.
+    """One side returns probabilities, the other logits: the last activation is missing or extra.
 
-    Losses take logits (``from_logits=True``, ``CrossEntropyLoss``), so that a model is trained
+    Losses take logits (``from_logits=True``, ``CrossEntropyLoss``), so a model may be trained
     without the softmax that its users expect. Source: pytorch.org CrossEntropyLoss.
     """
     for name in subject.spec.outputs:
@@ -103,7 +103,7 @@ def _applied_again(name: str, activation: Activation, run: Run, example: Example
 
 
 def _maker(subject: Subject, tensor: str) -> LayerSpec | None:
-    """The layer whose activation an output is."""
+    """Return the layer whose activation an output is; None if there is none."""
     for edge in reversed(subject.spec.edges):
         if tensor in edge.outputs:
             named = subject.layers[edge.layer]
@@ -141,7 +141,7 @@ def reduced_precision(subject: Subject) -> Found:
 
 @dataclass(frozen=True)
 class _Tf32Matrix:
-    """A matrix whose products take factors of 10 bits and sum in the element type."""
+    """A matrix whose products round factors to 10 bits and sum in the array's dtype."""
 
     values: Array
     __array_ufunc__ = None
@@ -176,15 +176,15 @@ def _with_tf32_products(node: Node) -> Node:
     return node
 
 
-# That outputs have no more bits than float16 is the evidence: of different values, each has them by
-# chance once in 8,192. Where a program rounds on the way is not known, so that the correction
-# explains little: it may leave as much as two roundings of one size, one of them not made.
+# The evidence is that outputs have no more bits than float16: a value does by chance once in 8,192.
+# It is unknown where the program rounds intermediate values, so the correction explains little: it
+# may leave the mismatch of two roundings of one size, one of them not made.
 _FEWEST_VALUES, _TWO_ROUNDINGS = 4, 3.0
-_LOW_PRECISION = 3e-2  # mismatch over size of the outputs that few bits can make
+_LOW_PRECISION = 3e-2  # largest mismatch, relative to the outputs, that few bits cause
 
 
 def relative_mismatch(subject: Subject) -> float:
-    """The largest rms of a mismatch over the rms of the output."""
+    """Return the largest ratio of a mismatch's rms to the output's rms."""
     worst = 0.0
     for tape in subject.tapes:
         for name, y in tape.outputs.items():
@@ -198,7 +198,7 @@ def relative_mismatch(subject: Subject) -> float:
 def _rounded(
     subject: Subject, names: list[str], rounded: Callable[[Array], Array]
 ) -> dict[str, LayerSpec]:
-    """Round the weights of some layers."""
+    """Return some layers with rounded weights, by name."""
     layers = (subject.layers[name] for name in names)
     return {
         n.name: replace(n, weights={k: rounded(a) for k, a in n.weights.items()})
@@ -256,7 +256,7 @@ def float16_outputs(subject: Subject) -> Found:
 def output_dropout(subject: Subject) -> Found:
     """Dropout is active at the output: some values are zero, all others larger by one factor.
 
-    ``model.eval()`` was forgotten. Source: pytorch.org nn.Dropout.
+    ``model.eval()`` was not called. Source: pytorch.org nn.Dropout.
     """
     rates = []
     for tape in subject.tapes:

@@ -1,4 +1,4 @@
-"""Mistakes about time: its direction, its axis, a shift, the step that is returned."""
+"""Mistakes about the time axis: its direction, its position, a shift, the returned step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def direction(subject: Subject) -> Found:
 
     fix = "in {where}, read the steps {rule}"
     yield from subject.in_cells(change, fix)
-    # Read the other way, and the sequence put into the order of the input.
+    # Read in the other direction, with the outputs in the order of the input.
     for cell in subject.cells:
         if not cell.way and cell.layer.return_sequences:
             turned = replace(cell.layer, go_backwards=not cell.layer.go_backwards)
@@ -73,7 +73,7 @@ def direction(subject: Subject) -> Found:
 def both_forwards(subject: Subject) -> Found:
     """Both halves of a bidirectional layer read forwards.
 
-    A port that builds two equal layers and forgets to turn the second one's input.
+    A port builds two equal layers and does not reverse the second one's input.
     """
     for named in subject.spec.layers:
         if isinstance(named.layer, Bidirectional):
@@ -87,10 +87,10 @@ def both_forwards(subject: Subject) -> Found:
 
 
 def sequence_order(subject: Subject) -> Found:
-    """The output of a backward layer stands in the order of computation, or was turned too often.
+    """A backward layer's output is in the order of computation, or was reversed once too often.
 
-    Keras leaves the sequence of a ``go_backwards`` layer as it was computed, and turns it inside
-    Bidirectional; ONNX and PyTorch give the order of the input. Source: keras.io Bidirectional.
+    Keras returns the sequence of a ``go_backwards`` layer as computed, and reverses it inside
+    Bidirectional; ONNX and PyTorch return the order of the input. Source: keras.io Bidirectional.
     """
     for named in subject.spec.layers:
         layer = named.layer
@@ -124,14 +124,14 @@ def _taken_apart(
     backwards: bool = True,
     select: int | None = None,
 ) -> ModelSpec | None:
-    """Take a bidirectional layer apart, its backward sequence left as it was computed.
+    """Split a bidirectional layer in two; the backward sequence is in the order of computation.
 
     Parameters
     ----------
     backwards
         Whether the backward half reads from the end.
     select
-        A step of each half, in the order of its computation, in the place of its last output.
+        A step of each half, in the order of its computation, that replaces its last output.
     """
     if layer.merge_mode == "none" or layer.directions["forward"].return_state:
         return None
@@ -169,10 +169,10 @@ def _taken_apart(
 
 
 def layout(subject: Subject) -> Found:
-    """Batch and time are exchanged.
+    """The batch and time axes are exchanged.
 
-    PyTorch's recurrent modules read (steps, batch, features) unless ``batch_first=True``, and take
-    (batch, steps, features) without a word. Source: pytorch.org nn.LSTM (batch_first).
+    PyTorch's recurrent modules read (steps, batch, features) unless ``batch_first=True``, but
+    (batch, steps, features) is no error. Source: pytorch.org nn.LSTM (batch_first).
     """
 
     def in_cell(cell: Cell) -> Options:
@@ -199,7 +199,7 @@ def layout(subject: Subject) -> Found:
     for correction in subject.in_cells(
         in_cell, "in {where}, read the first axis as the batch, the second as time (batch_first)"
     ):
-        # Of a bidirectional layer both directions read the same axes.
+        # Both directions of a bidirectional layer read the same axes.
         if correction.layer is None or "/" not in correction.layer:
             yield correction
 
@@ -216,7 +216,7 @@ def _exchanged(
     mask = None if example.mask is None else example.mask.T
     other = replace(example, inputs=turned, mask=mask)
     if any(x.shape != turned[k].shape for k, x in example.inputs.items()):
-        other = replace(other, state={}, has_state=False)  # it has rows of another number
+        other = replace(other, state={}, has_state=False)  # its batch size differs
     elif reshaped:
         raise NpylstmError("as many samples as steps: a reshaping changes nothing")
     return {k: turn(y, k, outputs) if k in outputs else y for k, y in run(other).tensors.items()}
@@ -225,7 +225,8 @@ def _exchanged(
 def time_shift(subject: Subject) -> Found:
     """Inputs or outputs are late or early by some steps, filled with zeros.
 
-    A delay of a streaming program, targets shifted by one as in training, an off-by-one in a loop.
+    A streaming program has a delay, targets are shifted by one as in training, or a loop is off by
+    one.
     """
     inputs, outputs = time_axes(subject.spec.inputs), time_axes(subject.spec.output_specs)
     for steps in (1, -1, 2, -2, 3, -3):
@@ -256,7 +257,7 @@ def time_shift(subject: Subject) -> Found:
 
 
 def _shifted(x: Array, axis: int, steps: int) -> Array:
-    """Move along an axis, zeros in the places that become free."""
+    """Return the array shifted along an axis and filled with zeros."""
     y = np.zeros_like(x)
     size = x.shape[axis]
     if abs(steps) < size:
@@ -267,10 +268,10 @@ def _shifted(x: Array, axis: int, steps: int) -> Array:
 
 
 def last_step(subject: Subject) -> Found:
-    """Another step is returned than the last, or a mean over steps.
+    """Another step than the last is returned, or the mean over the steps.
 
-    ``y[:, -2]``, ``y[0]`` of a batch-first output, the mean instead of the last; of a bidirectional
-    layer ``y[:, -1]``, where the backward half has read one step only.
+    ``y[:, -2]``; ``y[0]`` of a batch-first output; the mean instead of the last step; ``y[:, -1]``
+    of a bidirectional layer, where the backward half has read only one step.
     """
     yield from _steps(subject, (-2, 0, 1, -3, -1))
     yield from _pooled(subject)
@@ -360,7 +361,7 @@ def _pooled(subject: Subject) -> Found:
 
 
 def _final_of_both(subject: Subject, select: LayerSpec) -> Found:
-    """Each direction's own last output, where the model takes the last step of both."""
+    """Return each direction's last output instead of the last step of the sequence."""
     (edge, *_) = subject.edges_of(select.name)
     for call in subject.spec.edges:
         layer = subject.layers[call.layer].layer

@@ -1,4 +1,4 @@
-"""Mistakes about the state that is carried: where it begins, and when it is reset."""
+"""Mistakes about the recurrent state: its initial value, and its reset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Arrays = dict[str, Array]
 
 
 def state_swapped(subject: Subject) -> Found:
-    """H is taken for c, and c for h.
+    """The states h and c are exchanged.
 
     Keras orders [h, c], TensorFlow 1's LSTMStateTuple (c, h). Source: keras.io LSTM
     (initial_state), tensorflow.org compat.v1.nn.rnn_cell.LSTMStateTuple.
@@ -46,7 +46,7 @@ def state_swapped(subject: Subject) -> Found:
             return run(replace(example, state=state)).tensors
 
         yield Correction(label, {}, fix.format(where=" and ".join(names)), around=around)
-    for named in subject.spec.layers:  # states that the graph hands over
+    for named in subject.spec.layers:  # initial states computed in the graph
         edges = [e for e in subject.edges_of(named.name) if named.layer.initial_states(e.inputs)]
         if edges and isinstance(named.layer, LSTM) and not named.layer.projection:
             swapped = [
@@ -61,14 +61,14 @@ def state_swapped(subject: Subject) -> Found:
 
 
 def _swapped(entries: dict[str, Array]) -> dict[str, Array]:
-    """Exchange h and c, in every direction."""
+    """Return the state with h and c exchanged in every direction."""
     other = {"h": "c", "c": "h"}
     return {k: entries[f"{k[:-1]}{other[k[-1]]}"] if k[-1] in other else a
             for k, a in entries.items()}  # fmt: skip
 
 
 def _stateful(subject: Subject, swap: bool = False) -> list[str]:
-    """Calls that were given an initial state; with ``swap`` those of an LSTM."""
+    """Return the calls with an initial state; with ``swap`` only those of an LSTM."""
     if not any(e.has_state for e in subject.examples):
         return []
     shapes = subject.spec.state_shapes()
@@ -85,7 +85,7 @@ def _each_and_all(names: list[str]) -> list[list[str]]:
 
 
 def initial_state(subject: Subject) -> Found:
-    """An initial state was given and not used, or half of it; or none was given and one is left.
+    """An initial state is ignored in whole or in part, or an old state is used instead of zeros.
 
     A ``stateful`` layer that was not reset before the next batch; a loop over samples that keeps
     the state; a decoder that drops c. Source: keras.io (reset_states), pytorch.org nn.LSTM (h_0).
@@ -130,7 +130,7 @@ def _without(example: Example, names: list[str], lost: str) -> Example:
 
 
 def _states_of_the_graph(subject: Subject) -> Found:
-    """States that another layer computes, as in an encoder and decoder."""
+    """Yield corrections for states that another layer computes, as in an encoder and decoder."""
     zero = ((Arithmetic("multiply", 0.0), (0,)),)
     for named in subject.spec.layers:
         edges = [e for e in subject.edges_of(named.name) if named.layer.initial_states(e.inputs)]
@@ -193,7 +193,7 @@ _MOST_STEPS = 64
 def state_reset(subject: Subject) -> Found:
     """The state is reset every k steps.
 
-    A program that runs a long sequence in chunks and forgets to carry the state on.
+    A program runs a long sequence in chunks and does not pass the state to the next chunk.
     """
     inputs = time_axes(subject.spec.inputs)
     if not inputs or not subject.spec.state_shapes():
@@ -202,7 +202,7 @@ def state_reset(subject: Subject) -> Found:
     longest = max(e.inputs[k].shape[a] for e in subject.examples for k, a in inputs.items())
     onset = _onset(subject, outputs) if len(outputs) == len(subject.spec.outputs) else None
     choices = [onset] if onset else range(1, min(longest, _MOST_STEPS))
-    if not outputs:  # only the steps since the last reset count
+    if not outputs:  # only steps after the last reset change the outputs
         choices = [*{(longest - 1) % k: k for k in reversed(choices)}.values()]
     for steps in choices:
         if steps < longest:
@@ -217,10 +217,10 @@ _CHUNKS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 25, 30, 32, 40, 50, 64)
 
 
 def state_reset_inside(subject: Subject) -> Found:
-    """A layer's state is reset every k steps, in a model that reads its input as a whole.
+    """A layer's state is reset every k steps, in a model that reads its whole input at once.
 
-    Behind a convolution or under attention, chunks of the layer's steps are no chunks of the input.
-    Where masked steps repeat the last output, a reset may spare that output, or not.
+    After a convolution or attention, chunks of the layer's steps are not chunks of the input. If
+    masked steps repeat the last output, a reset may keep that output, or not.
     """
     names = list(dict.fromkeys(cell.name for cell in subject.cells))
     longest = max(
@@ -244,7 +244,7 @@ def _steps_axis(layer: Operation) -> int:
 
 
 def _repeats(layer: Operation) -> bool:
-    """Whether a layer repeats its last output at masked steps."""
+    """Return whether a layer repeats its last output at masked steps."""
     return bool(getattr(layer, "masked", False)) and not getattr(
         layer, "zero_output_for_mask", True
     )
@@ -258,7 +258,7 @@ def _resetting(names: list[str], steps: int, spared: bool, run: Run, example: Ex
 
 
 class _Resetting(Node):
-    """A recurrent layer that begins anew every k steps; its last output may be spared."""
+    """A recurrent layer whose state is reset every k steps; ``spared`` keeps its last output."""
 
     def __init__(self, node: Node, steps: int, spared: bool) -> None:
         self.name, self.layer, self.packed = node.name, node.layer, node.packed
@@ -272,7 +272,7 @@ class _Resetting(Node):
         sequences = bool(getattr(self.layer, "return_sequences", False))
         if isinstance(self.layer, Bidirectional) and not sequences:
             raise NpylstmError("the last states of the two directions are of different chunks")
-        given = slice(1, len(inputs) - masked)  # states that other layers hand over
+        given = slice(1, len(inputs) - masked)  # initial states from other layers
         fresh = {k: np.zeros_like(a) for k, a in state.items()}
         count = inputs[0].shape[axis]
         parts: list[tuple[Array, ...]] = []
@@ -298,7 +298,7 @@ class _Resetting(Node):
         return (np.concatenate([p[0] for p in parts], axis), *parts[-1][1:]), after
 
     def _sparing(self, main: Array, last: Array, moves: Array, axis: int) -> Array:
-        """Repeat the last output of the chunk before where no step of this one has counted yet."""
+        """Repeat the previous chunk's last output up to the first step that is not masked."""
         if getattr(self.layer, "go_backwards", False):
             moves = moves[:, ::-1]
         begun = np.logical_or.accumulate(moves, axis=1)
@@ -309,7 +309,7 @@ class _Resetting(Node):
 
 
 def _onset(subject: Subject, outputs: dict[str, int]) -> int | None:
-    """The first step at which any output differs."""
+    """Return the first step at which any output differs."""
     found: list[int] = []
     for tape in subject.tapes:
         for name, axis in outputs.items():

@@ -1,4 +1,4 @@
-"""The report for people: one HTML page that needs no network and no script."""
+"""The report as one HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from npylstm.spec import ModelSpec
 __all__ = ["check_name", "render", "write"]
 
 _SUFFIXES = (".html", ".htm")
-_MOST_OUTPUTS = 24  # that have pictures
-_OPEN = 3  # outputs whose pictures are not folded away
+_MOST_OUTPUTS = 24  # with plots
+_OPEN = 3  # outputs whose plots are unfolded
 _POINTS = 9000  # values drawn, shared by all outputs
 _NARROW = 420  # pixels of a graph that leave room for a table beside it
 
@@ -47,7 +47,7 @@ def write(
 
 
 def check_name(path: str | os.PathLike[str]) -> None:
-    """Refuse a name that is none of a page's.
+    """Validate the name of a page's file.
 
     Raises
     ------
@@ -64,9 +64,9 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
     Parameters
     ----------
     report
-        What was compared; None where there is a diagnosis alone.
+        The comparison; None if there is only a diagnosis.
     diagnosis
-        Why it differs; by default the report's own.
+        The diagnosis; by default the report's.
     """
     if diagnosis is None and report is not None:
         diagnosis = report.diagnosis
@@ -120,7 +120,7 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
 
 
 def _figures(report: ParityReport) -> tuple[str, str]:
-    """Draw the outputs, those that are nearest to their tolerance or beyond it first."""
+    """Draw the outputs in order of their share of the tolerance, the largest first."""
     by_output: dict[str, list[Comparison]] = {}
     for part in report.comparisons:
         by_output.setdefault(part.output, []).append(part)
@@ -156,7 +156,7 @@ def _figures(report: ParityReport) -> tuple[str, str]:
 
 
 def _time_axes(spec: ModelSpec | None) -> dict[str, int | None]:
-    """Find the axis of the steps; a fixed first axis counts layers, not steps."""
+    """Return the time axis by output; a fixed first axis is an axis of layers."""
     tensors = () if spec is None else spec.output_specs
     fixed = {t.name for t in tensors if t.time_axis == 0 and isinstance(t.shape[0], int)}
     return {t.name: None if t.name in fixed else t.time_axis for t in tensors}

@@ -1,4 +1,4 @@
-"""Axes of a picture: scales, ticks, and the frame that a picture is drawn in."""
+"""Axes of a plot: scales, ticks, and the frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TICKS = 5
 
 @dataclass(frozen=True)
 class Scale:
-    """Places of values between ``low`` and ``high`` on a picture, from ``start`` to ``end``."""
+    """A linear map of values, ``low`` to ``high``, to pixels, ``start`` to ``end``."""
 
     low: float
     high: float
@@ -30,21 +30,21 @@ class Scale:
 
     @classmethod
     def around(cls, values: Array, start: float, end: float) -> Scale:
-        """Make room for finite values, with a margin."""
+        """Return a scale for all finite values, with a margin."""
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         margin = 0.05 * max(abs(low), abs(high)) or 1.0
         largest = float(np.finfo(np.float64).max)
         return cls(max(low - margin, -largest), min(high + margin, largest), start, end)
 
     def __call__(self, values: Array | float) -> Array:
-        """Return the places; values beyond the ends are moved to the ends."""
+        """Return the pixels of values, clipped to the ends."""
         # Halves, because the range of the largest numbers overflows.
         inside = np.clip(np.asarray(values, np.float64), self.low, self.high)
         part = (inside / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
         return self.start + part * (self.end - self.start)
 
     def ticks(self, least: float = 0.0) -> list[tuple[float, str]]:
-        """Return round values inside, ``least`` or more apart, each with its text."""
+        """Return ticks at round values with their text, at least ``least`` apart."""
         rough = max((self.high / 2 - self.low / 2) / _TICKS * 2, least)
         scale = 10.0 ** math.floor(math.log10(rough))
         step = scale * next((m for m in (1, 2, 5) if m * scale >= rough), 10)
@@ -57,7 +57,7 @@ class Scale:
         return [(v, f"{v:.3g}".replace("e+0", "e").replace("e+", "e")) for v in values]
 
     def powers(self) -> list[tuple[float, str]]:
-        """Return whole powers of ten inside, where the values are their logarithms."""
+        """Return ticks at powers of ten; the values are decimal logarithms."""
         first, last = math.ceil(self.low), math.floor(self.high)
         step = max(1, -(-(last - first) // _TICKS))
         start = -(-first // step) * step  # so that 1 is one of them
@@ -75,11 +75,11 @@ def frame(
     Parameters
     ----------
     label
-        What a reader who does not see the picture is told.
+        Text for screen readers.
     content
         SVG.
     x, y
-        The name of the axis, and its ticks: place and text.
+        The name of the axis, and its ticks: pixel and text.
     """
     parts = []
     for place, text in x[1]:
@@ -106,7 +106,7 @@ def frame(
 
 
 def line(x: Array, y: Array, kind: str) -> str:
-    """Join places by a line."""
+    """Draw a line through points."""
     if len(x) == 1:
         return dots(x, y, f"{kind} dots")
     points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
@@ -114,12 +114,12 @@ def line(x: Array, y: Array, kind: str) -> str:
 
 
 def dots(x: Array, y: Array, kind: str) -> str:
-    """Draw a dot at every place: a line of no length with round ends."""
+    """Draw a dot at every point: a line of length zero with round ends."""
     data = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
     return f'<path class="{kind}" d="{data}"/>' if data else ""
 
 
 def crosses(x: Array, y: Array, kind: str) -> str:
-    """Draw a cross at every place."""
+    """Draw a cross at every point."""
     data = "".join(f"M{a - 3:.1f} {b - 3:.1f}l6 6m0-6l-6 6" for a, b in zip(x, y, strict=True))
     return f'<path class="{kind}" d="{data}"/>' if data else ""

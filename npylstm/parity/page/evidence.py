@@ -1,4 +1,4 @@
-"""The numbers of one output that its pictures show: samples of values, residuals, counts."""
+"""The data of an output's plots: samples of values, residuals, histograms."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from npylstm.parity.comparison import Comparison
 __all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogram", "sample"]
 
 _WORST = 24  # values with the largest differences that a sample always holds
-_COLUMNS = 160  # places along the steps
+_COLUMNS = 160  # points along the steps
 EQUAL = 1e-5  # shares of the tolerance below this are counted together
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Values of an output, side by side.
+    """Values of an output from the framework and from npylstm.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Sample:
     failed
         (n,) whether they differ by more than rounding explains.
     total, infinite
-        How many values there are, and how many were left out since one side is not finite.
+        The number of values, and of those omitted because one side is not finite.
     """
 
     framework: Array
@@ -39,7 +39,7 @@ class Sample:
 
 
 def sample(parts: Sequence[Comparison], most: int) -> Sample:
-    """Pick up to about ``most`` values at equal distances, and those that differ most."""
+    """Return about ``most`` values at equal distances, and those that differ most."""
     total = sum(p.ours.size for p in parts)
     stride = max(1, -(-total // most))
     chosen: list[tuple[Array, Array, Array]] = []
@@ -66,9 +66,9 @@ class Residual:
     Attributes
     ----------
     case
-        The number of the case; None where the places are the cases themselves.
+        The number of the case; None if the points are cases.
     places, largest, rms
-        (n,) the number of the step or case, and the two measures there.
+        (n,) the number of the step or case, the largest share and the rms share there.
     """
 
     case: int | None
@@ -78,7 +78,7 @@ class Residual:
 
 
 def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
-    """Follow every case of more than one step along its steps."""
+    """Return the residuals over the steps of every case with more than one step."""
     return tuple(
         _residual(part.case, np.moveaxis(part.shares, axis, 0))
         for part in parts
@@ -87,7 +87,7 @@ def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
 
 
 def by_case(parts: Sequence[Comparison]) -> Residual:
-    """Set the cases side by side."""
+    """Return the residuals over the cases."""
     found = [_residual(None, part.shares.reshape(1, -1)) for part in parts]
     return Residual(
         None,
@@ -98,7 +98,7 @@ def by_case(parts: Sequence[Comparison]) -> Residual:
 
 
 def _residual(case: int | None, shares: Array) -> Residual:
-    """Measure each row; where there are too many, each run of rows."""
+    """Return the measures of each row, or of groups of rows if there are too many."""
     rows = shares.reshape(len(shares), -1)
     starts = np.arange(0, len(rows), max(1, -(-len(rows) // _COLUMNS)))
     ends = np.append(starts[1:], len(rows))
@@ -120,8 +120,8 @@ def histogram(parts: Sequence[Comparison]) -> tuple[Array, Array]:
     Returns
     -------
     counts
-        (bins + 1,) First the values that are equal or below ``EQUAL``; what lies beyond the last
-        edge counts in the last bin.
+        (bins + 1,) First the values that are equal or below ``EQUAL``; the last bin includes values
+        above the last edge.
     edges
         (bins + 1,) decimal logarithms.
     """

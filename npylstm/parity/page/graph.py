@@ -1,4 +1,4 @@
-"""The model's graph as a picture: a box for every call of a layer, inputs at the top."""
+"""The model's graph as SVG: a box for every call of a layer, inputs at the top."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROLES = ("input", "call", "output")
 
 @dataclass(frozen=True)
 class Box:
-    """A box: what it says, ``input``, ``call`` or ``output``, its layers, and a mark at it."""
+    """A box: its text, its kind (``input``, ``call`` or ``output``), its layers, and its mark."""
 
     name: str
     detail: str
@@ -35,12 +35,12 @@ class Box:
 
     @property
     def title(self) -> str:
-        """The first line."""
+        """Return the first line."""
         return f"✗ {self.name}: {self.mark}" if self.mark else self.name
 
     @property
     def width(self) -> float:
-        """In pixels."""
+        """Return the width in pixels."""
         return max(96.0, _NAME * len(self.title), _DETAIL * len(self.detail)) + 22
 
 
@@ -55,7 +55,7 @@ def draw(spec: ModelSpec, marks: Mapping[str, str]) -> tuple[str, float, bool]:
     spec
         The model.
     marks
-        Layers to point at, and what to write beside them: ``{"lstm": "differs first"}``.
+        Layers to mark, with the text of the mark: ``{"lstm": "differs first"}``.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def draw(spec: ModelSpec, marks: Mapping[str, str]) -> tuple[str, float, bool]:
 
 
 def _boxes(spec: ModelSpec, marks: Mapping[str, str]) -> tuple[list[Box], Edges]:
-    """One box for every input, call and output."""
+    """Return one box for every input, call and output, and the edges."""
     kinds = {layer.name: layer.kind for layer in spec.layers}
     calls = Counter(edge.layer for edge in spec.edges)
     boxes: list[Box] = []
@@ -123,7 +123,7 @@ def _boxes(spec: ModelSpec, marks: Mapping[str, str]) -> tuple[list[Box], Edges]
 
 
 def _fold_chains(boxes: list[Box], edges: Edges) -> tuple[list[Box], Edges]:
-    """Make one box of calls in a row that nothing joins or leaves between."""
+    """Merge chains of calls without branches into one box each."""
     readers, sources = Counter(a for a, _ in edges), Counter(b for _, b in edges)
     group = list(range(len(boxes)))
     for a, b in edges:
@@ -134,7 +134,7 @@ def _fold_chains(boxes: list[Box], edges: Edges) -> tuple[list[Box], Edges]:
 
 
 def _fold_ranks(boxes: list[Box], edges: Edges) -> tuple[list[Box], Edges]:
-    """Make one box of all calls in neighbouring ranks, one of their inputs, one of outputs."""
+    """Merge calls of neighbouring ranks into one box, their inputs and outputs into one each."""
     ranks = longest_paths(len(boxes), edges)
     deep = -(-(max(ranks) + 1) // (_MOST // 3))
     keys = [(rank // deep, _ROLES.index(box.role)) for rank, box in zip(ranks, boxes, strict=True)]
@@ -147,7 +147,7 @@ def _fold_ranks(boxes: list[Box], edges: Edges) -> tuple[list[Box], Edges]:
 
 
 def _fold(boxes: list[Box], edges: Edges, group: list[int]) -> tuple[list[Box], Edges]:
-    """Make one box of each group; a group goes by its first box."""
+    """Merge each group of boxes into one; ``group`` is the index of its first box."""
     together: dict[int, list[Box]] = {}
     for box, target in zip(boxes, group, strict=True):
         together.setdefault(target, []).append(box)

@@ -1,9 +1,9 @@
-"""Places for the boxes of a directed graph: in ranks from top to bottom, with few crossings.
+"""Positions for the boxes of a directed graph: ranks from top to bottom, with few crossings.
 
 After Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system
 structures", IEEE Transactions on Systems, Man, and Cybernetics 11 (1981): ranks by the longest
-path, order within a rank by the mean place of the neighbours, long edges through places of their
-own in every rank between.
+path, order within a rank by the mean position of the neighbours, long edges through dummy nodes in
+every rank between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SWEEPS = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the boxes are.
+    """The positions of the boxes.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ def layout(widths: Sequence[float], edges: Sequence[tuple[int, int]]) -> Layout:
         neighbours = above if down else below
         for row in rows if down else rows[::-1]:
             wanted = {n: _mean([place[m] for m in neighbours[n]], place[n]) for n in row}
-            if sweep < _SWEEPS // 2:  # later the order stays, and boxes only move
+            if sweep < _SWEEPS // 2:  # later sweeps keep the order
                 row.sort(key=wanted.__getitem__)
             _put(row, all_widths, place, [wanted[n] for n in row])
     left = min((p - w / 2 for p, w in zip(place, all_widths, strict=True)), default=0.0)
@@ -90,7 +90,7 @@ def layout(widths: Sequence[float], edges: Sequence[tuple[int, int]]) -> Layout:
 
 
 def longest_paths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """Rank by the longest path from the top; boxes without inputs go next to their readers."""
+    """Return ranks by the longest path from the top; sources are next to their readers."""
     ranks = [0] * count
     for a, b in sorted(edges, key=lambda e: e[1]):
         ranks[b] = max(ranks[b], ranks[a] + 1)
@@ -106,7 +106,7 @@ def _mean(values: list[float], otherwise: float) -> float:
 
 
 def _put(row: list[int], widths: list[float], place: list[float], wanted: list[float]) -> None:
-    """Put boxes as near to where they are wanted as their order and their widths allow.
+    """Move boxes as near to their wanted positions as their order and widths allow.
 
     Least squares under an order: neighbours that are too near move as one block (pool adjacent
     violators).
@@ -114,7 +114,7 @@ def _put(row: list[int], widths: list[float], place: list[float], wanted: list[f
     offsets = [0.0]
     for a, b in itertools.pairwise(row):
         offsets.append(offsets[-1] + (widths[a] + widths[b]) / 2 + _GAP)
-    blocks: list[tuple[float, int]] = []  # mean of wanted places less offsets, and boxes
+    blocks: list[tuple[float, int]] = []  # mean of wanted positions less offsets, and boxes
     for want, offset in zip(wanted, offsets, strict=True):
         mean, size = want - offset, 1
         while blocks and blocks[-1][0] > mean:

@@ -1,4 +1,4 @@
-"""HTML from values: escaped text, numbers as people read them, tables."""
+"""HTML from values: escaped text, formatted numbers, tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["MARKS", "definitions", "esc", "number", "plural", "power", "share", 
 _LONGEST = 160  # characters of a name or a value
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-# A sign for each state, so that colour is never the only one.
+# A sign for each state, so that colour is not the only cue.
 MARKS = {"good": "✓", "bad": "✗", "warn": "!", "off": "–"}
 
 
@@ -24,7 +24,7 @@ def esc(text: object, limit: int = _LONGEST) -> str:
 
 
 def number(value: float) -> str:
-    """Write a size of an error: ``2.68e-07``, ``0``, ``∞``."""
+    """Format the size of an error: ``2.68e-07``, ``0``, ``∞``."""
     if value == 0:
         return "0"
     if math.isinf(value):
@@ -33,12 +33,12 @@ def number(value: float) -> str:
 
 
 def power(exponent: int) -> str:
-    """Write a power of ten: ``10⁻⁷``."""
+    """Format a power of ten: ``10⁻⁷``."""
     return "1" if exponent == 0 else f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def share(ratio: float) -> str:
-    """Write a part of the tolerance: ``7.6 %``, ``3,420 times``."""
+    """Format a share of the tolerance: ``7.6 %``, ``3,420 times``."""
     if ratio == 0:
         return "0 %"
     if not math.isfinite(ratio):
@@ -50,18 +50,18 @@ def share(ratio: float) -> str:
 
 
 def short_name(framework: str) -> str:
-    """Name the framework without its version: ``keras`` of ``keras 3.15.0, seed 7``."""
+    """Return the framework without its version: ``keras`` of ``keras 3.15.0, seed 7``."""
     name, _, rest = framework.partition(" ")
     return name if rest[:1].isdigit() else clipped(framework, 24) or "framework"
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: ``1 case``, ``8 cases``."""
+    """Format a count with its noun: ``1 case``, ``8 cases``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def definitions(entries: Iterable[tuple[str, str]], kind: str) -> str:
-    """Lay out names with values; the values are HTML, the names text."""
+    """Return a list of names (text) with values (HTML)."""
     rows = "".join(f"<div><dt>{esc(k)}</dt><dd>{v}</dd></div>" for k, v in entries)
     return f'<dl class="{kind}">{rows}</dl>'
 
@@ -73,7 +73,7 @@ def table(
     numeric: Iterable[int] = (),
     long: Iterable[int] = (),
 ) -> str:
-    """Lay out a table in a container that scrolls by itself.
+    """Return a table in a scrolling container.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def table(
     numeric
         Columns of numbers, which align to the right.
     long
-        Columns of text that may go over several lines.
+        Columns of text that may wrap.
     """
     classes = dict.fromkeys(numeric, "number") | dict.fromkeys(long, "long")
     kinds = [f' class="{classes[k]}"' if k in classes else "" for k in range(len(header))]

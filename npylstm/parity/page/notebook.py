@@ -1,4 +1,4 @@
-"""The short forms that a notebook shows: styles are inline, colours come from the notebook."""
+"""Short HTML for notebooks: styles are inline, colours are the notebook's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from npylstm.summary import layer_table, origin_of
 __all__ = ["model_html", "report_html"]
 
 _MOST_ROWS = 60
-# Of signs: seen on white and on black.
+# Colours of signs: visible on white and on black.
 _GOOD, _BAD, _WARN = "#2e9e63", "#e0493e", "#bd8211"
 _CELL = "padding:3px 14px 3px 0;vertical-align:top;white-space:nowrap;"
 

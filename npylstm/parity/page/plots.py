@@ -1,6 +1,6 @@
-"""The three pictures of an output: values side by side, residuals, and how large errors are.
+"""The three plots of an output: scatter of values, residuals, and histogram of errors.
 
-Each function returns the picture as SVG and its caption as HTML.
+Each function returns the plot as SVG and its caption as HTML.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _over_cases(found: Residual) -> tuple[str, str]:
 
 
 def errors(parts: Sequence[Comparison]) -> tuple[str, str]:
-    """Draw how many values differ by how much, in units of the tolerance."""
+    """Draw the histogram of differences as shares of the tolerance."""
     counts, edges = evidence.histogram(parts)
     step = edges[1] - edges[0]
     across = Scale(edges[0] - 2 * step, edges[-1], LEFT, RIGHT)
@@ -147,7 +147,7 @@ def errors(parts: Sequence[Comparison]) -> tuple[str, str]:
     for low, high, count in zip(lows, highs, counts, strict=True):
         if count:
             left, right = float(across(low)) + 0.5, float(across(high)) - 0.5
-            top = min(float(up(count / total)), BOTTOM - 2.0)  # one of a million still shows
+            top = min(float(up(count / total)), BOTTOM - 2.0)  # one of a million is visible
             kind = "over" if high > 0 else "equal" if low < edges[0] else "within"
             bars.append(
                 f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
@@ -180,7 +180,7 @@ def errors(parts: Sequence[Comparison]) -> tuple[str, str]:
 
 
 def _in_ulps(parts: Sequence[Comparison]) -> str:
-    """Say how many units in the last place of the largest output the tolerances are."""
+    """Return a sentence: the tolerances in units in the last place of the largest output."""
     found = []
     for part in parts:
         finite = np.abs(part.exact[np.isfinite(part.exact)])
@@ -195,7 +195,7 @@ def _in_ulps(parts: Sequence[Comparison]) -> str:
 
 
 def _share_scale(series: Sequence[Array]) -> tuple[Scale, float]:
-    """Return a scale of logarithms that holds all shares and 1, and where zeros are drawn."""
+    """Return a logarithmic scale for all shares and 1, and the value at which zeros are drawn."""
     values = np.concatenate(series)
     finite = values[np.isfinite(values) & (values > 0)]
     low = float(np.log10(np.clip(finite.min(initial=0.1), 1e-6, 0.1)))
@@ -209,7 +209,7 @@ def _share_ticks(scale: Scale) -> list[tuple[float, str]]:
 
 
 def _log(values: Array, bottom: float) -> Array:
-    """Return decimal logarithms; zeros lie at the bottom, infinities far above."""
+    """Return decimal logarithms; ``bottom`` for zeros, a large value for infinities."""
     with np.errstate(divide="ignore"):
         return np.clip(np.log10(values), bottom, 400.0)
 

@@ -33,7 +33,7 @@ _MOST_ROWS = 300
 _LONG = 400  # characters of a sentence
 _DEEPEST = 5  # lists inside lists
 
-# The heading and its tone where parity held, by what the structure rests on.
+# The heading and its tone if parity held, by ``ParityReport.proof``.
 _HEADINGS = {
     "proven": ("Parity held", "good"),
     "stated": ("Agrees, for the structure that was stated", "warn"),
@@ -65,7 +65,7 @@ def heading(report: ParityReport | None) -> tuple[str, str]:
 
 
 def verdict(report: ParityReport | None) -> str:
-    """Show the verdict, the numbers that carry it, and what was proven."""
+    """Show the verdict, its numbers, and the proof of the structure."""
     title, tone = heading(report)
     spec = None if report is None else report.spec
     name = f" of <b>{esc(spec.name)}</b>" if spec is not None else ""
@@ -83,7 +83,7 @@ def verdict(report: ParityReport | None) -> str:
 
 
 def _sentence(text: str) -> str:
-    """Leave out what the heading says already."""
+    """Return the verdict without the words of the heading."""
     for start in ("parity held: ", "parity FAILED: "):
         text = text.removeprefix(start)
     return (text[:1].upper() + text[1:]).rstrip(".")
@@ -138,7 +138,7 @@ def _proof(proof: str, stated: Sequence[str]) -> str:
 
 
 def causes(diagnosis: Diagnosis) -> str:
-    """Show what explains the difference, and what to change."""
+    """Show the causes of the difference, and their fixes."""
     parts = [_cause(cause) for cause in diagnosis.causes]
     if not parts:
         parts = ["<p>No known mistake explains the difference. What is known of it:</p>"]
@@ -194,13 +194,13 @@ def numbers(report: ParityReport) -> str:
 
 
 def state(passed: bool) -> str:
-    """Write whether parity held, with a sign."""
+    """Return whether parity held as text with a sign."""
     tone, text = ("good", "held") if passed else ("bad", "failed")
     return f'<span class="{tone}">{MARKS[tone]}&nbsp;{text}</span>'
 
 
 def marks(diagnosis: Diagnosis | None, spec: ModelSpec) -> dict[str, str]:
-    """Return the layers that the diagnosis points at, with a word for each."""
+    """Return the layers that the diagnosis names, with a label for each."""
     if diagnosis is None:
         return {}
     found = {_layer(c.layer, spec): "cause" for c in diagnosis.causes if c.passed and c.layer}
@@ -210,7 +210,7 @@ def marks(diagnosis: Diagnosis | None, spec: ModelSpec) -> dict[str, str]:
 
 
 def _layer(name: str, spec: ModelSpec) -> str:
-    """Find the layer of a call, or of one direction of it."""
+    """Return the layer of a call, or of one direction of it."""
     makers = {tensor: edge.layer for edge in spec.edges for tensor in edge.outputs}
     for known in (name, name.rpartition("/")[0]):
         if any(layer.name == known for layer in spec.layers):
@@ -221,7 +221,7 @@ def _layer(name: str, spec: ModelSpec) -> str:
 
 
 def strip(diagnosis: Diagnosis, spec: ModelSpec) -> str:
-    """Show the calls in order of computation, and where the first difference is."""
+    """Show the calls in order of computation, with the first that differs."""
     calls = [edge.name for edge in spec.edges]
     layers = [edge.layer for edge in spec.edges]
     name = diagnosis.first_bad_layer or ""
@@ -257,7 +257,7 @@ def layer_rows(spec: ModelSpec) -> str:
 
 
 def cases(report: ParityReport) -> str:
-    """Show what each case is for, its sizes, and how close it came to the tolerance."""
+    """Show the purpose of each case, its sizes, and its share of the tolerance."""
     replayed: Mapping[int, Case] = dict(enumerate(report.replayed))
     parts: dict[int, float] = {}
     for part in report.comparisons:
@@ -291,7 +291,7 @@ def _start(case: Case | None) -> str:
 
 
 def origin(spec: ModelSpec) -> str:
-    """Show where the model came from."""
+    """Show the source of the model."""
     rows = [("model", esc(spec.name)), ("weights", f"{spec.parameters:,} of {esc(spec.dtype)}"),
             ("from", esc(origin_of(spec.provenance)))]  # fmt: skip
     for key, value in list(spec.provenance.items())[:60]:
@@ -305,7 +305,7 @@ def origin(spec: ModelSpec) -> str:
 
 
 def machine(report: ParityReport | None) -> str:
-    """Show what computed."""
+    """Show the engine and the environment."""
     rows = [(name, esc(value, _LONG)) for name, value in environment().items()]
     if report is not None:
         rows.insert(1, ("engine", esc(report.backend)))
