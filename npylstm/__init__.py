@@ -1,4 +1,4 @@
-"""npylstm: trained recurrent networks, run with NumPy alone, with the framework's numbers.
+"""npylstm runs trained recurrent networks in NumPy and reproduces the framework's outputs.
 
 >>> import npylstm
 >>> model = npylstm.load("models/sine_keras/sine.npz")
@@ -55,7 +55,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# What many programs never use is imported when it is first asked for.
+# Many programs never use these names; each is imported at its first use.
 _LATER = {
     "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "runtime.generating",
     "diagnose": "parity", "Gates": "ops.cells", "ParityReport": "parity", "Pool": "runtime.pool",

@@ -1,11 +1,10 @@
-"""The one table of activation functions.
+"""The table of activation functions.
 
-A row says everything about an activation but its native loop: its name, its
-parameters with their defaults, the integer code by which kernels know it, and its NumPy
-form. The native loops stand in :mod:`npylstm.kernels.activations`, selected by
-the same code.
+A row holds an activation's name, its parameters with their defaults, the integer code that
+kernels use for it, and its NumPy function. The native loops are in
+:mod:`npylstm.kernels.activations`, selected by the same code.
 
-Formulas are pinned by name. Where frameworks give one name to two functions there are
+Each name has one formula. Where frameworks give one name to two functions there are
 two rows: ``hard_sigmoid_fifth`` (slope 1/5: Keras 1 and 2, TensorFlow.js) and
 ``hard_sigmoid_sixth`` (slope 1/6: Keras 3, PyTorch).
 """
@@ -27,7 +26,7 @@ __all__ = ["LINEAR", "SIGMOID", "TABLE", "TANH", "Activation", "Row"]
 SELU_ALPHA = 1.6732632423543772  # Klambauer et al. 2017, "Self-Normalizing Neural Networks"
 SELU_SCALE = 1.0507009873554805
 
-_LARGEST = float(np.finfo(np.float32).max)  # of a parameter: it must survive float32
+_LARGEST = float(np.finfo(np.float32).max)  # largest parameter: the file stores float32
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])  # slow, exact, rarely needed
 
@@ -45,9 +44,9 @@ def _softplus(x: Array, beta: float = 1.0, threshold: float = math.inf) -> Array
 
 
 def _relu(x: Array, negative_slope: float, max_value: float, threshold: float) -> Array:
-    # A slope of zero is written out: 0 * -inf would be nan.
+    # A slope of zero is a case of its own: 0 * -inf would be nan.
     below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
-    # At the threshold itself the frameworks give the slope's side: 0.
+    # At the threshold itself the frameworks apply the slope.
     return np.minimum(np.where(x <= threshold, below, x), max_value)
 
 
@@ -108,10 +107,10 @@ def _silu(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Row:
-    """One activation: its kernel code, NumPy form, parameters and how it sees an array.
+    """One activation: its kernel code, NumPy function and default parameters.
 
     ``elementwise`` is False where a value depends on its neighbours (softmax).
-    ``code`` is None where only the NumPy form exists.
+    ``code`` is None where only the NumPy function exists.
     """
 
     code: int | None
@@ -138,7 +137,7 @@ TABLE: dict[str, Row] = {
     "gelu_tanh": Row(13, _gelu_tanh),
     "mish": Row(14, lambda x: x * np.tanh(_softplus(x))),
     "softmax": Row(15, _softmax, {"axis": -1}, elementwise=False),
-    # Rare ones live on their NumPy form alone.
+    # Rare activations have no kernel.
     "log_softmax": Row(None, _log_softmax, {"axis": -1}, elementwise=False),
     "hard_silu": Row(None, lambda x: x * (np.clip(x + 3, 0, 6) / 6)),
     "hard_tanh": Row(None, lambda x: np.clip(x, -1, 1)),
@@ -151,7 +150,7 @@ TABLE: dict[str, Row] = {
     "sparse_plus": Row(None, _sparse_plus),
     "sparse_sigmoid": Row(None, _sparse_sigmoid),
     "thresholded_relu": Row(None, _thresholded_relu, {"theta": 1.0}),
-    # Functions of one number that models use outside of activations.
+    # Functions of one number that models use elsewhere than as activations.
     "abs": Row(None, np.abs),
     "cos": Row(None, np.cos),
     "expm1": Row(None, np.expm1),
@@ -169,7 +168,7 @@ TABLE: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation with its parameters: a row of the table, applied.
+    """An activation with its parameters.
 
     Parameters
     ----------
@@ -208,7 +207,7 @@ class Activation:
 
     @classmethod
     def of(cls, name: str, **params: float) -> Activation:
-        """Make one by name; parameters not given take the table's defaults."""
+        """Return the activation of this name; omitted parameters take the table's defaults."""
         return cls._make(name, params)
 
     @classmethod
@@ -245,7 +244,7 @@ class Activation:
         raise FormatError(f"activation: expected a name or {{'name': ...}}, got {value!r}")
 
     def to_json(self) -> str | dict[str, Any]:
-        """Write what :meth:`from_json` reads; an infinite bound is written as null."""
+        """Return the JSON value that :meth:`from_json` reads; an infinite bound is null."""
         given = dict(zip(self.row.params, self.params, strict=True))
         changed = {k: v for k, v in given.items() if v != self.row.params[k]}
         if not changed:
@@ -254,7 +253,7 @@ class Activation:
 
     @property
     def axis(self) -> int | None:
-        """The axis along which values depend on each other; None where they do not."""
+        """The axis along which values depend on each other; None for elementwise activations."""
         return None if self.row.elementwise else int(self.params[0])
 
     @property
@@ -263,10 +262,10 @@ class Activation:
         return TABLE[self.name]
 
     def __call__(self, x: Array) -> Array:
-        """Apply to an array of any shape; returns the same shape and element type.
+        """Apply to an array of any shape; return the same shape and dtype.
 
         Overflow and inf - inf are part of the formulas: they give the limits, or nan. NumPy warns
-        of them unless the caller, like the engine, has said otherwise (:func:`numpy.errstate`).
+        of them unless the caller silences it with :func:`numpy.errstate`, as the engine does.
         """
         y = self.row.numpy(x, *self.params)
         return y if y.dtype == x.dtype else y.astype(x.dtype)

@@ -12,5 +12,5 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
-else:  # numpy.typing takes as long to import as half of npylstm
+else:  # importing numpy.typing takes as long as importing half of npylstm
     Array = np.ndarray

@@ -1,6 +1,6 @@
-"""Text for people: tables and progress. The one module that knows whether rich is there.
+"""Print tables and show progress.
 
-With rich (the extra ``cli``) tables and progress bars are prettier; without it, plain.
+With rich (the extra ``cli``) tables and progress bars are prettier. Only this module uses rich.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Text", "plain_table", "print_table", "progress", "wrapped"]
 
 
 class Text(str):
-    """A string that an interactive session shows as it prints."""
+    """A string whose repr in an interactive session is its text."""
 
     __slots__ = ()
 
@@ -24,12 +24,12 @@ class Text(str):
         return str(self)
 
 
-WIDTH = 160  # columns; longer cells go on in the next line
+WIDTH = 160  # columns; a longer cell continues on the next line
 _NARROWEST = 16
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """Break a long line between words; what follows is indented by four more."""
+    """Break a long line between words; indent the following lines by four more."""
     return textwrap.fill(
         text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ",
         break_long_words=False, break_on_hyphens=False,
@@ -37,7 +37,7 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table in plain text; numbers align to the right."""
+    """Return a table as plain text; columns of numbers are aligned right."""
     columns = list(zip(header, *rows, strict=True))
     widths = _narrowed([max(map(len, column)) for column in columns])
     right = [_is_numeric(column[1:]) for column in columns]
@@ -64,7 +64,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _narrowed(widths: list[int]) -> list[int]:
-    """Take from the widest columns what is too much for a line."""
+    """Narrow the widest columns until the table fits the line."""
     for _ in widths:
         excess = sum(widths) + 2 * (len(widths) - 1) - WIDTH
         widest = max(range(len(widths)), key=widths.__getitem__)
@@ -96,7 +96,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str
 def progress(label: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
     """Show progress on stderr, if that is a terminal.
 
-    The context gives a function to call after each part, from any thread.
+    The context manager yields a function to call after each part, from any thread.
     """
     if not enabled or total == 0 or not sys.stderr.isatty():
         yield lambda: None

@@ -1,4 +1,4 @@
-"""What computes here: versions, processor and its level. For reports that somebody files."""
+"""Versions, processor and instruction set, for bug reports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from npylstm.printable import printable
 
 __all__ = ["cpu_features", "cpu_level", "environment"]
 
-# The levels of x86-64, from the highest: each is reached by any one of these features of NumPy's
-# list, which names the levels themselves from version 2.4 on.
+# The x86-64 levels, highest first. A level is reached if NumPy lists any one of its features;
+# NumPy lists the levels themselves since version 2.4.
 _X86_LEVELS = (
     ("x86-64-v4", ("X86_V4", "AVX512_SKX")),
     ("x86-64-v3", ("X86_V3", "AVX2")),
@@ -25,7 +25,7 @@ _X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
 
 
 def environment() -> dict[str, str]:
-    """Return versions, platform and processor as names and texts, in the order of printing."""
+    """Return versions, platform and processor by name, in the order of printing."""
     return {
         "npylstm": importlib.import_module("npylstm").__version__,
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Return the processor's features that NumPy found and may use, sorted."""
+    """Return the processor features that NumPy detects and uses, sorted."""
     for package in ("numpy._core", "numpy.core"):  # the second is the name before NumPy 2
         try:
             module = importlib.import_module(f"{package}._multiarray_umath")

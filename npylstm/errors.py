@@ -1,6 +1,6 @@
-"""What can go wrong, as a small tree of exceptions.
+"""The exceptions that npylstm raises.
 
-Every message names the thing, the value and what was expected, for example
+Every message states the thing, the value and the expectation, for example
 ``lstm_1/U_i: expected shape (32, 32), got (32, 16)``.
 """
 
@@ -26,22 +26,22 @@ class NpylstmError(Exception):
 
 
 class FormatError(NpylstmError, ValueError):
-    """A file or a specification is damaged, incomplete or contradicts itself."""
+    """A file or a specification is damaged, incomplete or inconsistent."""
 
 
 class MixedSamplesError(FormatError):
-    """A layer would let what is computed for one sample of a batch depend on the others."""
+    """A layer would compute one sample of a batch from other samples."""
 
 
 class UnequalError(FormatError):
-    """Two sizes that may differ must be equal.
+    """Two symbolic sizes must be equal, but may differ.
 
     Parameters
     ----------
     message
-        What needs them to be.
+        Why they must be equal.
     sizes
-        The two.
+        The two sizes.
     """
 
     def __init__(self, message: str, sizes: tuple[int | str, int | str]) -> None:
@@ -50,12 +50,12 @@ class UnequalError(FormatError):
 
 
 class UnsupportedError(NpylstmError, ValueError):
-    """A model uses features that npylstm does not have; ``reasons`` lists every one.
+    """A model uses features that npylstm does not support; ``reasons`` lists all of them.
 
     Parameters
     ----------
     reasons
-        One sentence per feature, each naming the layer and the value.
+        One sentence per feature, with the layer and the value.
     """
 
     def __init__(self, reasons: str | Iterable[str]) -> None:
@@ -64,11 +64,11 @@ class UnsupportedError(NpylstmError, ValueError):
 
 
 class UnprovenError(NpylstmError):
-    """Outputs agree, and prove nothing: all nan, the zeros of a dead relu, the noise of a chaos."""
+    """Outputs agree, but prove nothing: all nan, all zero after a relu, or chaotic noise."""
 
 
 class ShapeError(NpylstmError, ValueError):
-    """An array has another shape or element type than the model expects."""
+    """An array has another shape or dtype than the model expects."""
 
 
 class StateError(NpylstmError, ValueError):

@@ -1,4 +1,4 @@
-"""Pictures: gates over time, and how far npylstm is from the framework. Needs matplotlib."""
+"""Plot gates over time, and the differences between npylstm and the framework, with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["gates", "parity"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 
-# Rows of the gate picture: title and range of values by field, for all kinds of recurrent layers.
-# Gates live in 0..1, the others around 0.
+# Rows of the gate plot, for all kinds of recurrent layers: title and value range by field.
+# Gates are in 0..1; the other fields are around 0.
 _ROWS: dict[str, tuple[str, tuple[int, int] | None]] = {
     "i": ("input gate i", (0, 1)),
     "f": ("forget gate f", (0, 1)),
@@ -35,7 +35,7 @@ _ROWS: dict[str, tuple[str, tuple[int, int] | None]] = {
 
 
 def _new_figure(path: str, **options: Any) -> tuple[Any, Any]:
-    """Make a figure and its axes, without touching pyplot's global state."""
+    """Make a figure and its axes, without pyplot's global state."""
     if Path(path).suffix.lower() not in _FORMATS:
         raise NpylstmError(f"{path}: expected a picture ending in {', '.join(_FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -58,11 +58,11 @@ def gates(traced: Mapping[str, Any], path: str, sample: int = 0) -> None:
     Parameters
     ----------
     traced
-        What :meth:`Model.trace` returned.
+        The result of :meth:`Model.trace`.
     path
         A ``.png``, ``.svg`` or ``.pdf``.
     sample
-        Which row of the batch.
+        Index of the sample in the batch.
 
     Raises
     ------
@@ -100,12 +100,12 @@ def _bound(panel: Array) -> float:
 
 
 def parity(model: Model, cases: Sequence[Case], path: str) -> None:
-    """Draw npylstm's outputs against the framework's, and the sizes of both sides' errors.
+    """Plot npylstm's outputs against the framework's, and the errors of both.
 
     Parameters
     ----------
     model, cases
-        The model to be judged, and recorded runs of its framework.
+        The model, and recorded cases of its framework.
     path
         A ``.png``, ``.svg`` or ``.pdf``.
 

@@ -1,4 +1,4 @@
-"""Text from files, made safe to show."""
+"""Make text from files safe to print."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["clipped", "printable"]
 
 
 def printable(text: str) -> str:
-    """Return the text with every character that a terminal or a browser obeys written out."""
+    """Escape every character that is not printable, such as a terminal's control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def clipped(text: str, limit: int) -> str:
-    """Return the printable text, its middle left out where it is longer than ``limit``."""
+    """Return the printable text; if it is longer than ``limit``, its middle is cut out."""
     text = printable(text)
     if len(text) <= limit:
         return text

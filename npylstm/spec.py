@@ -1,9 +1,8 @@
-"""ModelSpec: everything there is to know about a model, frozen and checked.
+"""ModelSpec: a whole model, immutable and validated.
 
-A spec is a graph. Tensors have names: a model input has its own, the outputs of a layer are
-named after it (``lstm``, and ``lstm/h``, ``lstm/c`` where it returns its state). An edge
-is one call of a layer: which tensors go in, which come out. Edges stand in the order of
-computation.
+A spec is a graph. Tensors have names. A model input has its own name. The outputs of a layer are
+named after the layer (``lstm``, and ``lstm/h``, ``lstm/c`` where it returns its state). An edge
+is one call of a layer, with its input and output tensors. Edges are in topological order.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ _TENSOR = re.compile(r"[^\x00-\x1f\\]+")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelSpec:
-    """A model: layers, the graph that joins them, and where it came from.
+    """A model: layers, the graph that connects them, and provenance.
 
-    Equal to another in which everything is the same, recorded cases and provenance included:
-    weights to the last bit, provenance as the file has it (a tuple is a list).
+    Two specs are equal if all their fields are equal, recorded cases and provenance included.
+    Weights are compared bit by bit, provenance as JSON (a tuple equals a list).
 
     Parameters
     ----------
     layers, edges
-        In the order of computation.
+        In topological order.
     inputs
         Names and shapes; ``"batch"`` marks the batch axis.
     outputs
@@ -53,19 +52,19 @@ class ModelSpec:
     dtype
         ``"float32"`` or ``"float64"``, of all weights.
     provenance
-        Plain JSON values: framework, its version, the source's sha256, decisions taken.
+        JSON values: framework, its version, the source's sha256, choices made in the conversion.
     cases
         Recorded runs of the framework.
 
     Raises
     ------
     FormatError
-        Listing everything that does not hold together.
+        With every inconsistency.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from npylstm.ops import Dense
+    >>> from npylstm.ops.dense import Dense
     >>> weights = {"kernel": np.float32([[2.0], [3.0]]), "bias": np.float32([1.0])}
     >>> dense = LayerSpec("dense", Dense(features=2, units=1), weights)
     >>> spec = ModelSpec.chain([dense], TensorSpec("x", ("batch", 2)))
@@ -98,7 +97,7 @@ class ModelSpec:
 
     @classmethod
     def chain(cls, layers: Iterable[LayerSpec], input: TensorSpec, **others: Any) -> ModelSpec:
-        """Join layers one after the other; every output of the last is an output."""
+        """Return the model of these layers in sequence; it returns every output of the last one."""
         layers = tuple(layers)
         edges: list[Edge] = []
         tensor = input.name
@@ -152,14 +151,14 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """Count of all weights."""
+        """Number of weights."""
         return sum(layer.parameters for layer in self.layers)
 
     def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Shapes of the carried state: call to state name to shape without the batch axis.
+        """Shapes of the carried state, without the batch axis: ``{call: {state: shape}}``.
 
-        A call goes by its main output: the layer's name, ``lstm#2`` where a layer is called once
-        more. A call to which the graph gives its state carries none.
+        A call has the name of its main output: the layer's name, or ``lstm#2`` for a second call.
+        A call with an initial state from the graph carries no state.
         """
         layers = {layer.name: layer.layer for layer in self.layers}
         shapes = {
@@ -170,7 +169,7 @@ class ModelSpec:
         return {name: shape for name, shape in shapes.items() if shape}
 
     def astype(self, dtype: str) -> ModelSpec:
-        """Return the same model with weights of another type."""
+        """Return the same model with weights of another dtype."""
         dtype = str(np.dtype(dtype))
         layers = tuple(
             replace(layer, weights={k: w.astype(dtype) for k, w in layer.weights.items()})
@@ -183,7 +182,7 @@ class ModelSpec:
         return replace(self, cases=tuple(cases))
 
     def subgraph(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelSpec:
-        """Cut a model out of this one: an encoder, one step of a decoder, a layer's features.
+        """Return a part of the model: an encoder, one step of a decoder, a layer's features.
 
         Parameters
         ----------
@@ -193,13 +192,13 @@ class ModelSpec:
         Returns
         -------
         ModelSpec
-            With exactly these inputs and outputs, the layers between them and no cases. Steps that
-            were a fixed number are free, as far as the layers allow it.
+            With these inputs and outputs, the layers between them and no cases. A fixed number of
+            steps becomes variable if the layers allow it.
 
         Raises
         ------
         FormatError
-            If a name is unknown, an output needs another input, or an input is not needed.
+            If a name is unknown, an output needs another input, or an input is unused.
         """
         unknown = [t for t in (*inputs, *outputs) if t not in self.shapes]
         if unknown:
@@ -249,7 +248,7 @@ class ModelSpec:
             return replace(tensor, shape=shape)
 
         bare = self.with_cases(())
-        for alike in (False, True):  # sequences that meet must be equally long
+        for alike in (False, True):  # then equal lengths for sequences of equal length
             taken.clear()
             inputs = tuple(free(t, alike) for t in self.inputs)
             with contextlib.suppress(FormatError):
@@ -257,7 +256,7 @@ class ModelSpec:
         return bare
 
     def to_json(self) -> dict[str, Any]:
-        """Write the graph, without weights and cases, as plain JSON values."""
+        """Return the graph, without weights and cases, as JSON values."""
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -332,7 +331,7 @@ class ModelSpec:
                 )
 
     def _trace_shapes(self, shapes: dict[str, Shape]) -> Iterator[str]:
-        """Follow the shapes along the edges into ``shapes``."""
+        """Infer the shapes of all tensors into ``shapes``; yield problems."""
         layers = {layer.name: layer for layer in self.layers}
         shapes |= {t.name: t.shape for t in self.inputs}
         if len(shapes) < len(self.inputs):
@@ -342,7 +341,7 @@ class ModelSpec:
             if edge.layer not in layers or missing:
                 what = f"tensor {missing[0]!r}" if missing else f"layer {edge.layer!r}"
                 yield f"{edge.layer}: {what} is not there when it is needed"
-                return  # everything behind it would be reported, too
+                return  # every later edge would be reported, too
             try:
                 made = layers[edge.layer].layer.output_shapes([shapes[t] for t in edge.inputs])
             except NpylstmError as error:
@@ -363,7 +362,7 @@ class ModelSpec:
 
 
 def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:
-    """Whether sizes fit a shape; symbols keep the size that they had first."""
+    """Whether an actual shape fits; a symbol keeps the first size that it had."""
     if len(actual) != len(shape):
         return False
     known = (

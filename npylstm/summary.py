@@ -1,4 +1,4 @@
-"""A model in words: layers, shapes, sizes and origin."""
+"""Describe a model: layers, shapes, parameter counts and origin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from npylstm.spec import ModelSpec
 
 __all__ = ["layer_table", "origin_of", "summarise"]
 
-_IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that shows as shapes
+_IN_SHAPES = ("features", "units", "n", "vocabulary")  # config that the shapes already show
 
 
 def summarise(spec: ModelSpec, notes: str = "") -> str:
-    """Describe a model as a printable text; ``notes`` end its first line."""
+    """Return the description of a model; ``notes`` end its first line."""
     return console.Text(
         f"{spec.name}: {spec.parameters:,} parameters, {spec.dtype}{notes}\n"
         f"{console.plain_table(*layer_table(spec))}\n"
@@ -37,7 +37,7 @@ def layer_table(spec: ModelSpec) -> tuple[list[str], list[list[str]]]:
 
 
 def origin_of(provenance: Mapping[str, Any]) -> str:
-    """Name the framework that a model is from."""
+    """Return the framework and its version."""
     parts = [str(provenance[k]) for k in ("framework", "framework_version") if provenance.get(k)]
     return " ".join(parts) or "an unknown source"
 

@@ -1,7 +1,6 @@
-"""The registry of operations: one row each. An operation's own file says everything about it.
+"""The registry of operations: one row each; the operation itself is in its own file.
 
-Files are imported when a model first needs them, so that a process that runs one model starts
-faster.
+A file is imported when a model first needs it, so that a process starts faster.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ _TABLE = {
     "dot": "arithmetic.Dot",
     "pool1d": "convolution.Pool1D",
     "unit_normalization": "normalization.UnitNormalization",
-    # Masks.
+    # With masks.
     "masking": "masking.Masking",
     "masked_mean": "masking.MaskedMean",
     "masked_merge": "masking.MaskedMerge",
     "masked_softmax": "masking.MaskedSoftmax",
-    # Of other operations, and of functions.
+    # Wrappers of other operations and of functions.
     "time_distributed": "time_distributed.TimeDistributed",
     "external": "external.External",
-    # Elements in another place.
+    # Rearrange elements.
     "transpose": "shaping.Transpose",
     "reshape": "shaping.Reshape",
     "expand": "shaping.Expand",
@@ -68,7 +67,7 @@ _TABLE = {
 
 
 class _Operations(Mapping[str, type[Operation]]):
-    """The classes by kind."""
+    """The operation classes by kind."""
 
     def __getitem__(self, kind: str) -> type[Operation]:
         module, _, name = _TABLE[kind].partition(".")
@@ -86,7 +85,7 @@ OPERATIONS = _Operations()
 
 
 def operation_from_json(kind: object, config: object) -> Operation:
-    """Make an operation from the two values that a file holds for it.
+    """Return the operation for the kind and config that a file holds.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Arithmetic between tensors, with numbers, along axes, and matrix products."""
+"""Elementwise arithmetic, reductions along axes, matrix products, constants."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Arithmetic(Operation):
-    """Combine inputs element by element, from left to right, by NumPy's rule of broadcasting.
+    """Combine inputs element by element, from left to right, with NumPy's broadcasting.
 
     Parameters
     ----------
     operation
         ``add``, ``subtract``, ``multiply``, ``divide``, ``maximum``, ``minimum``, ``power``, or
-        ``average``: their sum, divided by how many there are.
+        ``average``: the sum, divided by the number of operands.
     number
-        An operand that is a number, taken in the inputs' type; it stands behind the inputs.
+        An operand that is a number, cast to the inputs' dtype; it comes after the inputs.
     number_first
-        It stands before them: ``1 - x``.
+        The number comes before the inputs: ``1 - x``.
     after_batch
-        Inputs with fewer axes get new ones behind the first, as in Keras, not before it.
+        New axes for broadcasting are inserted after the first axis, as in Keras, not before it.
     """
 
     kind: ClassVar[str] = "arithmetic"
@@ -62,7 +62,7 @@ class Arithmetic(Operation):
         _one_of("operation", self.operation, (*_BINARY, "average"))
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        # Merging one tensor is legal in Keras, where order does not matter.
+        # Keras allows a merge of one tensor where order does not matter.
         fewest = 2 if self.operation in ("subtract", "divide", "power") else 1
         if not inputs or len(inputs) + (self.number is not None) < fewest:
             raise FormatError(f"{self.operation}: expected two operands")
@@ -78,7 +78,7 @@ class Arithmetic(Operation):
         return (AxisMap(tuple(map(tuple, sources))),)
 
     def _spread(self, shapes: Sequence[Shape]) -> Iterator[Shape]:
-        """Give all shapes as many axes, where new ones do not come first."""
+        """Expand all shapes to one rank; with ``after_batch``, new axes come after the first."""
         rank = max(map(len, shapes)) if self.after_batch else 0
         for shape in shapes:
             yield (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
@@ -99,9 +99,9 @@ class Arithmetic(Operation):
 
 @dataclass(frozen=True)
 class Reduce(Operation):
-    """Take the mean, sum, largest or smallest value along axes, or the length (Euclid's norm).
+    """Mean, sum, maximum, minimum or Euclidean norm along axes.
 
-    Sums run in float64.
+    Sums are computed in float64.
     """
 
     kind: ClassVar[str] = "reduce"
@@ -175,18 +175,18 @@ class MatMul(Operation):
 class Dot(Operation):
     """Multiply two tensors sample by sample and sum along one axis of each.
 
-    What is left of the first comes before what is left of the second: ``(batch, a, n)`` and
+    The remaining axes of the first input come before those of the second: ``(batch, a, n)`` and
     ``(batch, b, n)`` along axes 2 and 2 give ``(batch, a, b)``; two vectors give ``(batch, 1)``.
-    Sums run in float64.
+    Sums are computed in float64.
 
     Parameters
     ----------
     axes
-        One of each input, counted from the front, or from the back if negative.
+        One of each input; negative axes count from the end.
     normalize
-        Divide both by their length along the axis first, which gives the cosine.
+        Divide both by their norm along the axis first: cosine similarity.
     epsilon
-        The shortest length that is divided by: Keras 2 has 1e-6, Keras 3 has 1e-7.
+        Lower bound of the norm in this division: 1e-6 in Keras 2, 1e-7 in Keras 3.
     """
 
     kind: ClassVar[str] = "dot"
@@ -247,7 +247,7 @@ class Dot(Operation):
 
 @dataclass(frozen=True)
 class Constant(Operation):
-    """A tensor that is part of the model and depends on no input: ``value`` (shape)."""
+    """A tensor of the model that depends on no input: ``value`` (shape)."""
 
     kind: ClassVar[str] = "constant"
 

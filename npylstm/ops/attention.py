@@ -1,4 +1,4 @@
-"""Attention: each query takes the values whose keys are like it."""
+"""Attention: weighted means of values, with weights from queries and keys."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
 _SCORES = ("dot", "additive", "concat")
 _FULLY_MASKED = ("lowered", "additive", "uniform", "zero")
 _LOWERED = 1e9
-PAIRS = 3  # the mask that says which query may look at which step
+PAIRS = 3  # index of the attention mask (query, step) in ``masked``
 
 
 def _split(
     inputs: Sequence[Shape], masked: tuple[int, ...]
 ) -> tuple[Sequence[Shape], Sequence[Shape]]:
-    """Separate queries, values and keys from their masks, and check that they fit together."""
+    """Separate queries, values and keys from their masks, and check their shapes."""
     listed = ", ".join(map(format_shape, inputs))
     count = len(inputs) - len(masked)
     tensors, masks = inputs[:count], inputs[count:]
@@ -45,7 +45,7 @@ def _split(
 def _axes(
     shapes: Sequence[Shape], masked: tuple[int, ...], by_position: bool, scores: bool, heads: bool
 ) -> tuple[AxisMap, ...]:
-    """Axes of the values that are attended to, and of the scores."""
+    """Return the axis maps of the output and, with ``scores``, of the attention weights."""
     count = len(shapes) - len(masked)
     masks = dict(zip(masked, range(count, len(shapes)), strict=True))
     batch = tuple((k, 0) for k in range(len(shapes)))
@@ -71,7 +71,7 @@ def _check_masked(masked: tuple[int, ...]) -> None:
 def _allowed(
     masks: Mapping[int, Array], which: Sequence[int], scores: Array, causal: bool, window: int = 0
 ) -> Array | None:
-    """Which keys a query may look at: ``(batch, queries, steps)``; None for all."""
+    """Return the allowed keys of each query, ``(batch, queries, steps)``; None for all."""
     allowed = None
     for k in which:
         if k in masks:
@@ -90,10 +90,10 @@ def _allowed(
 
 
 def _weigh(scores: Array, allowed: Array | None, fully_masked: str, in_float32: bool) -> Array:
-    """``softmax`` along the last axis over what is allowed.
+    """``softmax`` along the last axis over the allowed keys.
 
-    Where nothing is, the frameworks differ: equal weights, none, or a softmax of scores from which
-    1e9 was taken off, in float32 (``in_float32``) a number of few digits.
+    Frameworks differ for a query without an allowed key: equal weights, zeros, or the softmax of
+    the scores minus 1e9. In float32 (``in_float32``) such a score keeps few digits.
     """
     if allowed is None:
         return _softmax(scores)
@@ -124,8 +124,8 @@ class Attention(Operation):
     """Average values by how well their keys fit a query: ``softmax(score(q, k)) v``.
 
     Inputs are queries ``(batch, queries, features)``, values ``(batch, steps, units)`` and, if they
-    are not the values themselves, keys ``(batch, steps, features)``; then the masks. Sums run in
-    float64.
+    are not the values themselves, keys ``(batch, steps, features)``; then the masks. Sums are
+    computed in float64.
 
     Parameters
     ----------
@@ -137,14 +137,15 @@ class Attention(Operation):
     scaled
         Whether there is a scale.
     masked
-        Of which inputs a mask follows, in order: 0 for the queries, 1 for the values. Values that
-        do not count are not looked at, queries that do not count give zeros.
+        The inputs that have a mask, in order: 0 for the queries, 1 for the values. Masked values
+        get no weight; masked queries give zeros.
     causal
-        A query looks at no step later than its own.
+        A query attends to no step later than its own.
     return_scores
-        Give the weights ``(batch, queries, steps)`` as a second output.
+        Return the weights ``(batch, queries, steps)`` as a second output.
     mask_in_float32
-        Where nothing may be looked at, scores are lowered by 1e9 in float32; else in float64.
+        For queries without an allowed value 1e9 is subtracted from the scores in float32; else in
+        float64.
 
     Weights
     -------
@@ -228,7 +229,7 @@ class Attention(Operation):
 
 @dataclass(frozen=True)
 class MultiHeadAttention(Operation):
-    """Attention with several heads, each with projections of its own.
+    """Attention with several heads, each with its own projections.
 
     ::
 
@@ -237,28 +238,29 @@ class MultiHeadAttention(Operation):
 
     Inputs are queries ``(batch, queries, query_features)``, values ``(batch, steps,
     value_features)`` and, if they are not the values themselves, keys ``(batch, steps,
-    key_features)``; then the masks. The output is ``(batch, queries, units)``. Sums run in float64.
+    key_features)``; then the masks. The output is ``(batch, queries, units)``. Sums are computed in
+    float64.
 
     Parameters
     ----------
     heads, key_units, value_units, units
-        How many heads, and their sizes.
+        Number of heads, and sizes per head and of the output.
     masked
-        Of which inputs a mask follows: 0 for the queries, 1 for the values, 2 for the keys. What
-        does not count neither looks nor is looked at. 3 stands for a mask of pairs ``(batch,
-        queries, steps)``: which query may look at which step.
+        The inputs that have a mask: 0 for the queries, 1 for the values, 2 for the keys. A masked
+        step neither attends nor gets weight. 3 is the attention mask ``(batch, queries, steps)``:
+        the steps that each query may attend to.
     causal
-        A query looks at no step later than its own.
+        A query attends to no step later than its own.
     window
-        A query looks at no step as far away as that; 0 for any.
+        A query attends only to steps less than this distance away; 0 for no limit.
     fully_masked
-        The weights of a query that no key is allowed for: ``"uniform"``, ``"zero"``, or the softmax
-        of scores ``"lowered"`` by 1e9. ``"additive"`` is that, too, but takes a mask of pairs that
-        stands alone as numbers: scores are lowered by ``1e9 * (1 - mask)``.
+        The weights of a query without an allowed key: ``"uniform"``, ``"zero"``, or ``"lowered"``:
+        the softmax of the scores minus 1e9. ``"additive"`` is the same, but if an attention mask is
+        the only mask, its values are numbers: ``1e9 * (1 - mask)`` is subtracted from the scores.
     mask_in_float32
-        Scores are lowered in float32; else in float64.
+        1e9 is subtracted in float32; else in float64.
     return_scores
-        Give the weights ``(batch, heads, queries, steps)`` as a second output.
+        Return the weights ``(batch, heads, queries, steps)`` as a second output.
 
     Weights
     -------
@@ -334,7 +336,7 @@ class MultiHeadAttention(Operation):
         return ("", "scores") if self.return_scores else ("",)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Make matrices of the projections, in float64."""
+        """Reshape the projections to matrices, in float64."""
         packed = {}
         for name, array in weights.items():
             rows = array.shape[0] if name.endswith("kernel") else 1

@@ -1,9 +1,9 @@
-"""Where the axes of an output come from: one declaration that answers every question about axes.
+"""Axis maps: for each axis of an output, the input axes that it comes from.
 
 An axis of an input is *independent* if entry ``t`` of the output depends on its entry ``t`` alone,
 *carried* if it depends on entry ``t`` and earlier ones (through the state), and *mixed* if it
-depends on others too, or on where ``t`` stands. The batch must be independent in every operation.
-The time axis of a stream must be independent or carried.
+depends on other entries too, or on the position ``t``. The batch must be independent in every
+operation. The time axis of a stream must be independent or carried.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ __all__ = [
     "time_axis",
 ]  # fmt: skip
 
-At = tuple[int, int]  # which input, which of its axes
+At = tuple[int, int]  # (input, axis)
 
-# What becomes of a tensor when the inputs of a model arrive step by step: it has a time axis, or it
+# A tensor when the inputs arrive step by step: the index of its time axis, or one of the names.
 Time = int | str
-FIXED = "fixed"  # never changes
-PER_PUSH = "per push"  # is given anew with every push
-LAST_STEP = "last step"  # shows how things are after the last step
+FIXED = "fixed"  # the same in every step
+PER_PUSH = "per push"  # passed anew with every push
+LAST_STEP = "last step"  # the value after the last step
 
 
 class AxisMap(NamedTuple):
-    """Where the axes of one output come from.
+    """The input axes that the axes of one output come from.
 
     Attributes
     ----------
     sources
-        For every axis of the output, the axes of inputs that it is parallel to. Empty where it
-        comes from none, or from a mixed one.
+        For every axis of the output, the axes of inputs that it is parallel to. Empty for a new
+        axis, or for one from a mixed axis.
     mixed
-        Axes of inputs along which entries are mixed, with a verb: what the operation does there. An
-        axis that is in neither this nor ``sources`` nor ``last`` is mixed as well.
+        Axes of inputs along which entries are mixed, with a verb for error messages. An axis that
+        is in neither this nor ``sources`` nor ``last`` is mixed as well.
     carried
         Axes of inputs along which the operation carries a state.
     last
-        Axes of inputs of which the output shows how things are after the last entry.
+        Axes of inputs of which the output depends on the last entry: ``x[:, -1]``.
     unread
         Inputs of which only the sizes are used.
     """
@@ -54,28 +54,28 @@ class AxisMap(NamedTuple):
     unread: frozenset[int] = frozenset()
 
     def mixing(self, verb: str) -> AxisMap:
-        """Declare the carried axes mixed instead."""
+        """Return the map with the carried axes mixed instead."""
         mixed = {**self.mixed, **dict.fromkeys(self.carried, verb)}
         return self._replace(mixed=mixed, carried=frozenset())
 
     @classmethod
     def same(cls, rank: int, mixed: Mapping[int, str] = {}) -> AxisMap:
-        """Declare an output of the input's shape, mixed along some axes."""
+        """Return the map of an output of the input's shape, mixed along some axes."""
         sources = tuple(() if k in mixed else ((0, k),) for k in range(rank))
         return cls(sources, {(0, k): verb for k, verb in mixed.items()})
 
     @classmethod
     def without(cls, rank: int, mixed: Mapping[int, str], keepdims: bool = False) -> AxisMap:
-        """Declare an output without some axes of the input, or with one entry along each."""
+        """Return the map of a reduction over axes, which are removed or kept with size one."""
         kept = (k for k in range(rank) if keepdims or k not in mixed)
         sources = tuple(() if k in mixed else ((0, k),) for k in kept)
         return cls(sources, {(0, k): verb for k, verb in mixed.items()})
 
     @classmethod
     def aligned(cls, shapes: Sequence[Shape], mixed: Mapping[int, str] = {}) -> AxisMap:
-        """Declare an output of inputs that are broadcast together, their last axes aligned.
+        """Return the map of an output of inputs that are broadcast, their last axes aligned.
 
-        ``mixed`` counts the axes of the output.
+        ``mixed`` contains axes of the output.
         """
         rank = max(map(len, shapes))
         sources: list[list[At]] = [[] for _ in range(rank)]
@@ -91,7 +91,7 @@ class AxisMap(NamedTuple):
 
 
 def check_axis(shape: Shape, axis: int, from_back: bool = False) -> int:
-    """Count an axis from the front; ``from_back`` allows negative ones.
+    """Return an axis counted from the front; ``from_back`` allows negative ones.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def check_batch(kind: str, axes: AxisMap, inputs: Sequence[Shape], output: Shape
     Raises
     ------
     MixedSamplesError
-        Naming the input axis that holds the batch, and what the operation does along it.
+        With the input axis that holds the batch, and the operation's verb for it.
     """
     for k, shape in enumerate(inputs):
         for axis, size in enumerate(shape):
@@ -139,7 +139,7 @@ def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
     Raises
     ------
     UnsupportedError
-        If a step of the output needs other steps than the state carries.
+        If a step of the output depends on steps that the state does not carry.
     """
     found: set[Time] = set()
     for k, time in enumerate(times):

@@ -1,11 +1,11 @@
-"""What every layer kind declares, and how its config travels to and from JSON.
+"""The base class of operations, and their configs as JSON.
 
-A layer is a frozen dataclass: its fields are the config, its methods say which weights
-it has, which shapes it makes, which state it carries, and how it computes. It holds no
-weights and no state; both are arguments.
+An operation is a frozen dataclass: its fields are the config. Its methods return the shapes of
+its weights, outputs and state, and compute the outputs. It holds no weights and no state; both
+are arguments.
 
 Shapes are tuples of integers and symbols. ``"batch"`` marks the batch axis; other symbols
-(``"steps"``) stand for sizes that are known only when the model is called.
+(``"steps"``) represent sizes that are known only when the model is called.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ __all__ = ["Operation"]
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """A layer kind applied to a config: the declaration that everything else reads.
+    """A kind of layer with its config.
 
-    Subclasses are frozen dataclasses whose fields are the config (types: those of the table at
-    the end of this file, and other layers) and override what differs.
+    Subclasses are frozen dataclasses whose fields are the config, and override methods. A field has
+    a type of the table ``_READERS`` below, or is another operation.
     """
 
     kind: ClassVar[str]
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights by name, in the order of the file."""
+        """Return the shapes of the weights by name, in the order of the file."""
         return {}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the carried state by name, without the batch axis."""
+        """Return the shapes of the carried state by name, without the batch axis."""
         return {}
 
     def batch_size(self, shape: Sequence[Any]) -> Any:
-        """Select the size of the batch from the shape of the first input."""
+        """Return the batch size from the shape of the first input."""
         return shape[0]
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Select those of the inputs that are initial states."""
+        """Return those of the inputs that are initial states."""
         return ()
 
     def parts(self) -> Mapping[str, Operation]:
         """Return the operations that compute this one, by the prefix of their weights and states.
 
-        Each part computes columns of the output. Empty where the parts are not all there is to it.
+        Each part computes some columns of the output. Empty if parts alone do not suffice.
         """
         return {"": self}
 
     def inputs_of_parts(self, inputs: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """Distribute the inputs to the parts."""
+        """Return the inputs of each part."""
         return (inputs,)
 
     @property
@@ -70,15 +70,15 @@ class Operation:
         return 1
 
     def returning_last_step(self) -> Operation | None:
-        """Return the operation that gives only the last step; None if this is not a change."""
+        """Return the operation with only the last step as output; None if nothing would change."""
         return None
 
     def without_returned_state(self) -> Operation | None:
-        """Return the operation that does not return its state; None if this is not a change."""
+        """Return the operation without its state as output; None if nothing would change."""
         return None
 
     def output_names(self) -> tuple[str, ...]:
-        """Suffixes of the output tensors; the main output has the empty one."""
+        """Return the suffixes of the output tensors; the main output has the empty one."""
         return ("",)
 
     def output_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -96,7 +96,7 @@ class Operation:
         return shapes
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        """Return the shapes of the outputs, without a look at the batch.
+        """Return the shapes of the outputs, without a check of the batch axis.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Operation:
         raise NotImplementedError
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        """Declare where the axes of each output come from.
+        """Return, for each output, the input axes that its axes come from.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class Operation:
 
     @property
     def accepted(self) -> str:
-        """Which values an operation accepts that does not accept all."""
+        """The accepted values of the first input, for error messages."""
         return "numbers"
 
     def check_values(self, x: Array) -> None:
@@ -126,11 +126,11 @@ class Operation:
         Raises
         ------
         ShapeError
-            Naming the first that is not :attr:`accepted`.
+            With the first value that is not :attr:`accepted`.
         """
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Arrange the weights once, at load, as :meth:`forward` wants them."""
+        """Arrange the weights for :meth:`forward`, once, when the model is loaded."""
         return dict(weights)
 
     def forward(
@@ -144,7 +144,7 @@ class Operation:
         Parameters
         ----------
         packed
-            What :meth:`pack` returned.
+            The result of :meth:`pack`.
         inputs
             Arrays of one floating-point type, shapes as :meth:`output_shapes` accepted.
         state
@@ -158,7 +158,7 @@ class Operation:
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
-        """Write the whole config, defaults included, as plain JSON values."""
+        """Return the whole config, defaults included, as JSON values."""
         config: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -167,12 +167,12 @@ class Operation:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Operation:
-        """Read a config; unknown keys, missing keys and wrong types are refused.
+        """Return the operation of a config.
 
         Raises
         ------
         FormatError
-            Naming the key, the value and what was expected.
+            If a key is unknown or missing, or a value has the wrong type.
         """
         hints = _types_of(cls)  # type: ignore[arg-type]  # a class can be hashed
         fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -190,7 +190,7 @@ class Operation:
 
     @staticmethod
     def read_layer(name: str, value: object) -> Operation:
-        """Read a layer inside a config; :mod:`npylstm.ops` knows the kinds."""
+        """Return the operation inside a config, of any kind in :mod:`npylstm.ops`."""
         from npylstm.ops import operation_from_json
 
         if not isinstance(value, Mapping):
@@ -203,7 +203,7 @@ class Operation:
 
 @functools.cache
 def _types_of(kind: type[Operation]) -> dict[str, Any]:
-    """Types of the fields of a config."""
+    """Return the types of the fields of a config."""
     return get_type_hints(kind, localns={"Operation": Operation})
 
 
@@ -259,7 +259,7 @@ def _read_float(name: str, value: object) -> float:
 
 
 def _read_sizes(name: str, value: object) -> tuple[int | tuple[int, int], ...]:
-    """Read a target shape: numbers, and pairs of an input and its axis."""
+    """Read a target shape: integers, and pairs of an input and its axis."""
     entries = value if isinstance(value, list) else [None]
     if not all(type(v) is int or _is_pair(v) for v in entries):
         raise FormatError(f"{name}: expected integers and pairs of them, got {value!r:.80}")
@@ -290,13 +290,13 @@ _READERS: dict[Any, Callable[[str, object], Any]] = {
 
 
 def positive(name: str, value: int) -> None:
-    """Refuse a size below one."""
+    """Check that a size is at least one."""
     if value < 1:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
 
 
 def expect_features(shape: Shape, features: int, rank: int | None = None) -> None:
-    """Refuse an input whose rank or last axis is not the layer's."""
+    """Check the rank of an input and the size of its last axis."""
     if rank is not None and len(shape) != rank:
         raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
     if len(shape) < 2 or shape[-1] != features:
@@ -304,18 +304,18 @@ def expect_features(shape: Shape, features: int, rank: int | None = None) -> Non
 
 
 def along_features(name: str, activation: Activation) -> None:
-    """Refuse an activation that mixes values along another axis than the last."""
+    """Check that an activation mixes no values, or only those along the last axis."""
     if activation.axis not in (None, -1):
         raise FormatError(f"{name}: expected {activation.name} along axis -1, got {activation}")
 
 
 def one_input(inputs: Sequence[Shape]) -> Shape:
-    """Return the only input shape, or refuse."""
+    """Return the shape of the only input; raise FormatError if there are several."""
     if len(inputs) != 1:
         raise FormatError(f"expected 1 input, got {len(inputs)}")
     return inputs[0]
 
 
 def zeros(state_shapes: Mapping[str, tuple[int, ...]], batch: int, dtype: Any) -> dict[str, Array]:
-    """Make the state of a sequence that has not begun."""
+    """Return the zero initial state."""
     return {name: np.zeros((batch, *shape), dtype) for name, shape in state_shapes.items()}

@@ -22,23 +22,24 @@ _MERGE = ("concat", "sum", "mul", "ave", "none")
 
 @dataclass(frozen=True)
 class Bidirectional(Operation):
-    """Run a recurrent layer forwards and another backwards, and merge what they return.
+    """Run a recurrent layer forwards and another backwards, and merge their outputs.
 
-    A sequence of the backward layer is put in the input's order before it is merged. Without
-    ``return_sequences`` each gives its own last output: the backward one that of the first step.
+    The backward layer's sequence is reversed to the input's order before the merge. Without
+    ``return_sequences`` each layer returns its last output; the backward layer's is at the first
+    step.
 
     Parameters
     ----------
     forward_layer, backward_layer
-        Recurrent layers that differ in nothing that shows outside but ``go_backwards``.
+        Recurrent layers with equal features and options, except ``go_backwards``.
     merge_mode
-        ``"concat"``: side by side, forward first; ``"sum"``, ``"mul"``, ``"ave"``: element by
-        element; ``"none"``: apart, the backward output second (called ``backward``).
+        ``"concat"``: concatenated, forward first; ``"sum"``, ``"mul"``, ``"ave"``: element by
+        element; ``"none"``: separate, the backward output second (named ``backward``).
 
     Weights
     -------
-    Those of the two layers, as ``forward/W_i`` and ``backward/W_i``. So the state:
-    ``forward/h``, ``backward/h`` and so on, which is also the order of further outputs and inputs.
+    Those of the two layers, as ``forward/W_i`` and ``backward/W_i``. States are ``forward/h``,
+    ``backward/h`` and so on, which is also the order of state outputs and inputs.
 
     References
     ----------
@@ -85,7 +86,7 @@ class Bidirectional(Operation):
 
     @property
     def return_sequences(self) -> bool:
-        """Whether every step comes out, or each direction's last."""
+        """Whether the output is the sequence, or the last output of each direction."""
         return self.directions["forward"].return_sequences
 
     @property
@@ -141,7 +142,7 @@ class Bidirectional(Operation):
         return tuple(axes.mixing(verb) for axes in recurrent_axes(self, shapes))
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Pack both, keys with the direction before them."""
+        """Pack both layers; the direction is the prefix of each key."""
         return {
             f"{way}/{key}": array
             for way, layer in self.directions.items()
@@ -186,7 +187,7 @@ class Bidirectional(Operation):
         state: Mapping[str, Array],
         mask: Array | None = None,
     ) -> dict[str, Any]:
-        """Keep everything both layers compute, by direction and the input's time step."""
+        """Return all values that both layers compute, by direction and the input's time step."""
         halves = self.inputs_of_parts(inputs)
         return {
             way: layer.trace(inside(packed, way), mine, inside(state, way), mask)
@@ -202,7 +203,7 @@ class Bidirectional(Operation):
         return {f"{way}/": layer for way, layer in self.directions.items()}
 
     def inputs_of_parts(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Distribute the inputs to the two layers: both read the sequence and the mask."""
+        """Return the inputs of the two layers: both read the sequence and the mask."""
         given = self.initial_states(inputs)
         mask = inputs[len(given) + 1 :]
         count = len(self.directions["forward"].state_shapes())
@@ -210,5 +211,5 @@ class Bidirectional(Operation):
 
 
 def inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:
-    """Pick one direction's arrays, under its own names."""
+    """Return the arrays of one direction, without the prefix."""
     return {k.removeprefix(f"{way}/"): a for k, a in arrays.items() if k.startswith(f"{way}/")}

@@ -1,4 +1,4 @@
-"""The recurrent cells: long short-term memory, gated recurrent unit, simple recurrent."""
+"""The recurrent layers: LSTM, GRU, SimpleRNN."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from npylstm.ops.recurrent import Recurrent
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
 
 
-# Side by side for computing: the three that share an activation first.
+# Order of the packed gates: the three with the recurrent activation first.
 _PACKED = ("i", "f", "o", "c")
 
 
 class Gates(NamedTuple):
-    """Everything an LSTM computed: six arrays ``(batch, steps, units)``.
+    """All values of an LSTM: six arrays ``(batch, steps, units)``.
 
-    Entry ``[:, t]`` belongs to the input's time step ``t``, also in a layer that goes
-    backwards.
+    Entry ``[:, t]`` belongs to the input's time step ``t``, also with ``go_backwards``.
     """
 
     i: Array
@@ -99,7 +98,7 @@ class LSTM(Recurrent):
         return {"h": (self.output_size,), "c": (self.units,)}
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Set the gates side by side: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
+        """Concatenate the gates: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
         packed = {letter: self.side_by_side(weights, letter, _PACKED) for letter in "WUb"}
         return packed | {"P": weights["P"]} if self.projection else packed
 
@@ -109,7 +108,7 @@ class LSTM(Recurrent):
         s, a, n = self.recurrent_activation, self.activation, self.units
         h, c = state
         z = z + h @ packed["U"]
-        gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # apart, for softmax
+        gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # a separate axis for gates, for softmax
         i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
         c_tilde = a(z[:, 3 * n :])
         c = f * c + i * c_tilde
@@ -120,7 +119,7 @@ class LSTM(Recurrent):
 
 
 class GRUGates(NamedTuple):
-    """Everything a GRU computed: four arrays ``(batch, steps, units)``, by the input's step."""
+    """All values of a GRU: four arrays ``(batch, steps, units)``, by the input's step."""
 
     z: Array
     r: Array
@@ -146,8 +145,8 @@ class GRU(Recurrent):
         ``s`` above; ``activation`` is ``a``, and the others are those of
         :class:`~npylstm.ops.recurrent.Recurrent`.
     reset_after
-        Which candidate. Only the first has recurrent biases: the one of the candidate stands
-        inside the reset product and cannot be added to the other.
+        The candidate's formula. Only the first has recurrent biases: that of the candidate is
+        inside the product with ``r`` and cannot be added to ``b_h``.
 
     Weights
     -------
@@ -156,8 +155,8 @@ class GRU(Recurrent):
 
     References
     ----------
-    Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014 (the first
-    version is ``reset_after``'s relative 1406.1078v1, the third resets before the product).
+    Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014 (arXiv
+    1406.1078: version 1 is similar to ``reset_after``, version 3 resets before the product).
     """
 
     kind: ClassVar[str] = "gru"
@@ -178,14 +177,14 @@ class GRU(Recurrent):
         return shapes
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Set the gates side by side: ``W`` (features, 3 units), ``U``, ``b``, ``rb``."""
+        """Concatenate the gates: ``W`` (features, 3 units), ``U``, ``b``, ``rb``."""
         packed = {letter: self.side_by_side(weights, letter) for letter in "WUb"}
         recurrent_bias = np.zeros_like(packed["b"])
         if self.use_bias and self.reset_after:
             recurrent_bias = self.side_by_side(weights, "rb")
         if self.reset_after:
             return packed | {"rb": recurrent_bias}
-        # The candidate's product waits for the reset gate.
+        # The candidate's product needs the reset gate.
         gates = np.ascontiguousarray(packed.pop("U")[:, : 2 * self.units])
         rb_gates = recurrent_bias[: 2 * self.units]
         return packed | {"U_gates": gates, "rb_gates": rb_gates, "U_h": weights["U_h"]}
@@ -211,14 +210,14 @@ class GRU(Recurrent):
 
 
 class States(NamedTuple):
-    """Everything a simple recurrent layer computed: ``h`` (batch, steps, units)."""
+    """All values of a simple recurrent layer: ``h`` (batch, steps, units)."""
 
     h: Array
 
 
 @dataclass(frozen=True)
 class SimpleRNN(Recurrent):
-    """A layer whose state is its last output: ``h = a(x W_h + h U_h + b_h)``.
+    """A layer whose state is its output: ``h = a(x W_h + h U_h + b_h)``.
 
     Parameters are those of :class:`~npylstm.ops.recurrent.Recurrent`.
 

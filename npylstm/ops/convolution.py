@@ -1,4 +1,4 @@
-"""Layers that slide a window over time: convolution and pooling."""
+"""Convolution and pooling over time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _check_padding(padding: tuple[int, ...]) -> None:
 
 
 def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> Dim:
-    """Count the places of a window that spans ``window`` steps."""
+    """Return the number of positions of a window that spans ``window`` steps."""
     if same:
         if isinstance(size, int):
             return -(-size // stride)
@@ -40,7 +40,7 @@ def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> D
 
 
 def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
-    """Steps and features of a sequence."""
+    """Return steps and features of a sequence."""
     if len(shape) != 3:
         raise FormatError(f"expected an input of 3 axes, got {format_shape(shape)}")
     return (shape[2], shape[1]) if channels_first else (shape[1], shape[2])
@@ -49,7 +49,7 @@ def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
 def _pads(
     steps: int, window: int, stride: int, padding: tuple[int, ...], same: bool
 ) -> tuple[int, int]:
-    """How many steps to add before and after; with ``same`` as TensorFlow does, more behind."""
+    """Return the padding before and after; ``same`` puts the odd step after, as TensorFlow does."""
     if not same:
         return padding[0], padding[1]
     total = max((-(-steps // stride) - 1) * stride + window - steps, 0)
@@ -57,7 +57,7 @@ def _pads(
 
 
 def _slides(operation: Conv1D | Pool1D) -> AxisMap:
-    """Mixed along the steps, unless the window is one step wide and goes on by one."""
+    """Return the axis map: mixed along the steps, except for windows of size 1 with stride 1."""
     steps = 2 if operation.channels_first else 1
     alone = (operation.size, operation.stride, sum(operation.padding)) == (1, 1, 0)
     return AxisMap.same(3, {} if alone else {steps: "slides a window"})
@@ -70,15 +70,15 @@ class Conv1D(Operation):
     Parameters
     ----------
     features, units, size
-        Features of the input and of the output; steps of the window.
+        Features of the input, features of the output, steps of the window.
     stride, dilation, groups
-        As in every framework; with groups the features are convolved in groups of their own.
+        As in Keras and PyTorch.
     padding
         Zeros before and after the sequence.
     same
-        As many zeros as make one output for every ``stride`` steps; then ``padding`` is (0, 0).
+        Zero padding that gives one output for every ``stride`` steps; then ``padding`` is (0, 0).
     channels_first
-        AxisMap are (batch, features, steps), at the input and at the output.
+        Input and output are (batch, features, steps).
     activation
         Of the output.
 
@@ -116,7 +116,7 @@ class Conv1D(Operation):
         return (self.size - 1) * self.dilation + 1
 
     def pads(self, steps: int) -> tuple[int, int]:
-        """How many steps of zeros stand before and behind a sequence."""
+        """Return the number of zero steps before and after the sequence."""
         return _pads(steps, self._span, self.stride, self.padding, self.same)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -146,7 +146,7 @@ class Conv1D(Operation):
         self.output_shapes([inputs[0].shape])
         x = inputs[0].swapaxes(1, 2) if self.channels_first else inputs[0]
         x = np.pad(x, ((0, 0), self.pads(x.shape[1]), (0, 0)))
-        # (batch, places, features, size)
+        # (batch, positions, features, size)
         windows = sliding_window_view(x, self._span, axis=1)[:, :: self.stride, :, :: self.dilation]
         kernels = np.split(packed["kernel"], self.groups, axis=2)
         parts = [
@@ -162,7 +162,7 @@ class Conv1D(Operation):
 
 @dataclass(frozen=True)
 class Pool1D(Operation):
-    """The largest value or the mean of every window over time.
+    """Maximum or mean of every window over time.
 
     Parameters
     ----------
@@ -171,13 +171,13 @@ class Pool1D(Operation):
     size, stride, dilation
         Of the window.
     padding
-        Steps before and after that count as nothing: minus infinity for ``max``.
+        Steps before and after: minus infinity for ``max``, zero for ``mean``.
     same
-        As much padding as makes one output for every ``stride`` steps.
+        Padding that gives one output for every ``stride`` steps.
     count_padding
-        ``mean`` divides by the window's size also where it reaches into the padding.
+        ``mean`` divides by the window's size also where the window includes padding.
     channels_first
-        AxisMap are (batch, features, steps), at the input and at the output.
+        Input and output are (batch, features, steps).
     """
 
     kind: ClassVar[str] = "pool1d"

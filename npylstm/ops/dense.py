@@ -1,4 +1,4 @@
-"""Dense layers, and rows of a table looked up by integers."""
+"""Dense layers and embeddings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Dense", "Embedding"]
 
 @dataclass(frozen=True)
 class Dense(Operation):
-    """``y = a(x kernel + bias)`` over the last axis, whatever stands before it.
+    """``y = a(x kernel + bias)`` over the last axis of an input of any rank.
 
-    Sums run in float64 and are rounded once: a model's last layer is small, and its rounding is
-    what shows.
+    Sums are computed in float64 and rounded once, because the last layer's rounding dominates
+    the output's error.
 
     Weights
     -------
@@ -56,7 +56,7 @@ class Dense(Operation):
         return (AxisMap.same(rank, {rank - 1: "sums"}),)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Widen the weights once, at load."""
+        """Convert the weights to float64."""
         return {key: array.astype(np.float64) for key, array in weights.items()}
 
     def forward(
@@ -71,12 +71,12 @@ class Dense(Operation):
 
 @dataclass(frozen=True)
 class Embedding(Operation):
-    """``y[...] = embeddings[x[...]]``: one row of a table for every id.
+    """``y[...] = embeddings[x[...]]``: one row of the table for every id.
 
     With ``mask_zero`` there is a second output, the mask: 0 where the id is 0, otherwise 1.
 
-    Ids may come as floats, as all tensors do here; what is no whole number, or is out of range,
-    is refused rather than guessed at.
+    Ids may be floats, because all tensors here are. An id that is not an integer or is out of range
+    raises an error.
 
     Weights
     -------

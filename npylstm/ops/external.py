@@ -1,4 +1,4 @@
-"""A layer of the user's own: the file names it, the function comes from whoever loads it."""
+"""A custom layer: the file stores its name, the user passes its function at load."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class External(Operation):
-    """Whatever a function makes of the inputs: ``y = function(*inputs)``.
+    """A user's function of the inputs: ``y = function(*inputs)``.
 
-    A layer with weights hands them on: ``y = function(*inputs, weights=(...))``, in the framework's
-    order. The function must treat every sample of the batch by itself and change no argument.
+    With weights it is called as ``function(*inputs, weights=(...))``, in the framework's order. The
+    function must compute every sample of the batch separately and change no argument.
 
     Parameters
     ----------
     name
-        What the function goes by in ``npylstm.load(path, custom={name: function})``.
+        Key of the function in ``npylstm.load(path, custom={name: function})``.
     sizes
-        Shape of the output: numbers, or ``[input, axis]`` for as many as there.
+        Shape of the output: integers, or ``[input, axis]`` for the size of that axis.
     shapes
-        Of the weights, which are called ``0``, ``1``, ...
+        Of the weights, which are named ``0``, ``1``, ...
     """
 
     kind: ClassVar[str] = "external"
-    function: ClassVar[Function | None] = None  # of an instance that is bound
+    function: ClassVar[Function | None] = None  # set on bound instances
 
     name: str
     sizes: tuple[int | tuple[int, int], ...] = ()
@@ -48,7 +48,7 @@ class External(Operation):
         check_sizes("sizes", self.sizes)
 
     def bind(self, function: Function) -> External:
-        """Return the same layer with a function."""
+        """Return the same layer with this function."""
         bound = External(self.name, self.sizes, self.shapes)
         object.__setattr__(bound, "function", function)
         return bound

@@ -1,4 +1,4 @@
-"""Array operations that take entries along an axis, reverse, repeat or pad it."""
+"""Array operations along an axis: index, slice, reverse, repeat, pad."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice"]
 
 @dataclass(frozen=True)
 class Select(Operation):
-    """Take one index along an axis, which goes: ``x[:, -1]`` is axis 1, index -1."""
+    """Take one index along an axis and remove the axis: ``x[:, -1]`` is axis 1, index -1."""
 
     kind: ClassVar[str] = "select"
 
@@ -53,9 +53,9 @@ class Select(Operation):
 
 @dataclass(frozen=True)
 class Slice(Operation):
-    """Take ``x[start:stop:step]`` along an axis; stop null means to the end.
+    """Take ``x[start:stop:step]`` along an axis; a stop of None is the end.
 
-    ``size`` is how many entries that must give, where it is known beforehand.
+    ``size`` is the expected number of entries, if known.
     """
 
     kind: ClassVar[str] = "slice"
@@ -104,7 +104,7 @@ class Slice(Operation):
 
 @dataclass(frozen=True)
 class SizeOf(Operation):
-    """The size of an axis, as a number (a tensor without axes)."""
+    """The size of an axis, as a tensor without axes."""
 
     kind: ClassVar[str] = "size_of"
 
@@ -126,7 +126,7 @@ class SizeOf(Operation):
 
 @dataclass(frozen=True)
 class Flip(Operation):
-    """Reverse the order along some axes."""
+    """Reverse some axes."""
 
     kind: ClassVar[str] = "flip"
 

@@ -1,4 +1,4 @@
-"""Masks: where they come from, and what layers that are not recurrent do with them."""
+"""Compute masks, and apply them in layers that are not recurrent."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MERGES = {"multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum
 
 @dataclass(frozen=True)
 class Masking(Operation):
-    """Find the steps at which every feature is ``mask_value``, and make them zero.
+    """Mask the steps at which every feature is ``mask_value``, and set them to zero.
 
-    Outputs are the sequence and its mask: 1 where a step counts, 0 where it does not, one axis
-    less. The value is compared in the inputs' type.
+    Outputs are the sequence and its mask, with one axis less: 0 at masked steps, else 1. The value
+    is compared in the inputs' dtype.
     """
 
     kind: ClassVar[str] = "masking"
@@ -56,7 +56,7 @@ class Masking(Operation):
 
 
 def _with_mask(inputs: Sequence[Shape]) -> Shape:
-    """Return the shape of the first input; the second must be a mask of it: its first axes."""
+    """Return the shape of the first input; check that the second is its mask: its first axes."""
     if len(inputs) != 2 or inputs[1] != inputs[0][: len(inputs[1])]:
         listed = ", ".join(map(format_shape, inputs))
         raise FormatError(f"expected a tensor and its mask, got {listed}")
@@ -70,16 +70,16 @@ def _spread(mask: Array, rank: int) -> Array:
 
 @dataclass(frozen=True)
 class MaskedMerge(Operation):
-    """Combine tensors step by step, each only where it counts.
+    """Combine tensors step by step, without masked steps.
 
-    Where none counts ``multiply`` gives zero, the others what the first tensor has there.
+    Where all inputs are masked, ``multiply`` gives zero, the others the first input's value.
 
     Parameters
     ----------
     operation
         ``multiply``, ``maximum`` or ``minimum``.
     masked
-        Of which inputs a mask follows behind them, in order. A mask has one axis less.
+        The inputs that have a mask, in order. Masks follow the inputs; each has one axis less.
     """
 
     kind: ClassVar[str] = "masked_merge"
@@ -130,10 +130,10 @@ class MaskedMerge(Operation):
 
 @dataclass(frozen=True)
 class MaskedMean(Operation):
-    """Mean over the steps that count, along axis 1: ``sum(x * mask) / sum(mask)``.
+    """Mean over the steps that are not masked, along axis 1: ``sum(x * mask) / sum(mask)``.
 
-    Where none counts it is no number (nan), as in Keras. Sums run in float64. With ``keepdims`` the
-    axis stays, with one entry.
+    It is nan where all steps are masked, as in Keras. Sums are computed in float64. With
+    ``keepdims`` the axis is kept with size 1.
     """
 
     kind: ClassVar[str] = "masked_mean"
@@ -165,17 +165,17 @@ class MaskedMean(Operation):
 
 @dataclass(frozen=True)
 class MaskedSoftmax(Operation):
-    """``softmax`` along an axis over what counts: ``mask > 0.5``, broadcast by NumPy's rule.
+    """``softmax`` along an axis where ``mask > 0.5``; the mask is broadcast.
 
     Parameters
     ----------
     axis
-        Counted from the back where negative.
+        Negative axes count from the end.
     zero_fully_masked
-        Whether nothing comes out where nothing counts; else equal parts.
+        Return zeros where all entries are masked; else equal weights.
     additive
-        TensorFlow's way: ``softmax(x - 1e9 * (1 - mask))`` in float32, of which next to nothing is
-        left but where the mask is one.
+        As in TensorFlow: ``softmax(x - 1e9 * (1 - mask))`` in float32, nearly zero except where the
+        mask is one.
     """
 
     kind: ClassVar[str] = "masked_softmax"

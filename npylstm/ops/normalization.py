@@ -1,4 +1,4 @@
-"""Normalization in inference: by recorded statistics, or by each sample's own."""
+"""Normalization in inference: with stored statistics, or with those of each sample."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _positive_number(name: str, value: float) -> None:
 class BatchNormalization(Operation):
     """``y = (x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta`` along an axis.
 
-    The axis may be counted from the back.
+    A negative axis counts from the end.
 
     Weights
     -------
@@ -48,12 +48,12 @@ class BatchNormalization(Operation):
     center: bool = True
 
     def __post_init__(self) -> None:
-        # A variance may be zero: only then must epsilon be more.
+        # Epsilon may be zero: only a variance of zero needs it.
         if not (self.epsilon >= 0 and math.isfinite(self.epsilon)):
             raise FormatError(f"epsilon: expected a number from 0 on, got {self.epsilon}")
 
     def axis_in(self, shape: Shape | tuple[int, ...]) -> int:
-        """The axis from the front."""
+        """Return the axis counted from the front."""
         return self.axis + len(shape) if self.axis < 0 else self.axis
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -75,7 +75,7 @@ class BatchNormalization(Operation):
         return (AxisMap.same(len(shapes[0]), {axis: "has statistics for each entry"}),)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Make a factor and a shift of the statistics, in float64."""
+        """Compute a factor and a shift from the statistics, in float64."""
         wide = {key: array.astype(np.float64) for key, array in weights.items()}
         with np.errstate(invalid="ignore", divide="ignore"):  # as in the frameworks
             factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + self.epsilon)
@@ -95,9 +95,9 @@ class BatchNormalization(Operation):
 class LayerNormalization(Operation):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
 
-    Mean and variance are each sample's own, over the axes of ``shape``, summed in float64. Where
-    ``first_axis`` is given, those axes must begin there. If not ``centered`` the mean is not taken
-    off: ``y = x / sqrt(variance + epsilon) * gamma``.
+    Mean and variance are of each sample, over the axes of ``shape``, computed in float64.
+    ``first_axis``, if set, is the first of these axes. Without ``centered`` the mean is not
+    subtracted: ``y = x / sqrt(variance + epsilon) * gamma``.
 
     Weights
     -------
@@ -105,7 +105,7 @@ class LayerNormalization(Operation):
 
     References
     ----------
-    Ba, Kiros, Hinton: Operation Normalization, 2016.
+    Ba, Kiros, Hinton: Layer Normalization, 2016.
     """
 
     kind: ClassVar[str] = "layer_normalization"
@@ -161,17 +161,16 @@ class LayerNormalization(Operation):
 
 @dataclass(frozen=True)
 class UnitNormalization(Operation):
-    """``y = x / max(length, epsilon)``, the length being Euclid's over some axes.
+    """``y = x / max(norm, epsilon)``, with the Euclidean norm over some axes.
 
-    Sums run in float64.
+    Sums are computed in float64.
 
     Parameters
     ----------
     axes
-        Counted from the back where negative.
+        Negative axes count from the end.
     epsilon
-        Shorter vectors are divided by it; a vector of zeros stays one. Keras 2 has 1e-6, Keras 3
-        has 1e-12.
+        Lower bound of the norm: 1e-6 in Keras 2, 1e-12 in Keras 3.
     """
 
     kind: ClassVar[str] = "unit_normalization"

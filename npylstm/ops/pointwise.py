@@ -1,4 +1,4 @@
-"""Layers that keep the shape: activations, and the identity."""
+"""Layers that keep the shape: activations, identity, rescaling."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ActivationLayer(Operation):
 
 @dataclass(frozen=True)
 class Identity(Operation):
-    """Hand the input on: what dropout and noise layers do in inference."""
+    """Return the input, as dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
 
@@ -86,9 +86,9 @@ class Rescaling(Operation):
 
 @dataclass(frozen=True)
 class PReLU(Operation):
-    """``y = x`` above zero and ``alpha * x`` below, with slopes that were learned.
+    """``y = x`` above zero and ``alpha * x`` below, with learned slopes.
 
-    ``alpha`` lies along the axes from ``axis`` on; a size of one serves the whole axis.
+    The axes of ``alpha`` are those from ``axis`` on; a size of one is broadcast.
 
     Weights
     -------

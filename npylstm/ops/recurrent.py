@@ -1,4 +1,4 @@
-"""What all recurrent layers share: direction, outputs, carried state, masks."""
+"""The base class of recurrent layers: direction, outputs, carried state, masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Recurrent"]
 
 
 def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-    """Axes of everything that a recurrent layer, or a pair of them, returns."""
+    """Return the axis maps of all outputs of a recurrent layer, or of a bidirectional one."""
     time, batch = (0, 1) if layer.time_major else (1, 0)
     states = range(1, 1 + len(layer.initial_states(shapes)))
     samples: tuple[At, ...] = ((0, batch), *((k, 0) for k in states))
@@ -46,7 +46,7 @@ def _flag(default: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Recurrent(Operation):
-    """A cell driven over the time steps; a subclass is a cell.
+    """A recurrent layer; a subclass defines the cell.
 
     Parameters
     ----------
@@ -57,23 +57,24 @@ class Recurrent(Operation):
     use_bias
         Whether there are biases.
     return_sequences
-        Give ``h`` of every step ``(batch, steps, units)`` rather than the last ``(batch, units)``.
+        Return ``h`` of every step ``(batch, steps, units)`` rather than the last, ``(batch,
+        units)``.
     return_state
-        Give the state after the last step as further outputs, in the order of the state.
+        Return the state after the last step as further outputs, in the order of the state.
     go_backwards
-        Read the steps from the last to the first; a sequence comes out in that order, too.
+        Read the steps from the last to the first; a returned sequence has this order, too.
     stateful
-        The framework carried state from call to call; here a session does. Kept as a fact.
+        Whether the framework carried the state between calls. Not used here: a session does this.
     time_major
-        AxisMap are ``(steps, batch, features)``, at the input and in the returned sequence.
+        Input and returned sequence are ``(steps, batch, features)``.
     masked
-        The last input is a mask ``(batch, steps)``: where it is zero the state stands still.
+        The last input is a mask ``(batch, steps)``: where it is zero the layer keeps its state.
     zero_output_for_mask
-        What comes out at such a step, and beyond a sequence's length: zeros (PyTorch's packed
-        sequences), or the output of the step before (Keras; zeros where there is none).
+        The output at masked steps, and after a sequence's length: zeros (PyTorch's packed
+        sequences), or the output of the previous step (Keras; zeros at the first step).
 
-    The first input is the sequence. The state to begin with may follow it, as one tensor each;
-    then the layer carries none of its own.
+    The first input is the sequence. Initial states may follow it, as one tensor each; then the
+    layer carries no state.
     """
 
     gates: ClassVar[tuple[str, ...]]
@@ -205,7 +206,7 @@ class Recurrent(Operation):
         state: Mapping[str, Array],
         mask: Array | None = None,
     ) -> Any:
-        """Run the recurrence and keep everything it computes, by the input's time step."""
+        """Run the recurrence and return all computed values, by the input's time step."""
         x = self._batch_major(inputs[0])
         carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.state_shapes())
         mask = self._mask(inputs, mask)
@@ -217,7 +218,7 @@ class Recurrent(Operation):
         return self.record(*kept)
 
     def _mask(self, inputs: Sequence[Array], mask: Array | None) -> Array | None:
-        """The mask that holds: the layer's own before the one of the call."""
+        """Return the mask to apply: the layer's own input, else that of the call."""
         return inputs[-1] != 0 if self.masked else mask
 
     def _batch_major(self, x: Array) -> Array:
@@ -231,12 +232,12 @@ class Recurrent(Operation):
         state: tuple[Array, ...],
         mask: Array | None,
     ) -> Iterator[tuple[int, tuple[Array, ...], tuple[Array, ...]]]:
-        """Advance step by step: t, what the cell computed, and the state after it."""
-        z = x @ packed["W"] + packed["b"]  # the input's part of all gates, all steps at once
+        """Yield for each step t, the values that the cell computed, and the new state."""
+        z = x @ packed["W"] + packed["b"]  # the input's part of all gates, for all steps at once
         times = range(x.shape[1])
         for t in reversed(times) if self.go_backwards else times:
             values, new = self.step(packed, z[:, t], state)
-            if mask is not None:  # where it is false a sequence stands still
+            if mask is not None:  # masked samples keep their state
                 moves = mask[:, t, None]
                 new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
             state = new
@@ -251,7 +252,7 @@ class Recurrent(Operation):
         Parameters
         ----------
         packed
-            What :meth:`pack` returned.
+            The result of :meth:`pack`.
         z
             The input's part of all gates, biases included.
         state
@@ -266,7 +267,7 @@ class Recurrent(Operation):
     def side_by_side(
         self, weights: Mapping[str, Array], letter: str, order: Sequence[str] = ()
     ) -> Array:
-        """Set one letter's arrays of all gates side by side; zeros where there are no biases."""
+        """Concatenate one letter's arrays of all gates; zeros where there are no biases."""
         first = weights[f"W_{self.gates[0]}"]
         if letter == "b" and not self.use_bias:
             return np.zeros(len(self.gates) * self.units, first.dtype)

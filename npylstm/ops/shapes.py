@@ -1,7 +1,7 @@
 """Arithmetic with shapes whose sizes may be symbols.
 
-A symbol is a string. ``"batch*steps"`` is what row-major merging of the axes ``batch`` and
-``steps`` gives, in that order; everything else is a name.
+A symbol is a string. ``"batch*steps"`` is the size of the axes ``batch`` and ``steps`` merged in
+row-major order; every other string is a name.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Shape = tuple[Dim, ...]
 BATCH = "batch"
 STEPS = "steps"
 
-UNKNOWN = "unknown"  # a size whose formula got too long to be of use
+UNKNOWN = "unknown"  # a size whose formula is too long
 _LONGEST = 160
 
 
 def format_shape(shape: Sequence[Dim | None]) -> str:
-    """Write a shape as people read it: ``(batch, steps, 3)``."""
+    """Format a shape: ``(batch, steps, 3)``."""
     inner = ", ".join(str(d) for d in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
@@ -59,7 +59,7 @@ def product(dims: Sequence[Dim]) -> Dim:
 
 
 def factors(dims: Sequence[Dim]) -> list[Dim]:
-    """Take merged sizes apart, in row-major order, without ones."""
+    """Split merged sizes into their factors, in row-major order, without ones."""
     parts: list[Dim] = []
     for dim in dims:
         for part in [dim] if isinstance(dim, int) else dim.split("*"):
@@ -68,7 +68,7 @@ def factors(dims: Sequence[Dim]) -> list[Dim]:
 
 
 def divide(parts: Sequence[Dim], by: Sequence[Dim]) -> list[Dim] | None:
-    """Divide one product of sizes by another: the factors that are left; None if it does not go."""
+    """Divide one product of sizes by another; return the remaining factors, or None."""
     left = list(parts)
     for part in by:
         if part in left:
@@ -89,7 +89,7 @@ def left_over(source: Sequence[Dim], target: Sequence[Dim]) -> list[Dim]:
 
 
 def between(parts: Sequence[Dim], before: Sequence[Dim], after: Sequence[Dim]) -> list[Dim] | None:
-    """Take factors off both ends, row-major; what is left stands in its order, or None."""
+    """Remove factors from both ends; return the remaining ones in order, or None."""
     left: list[Dim] | None = _off_front(parts, before)
     if left is not None:
         left = _off_front(left[::-1], after[::-1])
@@ -108,7 +108,7 @@ def _off_front(parts: Sequence[Dim], taken: Sequence[Dim]) -> list[Dim] | None:
             first = left[0]
             if isinstance(first, str) or isinstance(part, str):
                 return None
-            if first % part == 0:  # a part of an axis
+            if first % part == 0:  # part of an axis
                 left[0] = first // part
                 break
             if part % first:
@@ -119,7 +119,7 @@ def _off_front(parts: Sequence[Dim], taken: Sequence[Dim]) -> list[Dim] | None:
 
 
 def merged(dims: Sequence[Dim]) -> Dim:
-    """Merge axes in row-major order; unlike in :func:`product` the order is kept."""
+    """Merge axes in row-major order; :func:`product` does not keep the order."""
     parts = factors(dims)
     if all(isinstance(p, int) for p in parts):
         return math.prod(int(p) for p in parts)
@@ -128,7 +128,7 @@ def merged(dims: Sequence[Dim]) -> Dim:
 
 
 def name_size(text: str) -> str:
-    """Make a symbol of a formula; it is never taken apart again."""
+    """Return a symbol for a formula; :func:`factors` does not split it."""
     symbol = text.replace("*", ".")
     return symbol if len(symbol) <= _LONGEST else UNKNOWN
 
@@ -139,14 +139,14 @@ def holds_batch(dim: Dim) -> bool:
 
 
 def batch_axes(shape: Shape) -> int:
-    """Count the axes that are the batch or hold it; more than one would pair sample with sample."""
+    """Count the axes that contain the batch; more than one would pair sample with sample."""
     return sum(map(holds_batch, shape))
 
 
 def split_batch_alike(old: Shape, new: Shape) -> bool:
-    """Whether a row-major reshaping leaves every sample's elements with the sample.
+    """Whether a row-major reshape keeps every element in its sample.
 
-    It does if as many elements stand before the batch axis as did.
+    It does if the number of entries before the batch axis does not change.
     """
 
     def before(shape: Shape) -> tuple[int, Counter[Dim]] | None:

@@ -45,14 +45,14 @@ __all__ = [
 ]
 
 
-# A size of a target shape: a number, -1 for "what is left", or [input, axis] for "as large as that
-# axis of that input".
+# A size of a target shape: an integer, -1 for the remaining entries, or [input, axis] for the size
+# of that axis of that input.
 Size = int | tuple[int, int]
-BATCH_SIZE: Size = (0, 0)  # of a first input whose batch comes first
+BATCH_SIZE: Size = (0, 0)  # the batch axis of the first input
 
 
 def resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
-    """Look up the sizes that are taken from inputs; -1 stays."""
+    """Replace ``[input, axis]`` by sizes of the inputs; -1 stays."""
     resolved: list[Dim] = []
     for size in sizes:
         if isinstance(size, int):
@@ -66,7 +66,7 @@ def resolve(sizes: Sequence[Size], inputs: Sequence[Shape]) -> Shape:
 
 
 def check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> None:
-    """Refuse sizes below one, but for one -1 where something is left to infer."""
+    """Check that sizes are positive; with ``inferred`` one may be -1."""
     wrong = [d for d in sizes if isinstance(d, int) and d < 1 and not (inferred and d == -1)]
     if wrong or list(sizes).count(-1) > 1:
         more = " and at most one -1" if inferred else ""
@@ -76,16 +76,16 @@ def check_sizes(name: str, sizes: Sequence[Size], inferred: bool = False) -> Non
 def _with_lenders(
     own: tuple[tuple[At, ...], ...], sizes: Sequence[Size]
 ) -> tuple[tuple[At, ...], ...]:
-    """Add to the sources of each axis the axis of an input that lends its size."""
+    """Add to the sources of each axis the input axis that its size is taken from."""
     lent: list[tuple[At, ...]] = [(size,) if isinstance(size, tuple) else () for size in sizes]
     return tuple(a + b for a, b in zip(own, lent, strict=True))
 
 
 def reshaped(source: Shape, target: Shape, inputs: int = 1) -> AxisMap:
-    """Follow the axes through a row-major reshaping; further inputs only lend their sizes.
+    """Return the axis map of a row-major reshape; only the sizes of further inputs are used.
 
-    An axis is parallel to one of the target that has its size and as many entries before it; the
-    batch also to one that it is merged into.
+    An axis is parallel to a target axis with its size and as many entries before it. The batch is
+    also parallel to an axis that it is merged into.
     """
     sources: list[tuple[At, ...]] = [()] * len(target)
     for axis, size in enumerate(source):
@@ -104,7 +104,7 @@ def reshaped(source: Shape, target: Shape, inputs: int = 1) -> AxisMap:
 
 @dataclass(frozen=True)
 class Transpose(Operation):
-    """Reorder all axes, the batch's among them, as ``numpy.transpose`` does."""
+    """Reorder all axes, including the batch, as ``numpy.transpose`` does."""
 
     kind: ClassVar[str] = "transpose"
 
@@ -133,10 +133,10 @@ class Transpose(Operation):
 
 @dataclass(frozen=True)
 class Reshape(Operation):
-    """Give the elements another shape, row-major; the batch may be any axis.
+    """Reshape in row-major order; the batch may be any axis.
 
-    Further inputs lend their sizes: ``[1, 0]`` in ``shape`` is the size of axis 0 of the second.
-    One -1 takes what is left.
+    ``shape`` may use sizes of further inputs: ``[1, 0]`` is the size of axis 0 of the second input.
+    One size may be -1, as in NumPy.
     """
 
     kind: ClassVar[str] = "reshape"
@@ -157,7 +157,7 @@ class Reshape(Operation):
                 raise ShapeError(
                     f"{format_shape(source)} cannot be reshaped to {format_shape(target)}"
                 )
-            # Sizes that are symbols are compared when the model is called.
+            # Symbolic sizes are compared when the model is called.
             rest = name_size(f"{format_shape(source)}/{format_shape(wanted)}")
             target = tuple(rest if d == -1 else d for d in target)
         elif -1 in target:
@@ -184,7 +184,7 @@ class Reshape(Operation):
 
 @dataclass(frozen=True)
 class Expand(Operation):
-    """Repeat along axes of size one (and new axes in front) up to a shape; see :class:`Reshape`."""
+    """Broadcast to a shape, with new axes in front; see :class:`Reshape` for ``shape``."""
 
     kind: ClassVar[str] = "expand"
 
@@ -217,7 +217,7 @@ class Expand(Operation):
 
 @dataclass(frozen=True)
 class Full(Operation):
-    """Make an array of one value; the inputs only lend their sizes, see :class:`Reshape`."""
+    """An array of one value; only the sizes of inputs are used, see :class:`Reshape`."""
 
     kind: ClassVar[str] = "full"
 
@@ -242,7 +242,7 @@ class Full(Operation):
 
 
 def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
-    """Refuse shapes that differ in another axis than this one."""
+    """Check that shapes differ at most in this axis."""
     if not shapes:
         raise FormatError("expected at least one input")
     listed = " and ".join(map(format_shape, shapes))
@@ -256,7 +256,7 @@ def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
 
 @dataclass(frozen=True)
 class Concatenate(Operation):
-    """Set inputs side by side along an axis, which may be counted from the back."""
+    """Concatenate inputs along an axis; negative axes count from the end."""
 
     kind: ClassVar[str] = "concatenate"
 

@@ -1,4 +1,4 @@
-"""A layer applied to every time step on its own."""
+"""Apply a layer to every time step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TimeDistributed"]
 class TimeDistributed(Operation):
     """Apply ``layer`` to every step of ``(batch, steps, ...)`` as if it were a sample.
 
-    A recurrent layer inside runs over an axis of its own and begins anew for every step.
+    A recurrent layer inside runs over another axis and starts from zero state at every step.
 
     Weights
     -------
@@ -32,7 +32,7 @@ class TimeDistributed(Operation):
 
     @property
     def masked(self) -> Any:
-        """Whether the layer takes a mask, as its last inputs."""
+        """Whether the layer's last inputs are masks."""
         return getattr(self.layer, "masked", False)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
