@@ -34,7 +34,7 @@ class MixedSamplesError(FormatError):
 
 
 class UnequalError(FormatError):
-    """Two symbolic sizes must be equal, but may differ.
+    """Two sizes must be equal, but may differ.
 
     Parameters
     ----------

@@ -248,7 +248,7 @@ class ModelSpec:
             return replace(tensor, shape=shape)
 
         bare = self.with_cases(())
-        for alike in (False, True):  # then equal lengths for sequences of equal length
+        for alike in (False, True):  # second try: one symbol for all equal sizes
             taken.clear()
             inputs = tuple(free(t, alike) for t in self.inputs)
             with contextlib.suppress(FormatError):

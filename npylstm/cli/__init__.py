@@ -1,6 +1,6 @@
 """The command line. ``python -m npylstm`` is the same as ``npylstm``.
 
-Results go to stdout, progress and warnings to stderr. Exit status: 0 fine, 1 parity
+Results are printed to stdout, progress and warnings to stderr. Exit status: 0 success, 1 parity
 failed, 2 bad input or usage (one line on stderr).
 """
 
@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line and where to read more."""
+        """Print the error in one line, with a hint to ``--help``."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
@@ -160,7 +160,7 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NpylstmError as error:
         return _complain(str(error), 2)
     except BrokenPipeError:
-        # The reader has gone; keep Python from complaining about it at exit.
+        # The reader has closed the pipe; suppress Python's error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -185,7 +185,7 @@ _MAX_MESSAGE = 3500
 
 
 def _complain(message: str, status: int) -> int:
-    """Print one line; names from files may hold anything, a terminal must not obey it."""
+    """Print one line, without control characters, which names from files may contain."""
     line = printable(" ".join(message.split()))
     if len(line) > _MAX_MESSAGE:
         line = f"{line[:_MAX_MESSAGE]} ... ({len(line)} characters)"

@@ -1,4 +1,4 @@
-"""Arrays in files: ``.npy``, ``.npz`` and ``.csv``."""
+"""Read and write arrays: ``.npy``, ``.npz`` and ``.csv``."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     ----------
     path
         ``.npy``: one array. ``.npz``: one array per input, by name (for one input, any name).
-        ``.csv``: one sample per row where the columns are all numbers of a sample; otherwise one
-        sequence, a time step per row.
+        ``.csv``: one sample per row if the columns are the values of a sample; otherwise one
+        sequence, one time step per row.
     expected
         The model's inputs.
 
@@ -37,7 +37,7 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     FormatError
         If the file is damaged or of another kind.
     ShapeError
-        If it holds other inputs than the model takes.
+        If the inputs are not those of the model.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -60,14 +60,14 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
 
 
 def read_outputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Read outputs that another program wrote: one array, or one per output by name.
+    """Read outputs of another program: one array, or one per output by name.
 
     Raises
     ------
     FormatError
         If the file is damaged or of another kind.
     ShapeError
-        If it holds other outputs than the model has.
+        If the outputs are not those of the model.
     """
     if Path(path).suffix.lower() != ".csv" or len(expected) != 1:
         return read_inputs(path, expected)
@@ -119,12 +119,12 @@ def read_example(path: str) -> Any:
 
 
 def write(outputs: Mapping[str, Array], path: str) -> None:
-    """Write outputs in the format that the suffix names.
+    """Write outputs in the format of the suffix.
 
     Raises
     ------
     FormatError
-        If the suffix is unknown, or one array's format is asked to hold several.
+        If the suffix is unknown, or the format holds only one of several outputs.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":

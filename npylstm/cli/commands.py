@@ -1,4 +1,4 @@
-"""What the commands do. Each takes the parsed options and returns the exit status."""
+"""The commands. Each takes the parsed options and returns the exit status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["bench", "convert", "diagnose", "info", "predict", "trace", "verify",
 
 
 def _converters() -> ModuleType:
-    """The importers: the runtime does without them, only these commands ask."""
+    """Import the converters, which only some commands need."""
     try:
         return importlib.import_module("npylstm_converters")
     except ImportError as error:
@@ -44,7 +44,7 @@ _SOURCE_OPTIONS = ("architecture", "layers", "batch_first", "key", "allow_unused
 
 
 def _source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]:
-    """What was said about the source, in the importer's words; what it does not know is refused."""
+    """Return the options for the source as the importer's arguments; reject unknown ones."""
     given = {name: getattr(options, name) for name in _SOURCE_OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
     foreign = [name for name in given if name not in importer.options]
@@ -68,7 +68,7 @@ def _print_json(value: Any) -> None:
 
 
 def convert(options: argparse.Namespace) -> int:
-    """Convert, check, record where the framework is there, write, and say what was done."""
+    """Convert a source, check and record it where possible, write the file, and print a report."""
     importer = _importer(options.source)
     _check_target(options, importer)
     extra = _source_options(options, importer)
@@ -105,7 +105,7 @@ def convert(options: argparse.Namespace) -> int:
 
 
 def _check_written(path: str | None, *reads: str | None) -> None:
-    """Refuse, before anything runs, to write over a file that is read, or over a model."""
+    """Check, before anything runs, that an output file replaces neither an input nor a model."""
     if path is None:
         return
     folder = os.path.dirname(path) or "."
@@ -121,7 +121,7 @@ def _check_written(path: str | None, *reads: str | None) -> None:
 
 
 def _check_page(path: str | None, *reads: str | None) -> None:
-    """Refuse to write a page under a name that is none, or over what is read."""
+    """Check the name of an HTML page, and that it replaces no input."""
     if path is not None:
         from npylstm.parity import page
 
@@ -130,7 +130,7 @@ def _check_page(path: str | None, *reads: str | None) -> None:
 
 
 def _print_way_out(rivals: Sequence[str]) -> None:
-    """Say what would give the author's outputs, where that is known."""
+    """Print the statements that give the author's outputs, if known."""
     if rivals:
         print("these give the author's outputs:")
         for statement in rivals:
@@ -141,7 +141,7 @@ def _print_way_out(rivals: Sequence[str]) -> None:
 
 
 def _check_target(options: argparse.Namespace, importer: Any) -> None:
-    """Refuse to write over what is read, or over a file that is something else."""
+    """Check that the output file replaces neither an input nor a file that is not a model."""
     target = options.output
     if not os.path.exists(target):
         return
@@ -159,7 +159,7 @@ def _check_target(options: argparse.Namespace, importer: Any) -> None:
 
 
 def _author_check(spec: ModelSpec, options: argparse.Namespace, extra: dict[str, Any]) -> Any:
-    """Compare with the author's own numbers, where they are given."""
+    """Compare with the author's outputs, if they are passed."""
     if options.check_input is None and options.check_output is None:
         return None
     if options.check_input is None or options.check_output is None:
@@ -172,12 +172,12 @@ def _author_check(spec: ModelSpec, options: argparse.Namespace, extra: dict[str,
 def _recorded(
     importer: Any, spec: ModelSpec, extra: dict[str, Any], options: argparse.Namespace
 ) -> tuple[ModelSpec, ParityReport | None]:
-    """Record what the framework gives and compare; where it cannot, say why in one line.
+    """Record cases with the framework and compare; if that fails, warn in one line.
 
     Raises
     ------
     ParityError
-        If the framework gives outputs of other shapes; the model is written all the same.
+        If the framework's outputs have other shapes; the model is written nevertheless.
     """
     if options.record != 0:
         try:
@@ -188,7 +188,7 @@ def _recorded(
         except ParityError:
             npz.save(spec, options.output)
             raise
-        except Exception as error:  # a framework that cannot be imported or run raises anything
+        except Exception as error:  # a framework may raise anything
             _warn(f"no cases recorded: {error}")
         else:
             for reason in made.provenance.get("not_recorded", ()):
@@ -203,7 +203,7 @@ def _warn(message: str) -> None:
 
 
 def _print_statements(spec: ModelSpec) -> None:
-    """List what the structure rests on, beyond what the source proves."""
+    """Print the statements that the structure depends on and that the source does not prove."""
     stated = spec.provenance.get("stated")
     if not stated or not isinstance(stated, list):
         return
@@ -219,7 +219,7 @@ def _print_statements(spec: ModelSpec) -> None:
 
 
 def info(options: argparse.Namespace) -> int:
-    """Describe a converted model, or what a source would become."""
+    """Describe a converted model, or the model that a source would give."""
     if options.proof:
         return _proof(options)
     if npz.is_model(options.model):
@@ -250,7 +250,7 @@ def info(options: argparse.Namespace) -> int:
 
 
 def _proof(options: argparse.Namespace) -> int:
-    """Replay the recorded cases and print the page that somebody can file."""
+    """Replay the recorded cases and print a page for the records."""
     from npylstm.parity.proof import format_proof, prove
 
     if not npz.is_model(options.model):
@@ -267,7 +267,7 @@ def _proof(options: argparse.Namespace) -> int:
 
 
 def _print_ledger(spec: ModelSpec) -> None:
-    """Show every tensor of the source with the layer and the weights that it has become."""
+    """Print every tensor of the source, with its layer and weights."""
     rows = []
     entries = spec.provenance.get("tensors")
     for entry in filter(_is_entry, entries if isinstance(entries, list) else []):
@@ -279,7 +279,7 @@ def _print_ledger(spec: ModelSpec) -> None:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether the file holds a line of the ledger there, and not something else."""
+    """Whether an entry of the file is a valid line of the ledger."""
     if not isinstance(entry, dict):
         return False
     shape, weights = entry.get("shape"), entry.get("weights")
@@ -289,7 +289,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _in_the_way(spec: ModelSpec) -> str:
-    """Say why a model cannot run on a stream; nothing if it can."""
+    """Return the reason why a model cannot run on a stream; empty if it can."""
     try:
         plan_stream(spec)
     except UnsupportedError as error:
@@ -298,7 +298,7 @@ def _in_the_way(spec: ModelSpec) -> str:
 
 
 def _describe(found: dict[str, Any], as_json: bool) -> int:
-    """Print what a source holds that does not say how it is joined."""
+    """Print the contents of a source that does not describe how its layers are connected."""
     if as_json:
         _print_json(found)
         return 0
@@ -325,7 +325,7 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Replay recorded cases or fresh ones and print the parity table."""
+    """Replay recorded or new cases and print the parity table."""
     _check_written(options.plot, options.model, options.against)
     _check_page(options.html, options.model, options.against)
     model = load(options.model, options.backend)
@@ -365,7 +365,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def diagnose(options: argparse.Namespace) -> int:
-    """Say which mistake explains outputs that another program computed."""
+    """Print which mistake explains outputs of another program."""
     _check_page(options.html, options.model, options.input, options.output)
     model = load(options.model, options.backend)
     inputs = arrays.read_inputs(options.input, model.inputs)
@@ -435,7 +435,7 @@ def trace(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time whole calls, both back ends in turn, and print medians."""
+    """Time whole calls with both back ends, and print medians."""
     spec = npz.read(options.model)
     models = [Model(spec, "numpy")]
     if Model(spec, "auto").backend == "numba":
@@ -473,7 +473,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def warmup(options: argparse.Namespace) -> int:
-    """Fill the cache of compiled kernels, such as when the image of a container is built."""
+    """Compile all kernels into the cache on disk, for example when a container image is built."""
     results = []
     with console.progress("warmup", len(options.model)) as advance:
         for path in options.model:
@@ -491,7 +491,7 @@ def warmup(options: argparse.Namespace) -> int:
 
 
 def _time(call: Any, seconds: float) -> list[float]:
-    """Time a call again and again, after a first one that compiles."""
+    """Return the times of repeated calls, after a first call that compiles."""
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds

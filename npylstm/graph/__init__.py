@@ -1,1 +1,1 @@
-"""Models as graphs: what they are made of, how they are joined and streamed."""
+"""Models as graphs: their parts, building, joining and streaming."""

@@ -1,7 +1,7 @@
-"""The graph builder: what every importer adds operations to.
+"""The graph builder: importers add operations to it.
 
-It names layers and tensors, follows shapes, shares weights between calls, lets free sizes of inputs
-become one where an operation needs them to be equal, and refuses at once what would mix samples.
+It names layers and tensors, infers shapes and shares weights between calls. It makes symbolic sizes
+of inputs equal where an operation needs that, and raises an error if samples would mix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["GraphBuilder"]
 
 
 class GraphBuilder:
-    """Layers and edges in the order of computation.
+    """A graph under construction: layers and edges in topological order.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ class GraphBuilder:
     Attributes
     ----------
     inputs
-        As given; free sizes may have become equal.
+        The model's inputs; symbolic sizes may have become equal.
     shapes
         Of all tensors, by name.
     layers
         By name.
     edges
-        In the order of computation.
+        In topological order.
 
     Examples
     --------
@@ -71,19 +71,18 @@ class GraphBuilder:
         weights: Mapping[str, Array] | None = None,
         share: tuple[Any, ...] = (),
     ) -> tuple[str, ...]:
-        """Add a layer, or call one again whose weights are shared.
+        """Add a layer, or call an existing one that shares its weights.
 
         Parameters
         ----------
         name
-            What to call the layer; a number is added if the name is taken.
+            Name of the layer; a number is added if the name exists.
         operation, weights
-            What it computes.
+            The operation and its weights.
         inputs
-            Names of the tensors that it reads.
+            Names of the input tensors.
         share
-            Identifies the weights: calls of equal operations with the same ``share`` are calls of
-            one layer.
+            Identifies the weights: equal operations with the same ``share`` are calls of one layer.
 
         Returns
         -------
@@ -108,7 +107,7 @@ class GraphBuilder:
     def call(
         self, layer: LayerSpec, inputs: Sequence[str], number: int | None = None
     ) -> tuple[str, ...]:
-        """Call a layer under its own name; ``number`` says which of its calls it is, from 1 on."""
+        """Add a call of a layer; ``number`` is the index of the call, from 1 on."""
         shapes = self._output_shapes(layer.layer, inputs)
         if number is None:
             number = 1
@@ -137,8 +136,8 @@ class GraphBuilder:
             return shapes
 
     def _unify(self, kept: Dim, other: Dim) -> bool:
-        """Let two sizes be equal from here on; returns whether one of them is free."""
-        if isinstance(other, int):  # a number stays
+        """Make two sizes equal from now on; return False if neither is a free symbol."""
+        if isinstance(other, int):  # keep an integer
             kept, other = other, kept
         free = {d for t in self.inputs for d in t.shape if isinstance(d, str)} - {BATCH}
         if other not in free or (isinstance(kept, str) and kept not in free):
@@ -149,18 +148,18 @@ class GraphBuilder:
 
         self.inputs = tuple(replace(t, shape=renamed(t.shape)) for t in self.inputs)
         self.shapes = {t.name: t.shape for t in self.inputs}
-        for edge in self.edges:  # symbols that were computed from the size change, too
+        for edge in self.edges:  # symbols that depend on the size change, too
             operation = self.layers[edge.layer].layer
             made = operation.output_shapes([self.shapes[t] for t in edge.inputs])
             self.shapes |= dict(zip(edge.outputs, made, strict=True))
         return True
 
     def reserve(self, names: Iterable[str]) -> None:
-        """Keep names from being given to layers that :meth:`add` names."""
+        """Reserve names; :meth:`add` does not use them for layers."""
         self._taken |= {*names}
 
     def unused(self, name: str, separator: str = "_") -> str:
-        """Return a name for a layer: the given one, with a number if it is taken."""
+        """Return an unused name for a layer: this name, with a number if it exists."""
         base = name.replace("/", "_").replace("\\", "_") or "model"
         name, number = base, 1
         while name in self._taken or name in self.layers or name in self.shapes:
@@ -169,7 +168,7 @@ class GraphBuilder:
         return name
 
     def finish(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Give every output a tensor of its own; returns their names."""
+        """Add an identity for outputs that are inputs or repeated; return the outputs' names."""
         names: list[str] = []
         for name in outputs:
             if name in names or any(name == t.name for t in self.inputs):
@@ -178,7 +177,7 @@ class GraphBuilder:
         return tuple(names)
 
     def simplify(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Drop what nobody reads, and sequences of which only the last step is read.
+        """Remove unused calls, sequences with only the last step used, and unused state outputs.
 
         Returns
         -------
@@ -198,7 +197,7 @@ class GraphBuilder:
         return names
 
     def _readers(self, outputs: Sequence[str]) -> dict[str, list[Edge | None]]:
-        """Who reads each tensor; None is the caller."""
+        """Return the edges that read each tensor; None represents the model's output."""
         readers: dict[str, list[Edge | None]] = {name: [None] for name in outputs}
         for edge in self.edges:
             for tensor in edge.inputs:
@@ -206,7 +205,7 @@ class GraphBuilder:
         return readers
 
     def _last_steps_only(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Where only the last step of a sequence is read, let the layer return only that."""
+        """Set ``return_sequences`` to False where only the last step is used."""
         readers = self._readers(outputs)
         calls = [edge.layer for edge in self.edges]
         renamed: dict[str, str] = {}
@@ -230,7 +229,7 @@ class GraphBuilder:
         return tuple(renamed.get(name, name) for name in outputs)
 
     def _drop_unread_states(self, outputs: Sequence[str]) -> None:
-        """Let layers return their state only where somebody reads it."""
+        """Set ``return_state`` to False where the state is not used."""
         readers = self._readers(outputs)
         returned: dict[str, bool] = {}
         for edge in self.edges:

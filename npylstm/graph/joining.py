@@ -1,4 +1,4 @@
-"""Which outputs of an encoder, and of a decoder's last step, are which inputs of the decoder."""
+"""Connect an encoder to a decoder, and a decoder's states to its own next step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Joints", "join_models"]
 
 @dataclass(frozen=True)
 class Joints:
-    """The decoder's inputs beside the step's, each with the tensor that it takes.
+    """The sources of the decoder's inputs, except for the step's input.
 
     Attributes
     ----------
     given
-        Decoder input to encoder output, at the beginning.
+        Decoder input to encoder output, for the first step.
     fed_back
         Decoder input to decoder output, after each step.
     """
@@ -29,12 +29,12 @@ class Joints:
 
 
 def join_models(encoder: ModelSpec, decoder: ModelSpec) -> Joints:
-    """Join by name; where the names differ, by place, but never an h with a c.
+    """Connect by name; if names differ, by position, but never an h with a c.
 
     Raises
     ------
     ShapeError
-        If tensors are missing or do not fit, or if their places contradict what they are.
+        If tensors are missing or do not fit, or if positions connect different kinds of states.
     """
     wanted, made = decoder.inputs[1:], encoder.output_specs
     states = decoder.output_specs[1:]
@@ -67,11 +67,11 @@ def join_models(encoder: ModelSpec, decoder: ModelSpec) -> Joints:
     )
 
 
-State = tuple[str, str]  # a call, and which of its states
+State = tuple[str, str]  # call, name of the state
 
 
 def _states_made(spec: ModelSpec) -> dict[str, State]:
-    """Tensors that are a final state: of which call, and which state."""
+    """Return call and state of the tensors that are final states."""
     return {
         tensor: (edge.name, suffix)
         for edge in spec.edges
@@ -81,7 +81,7 @@ def _states_made(spec: ModelSpec) -> dict[str, State]:
 
 
 def _states_read(spec: ModelSpec) -> dict[str, State]:
-    """Tensors that are an initial state: of which call, and which state."""
+    """Return call and state of the tensors that are initial states."""
     found: dict[str, State] = {}
     for edge in spec.edges:
         layer = spec[edge.layer].layer
@@ -98,7 +98,7 @@ def _by_place(
     made: Mapping[str, State],
     read: Mapping[str, State],
 ) -> list[TensorSpec]:
-    """Join by place; where that exchanges an h with a c, by state, if each kind occurs once."""
+    """Connect by position; where that connects h with c, by state, if each kind occurs once."""
     outputs = [_kind(made.get(t.name)) for t in given]
     inputs = [_kind(read.get(t.name)) for t in wanted]
     names = {t.name for t in given}
@@ -124,14 +124,14 @@ def _by_place(
 
 
 def _kind(state: State | None) -> str:
-    """``h`` or ``c``, of whichever direction."""
+    """Return ``h`` or ``c``, for either direction."""
     return state[1].rpartition("/")[2] if state else ""
 
 
 def _fed_back(
     decoder: ModelSpec, wanted: Sequence[TensorSpec], states: Sequence[TensorSpec]
 ) -> list[tuple[TensorSpec, TensorSpec]]:
-    """Pair the decoder's inputs with its states: those of the same call, otherwise by place."""
+    """Pair the decoder's inputs with its states: those of the same call, else by position."""
     made, read = _states_made(decoder), _states_read(decoder)
     inputs = {read[t.name]: t for t in wanted if t.name in read}
     own = [inputs.get(made.get(state.name, ("", ""))) for state in states]
@@ -143,7 +143,7 @@ def _fed_back(
 
 
 def _fit(given: Shape, wanted: Shape) -> bool:
-    """Whether shapes are equal, as far as their sizes are known."""
+    """Whether shapes are equal; symbols except the batch fit any size."""
     if len(given) != len(wanted):
         return False
     for a, b in zip(given, wanted, strict=True):

@@ -1,4 +1,4 @@
-"""What a spec is made of: tensors, layers with their weights, calls of layers, recorded cases."""
+"""Parts of a spec: tensors, layers with weights, calls of layers, recorded cases."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"
 
 LONGEST_REPR = 200  # characters
 
-RESERVED = ("npylstm", "case")  # first parts of keys that the file uses itself
+RESERVED = ("npylstm", "case")  # first parts of other keys in the file
 _NAME = re.compile(r"[^\x00-\x1f/\\]+")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model's input or output: its name and its shape, with symbols for free sizes.
+    """A model's input or output: its name and its shape, with symbols for variable sizes.
 
-    ``integer`` is set where only integers make sense (ids of an embedding): they may come as
-    integers or as floats.
+    ``integer`` is set for inputs whose values must be integers (ids of an embedding); their dtype
+    may be integer or float.
     """
 
     name: str
@@ -45,7 +45,7 @@ class TensorSpec:
 
     @property
     def time_axis(self) -> int | None:
-        """The axis of a sequence's steps: the first beside the batch, if features follow or ids."""
+        """The time axis: the first axis besides the batch, if features follow or values are ids."""
         if len(self.shape) < (2 if self.integer else 3) or BATCH not in self.shape[:2]:
             return None
         return 1 - self.shape.index(BATCH)
@@ -53,7 +53,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Edge:
-    """One call of a layer: names of the tensors it reads and of those it makes."""
+    """One call of a layer: names of its input and output tensors."""
 
     layer: str
     inputs: tuple[str, ...]
@@ -61,14 +61,14 @@ class Edge:
 
     @classmethod
     def call(cls, layer: LayerSpec, *inputs: str, number: int = 1) -> Edge:
-        """Call a layer. Outputs are named after it: ``lstm``, ``lstm/h``; next time ``lstm#2``."""
+        """Return a call of a layer; outputs are ``lstm``, ``lstm/h``; ``lstm#2`` next time."""
         name = layer.name if number == 1 else f"{layer.name}#{number}"
         suffixes = layer.layer.output_names()
         return cls(layer.name, inputs, tuple(f"{name}/{s}" if s else name for s in suffixes))
 
     @property
     def name(self) -> str:
-        """What the call goes by, also as the owner of its state: its main output."""
+        """Name of the call and of its state: the main output."""
         return self.outputs[0]
 
 
@@ -76,15 +76,15 @@ class Edge:
 class LayerSpec:
     """A named layer with its weights.
 
-    Equal to another whose name, config and weights are the same, to the last bit. The function of
-    an ``external`` layer takes no part, as no file holds it.
+    Two are equal if their names, configs and weights (bit by bit) are equal. The function of an
+    ``external`` layer is not compared, because files do not contain it.
 
     Attributes
     ----------
     name
         Unique in the model.
     layer
-        The layer kind with its config.
+        The operation.
     weights
         Read-only arrays by name, as :meth:`Operation.weight_shapes` lists them.
     """
@@ -119,25 +119,25 @@ class LayerSpec:
         return LayerSpec, (self.name, self.layer, dict(self.weights))
 
     def __deepcopy__(self, memo: object) -> LayerSpec:
-        return self  # nothing of it can change
+        return self  # immutable
 
     @property
     def parameters(self) -> int:
-        """Count of all weights."""
+        """Number of weights."""
         return sum(array.size for array in self.weights.values())
 
     @property
     def kind(self) -> str:
-        """The layer kind's name in the table of kinds."""
+        """The operation's name in the registry."""
         return self.layer.kind
 
     @property
     def config(self) -> dict[str, Any]:
-        """The whole config as plain JSON values."""
+        """The whole config as JSON values."""
         return self.layer.to_json()
 
     def problems(self, dtype: str) -> Iterator[str]:
-        """Say everything that is wrong with the name and the weights."""
+        """Yield every problem of the name and the weights."""
         if not _NAME.fullmatch(self.name) or self.name in (*RESERVED, ".", ".."):
             yield f"layer name {self.name!r}: empty, reserved, or contains a slash"
         shapes = self.layer.weight_shapes()
@@ -158,12 +158,12 @@ class LayerSpec:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Case:
-    """A recorded run of the framework: inputs, its own outputs, and the state it began with.
+    """A recorded run of the framework: inputs, outputs, and initial state.
 
     ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
-    (batch,) holds whole numbers, where the sequences are not all as long as the array. ``purpose``
-    says in a word what the case is there to show: ``padding``, ``saturation``. Equal to another
-    with the same arrays, to the last bit.
+    (batch,) contains integers; None if all sequences are as long as the array. ``purpose`` is a
+    word for what the case tests: ``padding``, ``saturation``. Two cases are equal if their arrays
+    are equal bit by bit.
     """
 
     inputs: Mapping[str, Array]
@@ -188,7 +188,7 @@ class Case:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Compare arrays, or mappings of them, by shape, element type and bytes: nan equals nan."""
+    """Compare arrays, or mappings of them, by shape, dtype and bytes: nan equals nan."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     if not isinstance(a, np.ndarray):

@@ -1,7 +1,7 @@
-"""Which models can be run on a live stream, and how: the plan behind sessions and pools.
+"""Plan how a model runs on a live stream, for sessions and pools.
 
-The steps of a stream arrive piece by piece. Every operation declares where its axes come from
-(:meth:`npylstm.ops.base.Operation.axis_map`); a plan follows the time axis through them.
+The steps of a stream arrive one after another. Every operation declares where its axes come from
+(:meth:`npylstm.ops.base.Operation.axis_map`); a plan follows the time axis through the graph.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["Plan", "StreamingModel", "plan_stream"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A model made ready for streams.
+    """A model prepared for streams.
 
     Attributes
     ----------
     spec
-        The model with free steps, in which every recurrent call carries its state.
+        The model for any number of steps, with all recurrent states carried.
     times
-        The time axis of each input and output; no number where it has none.
+        The time axis of each input and output; a string where there is none.
     begins
-        Tensors that calls begin with, instead of zeros: call to state to tensor of ``origin``.
+        Initial states other than zero: call to state to tensor of ``origin``.
     origin
-        The model before its states were set free.
+        The model whose graph still computes these initial states.
     """
 
     spec: ModelSpec
@@ -51,7 +51,7 @@ class Plan:
     origin: ModelSpec
 
     def without_time(self, tensor: TensorSpec) -> TensorSpec:
-        """Describe an input or output at one step."""
+        """Return the spec of an input or output at one step."""
         axis = self.times[tensor.name]
         shape = tensor.shape
         if isinstance(axis, int):
@@ -59,17 +59,17 @@ class Plan:
         return replace(tensor, shape=shape)
 
     def with_time(self, name: str, array: Array) -> Array:
-        """Give an input of one step its axis of steps."""
+        """Add the time axis to an input of one step."""
         axis = self.times[name]
         return np.expand_dims(array, axis) if isinstance(axis, int) else array
 
     def newest(self, name: str, array: Array) -> Array:
-        """Take the last step of an input or output, without the axis of steps."""
+        """Return the last step of an input or output, without the time axis."""
         axis = self.times[name]
         return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
 
     def beginning(self, batch: int) -> NewState | None:
-        """Compute the state to begin with; None means zeros."""
+        """Compute the initial state; None means zeros."""
         if not self.begins:
             return None
         wanted = [t for entries in self.begins.values() for t in entries.values()]
@@ -87,17 +87,17 @@ class Plan:
 
 
 class StreamingModel(Protocol):
-    """What sessions, pools and loops need of a :class:`npylstm.Model`."""
+    """The part of :class:`npylstm.Model` that sessions, pools and loops use."""
 
     spec: ModelSpec
 
     @property
     def streaming(self) -> tuple[Plan, Engine]:
-        """How it runs on a stream, and the engine that does it."""
+        """The plan, and the engine that computes its spec."""
         ...
 
     def stream(self, batch: int) -> Stream:
-        """Make a state that calls of the whole model carry on."""
+        """Return a state that calls of the whole model update."""
         ...
 
     def predict(self, x: Inputs) -> Any:
@@ -110,12 +110,12 @@ class StreamingModel(Protocol):
 
 
 def plan_stream(spec: ModelSpec) -> Plan:
-    """Find out how a model runs on a stream.
+    """Return the stream plan of a model.
 
     Raises
     ------
     UnsupportedError
-        Naming every layer that needs more than the steps so far.
+        With every layer that needs more than the steps so far.
     """
     fewest: list[str] = []
     for axes in _choices(spec):
@@ -139,13 +139,13 @@ def plan_stream(spec: ModelSpec) -> Plan:
 
 
 def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
-    """Tell which inputs are sequences: all that can be; of two axes one may be either."""
+    """Yield time axes of the inputs to try: as many sequences as possible first."""
     options: list[list[Time]] = []
     steps = {t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None}
     for tensor in spec.inputs:
         shape = tensor.shape
         if tensor.time_axis is not None:
-            # What has a size of its own, unlike the other sequences', may be no sequence.
+            # An input whose number of steps differs from the others' may not be a sequence.
             size = shape[tensor.time_axis]
             fixed = isinstance(size, int) and bool(steps - {size})
             options.append([tensor.time_axis, PER_PUSH] if fixed else [tensor.time_axis])
@@ -160,7 +160,7 @@ def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
 
 
 def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> tuple[ModelSpec | None, str]:
-    """Set the steps of the stream free; None if the layers do not allow it, and what they say."""
+    """Make the stream's steps symbolic; return None and the error if the layers do not allow it."""
 
     def free(tensor: TensorSpec) -> TensorSpec:
         axis = axes[tensor.name]
@@ -178,7 +178,7 @@ def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> tuple[ModelSpec | None,
 def _follow(
     spec: ModelSpec, axes: Mapping[str, Time], problems: list[str]
 ) -> Iterator[tuple[str, Time]]:
-    """Follow the time axis along the edges, past layers that cannot stream to find the others."""
+    """Yield the time axes of inputs and outputs; collect the problems of all layers."""
     layers = {layer.name: layer.layer for layer in spec.layers}
     times: dict[str, Time] = dict(axes)
     for edge in spec.edges:
@@ -214,7 +214,7 @@ def _times_of(
 
 
 def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
-    """Cut off the states that calls are given, so that they carry their own."""
+    """Remove initial states from the graph, so that all states are carried."""
     layers = {layer.name: layer.layer for layer in spec.layers}
     edges, begins = [], {}
     for edge in spec.edges:
@@ -227,5 +227,5 @@ def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
     if not begins:
         return Plan(spec, times, {}, spec)
     carried = replace(spec, edges=tuple(edges))
-    inputs = [t.name for t in spec.inputs]  # less what only the states were made of
+    inputs = [t.name for t in spec.inputs]  # without calls that only compute the initial states
     return Plan(carried.subgraph(inputs, spec.outputs), times, begins, spec)

@@ -1,1 +1,1 @@
-"""Files: models as `.npz`, states of sessions and pools."""
+"""Files: models as ``.npz``, states of sessions and pools."""

@@ -1,4 +1,4 @@
-"""The JSON document of a file: the graph, without its arrays."""
+"""The JSON document of a model file: the graph, without its arrays."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["graph_from_json"]
 
 
 def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what :meth:`ModelSpec.to_json` wrote, into arguments of :class:`ModelSpec`.
+    """Return arguments of :class:`ModelSpec` from the JSON of :meth:`ModelSpec.to_json`.
 
-    The layers come without their weights, which are the caller's to add.
+    Layers are ``(name, operation)``; the caller adds the weights.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Format version 1 in the words of version 2: one row per kind that changed.
+"""Convert documents of format version 1 to version 2: one row per changed kind.
 
-Format 1 had operations that are special cases of others, and words of its own in some configs.
+Format 1 had operations that are special cases of others, and other names in some configs.
 A kind that is not in the tables is the same in both versions.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["upgraded"]
 
 Config = dict[str, Any]
-_BATCH = [0, 0]  # a size: that of axis 0 of input 0
+_BATCH = [0, 0]  # the size of axis 0 of input 0
 
 
 def _flatten(config: Config) -> tuple[str, Config]:
@@ -55,7 +55,7 @@ _VALUES = {
 
 
 def upgraded(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document of format 1 in the words of format 2; what is damaged stays as it is."""
+    """Return a document of format 1 as format 2; invalid entries are not changed."""
     changed = dict(document)
     for key, change in (("layers", _layer), ("inputs", _input)):
         entries = document.get(key)
@@ -90,7 +90,7 @@ def _renamed(config: Config, names: Mapping[str, str]) -> Config:
 
 
 def _replaced(config: Config, old: str, new: str, first: list[Any]) -> Config:
-    """Rename a list and put sizes before it."""
+    """Rename a list and prepend sizes to it."""
     value = config.get(old)
     if not isinstance(value, list):
         return _renamed(config, {old: new})

@@ -1,19 +1,19 @@
-"""The file: one plain ``.npz`` that ``numpy.load(path, allow_pickle=False)`` opens.
+"""The model file: one plain ``.npz`` that ``numpy.load(path, allow_pickle=False)`` opens.
 
 ========================== =========================================================
 key                        content
 ========================== =========================================================
 ``npylstm/spec``           the graph as UTF-8 JSON (uint8)
 ``LAYER/W_i`` ...          weights, one array per gate
-``case/0/input/NAME``      a recorded case: what went into the framework
-``case/0/output/NAME``     and what the framework gave
-``case/0/state/LAYER/h``   the state it began with, where it was not zero
-``case/0/lengths``         the lengths of its sequences, where they differed
-``case/0/purpose``         a word: what the case is there to show
+``case/0/input/NAME``      a recorded case: an input of the framework
+``case/0/output/NAME``     an output of the framework
+``case/0/state/LAYER/h``   the initial state, if it was not zero
+``case/0/lengths``         the lengths of its sequences, if they differed
+``case/0/purpose``         a word for what the case tests
 ========================== =========================================================
 
-Reading trusts nothing: sizes are compared with the spec before an array is allocated,
-checksums are verified, object arrays are refused, and every key must be accounted for.
+Files are not trusted: sizes are compared with the spec before an array is allocated,
+checksums are verified, and object arrays and unknown keys raise an error.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ __all__ = ["Archive", "Source", "is_model", "read", "save", "write_arrays", "wri
 
 SPEC_KEY = "npylstm/spec"
 _CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths|purpose)(?:/(.+))?")
-_SINGLE = ("lengths", "purpose")  # keys of a case that name no tensor
+_SINGLE = ("lengths", "purpose")  # parts of a case without a tensor name
 _LONGEST_WORD = 40  # characters of a purpose
-_NUMBERS = "fiub"  # kinds of NumPy element types
+_NUMBERS = "fiub"  # kinds of NumPy dtypes
 
-_MAX_SPEC_BYTES = 2 << 20  # Python needs thirty times as much for the worst of JSON
+_MAX_SPEC_BYTES = 2 << 20  # Python needs up to thirty times as much memory for JSON
 _MAX_HEADER_BYTES = 10_000
-# Deflate shrinks real weights by a tenth. A file that claims to grow twentyfold, and beyond
-# this size, is a bomb; so is one whose list of members alone is as long as a model.
+# Deflate shrinks real weights by a tenth. A larger file that claims to grow twentyfold is a zip
+# bomb; so is one whose directory alone is as long as a model.
 _BOMB_BYTES = 16 << 20
 _BOMB_RATIO = 20
 _MAX_DIRECTORY_BYTES = 4 << 20
 
-# All that zipfile and literal_eval raise on damaged bytes.
+# All errors of zipfile and literal_eval for damaged bytes.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, IndexError, OverflowError,
     NotImplementedError, RuntimeError, SyntaxError, TypeError, MemoryError, OSError,
@@ -65,7 +65,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 def _open(source: Source) -> tuple[str, IO[bytes]]:
-    """Return what a source is called in messages, and a stream of its bytes."""
+    """Return the name of a source for messages, and a stream of its bytes."""
     if isinstance(source, (str, os.PathLike)):
         return str(Path(source)), open(source, "rb")
     if hasattr(source, "read"):
@@ -81,13 +81,13 @@ def _open(source: Source) -> tuple[str, IO[bytes]]:
 
 
 class Archive:
-    """A ``.npz`` opened for suspicious reading, member by member.
+    """An untrusted ``.npz``, read member by member.
 
     Parameters
     ----------
     source
-        A path, the bytes of a file, or an open binary file, which is read from where it stands to
-        its end and stays open.
+        A path, the bytes of a file, or an open binary file, which is read from its current
+        position to its end and stays open.
 
     Raises
     ------
@@ -121,7 +121,7 @@ class Archive:
         self.close()
 
     def close(self) -> None:
-        """Close the file that was opened here."""
+        """Close the stream."""
         self._stream.close()
 
     @property
@@ -130,19 +130,19 @@ class Archive:
         return set(self._members)
 
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and element type of an array, without reading it."""
+        """Return shape and dtype of an array, without reading it."""
         header = self._header(key)
         return header.shape, header.dtype
 
     def array(self, key: str) -> Array:
-        """Read one array whole, checksum verified."""
+        """Read an array and verify its checksum."""
         header = self._header(key)
         info = self._members[key]
         with self._damage_named(key):
             return header.view(self._zip.read(info)[header.size :])
 
     def word(self, key: str) -> str:
-        """Read a short text, stored as an array of no axes."""
+        """Read a short text, stored as an array without axes."""
         header = self._header(key, kinds="U")
         if header.shape or header.dtype.itemsize > 4 * _LONGEST_WORD:
             raise FormatError(
@@ -180,24 +180,24 @@ class Archive:
 
 
 def refuse_bombs(stream: IO[bytes], claimed: int = 0) -> None:
-    """Judge a zip file before reading it.
+    """Check a zip file for bombs before reading it.
 
     Parameters
     ----------
     stream
         The open file.
     claimed
-        Sum of the members' sizes, once that is known.
+        Sum of the members' sizes, if known.
 
     Raises
     ------
     FormatError
-        If its list of members is too long, or its members claim to be far larger than the file.
+        If its directory is too long, or its members claim to be far larger than the file.
     """
     size = stream.seek(0, os.SEEK_END)
     if claimed > _BOMB_BYTES + _BOMB_RATIO * size:
         raise FormatError(f"{size} bytes claim to hold {claimed}")
-    # zipfile reads the whole directory at once, and says how long it is only by this.
+    # zipfile reads the whole directory at once; only this private function returns its length.
     end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]
     directory = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
     if directory > _MAX_DIRECTORY_BYTES:
@@ -235,7 +235,7 @@ class _Header(NamedTuple):
     size: int  # bytes before the data
 
     def view(self, data: bytes) -> Array:
-        """See the bytes behind the header as the array."""
+        """Return the bytes after the header as an array."""
         flat = np.frombuffer(data, self.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
@@ -268,7 +268,7 @@ def _read_header(stream: IO[bytes], kinds: str = _NUMBERS) -> _Header:
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says that it is an npylstm model; whether it is sound, reading will tell.
+    """Whether a file is an npylstm model, judged by its keys only.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def read(source: Source) -> ModelSpec:
     Parameters
     ----------
     source
-        An ``.npz`` that :func:`save` wrote: a path, its bytes, or an open binary file.
+        A file of :func:`save`: a path, its bytes, or an open binary file.
 
     Returns
     -------
@@ -303,7 +303,7 @@ def read(source: Source) -> ModelSpec:
     Raises
     ------
     FormatError
-        If anything in the file is missing, superfluous, damaged or contradictory.
+        If anything in the file is missing, unexpected, damaged or inconsistent.
     OSError
         If the file cannot be opened.
     """
@@ -361,7 +361,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
-    """Read recorded cases and take their keys off ``unread``."""
+    """Read recorded cases and remove their keys from ``unread``."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for key in sorted(unread):
         match = _CASE.fullmatch(key)
@@ -383,20 +383,20 @@ def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
 
 
 def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
-    """Write a model to ``path``; the same spec always gives the same bytes.
+    """Write a model to ``path``; equal specs give the same bytes.
 
     Parameters
     ----------
     spec
-        What to write, recorded cases included.
+        The model, with its recorded cases.
     path
-        The file to make or replace. It is replaced only when the new one is complete.
+        The file to create, or to replace when the new one is complete.
     """
     arrays: dict[str, Array] = {}
     document = json.dumps(spec.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
     arrays[SPEC_KEY] = np.frombuffer(document.encode("utf-8"), np.uint8)
     for layer in spec.layers:
-        # In the order of declaration, which is the order of the papers.
+        # In the order of declaration, as in the papers.
         arrays |= {f"{layer.name}/{k}": layer.weights[k] for k in layer.layer.weight_shapes()}
     for number, case in enumerate(spec.cases):
         arrays |= {f"case/{number}/input/{k}": v for k, v in case.inputs.items()}
@@ -411,7 +411,7 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
 
 
 def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
-    """Write an ``.npz`` with fixed time stamps, whole or not at all."""
+    """Write an ``.npz`` with fixed time stamps; the file is replaced only when complete."""
     with written_whole(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for key, array in arrays.items():
             member = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
@@ -422,7 +422,7 @@ def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> N
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` and rename it into place when all went well."""
+    """Open a temporary file beside ``path``; rename it to ``path`` if no error occurs."""
     import tempfile
 
     target = Path(path)
@@ -439,7 +439,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _umask() -> int:
-    """The process's umask; there is no way to ask but to set it."""
+    """Return the process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

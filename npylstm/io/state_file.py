@@ -7,7 +7,7 @@ key                        content
 ``state/LAYER/h`` ...      the state, one row for each sequence
 ========================== =========================================================
 
-The header has a digest of the weights: a state belongs to the model that computed it.
+The header contains a digest of the weights, because a state is valid only for its model.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def write(
     header: Mapping[str, Any],
     state: NewState,
 ) -> None:
-    """Write the state of a ``"session"`` or ``"pool"``, whole or not at all.
+    """Write the state of a ``"session"`` or ``"pool"``; the file is replaced only when complete.
 
     Parameters
     ----------
     path
-        The file to make or replace.
+        The file to create or replace.
     owner
-        Whose state it is.
+        ``"session"`` or ``"pool"``.
     spec
         The model.
     header
-        Plain JSON values that belong to the state.
+        JSON values to store with the state.
     state
         One row for each sequence.
     """
@@ -64,12 +64,12 @@ def write(
 def read(
     path: str | os.PathLike[str], owner: str, spec: ModelSpec
 ) -> tuple[dict[str, Any], NewState]:
-    """Read what :func:`write` wrote for the same model: the header and the state.
+    """Return the header and the state of a file of :func:`write`, for the same model.
 
     Raises
     ------
     StateError
-        If the file is of a model with other weights, or of another element type.
+        If the file is of a model with other weights, or of another dtype.
     FormatError
         If it is damaged or holds something else.
     OSError
@@ -95,7 +95,7 @@ def read(
 
 
 def _digest(spec: ModelSpec) -> str:
-    """Tell models apart by their weights."""
+    """Return a SHA-256 of the weights."""
     digest = hashlib.sha256()
     for layer in spec.layers:
         for key, array in layer.weights.items():

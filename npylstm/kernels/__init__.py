@@ -1,1 +1,1 @@
-"""Native code: one table of kernels, and the kernels."""
+"""Native kernels, and the table of kernels."""

@@ -1,6 +1,6 @@
-"""Activation functions as native loops, selected by the codes of the one table.
+"""Activation functions as native loops, selected by the codes of :mod:`npylstm.activations`.
 
-Most are expressions of vectors; what is rarer calls the C library, a number at a time.
+Most are vector expressions; rare ones call the C library for each number.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _gelu_tanh(x: Lanes) -> Lanes:
     return 0.5 * x * (1.0 + tanh(_GELU_SCALE * (x + 0.044715 * x * x * x)))
 
 
-# An expression of a vector and of the activation's parameters, by its code.
+# By code: an expression of a vector and the activation's parameters.
 _EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
     1: tanh,
     2: sigmoid,
@@ -115,7 +115,7 @@ def activate(code, params, z, n):
         for j in range(n):
             z[j] = z[j] - top
         _express(_EXP, params, z, n)
-        total = 0.0  # in float64: thousands of terms in a row would lose digits
+        total = 0.0  # float64, because long float32 sums lose digits
         for j in range(n):
             total += z[j]
         for j in range(n):

@@ -1,8 +1,8 @@
-"""What each kernel is given: names of the columns of a program's row, and what they hold.
+"""Columns of a program's rows, for each kernel.
 
-A row is integers, one kernel and one call of it. Column 0 is the address of the kernel. The others
-belong to the kernel, and each says what it holds: an offset in one of the three buffers, in
-elements; an address; or a plain count or flag.
+A row is integers: one call of a kernel. Column 0 is the address of the kernel. The others depend on
+the kernel. Each column contains an offset in one of the three buffers, in elements; an address; or
+a count or flag.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 KERNEL = 0
-WIDTH = 50  # of every row, so that programs are one table
+WIDTH = 50  # of every row, because a program is one table
 
 PARAMS, WORK, STATE, ADDRESS, COUNT = "params", "work", "state", "address", "count"
 
@@ -24,8 +24,8 @@ PARAMS, WORK, STATE, ADDRESS, COUNT = "params", "work", "state", "address", "cou
 def columns(**holds: str) -> Any:
     """Number the columns of a kernel, from 1 on.
 
-    The result is a named tuple, which kernels read as constants: ``row[DENSE.ROWS]``. Its class
-    keeps what the columns hold as ``holds``.
+    The result is a named tuple, which kernels read as constants: ``row[DENSE.ROWS]``. The attribute
+    ``holds`` of its class maps each column to its type.
     """
     made = namedtuple("Columns", tuple(holds))  # type: ignore[misc]  # names known at run time
     made.holds = holds  # type: ignore[attr-defined]
@@ -54,8 +54,8 @@ RECURRENT = columns(
     STATE=STATE, CELL_STATE=STATE, SIZE=COUNT, PADDED=COUNT, Z_ROW=COUNT, X_PADDED=COUNT, U=PARAMS,
     RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT, U_H=PARAMS, PROJECTION=PARAMS,
     PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
-    # The part of the units that a thread computes, in blocks and vectors; how many of both each
-    # part must be a multiple of (0: threads may not share them); and where threads wait.
+    # The units that a thread computes, in blocks and vectors; the divisor of both in each part (0:
+    # threads may not share units); and the threads' barrier.
     FIRST_BLOCK=COUNT, END_BLOCK=COUNT, FIRST_VECTOR=COUNT, END_VECTOR=COUNT, SHARED_BLOCKS=COUNT,
     SHARED_VECTORS=COUNT, THREAD=COUNT, THREADS=COUNT, BARRIER=ADDRESS, YIELD_THREAD=ADDRESS,
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Where the threads of a group wait for each other.
+"""A barrier for the threads of a group.
 
-A step of a recurrent layer takes microseconds, so they spin; one that waits long yields to
-other threads of the machine, because there may be fewer processors than threads.
+A step of a recurrent layer takes microseconds, so waiting threads spin. After a while they yield to
+other threads, because there may be fewer processors than threads.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from npylstm.kernels.simd import integers
 __all__ = ["barrier_wait", "is_leader"]
 
 _INTEGER = ir.IntType(64)
-# How often a thread looks at the counter before it yields at every look.
+# Number of reads of the counter before a thread yields after each read.
 _SPINS = 256
-# What tells the processor that a loop waits, and its arguments.
+# The processor's instruction for spin loops, with its arguments.
 _PAUSES = {"x86_64": ("x86.sse2.pause", []), "aarch64": ("aarch64.hint", [1])}
 _NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @intrinsic
 def _arrive(typingctx: Any, counter: Any) -> Any:
-    """Count one more; returns how many there were."""
+    """Add one to the counter; return its value before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", args[0], ir.Constant(_INTEGER, 1), "acq_rel")
@@ -40,7 +40,7 @@ def _arrive(typingctx: Any, counter: Any) -> Any:
 
 @intrinsic
 def _arrived(typingctx: Any, counter: Any) -> Any:
-    """How many have been counted."""
+    """Return the counter."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(args[0], "acquire", 8)
@@ -50,7 +50,7 @@ def _arrived(typingctx: Any, counter: Any) -> Any:
 
 @intrinsic
 def _pause(typingctx: Any) -> Any:
-    """Wait a moment."""
+    """Pause the processor briefly in a spin loop."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         machine = platform.machine().lower()
@@ -69,7 +69,7 @@ def _pause(typingctx: Any) -> Any:
 
 @intrinsic
 def _yield_thread(typingctx: Any, address: Any) -> Any:
-    """Call the system's function at an address that lets other threads run."""
+    """Call the system's yield function at this address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         function = ir.FunctionType(ir.IntType(32), [])
@@ -81,13 +81,13 @@ def _yield_thread(typingctx: Any, address: Any) -> Any:
 
 @jit
 def is_leader(row):
-    """Whether this thread does what one does for all."""
+    """Whether this thread does the work that only one thread does."""
     return row[A.THREAD] == 0
 
 
 @jit
 def barrier_wait(row):
-    """Wait until all threads of the group are here; a counter below zero ends all waiting."""
+    """Wait until all threads of the group arrive; a counter below zero ends the wait."""
     threads = row[A.THREADS]
     if threads <= 1:
         return

@@ -1,4 +1,4 @@
-"""How the kernels of layers that are not recurrent are packed and called."""
+"""Pack weights and fill rows for kernels of layers that are not recurrent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 
 # Dense layers up to this size sum in float64.
 NARROW_UNITS = 64
-# Rows that are multiplied together: what a block works on stays in the second cache.
+# Rows per product, so that a block's data stays in the L2 cache.
 BLOCK_ROWS = 64
 
 Weights = Mapping[str, Array]
 
 
 def pack_dense(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-    """Pack the kernel in panels, and arrange the bias like its columns."""
+    """Pack the kernel in panels, and arrange the bias in the same order."""
     columns = Columns(1, layer.units, dtype)
     bias = weights.get("bias", np.zeros(layer.units, dtype))
     return {"W": columns.pack(weights["kernel"]), "BIAS": columns.arrange(bias)}
@@ -39,7 +39,7 @@ def pack_dense_narrow(layer: Any, weights: Weights, dtype: str) -> dict[str, Arr
 
 
 def bind_dense(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out blocks of rows."""
+    """Return the columns for a product in blocks of rows."""
     columns = Columns(1, layer.units, call.dtype)
     block = min(call.outputs[0].rows, BLOCK_ROWS)
     return bind_dense_narrow(layer, call) | {
@@ -49,13 +49,13 @@ def bind_dense(layer: Any, call: Call) -> dict[str, int]:
 
 
 def bind_dense_narrow(layer: Any, call: Call) -> dict[str, int]:
-    """Count rows and columns."""
+    """Return numbers of rows and columns."""
     rows = call.outputs[0].rows
     return {"ROWS": rows, "IN": layer.features, "UNITS": layer.units}
 
 
 def pack_convolution(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-    """The kernels of each group, of all taps together or one after another; biases likewise."""
+    """Pack the kernel of each group, all taps together or each separately, and the biases."""
     columns = Columns(1, layer.units // layer.groups, dtype)
     bias = weights.get("bias", np.zeros(layer.units, dtype))
     _, terms = _taps(layer)
@@ -69,13 +69,13 @@ def pack_convolution(layer: Any, weights: Weights, dtype: str) -> dict[str, Arra
 
 
 def _taps(layer: Any) -> tuple[int, int]:
-    """Return how many products make a convolution, and the terms of each."""
+    """Return the number of products of a convolution, and the terms of each."""
     features = layer.features // layer.groups
     return (1, layer.size * features) if layer.dilation == 1 else (layer.size, features)
 
 
 def bind_convolution(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out the padded input and blocks of output steps."""
+    """Return the columns, with scratch for the padded input and a block of output steps."""
     x, y = call.inputs[0], call.outputs[0]
     axis = 2 if layer.channels_first else 1
     steps, out_steps = x.shape[axis], y.shape[axis]
@@ -93,12 +93,12 @@ def bind_convolution(layer: Any, call: Call) -> dict[str, int]:
 
 
 def pack_embedding(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-    """Keep the table as it is."""
+    """Return the table of embeddings, unchanged."""
     return {"W": weights["embeddings"]}
 
 
 def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
-    """Reserve where a wrong id is reported."""
+    """Return the columns, with a flag that reports a wrong id."""
     return {
         "ROWS": call.inputs[0].size, "IN": layer.vocabulary, "UNITS": layer.units,
         "WRONG": call.reserve(1), "HAS_MASK": layer.mask_zero, "MASK": call.outputs[-1].start,
@@ -106,12 +106,12 @@ def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
 
 
 def bind_activation(layer: Any, call: Call) -> dict[str, int]:
-    """Count rows and columns."""
+    """Return numbers of rows and columns."""
     return {"ROWS": call.outputs[0].rows, "IN": call.outputs[0].shape[-1]}
 
 
 def bind_repeat(layer: Any, call: Call) -> dict[str, int]:
-    """Count what is repeated, and how often."""
+    """Return the number of rows, their size, and the number of copies."""
     shape = call.inputs[0].shape
     rows, entries = math.prod(shape[: layer.axis]), math.prod(shape[layer.axis :])
     return {"ROWS": rows, "IN": entries, "TIMES": layer.times}

@@ -1,4 +1,4 @@
-"""How the kernels of recurrent layers are packed and called."""
+"""Pack weights and fill rows for kernels of recurrent layers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = [
     "pack_gru_reset_before", "pack_lstm", "pack_simple_rnn",
 ]  # fmt: skip
 
-# Units that a layer has at least when threads share it, because they wait at every step.
+# Minimum number of units for threads to share, because they wait at every step.
 _SHARED_UNITS = 64
-# Numbers of input products that are computed ahead, and steps that they may be of: what a block of
-# rows works on stays in the second cache.
+# Maximum size of input products computed ahead, in elements, and their maximum number of steps,
+# so that a block's data stays in the L2 cache.
 _BLOCK_SIZE, _BLOCK_STEPS = 32768, 64
 
 Weights = Mapping[str, Array]
 
 
 def pack_simple_rnn(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-    """Pack both kernels in panels, gates side by side."""
+    """Pack kernel and recurrent kernel in panels, gates side by side."""
     packed, columns = layer.pack(weights), _columns(layer, dtype)
     return {
         "W": columns.pack(packed["W"]), "BIAS": columns.arrange(packed["b"]),
@@ -53,7 +53,7 @@ def pack_gru(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
 
 
 def pack_gru_reset_before(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-    """Pack the recurrent kernel in two parts: the gates', and the candidate's."""
+    """Pack the recurrent kernel in two parts: gates, and candidate."""
     packed, columns = layer.pack(weights), _columns(layer, dtype)
     gates, candidate = Columns(2, layer.units, dtype), Columns(1, layer.units, dtype)
     return {
@@ -64,37 +64,37 @@ def pack_gru_reset_before(layer: Any, weights: Weights, dtype: str) -> dict[str,
 
 
 def _columns(layer: Any, dtype: str) -> Columns:
-    """How the gates are arranged in the input's product."""
+    """Return the arrangement of the gates in the input's product."""
     return Columns(len(layer.gates), layer.units, dtype)
 
 
 def bind_lstm(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out an LSTM; threads may share one with the usual activations and no projection."""
+    """Return the columns of an LSTM; threads share only plain ones, without projection."""
     plain = (layer.activation, layer.recurrent_activation) == (TANH, SIGMOID)
     shared = 1 if plain and not layer.projection else 0
     return _bind(layer, call, _columns(layer, call.dtype), shared)
 
 
 def bind_gru(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out a GRU with the reset gate after the product."""
+    """Return the columns of a GRU with the reset gate after the product."""
     return _bind(layer, call, _columns(layer, call.dtype), PANEL)
 
 
 def bind_gru_reset_before(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out a GRU with the reset gate before the product."""
+    """Return the columns of a GRU with the reset gate before the product."""
     return _bind(layer, call, Columns(2, layer.units, call.dtype), 0)
 
 
 def bind_simple_rnn(layer: Any, call: Call) -> dict[str, int]:
-    """Lay out a simple recurrent layer."""
+    """Return the columns of a simple recurrent layer."""
     return _bind(layer, call, _columns(layer, call.dtype), 0)
 
 
 def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dict[str, int]:
-    """Lay out a recurrent layer; ``recurrent`` says how the recurrent product is arranged.
+    """Return the columns of a recurrent layer; ``recurrent`` arranges the recurrent product.
 
-    Threads may share units in multiples of so many blocks, each share beginning with a panel; 0 if
-    the kernel does not take a row as such.
+    Threads may share units in multiples of ``shared_blocks`` blocks, so that each part starts with
+    a panel; 0 if threads cannot share them.
     """
     x, y, mask = call.inputs[0], call.outputs[0], call.mask
     steps, batch = x.shape[:2] if layer.time_major else x.shape[1::-1]
@@ -111,8 +111,8 @@ def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dic
     block_steps = min(steps, _BLOCK_STEPS, ahead)
     padded, x_padded = _row_distance(hidden.size), _row_distance(layer.features)
     z_row = _row_distance(block_steps * columns.size)
-    # Old and new hidden states; cell states and what is projected, or recurrent products and
-    # what they are computed from; the input's part of the gates, and the input of a step.
+    # Old and new hidden states; cell states and unprojected states, or recurrent products and their
+    # inputs; the input's part of the gates, and the input of a step.
     scratch = 2 * padded + 2 * _row_distance(cell.size) + recurrent.size + z_row + x_padded
     masked = mask.size > 0
     shared = 0 if batch > 1 or masked or layer.units < _SHARED_UNITS else shared_blocks
@@ -133,9 +133,9 @@ def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dic
 
 
 def _row_distance(size: int) -> int:
-    """Return how far apart rows of a size are to be: an odd number of whole cache lines.
+    """Return the distance between rows of this size: an odd number of cache lines.
 
-    Rows that are a power of two apart would all want the same few places in the cache.
+    Rows at a distance of a power of two would compete for the same cache sets.
     """
     lines = -(-size // ALIGNMENT)
     return (lines + 1 - lines % 2) * ALIGNMENT

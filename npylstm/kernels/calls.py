@@ -1,4 +1,4 @@
-"""One call of an operation in a program: where its tensors, states and scratch memory are."""
+"""One call of an operation in a program: offsets of its tensors, states and scratch memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sizes = tuple[int, ...]
 
 
 class Place(NamedTuple):
-    """Where a tensor or a state is in its buffer, in elements."""
+    """A tensor or a state in its buffer; offsets are in elements."""
 
     name: tuple[str, ...]
     start: int
@@ -21,17 +21,17 @@ class Place(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Number of elements."""
         return self.stop - self.start
 
     @property
     def rows(self) -> int:
-        """How many rows it has along its last axis."""
+        """Number of rows along the last axis."""
         return math.prod(self.shape[:-1])
 
 
 class Call(NamedTuple):
-    """What the row of a call is computed from.
+    """The input of the function that fills a row.
 
     Attributes
     ----------
@@ -40,13 +40,13 @@ class Call(NamedTuple):
     states
         Places in the state buffer, in the order of the operation's states.
     mask
-        Place of a recurrent operation's mask; empty where there is none.
+        Place of a recurrent operation's mask; empty if there is none.
     dtype
         Of the model.
     reserve
         Reserves so many elements of the work buffer, and returns the offset.
     half
-        Where the output begins if two operations share it, each with its columns; None if not.
+        First column of the output if two operations share it; None if not.
     """
 
     inputs: tuple[Place, ...]

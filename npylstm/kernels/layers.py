@@ -1,9 +1,10 @@
-"""Native kernels of the layers that are not recurrent, and what runs a program.
+"""Native kernels of the layers that are not recurrent, and of whole programs.
 
-A program is a table of integers, one row per operation (:mod:`npylstm.kernels.arguments`); numbers
-live in three flat buffers: ``params`` (packed weights), ``state`` and ``work`` (all tensors). A
-row names its kernel by address and says where in the buffers it reads and writes. So a call is
-one dispatch, however deep the model is, and what runs programs knows no type of numbers.
+A program is a table of integers, one row per kernel call (:mod:`npylstm.kernels.arguments`).
+Numbers are in three flat buffers: ``params`` (packed weights), ``state`` and ``work`` (all
+tensors). A row contains the address of its kernel and the offsets that it reads and writes. So a
+model of any depth is one native call, and the function that runs programs does not depend on the
+dtype.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def dense(row, params, state, work):
 def dense_narrow(row, params, state, work):
     """:class:`npylstm.ops.dense.Dense` of few units, summed in float64 and rounded once.
 
-    A model's last layer is small, and its rounding is what shows. Weights are plain (features,
+    The last layer's rounding dominates the output's error. Weights are not packed: (features,
     units).
     """
     features, units = row[DENSE.IN], row[DENSE.UNITS]
@@ -81,7 +82,7 @@ def dense_narrow(row, params, state, work):
 
 @kernel
 def activation(row, params, state, work):
-    """An activation alone, a row at a time."""
+    """An activation, applied row by row."""
     n = row[ACTIVATION.IN]
     for r in range(row[ACTIVATION.ROWS]):
         y = offset(work, row[ACTIVATION.Y] + r * n)
@@ -91,10 +92,10 @@ def activation(row, params, state, work):
 
 @kernel
 def convolve(row, params, state, work):
-    """:class:`npylstm.ops.convolution.Conv1D`, one group of features after another.
+    """:class:`npylstm.ops.convolution.Conv1D`, group by group.
 
-    Windows are rows of the padded input that overlap: where they have no holes one product makes
-    the sums of all taps, otherwise one for each.
+    Windows are overlapping rows of the padded input. Without dilation one product sums all taps,
+    otherwise there is one product per tap.
     """
     steps, out_steps, stride = row[C.IN_STEPS], row[C.OUT_STEPS], row[C.STRIDE]
     features, units = row[C.IN] // row[C.GROUPS], row[C.UNITS] // row[C.GROUPS]
@@ -133,7 +134,7 @@ def convolve(row, params, state, work):
 
 @kernel
 def embed(row, params, state, work):
-    """:class:`npylstm.ops.dense.Embedding`; reports a value that is no id."""
+    """:class:`npylstm.ops.dense.Embedding`; reports a value that is not an id."""
     units, vocabulary = row[E.UNITS], row[E.IN]
     for k in range(row[E.ROWS]):
         given = work[row[E.X] + k]
@@ -158,13 +159,13 @@ def repeat(row, params, state, work):
 
 @kernel
 def fetch(row, params, state, work):
-    """A recurrent layer's state becomes a tensor."""
+    """Copy a recurrent layer's state to a tensor."""
     copy(offset(work, row[COPY.TO]), offset(state, row[COPY.FROM]), row[COPY.SIZE])
 
 
 @kernel
 def store(row, params, state, work):
-    """A tensor becomes the state to begin with."""
+    """Copy a tensor to an initial state."""
     copy(offset(state, row[COPY.TO]), offset(work, row[COPY.FROM]), row[COPY.SIZE])
 
 
@@ -177,20 +178,20 @@ def _run(operations, table, params, state, work):
 
 @entry
 def execute(given):
-    """Run every operation of a program: a table of so many rows, and the three buffers."""
+    """Run a program. Arguments: number of rows, addresses of the table and the three buffers."""
     _run(given[0], given[1], given[2], given[3], given[4])
 
 
 @entry
 def generate(given):
-    """Run a program again and again, each output the newest step of the next input.
+    """Run a program repeatedly; the last step of each output is appended to the next input.
 
-    It is given what :func:`execute` is, and ``begin``, the state's size, ``x_at``, ``rows``,
-    ``window``, ``features``, ``y_at``, ``y_row``, ``out``, ``runs`` and ``size``.
+    The arguments are those of :func:`execute`, then ``begin``, the state's size, ``x_at``,
+    ``rows``, ``window``, ``features``, ``y_at``, ``y_row``, ``out``, ``runs`` and ``size``.
 
-    ``begin`` is a copy of the state that each run begins with, or 0 where it is carried on; the
-    input lies at ``x_at`` (rows, window, features), the outputs at ``y_at``, rows ``y_row`` apart;
-    ``out`` is (runs, rows, features). A number takes ``size`` bytes.
+    ``begin`` is the address of the initial state of each run, or 0 if the state is carried. The
+    input is at ``x_at`` (rows, window, features). Outputs are at ``y_at``, with a distance of
+    ``y_row`` between rows. ``out`` is (runs, rows, features). A number has ``size`` bytes.
     """
     state, work, begin, state_size, x_at = given[3], given[4], given[5], given[6], given[7]
     rows, window, features, y_at, y_row = given[8], given[9], given[10], given[11], given[12]
@@ -226,15 +227,16 @@ def _move_states(frame, pool, rows, count, size, gather):
 
 @entry
 def advance(given):
-    """Gather the states of some rows of a pool, run a step of them, and scatter them again.
+    """Gather the states of some rows of a pool, run a program, and scatter the states.
 
-    It is given ``whole``, ``rest``, the parameters, the pool, ``rows``, their ``count``, how many
-    rows a block has, ``x`` and the size of its rows, ``y`` and the size of its rows, and ``size``.
+    The arguments are ``whole``, ``rest``, the parameters, the pool, ``rows``, their ``count``, the
+    rows of a block, ``x`` and the size of its rows, ``y`` and the size of its rows, and ``size``.
 
-    It goes block by block; ``whole`` and ``rest`` describe a program for a block and one for what
-    the blocks leave: operations, table, state, work, where in the work buffer input and output
-    begin, how many states there are; and of each state where in the pool and where in the state
-    buffer it begins, and its size. Rows of ``x`` and ``y`` have so many bytes, a number ``size``.
+    It runs block by block. ``whole`` and ``rest`` describe the programs of a full block and of the
+    remaining rows: number of table rows, table, state, work, offsets of input and output in the
+    work buffer, number of states; and for each state its offsets in the pool and in the state
+    buffer, and its size. Sizes of rows of ``x`` and ``y`` are in bytes; a number has ``size``
+    bytes.
     """
     whole, rest, params, pool, rows = given[0], given[1], given[2], given[3], given[4]
     count, block, x, x_row = given[5], given[6], given[7], given[8]

@@ -1,6 +1,6 @@
-"""All kernels by name: compiled, or loaded from the disk, when a model first asks for them.
+"""All kernels by name: loaded from the disk, or compiled, at their first use.
 
-What needs the compiler to be imported is imported only where a kernel is to be compiled.
+Numba is imported only if a kernel must be compiled.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from npylstm.errors import NpylstmError
 
 __all__ = ["Entry", "Kernel", "advance", "execute", "generate"]
 
-_LOCK = threading.RLock()  # held while a kernel is compiled, which may take seconds
+_LOCK = threading.RLock()  # held during compilation, which may take seconds
 
 
 def _unlock() -> None:
-    global _LOCK  # the thread that held it is not in a forked process
+    global _LOCK  # the thread that held it does not exist in a forked process
     _LOCK = threading.RLock()
 
 
@@ -31,9 +31,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Kernel:
-    """A kernel that is called by its address, compiled for a type when first asked for.
+    """A kernel that is called by its address, compiled for a dtype at its first use.
 
-    What calls it, a program, is data; so a process compiles only what its models need.
+    Programs contain addresses, so a process compiles only the kernels of its models.
     """
 
     def __init__(self, module: str, name: str) -> None:
@@ -41,14 +41,14 @@ class Kernel:
         self._addresses: dict[str, int] = {}
 
     def load(self, dtype: str) -> bool:
-        """Load the kernel for a type from the disk; False if it has yet to be compiled.
+        """Load the kernel for a dtype from the disk; return False if it must be compiled.
 
-        It does not wait for threads that compile; two that load the same both succeed.
+        Does not wait for threads that compile; two threads may load the same kernel.
         """
         return self._find(dtype)
 
     def address(self, dtype: str) -> int:
-        """The address of the kernel for ``"float32"`` or ``"float64"``."""
+        """Return the address of the kernel for ``"float32"`` or ``"float64"``."""
         if dtype not in self._addresses:
             with _LOCK:
                 if not self._find(dtype):
@@ -68,7 +68,7 @@ class Kernel:
             from npylstm.engine.jit import compile_object
 
             module = importlib.import_module(f"npylstm.kernels.{self._module}")
-        except (ImportError, AttributeError) as error:  # versions that do not go together
+        except (ImportError, AttributeError) as error:  # incompatible versions
             raise NpylstmError(f"Numba cannot be used here: {error}") from error
         code = compile_object(getattr(module, self._name), dtype)
         self._addresses[dtype] = link(code)
@@ -76,25 +76,25 @@ class Kernel:
 
 
 class Entry:
-    """A kernel that Python calls, the interpreter's lock released; its arguments are integers."""
+    """A kernel that Python calls without the GIL; its arguments are integers."""
 
     def __init__(self, module: str, name: str) -> None:
         self._kernel = Kernel(module, name)
 
     def bind(self, *integers: int) -> Callable[[], None]:
-        """Give a call with these arguments."""
+        """Return a function that calls the kernel with these arguments."""
         function = ctypes.CFUNCTYPE(None)(self._kernel.address("int64"))
         arguments = (ctypes.c_int64 * len(integers))(*integers)
         bound = functools.partial(function, ctypes.c_void_p(ctypes.addressof(arguments)))
-        bound.arguments = arguments  # type: ignore[attr-defined]  # which live as long
+        bound.arguments = arguments  # keeps them alive
         return bound
 
     def load(self) -> bool:
-        """Load it from the disk, as :meth:`Kernel.load`."""
+        """Load the kernel from the disk, as :meth:`Kernel.load`."""
         return self._kernel.load("int64")
 
     def prepare(self) -> None:
-        """Compile it now."""
+        """Compile the kernel."""
         self._kernel.address("int64")
 
 

@@ -1,9 +1,9 @@
-"""How weights lie in memory for the kernels.
+"""The memory layout of weights for the kernels.
 
-Columns of gates are dealt into blocks, so that a cell finds all gates of its units side by
-side: as many units as a vector has lanes, first gate, second gate, ...; then what is left of
-the units, a quarter of a vector at a time, so that few lanes stay empty. Columns are then
-cut into panels of vectors, and a panel's numbers stand term by term behind one another.
+Columns of gates are arranged in blocks, so that a cell finds all gates of its units side by side. A
+block has as many units as a vector has lanes: first gate, second gate, ... The remaining units are
+in narrow blocks of a quarter of a vector, so that few lanes stay empty. Columns are then divided
+into panels of vectors; a panel is stored term by term.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from npylstm.engine.host import VECTOR_BYTES, narrow_of
 
 __all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "lanes_of", "pack_product"]
 
-ALIGNMENT = 16  # elements: tensors begin on a cache line
-PANEL = 4  # vectors of columns that are multiplied together
+ALIGNMENT = 16  # elements: tensors start on a cache line
+PANEL = 4  # vectors of columns in a product
 
 
 def aligned(size: int, dtype: str) -> Array:
-    """Make zeros that begin on a cache line."""
+    """Return zeros that start on a cache line."""
     number = np.dtype(dtype)
     buffer = np.zeros(size * number.itemsize + _LINE, np.uint8)
     start = -buffer.ctypes.data % _LINE
@@ -31,7 +31,7 @@ _LINE = 64
 
 
 def lanes_of(dtype: str) -> int:
-    """How many numbers of a type a vector holds."""
+    """Return the number of elements of a vector."""
     return VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
@@ -41,9 +41,9 @@ class Columns:
     Attributes
     ----------
     vectors, size
-        How many vectors they fill, and how many numbers these hold.
+        Number of vectors, and of their elements.
     blocks
-        How many blocks these are; what is left of the units counts as one, even if nothing is.
+        Number of blocks; the remaining units are one more block, which may be empty.
     """
 
     def __init__(self, gates: int, units: int, dtype: str) -> None:
@@ -69,17 +69,17 @@ class Columns:
         self._lanes = lanes
 
     def arrange(self, array: Array) -> Array:
-        """Put the last axis (gates times units) into this order, zeros where lanes stay empty."""
+        """Arrange the last axis (gates times units) in this order, with zeros in empty lanes."""
         taken = array[..., self._order]
         return np.where(self._order < 0, array.dtype.type(0), taken)
 
     def pack(self, matrix: Array) -> Array:
-        """Arrange a kernel (terms, gates times units), and pack it."""
+        """Arrange and pack a kernel (terms, gates times units)."""
         return pack_product(self.arrange(matrix), self._lanes)
 
 
 def pack_product(matrix: Array, lanes: int) -> Array:
-    """Cut columns into panels, each panel's rows behind one another; returns a flat array."""
+    """Divide columns into panels, each stored row by row; return a flat array."""
     wide = PANEL * lanes
     panels = [matrix[:, c : c + wide].reshape(-1) for c in range(0, matrix.shape[1], wide)]
     return np.concatenate(panels) if panels else matrix.reshape(-1)

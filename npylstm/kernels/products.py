@@ -1,15 +1,15 @@
 """Matrix products with packed weights: the micro-kernel, and the loops around it.
 
 The micro-kernel keeps a block of the result in registers, some rows by up to four vectors
-of columns, and runs over the terms of the sums: each weight that is loaded serves all rows,
-each input all columns. Weights are packed as it reads them (:mod:`npylstm.kernels.packing`):
-panels of four vectors, term by term behind one another.
+of columns, and loops over the terms of the sums. Each loaded weight is used for all rows,
+each input for all columns. Weights are packed in the order of reading
+(:mod:`npylstm.kernels.packing`): panels of four vectors, term by term.
 
-Sums run over segments of :data:`SEGMENT` terms, each from zero and then added to the
-result: more accurate than one long sum, and a segment's weights stay in the first cache
-while all rows use them. The next segment's are fetched meanwhile, a cache line with each term:
-they may be far, and the processor on its own does not look beyond the page that it reads. The
-order of sums is the same for any number of rows, and so are the bits.
+Sums are computed in segments of :data:`SEGMENT` terms, each from zero and then added to the
+result. This is more accurate than one long sum, and a segment's weights stay in the L1 cache
+while all rows use them. The next segment's weights are prefetched meanwhile, a cache line with
+each term, because the processor's own prefetcher stops at the end of a page. The order of sums is
+the same for any number of rows, and so are the bits.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from npylstm.kernels.simd import Lanes, broadcast, lane_count, offset, prefetch,
 
 __all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
 
-# Terms that are summed before they are added to the result.
+# Terms of a partial sum.
 SEGMENT = 64
-# So few terms are added to the start one by one: a sum of their own would be rounded once more.
+# Up to so many terms are added directly to the start: a partial sum would round once more.
 FEW_TERMS = 3
 # Rows of a block: its sums, a panel's weights and an input fill the registers.
 ROWS = 4 if REGISTERS >= 32 else 2
@@ -40,17 +40,17 @@ _INTEGER = ir.IntType(64)
 
 
 def constant(value: int) -> Any:
-    """An integer in code that is being built."""
+    """Return an integer constant in generated code."""
     return ir.Constant(_INTEGER, value)
 
 
 class Sums:
-    """Sums of products for some rows and vectors of columns, in code that is being built.
+    """Generates code for sums of products, for some rows and vectors of columns.
 
-    ``x`` are pointers, one for each row; ``weights`` are places, each with the number of vectors
-    that stand there for every term. Few sums wait for one another, so fewer than a panel's are
-    built in two halves, of the even and of the odd terms. ``later`` is a place in weights that are
-    needed next, to be fetched as far apart as the vectors of the first ``weights``.
+    ``x`` are pointers, one for each row; ``weights`` are pointers, each with its number of vectors
+    per term. A few sums would wait for the previous additions, so fewer sums than a panel's are
+    computed in two halves, of even and odd terms. ``later`` points to the weights to prefetch, with
+    the stride of the first ``weights``.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Sums:
         return new
 
     def over(self, terms: Any) -> list[Lanes]:
-        """Build the loop over the terms; returns the sums of each row, one behind another."""
+        """Generate the loop over the terms; return the sums, row by row."""
         builder, chains = self.builder, self._chains
         before = builder.block
         head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
@@ -113,7 +113,7 @@ class Sums:
         return lanes
 
     def _last(self, k: Any, terms: Any, sums: list[Any]) -> list[Any]:
-        """Add the term that is left over where their number is odd."""
+        """Add the last term if their number is odd."""
         builder = self.builder
         before = builder.block
         one, end = builder.append_basic_block("one"), builder.append_basic_block("end")
@@ -130,7 +130,7 @@ class Sums:
         return merged
 
     def segment_by_segment(self, start: list[Lanes], terms: Any, segment: Any) -> list[Lanes]:
-        """Build ``start + x @ w`` for one row, in registers all the way."""
+        """Generate ``start + x @ w`` for one row, with all sums in registers."""
         builder = self.builder
         before = builder.block
         head, body, done = (builder.append_basic_block(name) for name in ("next", "seg", "all"))
@@ -164,7 +164,7 @@ class Sums:
 
 
 def _finish(z: list[Any], start: list[Any], sums: list[Lanes]) -> None:
-    """``z = start + sums``, rows by pointers."""
+    """``z = start + sums``, with pointers to rows."""
     builder = sums[0].builder
     lanes = sums[0].value.type.count
     vectors = len(sums) // len(z)
@@ -175,7 +175,7 @@ def _finish(z: list[Any], start: list[Any], sums: list[Lanes]) -> None:
 
 
 def _rows_kernel(rows: int) -> Any:
-    """Make the intrinsic for so many rows."""
+    """Return the intrinsic for this number of rows."""
 
     @intrinsic
     def rows_by_panel(
@@ -192,7 +192,7 @@ def _rows_kernel(rows: int) -> Any:
                 return [builder.gep(first, [place]) for place in places]
 
             def build(count: int) -> None:
-                # Fewer rows leave no time for it.
+                # With fewer rows there is no time for prefetching.
                 ahead = later if rows == ROWS and count == PANEL else None
                 sums = Sums(builder, apart(x, x_row), [(w, count)], ahead).over(terms)
                 _finish(apart(z, z_row), apart(start, start_row), sums)
@@ -211,9 +211,9 @@ _row_1, _row_2, _row_3, _row_4 = (_rows_kernel(rows) for rows in (1, 2, 3, 4))
 
 @intrinsic
 def _row_by_two(typingctx: Any, z: Any, start: Any, x: Any, w: Any, second: Any, terms: Any) -> Any:
-    """``z = start + x @ w`` for one row and two whole panels.
+    """``z = start + x @ w`` for one row and two full panels.
 
-    More sums at a time hide how long each addition takes.
+    More independent sums hide the latency of additions.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -244,7 +244,7 @@ def _add_term(typingctx: Any, z: Any, start: Any, x: Any, w: Any, vectors: Any) 
 
 
 def choose(builder: Any, number: Any, values: range, build: Callable[[int], None]) -> None:
-    """Build a branch for each value that a number can have."""
+    """Generate a branch for each value of a number."""
     branches = [builder.append_basic_block(f"case{value}") for value in values]
     end = builder.append_basic_block("chosen")
     switch = builder.switch(number, end)
@@ -258,7 +258,7 @@ def choose(builder: Any, number: Any, values: range, build: Callable[[int], None
 
 @jit
 def segment_of(terms):
-    """How many terms each segment has but the last: the fewest segments, all but alike."""
+    """Return the terms of each segment but the last: the fewest segments, of nearly equal size."""
     if terms <= SEGMENT:
         return terms
     segments = (terms + SEGMENT - 1) // SEGMENT
@@ -269,9 +269,9 @@ def segment_of(terms):
 def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
     """``z = start + x @ w`` for the vectors of columns from ``begin`` to ``end``.
 
-    ``begin`` is where a panel begins. Rows of ``z``, of ``start`` and of ``x`` (rows, terms) are so
-    many numbers apart; ``start`` may be ``z``, or one row for all of them (0 apart). ``w`` is
-    packed.
+    ``begin`` is the start of a panel. ``z_row``, ``start_row`` and ``x_row`` are the distances of
+    the rows of ``z``, ``start`` and ``x`` (rows, terms). ``start`` may be ``z``, or one row for all
+    of them (distance 0). ``w`` is packed.
     """
     lanes = width(z)
     segment = segment_of(terms)
@@ -292,7 +292,7 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
         for k in range(0, terms, segment):
             count = min(segment, terms - k)
             here = offset(panel, k * vectors * lanes)
-            # Later segments are added to what the first has made.
+            # Later segments are added to the result of the first.
             zk, xk = offset(z, at), offset(x, k)
             sk, s_row = (zk, z_row) if k else (offset(start, at), start_row)
             if rest:
@@ -301,7 +301,7 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
                 continue
             left = rows
             while left:
-                # The next segment's weights: of each term a vector, another for the next rows.
+                # Prefetch weights of the next segment: one vector per term in each group of rows.
                 line = count * vectors + (rows - left) // ROWS % PANEL
                 later = offset(here, line * lanes)
                 if ROWS == 4 and left >= 4:

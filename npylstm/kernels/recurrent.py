@@ -1,9 +1,9 @@
 """Native kernels of the recurrent layers.
 
-Rows go through in blocks. For a block, the input's part of all gates is computed for some steps
-in one pass; then, step by step, the recurrent product is added to it, and the cell makes of the
-sums the new state. States stand in rows of whole vectors meanwhile, the old and the new hidden
-state side by side, since all units of a step read the old one.
+Rows are computed in blocks. For a block, the input's part of all gates is computed for several
+steps in one product. Then, step by step, the recurrent product is added, and the cell computes the
+new state. States are in rows of full vectors. Old and new hidden state are separate, since all
+units of a step read the old one.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from npylstm.kernels.simd import call, copy, narrow_width, offset, width
 __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
 _TANH, _SIGMOID = 1, 2
-# Vectors that the first cache of common processors holds.
+# Vectors in a typical L1 cache.
 _NEAR = 32768 // VECTOR_BYTES
 
 
 @jit
 def _copy_rows(y, y_row, x, x_row, rows, size):
-    """``y[:] = x`` for rows that are so far apart."""
+    """``y[:] = x`` for rows with these distances."""
     for r in range(rows):
         copy(offset(y, r * y_row), offset(x, r * x_row), size)
 
 
 @jit
 def _source(row, t):
-    """The input's step that is computed as the ``t``-th."""
+    """Return the index of the input's step that is computed as the ``t``-th."""
     return row[A.STEPS] - 1 - t if row[A.REVERSE] else t
 
 
 @jit
 def _multiply_input(row, params, work, z, first, n, t, count):
-    """Compute the input's part of all gates, biases included, for n rows and some steps from t."""
+    """Compute the input's part of all gates, with biases, for n rows and ``count`` steps from t."""
     span = row[A.VECTORS] * width(z)
     step = -row[A.X_STEP] if row[A.REVERSE] else row[A.X_STEP]
     x = offset(work, row[A.X] + first * row[A.X_ROW] + _source(row, t) * row[A.X_STEP])
@@ -60,7 +60,7 @@ def _multiply_input(row, params, work, z, first, n, t, count):
                 row[A.IN], w, row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
     else:
-        # Rows of the input may lie so that they are in one another's way in the cache.
+        # Rows of the input may compete for the same cache sets: copy them.
         gathered = offset(z, n * z_row)
         for k in range(count):
             _copy_rows(gathered, row[A.X_PADDED], offset(x, k * step), row[A.X_ROW], n, row[A.IN])
@@ -72,7 +72,7 @@ def _multiply_input(row, params, work, z, first, n, t, count):
 
 @jit
 def _next_input(row, params, work, z, first, n, t, at):
-    """Count on within the steps whose input's part is ready; make that of the next when needed."""
+    """Return the index of step t in the block of input parts; compute a new block if needed."""
     if 0 <= at < row[A.BLOCK_STEPS] - 1:
         return at + 1
     count = min(row[A.BLOCK_STEPS], row[A.STEPS] - t)
@@ -82,13 +82,13 @@ def _next_input(row, params, work, z, first, n, t, at):
 
 @jit
 def _stands(row, work, r, t):
-    """Whether a mask makes a row stand still at the ``t``-th step."""
+    """Whether a row is masked at the ``t``-th step."""
     return work[row[A.MASK] + r * row[A.STEPS] + _source(row, t)] == 0
 
 
 @jit
 def _keep_standing(row, work, new, old, first, n, t):
-    """Carry the hidden state on where a mask makes it stand still."""
+    """Copy the old hidden state where a row is masked."""
     for r in range(n):
         if _stands(row, work, first + r, t):
             copy(offset(new, r * row[A.PADDED]), offset(old, r * row[A.PADDED]), row[A.SIZE])
@@ -112,13 +112,13 @@ def _put(row, work, h, first, n, t):
         elif row[A.ZERO_OUTPUT] or t == 0:
             for j in range(size):
                 y_r[j] = 0
-        elif y_step:  # the output of the step before
+        elif y_step:  # the output of the previous step
             copy(y_r, offset(y_r, back), size)
 
 
 @jit
 def _finish_step(row, work, new, old, first, n, t):
-    """Do what comes after the cells in every layer."""
+    """Apply the mask and write the output, after the cells of all threads."""
     barrier_wait(row)
     if not is_leader(row):
         return
@@ -137,7 +137,7 @@ def lstm(row, params, state, work):
     h = offset(work, row[A.SCRATCH])
     new = offset(h, block * padded)
     c = offset(new, block * padded)
-    made = offset(c, block * cell_row)  # before a projection
+    made = offset(c, block * cell_row)  # hidden state before the projection
     z_all = offset(made, block * cell_row)
     masked = row[A.MASKED]
     fused = row[A.CODE] == _TANH and row[A.RECURRENT_CODE] == _SIGMOID and size > FEW_TERMS
@@ -172,13 +172,13 @@ def lstm(row, params, state, work):
 
 @jit
 def _in_vectors(units, lanes):
-    """So many units, and what is empty of their last vector."""
+    """Round up to full vectors."""
     return (units + lanes - 1) // lanes * lanes
 
 
 @jit
 def _blocks(units, like):
-    """How many whole blocks there are, and how many narrow parts behind them."""
+    """Return the number of full blocks, and of narrow blocks after them."""
     lanes, narrow = width(like), narrow_width(like)
     whole = units // lanes
     return whole, (units - whole * lanes + narrow - 1) // narrow
@@ -186,7 +186,7 @@ def _blocks(units, like):
 
 @jit
 def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
-    """A step of several rows, a panel at a time: its product for all of them, then the cells."""
+    """Compute a step of several rows, panel by panel: the product of all rows, then the cells."""
     lanes = width(params)
     narrow = narrow_width(params)
     units, vectors, z_row, masked = row[A.UNITS], row[A.VECTORS], row[A.Z_ROW], row[A.MASKED]
@@ -197,7 +197,7 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
     plain = code == _TANH and rcode == _SIGMOID
     panels = (vectors + PANEL - 1) // PANEL
     for p in range(panels):
-        # To and fro: what was used last is still in the cache.
+        # Alternate the direction: the last used weights are still in the cache.
         b = p if t & 1 else panels - 1 - p
         call(row[A.MULTIPLY], (
             z_all, z_row, z_all, z_row, n, h, row[A.PADDED], row[A.SIZE], offset(params, row[A.U]),
@@ -222,13 +222,13 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
 
 @jit
 def _lstm_row(row, z, h, w, c, new, forwards):
-    """A step of one row: products and cells in registers."""
+    """Compute a step of one row: products and cells in registers."""
     lanes, terms = width(z), row[A.SIZE]
     whole, parts = _blocks(row[A.UNITS], z)
     first, end = row[A.FIRST_BLOCK], min(row[A.END_BLOCK], whole)
     segment = segment_of(terms)
-    # Two blocks at a time, unless the weights do not fit the first cache: then the last block's are
-    # still there when the next step begins with it, to and fro.
+    # Two blocks at a time if the weights fit the L1 cache. Otherwise one, in alternating direction:
+    # the last block's weights are still in the cache when the next step starts with it.
     each = 2 if (end - first) * PANEL * terms <= _NEAR else 1
     groups = (end - first + each - 1) // each
     for g in range(groups):
@@ -248,7 +248,7 @@ def _lstm_row(row, z, h, w, c, new, forwards):
 
 @jit
 def _lstm(z, c, h, units, code, code_params, rcode, rcode_params):
-    """A block of an LSTM with any activations: gates of so many units side by side."""
+    """A block of an LSTM with any activations; ``z`` contains the gates side by side."""
     candidate = offset(z, 3 * units)
     activate(rcode, rcode_params, z, 3 * units)
     activate(code, code_params, candidate, units)
@@ -329,7 +329,7 @@ def _gru(places, units, code, code_params, rcode, rcode_params):
 
 @jit
 def _blend(z, candidate, old, new, units):
-    """The new state of a GRU: ``z`` of the old one, the rest of the candidate."""
+    """The new state of a GRU: ``z * old + (1 - z) * candidate``."""
     for j in range(units):
         new[j] = z[j] * old[j] + (type(z[j])(1) - z[j]) * candidate[j]
 
@@ -338,8 +338,8 @@ def _blend(z, candidate, old, new, units):
 def gru_reset_before(row, params, state, work):
     """:class:`npylstm.ops.cells.GRU` with the reset gate before the product.
 
-    The recurrent kernel comes in two parts: the gates', and the candidate's, whose product waits
-    for the reset gate.
+    The recurrent kernel has two parts: the gates', and the candidate's, whose product needs the
+    reset gate.
     """
     lanes = width(params)
     narrow = narrow_width(params)

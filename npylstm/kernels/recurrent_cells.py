@@ -1,10 +1,9 @@
-"""What a recurrent cell does to a block of units, once its products are summed.
+"""Recurrent cells for a block of units, from the sums of the gates.
 
-Gates lie side by side (:mod:`npylstm.kernels.packing`), so a block is a few vectors that never
-leave the registers: of whole vectors, a gate each, or of the narrow parts of the units left over,
-whose gates are gathered from what is side by side there. Sigmoids and hyperbolic tangents that
-are multiplied share one division: ``i * c~ = above / ((1 + exp(-i)) * below)`` with
-``c~ = above / below``.
+Gates are side by side (:mod:`npylstm.kernels.packing`), so a block is a few vectors in registers. A
+full block has one vector per gate. In the narrow blocks of the remaining units the gates are
+gathered from shared vectors. A product of sigmoid and tanh needs one division:
+``i * c~ = above / ((1 + exp(-i)) * below)`` with ``c~ = above / below``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["gru_rest", "gru_whole", "lstm_rest", "lstm_row", "lstm_row_rest", "l
 
 
 def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[Lanes]:
-    """Make ``c`` and ``h`` of the four gates' sums and the old ``c``."""
+    """Return ``c`` and ``h`` from the four gates' sums and the old ``c``."""
     above, below = tanh_parts(candidate)
     c = c / one_plus_exp(-f) + above / one_plus_exp_times(-i, below)
     above, below = tanh_parts(c)
@@ -34,7 +33,7 @@ def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[
 
 
 def _gru(z: Lanes, r: Lanes, candidate: Lanes, uz: Lanes, ur: Lanes, uc: Lanes, h: Lanes) -> Any:
-    """Make ``h`` of the input's parts, the recurrent parts and the old ``h``."""
+    """Return ``h`` from the input's parts, the recurrent parts and the old ``h``."""
     update = 1.0 / one_plus_exp(-(z + uz))
     new = tanh(candidate + uc / one_plus_exp(-(r + ur)))
     return (update.times_plus(h - new, new),)
@@ -45,12 +44,12 @@ def _most_parts(number: Any) -> int:
 
 
 def _vectors(number: Any, gates: int, parts: int) -> int:
-    """How many vectors the gates of so many narrow parts fill."""
+    """Return the number of vectors for the gates of these narrow blocks."""
     return -(-parts * narrow_count(number) * gates // lane_count(number))
 
 
 def _load(builder: Any, at: Any, count: int) -> list[Lanes]:
-    """Read so many vectors one behind another."""
+    """Load consecutive vectors."""
     lanes = lane_count(at.type.pointee)
     return [
         Lanes.load(builder, builder.gep(at, [constant(k * lanes)]), lanes) for k in range(count)
@@ -58,7 +57,7 @@ def _load(builder: Any, at: Any, count: int) -> list[Lanes]:
 
 
 def _gather(vectors: list[Lanes], gates: int, parts: int, narrow: int) -> list[Lanes]:
-    """Sort the numbers of narrow parts, gate by gate within each, into a vector for each gate."""
+    """Gather the gates of narrow blocks into one vector for each gate."""
     builder = vectors[0].builder
     whole = vectors
     while len(whole) > 1:
@@ -85,10 +84,10 @@ def _shuffled(builder: Any, a: Any, b: Any, places: list[int]) -> Lanes:
 
 
 def _whole(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
-    """Make the intrinsic of a cell for a block of whole vectors, a function of pointers.
+    """Return the intrinsic of a cell for a full block, a function of a tuple of pointers.
 
-    It reads from the first of them, so many vectors one behind another from each, and writes what
-    the cell returns to the last ones, a vector each.
+    It loads ``reads`` consecutive vectors from the first pointers, and stores the results of the
+    cell at the last pointers, one vector each.
     """
 
     @intrinsic
@@ -109,9 +108,9 @@ def _whole(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
 
 
 def _rest(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
-    """Make the intrinsic of a cell for the narrow parts behind the whole blocks.
+    """Return the intrinsic of a cell for the narrow blocks after the full ones.
 
-    As :func:`_whole`; where it reads several vectors, it reads the gates of all parts.
+    As :func:`_whole`; where it reads several vectors, it reads the gates of all narrow blocks.
     """
 
     @intrinsic
@@ -146,9 +145,9 @@ def _store(made: Sequence[Lanes], pointers: list[Any]) -> None:
         value.store(at)
 
 
-# Pointers: gates (4 vectors), c, and where c and h go.
+# Pointers: gates (4 vectors), c, and the targets of c and h.
 lstm_whole, lstm_rest = _whole(_lstm, (4, 1)), _rest(_lstm, (4, 1))
-# Gates (3 vectors), their recurrent parts, h, and where h goes.
+# Gates (3 vectors), their recurrent parts, h, and the target of h.
 gru_whole, gru_rest = _whole(_gru, (3, 3, 1)), _rest(_gru, (3, 3, 1))
 
 
@@ -156,7 +155,7 @@ gru_whole, gru_rest = _whole(_gru, (3, 3, 1)), _rest(_gru, (3, 3, 1))
 def lstm_row(
     typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, panels: Any
 ) -> Any:
-    """One row of one or two whole blocks: the recurrent product and the cell, in registers."""
+    """One row of one or two full blocks: the recurrent product and the cell, in registers."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         z, h, terms, segment, w, c, new, panels = args
@@ -186,7 +185,7 @@ def lstm_row(
 def lstm_row_rest(
     typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, parts: Any
 ) -> Any:
-    """As :func:`lstm_row`, for the narrow parts."""
+    """As :func:`lstm_row`, for the narrow blocks."""
     number = z.dtype
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

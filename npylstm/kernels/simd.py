@@ -1,9 +1,8 @@
-"""Vectors of numbers, explicitly: what loops alone do not reliably become.
+"""SIMD vectors in Numba functions, because compilers do not vectorize all loops reliably.
 
-:class:`Lanes` is a vector inside a function that is being compiled: an expression of them
-appends instructions, each on all lanes at once. Intrinsics made of such expressions are
-called from kernels like any function. Raw pointers take the place of arrays there: no
-reference counts, no bounds, nothing to allocate.
+:class:`Lanes` is a vector inside a function that is being compiled: operators on it append
+instructions for all lanes. Kernels call intrinsics with such code like any function. They use raw
+pointers instead of arrays: no reference counts, no bounds, no allocation.
 """
 
 from __future__ import annotations
@@ -25,36 +24,36 @@ __all__ = [
 ]  # fmt: skip
 
 _INDEX = ir.IntType(32)
-# LLVM's names of functions tell what pointers point to, up to version 14.
+# Up to version 14, LLVM's function names contain the pointers' element types.
 _OPAQUE = tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
 
 
 def bits_of(dtype: Any) -> int:
-    """Size of a number of this Numba type or LLVM type."""
+    """Return the number of bits of this Numba type or LLVM type."""
     if isinstance(dtype, ir.Type):
         return 32 if isinstance(dtype, ir.FloatType) else 64
     return int(dtype.bitwidth)
 
 
 def lane_count(dtype: Any) -> int:
-    """How many numbers of this type a vector register holds."""
+    """Return the number of lanes of a vector register."""
     return VECTOR_BYTES * 8 // bits_of(dtype)
 
 
 def narrow_count(dtype: Any) -> int:
-    """How many numbers the blocks hold that take what does not fill a vector."""
+    """Return the number of lanes of a narrow block, for units that do not fill a vector."""
     return narrow_of(lane_count(dtype))
 
 
 class Lanes:
-    """A vector in code that is being built; other operands may be plain numbers."""
+    """A SIMD vector in generated code; other operands may be plain numbers."""
 
     def __init__(self, builder: Any, value: Any) -> None:
         self.builder, self.value = builder, value
 
     @classmethod
     def load(cls, builder: Any, at: Any, count: int, mask: Any = None) -> Lanes:
-        """Read ``count`` numbers from a pointer; with a mask, zeros where it is false."""
+        """Load ``count`` numbers from a pointer; with a mask, zeros where it is false."""
         number = at.type.pointee
         kind = ir.VectorType(number, count)
         source = builder.bitcast(at, kind.as_pointer())
@@ -69,7 +68,7 @@ class Lanes:
         ]))  # fmt: skip
 
     def store(self, at: Any, mask: Any = None) -> None:
-        """Write to a pointer; with a mask, only where it is true."""
+        """Store to a pointer; with a mask, only where it is true."""
         kind = self.value.type
         size = bits_of(kind.element) // 8
         target = self.builder.bitcast(at, kind.as_pointer())
@@ -82,7 +81,7 @@ class Lanes:
         self.builder.call(function, [self.value, target, ir.Constant(_INDEX, size), mask])
 
     def like(self, number: float | Lanes) -> Any:
-        """The LLVM value of an operand."""
+        """Return the LLVM value of an operand."""
         if isinstance(number, Lanes):
             return number.value
         return ir.Constant(self.value.type, [number] * self.value.type.count)
@@ -121,26 +120,26 @@ class Lanes:
         return self._intrinsic("fma", factor, term)
 
     def with_sign_of(self, other: Lanes) -> Lanes:
-        """The magnitude of these, the signs of those."""
+        """Return these magnitudes with the signs of ``other`` (copysign)."""
         return self._intrinsic("copysign", other)
 
     def at_most(self, limit: float | Lanes) -> Lanes:
-        """The smaller of the two; nan stays."""
+        """Minimum of the two; nan stays nan."""
         return self.choose(">", limit, limit, self)
 
     def at_least(self, limit: float | Lanes) -> Lanes:
-        """The larger of the two; nan stays."""
+        """Maximum of the two; nan stays nan."""
         return self.choose("<", limit, limit, self)
 
     def choose(
         self, order: str, other: float | Lanes, yes: float | Lanes, no: float | Lanes
     ) -> Lanes:
-        """``yes`` where a comparison such as ``"<"`` with the other holds, otherwise ``no``."""
+        """Return ``yes`` where a comparison such as ``"<"`` with ``other`` is true, else ``no``."""
         holds = self.builder.fcmp_ordered(order, self.value, self.like(other))
         return self._with(self.builder.select(holds, self.like(yes), self.like(no)))
 
     def shifted_bits(self, count: int) -> Lanes:
-        """The bits of each number, shifted to the left."""
+        """Shift the bits of each number to the left."""
         number = self.value.type.element
         whole = ir.VectorType(ir.IntType(bits_of(number)), self.value.type.count)
         bits = self.builder.bitcast(self.value, whole)
@@ -159,7 +158,7 @@ class Lanes:
 
 
 def _masked(builder: Any, what: str, result: Any, arguments: list[Any]) -> Any:
-    """The LLVM function that reads or writes under a mask."""
+    """Return LLVM's function for a masked load or store."""
     kind = arguments[0] if what == "store" else result
     name = f"v{kind.count}f{bits_of(kind.element)}"
     return cgutils.get_or_insert_function(
@@ -169,7 +168,7 @@ def _masked(builder: Any, what: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def broadcast(builder: Any, number: Any, count: int) -> Lanes:
-    """One number in all lanes."""
+    """Return a vector with this number in all lanes."""
     kind = ir.VectorType(number.type, count)
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_INDEX, 0))
@@ -178,7 +177,7 @@ def broadcast(builder: Any, number: Any, count: int) -> Lanes:
 
 
 def prefetch(builder: Any, at: Any) -> None:
-    """Ask for the cache line of a pointer to come into the second cache; it may point anywhere."""
+    """Prefetch the cache line at a pointer into the L2 cache; the address may be invalid."""
     byte = ir.IntType(8).as_pointer()
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), [byte, _INDEX, _INDEX, _INDEX]),
@@ -190,7 +189,7 @@ def prefetch(builder: Any, at: Any) -> None:
 
 @intrinsic
 def integers(typingctx: Any, address: Any) -> Any:
-    """A pointer to the integers at an address."""
+    """Return a pointer to the integers at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
@@ -200,7 +199,7 @@ def integers(typingctx: Any, address: Any) -> Any:
 
 @intrinsic
 def copy_bytes(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
-    """Copy so many bytes from one address to another; the two may overlap."""
+    """Copy bytes from one address to another; the two may overlap."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointers = [builder.inttoptr(at, ir.IntType(8).as_pointer()) for at in args[:2]]
@@ -212,7 +211,7 @@ def copy_bytes(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
 
 @intrinsic
 def offset(typingctx: Any, start: Any, count: Any) -> Any:
-    """The pointer that is ``count`` numbers further on."""
+    """Return the pointer plus ``count`` elements."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.gep(args[0], [args[1]])
@@ -221,7 +220,7 @@ def offset(typingctx: Any, start: Any, count: Any) -> Any:
 
 
 def _constant_of(count: Callable[[Any], int]) -> Any:
-    """Make an intrinsic that is a constant of the compiled code, by what a pointer points to."""
+    """Return an intrinsic that is a compile-time constant of a pointer's element type."""
 
     @intrinsic
     def constant(typingctx: Any, like: Any) -> Any:
@@ -233,7 +232,7 @@ def _constant_of(count: Callable[[Any], int]) -> Any:
     return constant
 
 
-# How many numbers a vector holds, and a block of what does not fill one.
+# Lanes of a vector, and of a narrow block.
 width, narrow_width = _constant_of(lane_count), _constant_of(narrow_count)
 
 
@@ -268,7 +267,7 @@ def copy(typingctx: Any, y: Any, x: Any, count: Any) -> Any:
 
 
 def each_vector(builder: Any, lanes: int, count: Any, build: Callable[[Any, Any], None]) -> None:
-    """Build a loop over ``count`` numbers, a vector at a time; the last gets a mask of lanes."""
+    """Generate a loop over ``count`` numbers in vectors; the last vector has a mask of lanes."""
     number = count.type
     lane = ir.Constant(number, lanes)
     whole = builder.sub(count, builder.srem(count, lane))

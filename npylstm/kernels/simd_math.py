@@ -1,10 +1,10 @@
-"""Exponential, sigmoid and hyperbolic tangent on vectors, to nearly the last digit.
+"""Vectorized exponential, sigmoid and tanh, accurate to nearly the last digit.
 
-All of them rest on ``exp(x) = s (1 + q)``: ``n`` is the integer nearest to ``x / ln 2``,
-``s = 2**n``, ``r = x - n ln 2`` lies within ``ln(2) / 2 = 0.347`` of zero, and
-``q = exp(r) - 1 = r + r**2 g(r)``. The polynomial ``g`` interpolates at Chebyshev's nodes in
-float32, and is the beginning of the series in float64. That leaves a relative error of 1e-10
-(float32 rounds at 6e-8) and of 4e-18 (float64: 1e-16). Every function takes and returns
+All of them use ``exp(x) = s (1 + q)``: ``n`` is the integer nearest to ``x / ln 2``,
+``s = 2**n``, ``r = x - n ln 2`` is within ``ln(2) / 2 = 0.347`` of zero, and
+``q = exp(r) - 1 = r + r**2 g(r)``. The polynomial ``g`` interpolates at Chebyshev nodes in
+float32, and is a truncated Taylor series in float64. The relative error is 1e-10
+(float32 rounds at 6e-8) and 4e-18 (float64: 1e-16). Every function takes and returns
 :class:`~npylstm.kernels.simd.Lanes`; nan stays nan.
 """
 
@@ -23,15 +23,15 @@ __all__ = ["exp", "exp_minus_one", "one_plus_exp", "sigmoid", "tanh", "tanh_part
 
 
 class _Format(NamedTuple):
-    """What a number format asks for."""
+    """Constants of a floating-point format."""
 
     mantissa: int
     bias: int
-    # Where exp comes close to the largest number: n is the largest exponent there. And where it
-    # comes close to the smallest one with all its digits.
+    # Limits of x where exp is near the largest number (n is the largest exponent there), and near
+    # the smallest normal number.
     exp_limit: float
     exp_least: float
-    # Beyond it tanh is one.
+    # From here on tanh is one.
     tanh_limit: float
     # ln 2 in two parts, the first short enough for an exact product with n.
     ln2_high: float
@@ -52,7 +52,7 @@ def _interpolate(degree: int) -> list[float]:
 
 
 def _series(terms: int) -> list[float]:
-    """The first coefficients of ``g``: of a high degree, interpolation in float64 loses digits."""
+    """Return Taylor coefficients of ``g``: interpolation of high degree in float64 loses digits."""
     return [1 / math.factorial(k + 2) for k in range(terms)]
 
 
@@ -82,19 +82,19 @@ class _Reduced(NamedTuple):
         return self.q.times_plus(self.s, self.s + 1.0)
 
     def minus_one(self) -> Lanes:
-        """``exp(x) - 1`` with all digits that the difference leaves."""
+        """``exp(x) - 1``, accurate near zero."""
         return self.t.times_plus(self.s, self.r.times_plus(self.s, self.s - 1.0))
 
 
 def _reduced(x: Lanes) -> _Reduced:
-    """Reduce ``exp(x)``; x lies between the limits."""
+    """Reduce the argument of ``exp(x)``; x is between the limits."""
     kind = _format(x)
     shifted = x.times_plus(1 / math.log(2), _magic(kind))
     n = shifted - _magic(kind)
     exact = n.times_plus(-kind.ln2_high, x)
     r = n.times_plus(-kind.ln2_low, exact)
     square = r * r
-    # The polynomial in pairs of terms: fewer operations wait for one another.
+    # Terms in pairs shorten the chain of dependent operations.
     c = kind.polynomial
     pairs = [_pair(r, c[k : k + 2]) for k in range(0, len(c), 2)]
     g = pairs.pop()
@@ -105,7 +105,7 @@ def _reduced(x: Lanes) -> _Reduced:
 
 
 def _magic(kind: _Format) -> float:
-    """What rounds to an integer when it is added, and leaves the exponent's bits lowest."""
+    """Return a number whose addition rounds to an integer and puts the exponent in low bits."""
     return 1.5 * 2.0**kind.mantissa + kind.bias
 
 
@@ -118,7 +118,7 @@ def exp(x: Lanes) -> Lanes:
     kind = _format(x)
     beyond = kind.exp_limit + kind.mantissa
     reduced = _reduced(x.at_most(beyond).at_least(-beyond))
-    # 2**n may be out of range where the result is not: two factors.
+    # 2**n may overflow where the result does not: two factors.
     half = reduced.n * 0.5 + _magic(kind)
     rest = reduced.n - (half - _magic(kind)) + _magic(kind)
     scales = [number.shifted_bits(kind.mantissa) for number in (half, rest)]
@@ -126,7 +126,7 @@ def exp(x: Lanes) -> Lanes:
 
 
 def exp_minus_one(x: Lanes) -> Lanes:
-    """``exp(x) - 1`` with all its digits near zero, for ``x`` below the limit of exp."""
+    """``exp(x) - 1``, accurate near zero, for ``x`` below the limit of exp."""
     return _reduced(x.at_least(_format(x).exp_least)).minus_one()
 
 
@@ -136,12 +136,12 @@ def _bounded(x: Lanes) -> _Reduced:
 
 
 def one_plus_exp(x: Lanes) -> Lanes:
-    """``1 + exp(x)``; beyond the limit of exp it grows no more."""
+    """``1 + exp(x)``; x is clipped at the limit of exp."""
     return _bounded(x).plus_one()
 
 
 def one_plus_exp_times(x: Lanes, factor: Lanes) -> Lanes:
-    """``(1 + exp(x)) * factor``, with one rounding less than the two have alone."""
+    """``(1 + exp(x)) * factor``, with one rounding less than separate operations."""
     reduced = _bounded(x)
     return reduced.q.times_plus(reduced.s, reduced.s).times_plus(factor, factor)
 
@@ -156,7 +156,7 @@ def tanh_parts(x: Lanes) -> tuple[Lanes, Lanes]:
     bounded = abs(x).at_most(_format(x).tanh_limit)
     reduced = _reduced(bounded + bounded)
     above = reduced.minus_one()
-    return above.with_sign_of(x), above + 2.0  # their errors go the same way
+    return above.with_sign_of(x), above + 2.0  # their errors have the same sign
 
 
 def tanh(x: Lanes) -> Lanes:

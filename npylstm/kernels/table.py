@@ -1,10 +1,10 @@
-"""The table of kernels: one row each. Everything else about native code reads it.
+"""The table of kernels: one row each.
 
-A row names the kind of operation that the kernel serves, the function, and its columns
-(:mod:`npylstm.kernels.arguments`). ``fits`` looks at the config of an operation, never at sizes, so
+A row contains the kind of operation, the kernel, and its columns
+(:mod:`npylstm.kernels.arguments`). ``fits`` depends on the config of an operation, not on sizes, so
 that the kernel of an operation is chosen once, when the model is loaded. ``pack`` arranges the
 weights by column, once; ``bind`` computes the other columns of a call. ``X`` and ``Y``, activations
-and products are filled in for all kernels that have such columns.
+and products are filled in for all kernels with such columns.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def _nothing(operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
 
 
 class Row(NamedTuple):
-    """A kernel, and the operation that it serves.
+    """A kernel for one kind of operation.
 
     Attributes
     ----------
     serves
         The kind of operation.
     kernel
-        Where the function is.
+        The kernel.
     columns
         Its columns.
     bind
@@ -75,7 +75,7 @@ class Row(NamedTuple):
     softmax: bool = False
 
     def kernels(self) -> Iterator[Kernel]:
-        """The kernel, and those that it calls."""
+        """Yield the kernel, and those that it calls."""
         yield self.kernel
         if hasattr(self.columns, "MULTIPLY"):
             yield MULTIPLY
@@ -91,14 +91,14 @@ class Row(NamedTuple):
         return True
 
     def packed(self, operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
-        """Arrange all that the kernel reads from the parameters, by column."""
+        """Return the kernel's parameters, packed by column."""
         parts = self.pack(operation, weights, dtype)
         for code, activation in _activations(operation):
             parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), dtype)
         return parts
 
     def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> Array:
-        """Fill the row of a call."""
+        """Return the row of a call."""
         values = dict(parameters)
         for code, activation in _activations(operation):
             assert activation.row.code is not None  # accepts has checked it
@@ -118,7 +118,7 @@ class Row(NamedTuple):
 
 
 def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
-    """The activations of an operation, by the column of their code."""
+    """Yield the activations of an operation, with the column of their code."""
     for field, code in (("activation", "CODE"), ("recurrent_activation", "RECURRENT_CODE")):
         activation = getattr(operation, field, None)
         if activation is not None:
@@ -152,17 +152,17 @@ _ROWS = (
         fits=lambda layer: layer.times > 1),  # of a single input
 )  # fmt: skip
 
-# Copies between tensors and states, which programs add where a graph reads or gives states.
+# Copies between tensors and states, for graphs that read or set states.
 FETCH, STORE = (Row("", Kernel("layers", name), COPY, lambda *_: {}) for name in ("fetch", "store"))
 
 KERNELS = (MULTIPLY, *(row.kernel for row in (*_ROWS, FETCH, STORE)))
 
-# Kinds whose output is the input in another shape: nothing is computed.
+# Kinds whose output is the input's memory with another shape.
 _ALIASES = ("identity", "reshape")
 
 
 def is_alias(operation: Any) -> bool:
-    """Whether the output is the memory of the input."""
+    """Whether the output shares the input's memory."""
     return operation.kind in _ALIASES
 
 

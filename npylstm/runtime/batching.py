@@ -1,4 +1,4 @@
-"""Batches in parts: rows cut into slices, run side by side in threads, and joined again."""
+"""Compute a batch in slices of rows, in threads, and join the results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from npylstm.runtime.threads import run_together
 
 __all__ = ["Fill", "Result", "cut", "join", "run_slices", "side_by_side"]
 
-# Computes rows of an output, the second array, of rows of an input.
+# Computes rows of the output (second array) from rows of the input.
 Fill = Callable[[Array, Array], None]
-# Outputs by name, and the state after them by layer and name.
+# Outputs by name, and the final state by layer and name.
 Result = tuple[dict[str, Array], dict[str, dict[str, Array]]]
 
 
 def cut(rows: int, size: int) -> list[slice]:
-    """Cut rows into slices of a size; the last has what is left."""
+    """Cut rows into slices of a size; the last may be shorter."""
     return [slice(r, min(r + size, rows)) for r in range(0, rows, size)] or [slice(0, 0)]
 
 
@@ -29,7 +29,7 @@ def run_slices(
 ) -> list[Result]:
     """Run every slice, at most ``threads`` at a time; progress is shown on stderr."""
     results: list[Result | None] = [None] * len(slices)
-    todo = iter(range(len(slices)))  # its next() is atomic, so threads can share it
+    todo = iter(range(len(slices)))  # next() is atomic, so threads can share the iterator
     with console.progress("predict", len(slices), enabled=progress) as advance:
 
         def work() -> None:
@@ -58,7 +58,7 @@ def side_by_side(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
 
 
 def join(results: Sequence[Result], axes: Mapping[str, int]) -> Result:
-    """Join what slices gave, outputs along these axes, states along their first."""
+    """Join the results of slices: outputs along these axes, states along axis 0."""
     if len(results) == 1:
         return results[0]
     outputs = {name: np.concatenate([y[name] for y, _ in results], axes[name]) for name in axes}

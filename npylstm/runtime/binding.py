@@ -1,4 +1,4 @@
-"""What users hand in, checked once and brought to the form that the engines take."""
+"""Check what users pass, and convert it for the engines."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def bind(
     batch: int | None = None,
     where: str = "the session",
 ) -> dict[str, Array]:
-    """Check inputs against shapes and bring them to the model's type.
+    """Check inputs against shapes and convert them to the model's dtype.
 
     Parameters
     ----------
     x
         One array, a list in order, or a mapping by name.
     tensors
-        What is expected.
+        The expected names and shapes.
     dtype
         The model's.
     batch
-        The batch size where it is settled.
+        The required batch size, if there is one.
     where
-        By what it is, for the message.
+        Where the batch size comes from, for the message.
 
     Raises
     ------
     ShapeError
-        Naming the input, its shape and the expected one.
+        With the input, its shape and the expected one.
     """
     given = _by_name(x, tensors)
     sizes: dict[str, tuple[int, str]] = {}
@@ -89,7 +89,7 @@ def bind(
 def _with_batch_axis(
     argument: str, tensor: TensorSpec, shape: tuple[int, ...], batch: int | None
 ) -> str:
-    """Say how to give a single sequence, if that is what an array without a batch axis can be."""
+    """Return a hint how to add the batch axis, if only that is missing."""
     axis = tensor.shape.index(BATCH)
     wanted = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
     fits = len(shape) == len(wanted) and all(
@@ -103,7 +103,7 @@ def _with_batch_axis(
 
 
 def bind_nan(nan: str) -> str:
-    """Check what is done with inputs that hold nan.
+    """Check the option for inputs that contain nan.
 
     Raises
     ------
@@ -116,12 +116,12 @@ def bind_nan(nan: str) -> str:
 
 
 def check_nan(inputs: Mapping[str, Array]) -> None:
-    """Refuse inputs that hold nan.
+    """Check that inputs contain no nan.
 
     Raises
     ------
     ShapeError
-        Naming the input and where the first is.
+        With the input and the position of the first nan.
     """
     for name, array in inputs.items():
         if np.isnan(array).any():
@@ -146,12 +146,12 @@ def _by_name(x: Inputs, tensors: Sequence[TensorSpec]) -> dict[str, Any]:
 def bind_state(
     state: StateArrays | None, expected: StateShapes, batch: int, dtype: str
 ) -> NewState:
-    """Check a state, or make that of a sequence that has not begun.
+    """Check a state, or return the zero initial state.
 
     Raises
     ------
     StateError
-        Naming the call, the state and what was expected.
+        With the call, the state and the expectation.
     """
     if state is None:
         return {k: zeros(shapes, batch, dtype) for k, shapes in expected.items()}
@@ -188,12 +188,12 @@ def bind_mask(
     inputs: Mapping[str, Array],
     batch: int,
 ) -> Array | None:
-    """Bring a mask or lengths to one form: which steps of each sequence count.
+    """Convert a mask or lengths to booleans ``(batch, steps)``: True where a step is not masked.
 
     Raises
     ------
     ShapeError
-        Naming what was given and what was expected.
+        With the value and the expectation.
     """
     if mask is None and lengths is None:
         return None
@@ -219,7 +219,7 @@ def bind_mask(
 
 
 def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
-    """How many steps the first input has; every recurrent layer must read them."""
+    """Return the number of steps of the first input; check that all recurrent layers read them."""
     kinds = {layer.name: layer.layer for layer in spec.layers if layer.layer.uses_mask}
     if not kinds:
         raise ShapeError(f"{what}: the model has no recurrent layer")
@@ -242,7 +242,7 @@ def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> in
 
 
 def numbers(value: Any, dtype: str, label: str) -> Array:
-    """Bring anything array-like to a contiguous array of real numbers.
+    """Convert an array-like to a contiguous array of real numbers.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def numbers(value: Any, dtype: str, label: str) -> Array:
 
 
 def _expect_integers(array: Array, label: str) -> None:
-    """Refuse what is no integer, or too large to be told from its neighbour."""
+    """Check for integers that the floating-point type represents exactly."""
     limit = 2 ** (np.finfo(array.dtype).nmant + 1)
     wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
     if wrong.any():
@@ -268,14 +268,14 @@ def _expect_integers(array: Array, label: str) -> None:
 
 
 def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec:
-    """Give the layers of the user's own their functions.
+    """Bind the functions of custom layers.
 
     Raises
     ------
     UnsupportedError
-        Listing those that have none.
+        With all layers that have no function.
     NpylstmError
-        If a function is for no layer.
+        If a function belongs to no layer.
     """
     if not custom and all(named.layer.kind != "external" for named in spec.layers):
         return spec

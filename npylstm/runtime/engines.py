@@ -1,4 +1,4 @@
-"""Back ends: how a spec is computed. Both offer the same small interface, :class:`Engine`."""
+"""Back ends: NumPy and Numba, with one interface, :class:`Engine`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ENVIRONMENT_VARIABLE = "NPYLSTM_BACKEND"
 
 
 class Engine(Protocol):
-    """What a back end offers. Made once per model; safe to call from many threads."""
+    """The interface of a back end. Made once per model; safe to call from many threads."""
 
     @property
     def name(self) -> str:
-        """Which back end computes."""
+        """Name of the back end."""
         ...
 
     def run(
@@ -36,79 +36,79 @@ class Engine(Protocol):
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
         """Compute every output, and the state after the last step.
 
-        ``inputs`` are checked arrays of the spec's type; ``state`` is complete; ``mask``
-        (batch, steps), booleans, says which steps count for recurrent layers; None: all.
+        ``inputs`` are checked arrays of the spec's dtype. ``state`` is complete. ``mask``
+        (batch, steps) is True where recurrent layers compute a step; None: everywhere.
         """
         ...
 
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
-        """Lay out calls with one input of this shape and one output, the state beginning at zero.
+        """Prepare calls with one input of this shape and one output, from zero initial state.
 
-        The inputs are of the spec's type and checked. Threads share the rows, or the units of a
-        single large sequence. None where there is no shorter way than :meth:`run`.
+        The inputs are checked and of the spec's dtype. Threads share the rows, or the units of a
+        single large sequence. None if there is no faster way than :meth:`run`.
         """
         ...
 
     def rewired(self, spec: ModelSpec) -> Engine:
-        """Make an engine for a spec of the same layers, or of some of them; weights are shared."""
+        """Return an engine for a spec with the same layers, or some of them; weights are shared."""
         ...
 
     def stream(self, spec: ModelSpec, batch: int) -> Stream:
-        """Make the state of ``batch`` sequences, all zeros, that is carried from call to call."""
+        """Return the zero state of ``batch`` sequences, kept from call to call."""
         ...
 
     def streams(self, spec: ModelSpec, capacity: int) -> Streams:
-        """Make the states of many streams, of which any may advance together."""
+        """Return the states of up to ``capacity`` streams; any of them may advance together."""
         ...
 
 
 class Stream(Protocol):
-    """State that calls carry on. Belongs to one thread at a time."""
+    """State that calls update. Used by one thread at a time."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute every output, in arrays of their own, and carry the state on."""
+        """Compute every output, in new arrays, and update the state."""
         ...
 
     def read(self) -> dict[str, dict[str, Array]]:
-        """Copy the state."""
+        """Return a copy of the state."""
         ...
 
     def write(self, state: State) -> None:
-        """Replace the state; it is complete and checked."""
+        """Replace the state with a complete, checked one."""
         ...
 
     def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> Stepper | None:
-        """Lay out calls with inputs of these sizes in buffers that stay; None if that cannot be."""
+        """Prepare calls with inputs of these sizes, in fixed buffers; None if not supported."""
         ...
 
     def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
-        """Run ``steps`` times, each output being the newest step of the next input.
+        """Run ``steps`` times; the last step of each output is appended to the next input.
 
         Parameters
         ----------
         x
             The first input ``(batch, window, features)``.
         last
-            Where the last step's output begins in a row of outputs, in elements.
+            Offset of the last step in a row of outputs, in elements.
         carry
-            Carry the state on, or begin each time as the stream now stands.
+            Update the state from run to run, or start each run from the current state.
 
         Returns
         -------
         Array
-            ``(steps, batch, features)``; None if the model has no loop of its own.
+            ``(steps, batch, features)``; None if not supported.
         """
         ...
 
 
 class Stepper(Protocol):
-    """A call laid out: fill ``x``, run, read ``y``; all by name."""
+    """A prepared call: fill ``x``, run, read ``y``; all by name."""
 
     x: dict[str, Array]
     y: dict[str, Array]
 
     def run(self) -> None:
-        """Compute ``y`` from ``x`` and carry the stream's state on."""
+        """Compute ``y`` from ``x`` and update the stream's state."""
         ...
 
 
@@ -116,34 +116,34 @@ class Streams(Protocol):
     """States of many streams, one row each."""
 
     def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Advance these rows (n,), each by its row of the inputs."""
+        """Run these rows (n,), each with its row of the inputs."""
         ...
 
     def read(self, rows: Array) -> dict[str, dict[str, Array]]:
-        """Copy the states of these rows."""
+        """Return a copy of the states of these rows."""
         ...
 
     def write(self, rows: Array, state: State) -> None:
-        """Replace the states of these rows; they are complete and checked."""
+        """Replace the states of these rows with complete, checked ones."""
         ...
 
 
 def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
-    """Lower a spec for a back end.
+    """Return the engine of a back end for a spec.
 
     Parameters
     ----------
     spec
         The model.
     backend
-        ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
-        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and can compile, NumPy
-        where not. Kernels are compiled here, or read from the disk.
+        ``"numba"``, ``"numpy"``, or ``"auto"``: the value of the environment variable
+        ``NPYLSTM_BACKEND``; without it Numba if it is installed and can compile, else NumPy.
+        Kernels are compiled here, or read from the disk.
 
     Returns
     -------
     Engine
-        The one that computes as long as the model lives.
+        Used for the whole life of the model.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A program with buffers of its own: ready to run."""
+"""A program with its buffers, ready to run."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ __all__ = ["Frame"]
 
 
 class Frame:
-    """Buffers for a program, seen as its inputs, outputs and states. Belongs to one call at a time.
+    """Buffers of a program, with views of inputs, outputs and states. Used by one call at a time.
 
     Attributes
     ----------
     x, y
         Inputs to fill and outputs to read, by name.
     mask
-        To fill, where the program has one.
+        To fill, if the program has a mask.
     states
-        States with their places, to fill and to read.
+        Places and views of the states, to fill and to read.
     work, state
-        The buffers as a whole.
+        The whole buffers.
     program
-        What runs.
+        The program.
     run
-        Computes ``y``, and the states after it.
+        Computes ``y`` and the final states.
     arguments
-        What kernels of whole programs are given: the table's rows, and addresses of it, of the
-        parameters, the state and the work buffer.
+        Arguments of ``execute``: number of rows, and addresses of the table, the parameters, the
+        state buffer and the work buffer.
     """
 
     def __init__(self, program: Program, params: Array, state: Array | None = None) -> None:
@@ -64,7 +64,7 @@ class Frame:
             raise
 
     def run_with(self, threads: int) -> None:
-        """Compute ``y`` by threads that share units; the caller keeps the states."""
+        """Compute ``y`` by threads that share units; does not restore the states after an error."""
         if threads == 1:
             self._execute()
         else:
@@ -89,7 +89,7 @@ class Frame:
                 operation.check_values(_view(self.work, place))
             except ShapeError as error:
                 raise ShapeError(f"{name}: {error}") from None
-            # The wrong value was in an earlier block of rows; only the last is still there.
+            # The value was in an earlier block of rows, whose inputs are overwritten.
             raise ShapeError(f"{name}: a value: expected {operation.accepted}")
 
 

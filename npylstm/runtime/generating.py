@@ -1,4 +1,4 @@
-"""Feeding outputs back: forecasts of one model, and the loop of an encoder and a decoder."""
+"""Forecasts with outputs fed back as inputs, and decoding with an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def forecast(
     feed: Feed | None,
     state: StateArrays | None,
 ) -> tuple[Array, NewState]:
-    """Compute :meth:`npylstm.Model.forecast`, and the state that is left."""
+    """Return the result of :meth:`npylstm.Model.forecast`, and the final state."""
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
         raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
     inputs, outputs = model.spec.inputs, model.spec.output_specs
@@ -63,7 +63,7 @@ def forecast(
 
 
 def _steps_of(source: TensorSpec) -> int:
-    """The time axis of the only input."""
+    """Return the time axis of the only input."""
     axis = source.time_axis
     if axis is None and len(source.shape) == 2:
         axis = 1
@@ -73,7 +73,7 @@ def _steps_of(source: TensorSpec) -> int:
 
 
 def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> None:
-    """Refuse outputs that cannot be inputs."""
+    """Check that a step of the output has the shape of a step of the input."""
     ahead = axis if newest else len(target)
     made = (*target[:ahead], *target[ahead + 1 :])
     wanted = (*source.shape[:axis], *source.shape[axis + 1 :])
@@ -87,7 +87,7 @@ def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> 
 def _carried(
     model: StreamingModel, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
 ) -> tuple[Array, NewState]:
-    """Push the beginning, then every output as one step."""
+    """Forecast with carried state: push ``x``, then each output as one step."""
     batch = _batch_of(model, x)
     session = Session(model, batch)
     if state is not None:
@@ -107,7 +107,7 @@ def _windowed(
     model: StreamingModel, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
     feed: Feed | None, state: Any,
 ) -> tuple[Array, NewState]:  # fmt: skip
-    """Let the model see the last values only, whose number is always the same."""
+    """Forecast with a moving window: each run reads the last ``window`` values."""
     source = model.spec.inputs[0]
     if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):
         raise ShapeError(f"window: the input {source} wants {source.shape[axis]}, got {window}")
@@ -123,7 +123,7 @@ def _windowed(
     batch = given.shape[source.shape.index(BATCH)]
     spec = model.spec
     begin = bind_state(state, spec.state_shapes(), batch, spec.dtype)
-    # What the framework keeps from call to call, layer by layer.
+    # Layers that are stateful in the framework carry their state from window to window.
     stateful = {e.name: getattr(spec[e.layer].layer, "stateful", False) for e in spec.edges}
     fresh = {call: entries for call, entries in begin.items() if not stateful[call]}
     stream = model.stream(batch)
@@ -169,28 +169,29 @@ def decode(
     feed: Feed | Literal["argmax"] | None = None,
     stop: int | None = None,
 ) -> Array:
-    """Run an encoder over a sequence, then a decoder step by step on its own outputs.
+    """Encode a sequence, then run a decoder step by step on its own outputs.
 
     Parameters
     ----------
     encoder
-        Gives the state: outputs with the names of the decoder's inputs; where the names differ,
-        the last of its outputs, in the order of the decoder's inputs.
+        Returns the decoder's initial state: outputs with the names of the decoder's inputs; if the
+        names differ, its last outputs, in the order of the decoder's inputs.
     decoder
-        One step: the first input is the step's, the others a state (or anything else the encoder
-        gives, such as its sequence); the first output is the step's, the others the new state,
-        which takes the place of the inputs that begin it, or of the last ones.
+        One step. Its first input is the step's, the others are states (or any other output of the
+        encoder, such as its sequence). Its first output is the step's, the others are the new
+        states. These replace the inputs that are the initial states of the same calls, else the
+        last inputs.
     x
-        What the encoder reads, as for :meth:`npylstm.Model.predict`.
+        The encoder's input, as for :meth:`npylstm.Model.predict`.
     start
-        The decoder's first input for a step, ``(batch, features)``, or ids ``(batch,)``; or what
-        broadcasts to it.
+        The decoder's first input for a step, ``(batch, features)``, or ids ``(batch,)``; smaller
+        arrays are broadcast.
     steps
-        How many outputs, at most.
+        Maximum number of outputs.
     feed
-        What makes the next input of an output ``(batch, units)``: a function; ``"argmax"`` for the
-        index of the largest value, as an id or in one-hot form, whichever the decoder reads; None
-        for the output itself.
+        Computes the next input from an output ``(batch, units)``: a function; ``"argmax"`` for the
+        index of the largest value, as an id or one-hot, as the decoder requires; None for the
+        output itself.
     stop
         With ``"argmax"``: the index that ends a sequence. Decoding ends when all have ended.
 
@@ -254,7 +255,7 @@ def _by_name(model: StreamingModel, y: Array | dict[str, Array]) -> dict[str, Ar
 
 
 def _step_axis(tensor: TensorSpec) -> int | None:
-    """Where the decoder's input for a step has an axis of steps: it is one long."""
+    """Return the time axis, of size one, of the decoder's input for a step; None if it has none."""
     axis = tensor.time_axis
     if axis is None and len(tensor.shape) == 2 and isinstance(tensor.shape[1], str):
         axis = 1  # ids or values, one for each step
@@ -264,7 +265,7 @@ def _step_axis(tensor: TensorSpec) -> int | None:
 
 
 def _as_input(best: Array, shape: tuple[int, ...], classes: int) -> Array:
-    """Indices as the decoder reads them: in one-hot form, or as they are."""
+    """Return indices as the decoder reads them: one-hot, or as ids."""
     if len(shape) == 2 and shape[1] == classes and classes > 1:
         return np.eye(classes)[best]
     return best.reshape(shape) if best.size == np.prod(shape) else best

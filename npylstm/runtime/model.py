@@ -1,4 +1,4 @@
-"""Model: a spec made ready to compute."""
+"""Model: a spec with a back end that computes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from npylstm.runtime.binding import bind, bind_functions, bind_mask, bind_state
 from npylstm.runtime.engines import Engine, Stream, make_engine
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
-# What only some programs need is imported where it is used: others start faster.
+# Modules that only some programs need are imported at their first use, to start faster.
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -46,15 +46,15 @@ def load(
     Parameters
     ----------
     source
-        What ``npylstm convert`` or :func:`npylstm.save` wrote: the path of the file, its bytes, or
-        an open binary file, which is read to its end.
+        A file of ``npylstm convert`` or :func:`npylstm.save`: its path, its bytes, or an open
+        binary file, which is read to its end.
     backend
-        ``"numba"``, ``"numpy"``, or ``"auto"``: what the environment variable
-        ``NPYLSTM_BACKEND`` names, otherwise Numba where it is installed and can compile, NumPy
-        where not. Kernels that are not on disk are compiled here, in a few seconds.
+        ``"numba"``, ``"numpy"``, or ``"auto"``: the value of the environment
+        variable ``NPYLSTM_BACKEND``; without it Numba if it is installed and can compile, else
+        NumPy. Kernels that are not on disk are compiled here, in a few seconds.
     custom
-        Functions for layers of the user's own, by name: those that
-        ``npylstm_converters.convert(..., custom=...)`` was given. No file holds them.
+        Functions of custom layers, by name, as passed to
+        ``npylstm_converters.convert(..., custom=...)``. The file does not contain them.
     verify
         Replay the recorded cases at once; see :meth:`Model.verify`.
 
@@ -67,7 +67,7 @@ def load(
     FormatError
         If the file is damaged or not a model.
     UnsupportedError
-        If a function is missing.
+        If the function of a custom layer is missing.
     ParityError
         With ``verify``, if parity does not hold.
     NpylstmError
@@ -86,11 +86,11 @@ def load(
     return model
 
 
-_MOST_SHORTCUTS = 64  # shapes of inputs that are remembered
+_MOST_SHORTCUTS = 64  # input shapes with a prepared call
 
 
 class Model:
-    """A model that computes. It never changes, holds no state, and serves many threads at once.
+    """A model that computes. It is immutable, has no state, and is safe to call from many threads.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class Model:
         return Model, (self.spec, self.backend)
 
     def __copy__(self) -> Model:
-        return self  # it never changes
+        return self  # immutable
 
     def __deepcopy__(self, memo: object) -> Model:
         return self
@@ -141,7 +141,7 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """The back end in use, ``"numba"`` or ``"numpy"``: chosen at load, it never changes."""
+        """The back end, ``"numba"`` or ``"numpy"``; chosen when the model is loaded."""
         return self._engine.name
 
     @property
@@ -172,26 +172,27 @@ class Model:
         ----------
         x
             One array for a model with one input; for several a list in the order of
-            :attr:`inputs`, or a mapping by name. Converted to the model's element type.
+            :attr:`inputs`, or a mapping by name. Converted to the model's dtype.
         batch_size
-            Rows that are computed at a time; None means all, or slices where these are faster.
+            Rows per slice; None means all, or slices where these are faster.
         threads
-            Threads that share the rows, and the units of a single long sequence where that pays.
+            Threads that share the rows, and the units of a single long sequence where that is
+            faster.
         progress
             Show a progress bar on stderr.
         state
-            The state to begin with, ``{layer: {"h": (batch, units), "c": ...}}``, for all
-            recurrent layers; None means zeros.
+            The initial state, ``{layer: {"h": (batch, units), "c": ...}}``, for all recurrent
+            layers; None means zeros.
         return_state
             Return the state after the last step, too.
         lengths
-            How many steps of each sequence count ``(batch,)``, from the first on; None means all.
-            Beyond its length a sequence's state stands still, so a backward layer begins at its
-            true end. What comes out there the file has pinned: zeros for models of PyTorch
-            (``pack_padded_sequence``), the last output for those of Keras.
+            Number of steps of each sequence ``(batch,)``, at most that of the array; None means
+            all. After the end of a sequence a layer keeps its state, so a backward layer starts at
+            the last valid step. The outputs there are as in the framework: zeros for models of
+            PyTorch (``pack_padded_sequence``), the last output for those of Keras.
         mask
-            Which steps count, booleans ``(batch, steps)``: the same for any pattern, such as
-            padding in front. Holds for every recurrent layer.
+            Booleans ``(batch, steps)``, False for masked steps: like ``lengths``, but for any
+            pattern, such as padding in front. Applied to every recurrent layer.
 
         Returns
         -------
@@ -203,7 +204,7 @@ class Model:
         Raises
         ------
         ShapeError
-            If an input's shape or element type does not fit.
+            If an input's shape or dtype does not fit.
         StateError
             If a state's layers, names or shapes do not fit.
 
@@ -221,7 +222,7 @@ class Model:
                 try:
                     return shortcut(x)
                 except ShapeError:
-                    pass  # is said below
+                    pass  # raised again below
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
         carried = self._state(state, batch)
@@ -234,13 +235,13 @@ class Model:
         try:
             if shortcut is not None:
                 return shortcut(inputs[self.inputs[0].name])
-            # An output in which the batch is merged with other axes cannot be put together again.
+            # Outputs in which the batch is merged with other axes cannot be concatenated.
             if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
                 results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
             else:
                 run = functools.partial(self._run_slice, inputs, carried, moves)
                 results = run_slices(run, slices, threads, progress)
-        except ShapeError:  # parts do not know where in the whole they are
+        except ShapeError:  # run the whole batch, for the right position in the message
             self._engine.run(inputs, carried, moves)
             raise
         outputs, after = join(results, self._batch_axes)
@@ -257,7 +258,7 @@ class Model:
     def _lay_out(
         self, inputs: Mapping[str, Array], threads: int
     ) -> Callable[[Array], Array] | None:
-        """Lay out calls with inputs of a shape that has been checked, and remember them."""
+        """Prepare calls for checked inputs of this shape, and keep them."""
         x = next(iter(inputs.values()))
         key = x.shape, threads
         known = self._shortcuts.get(key)
@@ -285,31 +286,31 @@ class Model:
 
     @property
     def _batch_axes(self) -> dict[str, int]:
-        """Where in each output the batch is."""
+        """The batch axis of each output."""
         return {t.name: t.shape.index(BATCH) for t in self.outputs if BATCH in t.shape}
 
     @functools.cached_property
     def streaming(self) -> tuple[Plan, Engine]:
-        """How the model runs on a stream, and the engine that does it; see :meth:`session`."""
+        """The stream plan of the model and its engine; see :meth:`session`."""
         from npylstm.graph.stream_plan import plan_stream
 
         plan = plan_stream(self.spec)
         return plan, self._engine.rewired(plan.spec)
 
     def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
-        """Run the model on a live stream: see :class:`npylstm.Session`.
+        """Return a session, for a live stream: see :class:`npylstm.Session`.
 
         Raises
         ------
         UnsupportedError
-            Naming every layer that needs more than the steps so far.
+            With every layer that cannot run on a stream.
         """
         from npylstm.runtime.session import Session
 
         return Session(self, batch_size, nan=nan)
 
     def pool(self, capacity: int, *, nan: str = "pass") -> Pool:
-        """Run the model on up to ``capacity`` live streams, by key: see :class:`npylstm.Pool`.
+        """Return a pool for up to ``capacity`` live streams, by key: see :class:`npylstm.Pool`.
 
         Raises
         ------
@@ -321,7 +322,7 @@ class Model:
         return Pool(self, capacity, nan=nan)
 
     def stream(self, batch: int) -> Stream:
-        """Make a state that calls of the whole model carry on; :meth:`session` is for users."""
+        """Return a state that calls of the whole model update; users call :meth:`session`."""
         return self._engine.stream(self.spec, batch)
 
     def forecast(
@@ -334,40 +335,39 @@ class Model:
         state: StateArrays | None = None,
         return_state: bool = False,
     ) -> Any:
-        """Predict further and further ahead: each output is the next input.
+        """Forecast step by step: each output is the next input.
 
         Parameters
         ----------
         x
-            What is known ``(batch, steps, features)``.
+            The known values ``(batch, steps, features)``.
         steps
-            How many outputs; the first is the prediction after ``x``.
+            Number of outputs; the first is the prediction after ``x``.
         window
-            None: the state is carried on, each output goes in as one step. A number: the model sees
-            the last so many values each time, from a state of zeros; where a layer is ``stateful``
-            the state is carried from window to window, as the framework does. ``"auto"``: what the
-            framework's own loop must do: a window where the model has a fixed number of steps,
-            otherwise None.
+            None: carry the state; each output is the input of one step. A number: each run reads
+            the last ``window`` values and starts from zero state; ``stateful`` layers carry their
+            state from window to window, as in the framework. ``"auto"``: a window if the model has
+            a fixed number of steps, else None.
         feed
-            A function that makes the next input ``(batch, features)`` of an output
-            ``(batch, units)``: sampling, scaling. None: the output itself, all in native code.
+            A function that computes the next input ``(batch, features)`` from an output
+            ``(batch, units)``: sampling, scaling. None: the output itself; this loop is native.
         state
-            The state to begin with; None means zeros.
+            The initial state; None means zeros.
         return_state
             Return the state after the last step, too.
 
         Returns
         -------
         y
-            ``(batch, steps, units)``; of models that return sequences the last step.
+            ``(batch, steps, units)``; for models that return sequences the last step of each run.
         state
             Only with ``return_state``.
 
         Raises
         ------
         ShapeError
-            If the model has several inputs or outputs, or an output is no input and ``feed`` is
-            not given.
+            If the model has several inputs or outputs, or an output does not have the shape of an
+            input and there is no ``feed``.
         UnsupportedError
             If the state is to be carried and the model cannot run on a stream.
         """
@@ -384,9 +384,9 @@ class Model:
         lengths: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
     ) -> dict[str, Any]:
-        """Compute everything that happens inside the recurrent layers.
+        """Return the gates and states of the recurrent layers at every step.
 
-        Always by the NumPy back end.
+        Always computed by the NumPy back end.
 
         Parameters
         ----------
@@ -411,25 +411,25 @@ class Model:
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
     ) -> ParityReport:
-        """Replay recorded runs of the framework and compare.
+        """Compute recorded cases of the framework and compare the outputs.
 
         Parameters
         ----------
         cases
-            Other cases than those in the file.
+            Cases to use instead of those in the file.
         framework
-            Who recorded them, for the report; by default as the file says.
+            The framework that recorded them, for the report; default: from the file.
 
         Returns
         -------
         ParityReport
-            Its ``passed`` is the verdict.
+            With the verdict, ``passed``.
 
         Raises
         ------
         NpylstmError
-            If there are no cases; an ``UnprovenError`` if no value of any can prove anything: all
-            are nan, the zeros of a dead relu, or no larger than what rounding changes.
+            If there are no cases; an ``UnprovenError`` if the outputs prove nothing: all are nan,
+            all are zero after a relu, or all are as small as rounding errors.
         ParityError
             If an output has another shape than the framework's.
         """
@@ -444,16 +444,16 @@ class Model:
         return parity.verify(self, cases, framework)
 
     def replay(self, case: Case) -> dict[str, Array]:
-        """Compute the outputs of a recorded case, by name."""
+        """Return the outputs for the inputs of a recorded case, by name."""
         y = self.predict(case.inputs, state=case.state or None, lengths=case.lengths)
         return y if isinstance(y, dict) else {self.outputs[0].name: y}
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
-        """Return the same model computing in ``"float32"`` or ``"float64"``."""
+        """Return the same model for ``"float32"`` or ``"float64"``."""
         return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
     def with_free_steps(self) -> Model:
-        """Return the same model for any number of steps, as far as its layers allow it."""
+        """Return the same model for any number of steps, if its layers allow it."""
         other = Model.__new__(Model)
         other._set(self.spec.with_free_steps(), self._engine.rewired)
         return other
@@ -463,7 +463,7 @@ class Model:
         npz.save(self.spec, path)
 
     def summary(self) -> str:
-        """Describe layers, shapes, sizes and origin as a printable text."""
+        """Return layers, shapes, sizes and origin as printable text."""
         from npylstm.summary import summarise
 
         return summarise(self.spec, f", {self.backend} back end")
@@ -479,7 +479,7 @@ def _axis_size(shape: Shape, array: Array) -> int:
 def _unshared(
     result: tuple[dict[str, Array], NewState], inputs: Mapping[str, Array]
 ) -> tuple[dict[str, Array], NewState]:
-    """Give every output memory of its own: layers that only reshape hand on what they got."""
+    """Copy outputs that share memory with inputs, states or other outputs, such as of a reshape."""
     taken = [*inputs.values(), *(a for entries in result[1].values() for a in entries.values())]
     outputs = {}
     for name, y in result[0].items():

@@ -1,4 +1,4 @@
-"""Streams of models that are native as a whole: state and buffers stay, a step is one call."""
+"""Streams of models that run as one native segment: a step is one native call."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ from npylstm.spec import ModelSpec
 
 __all__ = ["NativeStream", "NativeStreams"]
 
-# Rows of a pool that are computed at a time: their tensors stay in the cache, and there are no
-# more layouts than this.
+# Rows of a pool per program: tensors stay in the cache, and the number of programs is bounded.
 _BLOCK = 64
 
 
 class NativeStream:
-    """One state in the layout of the kernels."""
+    """One state, in a buffer of the kernels."""
 
     def __init__(self, segment: Segment, spec: ModelSpec, batch: int) -> None:
         self._segment = segment
         self._buffer: Array | None = None
-        # The last call's sizes and buffers: the next one is often alike.
+        # Sizes and buffers of the last call, for a next call of the same sizes.
         self._laid_out: tuple[dict[str, tuple[int, ...]], Frame] | None = None
         self._views = {k: zeros(v, batch, spec.dtype) for k, v in spec.state_shapes().items()}
 
     def _attach(self, program: Program) -> Array:
-        """Lay the state out as programs want it; all for one batch size want it alike."""
+        """Return the state buffer; its layout is the same in all programs of one batch size."""
         if self._buffer is None:
             self._buffer = aligned(program.state_size, str(self._segment.params.dtype))
             for place in program.states:
@@ -87,7 +86,7 @@ class NativeStream:
 
 
 class NativeStreams(DenseStates):
-    """Many states in dense arrays; a kernel moves blocks of rows to the layout of a program."""
+    """Many states in dense arrays; a kernel copies blocks of rows to and from programs."""
 
     def __init__(self, segment: Segment, spec: ModelSpec, capacity: int) -> None:
         super().__init__(spec, capacity)
@@ -95,7 +94,7 @@ class NativeStreams(DenseStates):
         (source,), (target,) = spec.inputs, spec.output_specs
         self._steps_first = source.shape[0] != BATCH
         self._gives_steps = target.shape[0] != BATCH
-        # All states behind one another, each (capacity, size).
+        # All states in one buffer, each (capacity, size).
         arrays = [a for entries in self.arrays.values() for a in entries.values()]
         self._pool = np.zeros(sum(a.size for a in arrays), spec.dtype)
         self._starts: dict[tuple[str, ...], int] = {}
@@ -136,7 +135,7 @@ class NativeStreams(DenseStates):
         return {target.name[0]: y}
 
     def _step_by_step(self, rows: Array, name: str, x: Array) -> dict[str, Array]:
-        """Advance where a row's steps are not contiguous, because the axis of steps comes first."""
+        """Advance inputs whose first axis is time: a row's steps are not contiguous."""
         before = self.read(rows)
         try:
             made = [self.advance(rows, {name: x[t : t + 1]}) for t in range(len(x))]
@@ -148,7 +147,7 @@ class NativeStreams(DenseStates):
         return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
 
     def _describe(self, frame: Frame) -> Array:
-        """A program as :data:`kernels.advance` reads it."""
+        """Return the description of a program that :data:`kernels.advance` reads."""
         operations, table, _, state, work = frame.arguments
         (source,), (target,) = frame.program.reads, frame.program.writes
         places = frame.program.states
@@ -159,6 +158,6 @@ class NativeStreams(DenseStates):
 
 
 def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:
-    """Put another batch size into a shape; only steps, which are one, may stand before it."""
+    """Return a shape with another batch size; only a time axis of size one may be before it."""
     axis = shape.index(batch)
     return (*shape[:axis], other, *shape[axis + 1 :])

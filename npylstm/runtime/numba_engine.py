@@ -1,7 +1,7 @@
-"""The native back end: runs of layers with kernels go through one compiled call each.
+"""The native back end: consecutive layers with kernels run in one compiled call.
 
-The edges of a spec are cut into segments. Where every layer of a run has a kernel, the
-segment is native: a program over flat buffers. What has none runs in NumPy between them.
+The edges of a spec are divided into segments. Consecutive layers with kernels are one native
+segment: a program over flat buffers. Layers without a kernel run in NumPy between segments.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["NumbaEngine"]
 
 
 _ENTRIES = (execute, generate, advance)
-# What is printed where compiling takes longer than so many seconds.
+# Compilation that takes longer prints a notice.
 _SILENT_SECONDS = 1.0
 _NOTICE = "npylstm: compiling kernels for this machine (once; `npylstm warmup` does it ahead)"
 
 
 class NumbaEngine:
-    """Runs a spec segment by segment."""
+    """Computes a spec segment by segment."""
 
     name = "numba"
 
@@ -81,7 +81,7 @@ class NumbaEngine:
         return set().union(*map(kernels_of, native))
 
     def compile(self) -> None:
-        """Load all kernels that calls may need from the disk; compile those that are not there."""
+        """Load all kernels of the model from the disk; compile the missing ones."""
         kernels = self._kernels()
         entries = _ENTRIES if kernels else ()
         missing = [kernel for kernel in kernels if not kernel.load(self._spec.dtype)]
@@ -123,7 +123,7 @@ class NumbaEngine:
         return NativeStreams(segment, spec, capacity)
 
     def _whole(self) -> Segment | None:
-        """The segment that is all of the model, if one is."""
+        """The segment that contains the whole model, if there is one."""
         run = self._runs[0] if len(self._runs) == 1 else None
         makes_all = isinstance(run, Segment) and set(self._spec.outputs) <= set(run.writes)
         return run if isinstance(run, Segment) and makes_all else None

@@ -1,4 +1,4 @@
-"""The reference back end: every layer's own NumPy forward pass, one after the other."""
+"""The reference back end: each layer's NumPy forward pass, in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Node", "NumpyEngine"]
 
 
 class Node:
-    """A layer with its weights packed, ready to compute."""
+    """A layer with its packed weights."""
 
     def __init__(self, spec: LayerSpec) -> None:
         self.name = spec.name
@@ -27,7 +27,7 @@ class Node:
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """Compute the layer; inf and nan pass as they do in the frameworks, without a warning."""
+        """Compute the layer; inf and nan raise no warning, as in the frameworks."""
         options = {"mask": mask} if self.layer.uses_mask else {}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             try:
@@ -37,7 +37,7 @@ class Node:
 
 
 class NumpyEngine:
-    """Runs a spec edge by edge."""
+    """Computes a spec edge by edge."""
 
     name = "numpy"
 
@@ -68,7 +68,7 @@ class NumpyEngine:
     def trace(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> dict[str, Any]:
-        """Compute everything that happens inside the recurrent layers."""
+        """Return the gates and states of the recurrent layers at every step."""
         from npylstm.ops.bidirectional import Bidirectional
         from npylstm.ops.recurrent import Recurrent
 
@@ -92,7 +92,7 @@ class NumpyEngine:
     def _walk(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None
     ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-        """Compute every tensor, and the state after the last step."""
+        """Return all tensors, and the state after the last step."""
         tensors = dict(inputs)
         after: dict[str, dict[str, Array]] = {}
         for edge in self._spec.edges:

@@ -1,4 +1,4 @@
-"""Pool: one model on thousands of live streams, each with a key."""
+"""Pool: one model on thousands of live streams, by key."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ Keys = Hashable | Iterable[Hashable]
 class Pool:
     """Many streams of one model. Any of them advance together, in one call of the kernels.
 
-    Made by :meth:`npylstm.Model.pool`. States lie densely in one array per layer and state. A pool
-    may be used by several threads; its calls follow one another.
+    Made by :meth:`npylstm.Model.pool`. States are stored in one dense array per layer and state.
+    Several threads may use a pool; its calls run one after another.
 
     Parameters
     ----------
     model
         The model.
     capacity
-        How many streams there is room for.
+        Maximum number of streams.
     nan
-        ``"pass"``: an input that holds nan makes nan of its key's state until it is reset, as in
-        the frameworks. ``"raise"``: it is refused, and no state has moved.
+        ``"pass"``: an input with nan sets its key's state to nan until it is reset, as in the
+        frameworks. ``"raise"``: it raises an error, and no state changes.
 
     Attributes
     ----------
@@ -91,21 +91,21 @@ class Pool:
 
     @property
     def keys(self) -> list[Hashable]:
-        """Keys of all streams, in the order in which they were added."""
+        """Keys of all streams, in the order of their addition."""
         return list(self._rows)
 
     def add(self, keys: Keys) -> None:
-        """Begin streams.
+        """Add streams, with the initial state.
 
         Parameters
         ----------
         keys
-            One key, or many: a list, tuple, set, range or array of them.
+            One key, or a list, tuple, set, range or array of keys.
 
         Raises
         ------
         StateError
-            If a key is taken or there is no room; then none is added.
+            If a key exists or the pool is full; then no key is added.
         """
         with self._lock:
             self._add(_listed(keys))
@@ -124,25 +124,25 @@ class Pool:
         self._states.write(np.array(rows, np.int64), self._beginning(len(rows)))
 
     def remove(self, keys: Keys) -> None:
-        """End streams; see :meth:`add`. Their room is free again."""
+        """Remove streams; see :meth:`add` for ``keys``."""
         with self._lock:
             listed = _listed(keys)
             self._find(listed)
             self._free += [self._rows.pop(key) for key in listed]
 
     def reset(self, keys: Keys) -> None:
-        """Let streams begin anew; see :meth:`add`."""
+        """Set streams to the initial state; see :meth:`add` for ``keys``."""
         with self._lock:
             rows = self._find(_listed(keys))
             self._states.write(rows, self._beginning(len(rows)))
 
     def step(self, keys: Keys, x: Inputs) -> Any:
-        """Run one step of some streams; the others stay as they are.
+        """Run one step of some streams; the others do not change.
 
         Parameters
         ----------
         keys
-            Which streams, in the order of the rows of ``x``; none twice.
+            Keys of the streams, in the order of the rows of ``x``; each only once.
         x
             Inputs without the axis of steps: ``(keys, features)``.
 
@@ -154,23 +154,23 @@ class Pool:
         Raises
         ------
         StateError
-            If a key is unknown or stands twice; nothing has moved.
+            If a key is unknown or repeated; no state changes.
         ShapeError
-            If an input does not fit; nothing has moved.
+            If an input does not fit; no state changes.
         """
         made = self._advance(keys, x, at_step=True)
         return self._unpacked({name: self._plan.newest(name, y) for name, y in made.items()})
 
     def push(self, keys: Keys, x: Inputs) -> Any:
-        """Run the next steps of some streams; the others stay as they are.
+        """Run the next steps of some streams; the others do not change.
 
         Parameters
         ----------
         keys
-            Which streams, in the order of the rows of ``x``; none twice.
+            Keys of the streams, in the order of the rows of ``x``; each only once.
         x
             As in :meth:`npylstm.Model.predict`, one row for each key: ``(keys, steps, features)``,
-            with any number of steps from one on.
+            with one or more steps.
 
         Returns
         -------
@@ -181,14 +181,14 @@ class Pool:
         Raises
         ------
         StateError
-            If a key is unknown or stands twice; nothing has moved.
+            If a key is unknown or repeated; no state changes.
         ShapeError
-            If an input does not fit; nothing has moved.
+            If an input does not fit; no state changes.
         """
         return self._unpacked(self._advance(keys, x, at_step=False))
 
     def _advance(self, keys: Keys, x: Inputs, at_step: bool) -> dict[str, Array]:
-        """Run inputs of one step without its axis, or of several steps."""
+        """Run inputs of one step without time axis, or of several steps."""
         tensors = self._at_step if at_step else self._spec.inputs
         with self._lock:
             rows = self._find(_listed(keys))
@@ -205,12 +205,12 @@ class Pool:
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def snapshot(self, keys: Keys | None = None) -> dict[Hashable, NewState]:
-        """Copy states: ``{key: {layer: {"h": (units,), ...}}}``.
+        """Return a copy of states: ``{key: {layer: {"h": (units,), ...}}}``.
 
         Parameters
         ----------
         keys
-            Which streams; None means all.
+            Keys of the streams; None means all.
         """
         with self._lock:
             listed = list(self._rows) if keys is None else _listed(keys)
@@ -221,12 +221,12 @@ class Pool:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all keys and their states to an ``.npz``, whole or not at all.
+        """Write all keys and their states to an ``.npz``; the file is replaced only when complete.
 
         Raises
         ------
         StateError
-            If a key is no text, number, bytes, None, or tuple of these.
+            If a key is not text, a number, bytes, None, or a tuple of these.
         """
         with self._lock:
             keys = list(self._rows)
@@ -235,16 +235,16 @@ class Pool:
         state_file.write(path, "pool", self.model.spec, header, state)
 
     def restore(self, snapshot: Mapping[Hashable, StateArrays] | str | os.PathLike[str]) -> None:
-        """Set the states that :meth:`snapshot` copied, or :meth:`save` wrote to a path.
+        """Set the states of a :meth:`snapshot`, or of a file of :meth:`save`.
 
-        Keys that are not in the pool are added; others stay as they are.
+        Keys that are not in the pool are added. Other keys keep their state.
 
         Raises
         ------
         StateError
-            If a state does not fit, is of another model, or there is no room; nothing has changed.
+            If a state does not fit, is of another model, or the pool is full; nothing changes.
         FormatError
-            If the file is damaged or no saved pool.
+            If the file is damaged or not a saved pool.
         OSError
             If it cannot be opened.
         """
@@ -296,7 +296,7 @@ class Pool:
             raise StateError(f"key {unknown!r}: not in the pool") from None
         places = np.arange(len(rows))
         self._stamps[rows] = places
-        if (self._stamps[rows] != places).any():  # a later one has stamped over it
+        if (self._stamps[rows] != places).any():  # a repeated key was overwritten
             _refuse_twins(keys)
         return rows
 
@@ -305,7 +305,7 @@ class Pool:
         return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
 
     def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of no stream at all."""
+        """Return the outputs for zero streams."""
         sizes = {BATCH: 0, STEPS: 1}
         for tensor in self._spec.inputs:
             if STEPS in tensor.shape:
@@ -335,7 +335,7 @@ def _refuse_twins(keys: list[Hashable]) -> None:
 
 
 def _with_batch(key: Hashable, state: Any) -> Any:
-    """Give the state of one stream an axis of samples, as far as it is one."""
+    """Add a batch axis to the state of one stream."""
     if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
         raise StateError(f"key {key!r}: expected a state, got {type(state).__name__}")
     return {call: {n: [a] for n, a in v.items()} for call, v in state.items()}
@@ -344,14 +344,14 @@ def _with_batch(key: Hashable, state: Any) -> Any:
 def _with_states(
     model: StreamingModel, capacity: int, nan: str, snapshot: Mapping[Hashable, StateArrays]
 ) -> Pool:
-    """Make a pool with keys and their states: what pickle and copy call."""
+    """Return a pool with keys and their states, for pickle and copy."""
     pool = Pool(model, capacity, nan=nan)
     pool.restore(snapshot)
     return pool
 
 
 def _key_to_json(key: Any) -> Any:
-    """Write a key as JSON: a tuple as a list, bytes as an object."""
+    """Return a key as JSON: a tuple as a list, bytes as an object."""
     if isinstance(key, np.generic):
         key = key.item()
     if type(key) is tuple:

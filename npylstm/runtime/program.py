@@ -1,8 +1,8 @@
-"""Programs: the operations of a model as rows of integers, laid out for one set of sizes.
+"""Programs: the operations of a model as rows of integers, for one set of input sizes.
 
-:class:`Parameters` packs all weights into one flat buffer, once per model. :class:`Program` gives
-every tensor a place in the work buffer and writes one row per kernel call, as the table of kernels
-(:mod:`npylstm.kernels.table`) says. An operation without a kernel runs in NumPy.
+:class:`Parameters` packs all weights into one flat buffer, once per model. :class:`Program` assigns
+every tensor an offset in the work buffer and writes one row per kernel call, according to the table
+of kernels (:mod:`npylstm.kernels.table`). An operation without a kernel runs in NumPy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
 
 
 def is_native(operation: Operation) -> bool:
-    """Whether kernels compute the operation, with its activations."""
+    """Whether the operation and its activations have kernels."""
     parts = operation.parts()
     return is_alias(operation) or (bool(parts) and all(map(row_of, parts.values())))
 
@@ -41,14 +41,14 @@ def kernels_of(operation: Operation) -> set[Kernel]:
 
 
 class Parameters:
-    """All weights of a model in one flat buffer, each where its kernel looks for it.
+    """All weights of a model, packed for the kernels in one flat buffer.
 
     Attributes
     ----------
     buffer
-        The numbers.
+        The packed weights.
     offsets
-        Where the parts of a layer are, by its name and the prefix of the part, and by column.
+        Offsets of the parts of a layer, by its name and the prefix of the part, and by column.
     """
 
     def __init__(self, layers: Sequence[LayerSpec], dtype: str) -> None:
@@ -65,7 +65,7 @@ class Parameters:
                        if k.startswith(prefix)}  # fmt: skip
                 packed = row.packed(operation, own, dtype)
                 self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
-        # Activations read their parameters at fixed distances from their offset.
+        # Padding: activations read parameters beyond their own.
         self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
         for at, part in self._parts:
             self.buffer[at : at + part.size] = part.reshape(-1)
@@ -80,29 +80,29 @@ class Parameters:
 
 
 class Program:
-    """Operations laid out for one set of input sizes.
+    """The rows of operations for one set of input sizes.
 
     Attributes
     ----------
     table
-        int64 ``(calls, WIDTH)``, what :data:`npylstm.kernels.loading.execute` runs.
+        int64 ``(calls, WIDTH)``, run by :data:`npylstm.kernels.loading.execute`.
     reads, writes
-        Places in the work buffer to fill before and to read after.
+        Places of inputs and outputs in the work buffer.
     mask
-        Place in the work buffer of the call's mask; empty where there is none.
+        Place of the call's mask in the work buffer; empty if there is none.
     states
-        Places in the state buffer, both ways.
+        Places in the state buffer, to fill and to read.
     work_size, state_size
         Lengths of the two buffers, in elements.
     frames
-        Buffers that are not in use.
+        Unused buffers.
     checks
-        Where in the work buffer a number other than zero reports values that an operation does not
-        accept: offset, name of the layer, operation, and the place of the values.
+        Flags in the work buffer that a kernel sets if a value is not accepted: offset of the flag,
+        name of the layer, operation, and the place of the values.
     shared_rows
-        Which rows of the table threads may share.
+        Indices of the rows whose units threads may share.
     shared, shares
-        Multiplications in layers whose units threads may share; into how many parts, at most.
+        Number of multiplications in these rows, and the maximum number of threads.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Program:
     def _call(
         self, edge: Edge, operation: Operation, inputs: Sequence[Place], outputs: Sequence[Place]
     ) -> dict[str, Place]:
-        """Write the rows that compute an operation; returns the places of its states."""
+        """Write the rows of an operation; return the places of its states."""
         states: dict[str, Place] = {}
         parts = operation.parts()
         half = 0 if len(parts) > 1 else None
@@ -188,7 +188,7 @@ class Program:
     def _lay_out_states(
         self, edge: Edge, prefix: str, part: Operation, inputs: Sequence[Place]
     ) -> dict[str, Place]:
-        """Reserve the states of a call, and fill those whose initial states are tensors."""
+        """Reserve the states of a call; copy initial states that are tensors into them."""
         places: dict[str, Place] = {}
         batch = part.batch_size(inputs[0].shape) if part.state_shapes() else 0
         initial = part.initial_states(inputs)

@@ -1,4 +1,4 @@
-"""A run of edges that are all native: a program over flat buffers, laid out for each size."""
+"""Consecutive native edges: a program over flat buffers for each set of input sizes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]
 
-_MAX_PROGRAMS = 64  # sets of input sizes that a segment keeps laid out
-# Buffers that are kept from call to call: each with no more numbers than this; all of those with
-# so few; of the larger ones the latest, so many numbers together.
+_MAX_PROGRAMS = 64  # sets of input sizes with a kept program
+# Kept buffers, in elements: none larger than the first size, all up to the second, and of the
+# others the last used, up to the third in total.
 _LARGE_SIZE, _SMALL_SIZE, _KEPT_SIZE = 1 << 22, 1 << 17, 1 << 23
-_SLICE = 32  # rows that go through at a time where all of them would need more than a large buffer
-# Multiplications that are worth a team of threads: below, starting it takes more than it saves.
+_SLICE = 32  # rows per slice where the whole batch would need more than a large buffer
+# Multiplications from which a thread group is faster than one thread.
 _SHARED_SIZE = 20_000_000
 
 
 class Segment:
-    """A run of native edges."""
+    """Consecutive native edges."""
 
     def __init__(self, edges: Sequence[Edge], spec: ModelSpec, parameters: Parameters) -> None:
         made = {t for edge in edges for t in edge.outputs}
@@ -37,24 +37,24 @@ class Segment:
         self._parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
-        # Programs with large frames that are kept, one entry for each, the latest last.
+        # Programs with large kept frames, one entry for each frame, the last used at the end.
         self._large: list[Program] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
 
     @property
     def params(self) -> Array:
-        """All weights, packed."""
+        """The buffer of all weights."""
         return self._parameters.buffer
 
     def program(self, tensors: Mapping[str, Array], mask: Array | None = None) -> Program:
-        """Lay out a program for inputs of these arrays' sizes, and a mask where there is one."""
+        """Return the program for the sizes of these arrays, and of the mask if there is one."""
         sizes = {name: tensors[name].shape for name in self.reads}
         return self.program_for(sizes, None if mask is None else mask.shape)
 
     def program_for(
         self, reads: Mapping[str, tuple[int, ...]], mask: tuple[int, ...] | None = None
     ) -> Program:
-        """Lay out a program for inputs of these sizes; it is kept."""
+        """Return the program for inputs of these sizes, and keep it."""
         sizes = (*(reads[name] for name in self.reads), mask)
         program = self._programs.get(sizes)
         if program is None:
@@ -71,7 +71,7 @@ class Segment:
         after: dict[str, dict[str, Array]],
         mask: Array | None,
     ) -> None:
-        """Add this segment's outputs to ``tensors`` and its states to ``after``."""
+        """Add the segment's outputs to ``tensors`` and its states to ``after``."""
         program = self.program(tensors, mask)
         frame = self._take(program)
         for name, view in frame.x.items():
@@ -92,10 +92,10 @@ class Segment:
     def shortcut(
         self, shape: tuple[int, ...], batch_first: bool, threads: int
     ) -> Callable[[Array], Array] | None:
-        """Lay out calls with one input of this shape and one output; the state begins at zero.
+        """Prepare calls with one input of this shape and one output, from zero initial state.
 
-        With the batch as the first axis of both, threads may share its rows, and many rows go
-        through in slices: their tensors stay closer, and need less memory. None if they may not.
+        If the batch is the first axis of both, threads may share its rows. Large batches run in
+        slices, which need less memory and stay in the cache. None if threads cannot share the rows.
         """
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
@@ -131,7 +131,7 @@ class Segment:
         return run
 
     def _filler(self, shape: tuple[int, ...], threads: int) -> Fill:
-        """Lay out calls as :meth:`shortcut`, by so many threads; they are given the output, too."""
+        """Prepare calls as :meth:`shortcut`, by so many threads, that write into an output."""
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
         if _is_large(program, shape):
@@ -159,13 +159,13 @@ class Segment:
         return fill
 
     def _take(self, program: Program) -> Frame:
-        """Take buffers that no other thread uses."""
-        try:  # to ask first whether there are any would leave time for another thread
+        """Return a frame that no other thread uses."""
+        try:  # no check before pop(): another thread may take the frame in between
             frame: Frame = program.frames.pop()
         except IndexError:
             return Frame(program, self.params)
         if program.work_size > _SMALL_SIZE:
-            with contextlib.suppress(ValueError):  # just given up, by another thread
+            with contextlib.suppress(ValueError):  # another thread has removed it
                 self._large.remove(program)
         return frame
 
@@ -177,7 +177,7 @@ class Segment:
             return
         self._large.append(program)
         while sum(p.work_size for p in self._large) > _KEPT_SIZE:
-            with contextlib.suppress(IndexError):  # just taken
+            with contextlib.suppress(IndexError):  # another thread has taken it
                 self._large.pop(0).frames.pop()
 
 
@@ -186,6 +186,6 @@ def _is_large(program: Program, shape: tuple[int, ...]) -> bool:
 
 
 def _give(frame: Frame, name: str, x: Array) -> None:
-    """Give a frame its input, and a state of zero."""
+    """Set a frame's input, and its state to zero."""
     frame.x[name][...] = x
     frame.state.fill(0)

@@ -1,4 +1,4 @@
-"""Session: a model on a live stream, and the state that it carries."""
+"""Session: a model on a live stream, with its state."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = ["Session"]
 
 
 class Session:
-    """A stream of sequences: what comes in goes on where the last call ended.
+    """A stream of sequences: each call continues from the state after the last call.
 
-    Made by :meth:`npylstm.Model.session`. Sessions of one model share its weights; any number of
-    threads may run their own at once. One session belongs to one thread at a time.
+    Made by :meth:`npylstm.Model.session`. Sessions of one model share its weights. Any number of
+    threads may run sessions at once; each session belongs to one thread at a time.
 
     Parameters
     ----------
     model
         The model.
     batch_size
-        How many sequences go side by side.
+        Number of sequences.
     nan
-        ``"pass"``: an input that holds nan makes nan of its row's state until it is reset, as in
-        the frameworks. ``"raise"``: it is refused, and the state stays as it was.
+        ``"pass"``: an input with nan sets its row's state to nan until it is reset, as in the
+        frameworks. ``"raise"``: it raises an error, and the state does not change.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Session:
     Raises
     ------
     UnsupportedError
-        If the model cannot run on a stream: naming every layer that stands in the way.
+        If the model cannot run on a stream; with every layer that prevents it.
 
     Examples
     --------
@@ -91,21 +91,21 @@ class Session:
         Parameters
         ----------
         x
-            As in :meth:`npylstm.Model.predict`, with any number of steps from one on, also where
-            the trained model had a fixed number. Inputs without steps are given with every push.
+            As in :meth:`npylstm.Model.predict`, with one or more steps, even if the trained model
+            has a fixed number. Inputs without time axis are passed with every push.
         out
-            Where to write the output of a model with one: contiguous, of its type and shape.
+            Array for the output, if the model has only one: contiguous, of its dtype and shape.
 
         Returns
         -------
         Array or dict
-            As :meth:`npylstm.Model.predict` returns it: every step's output, or the newest one's;
-            ``out`` where it was given.
+            As :meth:`npylstm.Model.predict`: the output of every step, or of the last one; ``out``
+            if it is passed.
 
         Raises
         ------
         ShapeError
-            If an input or ``out`` does not fit; the state stays as it was.
+            If an input or ``out`` does not fit; the state does not change.
         """
         inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size)
         if self._nan == "raise":
@@ -129,19 +129,19 @@ class Session:
         Parameters
         ----------
         x
-            Inputs without the axis of steps: ``(batch, features)``.
+            Inputs without time axis: ``(batch, features)``.
         out
-            Where to write the output of a model with one: contiguous, of its type and shape.
+            Array for the output, if the model has only one: contiguous, of its dtype and shape.
 
         Returns
         -------
         Array or dict
-            Outputs without the axis of steps: ``(batch, units)``; ``out`` where it was given.
+            Outputs without time axis: ``(batch, units)``; ``out`` if it is passed.
 
         Raises
         ------
         ShapeError
-            If an input or ``out`` does not fit; the state stays as it was.
+            If an input or ``out`` does not fit; the state does not change.
         """
         fast = self._fast
         if fast is not None and type(x) is np.ndarray:
@@ -188,12 +188,12 @@ class Session:
         x
             The first input ``(batch, features)``, checked.
         steps
-            How many.
+            Number of steps.
 
         Returns
         -------
         Array
-            ``(batch, steps, features)``; None where the back end has no such loop.
+            ``(batch, steps, features)``; None if the back end does not support it.
         """
         if self._plan.times[self._spec.inputs[0].name] != 1:
             return None
@@ -201,17 +201,17 @@ class Session:
         return None if made is None else made.swapaxes(0, 1)
 
     def reset(self, where: npt.ArrayLike | None = None) -> None:
-        """Begin anew.
+        """Set sequences to the initial state.
 
         Parameters
         ----------
         where
-            Booleans ``(batch,)``: which sequences; None means all.
+            Booleans ``(batch,)`` of the sequences to reset; None means all.
 
         Raises
         ------
         ShapeError
-            If it is no such mask.
+            If ``where`` is not such an array.
         """
         state = bind_state(
             self._plan.beginning(self.batch_size), self._spec.state_shapes(), self.batch_size,
@@ -232,7 +232,7 @@ class Session:
 
     @property
     def state(self) -> NewState:
-        """The state, ``{layer: {"h": (batch, units), "c": ...}}``: a copy; what is set is copied.
+        """A copy of the state, ``{layer: {"h": (batch, units), "c": ...}}``; it can be set.
 
         Setting one that does not fit raises a StateError and changes nothing.
         """
@@ -246,21 +246,21 @@ class Session:
         self._stream.write(bind_state(state, shapes, self.batch_size, self._spec.dtype))
 
     def copy(self) -> Session:
-        """Make another session that stands where this one does."""
+        """Return another session with the same state."""
         return _with_state(self.model, self.batch_size, self._nan, self.state)
 
     def split(self, sizes: Sequence[int] | None = None) -> list[Session]:
-        """Deal the sequences out to sessions of their own; this one stays as it is.
+        """Return sessions with parts of the sequences; this one does not change.
 
         Parameters
         ----------
         sizes
-            How many go to each; they add up to the batch size. None means one each.
+            Number of sequences of each session; their sum is the batch size. None means one each.
 
         Raises
         ------
         ShapeError
-            If the sizes do not add up.
+            If the sum is not the batch size.
         """
         sizes = [1] * self.batch_size if sizes is None else [int(n) for n in sizes]
         if sum(sizes) != self.batch_size or min(sizes, default=0) < 1:
@@ -276,12 +276,12 @@ class Session:
 
     @classmethod
     def join(cls, sessions: Iterable[Session]) -> Session:
-        """Make one session of several of the same model, their sequences side by side.
+        """Return one session with the sequences of several sessions of one model.
 
         Raises
         ------
         StateError
-            If there are none, or they are of different models.
+            If there are no sessions, or they are of different models.
         """
         sessions = list(sessions)
         if not sessions:
@@ -298,19 +298,19 @@ class Session:
         return _with_state(first.model, size, first._nan, rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to an ``.npz``, whole or not at all."""
+        """Write the state to an ``.npz``; the file is replaced only when complete."""
         header = {"batch_size": self.batch_size}
         state_file.write(path, "session", self.model.spec, header, self.state)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on where :meth:`save` was called, in this process or another: the same bits follow.
+        """Restore the state of :meth:`save`, in any process; the next outputs are equal bit by bit.
 
         Raises
         ------
         StateError
-            If the file is of another model or batch size; the state stays as it was.
+            If the file is of another model or batch size; the state does not change.
         FormatError
-            If it is damaged or no saved session.
+            If it is damaged or not a saved session.
         OSError
             If it cannot be opened.
         """
@@ -324,7 +324,7 @@ class Session:
             raise StateError(f"{path}: {error}") from None
 
     def _lay_out_step(self) -> None:
-        """Lay out a single step once; models with one input and one output get a short way."""
+        """Prepare a single step, and a faster path for models with one input and one output."""
         sizes = {
             t.name: tuple(
                 self.batch_size if d == BATCH else 1 if d == STEPS else d for d in t.shape
@@ -356,7 +356,7 @@ class Session:
 
 
 def _with_state(model: StreamingModel, batch_size: int, nan: str, state: StateArrays) -> Session:
-    """Make a session with a state: what pickle and copy call."""
+    """Return a session with a state, for pickle and copy."""
     session = Session(model, batch_size, nan=nan)
     session.state = state
     return session

@@ -1,4 +1,4 @@
-"""Streams that any engine can run: the state goes in and comes out of every call."""
+"""Streams for any engine: the state is an argument and a result of every call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DenseStates", "RunningStream", "RunningStreams"]
 
 
 class RunningStream:
-    """One state, handed through :meth:`Engine.run`."""
+    """One state, passed through :meth:`Engine.run`."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, batch: int) -> None:
         self._engine = engine
@@ -24,7 +24,7 @@ class RunningStream:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs, self._state = self._engine.run(inputs, self._state)
-        return {name: y.copy() for name, y in outputs.items()}  # it may be the state, or the input
+        return {name: y.copy() for name, y in outputs.items()}  # it may be the state or the input
 
     def read(self) -> dict[str, dict[str, Array]]:
         return {k: {n: a.copy() for n, a in v.items()} for k, v in self._state.items()}
@@ -58,7 +58,7 @@ class DenseStates:
 
 
 class RunningStreams(DenseStates):
-    """Many states: those that advance are gathered into a batch, and scattered again."""
+    """Many states: rows are gathered into a batch, computed, and scattered back."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, capacity: int) -> None:
         super().__init__(spec, capacity)

@@ -1,7 +1,7 @@
-"""Several threads that run one program: they share the units of its recurrent layers.
+"""Several threads run one program: they share the units of its recurrent layers.
 
-Every thread has a table of its own. That of the first has all rows; those of the others have the
-shared rows, each with other units. They wait for each other at every step
+Every thread has its own table. The first thread's table has all rows. The others' have the shared
+rows, each with other units. The threads wait for each other at every step
 (:mod:`npylstm.kernels.barrier`).
 """
 
@@ -24,34 +24,34 @@ from npylstm.runtime.threads import run_together
 
 __all__ = ["ThreadGroup", "most_threads"]
 
-# A counter that is so low stays below zero, whoever counts on.
+# The counter stays below zero, even if other threads add to it.
 _ABANDONED = -(1 << 62)
 
 
 def most_threads() -> int:
-    """Return how many threads may spin while they wait: no more than there are processors."""
+    """Return the maximum number of threads that spin: the number of available processors."""
     if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
-        return 1  # gevent's and the like run by turns
+        return 1  # threads of gevent and the like run in turns
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class ThreadGroup:
-    """Threads that run a program together. Belongs to one call at a time.
+    """Threads that run a program together. Used by one call at a time.
 
     Parameters
     ----------
     program
-        What they run.
+        The program.
     buffers
         Addresses of the parameters, the state and the work buffer.
     threads
-        How many, the caller's among them.
+        Number of threads, the caller's included.
 
     Attributes
     ----------
     threads
-        As given.
+        Number of threads.
     """
 
     def __init__(self, program: Program, buffers: Sequence[int], threads: int) -> None:
@@ -78,7 +78,7 @@ def _table_of(program: Program, thread: int, threads: int, barrier: int) -> Arra
         first, end = (k * parts // threads for k in (thread, thread + 1))
         row[RECURRENT.FIRST_BLOCK] = first * row[RECURRENT.SHARED_BLOCKS]
         row[RECURRENT.FIRST_VECTOR] = first * row[RECURRENT.SHARED_VECTORS]
-        if thread < threads - 1:  # the last thread's part goes on to the end
+        if thread < threads - 1:  # the last thread computes all remaining units
             row[RECURRENT.END_BLOCK] = end * row[RECURRENT.SHARED_BLOCKS]
             row[RECURRENT.END_VECTOR] = end * row[RECURRENT.SHARED_VECTORS]
         row[RECURRENT.THREAD], row[RECURRENT.THREADS] = thread, threads

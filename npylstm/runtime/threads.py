@@ -1,7 +1,7 @@
-"""The one way in which threads are started: for a call, and ended with it.
+"""Start threads: they run for one call and end with it.
 
-There is no pool to wake: a call may take less than a millisecond, of which a pool would take a good
-part, and a process that forks has no threads of ours to lose.
+There is no thread pool, because waking it would take a good part of a call's time (often less than
+a millisecond), and because a forked process would lose its threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _ignore() -> None:
 def run_together(
     tasks: Sequence[Callable[[], Any]], abandon: Callable[[], None] = _ignore, keep: Any = None
 ) -> None:
-    """Run tasks side by side, the first in the caller's thread, and wait for all of them.
+    """Run tasks in threads, the first in the caller's, and wait for all of them.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ def run_together(
         One for each thread.
     abandon
         Called if a thread cannot be started or the first task fails: tasks that wait for each
-        other must stop waiting then.
+        other must then stop waiting.
     keep
-        Kept alive until the last task has ended, also if the caller is interrupted while it waits.
+        Kept alive until the last task has ended, even if the caller is interrupted.
 
     Raises
     ------
     BaseException
-        What the first task to fail raised.
+        The exception of the first task that failed.
     """
     failures: list[BaseException] = []
 
