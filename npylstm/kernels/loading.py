@@ -86,7 +86,7 @@ class Entry:
         function = ctypes.CFUNCTYPE(None)(self._kernel.address("int64"))
         arguments = (ctypes.c_int64 * len(integers))(*integers)
         bound = functools.partial(function, ctypes.c_void_p(ctypes.addressof(arguments)))
-        bound.arguments = arguments  # keeps them alive
+        bound.arguments = arguments  # type: ignore[attr-defined]  # keeps them alive
         return bound
 
     def load(self) -> bool:
