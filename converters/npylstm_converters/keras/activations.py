@@ -22,7 +22,7 @@ _BY_NAME: dict[str, Activation] = {
     **{name: Activation.of(name) for name in _SAME_NAME},
     "swish": Activation.of("silu"),
     "hard_swish": Activation.of("hard_silu"),
-    "gelu_new": Activation.of("gelu_tanh"),  # what TensorFlow.js calls it
+    "gelu_new": Activation.of("gelu_tanh"),  # its name in TensorFlow.js
     "relu6": Activation.of("relu", max_value=6.0),
     # As a function: slope 0.2. The layer LeakyReLU has its own slope in its config.
     "leaky_relu": Activation.of("relu", negative_slope=0.2),
@@ -31,20 +31,20 @@ NAMES = (*_BY_NAME, "hard_sigmoid")
 
 
 def resolve(value: Any, major: int) -> Activation:
-    """Find the activation that a config names.
+    """Return the activation that a config names.
 
     Parameters
     ----------
     value
         A name, None, or a serialised function or layer.
     major
-        Major version of the Keras that wrote the config. Keras 1 and 2 have another
-        ``hard_sigmoid`` than Keras 3.
+        Major version of the Keras that wrote the config. ``hard_sigmoid`` of Keras 1 and 2 differs
+        from that of Keras 3.
 
     Raises
     ------
     Refusal
-        If npylstm does not know it.
+        If npylstm does not have it.
     """
     if value is None:
         return LINEAR
@@ -70,7 +70,7 @@ def resolve(value: Any, major: int) -> Activation:
 # Activation layers: the activation, its parameter for each of the layer's arguments, and the
 # argument's default.
 LAYERS: dict[str, tuple[str, dict[str, tuple[str, float | None]]]] = {
-    # Keras 1 and 2 say alpha, Keras 3 negative_slope.
+    # Keras 1 and 2 name it alpha, Keras 3 negative_slope.
     "LeakyReLU": (
         "relu",
         {"alpha": ("negative_slope", 0.3), "negative_slope": ("negative_slope", 0.3)},
@@ -90,7 +90,7 @@ LAYERS: dict[str, tuple[str, dict[str, tuple[str, float | None]]]] = {
 
 
 def activation_from_layer(class_name: str, config: Mapping[str, Any]) -> Activation:
-    """Read the config of an activation layer such as LeakyReLU.
+    """Return the activation of a layer such as LeakyReLU.
 
     Raises
     ------

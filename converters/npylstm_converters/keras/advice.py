@@ -1,4 +1,4 @@
-"""What info says of a weights-only file: its layers, what they leave open, and a command."""
+"""The ``info`` text for a weights-only file: its layers, open questions and a command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACTIVATIONS = "linear, relu, tanh, sigmoid, softmax or another"
 
 
 def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -> str:
-    """Say what is missing, and how to give it."""
+    """Return the error for a missing architecture, with the ways to supply one."""
     text = "holds weights only; give the architecture, the text of model.to_json(), by "
     if not isinstance(container.store, ListedStore):
         return f"{text}--architecture model.json"
@@ -39,9 +39,9 @@ def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -
 
 
 def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, Any]:
-    """List the layers of a weights-only file, the questions it leaves open, and a command.
+    """Return the layers of a weights-only file, the open questions, and a command.
 
-    The weights are read to see that the command runs; the container cannot be converted after.
+    It reads the weights to check that the command runs, which uses up the container.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
 def _answers(
     layer: Found, before: Sequence[Found], behind: Sequence[Found], writer: Writer
 ) -> Iterator[tuple[str, str]]:
-    """Answer everything that the arrays of a layer do not show, as is likeliest."""
+    """Yield the likeliest value of each option that a layer's arrays do not determine."""
     asked = dict(layer.asked)
     kind = layer.class_name
     if kind == "Bidirectional":
@@ -113,7 +113,7 @@ def _answers(
 
 
 def _activation(layer: Found, before: Sequence[Found], behind: Sequence[Found]) -> str:
-    """The likeliest activation: two products in a row would be one."""
+    """Return the likeliest activation: two matrix products in a row would equal one."""
     following = next((f for f in behind if f.sizes), None)
     between = behind[: behind.index(following)] if following is not None else behind
     if any(f.class_name in ("Activation", *ACTIVATION_LAYERS) for f in between):
@@ -134,7 +134,7 @@ def _with_options(layer: Found, answers: dict[str, str]) -> str:
 
 
 def _questions(layer: Found, answers: dict[str, str]) -> Iterator[str]:
-    """Ask what the arrays do not show, each question with the answer of the command."""
+    """Yield a question for each undetermined option, with the value in the command."""
     rest = dict(answers)
     output = rest.pop("output", None)
     if output is not None:

@@ -1,4 +1,4 @@
-"""From a config and weights to a ModelSpec: every layer translated, every call an edge."""
+"""From a config and weights to a ModelSpec: layers are translated, calls become edges."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ __all__ = ["Options", "convert_container"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says beside the source.
+    """Options of the user for one conversion.
 
     Attributes
     ----------
     allow_unused
-        Arrays that may be left over, by path.
+        Paths of arrays that may stay unused.
     custom
-        NumPy functions for layers that are the user's own, by class or by layer.
+        NumPy functions for custom layers, by class or by layer.
     """
 
     allow_unused: tuple[str, ...] = ()
@@ -61,14 +61,14 @@ class Options:
 
 
 def convert_container(container: Container, options: Options = Options()) -> ModelSpec:
-    """Convert a model whose config and weights are at hand.
+    """Return the ModelSpec of a model with config and weights.
 
     Raises
     ------
     UnsupportedError
-        Listing everything that stands in the way.
+        Lists everything that is not supported.
     FormatError
-        If the config or a weight is damaged, or an option names what is not there.
+        If the config or a weight is damaged, or an option names something that does not exist.
     """
     graph = parse(container.document)
     reasons = Reasons()
@@ -107,14 +107,14 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
         for path, named in layers.items():
             if isinstance(named.layer, (Attention, MultiHeadAttention)):
                 layers[path] = replace(named, layer=replace(named.layer, mask_in_float32=False))
-    if not reasons:  # with a layer missing, its arrays are left over, which says nothing new
+    if not reasons:  # arrays of an unsupported layer are unused anyway
         parts.settle()
     reasons.raise_if_any()
     return _assemble(graph, calls, outputs, masks, parts, arrays.pop() if arrays else "float32")
 
 
 def _counting(tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer]) -> Iterator[str]:
-    """Find operations that TensorFlow computes in whole numbers, behind an input of such."""
+    """Yield operations downstream of an integer input that TensorFlow computes in integers."""
     whole = {tensor}
     for call in calls:
         raw = raws.get(call.layer)
@@ -126,7 +126,7 @@ def _counting(tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer
 
 
 def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
-    """Say what is not understood in a call."""
+    """Yield a message for each unsupported part of a call."""
     if call.problem:
         yield call.problem
     if call.numbers:
@@ -149,13 +149,13 @@ def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
 def _mask_layers(
     masks: Masks, calls: Sequence[Call], parts: _Translation, reasons: Reasons
 ) -> None:
-    """Let the layers that read a masked tensor in any of their calls take a mask."""
+    """Give a mask input to each layer that reads a masked tensor in any of its calls."""
     major, layers = masks.writer.major, parts.layers
     flow: Flow[Sources] = Flow(parts.raws, masks, joined_sources)
     wanted: dict[str, set[int]] = {}
     for call in calls:
         raw = parts.raws[call.layer]
-        if is_operation(raw):  # of which no mask comes
+        if is_operation(raw):  # its output has no mask
             if major < 3 and any(t in flow.attached for t in call.reads):
                 reasons.add(f"{shown(call.layer)}: an operation on a masked tensor")
             continue
@@ -193,7 +193,7 @@ def _mask_layers(
 
 
 class _Translation:
-    """The layers of a model, translated, and the ledger of their arrays."""
+    """The translated layers of a model, and the ledger of their arrays."""
 
     def __init__(
         self, graph: Graph, container: Container, options: Options, reasons: Reasons
@@ -204,24 +204,21 @@ class _Translation:
         self.layers: dict[str, LayerSpec] = {}
         self.ledger: list[Entry] = []
         self.notes: list[str] = []
-        self._stood_in: set[str] = set()  # functions of the user's that were needed
+        self._stood_in: set[str] = set()  # custom functions in use
 
     def foreign(self) -> bool:
-        """Whether there are classes of the user's own that nothing stands in for."""
+        """Whether a custom class has no function in ``options.custom``."""
         return any(raw.custom and self._stand_in(raw) is None for raw in self.raws.values())
 
     def _stand_in(self, raw: RawLayer) -> str | None:
-        """The name of the user's function for a layer that is not Keras' own."""
-        names = [raw.name]  # a file may call a class of the user's own by one of Keras' names
+        """Return the name of the user's function that replaces a layer, or None."""
+        names = [raw.name]  # a custom class may have the name of a Keras class
         if raw.custom or raw.class_name not in TRANSLATORS:
             names += [raw.class_name, raw.class_name.rpartition(">")[2]]  # registered: own>Name
         return next((name for name in names if name in self.options.custom), None)
 
     def translate(self, called: Collection[str]) -> None:
-        """Translate every layer in the order of the config.
-
-        Operations that nobody calls are passed over.
-        """
+        """Translate every layer in the order of the config, except operations without calls."""
         store = self.container.store
         if isinstance(store, LegacyStore) and not self.container.by_name:
             self.notes = store.pair(self.graph.layers, self.options.allow_unused)
@@ -267,7 +264,7 @@ class _Translation:
             self.ledger += [Entry(source.path, source.shape) for source in left]
 
     def heed(self, calls: Sequence[Call]) -> None:
-        """Let layers be as the arguments of their calls will have them."""
+        """Replace layers by what the arguments of their calls select."""
         heeded: dict[str, Operation] = {}
         for call in calls:
             if call.layer in self.layers:
@@ -280,7 +277,7 @@ class _Translation:
                 self.layers[path] = replace(self.layers[path], layer=layer)
 
     def settle(self) -> None:
-        """See that nothing is left over, neither of the file nor of what the user said."""
+        """Check that every array and every option of the user is used."""
         for source in self.container.store.unread():
             if source.path in self.options.allow_unused:
                 self.ledger.append(Entry(source.path, source.shape))
@@ -356,9 +353,9 @@ def _assemble(
 
 
 def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
-    """Tell of layers whose names say otherwise than their classes.
+    """Return notes on layers whose names differ from their classes.
 
-    A subclass may have been written under the name of its base.
+    A file may store a subclass under the name of its base.
     """
     for path, raw in raws.items():
         if "revers" in raw.name.lower() and raw.config.get("go_backwards") is False:
@@ -369,7 +366,7 @@ def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
 
 
 def _freed(spec: ModelSpec) -> ModelSpec:
-    """Set the steps of a first call free, and tell of it."""
+    """Return the spec with a free number of steps and a note, if only a call fixed the number."""
     freed = spec.with_free_steps()
     if freed.inputs == spec.inputs:
         return spec
@@ -379,7 +376,7 @@ def _freed(spec: ModelSpec) -> ModelSpec:
 
 
 def _told_apart(outputs: Sequence[str], builder: GraphBuilder) -> Iterator[str]:
-    """Give an output that the model returns twice a name of its own the second time."""
+    """Yield unique names: an output that the model returns twice gets a second name."""
     seen: set[str] = set()
     for name in outputs:
         if name in seen:

@@ -1,4 +1,4 @@
-"""Keras' attention layers, and what else may be told how to compute by the call."""
+"""Keras' attention layers, and other layers whose call arguments change the computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["TRANSLATORS", "as_called", "ordered", "understands"]
 
-# What calls may ask for, as our layers have it.
+# Call arguments of Keras, and the fields of our operations.
 _ARGUMENTS = {"use_causal_mask": "causal", "return_attention_scores": "return_scores"}
 _PARTS = ("query", "key", "value", "attention_output")
 _NEUTRAL = (
@@ -94,10 +94,10 @@ def _multi_head_attention(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _fully_masked(writer: Writer, softmax: bool, robust: bool) -> str:
-    """What becomes of queries that may look at nothing.
+    """Return the ``fully_masked`` rule: the weights of queries whose keys are all masked.
 
-    Keras 3 takes one way through its layer Softmax, with dropout or if it is asked for scores, and
-    another one without it.
+    Keras 3 uses its layer Softmax with dropout or if the call requests scores, and another
+    function otherwise.
     """
     if writer.major < 3:
         return "uniform" if robust else "additive"
@@ -107,7 +107,7 @@ def _fully_masked(writer: Writer, softmax: bool, robust: bool) -> str:
 
 
 def ordered(raw: RawLayer | None, call: Call) -> Call:
-    """Put query, value and key in order, which may be given by name."""
+    """Return the call with query, value and key as positional inputs, in this order."""
     if raw is None or raw.class_name != "MultiHeadAttention" or raw.custom:
         return call
     options = dict(call.options)
@@ -118,12 +118,12 @@ def ordered(raw: RawLayer | None, call: Call) -> Call:
 
 
 def understands(layer: Operation, argument: str) -> bool:
-    """Whether a layer heeds an argument of its call."""
+    """Whether a layer uses an argument of its call."""
     return argument in _ARGUMENTS and isinstance(layer, (Attention, MultiHeadAttention))
 
 
 def as_called(layer: Operation, call: Call, writer: Writer) -> Operation:
-    """Return the layer as the arguments of a call will have it."""
+    """Return the layer that the arguments of a call select."""
     if isinstance(layer, (Attention, MultiHeadAttention)):
         told: dict[str, Any] = {
             ours: True for theirs, ours in _ARGUMENTS.items() if theirs in call.arguments

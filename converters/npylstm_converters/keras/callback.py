@@ -1,4 +1,4 @@
-"""A callback for ``model.fit``: every epoch leaves a verified ``.npz``."""
+"""A callback for ``model.fit`` that exports and verifies an ``.npz`` in every epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ExportNpz"]
 class ExportNpz(Exporter):
     """Export and verify a Keras model after every epoch.
 
-    For Keras 3 and tf_keras, whose callbacks are called alike. Parameters are those of
+    For Keras 3 and tf_keras, which call the same hooks. Parameters are those of
     :class:`~npylstm_converters.exporting.Exporter`; ``report`` holds the last parity report.
 
     Examples
@@ -23,19 +23,19 @@ class ExportNpz(Exporter):
         model.fit(x, y, epochs=20, callbacks=[ExportNpz("model.npz", every=5)])
     """
 
-    # Neither Keras is imported here: both ask a callback for hooks by name.
+    # This class needs no Keras import: both look up hooks by name.
     _supports_tf_logs = True
     async_safe = True
 
     def set_params(self, params: Any) -> None:
-        """Take what ``fit`` was called with; nothing of it is needed."""
+        """Ignore the arguments of ``fit``."""
 
     def set_model(self, model: Any) -> None:
-        """Take the model under training."""
+        """Store the model under training."""
         self.model = model
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Export where it is due; stop the training where parity broke and that was requested."""
+        """Export if this epoch is due; stop training if parity fails and ``on_break`` says so."""
         if self.is_due(epoch) and not self.export(epoch, self.model):
             self.model.stop_training = True
 
@@ -48,9 +48,9 @@ class ExportNpz(Exporter):
 
 
 def _nothing(*arguments: Any, **options: Any) -> None:
-    """Do nothing at the other hooks."""
+    """Ignore the other hooks."""
 
 
 def _no() -> bool:
-    """Answer that there is no hook for batches."""
+    """Return False: there are no hooks for batches."""
     return False

@@ -11,7 +11,7 @@ from npylstm_converters.keras.graph import Call, Slot, Tensor
 
 __all__ = ["read_call", "read_tensors"]
 
-_FIRST = ("inputs", "sequences", "sequence")  # what layers call their first argument
+_FIRST = ("inputs", "sequences", "sequence")  # names of a layer's first argument
 
 
 def read_tensors(value: Any, label: str) -> list[Tensor]:
@@ -106,12 +106,12 @@ def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
 
 
 def _said(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that say something: None and False are what calls leave out."""
+    """Return the arguments other than None and False."""
     return {k: v for k, v in told.items() if any(e not in (None, False) for e in _flat(v))}
 
 
 def _unnested(node: list[Any]) -> list[Any]:
-    """Take a list of tensors out of the list around it, as TensorFlow's functions write it."""
+    """Return the inner list of ``[[tensor, ...]]``, the form of TensorFlow's functions."""
     if len(node) == 1 and isinstance(node[0], list) and node[0] and isinstance(node[0][0], list):
         inner: list[Any] = node[0]
         return inner
@@ -119,7 +119,7 @@ def _unnested(node: list[Any]) -> list[Any]:
 
 
 def _with_slots(value: Any, slots: Iterator[int]) -> Any:
-    """Put slots in the places of tensors, in the order of :func:`_keras_tensors`."""
+    """Return arguments with a slot for each tensor, in the order of :func:`_keras_tensors`."""
     if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
         return Slot(next(slots))
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,7 @@
-"""Weights-only files without an architecture: a chain of layers, as the user says.
+"""Weights-only files without an architecture: the user states a chain of layers.
 
-What neither the arrays nor the user say is left to Keras' defaults, and listed as assumed.
+Options that neither the arrays nor the user determine get Keras' defaults and are listed as
+assumed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from npylstm_converters.keras.tensors import LORA_ADVICE
 
 __all__ = ["with_chain"]
 
-# What recording needs and inference does not.
+# Keys that recording needs and inference does not.
 _REQUIRED: dict[str, tuple[str, float]] = {
     "Dropout": ("rate", 0.5), "SpatialDropout1D": ("rate", 0.5), "AlphaDropout": ("rate", 0.5),
     "GaussianDropout": ("rate", 0.5), "GaussianNoise": ("stddev", 0.5),
@@ -42,12 +43,12 @@ _REQUIRED: dict[str, tuple[str, float]] = {
 
 
 def with_chain(container: Container, text: str) -> Container:
-    """Make the document of a Sequential model of what the user says.
+    """Return the container with the config of a Sequential model, built from the user's chain.
 
     Raises
     ------
     UnsupportedError
-        Listing what was not said, or does not fit.
+        Lists what is missing or does not fit.
     FormatError
         If the file holds an architecture, or the text cannot be read.
     """
@@ -92,7 +93,7 @@ def with_chain(container: Container, text: str) -> Container:
 
 
 def _document(entries: list[Config], shape: list[int | None], major: int) -> Config:
-    """Write a Sequential model as its generation of Keras reads it."""
+    """Return the config of a Sequential model in the form of its major version of Keras."""
     if major < 3:
         entries[0]["config"]["batch_input_shape"] = shape
     else:
@@ -103,7 +104,7 @@ def _document(entries: list[Config], shape: list[int | None], major: int) -> Con
 
 
 def _of_keras3(entry: Config) -> Config:
-    """Say where Keras 3 is to look for a class, which it asks of every config."""
+    """Return a config with the module of its class, which Keras 3 requires."""
     config = dict(entry["config"])
     if "layer" in config:
         config["layer"] = _of_keras3(config["layer"])
@@ -113,7 +114,7 @@ def _of_keras3(entry: Config) -> Config:
 def _statements(
     steps: Sequence[Step], chosen: Sequence[Found | None], entries: Sequence[Config]
 ) -> Iterator[str]:
-    """Say in sentences what a chain states beyond what the file proves."""
+    """Yield sentences: everything that a chain states and the file does not prove."""
     for step, layer, entry in zip(steps, chosen, entries, strict=True):
         config = entry["config"]
         if layer is not None and "output" in layer.asked:
@@ -129,7 +130,7 @@ def _statements(
 
 
 def _made(word: str, name: str) -> Found | None:
-    """A layer without weights, by its class."""
+    """Return the config of a layer without weights, by its class."""
     return Found(name, word) if word in TRANSLATORS and word not in WITH_ARRAYS else None
 
 
@@ -141,7 +142,7 @@ def _input_shape(first: Found, timed: bool, steps: int | None) -> list[int | Non
 
 
 def _steps_of(chosen: Sequence[Found | None]) -> int | None:
-    """How many steps the inputs have, where a Flatten fixes it; None where they are free."""
+    """Return the number of input steps if a Flatten fixes it, else None."""
     layer: Found | None = None
     for number, other in enumerate(chosen):
         if other is None:
@@ -161,7 +162,7 @@ def _configured(
     step: Step, layer: Found | None, behind: Sequence[Found | None], writer: Writer,
     assumed: list[str],
 ) -> Config:  # fmt: skip
-    """Put together what the arrays show and what the user says."""
+    """Return a layer's config from its arrays and the user's options."""
     if layer is None:
         raise Refusal("is no layer of the file and no class of Keras that needs no weights")
     if layer.class_name == "?" and "lora_" in layer.sizes:
@@ -210,7 +211,7 @@ def _configured(
 
 
 def _said(step: Step) -> Config:
-    """Options of a step, none of them said twice."""
+    """Return the options of a step, each at most once."""
     said = {name: _value(text) for name, text in step.options.items()}
     for value in step.values:
         name = "return_sequences" if value in ("sequences", "last") else "activation"
@@ -238,7 +239,7 @@ def _joined(layer: Found, said: Config, writer: Writer) -> Config:
 
 
 def _value(text: str) -> Any:
-    """Read a number, true or false, or a word."""
+    """Return a number, a boolean or a word from its text."""
     words: dict[str, Any] = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

@@ -1,4 +1,4 @@
-"""A layer's config, taken key by key, and the Keras that wrote it."""
+"""A layer's config, read key by key, and the Keras that wrote it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name", "w
 
 Translation = tuple[Operation, dict[str, Array]]
 
-WEIGHT_SHAPERS = ("initializer", "regularizer", "constraint")  # of weights, while training
+WEIGHT_SHAPERS = ("initializer", "regularizer", "constraint")  # used in training only
 
 
 @dataclass(frozen=True)
 class Writer:
-    """The Keras that wrote a model: what its defaults and formulas depend on.
+    """The Keras that wrote a model: it determines defaults and formulas.
 
-    ``version`` is as written (``"2.2.4-tf"``), or a guess from the evidence (``"1"``).
+    ``version`` is the stored one (``"2.2.4-tf"``), or inferred from the config (``"1"``).
     """
 
     framework: str
     version: str
     evidence: str
-    tfjs: bool = False  # whether TensorFlow.js runs it: its formulas are those of Keras 2
+    tfjs: bool = False  # TensorFlow.js runs it, with the formulas of Keras 2
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9]{1,4}(\.[0-9A-Za-z.+_-]{1,60})?", self.version):
@@ -42,63 +42,63 @@ class Writer:
 
     @property
     def major(self) -> int:
-        """The generation of Keras whose formulas hold."""
+        """The major version of Keras whose formulas apply."""
         return 2 if self.tfjs else int(self.version.split(".")[0])
 
     @property
     def recurrent_default(self) -> str | None:
-        """The default recurrent activation of LSTM; None where the version does not tell."""
+        """The default recurrent activation of LSTM; None if the version does not determine it."""
         if self.tfjs:
             return "hard_sigmoid"
         _, _, rest = self.version.partition(".")
         digits = re.match(r"[0-9]{1,4}", rest)
         minor = int(digits[0]) if digits else 0
         if self.version.startswith("2.2.4-tf"):
-            return None  # TF 1.13 to 2.1 all call themselves so, with both defaults
+            return None  # TF 1.13 to 2.1 write this version and have either default
         return "hard_sigmoid" if (self.major, minor) < (2, 3) else "sigmoid"
 
     @property
     def softmax_zeroes_blocked(self) -> bool:
-        """Whether the layer Softmax gives zeros where a mask leaves nothing: since Keras 3.10."""
+        """Whether the layer Softmax returns zeros where all is masked: since Keras 3.10."""
         return self._numbers >= (3, 10) and not self.tfjs
 
     @property
     def heads_take_masks(self) -> bool:
-        """Whether MultiHeadAttention takes the masks off what it reads: since Keras 3.7."""
+        """Whether MultiHeadAttention removes the masks of its inputs: since Keras 3.7."""
         return self._numbers >= (3, 7) and not self.tfjs
 
     @property
     def _numbers(self) -> tuple[int, ...]:
-        if self.version == "3":  # which is all that is known: the newest
+        if self.version == "3":  # only the major version is known: assume the latest
             return (3, 99)
         return tuple(int(d) for d in re.findall(r"[0-9]{1,4}", self.version)[:2])
 
     @property
     def zero_output_in_pairs(self) -> bool:
-        """Whether Bidirectional makes its layers write zeros at masked steps of a sequence.
+        """Whether Bidirectional sets ``zero_output_for_mask`` on layers that return sequences.
 
-        TensorFlow's Keras does since it exists, and Keras 3; the Keras beside it never did.
+        All versions of TensorFlow's Keras and Keras 3 do; the separate Keras never did.
         """
         apart = self.framework == "Keras" and self._numbers < (2, 4)
         return not self.tfjs and not apart
 
 
 class Config:
-    """A layer's config, crossed off key by key."""
+    """A layer's config; each key that is read is removed."""
 
     def __init__(self, raw: Mapping[str, Any], writer: Writer) -> None:
         self._left = dict(raw)
         self.writer = writer
         double = dtype_name(raw.get("dtype")) == "float64"
-        self.dtype = np.dtype("float64" if double else "float32")  # of what the layer computes
+        self.dtype = np.dtype("float64" if double else "float32")  # of the layer's computation
 
     def take(self, *names: str, default: Any = ...) -> Any:
-        """Take a value that goes by any of these names in one version or another.
+        """Remove and return a value whose key has one of these names, depending on the version.
 
         Raises
         ------
         Refusal
-            If none is there and there is no default.
+            If no such key exists and there is no default.
         """
         found = [self._left.pop(n) for n in names if n in self._left]
         if not found and default is ...:
@@ -106,21 +106,21 @@ class Config:
         return found[0] if found else default
 
     def size(self, *names: str) -> int:
-        """Take a positive integer."""
+        """Remove and return a positive integer."""
         value = self.take(*names)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise Refusal(f"{names[0]}: expected a positive integer, got {value!r}")
         return value
 
     def flag(self, *names: str, default: bool = False) -> bool:
-        """Take a true or false."""
+        """Remove and return a boolean."""
         value = self.take(*names, default=default)
         if value not in (True, False, None):
             raise Refusal(f"{names[0]}: expected true or false, got {value!r}")
         return bool(value)
 
     def number(self, name: str, default: float) -> float:
-        """Take a finite number."""
+        """Remove and return a finite number."""
         value = self.take(name, default=default)
         try:
             number = float(value) if type(value) in (int, float) else nan
@@ -131,7 +131,7 @@ class Config:
         return number
 
     def numbers(self, name: str, default: Any = ...) -> Array | None:
-        """Take finite numbers: one, or lists of them; None where there is none."""
+        """Remove and return a finite number or nested lists of them; None if absent."""
         value = self.take(name, default=default)
         if value is None:
             return None
@@ -144,14 +144,14 @@ class Config:
         return array
 
     def axis(self, *names: str, default: int = -1) -> int:
-        """Take an axis."""
+        """Remove and return an axis."""
         (axis, *others) = self.axes(*names, default=default)
         if others:
             raise Refusal(f"{names[0]}: expected one axis, got {[axis, *others]}")
         return axis
 
     def axes(self, *names: str, default: int = -1) -> tuple[int, ...]:
-        """Take an axis or several."""
+        """Remove and return one or more axes."""
         value = self.take(*names, default=default)
         axes = value if isinstance(value, list) else [value]
         if not axes or any(type(a) is not int for a in axes):
@@ -159,7 +159,7 @@ class Config:
         return tuple(axes)
 
     def sizes(self, name: str) -> tuple[int, ...]:
-        """Take a list of integers."""
+        """Remove and return a list of integers."""
         value = self.take(name)
         if type(value) is int:
             value = [value]
@@ -168,37 +168,37 @@ class Config:
         return tuple(value)
 
     def activation(self, *names: str, default: Any = None) -> Activation:
-        """Take an activation, in the formula of the writer."""
+        """Remove and return an activation, with the formula of the writer's version."""
         return self.resolve(self.take(*names, default=default))
 
     def resolve(self, value: Any) -> Activation:
-        """Read an activation, in the formula of the writer."""
+        """Return the activation of a serialised value, with the formula of the writer's version."""
         return resolve(value, self.writer.major)
 
     def neutral(self, *names: str) -> None:
-        """Cross off keys that do not change the result of inference."""
+        """Remove keys that do not change the result of inference."""
         for name in names:
             self._left.pop(name, None)
 
     def rest(self) -> dict[str, Any]:
-        """Take all that is left."""
+        """Remove and return all remaining keys."""
         left, self._left = self._left, {}
         return left
 
     def finish(self) -> None:
-        """Refuse what nobody understood."""
+        """Raise Refusal if unknown keys remain."""
         if self._left:
             left = ", ".join(f"{k}={v!r:.60}" for k, v in sorted(self._left.items()))
             raise Refusal(f"config not understood: {left}")
 
 
 def without_weights(function: Callable[[Config], Operation]) -> Callable[..., Translation]:
-    """Make a translator of a function that needs no arrays."""
+    """Return a translator from a function that needs no arrays."""
     return lambda config, _: (function(config), {})
 
 
 def dtype_name(dtype: Any) -> Any:
-    """Read a dtype, given by name or as a serialised policy."""
+    """Return the name of a dtype that is a name or a serialised policy."""
     if isinstance(dtype, Mapping):
         config = dtype.get("config")
         return config.get("name") if isinstance(config, Mapping) else None

@@ -1,4 +1,4 @@
-"""Keras' layers that slide along the steps, stretch them, or take them together."""
+"""Keras' convolution, pooling, padding, cropping and upsampling layers over the steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEUTRAL = (
 
 
 def _one(config: Config, *names: str, default: Any = ...) -> int:
-    """Take a size that may be wrapped in a list."""
+    """Remove and return a size that may be in a list of one."""
     value = config.take(*names, default=default)
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     if type(value) is not int or value < 1:
@@ -36,7 +36,7 @@ def _one(config: Config, *names: str, default: Any = ...) -> int:
 
 
 def _pair(config: Config, *names: str, default: Any) -> tuple[int, int]:
-    """Take sizes before and after: one number for both, or two."""
+    """Remove and return sizes before and after: one number for both, or two."""
     value = config.take(*names, default=default)
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     pair = [value, value] if type(value) is int else value
@@ -57,7 +57,7 @@ def _channels_first(config: Config) -> bool:
 
 
 def _padding(config: Config, span: int) -> dict[str, Any]:
-    """Take the kind of padding, as our layers say it."""
+    """Remove and return the padding mode, in the words of our operations."""
     kind = config.take("padding", "border_mode", default="valid")
     if kind == "same":
         return {"same": True}
@@ -67,7 +67,7 @@ def _padding(config: Config, span: int) -> dict[str, Any]:
 
 
 def _window(config: Config) -> dict[str, Any]:
-    """Take what all convolutions have."""
+    """Remove and return the options that all convolutions share."""
     config.neutral(*_NEUTRAL)
     size = _one(config, "kernel_size", "filter_length")
     dilation = _one(config, "dilation_rate", "atrous_rate", default=1)
@@ -98,10 +98,10 @@ def _convolution(config: Config, tensors: LayerTensors) -> Translation:
     groups = _one(config, "groups", default=1)
     sources = tensors.take(*("kernel", "bias")[: 2 if options["use_bias"] else 1])
     shape, size = sources["kernel"].shape, options["size"]
-    if len(shape) == 4:  # Keras 1: a picture one wide
+    if len(shape) == 4:  # Keras 1: 2D with a width of one
         if shape[:2] == (size, 1):
             kernel = read_array(sources["kernel"], (size, 1, shape[2], units))[:, 0]
-        else:  # Theano's order, which also turns the window around
+        else:  # Theano's order, with a flipped kernel
             kernel = read_array(sources["kernel"], (units, shape[1], size, 1))
             kernel = kernel[:, :, ::-1, 0].transpose(2, 1, 0)
     else:
@@ -111,7 +111,7 @@ def _convolution(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _refuse_groups(config: Config) -> None:
-    """Keras 2 writes groups for layers that have none: one."""
+    """Accept only ``groups=1``, which Keras 2 writes for layers without groups."""
     if config.take("groups", default=1) != 1:
         raise Refusal("groups: expected 1")
 
@@ -127,7 +127,7 @@ def _depthwise(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _separable(config: Config, tensors: LayerTensors) -> Translation:
-    """Both steps as one: every feature's own window, then a product over features."""
+    """Return one convolution for both parts: depthwise, then pointwise."""
     options = _window(config)
     _refuse_groups(config)
     multiplier = _one(config, "depth_multiplier", default=1)

@@ -1,4 +1,4 @@
-"""Which layer a live Keras model calls when, under the names that the spec has for the calls."""
+"""The order in which a live Keras model calls its layers, with the spec's names of the calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from npylstm_converters.keras.graph import INSIDE, shown
 
 __all__ = ["Execution", "executions", "is_model", "leaf_layers", "safe_names"]
 
-_UNSAFE = re.compile(r"[/\\#]")  # a second call is called lstm#2
+_UNSAFE = re.compile(r"[/\\#]")  # the name of a second call is lstm#2
 
 
 class Execution(NamedTuple):
@@ -30,7 +30,7 @@ class Execution(NamedTuple):
 
 
 def safe_names(paths: Sequence[str]) -> dict[str, str]:
-    """Names that can be keys of the file: no slashes, none that the file uses itself."""
+    """Return names that can be keys of the file: no slashes, none that the file reserves."""
     names: dict[str, str] = {}
     taken = {".", "..", *RESERVED}
     for path in paths:
@@ -43,12 +43,12 @@ def safe_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def is_model(layer: Any) -> bool:
-    """Whether a layer is a model with layers of its own."""
+    """Whether a layer is a model that contains layers."""
     return all(hasattr(layer, name) for name in ("get_config", "layers", "get_weights"))
 
 
 def leaf_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Walk through the layers by path: those of models inside, input layers included."""
+    """Yield all layers by path, including nested models' layers and input layers."""
     for layer in _members(model):
         path = f"{prefix}{layer.name}"
         if is_model(layer):
@@ -58,11 +58,11 @@ def leaf_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def executions(model: Any) -> list[Execution]:
-    """List the calls of one run in the order in which Keras makes them.
+    """Return the calls of one run in the order of execution.
 
     Keras runs a functional model node by node, the deepest first. A file numbers the calls of a
-    layer by the order of its nodes, and so does the spec. Where models are called in models, the
-    number of the outermost call counts first.
+    layer by the order of its nodes, and so does the spec. In nested models, calls are ordered by
+    the number of the outermost call first.
     """
     calls = [*_run(model, "", ())]
     trails: dict[str, list[tuple[int, ...]]] = {}
@@ -84,7 +84,7 @@ def executions(model: Any) -> list[Execution]:
 def _run(
     model: Any, prefix: str, trail: tuple[int, ...]
 ) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
-    """Walk through the calls of layers as Keras makes them."""
+    """Yield the calls of all layers in the order of execution."""
     for layer, number in _calls(model):
         path, here = f"{prefix}{layer.name}", (*trail, number)
         if is_model(layer):
@@ -94,7 +94,7 @@ def _run(
 
 
 def _calls(model: Any) -> Iterator[tuple[Any, int]]:
-    """Walk through what a model itself calls, with the number of each call."""
+    """Yield the layers that a model calls directly, with the number of each call."""
     by_depth = getattr(model, "_nodes_by_depth", None)
     if type(model).__name__ == "Sequential" or not by_depth:
         yield from ((layer, 0) for layer in _members(model) if not _is_input(layer))
@@ -107,7 +107,7 @@ def _calls(model: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _members(model: Any) -> Sequence[Any]:
-    """The layers of a model; in Keras 3 its operations, too."""
+    """Return the layers of a model; in Keras 3 also its operations."""
     operations: Sequence[Any] = getattr(model, "operations", None) or model.layers
     return operations
 
@@ -117,6 +117,6 @@ def _is_input(layer: Any) -> bool:
 
 
 def _cells(layer: Any) -> int:
-    """How many cells an RNN drives one upon the other; 0 where it is an ordinary layer."""
+    """Return the number of stacked cells in an RNN; 0 for an ordinary layer."""
     count = len(getattr(getattr(layer, "cell", None), "cells", ()))
     return count if count > 1 and type(layer).__name__ == "RNN" else 0

@@ -1,4 +1,4 @@
-"""Layers of the user's own: functions that the user gives stand in for them."""
+"""Custom layers: NumPy functions of the user replace them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = ["external", "probe"]
 
-# Sizes to try a function with, for one free size after the other: two runs tell them apart.
+# Values of the free sizes in two probe calls: they show which output size depends on which.
 _FIRST, _SECOND = (3, 7, 13, 19, 29), (5, 11, 17, 23, 31)
 
 
 def external(
     raw: RawLayer, tensors: LayerTensors, name: str, function: Function
 ) -> tuple[External, dict[str, Array]]:
-    """Make the layer; what it gives is found out where it is called."""
+    """Return the layer; :func:`probe` finds its output shape at the call."""
     if raw.times:
         raise Refusal("a function of the user's own inside TimeDistributed is not supported")
     tensors = _ordered(tensors)
@@ -33,12 +33,12 @@ def external(
 
 
 def _ordered(tensors: LayerTensors) -> LayerTensors:
-    """Put a layer's own arrays before those of a layer inside, as Keras lists them.
+    """Return a layer's own arrays before those of its sublayer, as Keras lists them.
 
     Raises
     ------
     Refusal
-        If there are several layers inside: ``.keras`` files do not hold their order.
+        If there are several sublayers: ``.keras`` files do not hold their order.
     """
     groups = {s.path.rpartition("/vars/")[0] for s in tensors.sources if "/vars/" in s.path}
     own = {g for g in groups if all(f"{other}/".startswith(f"{g}/") for other in groups)}
@@ -53,13 +53,12 @@ def _ordered(tensors: LayerTensors) -> LayerTensors:
 def probe(
     layer: External, inputs: Sequence[Shape], weights: Mapping[str, Array], dtype: str
 ) -> External:
-    """Find out the shape of what a function gives, by two calls with numbers.
+    """Return the layer with the function's output shape, found by two calls with numbers.
 
     Raises
     ------
     Refusal
-        If it fails, does not treat every sample by itself, or gives what is as large as nothing
-        that goes in.
+        If it fails, mixes samples of the batch, or returns a size that no input has.
     """
     assert layer.function is not None  # it has just been bound
     symbols = list(dict.fromkeys(d for shape in inputs for d in shape if isinstance(d, str)))
@@ -112,7 +111,7 @@ def _refuse_mixing(
     y: Array,
     weights: Sequence[Array],
 ) -> None:
-    """Refuse a function that makes something else of a sample when it stands alone."""
+    """Raise Refusal if a sample alone gives another output than in a batch."""
     batched = [shape.index(BATCH) if BATCH in shape else None for shape in inputs]
     alone = [
         x if axis is None else x.take([0], axis) for x, axis in zip(arrays, batched, strict=True)

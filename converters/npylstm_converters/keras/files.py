@@ -1,4 +1,4 @@
-"""Containers: which kind of file it is, what config it holds, where its weights are."""
+"""Containers: the kind of a file, its config, and where its weights are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "read_json",
 ]  # fmt: skip
 
-MAX_JSON = 3 << 20  # Python needs thirty times as much for the worst of JSON
+MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
 _WEIGHTS = "model.weights.h5"
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
                NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
@@ -38,21 +38,21 @@ _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, R
 
 @dataclass(frozen=True)
 class Container:
-    """What a source holds: the config document (None in weights-only files) and the weights."""
+    """The content of a source: the config (None in weights-only files) and the weights."""
 
     document: Any
     store: Store
     writer: Writer
     format: str
-    foreign: tuple[str, ...] = ()  # what a model object holds of the user's own code
-    notes: tuple[str, ...] = ()  # what was decided on the way here
-    by_name: bool = False  # whether legacy weights are paired by name, as the user names them
-    stated: tuple[str, ...] = ()  # what the user said of the structure, and no file proves
-    assumed: tuple[str, ...] = ()  # what was taken by default, as neither said
+    foreign: tuple[str, ...] = ()  # custom classes and functions of a model object
+    notes: tuple[str, ...] = ()  # decisions of the reader
+    by_name: bool = False  # legacy weights are paired by the names in the user's chain
+    stated: tuple[str, ...] = ()  # structure that the user stated and no file proves
+    assumed: tuple[str, ...] = ()  # defaults for options that neither determines
 
 
 def is_keras_file(head: bytes) -> bool:
-    """Whether the first bytes may be those of a Keras file: HDF5, or a zip."""
+    """Whether a file with these first bytes may be a Keras file: HDF5 or a zip."""
     return hdf5.looks_like_hdf5(head) or head.startswith(b"PK\x03\x04")
 
 
@@ -63,7 +63,7 @@ def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read an architecture, the text of ``model.to_json()``.
+    """Return an architecture from a file with the text of ``model.to_json()``.
 
     Raises
     ------
@@ -77,19 +77,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(data: bytes | str, label: str) -> Any:
-    """Read a JSON document of bounded length; FormatError if it is none."""
+    """Return a JSON document of bounded length; raises FormatError if it is not JSON."""
     if len(data) > MAX_JSON:
         raise FormatError(f"{label}: expected up to {MAX_JSON} bytes of JSON")
     try:
         document = json.loads(data)
-        # Some save the string that to_json() returns by json.dump: JSON in JSON.
+        # Some users pass the string of to_json() to json.dump: JSON in JSON.
         return json.loads(document) if isinstance(document, str) else document
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{label}: not JSON: {error}") from None
 
 
 def _unwrapped(document: Any) -> Any:
-    """Take a config out of what holds it: a topology, an attribute that was dumped as a whole."""
+    """Return the model config inside a topology, or inside a dumped ``model_config``."""
     for _ in range(3):
         names = ("modelTopology", "model_config", "model")
         inner = document if isinstance(document, Mapping) else {}
@@ -110,7 +110,7 @@ def open_container(
     Parameters
     ----------
     path
-        A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, judged by its content.
+        A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, detected by content.
     architecture
         A JSON file with the config, for weights-only files.
 
@@ -142,12 +142,12 @@ def open_container(
 
 @contextlib.contextmanager
 def open_weights(path: str | os.PathLike[str]) -> Iterator[Callable[[], Container]]:
-    """Open an HDF5 file of weights for several conversions, each of which uses up a container.
+    """Open an HDF5 weights file for several conversions; each uses up one container.
 
     Yields
     ------
     callable
-        Makes a container of the file, while the context lasts.
+        Returns a new container of the file, while the context lasts.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def _writer_of_numbers(store: NumberedStore) -> Writer:
 
 
 def _one_array_per_gate(store: Store) -> bool:
-    """Whether a recurrent layer has its gates apart, as in Keras 1 alone."""
+    """Whether recurrent layers have one array per gate, which only Keras 1 writes."""
     groups = store.listed().values() if isinstance(store, LegacyStore) else []
     return any(
         len(sources) in (9, 12) and any(re.search(r"_W_[iz](:0)?$", s.path) for s in sources)
@@ -232,7 +232,7 @@ def _from_zip(path: Path, given: Any) -> Iterator[Container]:
         if given is not None:
             document = given
         writer = _writer(document, version if isinstance(version, str) else None)
-        # libhdf5 wants a file of its own.
+        # libhdf5 needs a separate file.
         weights = Path(folder) / _WEIGHTS
         with weights.open("wb") as target:
             _copy_member(archive, members[_WEIGHTS], path, target)
@@ -252,7 +252,7 @@ def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
 def _copy_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, target: IO[bytes]
 ) -> None:
-    """Unpack a member piece by piece, checksum verified; a lie about its size ends it."""
+    """Unpack a member in pieces and verify its checksum; stop if its size is not the stated one."""
     label = f"{path}: {info.filename}"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise FormatError(f"{label}: expected a stored or deflated member")
@@ -264,11 +264,11 @@ def _copy_member(
 
 
 def _writer(document: Any, version: str | None) -> Writer:
-    """Decide which Keras wrote the model: by its word, otherwise by the evidence in the config."""
+    """Return the Keras that wrote the model: the stored version, else inferred from the config."""
     top = document if isinstance(document, Mapping) else {}
     own = top.get("keras_version")
     if isinstance(own, str):
-        # The config is what the formulas hang on; weights may have been saved later.
+        # The config determines the formulas; the weights may have been saved later.
         version = own
     if version is not None:
         name = "tf.keras" if version.endswith("-tf") else "Keras"
@@ -282,7 +282,7 @@ def _writer(document: Any, version: str | None) -> Writer:
 
 
 def _has_output_dim(value: Any) -> bool:
-    """Whether a layer names its size as Keras 1 did; embeddings do so to this day."""
+    """Whether a layer has ``output_dim``, as in Keras 1; Embedding still has it."""
     if isinstance(value, Mapping):
         config = value.get("config")
         embeds = value.get("class_name") == "Embedding"

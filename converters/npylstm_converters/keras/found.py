@@ -1,4 +1,4 @@
-"""Which layers a weights-only file shows: told from the names and shapes of its arrays."""
+"""The layers of a weights-only file, inferred from the names and shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ NEEDS_STEPS = (
     "GlobalMaxPooling1D", "GlobalAveragePooling1D", "UpSampling1D", "ZeroPadding1D", "Cropping1D",
     "SpatialDropout1D",
 )  # fmt: skip
-# Layers that take sequences and single vectors alike, and give what they take.
+# Layers that accept sequences and vectors, and keep the rank.
 EITHER = (
     "InputLayer", "Activation", "Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise",
     "ActivityRegularization", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Masking", "Rescaling", "PReLU", *ACTIVATION_LAYERS,
 )  # fmt: skip
-# What Keras takes for layers without arrays where nobody says otherwise.
+# Keras' defaults for layers without arrays.
 DEFAULTS: dict[str, dict[str, str]] = {
     "MaxPooling1D": {"strides": "none", "padding": "valid"},
     "AveragePooling1D": {"strides": "none", "padding": "valid"},
     "UpSampling1D": {"size": "2"}, "ZeroPadding1D": {"padding": "1"},
     "Cropping1D": {"cropping": "1"},
 }  # fmt: skip
-ListedStore = LegacyStore | NumberedStore  # those that name their layers
+ListedStore = LegacyStore | NumberedStore  # stores with layer names
 _NUMBER = re.compile(r"_[0-9]+$")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A layer that a file shows.
+    """A layer inferred from a file.
 
     Attributes
     ----------
     name
-        As the file has it.
+        Its name in the file.
     class_name
-        As the arrays show it, or the name where there are none; ``"?"`` where neither does.
+        Inferred from the arrays, or from the name if it has none; ``"?"`` if unknown.
     config
-        What the arrays show of it.
+        The part of its config that the arrays determine.
     sizes
-        The same for people: ``3 -> 20``.
+        The same in readable form: ``3 -> 20``.
     features
-        The size of the last axis of what it reads, as far as it shows.
+        The size of the last axis of its input, if known.
     asked
-        What they do not show: option to example.
+        Options that the arrays do not determine: option to example.
     label
-        The name in the model, where the file calls the layer otherwise.
+        Its name in the model, if the file has another one.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Found:
 
     @property
     def gives(self) -> int | None:
-        """The size of the last axis of its output, as far as it shows."""
+        """The size of the last axis of its output, if known."""
         if self.class_name == "Bidirectional":
             return 2 * int(self.config["layer"]["config"]["units"])
         names = ("units", "filters", "output_dim")
@@ -91,20 +91,20 @@ class Found:
 
     @property
     def reads_steps(self) -> bool:
-        """Whether it reads a sequence, by its class or by its name."""
+        """Whether its input is a sequence, judged by its class or name."""
         named = _NUMBER.sub("", self.name) == "time_distributed"
         return named or self.class_name in NEEDS_STEPS
 
 
 def find_layers(store: ListedStore, writer: Writer) -> list[Found]:
-    """Tell layers from the names and shapes of their arrays, in the order of the file."""
+    """Return the layers in the order of the file, from the names and shapes of their arrays."""
     labels = store.labels if isinstance(store, NumberedStore) else {}
     found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
     return [replace(layer, label=labels.get(layer.name, "")) for layer in found]
 
 
 def by_word(layers: Sequence[Found]) -> dict[str, Found]:
-    """Layers by their names, and by the model's own names where those name one layer alone."""
+    """Return layers by their names in the file, and by their unique names in the model."""
     words = Counter([*(f.name for f in layers), *(f.label for f in layers if f.label != f.name)])
     own = {f.label: f for f in layers if f.label and words[f.label] == 1}
     return own | {f.name: f for f in layers}
@@ -125,7 +125,7 @@ def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
             asked = {**inner.asked, "merge_mode": "concat"}
             return replace(inner, class_name="Bidirectional", config=config, asked=asked)
     shapes = {role_of(source.path, name): source.shape for source in sources}
-    if len(shapes) < len(sources):  # several layers in one
+    if len(shapes) < len(sources):  # several layers in one group
         return Found(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
     for judge in (_weightless, _recurrent, _keras1, _matrix, _others):
         found = judge(name, shapes, writer)
@@ -153,7 +153,7 @@ def _weightless(name: str, shapes: Shapes, _: Writer) -> Found | None:
 
 
 def _gates_default(writer: Writer) -> dict[str, str]:
-    """What to ask where the version does not tell which gates are Keras' default."""
+    """Return the question about the gates' activation if the version does not determine it."""
     known = writer.recurrent_default if writer.version != "2" else None
     return {} if known else {"recurrent_activation": "sigmoid"}
 
@@ -176,7 +176,7 @@ def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
             del config["reset_after"]
             asked = {**asked, "reset_after": "false"}
     if shapes.get("bias") in ((8 * units,), (6 * units,)):
-        asked = {}  # cuDNN's layers, whose gates are always sigmoid
+        asked = {}  # cuDNN layers: the gates' activation is always sigmoid
         config["recurrent_activation"] = "sigmoid"
     asked = {**asked, "output": "sequences or last"}
     return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
@@ -220,7 +220,7 @@ def _embedding(name: str, shape: tuple[int, ...]) -> Found:
 
 
 def _others(name: str, shapes: Shapes, _: Writer) -> Found | None:
-    table: dict[str, tuple[set[str], set[str]]] = {  # arrays that must be there, and that may
+    table: dict[str, tuple[set[str], set[str]]] = {  # required and optional arrays
         "Embedding": ({"embeddings"}, set()),
         "BatchNormalization": ({"moving_mean", "moving_variance"}, {"gamma", "beta"}),
         "LayerNormalization": ({"gamma", "beta"}, set()),
@@ -242,12 +242,12 @@ def _others(name: str, shapes: Shapes, _: Writer) -> Found | None:
 
 
 def entry_of(found: Found) -> Config:
-    """Write a layer as Keras' configs do, as far as its arrays show it."""
+    """Return a layer's config entry, as far as its arrays determine it."""
     return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
 
 
 def reads_sequence(layer: Found, behind: Sequence[Found | None]) -> bool | None:
-    """Whether what follows a layer reads a sequence; None where it may read either."""
+    """Whether the layers behind read a sequence; None if they accept both."""
     for number, other in enumerate(behind):
         if other is not None and other.reads_steps:
             return True
@@ -262,7 +262,7 @@ def reads_sequence(layer: Found, behind: Sequence[Found | None]) -> bool | None:
 
 
 def flattened_steps(layer: Found, behind: Sequence[Found | None]) -> int | None:
-    """How many steps of a layer a Flatten lays side by side, by the size that is read behind it."""
+    """Return the number of steps that a Flatten joins, from the input size of the layer behind."""
     reader = next((f for f in behind if f is not None and f.class_name not in EITHER), None)
     if reader is None or not reader.features or not layer.gives:
         return None

@@ -1,7 +1,6 @@
 """A Keras model as a graph: layers with their raw configs, and calls that join them.
 
-Nothing here knows what a layer does: translating them is the business of
-:mod:`npylstm_converters.keras.layers`.
+:mod:`npylstm_converters.keras.layers` translates the layers.
 """
 
 from __future__ import annotations
@@ -14,26 +13,26 @@ __all__ = [
     "INSIDE", "MODELS", "TURN", "Call", "Graph", "Place", "RawLayer", "Slot", "Tensor", "shown",
 ]  # fmt: skip
 
-INSIDE = "\x1f"  # between a model's name and a layer's in it; no name can hold it
+INSIDE = "\x1f"  # separates the names of a model and of its layer; no name contains it
 
-TURN = "turned around"  # what is no layer of Keras': a sequence read from its end
+TURN = "turned around"  # not a Keras class: a sequence reversed along time
 MODELS = ("Model", "Functional", "Sequential")
 
 
 @dataclass(frozen=True)
 class RawLayer:
-    """A layer as the config describes it; ``inner`` where it is a model itself.
+    """A layer as the config describes it; ``inner`` if it is a model.
 
     Attributes
     ----------
     custom
         Registered by the user, not one of Keras' own.
     times
-        How many time axes it is called over, inside a model that is called step by step.
+        The number of TimeDistributed wrappers around it.
     below
-        Where in a file the layers of ``inner`` lie, seen from this one.
+        Path of the layers of ``inner`` in a file, relative to this layer.
     stored
-        What the file counts it as, if not as its class.
+        The class under which the file numbers it, if not its own.
     """
 
     name: str
@@ -51,7 +50,7 @@ class RawLayer:
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a model itself, and not a layer that is written out as one here."""
+        """Whether it is a model in Keras, not a layer that this importer expands into one."""
         return self.inner is not None and self.class_name in MODELS
 
 
@@ -69,7 +68,7 @@ Place = tuple[int, str, int]  # the depth, the layer, which call of it
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a tensor among the arguments of a call."""
+    """A placeholder for a tensor in the arguments of a call."""
 
     place: int
 
@@ -81,19 +80,19 @@ class Call:
     Attributes
     ----------
     options
-        Named arguments that hold tensors.
+        Named arguments with tensors.
     arguments
-        Named arguments that hold none, other than None and False.
+        Named arguments without tensors, other than None and False.
     problem
-        What is not understood.
+        The part that is not supported.
     numbers
         Positional arguments that are numbers.
     place
-        When Keras runs it: for each model around it and itself the depth, which falls, and which
-        call it is. Calls of one depth come one after the other, in whatever order.
+        When Keras runs it: for each enclosing model and itself the depth, the layer and the call's
+        number. Depths run in falling order; the order within one depth is undefined.
     positional, told
-        All positional arguments, with a :class:`Slot` for each of ``inputs``; all named ones that
-        hold no tensors.
+        All positional arguments, with a :class:`Slot` for each of ``inputs``; all named arguments
+        without tensors.
     """
 
     layer: str
@@ -109,7 +108,7 @@ class Call:
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
-        """All tensors, those of arguments last."""
+        """All input tensors, those of named arguments last."""
         return (*self.inputs, *(t for tensors in self.options.values() for t in tensors))
 
 
@@ -123,14 +122,14 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[Tensor, ...]
     build_shape: tuple[int | None, ...] | None = None
-    sequential: bool = False  # returns all that its last layer returns, not ``outputs``
+    sequential: bool = False  # returns all outputs of its last layer, not ``outputs``
 
     def layer(self, name: str) -> RawLayer:
-        """Find a layer by name."""
+        """Return a layer by name."""
         return next(layer for layer in self.layers if layer.name == name)
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, RawLayer]]:
-        """Walk through all layers that are no models, those of models inside with a path."""
+        """Yield all layers that are not models, with paths, including those of nested models."""
         for layer in self.layers:
             if layer.inner is not None:
                 yield from layer.inner.leaves(f"{prefix}{layer.name}{INSIDE}")
@@ -138,7 +137,7 @@ class Graph:
                 yield f"{prefix}{layer.name}", layer
 
     def models(self, prefix: str = "") -> Iterator[str]:
-        """Walk through the paths of all models inside, which layers in them begin with."""
+        """Yield the paths of all nested models: prefixes of their layers' paths."""
         for layer in self.layers:
             if layer.inner is not None:
                 path = f"{prefix}{layer.name}{INSIDE}"
@@ -148,5 +147,5 @@ class Graph:
 
 
 def shown(path: str) -> str:
-    """Write a path of :meth:`Graph.leaves` as people read it: ``encoder.lstm``."""
+    """Return a path of :meth:`Graph.leaves` in readable form: ``encoder.lstm``."""
     return path.replace(INSIDE, ".")

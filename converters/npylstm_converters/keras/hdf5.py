@@ -1,4 +1,4 @@
-"""HDF5, read with suspicion, by a process of its own (:mod:`hdf5_reader` says why)."""
+"""HDF5, read by a child process under limits (:mod:`hdf5_reader` has the reasons)."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _READER = Path(__file__).with_name("hdf5_reader.py")
 
 
 def looks_like_hdf5(head: bytes) -> bool:
-    """Whether the first bytes are HDF5's."""
+    """Whether the first bytes are the HDF5 signature."""
     return head.startswith(_MAGIC)
 
 
 class _Reader:
-    """The reading process: started once per file, asked for one array after the other."""
+    """The child process: started once per file, it returns one array per request."""
 
     def __init__(self, path: Path, label: str) -> None:
         if importlib.util.find_spec("h5py") is None:
@@ -45,21 +45,21 @@ class _Reader:
             # A thread per core would take more address space than a small file may.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        # Where processor time cannot be limited, a clock does it.
+        # Without a limit on processor time, a wall-clock limit applies.
         patience = 60 + (path.stat().st_size >> 24)
         self._clock = threading.Timer(patience, self._process.kill)
         self._clock.daemon = True
         self._clock.start()
 
     def inventory(self) -> dict[str, Any]:
-        """The first answer."""
+        """Return the inventory, the first reply."""
         listed: dict[str, Any] = json.loads(self._answer("the file"))
         return listed
 
     def array(self, path: str) -> bytes:
-        """Ask for an array."""
+        """Request an array and return it."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the missing answer will tell
+        with contextlib.suppress(BrokenPipeError):  # the missing reply raises the error
             self._process.stdin.write(json.dumps(path).encode() + b"\n")
             self._process.stdin.flush()
         return self._answer(path)
@@ -90,7 +90,7 @@ def open_file(path: Path, label: str) -> Iterator[File]:
     path
         The file.
     label
-        What to call it in messages.
+        Its name in messages.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def open_file(path: Path, label: str) -> Iterator[File]:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An array in the file, not read yet. ``path`` has slashes whatever system wrote it."""
+    """An array in the file, not read yet. ``path`` has slashes on all systems."""
 
     path: str
     shape: tuple[int, ...]
@@ -125,7 +125,7 @@ class Dataset:
 
 
 class File:
-    """Groups, attributes and arrays of an HDF5 file, seen from one of its groups."""
+    """Groups, attributes and arrays of an HDF5 file, relative to one of its groups."""
 
     def __init__(
         self, reader: _Reader, listed: Mapping[str, Any], label: str, root: str = ""
@@ -137,12 +137,12 @@ class File:
         return f"{self._root}/{name}" if self._root else name
 
     def attribute(self, name: str) -> str | None:
-        """A text attribute; None if it is not there."""
+        """Return a text attribute, or None."""
         value = self._listed["groups"][self._root].get(name)
         return value if isinstance(value, str) else None
 
     def names(self, attribute: str) -> list[str] | None:
-        """A list of names; Keras cuts long ones into ``attribute0``, ``attribute1``, ..."""
+        """Return a list of names; Keras splits long ones: ``attribute0``, ``attribute1``, ..."""
         attributes = self._listed["groups"][self._root]
         if isinstance(attributes.get(attribute), list):
             return list(attributes[attribute])
@@ -155,20 +155,20 @@ class File:
         return chunks or None
 
     def group(self, name: str) -> File | None:
-        """A sub-group, or None."""
+        """Return a sub-group, or None."""
         path = self._path(name)
         if path not in self._listed["groups"]:
             return None
         return File(self._reader, self._listed, f"{self.label}: {name}", path)
 
     def dataset(self, name: str) -> Dataset | None:
-        """An array by its path below this group, or None."""
+        """Return an array by its path below this group, or None."""
         path = self._path(name)
         entry = self._listed["arrays"].get(path)
         return self._dataset(path, name, entry) if entry else None
 
     def walk(self) -> tuple[list[str], list[Dataset]]:
-        """Paths of all groups, and all arrays, below this group."""
+        """Return the paths of all groups and all arrays below this group."""
         prefix = self._path("")
         groups = [g[len(prefix) :].replace("\\", "/") for g in self._below("groups", prefix)]
         arrays = [
@@ -178,7 +178,7 @@ class File:
         return groups, arrays
 
     def written(self) -> list[str]:
-        """Paths of all groups below this group, in the order in which they were written."""
+        """Return the paths of all groups below this group in the order of writing."""
         prefix = self._path("")
         return [g[len(prefix) :] for g in self._listed["groups"] if g.startswith(prefix) and g]
 
@@ -189,6 +189,6 @@ class File:
         try:
             dtype = np.dtype(entry["dtype"])
         except TypeError:
-            dtype = np.dtype(object)  # of no use here, and refused where it is asked for
+            dtype = np.dtype(object)  # an unsupported type: reading it is an error
         shown = path.replace("\\", "/")
         return Dataset(shown, tuple(entry["shape"]), dtype, self._reader, key)

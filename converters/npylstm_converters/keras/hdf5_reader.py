@@ -1,11 +1,11 @@
-"""The process that reads HDF5, apart from the one that converts.
+"""The child process that reads HDF5.
 
-libhdf5 is C: on damaged files it may loop, allocate gigabytes or crash. So it runs here, by itself,
-under limits of memory and time, and says over a pipe what it found. This file is run as a
+libhdf5 is C: on damaged files it may loop, allocate gigabytes or crash. So it runs in this separate
+process, under limits of memory and time, and sends the contents over a pipe. This file runs as a
 script and imports nothing of npylstm.
 
-Protocol. Argument: the path. First answer: the inventory, JSON. Then for each line on stdin, a JSON
-string naming an array, one answer: its bytes. An answer is ``b"+"`` or ``b"-"`` (then the
+Protocol. Argument: the path. First reply: the inventory, JSON. Then for each line on stdin, a JSON
+string naming an array, one reply: its bytes. A reply is ``b"+"`` or ``b"-"`` (then the
 payload is the error's text), the payload's length as 8 bytes little-endian, the payload.
 """
 
@@ -18,12 +18,12 @@ import sys
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: its modules are no business of h5py's
+    sys.path.pop(0)  # h5py must not import modules of this folder
 
 import h5py
 import numpy as np
 
-# The attributes that Keras writes and we read; long lists are cut into NAME0, NAME1, ...
+# The attributes of Keras that we read; long lists are split into NAME0, NAME1, ...
 _ATTRIBUTES = (
     "model_config", "config", "model", "keras_version", "backend", "layer_names", "weight_names",
     "name",
@@ -32,20 +32,20 @@ _ATTRIBUTES = (
 _MAX_OBJECTS = 50_000
 _MAX_DEPTH = 64
 _MAX_NAMES = 100_000
-_SMALL = 16 << 20  # bytes; below this nothing is a bomb
+_SMALL = 16 << 20  # bytes; smaller arrays are never checked for decompression bombs
 _RATIO = 20
 
-# Limits, on top of what Python, NumPy and h5py need themselves.
+# Limits, in addition to the needs of Python, NumPy and h5py.
 _MEMORY = 32 << 20
 _SECONDS = 2
 
 
 class Refused(Exception):
-    """What is found is not what Keras writes."""
+    """Raised for contents that Keras does not write."""
 
 
 def limit(size: int) -> None:
-    """Bound memory and processor time by the file's size, where the system can."""
+    """Limit memory and processor time by the file's size, if the system supports it."""
     try:
         import resource
 
@@ -58,16 +58,16 @@ def limit(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, OSError, ValueError):
-        pass  # not a Unix, or no /proc: the other limits stand
+        pass  # not a Unix, or no /proc: the other limits remain
 
 
 def inventory(file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """List groups with their attributes, and arrays with shape and element type."""
+    """Return the groups with their attributes, and the arrays with shape and element type."""
     groups: dict[str, dict[str, Any]] = {"": attributes(file)}
     arrays: dict[str, Any] = {}
     sources: dict[str, Any] = {}
     seen = {h5py.h5o.get_info(file.id).addr}
-    addresses = {"": 0}  # rise with time, and Keras writes layer by layer
+    addresses = {"": 0}  # addresses rise in the order of writing: layer by layer
     waiting = [("", file, 0)]
     while waiting:
         prefix, group, depth = waiting.pop()
@@ -98,7 +98,7 @@ def inventory(file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def attributes(group: Any) -> dict[str, Any]:
-    """Read the attributes that Keras writes: texts, and lists of names."""
+    """Return the attributes that Keras writes: texts and lists of names."""
     found: dict[str, Any] = {}
     for name in group.attrs:
         if name.rstrip("0123456789") not in _ATTRIBUTES:
@@ -115,7 +115,7 @@ def attributes(group: Any) -> dict[str, Any]:
 
 
 def text(name: str, value: Any) -> str:
-    """Decode a text."""
+    """Return the decoded text."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -127,25 +127,25 @@ def text(name: str, value: Any) -> str:
 
 
 def array_bytes(source: Any) -> memoryview:
-    """Read an array whole, in C order."""
+    """Return the bytes of a complete array, in C order."""
     stored = source.id.get_storage_size()
     if source.nbytes > _SMALL and source.nbytes > _RATIO * stored:
         raise Refused(f"{source.name}: {stored} bytes claim to hold {source.nbytes}")
-    # One chunk is unpacked at a time, whatever part of it the array needs.
+    # libhdf5 unpacks one whole chunk at a time, even if the array needs only a part.
     if source.chunks and np.prod(source.chunks, dtype=object) > 4 * max(source.size, 1 << 16):
         raise Refused(f"{source.name}: expected chunks no larger than the array")
     return np.ascontiguousarray(source[()]).reshape(-1).view(np.uint8).data
 
 
 def answer(out: Any, ok: bool, payload: bytes | memoryview) -> None:
-    """Send one answer."""
+    """Send one reply."""
     out.write((b"+" if ok else b"-") + len(payload).to_bytes(8, "little"))
     out.write(payload)
     out.flush()
 
 
 def serve(path: str, requests: Any, out: Any) -> None:
-    """Answer until stdin is closed, or until the first error."""
+    """Reply to requests until stdin is closed, or until the first error."""
     try:
         limit(os.stat(path).st_size)
         with h5py.File(path, "r") as file:
@@ -155,7 +155,7 @@ def serve(path: str, requests: Any, out: Any) -> None:
                 answer(out, True, array_bytes(sources[json.loads(line)]))
     except BrokenPipeError:
         pass
-    except BaseException as error:  # whatever libhdf5's wrapper raises is the answer
+    except BaseException as error:  # h5py may raise any type; the reply reports it
         message = " ".join(str(error).split()) or type(error).__name__
         answer(out, False, message.encode("utf-8", "replace")[:500])
 

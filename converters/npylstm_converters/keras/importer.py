@@ -52,14 +52,14 @@ def from_keras(
     architecture
         A JSON file with the text of ``model.to_json()``, for weights-only files.
     layers
-        How the layers are joined, for weights-only files without an architecture:
+        The chain of layers, for weights-only files without an architecture:
         ``"lstm_1 -> dropout_1 -> dense_1(softmax)"``.
     allow_unused
-        Arrays that may be left over, by path.
+        Paths of arrays that may stay unused.
     custom
-        NumPy functions for layers of the user's own, by class or by layer: ``y = f(x)``, or
+        NumPy functions for custom layers, by class or by layer: ``y = f(x)``, or
         ``f(x, weights=(...))`` for a layer with weights. No code of the model is ever run. The file
-        will name the function; whoever loads it must give it again.
+        stores the function's name; you must pass the function again to load the file.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def from_keras(
     Raises
     ------
     UnsupportedError
-        Listing every layer, option and array that stands in the way.
+        Lists every layer, option and array that is not supported.
     FormatError
         If a file is damaged or is not a Keras file.
     OSError
@@ -95,7 +95,7 @@ def from_keras(
 
 
 def is_keras_model(source: object) -> bool:
-    """Whether an object looks like a Keras model: no import of Keras is needed to tell."""
+    """Whether an object looks like a Keras model; does not import Keras."""
     return all(hasattr(source, name) for name in ("get_config", "layers", "get_weights"))
 
 
@@ -107,7 +107,7 @@ def _open_object(model: Any, options: Options) -> Container:
             document = json.loads(model.to_json())
         else:
             document = {"class_name": type(model).__name__, "config": model.get_config()}
-    except Exception as error:  # user code: get_config of subclasses raises what it likes
+    except Exception as error:  # user code: get_config of a subclass may raise anything
         raise UnsupportedError(
             f"{type(model).__name__}: its config cannot be had: {error}; rebuild it as a "
             "Sequential or functional model around the same layers"
@@ -119,7 +119,7 @@ def _open_object(model: Any, options: Options) -> Container:
 
 
 def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
-    """Find classes and functions of the user's own, which a config may call by Keras' names."""
+    """Return custom classes and functions, which may have Keras' names in a config."""
     wrapped = [getattr(layer, "layer", None) for layer in model.layers]
     for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
         if layer.name in known or type(layer).__name__ in known:
@@ -146,7 +146,7 @@ def _of_keras(thing: Any) -> bool:
 
 
 def _module_version(model: object) -> str:
-    """The version of the Keras in memory that the model's class, or a base of it, comes from."""
+    """Return the version of the loaded Keras that defines the model's class or a base of it."""
     for cls in type(model).__mro__:
         package = cls.__module__.split(".")[0]
         if package in ("keras", "tf_keras"):

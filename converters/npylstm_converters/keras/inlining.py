@@ -1,4 +1,4 @@
-"""Models inside models, written out."""
+"""Nested models are replaced by their layers' calls."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from npylstm_converters.keras.graph import INSIDE, Call, Graph, Place, Tensor, s
 
 __all__ = ["Claims", "Inlined", "inline"]
 
-_MOST_CALLS = 100_000  # models inside models multiply
+_MOST_CALLS = 100_000  # nesting multiplies the number of calls
 
 Claims = Sequence[tuple[Tensor, Tensor]]
 
 
 class Inlined(NamedTuple):
-    """A model without models inside.
+    """A model without nested models.
 
     Attributes
     ----------
     calls
         In the order of computation; calls of a layer are numbered as the config numbers them.
     outputs
-        One tensor for all outputs of a call, however many it has.
+        A single tensor represents all outputs of a call.
     claims
-        What is claimed to be the mask of which tensor, where a model inside is called with both.
+        Pairs (tensor, mask) from calls of nested models with a ``mask`` argument.
     steps
-        For what comes out of a model that is called step by step, what that was called on.
+        For each output of a TimeDistributed model, the input of that model.
     """
 
     calls: list[Call]
@@ -39,7 +39,7 @@ class Inlined(NamedTuple):
 
 
 def inline(graph: Graph) -> Inlined:
-    """Write the calls of models inside out, by the paths of :meth:`Graph.leaves`."""
+    """Return the model's calls with nested models expanded, by paths of :meth:`Graph.leaves`."""
     calls: list[Call] = []
     steps: dict[Tensor, Tensor] = {}
     claims: list[tuple[Tensor, Tensor]] = []

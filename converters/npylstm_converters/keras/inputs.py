@@ -1,4 +1,4 @@
-"""The inputs of a model: their shapes as declared, or as the weights show them."""
+"""The inputs of a model: their shapes as declared, or inferred from the weights."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 
 __all__ = ["by_a_call", "read_inputs", "reads_ids"]
 
-# Layers behind which the shape is the same.
+# Layers that keep the shape.
 _KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Masking)
 
 
 def read_inputs(
     graph: Graph, calls: Sequence[Call], layers: Mapping[str, Operation], names: Mapping[str, str]
 ) -> tuple[TensorSpec, ...]:
-    """Describe the inputs of a model, in order.
+    """Return the inputs of a model, in order.
 
     Parameters
     ----------
     graph, calls
-        The model, and its calls with models inside written out.
+        The model, and its calls with nested models expanded.
     layers
-        Its layers by path, translated.
+        Its translated layers by path.
     names
-        What the inputs are called here.
+        The inputs' names in the spec.
 
     Returns
     -------
     tuple
-        Free sizes have names of their own.
+        Each free size has a separate name.
 
     Raises
     ------
     FormatError
-        If a shape is nowhere to be seen.
+        If a shape is unknown.
     """
     inputs: list[TensorSpec] = []
     free = 0
@@ -58,7 +58,7 @@ def read_inputs(
         batch_axis = int(bool(getattr(first, "time_major", False)))
         for axis, size in enumerate(declared):
             if axis == batch_axis:
-                shape.append(BATCH)  # a batch size that the framework pinned is set free
+                shape.append(BATCH)  # a batch size fixed by the framework becomes free
             elif size is None:
                 free += 1
                 shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
@@ -71,15 +71,15 @@ def read_inputs(
 
 
 def reads_ids(layer: Operation | None) -> bool:
-    """Whether a layer looks up what it reads."""
+    """Whether a layer's inputs are ids: indices into an Embedding."""
     inner = layer.layer if isinstance(layer, TimeDistributed) else layer
     return isinstance(inner, Embedding)
 
 
 def by_a_call(graph: Graph, layers: Iterable[Operation]) -> bool:
-    """Whether a shape is but that of the first call, which says nothing about the steps.
+    """Whether a shape is only that of the first call, so that its number of steps is arbitrary.
 
-    It shows by a batch size, which nobody pins without a stateful layer.
+    Such a shape has a batch size, which nobody fixes without a stateful layer.
     """
     config = graph.layer(graph.inputs[0]).config
     declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
@@ -90,12 +90,12 @@ def by_a_call(graph: Graph, layers: Iterable[Operation]) -> bool:
 def _reader(
     tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Operation]
 ) -> Operation | None:
-    """The first layer to read a tensor, past those that keep its shape."""
+    """Return the first layer that reads a tensor, skipping layers that keep its shape."""
     return next((_behind(c, calls, layers) for c in calls if tensor in c.reads), None)
 
 
 def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Operation]) -> Operation | None:
-    layer = layers.get(call.layer)  # none is an operation
+    layer = layers.get(call.layer)  # None for an operation
     if isinstance(layer, _KEEP):
         return _reader(Tensor(call.layer, call.number), calls, layers)
     return layer

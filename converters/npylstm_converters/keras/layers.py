@@ -1,8 +1,8 @@
-"""One function per Keras layer class: raw config and arrays in, a layer with weights out.
+"""One function per Keras layer class: from raw config and arrays to a layer with weights.
 
-A translator takes every key of the config that it understands; what is left over is refused, and
-so is any array that it does not ask for. Keys that change nothing in inference
-(initializers, regularizers, dropout rates, ...) are named as such, here.
+A translator reads every config key that it supports. Remaining keys and unread arrays are errors.
+Keys that change nothing in inference (initializers, regularizers, dropout rates, ...) are listed
+as such, here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_arra
 
 __all__ = ["TRANSLATORS", "translate"]
 
-# Keys that any layer may have. ``dtype`` is judged before the translators are called.
+# Keys that any layer may have. ``dtype`` is checked before the translators run.
 _COMMON = (
     "name", "trainable", "dtype", "autocast", "batch_input_shape", "batch_shape", "input_shape",
     "input_dtype", "input_dim", "input_length", "activity_regularizer", "create_input_layer",
@@ -69,7 +69,7 @@ def _dense(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
-    """Wrapped layers that act on the last axis are the same with and without the wrapper."""
+    """Return the inner layer if it acts on the last axis only, else the wrapped layer."""
     inner = config.take("layer")
     if not isinstance(inner, Mapping) or not isinstance(inner.get("config"), Mapping):
         raise Refusal("TimeDistributed: expected a layer")
@@ -180,7 +180,7 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
 
 
 def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Translation:
-    """Translate one layer.
+    """Return the operation and weights of one Keras layer.
 
     Parameters
     ----------
@@ -198,12 +198,12 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     Raises
     ------
     Refusal
-        With the first reason that stands in the way of this layer.
+        With the first reason why this layer is not supported.
     """
     if layer.custom or layer.class_name not in TRANSLATORS:
         what = "a class of the user's own" if layer.custom else "not supported"
         raise Refusal(f"layer class {layer.class_name!r} is {what}")
-    # An embedding's dtype was once that of the ids it reads.
+    # An Embedding's dtype was once that of its input ids.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
         _refuse_reduced_precision(layer.config.get("dtype"))
     tensors = merge_lora(layer.config, tensors)
@@ -212,14 +212,14 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
     config.finish()
     if len(tensors) and not tensors.taken:
-        tensors.take()  # refuses arrays that a layer without weights should not have
+        tensors.take()  # a layer without weights must have no arrays
     for _ in range(layer.times):
         made = TimeDistributed(made)
     return made, weights
 
 
 def _refuse_reduced_precision(dtype: Any) -> None:
-    """float32 and float64 compute as we do; a policy such as mixed_float16 does not."""
+    """Accept float32 and float64 only; a policy such as mixed_float16 computes differently."""
     name = dtype_name(dtype)
     policy = dtype.get("config") if isinstance(dtype, Mapping) else None
     mode = policy.get("mode") if isinstance(policy, Mapping) else None

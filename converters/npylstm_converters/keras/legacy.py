@@ -1,7 +1,7 @@
-"""Weights in HDF5 as Keras 1 and 2 write them, and Keras 3 when asked for ``.h5``.
+"""Weights in HDF5 as Keras 1 and 2 write them, and Keras 3 for ``.h5``.
 
-One group per layer, named in an attribute; in each the arrays, named in another one. Keras pairs
-both with a model by their order alone; the names are labels.
+There is one group per layer. Attributes list the names of the groups, and of the arrays in each.
+Keras pairs both with a model by their order alone; the names are labels.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from npylstm_converters.keras.weights import DealtStore, Store
 
 __all__ = ["WITH_ARRAYS", "LegacyStore", "PathStore"]
 
-# Layers that always have arrays, or have them unless _BARE says otherwise.
+# Layers that have arrays, except with a config in _BARE.
 WITH_ARRAYS = (
     "LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectional", "TimeDistributed",
     "Dense", "Embedding", "Conv1D", "Convolution1D", "DepthwiseConv1D", "SeparableConv1D",
     "BatchNormalization", "LayerNormalization", "Normalization", "PReLU", "Attention",
     "AdditiveAttention", "MultiHeadAttention",
 )  # fmt: skip
-# Configs with which a layer has no arrays after all.
+# Configs with which a layer has no arrays.
 _BARE: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "LayerNormalization": lambda config: config.get("scale") is config.get("center") is False,
     "Normalization": lambda config: config.get("mean") is not None,
@@ -59,12 +59,12 @@ class LegacyStore:
                     raise FormatError(
                         f"{group.label}: no array {weight!r}, which weight_names lists"
                     )
-                # Names may be the same in two groups; paths are not.
+                # Two groups may use the same name; paths are unique.
                 datasets.append((weight, replace(dataset, path=f"{name}/{weight}")))
             self._layers[name] = datasets
 
     def listed(self) -> dict[str, list[Source]]:
-        """Arrays by layer, in the order of the file, of layers that nobody has asked for."""
+        """Return the arrays of all layers that were not read yet, in the order of the file."""
         return {name: [d for _, d in datasets] for name, datasets in self._layers.items()}
 
     def pair(self, layers: Sequence[RawLayer], allowed: Collection[str]) -> list[str]:
@@ -73,19 +73,19 @@ class LegacyStore:
         Parameters
         ----------
         layers
-            Of the model, in its order.
+            The model's layers, in order.
         allowed
-            Arrays that may be left over, by path.
+            Paths of arrays that may stay unused.
 
         Returns
         -------
         list of str
-            What the names of the groups do not say: a sentence, or nothing.
+            A note if the names do not confirm the pairing, else empty.
 
         Raises
         ------
         UnsupportedError
-            If names and order disagree and the numbers of layers differ, so that Keras loads none.
+            If names and order disagree and the numbers of layers differ: Keras would load nothing.
         """
         filled = [
             n for n, own in self._layers.items() if any(d.path not in allowed for _, d in own)
@@ -97,7 +97,7 @@ class LegacyStore:
         readers = [layer.name for layer in layers if self._has_arrays(layer)]
         if len(readers) != len(filled):
             if known == sorted(known):
-                return []  # what is missing or left over is refused by its name
+                return []  # missing and unused arrays are reported by name later
             raise UnsupportedError(
                 [f"weights: the file has them for {', '.join(filled)}, in this order, the model's "
                  f"layers with weights are {', '.join(readers)}. Keras pairs them by order, which "
@@ -132,7 +132,7 @@ class LegacyStore:
 
 
 class PathStore:
-    """Arrays of a model in one list: their names tell which layer each belongs to.
+    """Arrays of a model in one list; each array's path contains the name of its layer.
 
     Keras writes ``lstm/lstm_cell/kernel`` for a layer of the model, and with the names of further
     models before it (Keras 3) or without (Keras 2). Statistics that are not trained come last.
@@ -157,11 +157,11 @@ class PathStore:
         return LayerTensors(layer.name, [d for _, d in own], self._deal)
 
     def _below(self, layer: RawLayer) -> list[tuple[str, Source]]:
-        """Arrays in whose paths a name stands anywhere."""
+        """Return the arrays whose paths contain the layer's name."""
         return [entry for entry in self._left if f"/{layer.name}/" in f"/{entry[0]}"]
 
     def inner(self, layer: RawLayer) -> Store:
-        # With its name in their paths its arrays are told apart; without, any of ours may be.
+        # Without the model's name in any path, each array of ours may belong to it.
         own = self._below(layer)
         if not own:
             return self
@@ -178,17 +178,17 @@ class PathStore:
 def _of_list(
     layer: RawLayer, arrays: Sequence[tuple[str, Source]], deal: Deal
 ) -> DealtStore | PathStore:
-    """Make the store of what is inside a layer whose arrays lie in one list."""
-    assert layer.inner is not None  # whoever asks has seen to it
+    """Return the store for a layer's sublayers from one list of arrays."""
+    assert layer.inner is not None  # the caller has checked it
     if layer.class_name == "RNN":
         return DealtStore([source for _, source in arrays])
     return PathStore(layer.inner, arrays, deal)
 
 
 def _check_order(model: Graph, paths: Sequence[str]) -> None:
-    """Refuse a list of arrays whose names say another order of layers than the model has.
+    """Raise UnsupportedError if the arrays' names show another order of layers than the model's.
 
-    Keras lists what is trained first and what is frozen last, both in the order of the layers.
+    Keras lists trained arrays first and frozen ones last, both in the order of the layers.
     """
     found: dict[str, int] = {}
     for path in paths:

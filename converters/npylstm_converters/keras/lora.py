@@ -1,4 +1,4 @@
-"""LoRA factors that a file holds beside the kernel: merged into it, or refused.
+"""LoRA factors that a file stores with the kernel: merged into it, or an error.
 
 Keras computes with ``W + (alpha / rank) A B`` (Hu et al., LoRA: Low-Rank Adaptation of Large
 Language Models, 2021). It writes that sum into ``.keras`` and ``.weights.h5``, but the three arrays
@@ -61,24 +61,24 @@ class Merged:
 
 
 def parts_of(source: Source) -> tuple[Source, ...]:
-    """Return the arrays of the file that a source is computed from."""
+    """Return the file's arrays from which a source is computed."""
     return (source.weight, source.a, source.b) if isinstance(source, Merged) else (source,)
 
 
 def merge_lora(config: Mapping[str, Any], tensors: LayerTensors) -> LayerTensors:
-    """Merge the LoRA factors of a layer into its weight.
+    """Return a layer's arrays with the LoRA factors merged into the weight.
 
     Parameters
     ----------
     config
-        Of the layer; ``lora_rank`` and ``lora_alpha`` say how large the factors count.
+        The layer's config; ``lora_alpha / lora_rank`` is the scale of the product.
     tensors
         Its arrays.
 
     Raises
     ------
     Refusal
-        If there are factors and the config does not say how they count.
+        If there are factors and the config does not store their scale.
     """
     factors = {role_of(s.path, tensors.layer): s for s in tensors.sources if is_lora(s.path)}
     if not factors:
@@ -94,6 +94,6 @@ def merge_lora(config: Mapping[str, Any], tensors: LayerTensors) -> LayerTensors
     if a is None or b is None or len(factors) != 2 or not known or b.shape[:1] != (rank,):
         raise Refusal(f"{LORA_ADVICE}; found {found}, and a config of lora_rank {rank!r:.40}")
     others[name] = Merged(others[name], a, b, alpha / rank)
-    # Keras lists a weight that LoRA has frozen behind the others.
+    # Keras lists a weight frozen by LoRA after the others.
     order = sorted(others, key=lambda role: role != name)
     return tensors.of([others[role] for role in order])

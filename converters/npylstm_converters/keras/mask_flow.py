@@ -1,7 +1,7 @@
-"""Which masks a call finds on the tensors that it reads.
+"""The masks of a call's input tensors.
 
-A mask is attached to a tensor while Keras runs. Keras 3 also writes masks into the graph, as
-arguments of calls; those are what they are, even where the tensor has lost its mask meanwhile.
+Keras attaches masks to tensors while it runs. Keras 3 also writes masks into the graph, as
+arguments of calls; these apply even if the tensor has lost its mask by then.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = ["Flow", "Masks", "races"]
 
 
 class Masks(NamedTuple):
-    """What a config says about masks.
+    """The masks in a config.
 
     Attributes
     ----------
     writer
-        The Keras whose rules hold.
+        The Keras whose rules apply.
     given
-        Of what the masks are made that calls are given, by their main outputs.
+        The sources of each call's ``mask`` argument, by the call's main output.
     claimed
-        Of what the masks are said to be that models inside are given, by the tensors they are of.
+        The sources of masks in calls of nested models, by the masked tensor.
     steps
-        For what comes out of a model that is called step by step, what that was called on.
+        For each output of a TimeDistributed model, the input of that model.
     models
-        Paths of the models inside.
+        Paths of the nested models.
     """
 
     writer: Writer
@@ -50,14 +50,14 @@ class Masks(NamedTuple):
     models: Collection[str]
 
     def model_of(self, path: str) -> str:
-        """The path of the innermost model that a layer is in."""
+        """Return the path of the innermost model that contains a layer."""
         return max((m for m in self.models if path.startswith(m)), key=len, default="")
 
 
 class Flow(Generic[Mask]):
-    """Masks of tensors, as they come about call by call.
+    """The masks of tensors, collected call by call.
 
-    ``written`` are those that the graph knows, ``attached`` those that tensors have as Keras runs.
+    ``written`` are the masks in the graph, ``attached`` those of the tensors while Keras runs.
     """
 
     def __init__(self, raws: Mapping[str, RawLayer], masks: Masks, join: Join[Mask]) -> None:
@@ -66,20 +66,20 @@ class Flow(Generic[Mask]):
         self._raws, self._masks, self._join = raws, masks, join
 
     def told(self, call: Call) -> bool:
-        """Whether the config gives a call its mask."""
+        """Whether the config stores a ``mask`` argument for a call."""
         return Tensor(call.layer, call.number) in self._masks.given
 
     def given(self, call: Call) -> list[Mask | None]:
-        """Masks of a call's inputs, as it finds them."""
+        """Return the masks of a call's inputs."""
         return self._seen(call, self.written if self.told(call) else self.attached)
 
     def _seen(self, call: Call, masks: Mapping[Tensor, Mask]) -> list[Mask | None]:
         return [self._one(call, tensor, masks) for tensor in call.inputs]
 
     def _one(self, call: Call, tensor: Tensor, masks: Mapping[Tensor, Mask]) -> Mask | None:
-        """A tensor that leaves a model called step by step is as TimeDistributed says.
+        """Return the mask of one input; an output of a TimeDistributed model follows its rule.
 
-        The graph of a Keras 3 model knows no mask of what goes into a model inside or leaves it.
+        The graph of a Keras 3 model has no masks for the inputs and outputs of nested models.
         """
         own = masks.get(tensor)
         inner, outer = self._raws[tensor.layer].times, self._raws[call.layer].times
@@ -94,12 +94,12 @@ class Flow(Generic[Mask]):
         return own if own is not None or around is None else self._join("any", [around])
 
     def make(self, call: Call, mask: Mask) -> None:
-        """Note the mask that a layer makes."""
+        """Record the mask that a layer creates."""
         main = Tensor(call.layer, call.number)
         self.written[main] = self.attached[main] = mask
 
     def hand_on(self, raw: RawLayer, layer: Operation, call: Call) -> None:
-        """Note the masks behind a layer that makes none.
+        """Record the output masks of a layer that creates none.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Flow(Generic[Mask]):
         outputs = [Tensor(call.layer, call.number, k) for k in (0, *also_masked(layer))]
         major = self._masks.writer.major
         written, attached = self._seen(call, self.written), self._seen(call, self.attached)
-        if self.told(call):  # the mask of the argument goes on, whatever the tensor has
+        if self.told(call):  # the argument's mask propagates, not the tensor's
             attached = written
         after = follow(raw, layer, attached, major, self._join)
         if after is not None:
@@ -124,7 +124,7 @@ class Flow(Generic[Mask]):
 
 
 def takes_off(raw: RawLayer, writer: Writer) -> bool:
-    """Whether a layer takes the masks off what it reads."""
+    """Whether a layer removes the masks of its inputs."""
     return raw.class_name == "MultiHeadAttention" and not raw.custom and writer.heads_take_masks
 
 
@@ -135,12 +135,12 @@ def races(
     masks: Masks,
     flow: Flow[Sources],
 ) -> Iterator[tuple[Call, Call]]:
-    """Find calls that read a mask which another call takes off, sooner or later.
+    """Find calls that read a mask which another call removes, in an undefined order.
 
     Yields
     ------
     reader, taker
-        Neither of which waits for the other.
+        Neither depends on the other.
     """
     readers: dict[Tensor, list[Call]] = {}
     for call in calls:
@@ -175,7 +175,7 @@ def races(
 
 
 def _at_once(call: Call, other: Call) -> bool:
-    """Whether nothing tells which of two calls Keras runs first."""
+    """Whether the order of two calls in Keras is undefined."""
     for one, another in zip(call.place, other.place, strict=False):
         if one != another:
             return one[0] == another[0]
@@ -185,7 +185,7 @@ def _at_once(call: Call, other: Call) -> bool:
 def _minds(
     raw: RawLayer, layer: Operation, call: Call, given: Sequence[Sources | None], masks: Masks
 ) -> bool:
-    """Whether it makes a difference to a call that its inputs have masks."""
+    """Whether the masks of its inputs change a call's output or its mask."""
     major = masks.writer.major
     try:
         after = follow(raw, layer, given, major, joined_sources)

@@ -1,7 +1,7 @@
-"""Where Keras' masks go: from the layer that makes one to the layers that obey it.
+"""The path of Keras' masks from the layer that creates one to the layers that use it.
 
-Keras attaches masks to tensors while it runs. Here they are followed once, by the rules of the
-Keras that wrote the model, and become tensors of the graph: the file holds the outcome, no rule.
+Keras attaches masks to tensors while it runs. This module applies the rules of the Keras that wrote
+the model once. The masks become tensors of the graph: the file stores the result, not the rules.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ __all__ = [
 ]  # fmt: skip
 
 Mask = TypeVar("Mask")
-# Makes one mask of several: ``"and"``, ``"or"``, one after the other along the ``"steps"``; or one
-# that says whether ``"any"`` along the last axis counts.
+# Combines several masks into one: ``"and"``, ``"or"``, or concatenated along the ``"steps"``.
+# ``"any"`` reduces one mask along its last axis.
 Join = Callable[[str, Sequence[Mask]], Mask]
 
-# Layers that hand the mask of their input on, and pay no heed to it themselves.
+# Layers that pass on the mask of their input and do not use it.
 _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
     TURN, *ACTIVATION_LAYERS,
 )  # fmt: skip
-_PASS_SINCE_3 = ("Identity", "Normalization", "Rescaling")  # Keras 2 lets it go there
+_PASS_SINCE_3 = ("Identity", "Normalization", "Rescaling")  # Keras 2 drops it
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
 _ATTENTION = ("Attention", "AdditiveAttention", "MultiHeadAttention")
-_CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they leave out what does not count
+_CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they skip masked entries
 
 
-# What a mask is made of: of which tensor, compared with which number; true where any differs.
+# The sources of a mask: pairs (tensor, number). The mask is true where any tensor differs from its
+# number.
 Sources = frozenset[tuple[Tensor, float]]
 
 
 def made_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sources | None:
-    """What the mask is made of that a layer makes, as a second output.
+    """Return the sources of the mask that a layer creates, its second output.
 
-    Up to Keras 2 a mask that is given to Softmax is also behind it.
+    Up to Keras 2, Softmax passes on its ``mask`` argument.
     """
     if not call.inputs or isinstance(layer, External):
-        return None  # damage, which the layer will report
+        return None  # damaged: the layer's translation reports it
     if isinstance(layer, MaskedSoftmax):
         return frozenset({(call.options["mask"][0], 0.0)}) if major < 3 else None
     class_name, config = raw.class_name, raw.config
@@ -73,7 +74,7 @@ def made_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Source
 
 
 def _inside(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The class and config of what a wrapper wraps."""
+    """Return the class and config of a wrapper's inner layer."""
     entry = config.get("layer")
     if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
         return "", {}
@@ -81,21 +82,21 @@ def _inside(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def joined_sources(_: str, masks: Sequence[Sources]) -> Sources:
-    """Tell of what several masks are made."""
+    """Return the sources of several combined masks."""
     return frozenset().union(*masks)
 
 
 def split_masks(
     graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor] | Tensor, claims: Claims
 ) -> tuple[dict[Tensor, Sources | None], list[Call], list[tuple[Tensor, Sources | None]]]:
-    """Take masks out of a graph that spells them out as operations, as Keras 3 does.
+    """Remove masks from a graph that computes them by operations, as in Keras 3.
 
     Returns
     -------
     given, calls, claimed
-        What the masks are made of that calls are given (None: true everywhere); the calls
-        without them and without operations that nobody needs any more; and of what the masks
-        are claimed to be that models inside are given.
+        The sources of each call's ``mask`` argument (None: true everywhere); the calls without
+        these arguments and without unused operations; the sources of masks in calls of nested
+        models.
     """
     raws = dict(graph.leaves())
     by_call = {(call.layer, call.number): call for call in calls}
@@ -117,14 +118,14 @@ def split_masks(
         kept.append(call)
     claimed: list[tuple[Tensor, Sources | None]] = []
     for tensor, mask in claims:
-        other: Sources = frozenset({(mask, 0.0)})  # of which no mask is made
+        other: Sources = frozenset({(mask, 0.0)})  # no mask of Keras has this source
         with contextlib.suppress(_OtherMask):
             claimed.append((tensor, spelt.sources(mask)))
             continue
         claimed.append((tensor, other))
     ends = [outputs] if isinstance(outputs, Tensor) else outputs
     needed = {(t.layer, t.call) for t in ends}
-    for call in reversed(kept):  # readers come after what they read
+    for call in reversed(kept):  # calls follow the calls that they read
         if not is_operation(call) or (call.layer, call.number) in needed:
             needed |= {(t.layer, t.call) for t in call.reads}
     kept = [c for c in kept if not is_operation(c) or (c.layer, c.number) in needed]
@@ -132,18 +133,18 @@ def split_masks(
 
 
 class _OtherMask(Exception):
-    """A mask that is none of Keras' own making."""
+    """Raised for a mask that Keras itself did not create."""
 
 
 class _Spelt:
-    """Masks that operations spell out, read backwards; each operation once."""
+    """Masks computed by operations, traced back to their sources; each operation once."""
 
     def __init__(self, raws: Mapping[str, RawLayer], calls: Mapping[tuple[str, int], Call]) -> None:
         self._raws, self._calls = raws, calls
         self._known: dict[Tensor, Sources | None] = {}
 
     def sources(self, tensor: Tensor) -> Sources | None:
-        """Say what a mask is made of; None if it is true everywhere."""
+        """Return the sources of a mask; None if it is true everywhere."""
         if tensor not in self._known:
             try:
                 self._known[tensor] = self._read(tensor)
@@ -185,7 +186,7 @@ def _innermost(layer: Operation) -> Operation:
 
 
 def _heeds(layer: Operation) -> int:
-    """Of how many of its inputs a layer takes masks."""
+    """Return the number of inputs whose masks a layer uses."""
     layer = _innermost(layer)
     if isinstance(layer, (Recurrent, Bidirectional, MaskedMean, MaskedSoftmax)):
         return 1
@@ -204,9 +205,9 @@ def obeyed(
     major: int,
     explicit: bool,
 ) -> dict[int, Mask]:
-    """Masks that a layer obeys in a call, by the input to which they belong.
+    """Return the masks that a layer uses in a call, by input.
 
-    Keras 3 passes over the mask of a sequence if a state is given beside it, unless it is told.
+    Keras 3 ignores a sequence's attached mask if the call has an ``initial_state``.
     """
     if major >= 3 and "initial_state" in call.options and not explicit:
         return {}
@@ -216,7 +217,7 @@ def obeyed(
 
 
 def with_masks(layer: Operation, which: Collection[int]) -> Operation:
-    """Return the same layer, taking the masks of these inputs as its last inputs."""
+    """Return the layer with the masks of these inputs as its last inputs."""
     if isinstance(layer, TimeDistributed):
         return replace(layer, layer=with_masks(layer.layer, which))
     if isinstance(layer, Bidirectional):
@@ -237,18 +238,18 @@ def with_masks(layer: Operation, which: Collection[int]) -> Operation:
 def follow(
     raw: RawLayer, layer: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
-    """Say which mask the main output of a call has; it makes none itself.
+    """Return the mask of the main output of a call that creates none.
 
     Parameters
     ----------
     raw, layer
-        The layer, as the config has it and as it was translated.
+        The layer in the config, and the translated one.
     given
         Masks of the inputs.
     major
-        The generation of Keras.
+        The major version of Keras.
     join
-        Makes one of several.
+        Combines several masks.
 
     Raises
     ------
@@ -282,7 +283,7 @@ def follow(
 
 
 def _refuse_quirks(raw: RawLayer, layer: Operation) -> None:
-    """Refuse options that make Keras lay a mask over other steps than those that it tells of."""
+    """Raise Refusal for options with which Keras applies a mask to the wrong steps."""
     inner = _innermost(layer)
     if getattr(inner, "time_major", False) and inner is not layer:
         raise Refusal("TimeDistributed(time_major) with a mask is not supported")
@@ -295,13 +296,14 @@ def _refuse_quirks(raw: RawLayer, layer: Operation) -> None:
 def _over_steps(
     raw: RawLayer, inner: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
-    """The mask behind TimeDistributed: as it was; up to Keras 2 what the layer inside makes of it.
+    """Return the output mask of TimeDistributed: unchanged in Keras 3.
 
-    There, a layer that lets its mask go leaves whether any step counted.
+    Up to Keras 2 the inner layer determines it. If that drops its mask, ``any`` over its steps
+    remains.
     """
     class_name, config = _inside(raw.config)
     mask = given[0]
-    assert mask is not None  # of its only input
+    assert mask is not None  # the only input has a mask
     if class_name in ("Softmax", *_ATTENTION, "TimeDistributed", "Concatenate", *_MERGE):
         raise Refusal(f"TimeDistributed({class_name}) with a mask is not supported")
     if _heeds(inner):
@@ -313,7 +315,7 @@ def _over_steps(
 
 
 def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
-    """Whether Keras lays the mask over the steps the other way round, as it then does."""
+    """Whether Keras applies the mask to the steps in reverse order."""
     class_name, inner = _inside(config)
     if class_name:
         return bool(inner.get("unroll"))
@@ -328,7 +330,7 @@ def is_legal_in_keras(layer: Operation) -> bool:
 
 
 def also_masked(layer: Operation) -> tuple[int, ...]:
-    """Outputs beside the main one that have its mask."""
+    """Return the indices of the other outputs that have the main output's mask."""
     if isinstance(layer, Bidirectional) and layer.merge_mode == "none" and layer.return_sequences:
         return (1,)
     return ()
@@ -347,6 +349,6 @@ def _concatenated(
         if not whole:
             raise Refusal("Concatenate along the steps, with a mask for some of them")
         return join("steps", there)
-    if major >= 3:  # true where it is for any of the features
+    if major >= 3:  # true if the mask of any part is true
         return join("or", there) if whole else None
     return join("and", there)

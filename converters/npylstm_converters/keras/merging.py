@@ -45,7 +45,7 @@ def _dot(config: Config) -> Operation:
 
 
 def _merge(config: Config) -> Operation:
-    """Keras 1's one layer for all of them."""
+    """Translate ``Merge`` of Keras 1, one class for all modes."""
     mode = config.take("mode", default="sum")
     if config.take("mode_type", default="raw") != "raw":
         raise Refusal(f"mode {mode!r:.60} is a function of the user's own")

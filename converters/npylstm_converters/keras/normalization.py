@@ -1,4 +1,4 @@
-"""Keras' layers that scale: by recorded statistics, by a sample's own, by numbers."""
+"""Keras' layers that normalize or rescale."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _unit_normalization(config: Config) -> Operation:
-    # TensorFlow bounds the sum of squares, Keras 3 the length, by the same number.
+    # TensorFlow bounds the sum of squares, Keras 3 the norm, by the same number.
     epsilon = 1e-12 if config.writer.major >= 3 else 1e-6
     return UnitNormalization(config.axes("axis"), epsilon)
 
@@ -94,7 +94,7 @@ def _normalization(config: Config, tensors: LayerTensors) -> Translation:
 
 
 def _affine(scale: Array, offset: Array, axis: int, dtype: np.dtype[Any]) -> Translation:
-    """Make ``scale * x + offset``, with one number for all or one for each place along an axis."""
+    """Return ``scale * x + offset``, with one number, or one per entry along an axis."""
     if scale.size == offset.size == 1:
         return Rescaling(scale.item(), offset.item()), {}
     scale, offset = np.broadcast_arrays(scale.squeeze(), offset.squeeze())
@@ -107,7 +107,7 @@ def _affine(scale: Array, offset: Array, axis: int, dtype: np.dtype[Any]) -> Tra
 
 
 def _rescaling(config: Config) -> Translation:
-    scale, offset = (  # TensorFlow takes both for float32 at first, whatever the layer computes in
+    scale, offset = (  # TensorFlow first converts both to float32, whatever the layer's dtype
         np.asarray(config.numbers(name, default), np.float32).astype(np.float64)
         for name, default in (("scale", 1.0), ("offset", 0.0))
     )

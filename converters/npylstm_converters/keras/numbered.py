@@ -1,6 +1,6 @@
 """Weights-only files of Keras 3 and late Keras 2: groups named by class and count.
 
-Arrays are numbered, so the class of a layer decides which array is which:
+Arrays are numbered, so the class of a layer determines the role of each array:
 ``layers/lstm_1/cell/vars/0`` is the kernel of the second LSTM.
 """
 
@@ -28,7 +28,7 @@ _COUNT = re.compile("_[0-9]{1,9}$")
 _KERNEL = ("kernel", "bias")
 _CELL = ("kernel", "recurrent_kernel", "bias")
 _MOVING = ("moving_mean", "moving_variance")
-# Roles by class, and by the number of arrays; where a number may mean two things, by neither.
+# Roles by class and number of arrays; ambiguous numbers are not listed.
 _ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
     "dense": (("kernel",), _KERNEL),
     "conv1d": (("kernel",), _KERNEL),
@@ -41,7 +41,7 @@ _ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 @dataclass(frozen=True)
 class _Labelled:
-    """An array under the name of its role."""
+    """An array with the name of its role."""
 
     path: str
     source: Dataset
@@ -59,12 +59,12 @@ class _Labelled:
 
 
 class NumberedStore:
-    """The layers of a file by the names of their groups, in the order of writing.
+    """The layers of a file by group name, in the order of writing.
 
     Attributes
     ----------
     labels
-        What Keras 3 wrote down as a layer's own name, by the name of its group.
+        The layer name that Keras 3 stored, by group name.
     """
 
     def __init__(self, root: File) -> None:
@@ -89,11 +89,11 @@ class NumberedStore:
                 self._others.append(dataset)
 
     def listed(self) -> dict[str, list[Source]]:
-        """Arrays by layer, in the order of the file, each under the name of its role."""
+        """Return the arrays by layer, in the order of the file, each with the name of its role."""
         return {name: [*_labelled(name, own)] for name, own in self._layers.items()}
 
     def arrays(self, layer: str) -> list[Source]:
-        """The arrays of a layer in the order of Keras' ``get_weights``."""
+        """Return the arrays of a layer in the order of Keras' ``get_weights``."""
         parts = ("/forward_layer", "/backward_layer")
         rank = {part: k for k, part in enumerate(parts)}
         own = self._layers.get(layer, [])
@@ -112,7 +112,7 @@ class NumberedStore:
 
 
 def _is_part(path: str) -> bool:
-    """Whether a group belongs to a layer around it, or is no layer."""
+    """Whether a group is part of an enclosing layer, or not a layer."""
     last = path.rpartition("/")[2]
     aside = last.startswith("seed_generator") or path.startswith(("optimizer", "metrics"))
     return aside or last in _PARTS
@@ -131,13 +131,13 @@ def _labelled(name: str, own: Sequence[tuple[str, Dataset]]) -> list[Source]:
 
 
 def _roles(name: str, part: str, datasets: Sequence[Dataset]) -> Sequence[str]:
-    """Name the arrays of one part of a layer; by their numbers where it does not show."""
+    """Return the roles of the arrays in one part of a layer, or their numbers if unknown."""
     count = len(datasets)
     numbers = [d.path.rpartition("/")[2] for d in datasets]
     if part.endswith("/cell"):
         return _CELL[:count] if count in (2, 3) else numbers
     known = _ROLES.get(_COUNT.sub("", name.rpartition("/")[2]))
-    if known is None:  # an attribute's name, or what TimeDistributed wraps: by the shapes
+    if known is None:  # named by an attribute, or inside TimeDistributed: infer from the shapes
         shapes = [d.shape for d in datasets]
         product = count == 2 and len(shapes[0]) in (2, 3) and shapes[1] == shapes[0][-1:]
         return _KERNEL if product else numbers

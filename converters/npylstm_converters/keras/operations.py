@@ -1,7 +1,7 @@
-"""Operations on tensors that are no layers: ``x[:, -1]``, ``a + b``, ``tf.reduce_mean(x, 1)``.
+"""Operations on tensors that are not layers: ``x[:, -1]``, ``a + b``, ``tf.reduce_mean(x, 1)``.
 
-Keras has written them in three ways: as layers around a node of a TensorFlow graph, as layers
-around a function of TensorFlow, and (Keras 3) as operations of its own. Each name is one row here.
+Keras stores them in three forms: as layers around a node of a TensorFlow graph, as layers around a
+TensorFlow function, and (Keras 3) as Keras operations. Each name is one row here.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 
 
 def is_operation(raw: RawLayer) -> bool:
-    """Whether it is an operation on tensors that poses as a layer."""
+    """Whether a layer entry is an operation on tensors."""
     return raw.class_name.startswith("ops.") or raw.class_name in _LAYERS
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor of a plan: one that the call reads, or the output of a step."""
+    """A tensor of a plan: an input of the call, or the output of a step."""
 
     number: int
     shape: Shape
@@ -58,20 +58,20 @@ class Operand:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of a plan, on operands by their numbers."""
+    """One operation of a plan, with the numbers of its operands."""
 
     operation: Operation
     reads: tuple[int, ...]
 
 
 class Plan:
-    """What computes a call: the graph that operations are added to, before they have names.
+    """The operations that compute a call, before they have names.
 
     Attributes
     ----------
     steps
-        In the order of computation; the output of the last is that of the call. The outputs are
-        numbered on from the operands.
+        In the order of computation; the last output is that of the call. The numbers of the
+        outputs follow those of the operands.
     """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
@@ -155,7 +155,7 @@ _TWO = {"x1": "x", "x2": "y"}
 _LIST = {"values": "xs", "x": "xs", "inputs": "xs"}
 _REDUCED = {"input_tensor": "x", "keep_dims": "keepdims"}
 
-# The names that Keras 3, TensorFlow's Python and TensorFlow's graphs have for each.
+# The names of each in Keras 3, TensorFlow's Python and TensorFlow's graphs.
 _ALIASES: dict[tuple[str, ...], Row] = {
     ("Add", "__operators__.add", "math.add", "AddV2"): Row("", arithmetic("add"), _TWO),
     ("Subtract", "math.subtract", "Sub"): Row("", arithmetic("subtract"), _TWO),
@@ -199,11 +199,11 @@ _ALIASES: dict[tuple[str, ...], Row] = {
     ("StridedSlice",): Row("", strided_slice, {"input": "x"}),
 }  # fmt: skip
 _ROWS = table(row._replace(name=name) for names, row in _ALIASES.items() for name in names)
-NAMES = tuple(_ROWS)  # in whichever of the three ways
+NAMES = tuple(_ROWS)  # in all three forms
 FROM_GRAPHS = ("AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow", "Neg", "Abs",
                 "Square", "Sqrt", "Log", "Sin", "Cos", "Exp", "Tanh", "Sigmoid", "Relu",
                 "Softplus", "StridedSlice", "Identity")  # fmt: skip
-# What Keras 2 calls with its tensors one by one, not in a list.
+# Operations that Keras 2 calls with separate tensors, not with a list.
 _TAKE_LISTS = ("Concatenate", "concat", "Stack", "stack")
 
 
@@ -217,7 +217,7 @@ def _name(raw: RawLayer) -> str:
 
 
 def _node(raw: RawLayer) -> Mapping[str, Any]:
-    """The node of a TensorFlow graph that a layer holds, as an object or as its text."""
+    """Return the TensorFlow graph node that a layer holds as an object or as text."""
     node = raw.config.get("node_def")
     if isinstance(node, str):
         try:
@@ -230,21 +230,21 @@ def _node(raw: RawLayer) -> Mapping[str, Any]:
 
 
 def refuse_unknown(raw: RawLayer) -> None:
-    """Refuse an operation that has no row."""
+    """Raise Refusal if an operation has no row."""
     name = _name(raw)
     if name not in _ROWS:
         raise Refusal(f"operation {name!r:.80} is not supported")
 
 
 def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
-    """Find the operations that compute a call.
+    """Return the operations that compute a call.
 
     Parameters
     ----------
     raw, call
-        The operation, and how it is called.
+        The operation and its call.
     shapes
-        Of the tensors in ``call.reads``.
+        The shapes of the tensors in ``call.reads``.
 
     Raises
     ------
@@ -288,15 +288,15 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
 
 
 # Keys of a config that change no result. Keras 3 gives an operation a name and, in some versions,
-# a dtype that is None; layers around a TensorFlow function or node have the keys of a layer.
+# a dtype None; layers around a TensorFlow function or node have the keys of a layer.
 _LAYER_KEYS = ("name", "trainable", "dtype", "batch_input_shape", "function", "node_def",
                "constants")  # fmt: skip
-# Attributes of a TensorFlow node that name element types: those of the tensors decide.
+# Attributes of a TensorFlow node with element types; we use the tensors' types.
 _TYPE_ATTRIBUTES = ("T", "Index")
 
 
 def _meaningful(raw: RawLayer, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave out of the settings what changes no result; refuse other keys around a function."""
+    """Return the settings that change the result; raise Refusal for unknown config keys."""
     if raw.class_name.startswith("ops."):
         neutral = {"name"} if settings.get("dtype", "") is not None else {"name", "dtype"}
         return {k: v for k, v in settings.items() if k not in neutral}
@@ -309,7 +309,7 @@ def _meaningful(raw: RawLayer, settings: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _with_constants(positional: list[Any], constants: Any) -> list[Any]:
-    """Put the constants of a TensorFlow node between what it reads, by their places."""
+    """Return the arguments of a TensorFlow node with its constants inserted at their indices."""
     held = constants if isinstance(constants, Mapping) else {}
     if not all(re.fullmatch("[0-9]{1,4}", str(key), re.ASCII) for key in held):
         raise Refusal(f"constants: expected places, got {', '.join(map(str, held)):.60}")
@@ -318,12 +318,12 @@ def _with_constants(positional: list[Any], constants: Any) -> list[Any]:
     return positional
 
 
-# What TensorFlow computes with whole numbers as with others.
+# Operations that TensorFlow computes equally for integers and floats.
 _SHAPING = ("__operators__.getitem", "StridedSlice", "concat", "stack", "reshape", "expand_dims",
             "transpose", "compat.v1.transpose", "squeeze", "compat.v1.squeeze", "identity",
             "Identity", "cast", "Cast")  # fmt: skip
 
 
 def keeps_integers(raw: RawLayer) -> bool:
-    """Whether an operation makes the same of whole numbers as of floats, in TensorFlow."""
+    """Whether TensorFlow computes an operation equally for integers and floats."""
     return _name(raw) in _SHAPING

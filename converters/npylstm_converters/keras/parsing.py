@@ -1,4 +1,4 @@
-"""Model configs of Keras 1, 2 and 3, read into one graph form."""
+"""Converts model configs of Keras 1, 2 and 3 into one graph form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["is_custom", "parse"]
 
 
 def parse(document: Any) -> Graph:
-    """Read a model config.
+    """Return the graph of a model config.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def parse(document: Any) -> Graph:
     FormatError
         If it is not a model config.
     UnsupportedError
-        If it is a model of a kind that has no graph (a subclassed model).
+        If the model has no graph (a subclassed model).
     """
     if not isinstance(document, Mapping) or not isinstance(document.get("class_name"), str):
         raise FormatError("model config: expected an object with a class_name")
@@ -58,7 +58,7 @@ def _raw_layer(entry: Any) -> RawLayer:
         config = {"name": entry.get("name"), "layers": config}
     if not isinstance(config, Mapping):
         raise FormatError(f"model config: {class_name}: expected a config object")
-    # Calls refer to the entry's name; some layers' configs have another one.
+    # Calls use the entry's name, which may differ from the config's.
     name = entry.get("name") or config.get("name")
     if not isinstance(name, str) or not name or INSIDE in name:
         raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
@@ -75,14 +75,14 @@ def _raw_layer(entry: Any) -> RawLayer:
     return RawLayer(name, class_name, config, custom, inner, below=below)
 
 
-# Operations that masks are made of, beside those that models are.
+# Operations that compute masks, in addition to those of models.
 _OF_MASKS = ("NotEqual", "Any", "LogicalOr", "OnesLike", "ZerosLike", "ConvertToTensor")
 
 
 def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether it is an operation on tensors, not the layer of its name.
+    """Whether an entry is an operation on tensors, not a layer of the same name.
 
-    In HDF5 files Keras 3 leaves out where a class is from; a layer of such a name can be trained.
+    In HDF5 files Keras 3 omits the module of a class; only a layer has a key ``trainable``.
     """
     if "module" in entry:
         return ".ops." in str(entry["module"])
@@ -93,7 +93,7 @@ def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 
 def _step_by_step(entry: Any) -> Graph | None:
-    """A model inside TimeDistributed: each of its layers is called over one more time axis."""
+    """Return a model inside TimeDistributed; its layers run over one more time axis."""
     if not isinstance(entry, Mapping) or entry.get("class_name") not in MODELS:
         return None
     raw = _raw_layer(entry)
@@ -111,7 +111,7 @@ def _over_time(graph: Graph) -> Graph:
 
 
 def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
-    """Several cells that are driven together: layers one upon the other."""
+    """Return an RNN over several cells as a stack of layers."""
     stack = config.get("cell")
     inside = stack.get("config") if isinstance(stack, Mapping) else None
     if not isinstance(stack, Mapping) or not isinstance(inside, Mapping):
@@ -141,7 +141,7 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
         layers.append(RawLayer(name, "RNN", own, stored=stored))
         calls.append(Call(name, 0, (tensor,)))
         tensor = Tensor(name)
-        if inner and config.get("go_backwards"):  # the next one goes backwards, too
+        if inner and config.get("go_backwards"):  # the next one runs backwards, too
             turn = RawLayer(f"turn_{number}", TURN, {"axis": 0 if time_major else 1})
             layers.append(turn)
             calls.append(Call(turn.name, 0, (tensor,)))
@@ -153,17 +153,17 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
 
 
 def is_custom(entry: Mapping[str, Any]) -> bool:
-    """Whether a serialised object is the user's own, also where it bears one of Keras' names."""
+    """Whether a serialised object is a custom one, even if it has the name of a Keras class."""
     registered, module = entry.get("registered_name"), entry.get("module", "keras")
     if isinstance(registered, str) and registered != entry.get("class_name"):
         return True
-    # Keras writes null where it does not know the module of a class.
+    # Keras writes null for an unknown module of a class.
     own = ("keras", "tf_keras", "tensorflow")
     return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
 
 
 def _sequential(config: Any) -> Graph:
-    # Up to Keras 2.2.2 the config was the bare list.
+    # Up to Keras 2.2.2 the config was only the list.
     entries = config.get("layers") if isinstance(config, Mapping) else config
     if not isinstance(entries, list) or not entries:
         raise FormatError("model config: Sequential: expected a list of layers")
@@ -183,7 +183,7 @@ def _sequential(config: Any) -> Graph:
 
 
 def _input_before(first: RawLayer) -> RawLayer:
-    """The input of a Sequential model that has no InputLayer: declared by its first layer."""
+    """Return the input of a Sequential model without InputLayer, declared by its first layer."""
     config = dict(first.config)
     if first.is_model and first.inner is not None:
         config = dict(first.inner.layer(first.inner.inputs[0]).config)
@@ -216,8 +216,8 @@ def _functional(config: Any) -> Graph:
     odd = [n for n in inputs if not next(layer for layer in layers if layer.name == n).is_input]
     if odd:
         raise FormatError(f"model config: input_layers: {odd[0]} is no InputLayer")
-    # A model inside may count its own making as its first call: up to Keras 2 everywhere, in
-    # Keras 3 only where outputs are listed and only functional models.
+    # A nested model may number its construction as call 0: up to Keras 2 always, in Keras 3
+    # only in the list of outputs and only for functional models.
     begun = {t.layer for t in outputs if t.call == 0}
     if any(isinstance(node, Mapping) for entries in nodes.values() for node in entries):
         late = {m.name for m in layers if m.is_model and m.class_name != "Sequential"}
@@ -230,7 +230,7 @@ def _functional(config: Any) -> Graph:
         calls = [replace(c, number=c.number + (c.layer in late)) for c in calls]
     made = {(c.layer, c.number) for c in calls} | {(name, 0) for name in inputs}
     absent = [t for t in outputs if (t.layer, t.call) not in made]
-    # Calls of classes of the user's own may be counted otherwise; such a model is refused anyway.
+    # Custom classes may number their calls differently; such a model is unsupported anyway.
     foreign = any(layer.custom for layer in layers)
     if absent and not foreign:
         raise FormatError(f"model config: {absent[0].layer} has no call {absent[0].call}")
@@ -239,7 +239,7 @@ def _functional(config: Any) -> Graph:
 
 
 def _by_depth(calls: Sequence[Call]) -> tuple[Call, ...]:
-    """Sort calls as Keras runs them: those first from which the way to an output is longest."""
+    """Return the calls in Keras' order: the longest path to an output first."""
     depths: Counter[tuple[str, int]] = Counter()
     layers: Counter[str] = Counter()  # all calls of a layer have the depth of the deepest
     for call in reversed(calls):
@@ -263,9 +263,9 @@ def _refuse_twins(layers: list[RawLayer]) -> None:
 
 
 def _in_order(calls: list[Call], inputs: tuple[str, ...], foreign: bool) -> Iterator[Call]:
-    """Sort calls so that each comes after those whose tensors it reads.
+    """Yield the calls so that each follows the calls whose outputs it reads.
 
-    Those that never can are left out of a graph with foreign classes, and damage otherwise.
+    If that is impossible, a graph with custom classes omits the call; any other is damaged.
     """
     needs = {(c.layer, c.number): {(t.layer, t.call) for t in c.reads} for c in calls}
     readers: dict[tuple[str, int], list[Call]] = {}

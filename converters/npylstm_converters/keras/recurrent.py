@@ -19,7 +19,7 @@ from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_arra
 
 __all__ = ["NAMES", "translators"]
 
-# What dropout, initializers and the like leave behind, and ways to compute the same.
+# Keys of training only, and of implementations with the same result.
 _NEUTRAL = (
     *(f"{w}_{s}" for w in ("kernel", "recurrent", "bias")
       for s in ("initializer", "regularizer", "constraint")),
@@ -35,13 +35,13 @@ _FLAGS = (
 
 
 def _options(config: Config) -> dict[str, Any]:
-    """Take what all recurrent layers have."""
+    """Remove and return the options that all recurrent layers share."""
     config.neutral(*_NEUTRAL)
     return {name: config.flag(name) for name in _FLAGS}
 
 
 def _activations(config: Config) -> dict[str, Any]:
-    """Take both activations; the gates' has had two defaults."""
+    """Remove and return both activations; the gates' default depends on the version."""
     activation = config.activation("activation", default="tanh")
     recurrent = config.take("recurrent_activation", "inner_activation", default=_MISSING)
     if recurrent is _MISSING:
@@ -72,7 +72,7 @@ def _cudnn_lstm(config: Config, tensors: LayerTensors) -> Translation:
 def _lstm_weights(
     tensors: LayerTensors, units: int, use_bias: bool
 ) -> tuple[dict[str, Array], int]:
-    """Read the weights in whichever layout their number and shapes show."""
+    """Return the weights, read in the layout that their number and shapes show."""
     if len(tensors) == 12:  # Keras 1
         sources = tensors.take(*layouts.KERAS1_ORDER)
         features = first_axis(sources["W_i"].shape)
@@ -87,7 +87,7 @@ def _lstm_weights(
     recurrent_kernel = read_array(sources["recurrent_kernel"], (units, 4 * units))
     if not use_bias:
         return layouts.lstm_from_keras(kernel, recurrent_kernel, None), features
-    # A doubled bias gives cuDNN's layout away, whatever class the config names.
+    # Only cuDNN's layout has a doubled bias, whatever class the config names.
     if sources["bias"].shape == (8 * units,):
         bias = read_array(sources["bias"], (8 * units,))
         return layouts.lstm_from_cudnn(kernel, recurrent_kernel, bias), features
@@ -99,7 +99,7 @@ def _gru(config: Config, tensors: LayerTensors) -> Translation:
     options = _options(config) | _activations(config)
     units = config.size("units", "output_dim")
     use_bias = config.flag("use_bias", default=True)
-    # Before there was the key there was one form.
+    # Configs without the key have this form.
     reset_after = config.flag("reset_after", default=False)
     weights, features = _gru_weights(tensors, units, use_bias, reset_after)
     layer = GRU(
@@ -121,7 +121,7 @@ def _gru_weights(
     features = first_axis(sources["kernel"].shape)
     kernel = read_array(sources["kernel"], (features, 3 * units))
     recurrent_kernel = read_array(sources["recurrent_kernel"], (units, 3 * units))
-    # One flat bias of both halves gives cuDNN's layout away.
+    # Only cuDNN's layout has one flat bias of both halves.
     if use_bias and reset_after and sources["bias"].shape == (6 * units,):
         both = read_array(sources["bias"], (6 * units,))
         return layouts.gru_from_cudnn(kernel, recurrent_kernel, both), features
@@ -156,12 +156,12 @@ def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
     return layer, weights
 
 
-# The layer that drives each class of cells.
+# The layer class for each cell class.
 _CELLS = {"LSTMCell": _lstm, "GRUCell": _gru, "SimpleRNNCell": _simple_rnn}
 
 
 def _rnn(config: Config, tensors: LayerTensors) -> Translation:
-    """A cell and what drives it, described apart."""
+    """Translate an RNN layer with a separate cell."""
     cell = config.take("cell")
     entries = [cell]
     if isinstance(cell, Mapping) and cell.get("class_name") == "StackedRNNCells":
@@ -189,7 +189,7 @@ Translate = Callable[[RawLayer, LayerTensors, Any], Translation]
 
 
 def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Translation]:
-    """Make the translator; ``translate`` is that of any layer."""
+    """Return the translator of Bidirectional; ``translate`` translates any layer."""
 
     def translate_it(config: Config, tensors: LayerTensors) -> Translation:
         merge_mode = config.take("merge_mode", default="concat")
@@ -214,7 +214,7 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
                 layer = replace(layer, zero_output_for_mask=layer.return_sequences)
             directions.append(layer)
             weights |= {f"{way}/{key}": array for key, array in arrays.items()}
-        # What the wrapper repeats of the layer inside.
+        # The wrapper repeats these keys of the inner layer.
         config.neutral("return_sequences", "return_state", "go_backwards", "stateful", "weights",
                        "zero_output_for_mask")  # fmt: skip
         forward, backward_made = directions
@@ -224,7 +224,7 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
 
 
 def _is_frozen(entry: Any) -> bool:
-    """Whether a layer inside is not trained, so that its arrays come last."""
+    """Whether an inner layer is frozen, so that its arrays are last."""
     config = entry.get("config") if isinstance(entry, Mapping) else None
     return isinstance(config, Mapping) and config.get("trainable") is False
 
@@ -238,7 +238,7 @@ def _merge_mode(value: Any) -> str:
 
 
 def _turned(entry: Any) -> Any:
-    """The backward layer that Keras makes where none is given."""
+    """Return the backward layer that Keras creates if the config has none."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("config"), Mapping):
         return entry
     backwards = {"go_backwards": not entry["config"].get("go_backwards", False)}
@@ -249,6 +249,6 @@ NAMES = ("LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU", "Bidirectio
 
 
 def translators(translate: Translate) -> dict[str, Callable[[Config, LayerTensors], Translation]]:
-    """Translators by Keras' class names; wrappers call ``translate`` for what is inside."""
+    """Return translators by Keras class; wrappers call ``translate`` for inner layers."""
     own = (_lstm, _gru, _simple_rnn, _rnn, _cudnn_lstm, _cudnn_gru, _bidirectional(translate))
     return dict(zip(NAMES, own, strict=True))

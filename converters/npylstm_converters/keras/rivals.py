@@ -1,4 +1,4 @@
-"""Chains of a weights-only file of Keras that differ from a stated one in one answer."""
+"""Alternative chains of a weights-only file: each differs from the stated one in one place."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _OUTPUTS = ("sequences", "last")  # written without the name of an option
 
 
 def other_chains(steps: Sequence[Step], layers: Mapping[str, Found]) -> Iterator[list[Step]]:
-    """Yield chains with one option changed, or one layer without weights more, less or another.
+    """Yield chains with one option or one layer without weights changed, added or removed.
 
     Parameters
     ----------
     steps
         The stated chain.
     layers
-        The layers of the file by the words that name them.
+        The layers of the file by their words in the chain.
     """
     for number, step in enumerate(steps):
         layer = layers.get(step.word)
@@ -44,7 +44,7 @@ def other_chains(steps: Sequence[Step], layers: Mapping[str, Found]) -> Iterator
 
 
 def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
-    """What may stand in the place of one step."""
+    """Yield the alternatives for one step."""
     if step.word in ACTIVATION_LAYERS or step.word == "Activation":
         yield []
     if step.word in _POOLS:
@@ -65,7 +65,7 @@ def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
 
 
 def _other_outputs(step: Step) -> Iterator[list[Step]]:
-    """The other output of a recurrent layer, the last step in another way, the other direction."""
+    """Yield a recurrent layer's alternatives: other output, other last step, other direction."""
     others = tuple(v for v in step.values if v not in _OUTPUTS)
     for word in _OUTPUTS:
         if word not in step.values:

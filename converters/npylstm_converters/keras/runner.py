@@ -1,4 +1,4 @@
-"""A Keras source run by Keras itself, the only place that imports the framework."""
+"""Runs a Keras source in Keras; the only module that imports the framework."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _EAGER_STEPS = 400
 
 
 class LiveModel:
-    """Runs a Keras model object as Keras itself connects it.
+    """Runs a Keras model object in Keras.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ class LiveModel:
     description
         Framework and version.
     sizes
-        Free sizes of the spec that the model pins.
+        Free sizes of the spec that the model fixes.
     sets_lengths
-        Whether every recurrent layer of the spec is found, so that it can be given a mask.
+        Whether the model has every recurrent layer of the spec, so that masks can set lengths.
     """
 
     sets_state = True
@@ -79,7 +79,7 @@ class LiveModel:
     def __call__(
         self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
     ) -> dict[str, Any]:
-        """Compute all outputs by name; an empty state is zeros, no lengths all steps."""
+        """Return all outputs by name; an empty state is zeros, ``lengths=None`` means all steps."""
         values = self._run(inputs, state, lengths)
         return {n: self._to_array(v) for n, v in zip(self._spec.outputs, values, strict=True)}
 
@@ -89,9 +89,9 @@ class LiveModel:
         state: States | None = None,
         lengths: npt.NDArray[Any] | None = None,
     ) -> dict[str, Any]:
-        """Compute the outputs of every layer, by the names of the spec's tensors.
+        """Return the outputs of every layer, by the names of the spec's tensors.
 
-        A layer that the spec does not have under its own name and call is left out.
+        Layers whose name and call are not in the spec are omitted.
         """
         seen: dict[str, Any] = {}
         self._run(inputs, state or {}, lengths, seen)
@@ -115,7 +115,7 @@ class LiveModel:
                     return compiled
                 self._reset()
             return self._call(given, begin, mask, seen)
-        except Exception as error:  # frameworks raise anything; it is theirs, not ours
+        except Exception as error:  # the framework may raise anything
             text = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(x.shape) for x in inputs.values())
             raise NpylstmError(
@@ -129,12 +129,11 @@ class LiveModel:
         mask: Any = None,
         seen: dict[str, Any] | None = None,
     ) -> Sequence[Any]:
-        # Called, not `predict`: that traces a graph, which fails where a call works
-        # (TimeDistributed over new lengths).
+        # Not `predict`: it traces a graph, which fails for TimeDistributed over new lengths.
         watched = state or mask is not None or seen is not None
         around = self._observed(state, mask, seen) if watched else contextlib.nullcontext()
         with around, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about sizes that nobody but this program chose
+            warnings.simplefilter("ignore")  # about sizes that this program chose
             y = self._model(given[0] if len(given) == 1 else given, training=False)
         return _leaves(y)
 
@@ -142,10 +141,10 @@ class LiveModel:
     def _observed(
         self, state: Mapping[str, Sequence[Any]], mask: Any, seen: dict[str, Any] | None
     ) -> Iterator[None]:
-        """Give the recurrent layers their initial states, and note what every layer computes.
+        """Set initial states of recurrent layers, and record the outputs of every layer.
 
-        For the duration of one run every layer's ``call`` is wrapped. Keras has found the masks by
-        the time it gets there; ``mask`` (batch, steps) stands for lengths where there are none.
+        It wraps every layer's ``call`` for one run. Keras has computed its masks before; ``mask``
+        (batch, steps), made from the lengths, replaces them.
         """
         queues: dict[int, list[tuple[str, ...]]] = {}
         layers: dict[int, Any] = {}
@@ -187,18 +186,18 @@ class LiveModel:
 
     @functools.cached_property
     def _tensors(self) -> dict[str, tuple[str, ...]]:
-        """The spec's tensors by the name of the call that computes them."""
+        """Return the spec's tensors by the name of the call that computes them."""
         return {edge.name: edge.outputs for edge in self._spec.edges}
 
     def _counted(self, inputs: Arrays, lengths: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Say which steps count, with the axes of a layer's mask."""
+        """Return the mask that is true for steps below the lengths, with a layer mask's axes."""
         first = self._spec.inputs[0]
         axis = first.time_axis or 0
         counted = np.arange(inputs[first.name].shape[axis]) < np.asarray(lengths)[:, None]
         return counted if axis else counted.T
 
     def _nested(self, layer: Any, states: Sequence[Sequence[Any]]) -> Sequence[Any]:
-        """The states of a layer as Keras nests them: a stack of cells has a list for each."""
+        """Return the states of a layer as Keras nests them: one list per stacked cell."""
         if len(getattr(getattr(layer, "cell", None), "cells", ())) < 2:
             return states[0]
         if hasattr(self._keras, "ops"):
@@ -206,7 +205,7 @@ class LiveModel:
         return [own[0] if len(own) == 1 else own for own in states]
 
     def _not_converted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Keep TensorFlow from rewriting the source of a wrapper when it traces a graph."""
+        """Return a wrapper whose source TensorFlow's AutoGraph does not convert."""
         if self._tensorflow is None:
             return function
         converted: Callable[..., Any] = self._tensorflow.autograph.experimental.do_not_convert(
@@ -216,13 +215,13 @@ class LiveModel:
 
     @functools.cached_property
     def _tensorflow(self) -> Any:
-        """TensorFlow, where it computes; None with another back end of Keras 3."""
+        """TensorFlow if it is the backend; None with another backend of Keras 3."""
         if hasattr(self._keras, "ops") and self._keras.backend.backend() != "tensorflow":
             return None
         return importlib.import_module("tensorflow")
 
     def _is_long(self, given: Sequence[Any]) -> bool:
-        """Whether so many steps are due that tracing a graph takes less time than eager steps."""
+        """Whether the inputs are so long that tracing a graph is faster than eager steps."""
         axes = [t.time_axis for t in self._spec.inputs]
         steps = [int(x.shape[a]) for x, a in zip(given, axes, strict=True) if a is not None]
         recurrent = sum(bool(s) for s in self._spec.state_shapes().values())
@@ -230,7 +229,7 @@ class LiveModel:
 
     @functools.cached_property
     def _compiled(self) -> Any:
-        """The call as a graph; TensorFlow traces it again for another length."""
+        """The call as a graph; TensorFlow retraces it for another length."""
         return self._tensorflow.function(self._call, autograph=False, reduce_retracing=True)
 
     def _to_array(self, value: Any) -> npt.NDArray[Any]:
@@ -239,14 +238,14 @@ class LiveModel:
         return np.asarray(value)
 
     def _reset(self) -> None:
-        """Forget what a stateful model remembers of the last case."""
+        """Reset the state of a stateful model."""
         for _, layer in leaf_layers(self._model):
             if getattr(layer, "stateful", False):
                 layer.reset_states()
 
 
 class KerasRunner(LiveModel):
-    """Runs a Keras source, from given states where a case has them.
+    """Runs a Keras source, with the initial states of a case.
 
     Parameters
     ----------
@@ -260,7 +259,7 @@ class KerasRunner(LiveModel):
     Raises
     ------
     NpylstmError
-        If no fitting Keras is installed or it cannot load the source.
+        If no suitable Keras is installed or it cannot load the source.
     """
 
     def __init__(
@@ -282,10 +281,9 @@ class KerasRunner(LiveModel):
 
 @contextlib.contextmanager
 def _plain_graph() -> Iterator[None]:
-    """Let TensorFlow run a graph as it was traced.
+    """Disable TensorFlow's graph optimiser inside the context.
 
-    Its optimiser replaces operations by fused ones that compute other numbers (gelu in
-    TensorFlow 2.13).
+    It replaces operations by fused ones that compute other numbers (gelu in TensorFlow 2.13).
     """
     options = importlib.import_module("tensorflow").config.optimizer
     before = options.get_experimental_options()
@@ -297,7 +295,7 @@ def _plain_graph() -> Iterator[None]:
 
 
 def _leaves(y: Any) -> list[Any]:
-    """All tensors of nested lists and dictionaries, in order."""
+    """Return all tensors of nested lists and dictionaries, in order."""
     if isinstance(y, Mapping):
         y = list(y.values())
     if isinstance(y, (list, tuple)):
@@ -306,7 +304,7 @@ def _leaves(y: Any) -> list[Any]:
 
 
 def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
-    # What is damaged is refused before the framework is imported.
+    # Damaged files raise before the framework is imported.
     with open_container(source, architecture) as container:
         arrays: dict[str, list[Any]] = {}
         if layers is not None:
@@ -322,9 +320,9 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
         if document is not None:
             text = json.dumps(_spelt_out(document) if major == 2 else document)
             model = keras.models.model_from_json(text)
-            # A chain names the layers of the file, in whatever order.
+            # A chain may list the file's layers in any order.
             by_name = {"by_name": True} if layers is not None else {}
-            if arrays:  # which Keras would pair by class and count
+            if arrays:  # Keras would pair them by class and number
                 for layer in model.layers:
                     layer.set_weights(arrays.get(layer.name, []))
             else:
@@ -338,15 +336,15 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
 
 
 def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
-    """Read the arrays of every layer, in the order of ``set_weights``."""
+    """Return the arrays of every layer, in the order of ``set_weights``."""
     return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
 
 
 def _spelt_out(value: Any) -> Any:
-    """Say what early Keras 2 left out of a config because there was no choice.
+    """Return a config with the keys that early Keras 2 did not write.
 
-    A GRU without the key was one of ``reset_after=False``; a later Keras takes it for the other.
-    The type of an Embedding was that of the ids.
+    A GRU without the key means ``reset_after=False``; later versions default to True. The dtype of
+    an Embedding was that of the ids.
     """
     if isinstance(value, list):
         return [_spelt_out(entry) for entry in value]
@@ -363,7 +361,7 @@ def _spelt_out(value: Any) -> Any:
 
 
 def find_keras(major: int) -> tuple[str, Any]:
-    """Find a Keras of the generation that wrote the model: another one has other formulas."""
+    """Return version and module of an installed Keras whose formulas are those of ``major``."""
     if major < 2:
         raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")
     for package in ("keras",) if major >= 3 else ("tf_keras", "keras"):

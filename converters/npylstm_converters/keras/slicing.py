@@ -25,9 +25,9 @@ def get_item(graph: Graph, x: Any, key: Any) -> Any:
 
 
 def _without_ellipsis(key: Sequence[Any], rank: int) -> list[Any]:
-    """Write an ellipsis out as colons, and slices as mappings of their bounds."""
+    """Return the key with an ellipsis as colons, and slices as mappings of their bounds."""
     names = [e.get("class_name") if isinstance(e, Mapping) else None for e in key]
-    taken = sum(entry is not None for entry in key)  # a new axis takes none
+    taken = sum(entry is not None for entry in key)  # a new axis uses no axis of x
     if names.count("__ellipsis__") > 1:
         raise Refusal("takes more than one ellipsis")
     entries: list[Any] = []
@@ -40,7 +40,7 @@ def _without_ellipsis(key: Sequence[Any], rank: int) -> list[Any]:
 
 
 def _index(graph: Graph, x: Any, entry: Any, axis: int) -> tuple[Any, bool]:
-    """Apply one entry between the brackets; returns the tensor, and whether the axis stays."""
+    """Apply one entry of the key; return the tensor and whether the axis remains."""
     if type(entry) is int:
         return graph.add(Select(axis, entry), x), False
     if entry is None and axis:
@@ -63,7 +63,7 @@ def strided_slice(
     graph: Graph, x: Any, begin: Any, end: Any, strides: Any, begin_mask: Any = 0,
     end_mask: Any = 0, ellipsis_mask: Any = 0, new_axis_mask: Any = 0, shrink_axis_mask: Any = 0,
 ) -> Any:  # fmt: skip
-    """Add ``x[key]`` as a TensorFlow node writes it: bounds, and bits for what they mean."""
+    """Add ``x[key]`` as a TensorFlow node writes it: bounds and bit masks."""
     bounds = [begin, end, strides]
     if any(not isinstance(b, list) or any(type(v) is not int for v in b) for b in bounds):
         raise Refusal("expected bounds that are numbers")

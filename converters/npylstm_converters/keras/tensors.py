@@ -25,7 +25,7 @@ LORA_ADVICE = (
 
 
 def is_lora(path: str) -> bool:
-    """Whether an array is a factor of LoRA, by its name."""
+    """Whether the name of an array is that of a LoRA factor."""
     return path.rpartition("/")[2].startswith("lora_")
 
 
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class Taken(NamedTuple):
-    """An array that a layer has asked for: as which one, of which of its parts."""
+    """An array that a layer has read, with its role and the direction."""
 
     prefix: str
     role: str
@@ -59,9 +59,9 @@ class LayerTensors:
     sources
         Its arrays, not read yet.
     deal
-        What decides which array has which role: their names where they name the roles, otherwise
-        the order (``"either"``); the names or their numbers (``"names"``); or the order
-        (``"order"``), as Keras decides for legacy HDF5.
+        How arrays get their roles: by names if these are roles, otherwise by order
+        (``"either"``); by names or numbers (``"names"``); or by order (``"order"``), as Keras does
+        for legacy HDF5.
     """
 
     def __init__(self, layer: str, sources: Sequence[Source], deal: Deal = "either") -> None:
@@ -75,7 +75,7 @@ class LayerTensors:
         return len(self.sources)
 
     def take(self, *roles: str) -> dict[str, Source]:
-        """Hand out all arrays, one for each role.
+        """Return all arrays, one for each role.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class LayerTensors:
         return dealt
 
     def _spare(self, roles: Sequence[str]) -> list[Source]:
-        """Those that are too many, by their names."""
+        """Return the surplus arrays, judged by their names."""
         for known in (roles, [str(k) for k in range(len(roles))]):
             spare = [s for s in self.sources if role_of(s.path, self.layer) not in known]
             if len(spare) == len(self.sources) - len(roles):
@@ -115,12 +115,12 @@ class LayerTensors:
         return dict(zip(roles, self.sources, strict=True))
 
     def arranged(self, parts: Sequence[str]) -> LayerTensors:
-        """Put the arrays in the order of the parts in whose groups they lie, if they do.
+        """Return the layer with its arrays in the order of the parts that their paths name.
 
         Raises
         ------
         Refusal
-            If the order decides, and the names of the groups say otherwise.
+            If ``deal`` is ``"order"`` and the groups' names contradict the order.
         """
         where = {s.path: [p.lstrip("_") for p in s.path.split("/")] for s in self.sources}
         if not all(set(parts) & set(path) for path in where.values()):
@@ -133,22 +133,22 @@ class LayerTensors:
         return arranged
 
     def arranged_by(self, rank: Callable[[str], int]) -> LayerTensors:
-        """Put the arrays in order by a number for each path; what is equal stays as it is."""
+        """Return the layer with its arrays sorted by a key of the path; the sort is stable."""
         return self.of(sorted(self.sources, key=lambda source: rank(source.path)))
 
     def of(self, sources: Sequence[Source]) -> LayerTensors:
-        """Return the same layer with other arrays."""
+        """Return the layer with other arrays."""
         other = LayerTensors(self.layer, sources, self._deal)
         other.taken, other._prefix = self.taken, self._prefix
         return other
 
     def without(self, allowed: Collection[str]) -> tuple[LayerTensors, list[Source]]:
-        """Part with the arrays that may be left over.
+        """Separate the arrays that may stay unused.
 
         Raises
         ------
         Refusal
-            If one of them is a factor of LoRA, without which the numbers are wrong.
+            If one of them is a LoRA factor, without which the results are wrong.
         """
         left = [s for s in self.sources if s.path in allowed]
         if any(is_lora(source.path) for source in left):
@@ -158,15 +158,15 @@ class LayerTensors:
         return LayerTensors(self.layer, kept, self._deal), left
 
     def halves(self, backward_first: bool = False) -> tuple[LayerTensors, LayerTensors]:
-        """Deal the arrays out to a forward and a backward layer: by path, otherwise by order.
+        """Return the arrays of the forward and the backward layer: by path, otherwise by order.
 
-        ``backward_first``: whether Keras keeps the arrays of the backward layer first, as it does
-        where only the forward layer is frozen.
+        ``backward_first``: whether Keras stores the backward layer's arrays first, as it does if
+        only the forward layer is frozen.
 
         Raises
         ------
         Refusal
-            If the order decides, and the paths say otherwise.
+            If ``deal`` is ``"order"`` and the paths contradict the order.
         """
         marks = [_direction(source.path) for source in self.sources]
         middle = len(marks) // 2
@@ -185,7 +185,7 @@ class LayerTensors:
 
 
 def conflict(what: str, found: Sequence[str]) -> str:
-    """Say that names and order disagree."""
+    """Return the error text for names that contradict the order."""
     return (
         f"the names of {what} in the file have another order than Keras keeps: {', '.join(found)}; "
         "Keras loads by order, so either the names or the numbers are exchanged: save the weights "
@@ -194,32 +194,32 @@ def conflict(what: str, found: Sequence[str]) -> str:
 
 
 def _direction(path: str) -> str:
-    parts = path.split("/")[::-1]  # the layer's own name, which comes first, may be such a word
+    parts = path.split("/")[::-1]  # the layer's own name, the first part, may be such a word
     return next(
         (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""
     )
 
 
 def first_axis(shape: tuple[int, ...]) -> int:
-    """The rows of a matrix, which tell how many features there are."""
+    """Return the number of rows of a matrix: the number of features."""
     if len(shape) != 2:
         raise Refusal(f"expected a kernel of 2 axes, got shape {shape}")
     return shape[0]
 
 
 def role_of(path: str, layer: str) -> str:
-    """Say which array it is: ``kernel`` of ``lstm_1/lstm_cell/kernel:0``; ``W_i`` of Keras 1."""
+    """Return an array's role: ``kernel`` of ``lstm_1/lstm_cell/kernel:0``; ``W_i`` of Keras 1."""
     last = path.rsplit("/", 1)[-1].split(":", 1)[0]
     return last.removeprefix(f"{layer}_")
 
 
 def read_array(source: Source, expected: tuple[int, ...]) -> Array:
-    """Read an array whose shape is known beforehand.
+    """Return an array after a check of its shape and type.
 
     Raises
     ------
     Refusal
-        If the shape is another one or the element type is not float32 or float64.
+        If the shape differs or the element type is not float32 or float64.
     """
     if source.shape != expected:
         raise Refusal(f"{source.path}: expected shape {expected}, got {source.shape}")

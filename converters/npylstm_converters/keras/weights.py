@@ -1,12 +1,11 @@
-"""Where the weights lie: stores with one interface.
+"""Weight stores with one interface.
 
 * :class:`~npylstm_converters.keras.legacy.LegacyStore`: HDF5 of Keras 1 and 2.
 * :class:`SavedStore`: ``model.weights.h5`` of Keras 3 and late Keras 2: groups named by class and
-  count, arrays numbered.
+  number, arrays numbered.
 * :class:`LiveStore`: a model object in memory.
 
-A store hands a layer its arrays in the framework's order and keeps the ledger of what nobody
-asked for.
+A store returns a layer's arrays in the framework's order and records the unread ones.
 """
 
 from __future__ import annotations
@@ -33,26 +32,26 @@ class Store(Protocol):
     """Weights by layer."""
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        """The arrays of a layer; each array is handed out once."""
+        """Return the arrays of a layer; each array is returned once."""
         ...
 
     def inner(self, layer: RawLayer) -> Store:
-        """The weights of a model inside; asked for once, in the place of :meth:`tensors`."""
+        """Return the store of a nested model; call it once, instead of :meth:`tensors`."""
         ...
 
     def unread(self) -> list[Source]:
-        """The arrays that no layer has asked for."""
+        """Return the arrays that no layer has read."""
         ...
 
 
 class DealtStore:
-    """Arrays of several cells, one cell after the other."""
+    """Arrays of stacked cells, in the order of the cells."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._left = list(sources)
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        if not layer.stored:  # no cell
+        if not layer.stored:  # not a cell
             return LayerTensors(layer.name, [])
         cell = layer.config["cell"]["config"]
         count = 3 if cell.get("use_bias", True) else 2
@@ -67,15 +66,15 @@ class DealtStore:
 
 
 class SavedStore:
-    """Groups by class and count: ``layers/lstm_1/cell/vars/0``.
+    """Groups by class and number: ``layers/lstm_1/cell/vars/0``.
 
-    The counts rise with the model's layers, but not always by one: late Keras 2, which calls
-    the root ``_layer_checkpoint_dependencies``, counts a layer twice. So the n-th group of a
-    class belongs to the n-th layer of that class.
+    The numbers rise with the model's layers, but not always by one: late Keras 2, whose root is
+    ``_layer_checkpoint_dependencies``, counts a layer twice. So the n-th group of a class belongs
+    to the n-th layer of that class.
     """
 
     ROOTS = ("layers", "_layer_checkpoint_dependencies", "cells")
-    # Optimizers and metrics, and states of random generators: of no use to inference.
+    # Optimizers, metrics and states of random generators: not used in inference.
     _ASIDE = ("optimizer", "metrics")
     _SEEDS = re.compile("seed_generator(_[0-9]{1,9})?")
 
@@ -85,13 +84,13 @@ class SavedStore:
 
     @classmethod
     def of_paths(cls, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> SavedStore:
-        """Make a store of arrays by path; ``groups`` are paths that may hold none."""
+        """Return a store of arrays by path; ``groups`` are paths that may hold no arrays."""
         store = cls.__new__(cls)
         store._fill(groups, datasets)
         return store
 
     def _fill(self, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> None:
-        """Sort arrays, by their paths from here, into the groups of layers."""
+        """Assign arrays to the groups of layers by their paths relative to this store."""
         self._models: list[SavedStore] = []
         self._paths = groups
         paths = (p.split("/") for p in (*groups, *(path for path, _ in datasets)))
@@ -111,12 +110,12 @@ class SavedStore:
                 self._others.append(dataset)
 
     def _next(self, layer: RawLayer) -> str | None:
-        """The group of the next layer of a class; layers come in the model's order."""
+        """Return the group of the next layer of a class; call it in the model's order."""
         queue = self._queues.get(snake_case(layer.stored or layer.class_name))
         return queue.pop(0) if queue else None
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
-        """Layers must come in the model's order, because groups are counted in it."""
+        """Return the arrays of a layer; call it in the model's order, which numbers the groups."""
         datasets = self._groups.pop(self._next(layer) or "", [])
         return LayerTensors(
             layer.name, [d for _, d in sorted(datasets, key=lambda d: _numbered(d[0]))]
@@ -146,18 +145,18 @@ def _count(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-# Where Keras begins a new word: before a capital that a small letter follows, and between a
-# small letter and a capital. ``LeakyReLU`` -> ``leaky_re_lu``, ``LSTM`` -> ``lstm``.
+# Keras starts a new word before a capital that a small letter follows, and between a small
+# letter and a capital. ``LeakyReLU`` -> ``leaky_re_lu``, ``LSTM`` -> ``lstm``.
 _WORD = re.compile(r"(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])")
 
 
 def snake_case(class_name: str) -> str:
-    """Name a class as Keras does in files: ``LeakyReLU`` is ``leaky_re_lu``."""
+    """Return the name of a class in Keras' files: ``LeakyReLU`` is ``leaky_re_lu``."""
     return _WORD.sub("_", class_name).lower()
 
 
 def _numbered(path: str) -> list[tuple[int, int, str]]:
-    """A sort key that counts: ``vars/10`` after ``vars/9``."""
+    """Return a sort key for numbered paths: ``vars/10`` after ``vars/9``."""
     parts = path.split("/")
     return [(0, int(p), "") if re.fullmatch("[0-9]{1,9}", p) else (1, 0, p) for p in parts]
 

@@ -1,4 +1,4 @@
-"""Calls of layers, turned into edges; masks, turned into tensors that are handed on."""
+"""Converts calls of layers to edges, and masks to tensors of the graph."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Wiring:
     inputs
         The model's inputs.
     raws, layers, names
-        Layers by path: as the config has them, translated, and what they are called here.
+        Layers by path: from the config, translated, and their names in the spec.
     masks
-        What the config says about masks.
+        The masks in the config.
     dtype
-        Of the model.
+        The model's dtype.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Wiring:
         self._major = masks.writer.major
         self._flow: Flow[str] = Flow(raws, masks, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
-        self._near = ""  # the layer that is being added
+        self._near = ""  # the layer in progress
 
     def find(self, tensor: Tensor) -> str:
-        """The name of a tensor."""
+        """Return the name of a tensor."""
         if tensor not in self._tensors:
             raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
         return self._tensors[tensor]
 
     def all_outputs(self, tensor: Tensor) -> list[str]:
-        """Names of all outputs of a call."""
+        """Return the names of all outputs of a call."""
         key = (tensor.layer, tensor.call)
         return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
 
@@ -83,11 +83,11 @@ class Wiring:
         told = self._flow.told(call)
         obeys = obeyed(raw, named.layer, call, self._flow.given(call), self._major, told)
         for k in _masked(named.layer):
-            if k == PAIRS:  # which only a call can give
+            if k == PAIRS:  # only a call has this mask
                 reads += map(self.find, pairs)
             if k == PAIRS or "mask" in call.options:
                 continue
-            # A shared layer may read a tensor without a mask, too: then all of it counts.
+            # A shared layer may also read a tensor without a mask: then the mask is all true.
             mask = obeys.get(k) or self._all_count(reads[k], named.name)
             if getattr(named.layer, "time_major", False):
                 mask = self._help(Transpose((1, 0)), named.name, mask)
@@ -134,7 +134,7 @@ class Wiring:
     def _measured(
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
     ) -> LayerSpec:
-        """Find out the shape of what a function of the user's own gives."""
+        """Return the layer with the output shape of its custom function."""
         try:
             shapes = [self.builder.shapes[name] for name in reads]
             measured = probe(layer, shapes, named.weights, self._dtype)
@@ -156,11 +156,11 @@ class Wiring:
             raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
 
     def _help(self, operation: Operation, near: str, *reads: str, what: str = "mask") -> str:
-        """Add a layer of our own: one that computes a mask, or a part of an operation."""
+        """Add a helper layer that computes a mask or a part of an operation."""
         return self._own(operation, self.builder.unused(f"{near}.{what}"), *reads)
 
     def _own(self, operation: Operation, name: str, *reads: str) -> str:
-        """Add a layer without weights, and call it."""
+        """Add a layer without weights, call it and return its output."""
         return self._call(LayerSpec(name, operation), reads)[0]
 
     def _all_count(self, tensor: str, near: str) -> str:
@@ -184,6 +184,6 @@ class Wiring:
 
 
 def _masked(layer: Operation) -> Sequence[int]:
-    """Of which inputs a layer takes masks."""
+    """Return the inputs whose masks a layer uses."""
     masked = getattr(layer, "masked", False)
     return (0,) if masked is True else masked or ()

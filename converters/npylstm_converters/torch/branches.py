@@ -1,8 +1,8 @@
-"""Whether a traced module is the module for all sizes, not just for the example's.
+"""Checks that a traced program equals the module for all sizes, not only for the example's.
 
-Tracing follows one way through ``forward``. What torch assumed about sizes on that way it keeps as
-guards: some are what the code asks (``if x.size(1) > 4``), many are torch's own. Which is which is
-found by trial: the module is run with sizes that break a guard, and compared.
+Tracing follows one branch of ``forward``. torch stores its assumptions about sizes as guards: some
+are conditions of the code (``if x.size(1) > 4``), many are torch's own. A trial separates them: it
+runs the module with sizes that violate a guard, and compares the outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["check_branches"]
 
 _SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 17, 33, 65, 129, 300, 1025)
 _FEW = _SIZES[:9]
-# Another way through forward shows in the first digits; rounding does not.
+# Another branch of forward changes the first digits; rounding does not.
 _TOLERANCE = 1e-2
 
 
@@ -32,21 +32,21 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
     Parameters
     ----------
     module
-        What was traced.
+        The traced module.
     program
-        What ``torch.export`` made of it.
+        The program of ``torch.export``.
     spec
-        What that was converted to.
+        The converted program.
 
     Returns
     -------
     list of str
-        What a user should know: sizes at which the module drops axes of one.
+        Notes for the user: sizes at which the module drops axes of one.
 
     Raises
     ------
     UnsupportedError
-        Listing the conditions under which the module computes something else.
+        Lists the conditions under which the module computes something else.
     """
     trial = _Trial(module, program, spec)
     reasons, notes = [], []
@@ -58,7 +58,7 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
             reasons.append(f"forward computes something else for {symbol} of 1")
     for code in getattr(program, "_guards_code", None) or ():
         broken = list(trial.breaking(code))
-        # Not all, but from both ends: what happens at one step may be the same by chance.
+        # Some guards from both ends of the list: a single one may agree by chance.
         for sizes in [*broken[:2], *broken[2:][-2:]]:
             if trial.compare(sizes) == "other numbers":
                 listed = ", ".join(f"{k} of {v}" for k, v in sizes.items())
@@ -91,7 +91,7 @@ class _Trial:
         self.symbols = tuple(self._example)
 
     def _arguments(self, sizes: Mapping[str, int], on: str) -> tuple[Any, Any, list[Any]]:
-        """The example with other sizes: its entries again and again, or without numbers."""
+        """Return the example with other sizes: its entries repeated, or on the meta device."""
         import torch
         from torch.utils import _pytree as pytree
 
@@ -115,14 +115,14 @@ class _Trial:
         return args, kwargs, tensors
 
     def breaking(self, code: str) -> Iterator[dict[str, int]]:
-        """Find sizes for which a guard does not hold."""
+        """Return sizes that violate a guard."""
         for sizes in self._candidates():
             args, kwargs, _ = self._arguments(sizes, "meta")
             given = inspect.signature(self._module.forward).bind(*args, **kwargs).arguments
             try:
-                if not eval(code, {"L": given}):  # torch wrote it, of the sizes alone
+                if not eval(code, {"L": given}):  # torch wrote this expression, over sizes only
                     yield sizes
-            except Exception:  # a guard on something else than sizes
+            except Exception:  # a guard on something other than sizes
                 return
 
     def _candidates(self) -> Iterator[dict[str, int]]:
@@ -133,7 +133,7 @@ class _Trial:
                 yield dict(zip(pair, sizes, strict=True))
 
     def compare(self, sizes: Mapping[str, int]) -> str:
-        """Say how the module's outputs differ from the conversion's, if both have any."""
+        """Return how the module's outputs differ from the conversion's."""
         import torch
         from torch.utils import _pytree as pytree
 
@@ -144,7 +144,7 @@ class _Trial:
                 leaves = pytree.tree_leaves(self._module(*args, **kwargs))
             ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
         except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
-            return "same"  # one of them has no answer there, and says so
+            return "same"  # one of them raises an error for these sizes
         theirs = [leaf.detach().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
         mine = list(ours.values()) if isinstance(ours, dict) else [ours]
         if len(mine) != len(theirs):
@@ -166,6 +166,6 @@ def _without_ones(shape: tuple[int, ...]) -> list[int]:
 
 
 def _readable(code: str) -> str:
-    """Write ``x.size(1) > 4`` for torch's ``L['x'].size()[1] > 4``."""
+    """Return ``x.size(1) > 4`` for torch's ``L['x'].size()[1] > 4``."""
     code = re.sub(r"L\['(\w+)'\]", r"\1", code)
     return re.sub(r"\.size\(\)\[(\d+)\]", r".size(\1)", code)

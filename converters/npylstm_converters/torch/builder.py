@@ -1,9 +1,9 @@
-"""A graph under construction: layers are added, tensors are named, the rest is thrown away.
+"""The graph builder for traced programs, and the values that their operations return.
 
-What an operation of a traced program gives is one of five things: a tensor of the graph
-(:class:`Ref`), a tensor that depends on no input (:class:`Known`), zeros or another fill that is
-made only if somebody looks (:class:`Fill`), a stack of tensors that is stacked only if somebody
-looks (:class:`Pieces`), or a plain Python value.
+The result of an operation is one of five: a tensor of the graph (:class:`Ref`), a tensor that
+depends on no input (:class:`Known`), a constant fill that is created only if an operation reads it
+(:class:`Fill`), tensors that are stacked only if an operation reads the stack (:class:`Pieces`), or
+a plain Python value.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from npylstm_converters.errors import Refusal
 
 __all__ = ["Builder", "Fill", "Free", "Known", "Pieces", "Ref", "TracedShape"]
 
-TracedShape = tuple[Any, ...]  # integers, and expressions that torch made up
+TracedShape = tuple[Any, ...]  # integers and torch's symbolic expressions
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A tensor of the graph, with the sizes that torch gave it."""
+    """A tensor of the graph, with its shape in torch's trace."""
 
     name: str
     traced: TracedShape
@@ -48,7 +48,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Fill:
-    """A tensor of one value; None in memory that nobody has written to."""
+    """A tensor of one value; None for uninitialised memory."""
 
     value: float | None
     traced: TracedShape
@@ -56,16 +56,16 @@ class Fill:
 
 @dataclass(frozen=True)
 class Free:
-    """A size that is known only when the model is called."""
+    """A free size, known only when the model is called."""
 
-    size: Any  # an expression that torch made up
+    size: Any  # torch's symbolic expression
 
     traced: TracedShape = ()
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Tensors along a new first axis; ``name`` is what to call them once they are stacked."""
+    """Tensors along a new first axis; ``name`` is the name of the stacked tensor."""
 
     pieces: tuple[Ref, ...]
     name: str = ""
@@ -81,11 +81,11 @@ class Builder(GraphBuilder):
     Parameters
     ----------
     inputs
-        The model's inputs, with the shapes that torch gave them.
+        The model's inputs, with their shapes in torch's trace.
     dtype
-        Of all weights.
+        The dtype of all weights.
     slices_known
-        Take torch's word for how many entries a slice of a free axis has.
+        Use torch's sizes for slices of free axes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Builder(GraphBuilder):
         super().__init__(inputs, dtype)
         self.slices_known = slices_known
         self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
-        self.read: dict[str, dict[str, None]] = {}  # by layer, the tensors it was made of
+        self.read: dict[str, dict[str, None]] = {}  # by layer, its source tensors
         self._traced = {t.name: traced for t, traced in inputs.items()}
 
     def add_traced(
@@ -122,7 +122,7 @@ class Builder(GraphBuilder):
         return [Ref(n, shape) for n, shape in zip(outputs, traced, strict=True)]
 
     def ref(self, value: Any, name: str) -> Ref:
-        """Bring any tensor into the graph."""
+        """Return the tensor of the graph for any value; add it if necessary."""
         if isinstance(value, Ref):
             return value
         if isinstance(value, Pieces):
@@ -136,7 +136,7 @@ class Builder(GraphBuilder):
             if value.value is None:
                 raise Refusal("reads memory that nobody has written to")
             sizes, sources = self.sizes(value.traced, ())
-            # At least one input: a fill is of the inputs' type.
+            # At least one input: a fill has the inputs' type.
             sources = sources or [self._input(self.inputs[0].name)]
             return self.add_traced(name, Full(sizes, value.value), sources, [value.traced])[0]
         if isinstance(value, Known):
@@ -152,7 +152,7 @@ class Builder(GraphBuilder):
         raise Refusal(f"expected a tensor, got {type(value).__name__}")
 
     def array(self, value: Any) -> Array:
-        """Get the numbers of a tensor that depends on no input."""
+        """Return the array of a tensor that depends on no input."""
         if not isinstance(value, Known):
             raise Refusal("its weights are computed from the inputs")
         tensor = value.value.detach().cpu()
@@ -164,12 +164,12 @@ class Builder(GraphBuilder):
     def sizes(
         self, wanted: TracedShape, first: Sequence[Ref], infer: bool = False
     ) -> tuple[tuple[Any, ...], list[Ref]]:
-        """Express a traced shape in sizes of tensors: of ``first``, else of the model's inputs.
+        """Return a traced shape in terms of sizes of ``first``, else of the model's inputs.
 
         Returns
         -------
         sizes, inputs
-            For :class:`~npylstm.ops.shaping.Reshape`; ``inputs`` begins with ``first``.
+            For :class:`~npylstm.ops.shaping.Reshape`; ``inputs`` starts with ``first``.
         """
         sources = list(first)
         sizes: list[int | tuple[int, int]] = []
@@ -192,7 +192,7 @@ class Builder(GraphBuilder):
         return Ref(name, self._traced[name])
 
     def select(self, value: Any, index: int, name: str) -> Ref:
-        """Take one entry along the first axis."""
+        """Return one entry along the first axis."""
         if isinstance(value, Pieces):
             return value.pieces[index]
         source = self.ref(value, name)

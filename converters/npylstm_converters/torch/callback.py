@@ -1,6 +1,6 @@
-"""A callback for Lightning's Trainer: every epoch leaves a verified ``.npz``.
+"""A callback for Lightning's Trainer that exports and verifies an ``.npz`` in every epoch.
 
-This module imports Lightning; ``npylstm_converters.torch.ExportNpz`` does so when it is asked for.
+This module imports Lightning; ``npylstm_converters.torch`` imports it on access to ``ExportNpz``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ExportNpz(Exporter, _Callback):  # type: ignore[misc]
     Parameters
     ----------
     path, every, on_break, cases
-        As of :class:`~npylstm_converters.exporting.Exporter`.
+        As for :class:`~npylstm_converters.exporting.Exporter`.
     example
         An input to trace the module with, as for :func:`npylstm_converters.from_torch`; None: the
         module's ``example_input_array``.
@@ -51,7 +51,7 @@ class ExportNpz(Exporter, _Callback):  # type: ignore[misc]
         self.example = example
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Export where it is due; stop the training where parity broke and that was requested."""
+        """Export if this epoch is due; stop training if parity fails and ``on_break`` says so."""
         epoch = trainer.current_epoch
         if not self.is_due(epoch) or trainer.sanity_checking:
             return

@@ -1,4 +1,4 @@
-"""A call of an operation in a traced program, as the graph that its function adds to."""
+"""A call of an operation in a traced program: the graph for the functions of the rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Call"]
 
 @dataclass(frozen=True)
 class Call:
-    """The graph under construction, and what is known of one call.
+    """One call of an operation, and the graph under construction.
 
     Attributes
     ----------
@@ -26,11 +26,11 @@ class Call:
     node
         The operation's name in the program.
     module
-        Path and class of the module that it comes from.
+        Path and class of the module that contains it.
     traced
         The shapes of its outputs.
     truncates
-        Whether it makes integers of floats for something else than looking up rows.
+        Whether it casts floats to integers that are not only embedding indices.
     """
 
     builder: Builder
@@ -41,12 +41,12 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What to call the layer: the path of the module of torch's own that it computes."""
+        """The layer's name: the path of the ``torch.nn`` module, else the node's name."""
         path, cls = self.module
         return path if path and cls.startswith("torch.nn.modules") else self.node
 
     def tensor(self, value: Any) -> Ref:
-        """Bring an argument into the graph."""
+        """Return the tensor of the graph for an argument."""
         return self.builder.ref(value, f"{self.node}_input")
 
     def number(self, value: Any) -> float | None:
@@ -60,25 +60,25 @@ class Call:
         return self.builder.shapes[tensor.name]
 
     def rank(self, value: Any) -> int:
-        """Count the axes of an argument."""
+        """Return the number of axes of an argument."""
         return len(value.traced)
 
     def axis(self, value: Any, axis: int, extra: int = 0) -> int:
-        """Count an axis of an argument from the front."""
+        """Return a non-negative axis of an argument."""
         return int(axis) % (self.rank(value) + extra)
 
     def array(self, value: Any) -> Array:
-        """Return the numbers of a weight."""
+        """Return the array of a weight."""
         return self.builder.array(value)
 
     def weights(self, **values: Any) -> tuple[dict[str, Array], tuple[Any, ...]]:
-        """Return the numbers of those weights that are there, and what identifies them."""
+        """Return the arrays of the weights that are not None, and their share key."""
         there = {name: value for name, value in values.items() if value is not None}
         arrays = {name: self.array(value) for name, value in there.items()}
         return arrays, tuple(id(value.value) for value in there.values())
 
     def matrix(self, value: Any, rank: int) -> Array:
-        """Return the numbers of a weight that must have so many axes."""
+        """Return the array of a weight that must have ``rank`` axes."""
         if value is None or self.array(value).ndim != rank:
             raise Refusal(f"expected weights of {rank} axes")
         return self.array(value)
@@ -96,11 +96,11 @@ class Call:
         Parameters
         ----------
         part
-            Names an operation that computes an intermediate.
+            Name suffix of an operation that computes an intermediate.
         weights
-            Constants by our names.
+            Arrays by npylstm's names.
         share
-            Identifies them: calls with the same share their weights.
+            Key of the weights: calls with equal keys share them.
         """
         name = f"{self.node}_{part}" if part else self.name
         return self.builder.add_traced(name, operation, tensors, [()], weights, share)[0]

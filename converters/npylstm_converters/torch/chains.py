@@ -1,6 +1,6 @@
-"""The language of ``--layers`` for a state_dict, as layers of npylstm.
+"""Converts ``--layers`` for a state_dict to layers of npylstm.
 
-Names of modules, and words for what a forward function does between them, joined by arrows.
+A chain joins names of modules, and words for the operations between them, by arrows.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["ACTIVATIONS", "DEFAULTS", "READINGS", "Chain", "is_timed", "read_inp
 
 
 class Chain:
-    """A model under construction: the tensor that has come out so far, and how it lies."""
+    """A model under construction, with its current output tensor."""
 
     def __init__(self, modules: Sequence[Found], batch_first: bool, input: TensorSpec, dtype: str):
         self.modules = {m.name: m for m in modules}
         self.batch_first = batch_first
         self.builder = Builder({input: ()}, dtype)
         self.tensor = Ref(input.name, ())
-        self.hidden: list[Ref] = []  # of the last recurrent layer, by direction
+        self.hidden: list[Ref] = []  # final states of the last recurrent layer, by direction
         self.used: set[str] = set()
         self.ledger: list[Entry] = []
 
@@ -48,7 +48,7 @@ class Chain:
 
     @property
     def steps_axis(self) -> int:
-        """Which axis is time."""
+        """The index of the time axis."""
         axes = [k for k, d in enumerate(self.shape) if isinstance(d, str) and d != BATCH]
         if len(axes) != 1:
             raise Refusal(f"expected a sequence, the tensor here is {format_shape(self.shape)}")
@@ -57,14 +57,14 @@ class Chain:
     def add(
         self, name: str, layer: Operation, weights: Mapping[str, Array] | None = None
     ) -> list[Ref]:
-        """Put a layer behind what is there."""
+        """Append a layer to the chain; return its outputs other than the first."""
         count = len(layer.output_names())
         made = self.builder.add_traced(name, layer, [self.tensor], [()] * count, weights)
         self.tensor = made[0]
         return made[1:]
 
     def follow(self, step: Step) -> None:
-        """Do what one link says."""
+        """Append the layers of one step of the chain."""
         module = self.modules.get(step.word)
         if module is not None:
             self.used.add(step.word)
@@ -98,7 +98,7 @@ def _kind_of(module: Found, step: Step) -> str:
 
 
 def _check_options(module: Found, step: Step) -> None:
-    """Refuse options that a module does not have, and activations written as options."""
+    """Raise Refusal for options that a module does not have, and activations as options."""
     taken = 1 if {"nonlinearity", "kind"} & set(module.asked) else 0
     odd = [*step.values[taken:], *(f"{k}={v}" for k, v in step.options.items()
                                    if k not in module.asked)]  # fmt: skip
@@ -111,7 +111,7 @@ def _check_options(module: Found, step: Step) -> None:
 
 
 def _option(module: Found, step: Step, name: str) -> str:
-    """An option that the tensors do not tell; never guessed."""
+    """Return a stated option that the tensors do not determine; it has no default."""
     if name not in step.options:
         wanted = ", ".join(f"{k}={v}" for k, v in module.asked.items())
         raise Refusal(f"its {name} is not in a state_dict: write {module.name}({wanted}), say")
@@ -143,7 +143,7 @@ def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
             )
         mode = f"RNN_{step.values[0].upper()}"
     own = module.tensors
-    if module.kind.endswith("Cell"):  # a loop over the steps around it is a layer
+    if module.kind.endswith("Cell"):  # a cell in a loop over the steps is a layer
         own = {f"{name}_l0": array for name, array in own.items()}
     layers = 1 + max(int(m[2]) for m in map(LAYER_OF_NAME.fullmatch, own) if m)
     ways = ("", "_reverse") if "weight_ih_l0_reverse" in own else ("",)
@@ -246,7 +246,7 @@ def _flatten(chain: Chain, _: Step) -> None:
     chain.add("flatten", Reshape(((0, 0), -1)))
 
 
-# Axes of a transposition, by what is written between the parentheses.
+# Axes of a transposition, by the text in parentheses.
 _TRANSPOSED: dict[tuple[str, ...], tuple[int, int, int]] = {
     (): (0, 2, 1), ("1", "2"): (0, 2, 1), ("2", "1"): (0, 2, 1),
     ("0", "1"): (1, 0, 2), ("1", "0"): (1, 0, 2),
@@ -267,7 +267,7 @@ def _transpose(chain: Chain, step: Step) -> None:
 
 
 def _normalize(chain: Chain, _: Step) -> None:
-    """Divide by the length along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
+    """Divide by the norm along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
     source = chain.tensor
     chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
     pair = [source, chain.tensor]
@@ -275,10 +275,10 @@ def _normalize(chain: Chain, _: Step) -> None:
 
 
 def _nothing(_chain: Chain, _: Step) -> None:
-    """Dropout, and what a reader may want to see in the chain."""
+    """Add nothing: for dropout, and words that only document the chain."""
 
 
-# Activations with a number that torch has a default for: its name, ours, and the default.
+# Activations with a parameter: torch's name of the activation, the parameter, torch's default.
 DEFAULTS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
 
 
@@ -332,7 +332,7 @@ def is_timed(steps: Sequence[Step], modules: Mapping[str, Found]) -> bool:
 def read_input(
     steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool
 ) -> TensorSpec:
-    """The model's input, from the first module with weights and what stands before it."""
+    """Return the model's input, from the first module with weights and the steps before it."""
     numbers = [k for k, step in enumerate(steps) if step.word in modules]
     if not numbers:
         raise Refusal("names no module that has weights")

@@ -1,4 +1,4 @@
-"""Readers of PyTorch's containers: what was pickled, and where its numbers lie."""
+"""Readers of PyTorch's containers: the pickled object, and its storages."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _DEEPEST, _LONGEST_KEY = 30, 1000
 
 
 def read_zip(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any, Storages]:
-    """Read a zip of ``torch.save``: the object, and where its numbers lie.
+    """Return the object and the storages in a zip of ``torch.save``.
 
-    ``opaque``: whether objects of classes that are not allowed may be in it, unmade.
+    ``opaque``: whether objects of forbidden classes are returned as :class:`Opaque`.
     """
     with open(path, "rb") as stream:
         refuse_bombs(stream)
@@ -77,7 +77,10 @@ def read_zip(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any, S
 
 
 def read_legacy(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any, Storages]:
-    """Magic number, protocol, system, object, keys of the storages: five pickles, then numbers."""
+    """Return the object and the storages of a legacy file.
+
+    It holds five pickles (magic number, protocol, system, object, keys of the storages), then data.
+    """
     data = mapped(path)
     position = 0
 
@@ -94,7 +97,7 @@ def read_legacy(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any
     if not isinstance(system, dict):
         raise FormatError("expected a description of the system")
     value = load()
-    if opaque:  # tensors inside such objects are not looked for
+    if opaque:  # tensors inside such objects are ignored
         return value, Storages(data, {}, "storage ")
     keys = load()
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys):
@@ -110,11 +113,11 @@ def read_legacy(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any
         storages[key] = (position, position + size)
         position += size
 
-    return value, Storages(data, storages, "storage ")  # little-endian, whoever wrote it
+    return value, Storages(data, storages, "storage ")  # always little-endian
 
 
 def _storage_sizes(value: Any) -> dict[str, int]:
-    """Bytes of an element in each storage that a tensor of the object lies in."""
+    """Return the element size in bytes of each storage that the object's tensors use."""
     found: dict[str, int] = {}
     for _, tensor in walk(value):
         if isinstance(tensor, Tensor):
@@ -125,10 +128,10 @@ def _storage_sizes(value: Any) -> dict[str, int]:
 
 
 def walk(value: Any, optimizers: bool = True, opaque: bool = False) -> Iterator[tuple[str, Any]]:
-    """Go through nested containers, each visited once, with dotted paths.
+    """Yield dotted paths and nested containers, each once.
 
-    ``optimizers``: also through the states of optimizers, which hold tensors by parameter.
-    ``opaque``: also to objects of classes that are not allowed.
+    ``optimizers``: include the states of optimizers, which hold tensors by parameter.
+    ``opaque``: include objects of forbidden classes.
     """
     wanted = (dict, list, tuple, Tensor, *((Opaque,) if opaque else ()))
     seen: set[int] = set()
@@ -155,7 +158,7 @@ def _short(key: Any) -> str:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Storages]:
-    """Read a safetensors file: tensors by name, and where their numbers lie."""
+    """Return the tensors by name and the storages of a safetensors file."""
     with open(path, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         held = os.fstat(stream.fileno()).st_size - 8

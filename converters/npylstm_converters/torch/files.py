@@ -1,7 +1,7 @@
-"""PyTorch's files, told apart by content, and their tensors, read without PyTorch.
+"""Detects the kind of PyTorch's files by content, and reads their tensors without PyTorch.
 
 ========================  ==================================================================
-form                      how it is known
+form                      detected by
 ========================  ==================================================================
 zip of tensors            a zip with ``NAME/data.pkl`` (torch >= 1.6)
 legacy pickle             a magic number, pickled (torch before 1.6)
@@ -36,7 +36,7 @@ _MOST_LISTED = 20
 
 
 class Kind(enum.Enum):
-    """What a file is; the value says it in words."""
+    """The kind of a file; the value is its description."""
 
     ZIP = "PyTorch zip"
     LEGACY = "PyTorch legacy pickle"
@@ -46,7 +46,7 @@ class Kind(enum.Enum):
 
 
 def sniff_head(source: str | os.PathLike[str], head: bytes) -> bool:
-    """Whether a file may be one of PyTorch's, by its first bytes and, for a zip, its names."""
+    """Whether a file may be PyTorch's, by its first bytes and, for a zip, its names."""
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(zip_names(source)) is not None
     return head.startswith(b"\x80") or head[8:9] == b"{"
@@ -64,17 +64,17 @@ def _kind_of_zip(names: list[str]) -> Kind | None:
 
 
 def sniff(path: str | os.PathLike[str]) -> Kind:
-    """Tell what a file is.
+    """Return the kind of a file.
 
     Raises
     ------
     FormatError
-        If it is none of PyTorch's.
+        If it is not a file of PyTorch.
     OSError
         If it cannot be read.
     """
     label = os.fspath(path)
-    if os.path.exists(path) and not os.path.isfile(path):  # whoever opens a pipe waits
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise FormatError(f"{label}: expected a file")
     with open(path, "rb") as stream:
         head = stream.read(64)
@@ -106,9 +106,9 @@ class Checkpoint:
     tensors
         Arrays by name, in the order of the file. Half precision is widened to float32.
     format
-        Which form the file has.
+        The form of the file.
     notes
-        What was decided on the way.
+        Decisions of the reader.
     """
 
     tensors: dict[str, Array]
@@ -117,14 +117,14 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
-    """Read a weight file without PyTorch; nothing in it is executed.
+    """Return the tensors of a weight file without PyTorch; nothing in it is executed.
 
     Parameters
     ----------
     path
-        A ``.pt``, ``.pth`` or ``.safetensors``, told by content.
+        A ``.pt``, ``.pth`` or ``.safetensors``, detected by content.
     key
-        Where in the file the state_dict is, with dots for what is nested; None if that is clear.
+        Dotted path of the state_dict in the file; None if there is only one.
 
     Raises
     ------
@@ -156,7 +156,7 @@ _READERS: Mapping[Kind, Callable[[Any], tuple[Any, Storages]]] = {
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Whether it maps names to tensors, and to nothing else."""
+    """Whether a value maps names to tensors only."""
     return (
         isinstance(value, dict)
         and bool(value)
@@ -166,9 +166,9 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
-    """Find the state_dict in what the file holds."""
+    """Return the state_dict in a file's object, and notes."""
     found: dict[str, dict[str, Tensor]] = {}
-    judged: dict[int, bool] = {}  # a dictionary may stand in many places
+    judged: dict[int, bool] = {}  # one dictionary may occur at many paths
     for path, item in walk(value, optimizers=False):
         if id(item) not in judged:
             judged[id(item)] = _is_state_dict(item)

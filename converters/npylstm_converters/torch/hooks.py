@@ -1,4 +1,4 @@
-"""Modules of PyTorch by the names of a spec: given states and lengths, and observed as they run."""
+"""Hooks that set states and lengths of PyTorch modules and record their outputs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ States = Mapping[str, Mapping[str, Array]]
 
 
 class Hooks:
-    """Hooks on the modules of a model for the time of one run.
+    """Hooks on the modules of a model during one run.
 
-    A spec calls a layer by the path of its module: ``encoder.fc``. A recurrent module of one layer
-    is ``rnn``, of several ``rnn_l0``, ``rnn_l1``; what is called once more is ``rnn#2``.
+    A layer's name in the spec is the path of its module: ``encoder.fc``. A recurrent module of one
+    layer is ``rnn``, of several ``rnn_l0``, ``rnn_l1``; the second call is ``rnn#2``.
 
     Parameters
     ----------
     modules
         Modules by path.
     spec
-        What the importer converted them to.
+        The converted model.
 
     Attributes
     ----------
     sets_state, sets_lengths
-        Whether a module is found for every layer of the spec that carries a state, or that is
-        recurrent.
+        Whether there is a module for every layer of the spec with a state, and for every recurrent
+        layer.
     """
 
     def __init__(self, modules: Mapping[str, Any], spec: ModelSpec) -> None:
@@ -57,12 +57,12 @@ class Hooks:
     def attached(
         self, state: States, lengths: Array | None = None, seen: dict[str, Any] | None = None
     ) -> Iterator[None]:
-        """Hand out states and lengths, and note what modules compute by the spec's names.
+        """Set states and lengths, and record the modules' outputs by the spec's names.
 
         Raises
         ------
         NpylstmError
-            If a state was not taken.
+            If no module used a state.
         """
         counts: Counter[str] = Counter()
         left = set(state)
@@ -91,7 +91,7 @@ class Hooks:
     def _giver(
         self, path: str, counts: Counter[str], state: States, lengths: Array | None, left: set[str]
     ) -> Any:
-        """Make a hook that puts a state and lengths among the arguments of a recurrent module."""
+        """Return a hook that adds state and lengths to the arguments of a recurrent module."""
         import torch
 
         def give(module: Any, args: Any, kwargs: Any) -> Any:
@@ -111,7 +111,7 @@ class Hooks:
         return give
 
     def _observer(self, path: str, counts: Counter[str], seen: dict[str, Any]) -> Any:
-        """Make a hook that notes what a module computes, if the spec has a tensor of its name."""
+        """Return a hook that records a module's output if the spec has a tensor of its name."""
 
         def observe(module: Any, _: Any, y: Any) -> None:
             if _is_recurrent(module):
@@ -124,7 +124,7 @@ class Hooks:
             shape = self._spec.shapes.get(tensor)
             if shape is None or not hasattr(y, "detach"):
                 return
-            if _is_recurrent(module) and len(shape) < y.ndim:  # the spec keeps the last step alone
+            if _is_recurrent(module) and len(shape) < y.ndim:  # the spec keeps only the last step
                 y = y.select(axis, -1)
             seen[tensor] = y.detach().numpy()
 
@@ -138,7 +138,7 @@ def _is_recurrent(module: Any) -> bool:
 
 
 def _layers(path: str, module: Any) -> list[str]:
-    """What a spec calls the layers of a recurrent module."""
+    """Return the spec's names of the layers of a recurrent module."""
     count = module.num_layers
     return [path] if count == 1 else [f"{path}_l{k}" for k in range(count)]
 
@@ -148,7 +148,7 @@ def _call(name: str, number: int) -> str:
 
 
 def _stacked(module: Any, layers: list[Mapping[str, Array]]) -> Any:
-    """Stack the states of all layers and directions as PyTorch takes them."""
+    """Return the states of all layers and directions, stacked as PyTorch's ``hx``."""
     import torch
 
     ways = ("forward/", "backward/") if module.bidirectional else ("",)
@@ -162,7 +162,7 @@ def _stacked(module: Any, layers: list[Mapping[str, Array]]) -> Any:
 
 
 def _unpack(module: Any, _: Any, kwargs: Any, y: Any) -> Any:
-    """Bring the sequence that a recurrent module gives for lengths back to one tensor."""
+    """Return a recurrent module's packed output as a padded tensor, with the state."""
     import torch
 
     sequence, state = y

@@ -46,18 +46,18 @@ def from_torch(
     source
         A ``torch.nn.Module`` that ``torch.export`` can trace; an ``ExportedProgram``; or the path
         of a saved program (``.pt2``), of TorchScript, or of a state_dict (``.pt``, ``.pth``,
-        ``.safetensors``), told apart by content. Only programs and modules need torch.
+        ``.safetensors``), detected by content. Only programs and modules need torch.
     example
         For a module and for TorchScript: example inputs, a tensor or a tuple of all of forward's
         arguments, or a dictionary of them by name. Free sizes stay free.
     layers
-        For a state_dict: how its modules are joined, ``"rnn -> last -> output_layer"``.
+        For a state_dict: the chain of its modules, ``"rnn -> last -> output_layer"``.
     batch_first
         For a state_dict with recurrent modules: whether inputs are (batch, steps, features).
     key
-        For a file that holds more: where in it the state_dict is, ``"model_state"``.
+        For a file with more contents: the path of the state_dict, ``"model_state"``.
     allow_unused
-        For a state_dict: names of modules or tensors that may be left over.
+        For a state_dict: names of modules or tensors that may stay unused.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def from_torch(
     Raises
     ------
     UnsupportedError
-        Listing everything that stands in the way, or that a state_dict does not say.
+        Lists everything that is not supported, or that a state_dict does not determine.
     FormatError
         If the file is damaged.
     OSError
@@ -135,7 +135,7 @@ def _from_module(module: Any, example: Any) -> ModelSpec:
 
 
 def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
-    """Trace again with less left free: a Linear behind a Flatten binds steps to features."""
+    """Yield traces with fewer free sizes: a Linear behind a Flatten ties steps to features."""
     import torch
 
     shapes, batches = free_sizes(program)
@@ -161,7 +161,7 @@ def _from_saved_program(path: str | os.PathLike[str], kind: Kind, example: Any) 
 
 def _from_program(program: Any, source: str) -> ModelSpec:
     error: UnsupportedError | None = None
-    scripted = source == Kind.TORCHSCRIPT.value  # whose sizes are the example's throughout
+    scripted = source == Kind.TORCHSCRIPT.value  # all its sizes are the example's
     if not scripted:
         try:
             return spec_of_program(program, source)
@@ -169,7 +169,7 @@ def _from_program(program: Any, source: str) -> ModelSpec:
             if program.example_inputs is None or "is not supported" in str(refusal):
                 raise
             error = refusal
-    # A program with every size pinned: what it does not use of them can be freed.
+    # In a program with all sizes fixed, the sizes that it does not use can become free.
     with quiet():
         module = unguarded(program)
     for args, kwargs in _wider(*program.example_inputs):
@@ -184,7 +184,7 @@ def _from_program(program: Any, source: str) -> ModelSpec:
 
 
 def _wider(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
-    """The example, and with a second sample wherever an axis of size one may be the batch."""
+    """Yield the example, then copies with two samples on each axis of size one."""
     import torch
     from torch.utils import _pytree as pytree
 

@@ -1,8 +1,7 @@
-"""What a state_dict does not prove about how its modules are joined: questions and answers.
+"""Questions that a state_dict leaves open about the connections of its modules, with answers.
 
-The names and sizes of tensors prove which modules there are. What is computed between two of them,
-which step a module reads, and which axis of the input is which, is the author's code, and in no
-file.
+The names and sizes of tensors determine the modules. The operations between two modules, the step
+that a module reads, and the order of the input's axes are in the author's code only.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
 
 @dataclass(frozen=True)
 class Joint:
-    """A question that the file leaves open.
+    """A question that the file does not answer.
 
     Attributes
     ----------
     place, question
-        Where it is, and what is open.
+        Its position in the chain, and its text.
     answers
-        What can be written in the chain there.
+        The possible words of the chain there.
     taken
-        What the suggested command takes; empty for no word.
+        The answer in the suggested command; empty for no word.
     """
 
     place: str
@@ -67,10 +66,9 @@ class Suggestion:
 
 
 def suggest(modules: Sequence[Found]) -> Suggestion:
-    """List every question that the file leaves open, and write the chain of the likeliest answers.
+    """Return the open questions, and a chain with the likeliest answers.
 
-    The modules are taken in the order of the file. Whether that chain fits is not known before it
-    is built.
+    The modules are in the order of the file. Only building the chain shows whether it fits.
     """
     draft = _Draft(modules)
     for number in range(len(modules)):
@@ -80,7 +78,7 @@ def suggest(modules: Sequence[Found]) -> Suggestion:
 
 
 class _Draft:
-    """A chain under construction: words, questions, and which axes the tensor has by now."""
+    """A chain under construction: words, questions, and the current tensor's axes."""
 
     def __init__(self, modules: Sequence[Found]) -> None:
         self._modules = modules
@@ -90,14 +88,14 @@ class _Draft:
         self._last_recurrent = recurrent[-1] if recurrent else -1
         self.timed = bool(recurrent)
         self._axes = "steps" if recurrent else "features"  # the last axes: also "channels"
-        self._weighted = False  # whether a product comes before, with no activation behind it
+        self._weighted = False  # a matrix product precedes, without an activation after it
         self._sequential = {
             match[1] for a, b in itertools.pairwise(modules)
             if gap_between(a.name, b.name) and (match := _NUMBERED.fullmatch(a.name))
         }  # fmt: skip
 
     def add(self, number: int) -> None:
-        """Add a module, with what comes before it."""
+        """Add a module and the words before it."""
         module = self._modules[number]
         kind = self._kind(number)
         if number:
@@ -115,7 +113,7 @@ class _Draft:
             self._weighted = False
 
     def end(self) -> None:
-        """Ask what comes after the last module."""
+        """Add the questions after the last module."""
         if not self._modules:
             return
         last = self._modules[-1]
@@ -160,7 +158,7 @@ class _Draft:
             self._ask(place, _of_gap(gap), _BETWEEN, activation)
 
     def _rearrange(self, place: str, before: Found, module: Found, number: int) -> None:
-        """Ask which steps a module reads, and for its axes."""
+        """Add the questions on a module's input steps and axes."""
         recurrent = before.kind in RECURRENT
         if self._axes == "steps":
             if module.kind == "Conv1d" or (
@@ -186,7 +184,7 @@ class _Draft:
                 self._axes = "features"
 
     def _activation(self, before: Found, module: Found, gap: bool) -> str:
-        """The likeliest word: two products in a row would be one."""
+        """Return the likeliest activation: two matrix products in a row would equal one."""
         match = _NUMBERED.fullmatch(module.name)
         adjacent = not gap and match is not None and match[1] in self._sequential
         multiplies = module.kind in ("Linear", "Linear or Embedding", "Conv1d")
@@ -201,7 +199,7 @@ class _Draft:
         self.words += [taken] if taken else []
 
     def _kind(self, number: int) -> str:
-        """The kind of a module, where its tensors fit two: the one whose sizes fit the next."""
+        """Return a module's kind; if its tensors fit two, the one whose output fits the next module."""
         module = self._modules[number]
         if module.kind != "Linear or Embedding":
             return module.kind
@@ -212,7 +210,7 @@ class _Draft:
         return "Embedding" if number == 0 and fits else "Linear"
 
     def _with_options(self, module: Found, kind: str) -> str:
-        """Write a module with the options that its tensors do not show."""
+        """Return a module's text in the chain, with the options that its tensors do not determine."""
         if module.twin:
             question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
             self.joints.append(Joint(module.name, question, "from_torch(module, example)", ""))
@@ -233,7 +231,7 @@ class _Draft:
 
 
 def _features(module: Found) -> int:
-    """The size of the last axis that a module reads; -1 where it is not known."""
+    """Return the size of the last axis of a module's input; -1 if unknown."""
     for name in ("weight_ih_l0", "weight_ih", "weight", "running_mean"):
         if name in module.tensors:
             shape = module.tensors[name].shape
@@ -242,14 +240,14 @@ def _features(module: Found) -> int:
 
 
 def _of_gap(gap: Sequence[str]) -> str:
-    """Ask what is computed at a place, which a numbering may show."""
+    """Return the question about modules without tensors at a gap in the numbering."""
     if not gap:
         return "is there an activation?"
     return f"what is {' and '.join(gap)}, without tensors?"
 
 
 def gap_between(before: str, after: str) -> list[str]:
-    """Modules that a numbering leaves out: ``model.1`` between ``model.0`` and ``model.2``."""
+    """Return the missing numbers: ``model.1`` between ``model.0`` and ``model.2``."""
     a, b = _NUMBERED.fullmatch(before), _NUMBERED.fullmatch(after)
     if not a or not b or a[1] != b[1]:
         return []
@@ -257,7 +255,7 @@ def gap_between(before: str, after: str) -> list[str]:
 
 
 def gap_before(first: str) -> list[str]:
-    """Modules that a numbering leaves out in front: ``model.0`` before ``model.1``."""
+    """Return the missing numbers before the first module: ``model.0`` before ``model.1``."""
     match = _NUMBERED.fullmatch(first)
     return _numbered(match[1], range(min(int(match[2]), 100))) if match else []
 

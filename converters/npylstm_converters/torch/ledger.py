@@ -1,4 +1,4 @@
-"""The ledger of PyTorch's tensors: which weights of which layer they have become."""
+"""The ledger of PyTorch's tensors: the layer and the weights that each one is converted to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RECURRENT = re.compile(r"((?:weight|bias)_(?:ih|hh|hr))(?:_l(\d+)(_reverse)?)?"
 
 
 def entry_of(source: str, shape: Sequence[int], layer: LayerSpec) -> Entry:
-    """Say what a tensor has become in the layer that took it."""
+    """Return the ledger entry of a tensor in a layer."""
     match = _RECURRENT.fullmatch(source.rpartition(".")[2])
     role, prefix = source.rpartition(".")[2], ""
     if match:
@@ -29,16 +29,16 @@ def entry_of(source: str, shape: Sequence[int], layer: LayerSpec) -> Entry:
 def entries_of_module(
     name: str, shapes: Mapping[str, Sequence[int]], layers: Sequence[LayerSpec]
 ) -> list[Entry]:
-    """Say what the tensors of a module have become, which may be several layers.
+    """Return the ledger entries of a module's tensors; a module may be several layers.
 
     Parameters
     ----------
     name
-        Of the module.
+        The module's name.
     shapes
-        Of its tensors, by their names in it.
+        The shapes of its tensors, by their names in the module.
     layers
-        Those with weights, in their order.
+        Its layers with weights, in order.
     """
     entries = []
     for leaf, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""Files seen where they lie, byte by byte; and errors of damaged ones, said in one way."""
+"""Memory-mapped files, and uniform errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DAMAGE = (
 
 @contextlib.contextmanager
 def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the file's name before every error, and make errors of the libraries our own."""
+    """Prefix errors with the file's name, and convert the libraries' errors to FormatError."""
     label = os.fspath(path)
     try:
         yield
@@ -38,7 +38,7 @@ def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def span(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where a member's bytes lie, behind its own header."""
+    """Return the first and end offset of a member's bytes, after its header."""
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         raise FormatError(f"{info.filename}: is compressed, which torch.save never does")
     header = data[info.header_offset : info.header_offset + 30]
@@ -52,6 +52,6 @@ def span(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def mapped(path: str | os.PathLike[str]) -> mmap.mmap:
-    """See a file's bytes without reading them: what is large is read piece by piece."""
+    """Return a memory map of a file."""
     with open(path, "rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,4 +1,4 @@
-"""Which modules a state_dict shows: told from the names and shapes of its tensors."""
+"""The modules of a state_dict, inferred from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ RECURRENT = (*GATES.values(), *(f"{kind}Cell" for kind in GATES.values()))
 
 @dataclass(frozen=True)
 class Found:
-    """A module that a state_dict shows.
+    """A module inferred from a state_dict.
 
     Attributes
     ----------
     name
-        Its path; ``"model"`` for a module that was saved by itself.
+        Its path; ``"model"`` for a module that was saved alone.
     kind
         Its class in ``torch.nn``, or several that fit, or ``"?"``.
     sizes
-        What stands between the parentheses: ``1 -> 5, 2 layers, bidirectional``.
+        Its sizes in readable form: ``1 -> 5, 2 layers, bidirectional``.
     tensors
-        Its arrays, by their names inside.
+        Its arrays, by their names in the module.
     asked
-        What its tensors do not say: option to example.
+        Options that its tensors do not determine: option to example.
     twin
         Another class with the same tensors.
     """
@@ -48,7 +48,7 @@ class Found:
 
 
 def find_modules(tensors: Mapping[str, Array]) -> list[Found]:
-    """Tell modules from the names and shapes of their tensors, in the order of the file."""
+    """Return the modules in the order of the file, from the names and shapes of their tensors."""
     groups: dict[str, dict[str, Array]] = {}
     for name, array in tensors.items():
         path, _, leaf = name.rpartition(".")

@@ -1,7 +1,7 @@
-"""Operations of traced programs that only PyTorch has, or has in its own way.
+"""Operations of traced programs that exist only in PyTorch, or differ there.
 
 Each function takes a :class:`~npylstm_converters.torch.calls.Call` and the arguments of torch's
-schema, under the names that its row gives them (:mod:`npylstm_converters.torch.rows`).
+schema, under the names in its row (:mod:`npylstm_converters.torch.rows`).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from npylstm_converters.toolkit import array_ops
 from npylstm_converters.torch.builder import Fill, Free, Known, Pieces, Ref
 from npylstm_converters.torch.calls import Call
 
-_END = 2**63 - 1  # how a slice without an end is written
+_END = 2**63 - 1  # torch writes it for a slice without an end
 
 
 def same(_: Call, x: Any) -> Any:
-    """Return the input: copies, memory layouts."""
+    """Return the input: for copies and memory layouts."""
     return x
 
 
 def dropout(_: Call, x: Any, p: float, train: bool) -> Any:
-    """Return the input, unless dropout is left on: then there are no numbers to agree with."""
+    """Return the input; raise Refusal if dropout is active, because outputs are then random."""
     if train and p > 0:
         raise Refusal("is left on in inference: its result is random")
     return x
 
 
 def cast(call: Call, x: Any) -> Any:
-    """Return the input, if a change between floats and ids truncates nothing."""
+    """Return the input; raise Refusal if the cast from floats to integers truncates."""
     if call.truncates:
         raise Refusal("cuts fractions off")
     return x
@@ -62,7 +62,7 @@ def addmm(call: Call, bias: Any, x: Any, kernel: Any) -> Ref:
 
 
 def matmul(call: Call, x: Any, y: Any) -> Ref:
-    """Multiply; by a constant matrix as a dense layer."""
+    """Return ``x @ y``; a constant y makes a dense layer."""
     if isinstance(y, Known) and len(y.traced) == 2:  # a Linear without its module
         weights, share = call.weights(kernel=y)
         features, units = weights["kernel"].shape
@@ -82,7 +82,7 @@ def embedding(call: Call, weight: Any, indices: Any) -> Ref:
 def batch_norm(
     call: Call, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, eps: float
 ) -> Ref:
-    """Normalize by recorded statistics."""
+    """Normalize by moving statistics."""
     if training:
         raise Refusal("normalises by the batch itself")
     if mean is None or variance is None:
@@ -107,7 +107,7 @@ def layer_norm(call: Call, x: Any, shape: Sequence[int], weight: Any, bias: Any,
 
 
 def prelu(call: Call, x: Any, weight: Any) -> Ref:
-    """One slope for all, or one for each feature on axis 1."""
+    """Apply PReLU: one slope for all, or one for each feature on axis 1."""
     source = call.tensor(x)
     weights, share = call.weights(alpha=weight)
     layer = PReLU(weights["alpha"].shape, min(1, len(call.shape(source)) - 1))
@@ -115,7 +115,7 @@ def prelu(call: Call, x: Any, weight: Any) -> Ref:
 
 
 def _one(value: Any) -> int:
-    """Read a number that torch writes as a list of one."""
+    """Return a number that torch may write as a list of one."""
     (number,) = value if isinstance(value, (list, tuple)) else [value]
     return int(number)
 
@@ -143,7 +143,7 @@ def conv1d(
 
 
 def pool(operation: str) -> Callable[..., Any]:
-    """Make a function that pools along the last axis."""
+    """Return a function that pools along the last axis."""
 
     def apply(
         call: Call, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1,
@@ -160,7 +160,7 @@ def pool(operation: str) -> Callable[..., Any]:
 
 
 def adaptive_pool(operation: str) -> Callable[..., Any]:
-    """Make a function that pools the last axis to one entry."""
+    """Return a function that pools the last axis to one entry."""
 
     def apply(call: Call, x: Any, output_size: Any) -> Any:
         if _one(output_size) != 1:
@@ -171,7 +171,7 @@ def adaptive_pool(operation: str) -> Callable[..., Any]:
 
 
 def reduce(operation: str) -> Callable[..., Any]:
-    """Make a function that reduces along axes, and may return indices that nobody must read."""
+    """Return a function that reduces along axes; indices that it returns must stay unused."""
     apply_one = array_ops.reduce(operation)
 
     def apply(call: Call, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
@@ -185,9 +185,9 @@ def _with_indices(call: Call, made: Ref) -> Any:
 
 
 def select(call: Call, x: Any, axis: int, index: Any) -> Any:
-    """Take one entry along an axis."""
+    """Return one entry along an axis."""
     axis = call.axis(x, axis)
-    if isinstance(index, Free):  # x.size(1) - 1 is the last
+    if isinstance(index, Free):  # x.size(1) - 1 is the last entry
         index = index.size - x.traced[axis]
         index = int(index) if getattr(index, "is_Integer", False) else None
     if not isinstance(index, int):
@@ -198,7 +198,7 @@ def select(call: Call, x: Any, axis: int, index: Any) -> Any:
 
 
 def slice_(call: Call, x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
-    """Take entries along an axis."""
+    """Return ``x[start:end:step]`` along an axis."""
     start, stop = start or 0, None if end is None or end == _END else end
     if not all(v is None or isinstance(v, int) for v in (start, stop, step)):
         raise Refusal("with a bound that depends on the inputs")
@@ -216,14 +216,14 @@ def slice_(call: Call, x: Any, axis: int, start: Any, end: Any, step: int) -> An
 
 
 def narrow(call: Call, x: Any, axis: int, start: Any, length: Any) -> Any:
-    """Take so many entries from a start on."""
+    """Return ``length`` entries along an axis, from ``start`` on."""
     if not isinstance(start, int) or not isinstance(length, int) or start < 0:
         raise Refusal("with a bound that depends on the inputs")
     return call.add(Slice(call.axis(x, axis), start, start + length), call.tensor(x))
 
 
 def split(call: Call, x: Any, axis: int) -> list[Ref]:
-    """Cut along an axis; the sizes are those of the outputs."""
+    """Split along an axis; the sizes are those of the outputs."""
     axis, source = call.axis(x, axis), call.tensor(x)
     made, at = [], 0
     for traced in call.traced:
@@ -236,7 +236,7 @@ def split(call: Call, x: Any, axis: int) -> list[Ref]:
 
 
 def unbind(call: Call, x: Any, axis: int) -> list[Ref]:
-    """Take all entries along an axis apart."""
+    """Return all entries along an axis as separate tensors."""
     axis = call.axis(x, axis)
     if isinstance(x, Pieces) and axis == 0:
         return list(x.pieces)
@@ -269,7 +269,7 @@ def reverse_axes(call: Call, x: Any) -> Any:
 
 
 def move_axes(call: Call, x: Any, source: Any, destination: Any) -> Any:
-    """Move axes to other places; the others keep their order."""
+    """Move axes to other positions; the others keep their order."""
     pairs = [v if isinstance(v, (list, tuple)) else [v] for v in (source, destination)]
     origins, targets = ([call.axis(x, axis) for axis in axes] for axes in pairs)
     rest = iter(a for a in range(call.rank(x)) if a not in origins)
@@ -279,7 +279,7 @@ def move_axes(call: Call, x: Any, source: Any, destination: Any) -> Any:
 
 
 def view(call: Call, x: Any) -> Any:
-    """Give the elements another shape: that of the output, whatever the arguments say."""
+    """Reshape to the traced shape of the output; the arguments are ignored."""
     target = call.traced[0]
     if isinstance(x, Pieces) and len(x.pieces) == 1 and target == x.pieces[0].traced:
         return x.pieces[0]
@@ -292,7 +292,7 @@ def view(call: Call, x: Any) -> Any:
 
 
 def expand(call: Call, x: Any) -> Any:
-    """Repeat along axes of size one, up to the shape of the output."""
+    """Broadcast axes of size one to the shape of the output."""
     target = call.traced[0]
     if isinstance(x, Fill):
         return Fill(x.value, target)
@@ -304,7 +304,7 @@ def expand(call: Call, x: Any) -> Any:
 
 
 def repeat(call: Call, x: Any, repeats: Sequence[int]) -> Any:
-    """Repeat along axes of size one, which is expanding."""
+    """Repeat along axes of size one, which equals :func:`expand`."""
     own = (1,) * (len(repeats) - call.rank(x)) + tuple(call.tensor(x).traced)
     if any(r != 1 and size != 1 for r, size in zip(repeats, own, strict=True)):
         raise Refusal("along an axis of another size than 1 is not supported")
@@ -312,7 +312,7 @@ def repeat(call: Call, x: Any, repeats: Sequence[int]) -> Any:
 
 
 def fill(value: float) -> Callable[..., Fill]:
-    """Make a function that returns one value in the shape of the output."""
+    """Return a function that returns one value in the shape of the output."""
     return lambda call: Fill(value, call.traced[0])
 
 
@@ -324,12 +324,12 @@ def full(call: Call, value: Any) -> Fill:
 
 
 def empty(call: Call) -> Fill:
-    """Return memory that nobody has written to."""
+    """Return uninitialised memory."""
     return Fill(None, call.traced[0])
 
 
 def cat(call: Call, xs: Sequence[Any], axis: int) -> Any:
-    """Join tensors, of which empty ones are left out."""
+    """Concatenate tensors, without the empty ones."""
     there = [x for x in xs if getattr(x, "traced", None) != (0,)]
     parts = [call.builder.ref(t, f"{call.node}_{k}") for k, t in enumerate(there)]
     if len(parts) == 1:
@@ -338,21 +338,21 @@ def cat(call: Call, xs: Sequence[Any], axis: int) -> Any:
 
 
 def stack(call: Call, xs: Sequence[Any], axis: int) -> Any:
-    """Join tensors along a new axis; along the first only when somebody looks."""
+    """Stack tensors along a new axis; along the first only when an operation reads the stack."""
     parts = [call.builder.ref(t, f"{call.node}_{k}") for k, t in enumerate(xs)]
     axis = call.axis(parts[0], axis, extra=1)
     return Pieces(tuple(parts)) if axis == 0 else call.add(Stack(axis), *parts)
 
 
 def norm(call: Call, x: Any, order: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Return the length along axes."""
+    """Return the norm along axes."""
     if order != 2:
         raise Refusal("of another order than 2 is not supported")
     return array_ops.reduce("norm")(call, x, axis, keepdims)
 
 
 def scaled(operation: str) -> Callable[..., Ref]:
-    """Make a function of ``x`` and ``alpha * y``."""
+    """Return a function of ``x`` and ``alpha * y``."""
     combine = array_ops.arithmetic(operation)
 
     def apply(call: Call, x: Any, y: Any, alpha: Any = 1) -> Ref:
@@ -396,7 +396,7 @@ def celu(call: Call, x: Any, alpha: float) -> Ref:
 
 
 def leaky_relu(call: Call, x: Any, negative_slope: float) -> Ref:
-    """Apply a ReLU with a slope below zero."""
+    """Apply a leaky ReLU."""
     return _activation(call, x, "relu", negative_slope=negative_slope)
 
 
@@ -406,22 +406,22 @@ def softplus(call: Call, x: Any, beta: float, threshold: float) -> Ref:
 
 
 def soft_shrink(call: Call, x: Any, threshold: float) -> Ref:
-    """Shrink towards zero."""
+    """Apply softshrink."""
     return _activation(call, x, "soft_shrink", threshold=threshold)
 
 
 def hard_shrink(call: Call, x: Any, threshold: float) -> Ref:
-    """Set what is small to zero."""
+    """Apply hardshrink."""
     return _activation(call, x, "hard_shrink", threshold=threshold)
 
 
 def gelu(call: Call, x: Any, approximate: str) -> Ref:
-    """Return one of the two gelus."""
+    """Apply GELU: exact, or the tanh approximation."""
     return _activation(call, x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
 def clamp(call: Call, x: Any, low: Any = None, high: Any = None) -> Ref:
-    """Limit to two numbers, either of which may be missing."""
+    """Clamp to ``[low, high]``, either of which may be None."""
     made = call.tensor(x)
     bounds = [("maximum", low), ("minimum", high)]
     for k, (operation, bound) in enumerate(bounds):
@@ -435,7 +435,7 @@ def clamp(call: Call, x: Any, low: Any = None, high: Any = None) -> Ref:
 
 
 def hardtanh(call: Call, x: Any, low: float, high: float) -> Ref:
-    """Limit to two numbers, which is an activation for the usual ones."""
+    """Clamp to ``[low, high]``; the usual bounds make an activation."""
     if (low, high) == (0.0, 6.0):
         return _activation(call, x, "relu", max_value=6.0)
     if (low, high) == (-1.0, 1.0):
