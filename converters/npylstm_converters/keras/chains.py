@@ -48,7 +48,7 @@ def with_chain(container: Container, text: str) -> Container:
     Raises
     ------
     UnsupportedError
-        Lists what is missing or does not fit.
+        Lists missing and unsuitable options.
     FormatError
         If the file holds an architecture, or the text cannot be read.
     """

@@ -74,7 +74,7 @@ def probe(
             y = layer.call(layer.function, arrays, [*weights.values()])
             y = np.asarray(y, dtype)
             made.append(y.shape)
-        except Exception as error:  # a user's function raises what it likes
+        except Exception as error:  # a user's function may raise anything
             listed = ", ".join(map(str, shapes))
             raise Refusal(
                 f"its function fails on inputs {listed}: {type(error).__name__}: {error}"
@@ -119,7 +119,7 @@ def _refuse_mixing(
     assert layer.function is not None  # it has just been bound
     try:
         first = np.asarray(layer.call(layer.function, alone, weights), y.dtype)
-    except Exception as error:  # a user's function raises what it likes
+    except Exception as error:  # a user's function may raise anything
         raise Refusal(
             f"its function fails on one sample: {type(error).__name__}: {error}"
         ) from None

@@ -104,7 +104,7 @@ class Flow(Generic[Mask]):
         Raises
         ------
         Refusal
-            If the mask would change what the layer computes, in a way that is not supported.
+            If the mask would change the outputs in an unsupported way.
         """
         outputs = [Tensor(call.layer, call.number, k) for k in (0, *also_masked(layer))]
         major = self._masks.writer.major

@@ -254,7 +254,7 @@ def follow(
     Raises
     ------
     Refusal
-        If the mask would change what the layer computes, in a way that is not supported.
+        If the mask would change the outputs in an unsupported way.
     """
     there = [mask for mask in given if mask is not None]
     if not there:

@@ -40,7 +40,7 @@ class LiveModel:
     model
         A Keras 3 or tf_keras model.
     spec
-        What the importer converted it to, for names.
+        The converted model, for names.
     description
         Framework and version.
 
@@ -252,7 +252,7 @@ class KerasRunner(LiveModel):
     source
         A path or a model object.
     spec
-        What the importer converted it to, for names.
+        The converted model, for names.
     architecture, layers
         As for :func:`npylstm_converters.from_keras`.
 

@@ -58,7 +58,7 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
             reasons.append(f"forward computes something else for {symbol} of 1")
     for code in getattr(program, "_guards_code", None) or ():
         broken = list(trial.breaking(code))
-        # Some guards from both ends of the list: a single one may agree by chance.
+        # Some sizes from both ends: at one step the outputs may agree by chance.
         for sizes in [*broken[:2], *broken[2:][-2:]]:
             if trial.compare(sizes) == "other numbers":
                 listed = ", ".join(f"{k} of {v}" for k, v in sizes.items())
@@ -115,7 +115,7 @@ class _Trial:
         return args, kwargs, tensors
 
     def breaking(self, code: str) -> Iterator[dict[str, int]]:
-        """Return sizes that violate a guard."""
+        """Yield sizes that violate a guard."""
         for sizes in self._candidates():
             args, kwargs, _ = self._arguments(sizes, "meta")
             given = inspect.signature(self._module.forward).bind(*args, **kwargs).arguments

@@ -199,7 +199,7 @@ class _Draft:
         self.words += [taken] if taken else []
 
     def _kind(self, number: int) -> str:
-        """Return a module's kind; if its tensors fit two, the one whose output fits the next module."""
+        """Return a module's kind; if its tensors fit two, the one that fits the next module."""
         module = self._modules[number]
         if module.kind != "Linear or Embedding":
             return module.kind
@@ -210,7 +210,7 @@ class _Draft:
         return "Embedding" if number == 0 and fits else "Linear"
 
     def _with_options(self, module: Found, kind: str) -> str:
-        """Return a module's text in the chain, with the options that its tensors do not determine."""
+        """Return a module's text in the chain, with options that its tensors do not determine."""
         if module.twin:
             question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
             self.joints.append(Joint(module.name, question, "from_torch(module, example)", ""))

@@ -1,4 +1,4 @@
-"""What a pickled module holds, told without running it: classes, sizes and options of its parts."""
+"""Describes a pickled module without running it: classes, sizes and options of its parts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from npylstm_converters.torch.unpickler import Opaque, Tensor
 
 __all__ = ["describe_pickled"]
 
-# Attributes that say what a state_dict does not.
+# Options that a state_dict does not hold.
 _OPTIONS = ("batch_first", "nonlinearity", "mode", "stride", "padding", "dilation", "groups", "eps",
             "negative_slope", "alpha", "dim", "p")  # fmt: skip
 _DEEPEST = 30
 
 
 def describe_pickled(path: str | os.PathLike[str]) -> list[str]:
-    """List the parts of the module that a file holds, one a line; none if it holds no module.
+    """Return one line for each part of a file's pickled module; none if it holds no module.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _parts(module: Opaque, path: str, depth: int) -> Iterator[str]:
-    """Describe a module that holds no others, or those that it holds, in their order."""
+    """Yield the lines of a module without submodules, or of its submodules in order."""
     children = module.state["_modules"]
     found = [(k, m) for k, m in _items(children) if _is_module(m)]
     if not found or depth > _DEEPEST:
@@ -65,7 +65,7 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 
 def _line(module: Opaque, path: str) -> str:
-    """Write ``lstm: LSTM(3 -> 8), batch_first=True``."""
+    """Return ``lstm: LSTM(3 -> 8), batch_first=True``."""
     entries = [*_items(module.state["_parameters"]), *_items(module.state.get("_buffers"))]
     arrays = {f"x.{k}": _of_shape(v) for k, v in entries if isinstance(v, Tensor)}
     sizes = [found.sizes for found in find_modules(arrays)] if arrays else []
@@ -78,7 +78,7 @@ def _line(module: Opaque, path: str) -> str:
 
 
 def _of_shape(tensor: Tensor) -> Array:
-    """Make an array of a tensor's shape that holds one number."""
+    """Return an array of a tensor's shape that stores one number."""
     try:
         return np.broadcast_to(np.float32(0), tensor.size)
     except ValueError:

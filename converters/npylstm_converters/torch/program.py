@@ -28,24 +28,24 @@ __all__ = ["free_sizes", "spec_of_program"]
 
 
 def spec_of_program(program: Any, source: str, name: str = "model") -> ModelSpec:
-    """Convert a ``torch.export.ExportedProgram``.
+    """Return the ModelSpec of a ``torch.export.ExportedProgram``.
 
-    Slices of a free axis take as many entries as are there; if the program needs to know how many,
-    as many as torch says.
+    The length of a slice of a free axis follows the actual input. If that fails, it is torch's
+    traced length.
 
     Parameters
     ----------
     program
-        As ``torch.export`` made it: recurrent modules are single operations in it.
+        From ``torch.export``; each recurrent module is a single operation in it.
     source
-        What it was made from, for the provenance.
+        The program's source, for the provenance.
     name
-        Of the model.
+        The model's name.
 
     Raises
     ------
     UnsupportedError
-        Listing every operation that stands in the way, with the line that it comes from.
+        Lists every operation that is not supported, with its source line.
     """
     try:
         return _convert(program, source, name, slices_known=False)
@@ -119,7 +119,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
 
 
 def _constants(program: Any) -> dict[str, Any]:
-    """Tensors that depend on no input, by the name of their placeholder."""
+    """Return the tensors that depend on no input, by placeholder name."""
     signature = program.graph_signature
     found: dict[str, Any] = {}
     for name, target in signature.inputs_to_parameters.items():
@@ -133,7 +133,7 @@ def _constants(program: Any) -> dict[str, Any]:
 
 
 def _target(program: Any, placeholder: str) -> str:
-    """What a tensor is called in the module."""
+    """Return a tensor's name in the module."""
     signature = program.graph_signature
     for table in (signature.inputs_to_parameters, signature.inputs_to_buffers,
                   signature.inputs_to_lifted_tensor_constants):  # fmt: skip
@@ -145,7 +145,7 @@ def _target(program: Any, placeholder: str) -> str:
 def _ledger(
     program: Any, constants: Mapping[str, Any], builder: Builder, layers: Sequence[LayerSpec]
 ) -> list[Entry]:
-    """Say what became of every tensor of the module; forward may leave some unread."""
+    """Return the ledger entries of all tensors of the module; some may be unread."""
     shapes = {_target(program, name): tuple(value.shape) for name, value in constants.items()}
     made = [
         entry_of(source, shapes[source], layer)
@@ -158,7 +158,7 @@ def _ledger(
 
 
 def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reasons) -> str:
-    """The one floating-point type in which everything computes."""
+    """Return the floating-point type of all computations."""
     tensors = [*constants.values()] or [n.meta["val"] for n in users]
     types = {str(t.dtype).removeprefix("torch.") for t in tensors if not _is_whole(t)}
     types |= {str(n.meta["val"].dtype).removeprefix("torch.") for n in users
@@ -181,7 +181,7 @@ def _is_whole(tensor: Any) -> bool:
 
 
 def _writes(program: Any, constants: Mapping[str, Any]) -> dict[str, None]:
-    """Parameters and buffers that the program writes to: state that lives in the module."""
+    """Return the parameters and buffers that the program writes to: state in the module."""
     signature = program.graph_signature
     owners = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     written = dict.fromkeys(signature.buffers_to_mutate.values())
@@ -204,7 +204,7 @@ def _shape(value: Any) -> TracedShape:
 
 
 def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
-    """Name the free sizes of the inputs: which of them is the batch, the recurrent layers tell."""
+    """Return the inputs with named free sizes; recurrent layers determine the batch."""
     names: dict[Any, str] = dict.fromkeys(_batch_sizes(graph, users), BATCH)
     specs: dict[TensorSpec, Any] = {}
     problems = []
@@ -231,9 +231,9 @@ def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
 
 
 def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
-    """Find the free sizes that are the batch: where recurrent ops have it, else the first axis.
+    """Return the free sizes of the batch axes: those of recurrent ops, else of the first axes.
 
-    There are several where inputs never meet, and torch does not know that they are the same.
+    There are several if no operation joins the inputs: torch then treats them as different.
     """
     known = {size for node in users for size in _traced(node) if not isinstance(size, int)}
     found: dict[Any, None] = {}
@@ -253,7 +253,7 @@ def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
 
 
 def free_sizes(program: Any) -> tuple[list[TracedShape], dict[Any, None]]:
-    """Shapes of a program's tensor inputs as torch sees them, and the sizes that are the batch."""
+    """Return the traced shapes of a program's tensor inputs, and the batch sizes."""
     import torch
 
     constants = _constants(program)
@@ -271,7 +271,7 @@ def _free_sizes(tensor: TensorSpec) -> str:
 
 
 def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
-    """Translate one operation and remember what it gives."""
+    """Translate one operation and store its outputs in ``values``."""
     import torch
 
     target = str(node.target)
@@ -288,7 +288,7 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
     in_place = in_place_form(node)
     known = (in_place or target) in ROWS or node.target is operator.getitem
     if any(n not in values for n in inputs):
-        if not known:  # its source was refused, so it cannot be said whether the rest would do
+        if not known:  # its source is unsupported, so the rest cannot be checked
             raise Refusal("is not supported")
         return
     if node.target is operator.getitem:
@@ -304,12 +304,12 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         if not known:
             raise Refusal("is not supported")
         values[node] = _translated(builder, values, node, in_place or target)
-    if in_place:  # whoever reads the tensor from here on reads what was written
+    if in_place:  # later readers of the tensor read the written values
         values[node.args[0]] = values[node]
 
 
 def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str) -> Any:
-    """Bind the arguments of an operation to their names, and translate it."""
+    """Return the outputs of an operation: bind its arguments to names and translate it."""
     import torch
 
     made = node.meta.get("val")
@@ -341,7 +341,7 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
 
 
 def _is_number(node: Any) -> bool:
-    """Whether a node gives a size or another plain number."""
+    """Whether a node returns a size or another plain number."""
     import torch
 
     plain = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)
@@ -355,7 +355,7 @@ _NUMBER_OPERATIONS = {
 
 
 def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
-    """A number that is computed from sizes: ``1.0 / x.size(1)``."""
+    """Return a number computed from sizes: ``1.0 / x.size(1)``."""
     import torch
 
     args = [values.get(a, a) if isinstance(a, torch.fx.Node) else a for a in node.args]
@@ -368,7 +368,7 @@ def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
 
 
 def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
-    """Compute what depends on no input now, by torch itself (weight norm, say)."""
+    """Return a constant, computed by torch: for operations without inputs, such as weight norm."""
     import torch
 
     args, kwargs = torch.fx.node.map_arg(
@@ -395,7 +395,7 @@ def _operation(node: Any) -> str:
 
 
 def _module(node: Any) -> tuple[str, str]:
-    """Path and class of the innermost module that an operation comes from."""
+    """Return path and class of the innermost module that contains an operation."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack:
         return "", ""
@@ -408,7 +408,7 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*\n?(?
 
 
 def _place(node: Any) -> str:
-    """The module's path and the user's own source line."""
+    """Return the module's path and the user's source line."""
     path, cls = _module(node)
     module = f"{path} ({cls.rpartition('.')[2]})" if path else "forward"
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))

@@ -1,6 +1,6 @@
-"""PyTorch's recurrent modules: stacks of layers and directions, made of npylstm's layers.
+"""PyTorch's recurrent modules: stacks of layers and directions, built from npylstm's layers.
 
-Knows neither how a program nor how a state_dict looks; both importers hand in the arrays.
+The importers of programs and of state_dicts both use it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["MODES", "Mode", "Weights", "make_layer"]
 
 @dataclass(frozen=True)
 class Weights:
-    """The arrays of one layer and direction, as PyTorch names them."""
+    """The arrays of one layer and direction, with PyTorch's names."""
 
     weight_ih: Array
     weight_hh: Array
@@ -32,7 +32,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Mode:
-    """A kind of recurrent module: how many gates are packed, and what else it may have."""
+    """A kind of recurrent module: the number of packed gates, and its options."""
 
     gates: int
     states: int
@@ -50,15 +50,15 @@ MODES: dict[str, Mode] = {
 def make_layer(
     mode: str, directions: Sequence[Weights], batch_first: bool
 ) -> tuple[Operation, dict[str, Array]]:
-    """Make one layer of a stack: a recurrent layer, or a bidirectional one for two directions.
+    """Return one layer of a stack: a recurrent layer, or a bidirectional one for two directions.
 
-    It returns sequences and its state; zeros come out beyond a sequence's length, as
-    ``pad_packed_sequence`` has it.
+    It returns sequences and its state. Outputs beyond a sequence's length are zeros, as in
+    ``pad_packed_sequence``.
 
     Parameters
     ----------
     mode
-        A name of :data:`MODES`, as PyTorch calls them.
+        A key of :data:`MODES`, PyTorch's name.
     directions
         Weights of the forward and, in a bidirectional module, of the backward direction.
     batch_first

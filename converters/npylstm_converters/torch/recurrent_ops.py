@@ -20,7 +20,7 @@ def _several(value: Any) -> Sequence[Any]:
 
 
 def recurrent(mode: str) -> Callable[..., list[Any]]:
-    """Make a function that adds the layers of a module, one after the other."""
+    """Return a function that adds the layers of a recurrent module."""
 
     def apply(
         call: Call, x: Any, hx: Any, params: Sequence[Any], num_layers: int, bidirectional: bool,
@@ -54,7 +54,7 @@ def recurrent(mode: str) -> Callable[..., list[Any]]:
 
 
 def _direction(call: Call, flat: Sequence[Any]) -> Weights:
-    """Tell the arrays of one direction apart: two kernels, two biases or none, a projection."""
+    """Return the arrays of one direction: two kernels, two biases or none, a projection or none."""
     arrays = [call.array(v) for v in flat]
     projection = arrays.pop() if len(arrays) in (3, 5) else None
     weight_ih, weight_hh, *biases = arrays
@@ -68,7 +68,7 @@ def _state_sizes(sequence: Ref, layer: Operation, batch_first: bool) -> list[Tra
 
 
 def _initial_states(call: Call, hx: Sequence[Any], first: int, ways: int) -> list[Ref]:
-    """Return the initial states, unless they are zeros: h and c, direction by direction."""
+    """Return the initial states h and c, direction by direction; none if they are zeros."""
     if all(isinstance(state, Fill) and state.value == 0 for state in hx):
         return []
     return [
@@ -79,7 +79,7 @@ def _initial_states(call: Call, hx: Sequence[Any], first: int, ways: int) -> lis
 
 
 def cell(mode: str) -> Callable[..., Any]:
-    """Make a function that adds one step of a cell: a layer over a sequence of one step."""
+    """Return a function that adds one step of a cell: a layer over a sequence of one step."""
 
     def apply(
         call: Call, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
@@ -96,7 +96,7 @@ def cell(mode: str) -> Callable[..., Any]:
             f"{call.name}_step", Reshape(((0, 0), 1, (0, 1))), [x],
             [(x.traced[0], 1, x.traced[1])],
         )[0]  # fmt: skip
-        # Each step is given its state: cells are written with the state in hand.
+        # A cell's state is always an argument.
         pairs = zip("hc", _several(hx), strict=False)
         given = [call.builder.ref(state, f"{call.name}_{letter}0") for letter, state in pairs]
         states = [(x.traced[0], *shape) for shape in layer.state_shapes().values()]

@@ -1,4 +1,4 @@
-"""Chains of a state_dict that differ from a stated one in one answer."""
+"""Alternative chains of a state_dict: each differs from the stated one in one place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rivals(
     key: str | None = None,
     allow_unused: Sequence[str] = (),
 ) -> Iterator[tuple[str, ModelSpec]]:
-    """Build every model that differs in one answer.
+    """Yield every model whose chain differs from the stated one in one place.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def rivals(
     Yields
     ------
     statement
-        How the chain is stated on the command line.
+        The chain on the command line.
     spec
-        The model. Chains that do not fit are passed over.
+        The model. Chains that do not fit are skipped.
     """
     checkpoint = read_checkpoint(path, key)
     modules = find_modules(checkpoint.tensors)
@@ -56,7 +56,7 @@ def rivals(
 
 
 def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterator[list[Step]]:
-    """Yield chains with one word more, less or another, or one option changed.
+    """Yield chains with one word added, removed or replaced, or one option changed.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
 
 
 def _other_steps(step: Step, module: Found | None) -> Iterator[list[Step]]:
-    """What may stand in the place of one step."""
+    """Yield the alternatives for one step."""
     if module is not None:
         if "nonlinearity" in module.asked:
             yield from (

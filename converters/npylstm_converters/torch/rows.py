@@ -14,13 +14,13 @@ __all__ = ["IGNORED", "ROWS", "TIME_AXES"]
 
 
 def _flag_at(position: int) -> Callable[[Sequence[Any]], int]:
-    """Axis of the batch in a recurrent op, from its argument ``batch_first``."""
+    """Return a function from a recurrent op's arguments to its batch axis."""
     return lambda args: 0 if args[position] else 1
 
 
 _RECURRENT = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN_TANH", "rnn_relu": "RNN_RELU"}
 
-# Operations that tell which axis of their first argument is the batch.
+# Operations whose arguments determine the batch axis of their first argument.
 TIME_AXES: dict[str, Callable[[Sequence[Any]], int]] = {
     **{f"aten.{op}.input": _flag_at(8) for op in _RECURRENT},
     **dict.fromkeys((f"aten.{op}_cell.default" for op in _RECURRENT), lambda args: 0),
@@ -33,7 +33,7 @@ IGNORED = {
     "aten.dim.default", "aten._functional_assert_async.msg",
 }  # fmt: skip
 
-# What torch calls the arguments of most operations. Element types are checked at the outputs.
+# torch's names of most operations' arguments. Element types are checked at the outputs.
 _NAMES = {"self": "x", "input": "x", "other": "y", "mat2": "y", "dim": "axis", "dims": "axes",
           "keepdim": "keepdims", "tensors": "xs"}  # fmt: skip
 _NEUTRAL = ("dtype", "layout", "device", "pin_memory", "non_blocking", "copy", "memory_format",
@@ -57,7 +57,7 @@ _POOL = {"ceil_mode": (False,)}
 
 
 def _all_rows() -> Iterator[Row]:
-    # The input as it is.
+    # Return the input.
     yield from _row(ops.same, "alias.default", "clone.default", "contiguous.default",
                     "detach.default", "detach_.default", "lift_fresh_copy.default",
                     "positive.default")  # fmt: skip
@@ -87,7 +87,7 @@ def _all_rows() -> Iterator[Row]:
         yield from _row(recurrent(mode), f"{name}.input",
                         neutral=("has_biases", "dropout", "train"))  # fmt: skip
         yield from _row(cell(mode), f"{name}_cell.default")
-    # Other shapes, and other places of elements.
+    # Shapes, and the order of elements.
     yield from _row(ops.view, "view.default", "reshape.default", "_unsafe_view.default",
                     "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims",
                     "flatten.using_ints", "unflatten.int", "view_copy.default",
@@ -120,7 +120,7 @@ def _all_rows() -> Iterator[Row]:
                     "fill.Scalar", neutral=("self", "size"), fill_value="value")  # fmt: skip
     yield from _row(ops.empty, "empty.memory_format", "empty_like.default", "new_empty.default",
                     neutral=("self", "size"))  # fmt: skip
-    # Along axes.
+    # Reductions and other operations along axes.
     yield from _row(ops.reduce("mean"), "mean.dim", "mean.default")
     yield from _row(ops.reduce("sum"), "sum.dim_IntList", "sum.default")
     yield from _row(ops.reduce("max"), "amax.default", "max.dim")

@@ -1,4 +1,4 @@
-"""A PyTorch source run by PyTorch itself."""
+"""Runs a PyTorch source in PyTorch."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ States = Mapping[str, Arrays]
 
 
 class TorchRunner:
-    """Runs a module, a program, or the modules that a state_dict was said to be.
+    """Runs a module, a program, or the stated chain of a state_dict's modules.
 
     Parameters
     ----------
     source
         As for :func:`npylstm_converters.from_torch`.
     spec
-        What the importer made of it, for names.
+        The converted model, for names.
     example, layers, batch_first, key, allow_unused
         As for :func:`npylstm_converters.from_torch`.
 
@@ -47,12 +47,12 @@ class TorchRunner:
     description
         Framework and version.
     sets_state, sets_lengths
-        Whether its recurrent modules can begin with a given state, and be given lengths: where
-        they are objects in memory, and the spec has them under their names.
+        Whether hooks can set initial states and lengths of its recurrent modules: if they are
+        objects in memory with the spec's names.
     sizes
-        Free sizes of the spec that a program pins.
+        Free sizes of the spec that a program fixes.
     example_sizes
-        Those of the example, for TorchScript, which may run no others.
+        The example's sizes, for TorchScript, which may accept no others.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class TorchRunner:
         self.sets_lengths = bool(modules) and self._hooks.sets_lengths
 
     def _run_script(self, scripted: Any, example: Any) -> None:
-        """Run TorchScript itself, not the program that it was converted by."""
+        """Prepare to run the TorchScript itself, not the exported program."""
         given = script_arguments(scripted, example)
         self._run = _run_module(scripted, given)
         tensors = [value for value in given if value is not None]
@@ -117,9 +117,9 @@ class TorchRunner:
         }
 
     def _run_program(self, program: Any) -> None:
-        """Run a program as it is: with the sizes that it pins, which the spec may have freed.
+        """Prepare to run a program with its fixed sizes, which the spec may have made free.
 
-        Its guards are left out: they refuse single steps, of which it was traced with several.
+        It omits the guards: a program traced with several steps rejects single steps.
         """
         self._run = _run_module(unguarded(program))
         pinned: dict[str, int] = {}
@@ -133,7 +133,7 @@ class TorchRunner:
     def __call__(
         self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
     ) -> dict[str, Any]:
-        """Compute all outputs by name; an empty state is zeros, no lengths all steps."""
+        """Return all outputs by name; an empty state is zeros, ``lengths=None`` means all steps."""
         leaves = self._torch.utils._pytree.tree_leaves(self._watched(inputs, state, lengths))
         return {
             name: leaf.detach().numpy()
@@ -146,10 +146,9 @@ class TorchRunner:
         state: States | None = None,
         lengths: npt.NDArray[Any] | None = None,
     ) -> dict[str, Any]:
-        """Compute the outputs of every module, by the names of the spec's tensors.
+        """Return the outputs of every module, by the names of the spec's tensors.
 
-        A module that the spec does not have under its own path and call is left out; a program has
-        no modules to show.
+        Modules whose path and call are not in the spec are omitted; a program has no modules.
         """
         seen: dict[str, Any] = {}
         self._watched(inputs, state or {}, lengths, seen)
@@ -170,7 +169,7 @@ class TorchRunner:
         try:
             with quiet(), torch.no_grad(), self._hooks.attached(state, lengths, seen):
                 return self._run(given)
-        except Exception as error:  # frameworks raise anything; it is theirs, not ours
+        except Exception as error:  # the framework may raise anything
             text = " ".join(str(error).split())[:200]
             shapes = ", ".join(str(tuple(x.shape)) for x in given)
             raise NpylstmError(
@@ -179,7 +178,7 @@ class TorchRunner:
 
 
 def _run_module(module: Any, example: Any = None) -> Callable[[list[Any]], Any]:
-    """Call a module as its example was given; its mode is its owner's, and left alone."""
+    """Return a function that calls a module with the structure of its example."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -198,7 +197,7 @@ def _run_module(module: Any, example: Any = None) -> Callable[[list[Any]], Any]:
 
 
 class _Chain:
-    """The modules of a state_dict, joined as the user said, in PyTorch."""
+    """The modules of a state_dict in PyTorch, joined by the user's chain."""
 
     def __init__(
         self,
@@ -241,7 +240,7 @@ class _Chain:
 
 
 def _make(torch: Any, module: Found, step: Step, batch_first: bool) -> Any:
-    """Build a module of torch's own and give it its tensors."""
+    """Return a ``torch.nn`` module with its tensors."""
     own = {name: torch.from_numpy(np.array(a)) for name, a in module.tensors.items()}
     if module.kind.endswith("Cell"):
         own = {f"{name}_l0": array for name, array in own.items()}
@@ -287,7 +286,7 @@ def _number(text: str) -> float | int:
 
 
 def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
-    """A word of the chain, in torch's own functions."""
+    """Return the output of one word of the chain, computed by torch."""
     F = torch.nn.functional
     numbers = (*step.values, *step.options.values())
     values = [] if step.word in ("transpose", "dropout") else [float(v) for v in numbers]

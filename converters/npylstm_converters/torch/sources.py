@@ -1,4 +1,4 @@
-"""What PyTorch's objects and saved programs are, and how torch itself opens them."""
+"""Detects PyTorch's objects, and loads saved programs by torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of an example; NumPy arrays become tensors."""
+    """Return positional and keyword arguments of an example; NumPy arrays become tensors."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -39,7 +39,7 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def is_module(source: object) -> bool:
-    """Whether an object is a module; without torch in memory it cannot be one."""
+    """Whether an object is a module; does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.nn.Module)
 
@@ -50,7 +50,7 @@ def is_program(source: object) -> bool:
 
 
 def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
-    """Load a saved program by torch itself.
+    """Return a saved program, loaded by torch.
 
     Raises
     ------
@@ -81,25 +81,25 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
             if kind is Kind.PROGRAM:
                 raise
             raise NpylstmError(f"{label}: torch cannot load it: {error}") from None
-        except Exception as error:  # torch raises what it likes
+        except Exception as error:  # torch may raise anything
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
 
 
 def load_script(path: str | os.PathLike[str]) -> Any:
-    """Load TorchScript, on the CPU."""
+    """Return TorchScript, loaded on the CPU."""
     import torch
 
     return torch.jit.load(os.fspath(path), map_location="cpu").eval()
 
 
 def script_arguments(scripted: Any, example: Any) -> tuple[Any, ...]:
-    """Positional arguments of TorchScript's forward; examples by name are put in its order.
+    """Return positional arguments of TorchScript's forward; examples by name are sorted.
 
     Raises
     ------
     NpylstmError
-        If a name is none of forward's arguments.
+        If forward has no argument of such a name.
     """
     args, named = arguments(example)
     if not named:
@@ -114,7 +114,7 @@ def script_arguments(scripted: Any, example: Any) -> tuple[Any, ...]:
 
 
 def program_of_script(scripted: Any, example: Any) -> Any:
-    """Trace TorchScript, by way of torch's own converter."""
+    """Return the program of TorchScript from torch's converter."""
     from torch._export.converter import TS2EPConverter
 
     from npylstm_converters.torch.tracing import quiet
@@ -125,14 +125,14 @@ def program_of_script(scripted: Any, example: Any) -> Any:
             return TS2EPConverter(scripted.eval(), given, {}).convert()
         except NpylstmError:
             raise
-        except Exception as error:  # torch raises what it likes
+        except Exception as error:  # torch may raise anything
             text = " ".join(str(error).split())[:300]
             raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
 
 
 def unguarded(program: Any) -> Any:
-    """The module of a program, without the checks that its inputs are as large as the example."""
+    """Return the module of a program without the guards on its input sizes."""
     try:
         return program.module(check_guards=False)
-    except TypeError:  # older ones had none
+    except TypeError:  # older versions have no guards
         return program.module()

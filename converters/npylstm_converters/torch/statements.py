@@ -1,4 +1,4 @@
-"""What a chain states beyond what a state_dict proves, in sentences."""
+"""Sentences on everything that a chain states and the state_dict does not prove."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOTHING = ("identity", "dropout")
 def statements(
     steps: Sequence[Step], modules: Mapping[str, Found], input: TensorSpec, unused: Sequence[str]
 ) -> list[str]:
-    """Say what the chain states.
+    """Return the statements of a chain as sentences.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def statements(
 def assumptions(
     steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool | None, input: TensorSpec
 ) -> list[str]:
-    """Say what was taken by default, because the user did not say it."""
+    """Return sentences on defaults, for options that the user did not state."""
     found = []
     first = next(modules[step.word] for step in steps if step.word in modules)
-    # Conv1d itself fixes the axes that it reads.
+    # Conv1d fixes the axes of its input.
     if is_timed(steps, modules) and batch_first is None and first.kind != "Conv1d":
         found.append(f"assumed: inputs are {_axes(input)}")
     for step in steps:
@@ -66,7 +66,7 @@ def assumptions(
 
 
 def _axes(input: TensorSpec) -> str:
-    """Name the axes of an input."""
+    """Return the names of an input's axes."""
     shape = ["features" if isinstance(d, int) else d for d in input.shape]
     if len(shape) == 3 and shape[1] == "features":
         shape[1] = "channels"
@@ -74,7 +74,7 @@ def _axes(input: TensorSpec) -> str:
 
 
 def _options(step: Step, module: Found) -> Iterator[str]:
-    """Say what the tensors of a module do not show."""
+    """Return a module's options that its tensors do not determine."""
     if module.twin:
         yield f"{step.word} is a {module.kind}, not a {module.twin}"
     what = "is of kind" if "kind" in module.asked else "has nonlinearity"
@@ -84,7 +84,7 @@ def _options(step: Step, module: Found) -> Iterator[str]:
 
 
 def _joined(before: Found | None, words: Sequence[Step], module: Found) -> Iterator[str]:
-    """Say what is between two modules, or before the first."""
+    """Return a sentence on the operations between two modules, or before the first."""
     name = module.name
     others = [str(step) for step in words if step.word not in (*_READ, *_NOTHING)]
     applied = " and ".join(others)
@@ -112,7 +112,7 @@ def _is(words: Sequence[str]) -> str:
 
 
 def _ended(last: Found, words: Sequence[Step]) -> str:
-    """Say what the output is."""
+    """Return a sentence on the output."""
     read = " of ".join(_READ[s.word] for s in reversed(words) if s.word in _READ)
     others = [str(s) for s in words if s.word not in (*_READ, *_NOTHING)]
     every = "every step" if last.kind in RECURRENT else ""

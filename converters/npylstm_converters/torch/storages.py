@@ -1,4 +1,4 @@
-"""The numbers of a file's tensors: where they lie, and arrays made of them."""
+"""The storages of a file's tensors, and arrays read from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from npylstm_converters.torch.unpickler import DTYPES, Tensor
 
 __all__ = ["Storages", "read_tensor", "refuse_repetition"]
 
-# How many times over all numbers may be shown (stride 0, shared storages).
+# The highest ratio of tensor elements to stored elements (stride 0, shared storages).
 _MOST_REPEATS, _MOST_REPEATED = 8, 1 << 20
 
 
 class Storages:
-    """Where the numbers of a file's storages lie; they are read when a tensor asks for them.
+    """The storages of a file; each is read when a tensor needs it.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Storages:
     checksums
         CRC-32 of each storage, where the file has them.
     label
-        What a storage is called in errors, with its key behind it.
+        Prefix of a storage's key in errors.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Storages:
         self._checksums = dict(checksums or {})
 
     def bytes_of(self, key: str) -> int:
-        """How many bytes a storage has.
+        """Return the number of bytes in a storage.
 
         Raises
         ------
         FormatError
-            If it is not there.
+            If it does not exist.
         """
         if key not in self._spans:
             raise FormatError(f"{self._label}{key}: missing")
@@ -61,7 +61,7 @@ class Storages:
         return end - start
 
     def read(self, key: str, dtype: str, count: int) -> Array:
-        """See a storage as numbers, where they lie."""
+        """Return a storage as an array that shares the file's memory."""
         held = self.bytes_of(key)
         kind = np.dtype(self._order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
         if count * kind.itemsize != held:
@@ -77,7 +77,7 @@ class Storages:
 
 
 def refuse_repetition(tensors: Mapping[str, Tensor], storages: Storages) -> None:
-    """Tensors may show the same numbers over and over, but not beyond all measure."""
+    """Raise FormatError if the tensors have far more elements than their storages."""
     wanted = sum(math.prod(t.size) for t in tensors.values())
     held = sum(storages.bytes_of(key) for key in {t.storage.key for t in tensors.values()})
     if wanted > max(_MOST_REPEATS * held, _MOST_REPEATED):
@@ -85,7 +85,7 @@ def refuse_repetition(tensors: Mapping[str, Tensor], storages: Storages) -> None
 
 
 def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
-    """Check a tensor against its storage and read it."""
+    """Return a tensor as an array, checked against its storage."""
     storage, size, stride = tensor.storage, tensor.size, tensor.stride
     count = math.prod(size)
     if len(size) != len(stride) or min((*size, *stride, tensor.offset, storage.start)) < 0:

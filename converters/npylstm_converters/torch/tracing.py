@@ -21,7 +21,7 @@ def _lstm_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
     import torch
 
     output = _rnn_output(x, hx[0], weights, *rest)
-    if not isinstance(hx[1].shape[-2], int):  # c is of the same samples as h
+    if not isinstance(hx[1].shape[-2], int):  # c has the same batch as h
         torch._check(hx[1].shape[-2] == hx[0].shape[-2])
         torch._check(hx[1].shape[-1] == weights[0].shape[0] // 4)
     return output, hx[0].new_empty(hx[0].shape), hx[1].new_empty(hx[1].shape)
@@ -34,14 +34,14 @@ def _rnn_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
 def _rnn_output(
     x: Any, h: Any, weights: Any, *options: Any,
 ) -> Any:  # fmt: skip
-    """Shape of a recurrent op's sequence, having made sure of what its inputs must share."""
+    """Return an empty tensor in the shape of a recurrent op's output; check the inputs' sizes."""
     import torch
 
-    *_, bidirectional, batch_first = options  # how many layers, and what matters in training
+    *_, bidirectional, batch_first = options  # number of layers, and training options
 
     torch._check(x.shape[-1] == weights[0].shape[1])
     batch = h.shape[-2]
-    if x.ndim == 3 and not isinstance(batch, int):  # zeros of the example's batch do not bind
+    if x.ndim == 3 and not isinstance(batch, int):  # constant zeros do not fix the batch
         torch._check(batch == x.shape[0 if batch_first else 1])
         torch._check(h.shape[-1] == weights[1].shape[1])
     return x.new_empty((*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1)))
@@ -60,11 +60,10 @@ def _max_pool_shape(
 
 @contextlib.contextmanager
 def _free_steps() -> Iterator[None]:
-    """Let torch.export ask for the shapes of some ops without taking them apart.
+    """Make torch.export infer the shapes of some ops without decomposing them.
 
-    While it traces, torch finds the shape of a recurrent op by running a Python loop over the time
-    steps, which pins their number, as does pooling by way of two dimensions. Shapes alone need
-    neither.
+    While tracing, torch infers the shape of a recurrent op by a Python loop over the time steps,
+    which fixes their number. Pooling by two-dimensional ops does, too. Shapes alone need neither.
     """
     import torch
     from torch._C import DispatchKey
@@ -93,7 +92,7 @@ def _free_steps() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch from warning about what is no concern of the user's."""
+    """Suppress torch's warnings that do not concern the user."""
     import logging
 
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch")]
@@ -109,7 +108,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-# torch.export replaces functions of torch and of Python while it runs: one at a time.
+# torch.export patches functions of torch and Python while it runs: only one may run.
 _LOCK = threading.RLock()
 
 
@@ -120,19 +119,19 @@ def export_module(
     free: Callable[[Any], Any] | None = None,
     widen: bool = True,
 ) -> Any:
-    """Trace a module in inference mode.
+    """Return the exported program of a module in inference mode.
 
     Parameters
     ----------
     module
-        A ``torch.nn.Module``; left as it was found.
+        A ``torch.nn.Module``; it is not changed.
     args, kwargs
         Example inputs.
     free
-        Which sizes of a tensor are free: a dictionary as ``dynamic_shapes`` has it. By default
-        all that the module leaves free.
+        The free sizes of a tensor: a dictionary as in ``dynamic_shapes``. By default all that the
+        module does not fix.
     widen
-        Give an example of one sample a second one.
+        Add a second sample to an example of one sample.
 
     Returns
     -------
@@ -141,7 +140,7 @@ def export_module(
     Raises
     ------
     UnsupportedError
-        With torch's own reason, if it cannot be traced.
+        With torch's reason, if it cannot be traced.
     """
     import torch
     from torch.utils import _pytree as pytree
@@ -175,18 +174,18 @@ def export_module(
 
 @contextlib.contextmanager
 def inference(module: Any) -> Iterator[None]:
-    """Put a module in inference mode, and everything that running it may change back as it was."""
+    """Set a module to inference mode; restore on exit everything that running it may change."""
     import torch
 
     modules = list(module.modules())
     training = {m: m.training for m in modules}
-    # What forward may assign: attributes, and the numbers in buffers.
+    # forward may assign attributes and the values of buffers.
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
     entries = {m: dict(m._buffers) for m in plain}
     numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
     try:
-        with contextlib.suppress(NotImplementedError):  # a program's module has no modes
+        with contextlib.suppress(NotImplementedError):  # a program's module has no eval()
             module.eval()
         yield
     finally:
@@ -203,7 +202,7 @@ def inference(module: Any) -> Iterator[None]:
 
 
 def _copied(values: Any) -> Any:
-    """Copy tensors: a forward may write to its inputs."""
+    """Return copies of tensors: forward may write to its inputs."""
     import torch
     from torch.utils import _pytree as pytree
 
@@ -213,7 +212,7 @@ def _copied(values: Any) -> Any:
 
 
 def in_place_form(node: Any) -> str | None:
-    """The operation that gives what an operation writes: ``relu`` for ``relu_``."""
+    """Return the out-of-place form of an in-place operation, ``relu`` for ``relu_``, or None."""
     schema = getattr(node.target, "_schema", None)
     if node.op != "call_function" or schema is None or not schema.is_mutable:
         return None
@@ -222,7 +221,7 @@ def in_place_form(node: Any) -> str | None:
 
 
 def bases(graph: Any) -> dict[Any, Any]:
-    """Whose memory each operation's result lies in, after views of views: its own, mostly."""
+    """Return for each node the node whose memory its output shares: mostly itself."""
     base: dict[Any, Any] = {}
     for node in graph.nodes:
         base[node] = node
@@ -235,7 +234,7 @@ def bases(graph: Any) -> dict[Any, Any]:
 
 
 def _writes_are_plain(graph: Any) -> bool:
-    """Whether each operation that writes into a tensor writes to what nobody reads otherwise."""
+    """Whether no in-place write changes a tensor that a later operation reads by another view."""
     order = {node: k for k, node in enumerate(graph.nodes)}
     base = bases(graph)
     for node in graph.nodes:
@@ -252,7 +251,7 @@ def _writes_are_plain(graph: Any) -> bool:
 
 
 def _packs(error: BaseException) -> bool:
-    """Whether an error arose from a packed sequence, in packing it or in a recurrent module."""
+    """Whether an error is from a packed sequence: from packing it or from a recurrent module."""
     trace = error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
@@ -276,10 +275,10 @@ def _free(value: Any) -> Any:
 def _widened(
     module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give an example of one sample a second one.
+    """Return the example with a second sample if it has only one.
 
-    torch.export takes a size of one to be part of the program. Which axes of size one are the
-    batch is found by trial: repeated there, the inputs must give the outputs repeated.
+    torch.export treats a size of one as fixed. A trial finds the axes of size one that are the
+    batch: inputs repeated along them must give repeated outputs.
     """
     import torch
     from torch.utils import _pytree as pytree
@@ -293,7 +292,7 @@ def _widened(
         return args, kwargs
     copied, copied_kwargs = _copied((args, kwargs))
     before = pytree.tree_leaves(module(*copied, **copied_kwargs))
-    # The same axis everywhere first, then all combinations.
+    # First the same axis for all inputs, then all combinations.
     same = [tuple(a if a in own else None for own in axes) for a in range(max(map(len, axes)) + 2)]
     every = itertools.product(*([*own, None] if own else [None] for own in axes))
     tried: set[tuple[int | None, ...]] = {(None,) * len(leaves)}
@@ -309,7 +308,7 @@ def _widened(
         copied, copied_kwargs = _copied((new_args, new_kwargs))
         try:
             after = pytree.tree_leaves(module(*copied, **copied_kwargs))
-        except Exception:  # not the batch, then
+        except Exception:  # these axes are not the batch
             continue
         if all(_repeated(a, b) for a, b in zip(before, after, strict=True)):
             return new_args, new_kwargs
@@ -317,7 +316,7 @@ def _widened(
 
 
 def _repeated(before: Any, after: Any) -> bool:
-    """Whether a tensor is another one twice along one axis."""
+    """Whether ``after`` is ``before`` repeated twice along one axis."""
     import torch
 
     if not isinstance(before, torch.Tensor) or before.ndim != after.ndim:

@@ -1,8 +1,8 @@
-"""A pickle reader that can build tensors, containers and numbers, and nothing else.
+"""A pickle reader that builds only tensors, containers and numbers.
 
-A pickle is a program for a small stack machine. This machine runs it without ever importing or
-calling what the program names: a name is looked up in a table of a dozen, each of which stands for
-a function of this file. Every other name is remembered and the whole file refused.
+A pickle is a program for a small stack machine. This machine never imports or calls the names in
+the program. It looks up each name in a table of a dozen functions of this file. Every other name is
+recorded, and the whole file is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from npylstm import FormatError, UnsupportedError
 
 __all__ = ["DTYPES", "Global", "Opaque", "Storage", "Tensor", "Unpickler"]
 
-# Names as torch writes them: how many bytes an element has, and how NumPy sees it.
+# torch's names of element types, and NumPy's type strings.
 DTYPES: dict[str, str] = {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "int64": "i8",
     "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "?",
@@ -33,15 +33,15 @@ _STORAGES: dict[str, str] = {
 
 _LONGEST_NUMBER = 1000  # bytes
 _LONGEST_TEXT = 16 << 20
-# Opcodes, and items that functions go through. A state_dict takes some fifty for each tensor.
+# Opcodes, and items that functions iterate over. A state_dict needs about fifty for each tensor.
 _MOST_WORK = 1_000_000
-_BYTES_A_STEP = 64  # a long text counts as so many steps
+_BYTES_A_STEP = 64  # one step for each 64 bytes of text
 _MOST_REASONS = 50
 _MOST_AXES = 32
 
 
 class Global(NamedTuple):
-    """A name that a pickle mentions."""
+    """A global name in a pickle."""
 
     module: str
     name: str
@@ -52,30 +52,30 @@ class Global(NamedTuple):
 
 @dataclass(frozen=True)
 class Storage:
-    """Where a tensor's numbers lie in the file; ``dtype`` is None where the tensor says it."""
+    """A reference to a storage in the file; ``dtype`` is None if the tensor has it."""
 
     key: str
     dtype: str | None
     count: int
-    start: int = 0  # of a view into it, in elements
-    shown: int = -1  # how many elements the view shows; all of them where that is the count
+    start: int = 0  # offset of a view, in elements
+    shown: int = -1  # number of elements in the view
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as the pickle describes it; nothing of it has been checked or read."""
+    """A tensor as the pickle describes it, not checked and not read."""
 
     storage: Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
-    negative: bool = False  # of numbers that stand in the storage with the other sign
+    negative: bool = False  # the storage holds the negated values
 
 
 @dataclass
 class Opaque:
-    """An object of a forbidden class, which was never made: its class and its attributes."""
+    """Represents an object of a forbidden class, which is not created: class and attributes."""
 
     name: Global
     state: dict[Any, Any] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class _Dtype:
 
 @dataclass
 class _Numbers:
-    """A NumPy array in the making."""
+    """A NumPy array before its state is set."""
 
     array: Any = None
 
@@ -112,7 +112,7 @@ def _rebuild_tensor(
     kind = dtype or storage.dtype
     if kind is None or (storage.dtype is not None and kind != storage.dtype):
         raise FormatError(f"pickle: a tensor of type {kind} in a storage of {storage.dtype}")
-    # Behind requires_grad and the hooks: what is done to the numbers only when they are read.
+    # The argument after requires_grad and hooks: operations applied when the tensor is read.
     later = rest[2] if len(rest) > 2 and rest[2] else {}
     if _expect(later, dict, "a dictionary").keys() - {"neg"}:
         raise FormatError("pickle: a tensor that is computed when it is read")
@@ -159,7 +159,7 @@ def _set(items: Any = ()) -> set[Any]:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Return bytes from the form of protocol 2."""
     if encoding != "latin1":
         raise FormatError("pickle: expected bytes as latin1")
     return str(_expect(text, str, "a string")).encode("latin1")
@@ -203,7 +203,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
         for name, function in {"scalar": _scalar, "_reconstruct": _reconstruct}.items()
     },
 }
-# Names that stand for something but are not called.
+# Names that are values, not functions.
 _NAMES: dict[str, Any] = {
     **{f"torch.{name}": name for name in DTYPES},
     "numpy.ndarray": None,
@@ -228,12 +228,12 @@ def _call(function: Global, arguments: tuple[Any, ...]) -> Any:
 
 
 _MOST_KEY_PARTS = 100
-_LARGEST_KEY = 1 << 60  # larger numbers are made to share a hash
+_LARGEST_KEY = 1 << 60  # larger numbers can be chosen to have equal hashes
 _PLAIN = (str, int, float, bytes, type(None))
 
 
 def _key(value: Any) -> Any:
-    """Only plain keys, or a few of them in tuples: to hash tuples of tuples could take for ever."""
+    """Return a key if it is plain or a small tuple: hashing nested tuples could take forever."""
     todo, seen = [value], 0
     while todo and seen < _MOST_KEY_PARTS:
         part = todo.pop()
@@ -256,14 +256,14 @@ class Unpickler:
     Parameters
     ----------
     data
-        The bytes, maybe with more behind the pickle.
+        The bytes; more may follow the pickle.
     position
-        Where it begins.
+        Offset of its first byte.
 
     Attributes
     ----------
     position
-        After :meth:`load`: where it ended.
+        After :meth:`load`: the offset of its end.
     """
 
     def __init__(self, data: bytes | mmap.mmap, position: int = 0) -> None:
@@ -274,22 +274,22 @@ class Unpickler:
         self._memo: dict[int, Any] = {}
         self._work = 0
         self.refused: dict[Global, None] = {}
-        self._built: dict[Global, None] = {}  # of those, classes whose objects got attributes
+        self._built: dict[Global, None] = {}  # forbidden classes whose objects got attributes
 
     def load(self, opaque: bool = False) -> Any:
-        """Build the object.
+        """Return the object.
 
         Parameters
         ----------
         opaque
-            Whether objects of forbidden classes may come out as :class:`Opaque`.
+            Whether objects of forbidden classes are returned as :class:`Opaque`.
 
         Raises
         ------
         FormatError
             If it is damaged.
         UnsupportedError
-            If it names anything that is not in the table: every such name.
+            Lists every name that is not in the table.
         """
         value = self._run()
         if self.refused and not opaque:
@@ -308,7 +308,7 @@ class Unpickler:
             run(self)
 
     def spend(self, work: int) -> None:
-        """Count work; a weight file needs little."""
+        """Add to the work counter; raise an error beyond the limit."""
         self._work += work
         if self._work > _MOST_WORK:
             raise FormatError(f"pickle: takes more than {_MOST_WORK} steps to build")
@@ -390,7 +390,7 @@ class Unpickler:
         self._push(refused or _call(function, arguments))
 
     def _instance(self, cls: Any) -> None:
-        """INST, OBJ and NEWOBJ_EX: never what torch writes."""
+        """Opcodes INST, OBJ and NEWOBJ_EX, which torch never writes."""
         if isinstance(cls, Global):
             self.refused[cls] = None
             cls = Opaque(cls)
@@ -409,7 +409,7 @@ class Unpickler:
             order = _expect(state, tuple, "a state")[1:2]
             if order not in (("<",), ("|",)):
                 raise FormatError("pickle: expected a little-endian NumPy type")
-        elif not isinstance(value, (dict, Tensor)):  # whose attributes are not of interest
+        elif not isinstance(value, (dict, Tensor)):  # attributes of these are ignored
             raise FormatError(f"pickle: sets the state of a {type(value).__name__}")
         elif not isinstance(state, (dict, tuple, Opaque)) and state is not None:
             raise FormatError(f"pickle: expected a state, got {type(state).__name__}")
@@ -459,7 +459,7 @@ class Unpickler:
         self._memo[index] = self._top()
 
     def _integer(self, text: str) -> None:
-        if text in ("00", "01"):  # how protocol 0 writes false and true
+        if text in ("00", "01"):  # False and True in protocol 0
             self._push(text == "01")
             return
         try:
@@ -482,7 +482,7 @@ class Unpickler:
         self._push(int.from_bytes(self._take(count), "little", signed=True))
 
     def _persistent(self, value: Any) -> None:
-        """A reference to what lies outside the pickle: the numbers of a tensor."""
+        """Return the storage of a persistent id: a tensor's data outside the pickle."""
         if isinstance(value, tuple) and any(isinstance(v, Opaque) for v in value):
             self._push(next(v for v in value if isinstance(v, Opaque)))
             return
@@ -506,7 +506,7 @@ class Unpickler:
 
 
 def _refusals(names: list[Global], built: Mapping[Global, None]) -> list[str]:
-    """Say what was refused, and what to do about it."""
+    """Return the reasons for an error, with advice."""
     reasons = [f"the pickle names {n}, which is not allowed and was not run" for n in names]
     if built:
         outermost = list(built)[-1]
@@ -528,7 +528,7 @@ def _string(form: str, text: bool) -> Callable[[Unpickler], None]:
 
 
 def _python2_string(form: str) -> Callable[[Unpickler], None]:
-    """Strings of Python 2 are bytes that were meant as text."""
+    """Return the opcode of a Python 2 string: bytes that represent text."""
 
     def run(self: Unpickler) -> None:
         self._push(self._take(self._number(form)).decode("latin1"))
@@ -577,9 +577,9 @@ def _global_line(self: Unpickler) -> None:
 
 
 def _pairs() -> Iterator[tuple[int, Callable[[Unpickler], Any]]]:
-    """Opcodes of protocols 0 to 5, as ``pickletools`` documents them."""
+    """Yield the opcodes of protocols 0 to 5, as ``pickletools`` documents them."""
     yield 0x80, lambda s: _expect(s._number("<B") <= 5 or None, bool, "a protocol up to 5")  # PROTO
-    yield 0x95, lambda s: s._number("<Q")  # FRAME: the frames' contents come anyway
+    yield 0x95, lambda s: s._number("<Q")  # FRAME: only a length; the contents follow
     yield ord("("), Unpickler._mark
     yield ord("0"), lambda s: s._pop()
     yield ord("1"), lambda s: s._pop_mark()
@@ -631,7 +631,7 @@ def _pairs() -> Iterator[tuple[int, Callable[[Unpickler], Any]]]:
     yield ord("c"), _global_line
     yield 0x93, _stack_global
     yield ord("R"), Unpickler._reduce
-    yield 0x81, Unpickler._reduce  # NEWOBJ: the same to us
+    yield 0x81, Unpickler._reduce  # NEWOBJ: equal to REDUCE here
     yield 0x92, _newobj_ex
     yield ord("i"), _inst
     yield ord("o"), _obj

@@ -1,4 +1,4 @@
-"""Judging saved programs before torch opens them: it unpickles what they tell it to."""
+"""Checks saved programs before torch opens them, because torch unpickles their contents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["refuse_code_in_program"]
 
 
 def refuse_code_in_program(path: str | os.PathLike[str]) -> None:
-    """Refuse a saved program whose pickles name code: ``torch.export.load`` would run it.
+    """Raise UnsupportedError if a saved program's pickles name code: loading would run it.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def refuse_code_in_program(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UnsupportedError
-        Naming everything that is not allowed.
+        Lists every name that is not allowed.
     FormatError
         If it is damaged.
     """
@@ -42,14 +42,14 @@ def refuse_code_in_program(path: str | os.PathLike[str]) -> None:
 
 
 def _refuse_foreign(name: str) -> None:
-    """Refuse members that torch opens by running what is in them."""
+    """Raise UnsupportedError for members whose contents torch would run."""
     last = name.rpartition("/")[2]
     if last.startswith(("custom_obj", "opaque_obj")) or "aotinductor" in name:
         raise UnsupportedError([f"{name}: holds an object or machine code, not tensors"])
 
 
 def _refuse_pickles(content: bytes, name: str) -> None:
-    """Refuse a list of weights that says of one that it is a pickle, or an object."""
+    """Raise UnsupportedError if a list of weights declares a pickle or an object."""
     if len(content) > MAX_HEADER:
         raise FormatError(f"{name}: has {len(content)} bytes")
     try:
@@ -63,7 +63,7 @@ def _refuse_pickles(content: bytes, name: str) -> None:
 
 
 def _refuse_code(content: bytes, name: str) -> None:
-    """Judge one member that torch would unpickle: a zip of its own, as torch.save writes it."""
+    """Check one member that torch would unpickle: a zip inside the zip, from torch.save."""
     if len(content) > MAX_PICKLE or not content.startswith(b"PK\x03\x04"):
         raise FormatError(f"{name}: expected what torch.save writes")
     stream = io.BytesIO(content)

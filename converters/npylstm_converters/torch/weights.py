@@ -1,8 +1,8 @@
-"""From the tensors of a state_dict, and what the user says about them, to a ModelSpec.
+"""From the tensors of a state_dict and the user's chain to a ModelSpec.
 
-A state_dict holds names and numbers. Which modules there are can be told from them; how they are
-joined cannot, and is said in a small language: names of modules and words for what a forward
-function does between them, joined by arrows.
+A state_dict holds names and arrays. They determine the modules, but not their connections. The user
+states these as a chain: names of modules, and words for the operations between them, joined by
+arrows.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def from_state_dict(
     key: str | None = None,
     allow_unused: Sequence[str] = (),
 ) -> ModelSpec:
-    """Build a model from a weight file.
+    """Return the ModelSpec of a weight file.
 
     Parameters
     ----------
     path, key
         As for :func:`read_checkpoint`.
     layers
-        How the modules are joined.
+        The chain of modules.
     batch_first
         Whether recurrent modules read (batch, steps, features).
     allow_unused
-        Modules, or single tensors, that may be left over.
+        Modules, or single tensors, that may stay unused.
 
     Raises
     ------
     UnsupportedError
-        Listing what does not fit, or what was not said.
+        Lists everything that does not fit or is not stated.
     FormatError
         If the file is damaged.
     """
@@ -89,7 +89,7 @@ def build_chain(
     batch_first: bool | None,
     allow_unused: Sequence[str],
 ) -> ModelSpec:
-    """Build the model of a chain; see :func:`from_state_dict`."""
+    """Return the model of a chain; see :func:`from_state_dict`."""
     reasons = Reasons()
     lora = [name for name in checkpoint.tensors if _LORA.search(name)]
     if lora:
@@ -116,7 +116,7 @@ def build_chain(
             chain.follow(step)
         except (Refusal, FormatError, ValueError, IndexError, KeyError) as error:
             reasons.add(f"{step.word}: {error}")
-            break  # what follows depends on it
+            break  # the rest depends on it
     if chain is not None and not reasons:
         for module in modules:
             left = [k for k in module.tensors if f"{module.name}.{k}" not in allow_unused]
@@ -170,12 +170,12 @@ def build_chain(
     )  # fmt: skip
 
 
-# How peft and loralib name the factors.
+# Names of the factors in peft and loralib.
 _LORA = re.compile(r"(^|[._])lora_")
 
 
 def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Any]:
-    """Say what a weight file holds, what it does not prove, and how to convert it.
+    """Return the contents of a weight file, the open questions, and a command to convert it.
 
     Returns
     -------

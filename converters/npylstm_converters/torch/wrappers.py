@@ -1,4 +1,4 @@
-"""What wrappers do to the names in a state_dict, undone: DataParallel, weight norm."""
+"""Reverts the changes of DataParallel and weight norm to a state_dict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["without_prefix", "without_weight_norm"]
 
 
 def without_prefix(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Take off the ``module.`` that DataParallel puts before every name."""
+    """Return the arrays without DataParallel's prefix ``module.``."""
     while arrays and all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     return arrays
@@ -25,9 +25,9 @@ _PARAMETRIZED = re.compile(
 
 
 def without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Multiply weight-normed weights out: ``w = g v / |v|``, with one g for each row.
+    """Return the arrays with weight norm applied: ``w = g v / |v|``, with one g for each row.
 
-    Pairs named ``x_g`` and ``x_v`` are taken for that only where their shapes are those of it.
+    Pairs named ``x_g`` and ``x_v`` count only if their shapes fit.
     """
     pairs: dict[str, dict[str, str]] = {}
     for name in arrays:
@@ -63,7 +63,7 @@ def without_weight_norm(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def _is_norm(g: Array, v: Array) -> bool:
-    """Whether g holds the norms of v: one for each entry of one axis, or one for all."""
+    """Whether g has the shape of norms of v: one for each entry of one axis, or one for all."""
     if g.dtype.kind != "f" or v.dtype.kind != "f" or v.ndim == 0:
         return False
     wide = [k for k, size in enumerate(g.shape) if size != 1]
@@ -76,8 +76,7 @@ def _normed(g: Array, v: Array) -> Array:
     wide = v.astype(np.float64)
     axes = tuple(k for k in range(v.ndim) if not g.ndim or g.shape[k] == 1)
     norm = np.sqrt(np.sum(wide * wide, axis=axes, keepdims=True)).astype(v.dtype)
-    # In the weights' own type and in torch's order, so that the product is torch's. nan where a
-    # row is zero, as there.
+    # In the weights' type and torch's order: the product equals torch's, with nan for a zero row.
     with np.errstate(divide="ignore", invalid="ignore"):
         normed: Array = v * (g / norm)
     return normed
