@@ -35,7 +35,7 @@ class ExportNpz(Exporter):
         self.model = model
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Export if this epoch is due; stop training if parity fails and ``on_break`` requests it."""
+        """Export if this epoch is due; stop training if parity fails and ``on_break="stop"``."""
         if self.is_due(epoch) and not self.export(epoch, self.model):
             self.model.stop_training = True
 

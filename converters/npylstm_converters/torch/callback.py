@@ -51,7 +51,7 @@ class ExportNpz(Exporter, _Callback):  # type: ignore[misc]
         self.example = example
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Export if this epoch is due; stop training if parity fails and ``on_break`` requests it."""
+        """Export if this epoch is due; stop training if parity fails and ``on_break="stop"``."""
         epoch = trainer.current_epoch
         if not self.is_due(epoch) or trainer.sanity_checking:
             return
