@@ -353,7 +353,7 @@ def _assemble(
 
 
 def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
-    """Return notes on layers whose names differ from their classes.
+    """Yield a note for each layer whose name contradicts its class.
 
     A file may store a subclass under the name of its base.
     """

@@ -119,7 +119,7 @@ def _open_object(model: Any, options: Options) -> Container:
 
 
 def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
-    """Return custom classes and functions, which may have Keras' names in a config."""
+    """Yield a message for each custom class or function; a config may give it a Keras name."""
     wrapped = [getattr(layer, "layer", None) for layer in model.layers]
     for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
         if layer.name in known or type(layer).__name__ in known:

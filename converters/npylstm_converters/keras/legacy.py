@@ -80,7 +80,7 @@ class LegacyStore:
         Returns
         -------
         list of str
-            A note if the names do not confirm the pairing, else empty.
+            A note on paired groups and layers with different names, or nothing.
 
         Raises
         ------

@@ -74,7 +74,7 @@ def _axes(input: TensorSpec) -> str:
 
 
 def _options(step: Step, module: Found) -> Iterator[str]:
-    """Return a module's options that its tensors do not determine."""
+    """Yield a sentence for each option that a module's tensors do not determine."""
     if module.twin:
         yield f"{step.word} is a {module.kind}, not a {module.twin}"
     what = "is of kind" if "kind" in module.asked else "has nonlinearity"
@@ -84,7 +84,7 @@ def _options(step: Step, module: Found) -> Iterator[str]:
 
 
 def _joined(before: Found | None, words: Sequence[Step], module: Found) -> Iterator[str]:
-    """Return a sentence on the operations between two modules, or before the first."""
+    """Yield sentences on the operations between two modules, or before the first."""
     name = module.name
     others = [str(step) for step in words if step.word not in (*_READ, *_NOTHING)]
     applied = " and ".join(others)

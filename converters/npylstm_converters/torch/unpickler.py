@@ -506,7 +506,7 @@ class Unpickler:
 
 
 def _refusals(names: list[Global], built: Mapping[Global, None]) -> list[str]:
-    """Return the reasons for an error, with advice."""
+    """Return one reason for each forbidden name, with advice."""
     reasons = [f"the pickle names {n}, which is not allowed and was not run" for n in names]
     if built:
         outermost = list(built)[-1]
