@@ -51,7 +51,7 @@ def _spin(typingctx: Any, factor: Any, turns: Any) -> Any:
         with cgutils.for_range(builder, args[1]):
             for place in places:
                 value = Lanes(builder, builder.load(place))
-                builder.store(value.times_plus(factor, factor).value, place)
+                builder.store(value.fma(factor, factor).value, place)
         total = Lanes(builder, builder.load(places[0]))
         for place in places[1:]:
             total = total + Lanes(builder, builder.load(place))

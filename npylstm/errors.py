@@ -14,8 +14,8 @@ __all__ = [
     "NpylstmError",
     "ParityError",
     "ShapeError",
+    "SizeMismatchError",
     "StateError",
-    "UnequalError",
     "UnprovenError",
     "UnsupportedError",
 ]
@@ -33,7 +33,7 @@ class MixedSamplesError(FormatError):
     """A layer would compute one sample of a batch from other samples."""
 
 
-class UnequalError(FormatError):
+class SizeMismatchError(FormatError):
     """Two sizes must be equal, but may differ.
 
     Parameters

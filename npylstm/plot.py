@@ -11,7 +11,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.io.npz import written_whole
+from npylstm.io.npz import atomic_write
 from npylstm.runtime.model import Model
 from npylstm.spec import Case
 
@@ -48,7 +48,7 @@ def _new_figure(path: str, **options: Any) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: str) -> None:
-    with written_whole(path) as stream:
+    with atomic_write(path) as stream:
         figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=120)
 
 

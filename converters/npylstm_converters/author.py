@@ -100,7 +100,7 @@ def check_author(
     origin = {k: v for k, v in spec.provenance.items() if k != "undecided"}
     if origin.get("proof") == "proven":
         return AuthorCheck(report, (), checked)
-    others = list(find_importer(source).rivals(source, **options))
+    others = list(find_importer(source).alternatives(source, **options))
     if not others:
         raise NpylstmError(
             f"{spec.name}: its chain was stated, and no other can be tried: give the options that "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from npylstm import FormatError
 from npylstm.printable import printable
 
-__all__ = ["Step", "command_of", "other_numbers", "parse_steps"]
+__all__ = ["Step", "command_of", "parse_steps", "plausible_values"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ _OTHERS = {
 }  # fmt: skip
 
 
-def other_numbers(name: str, value: str) -> Iterator[str]:
+def plausible_values(name: str, value: str) -> Iterator[str]:
     """Yield other plausible values of an option, such as the neighbours of an integer."""
     if name in _OTHERS:
         same = _number(value)

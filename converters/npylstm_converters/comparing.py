@@ -15,7 +15,7 @@ import npylstm
 from npylstm import Case, Diagnosis, Model, ModelSpec, NpylstmError, ParityReport
 from npylstm.parity.diagnosing import diagnose_cases
 from npylstm.parity.examples import bind_case
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm_converters.recording import record
 from npylstm_converters.registry import Runner, find_importer
 
@@ -108,7 +108,7 @@ def _diagnose(
 def _of_one_shape(model: Model, case: Case, activations: Arrays) -> dict[str, npt.NDArray[Any]]:
     """Return the tensors with the shape that the model has; the others have another layout."""
     spec = model.spec.with_cases(())
-    own = Tape(spec, bind_case(spec, case)).tensors
+    own = CachedRun(spec, bind_case(spec, case)).tensors
     return {
         name: np.asarray(array)
         for name, array in activations.items()

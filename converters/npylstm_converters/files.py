@@ -29,10 +29,10 @@ def zip_names(path: str | os.PathLike[str]) -> list[str]:
     FormatError
         If the central directory is too long.
     """
-    from npylstm.io.npz import refuse_bombs
+    from npylstm.io.npz import check_zip_bomb
 
     with open(path, "rb") as stream:
-        refuse_bombs(stream)
+        check_zip_bomb(stream)
         try:
             return zipfile.ZipFile(stream).namelist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError):

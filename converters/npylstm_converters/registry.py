@@ -80,7 +80,7 @@ class Importer(ABC):
         """
         raise NpylstmError(f"{source}: says how its modules are joined")
 
-    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+    def alternatives(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
         """Convert a source with every alternative to the user's statements.
 
         Yields

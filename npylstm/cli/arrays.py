@@ -135,7 +135,7 @@ def write(outputs: Mapping[str, Array], path: str) -> None:
     if len(outputs) > 1:
         raise FormatError(f"{path}: the model has outputs {sorted(outputs)}, write an .npz")
     (array,) = outputs.values()
-    with npz.written_whole(path) as stream:
+    with npz.atomic_write(path) as stream:
         if suffix == ".npy":
             np.save(stream, array, allow_pickle=False)
         else:

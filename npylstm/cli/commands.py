@@ -129,11 +129,11 @@ def _check_page(path: str | None, *reads: str | None) -> None:
         _check_written(path, *reads)
 
 
-def _print_way_out(rivals: Sequence[str]) -> None:
+def _print_way_out(alternatives: Sequence[str]) -> None:
     """Print the statements that give the author's outputs, if known."""
-    if rivals:
+    if alternatives:
         print("these give the author's outputs:")
-        for statement in rivals:
+        for statement in alternatives:
             print(f"  {statement}")
     else:
         print("the author's program is the reference here: where a cause is named, change what "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import MixedSamplesError, UnequalError
+from npylstm.errors import MixedSamplesError, SizeMismatchError
 from npylstm.graph.parts import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Select
@@ -123,7 +123,7 @@ class GraphBuilder:
         while True:
             try:
                 shapes = operation.output_shapes([self.shapes[t] for t in inputs])
-            except UnequalError as error:
+            except SizeMismatchError as error:
                 if not self._unify(*error.sizes):
                     raise
                 continue

@@ -47,10 +47,10 @@ class Plan:
 
     spec: ModelSpec
     times: Mapping[str, Time]
-    begins: Mapping[str, Mapping[str, str]]
+    initial_states: Mapping[str, Mapping[str, str]]
     origin: ModelSpec
 
-    def without_time(self, tensor: TensorSpec) -> TensorSpec:
+    def drop_time_axis(self, tensor: TensorSpec) -> TensorSpec:
         """Return the spec of an input or output at one step."""
         axis = self.times[tensor.name]
         shape = tensor.shape
@@ -58,7 +58,7 @@ class Plan:
             shape = (*shape[:axis], *shape[axis + 1 :])
         return replace(tensor, shape=shape)
 
-    def with_time(self, name: str, array: Array) -> Array:
+    def add_time_axis(self, name: str, array: Array) -> Array:
         """Add the time axis to an input of one step."""
         axis = self.times[name]
         return np.expand_dims(array, axis) if isinstance(axis, int) else array
@@ -70,9 +70,9 @@ class Plan:
 
     def beginning(self, batch: int) -> NewState | None:
         """Compute the initial state; None means zeros."""
-        if not self.begins:
+        if not self.initial_states:
             return None
-        wanted = [t for entries in self.begins.values() for t in entries.values()]
+        wanted = [t for entries in self.initial_states.values() for t in entries.values()]
         spec = replace(self.origin, outputs=tuple(dict.fromkeys(wanted)))
         sizes = {BATCH: batch, STEPS: 1}
         inputs = {
@@ -82,7 +82,7 @@ class Plan:
         made, _ = NumpyEngine(spec).run(inputs, {})
         return {
             call: {name: np.array(made[t]) for name, t in entries.items()}
-            for call, entries in self.begins.items()
+            for call, entries in self.initial_states.items()
         }
 
 
@@ -216,16 +216,18 @@ def _times_of(
 def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
     """Remove initial states from the graph, so that all states are carried."""
     layers = {layer.name: layer.layer for layer in spec.layers}
-    edges, begins = [], {}
+    edges, initial_states = [], {}
     for edge in spec.edges:
         given = layers[edge.layer].initial_states(edge.inputs)
         if given:
-            begins[edge.name] = dict(zip(layers[edge.layer].state_shapes(), given, strict=True))
+            initial_states[edge.name] = dict(
+                zip(layers[edge.layer].state_shapes(), given, strict=True)
+            )
             kept = (*edge.inputs[:1], *edge.inputs[1 + len(given) :])
             edge = replace(edge, inputs=kept)
         edges.append(edge)
-    if not begins:
+    if not initial_states:
         return Plan(spec, times, {}, spec)
     carried = replace(spec, edges=tuple(edges))
     inputs = [t.name for t in spec.inputs]  # without calls that only compute the initial states
-    return Plan(carried.subgraph(inputs, spec.outputs), times, begins, spec)
+    return Plan(carried.subgraph(inputs, spec.outputs), times, initial_states, spec)

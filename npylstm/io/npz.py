@@ -38,7 +38,7 @@ from npylstm.errors import FormatError
 from npylstm.io.document import graph_from_json
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["Archive", "Source", "is_model", "read", "save", "write_arrays", "written_whole"]
+__all__ = ["Archive", "Source", "atomic_write", "is_model", "read", "save", "write_arrays"]
 
 SPEC_KEY = "npylstm/spec"
 _CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths|purpose)(?:/(.+))?")
@@ -100,13 +100,13 @@ class Archive:
     def __init__(self, source: Source) -> None:
         self.name, self._stream = _open(source)
         try:
-            refuse_bombs(self._stream)
+            check_zip_bomb(self._stream)
             self._zip = zipfile.ZipFile(self._stream)
             infos = self._zip.infolist()
             self._members = {i.filename.removesuffix(".npy"): i for i in infos}
             if len(self._members) != len(infos):
                 raise FormatError("a key is in the file twice")
-            refuse_bombs(self._stream, sum(i.file_size for i in infos))
+            check_zip_bomb(self._stream, sum(i.file_size for i in infos))
         except FormatError as error:
             self.close()
             raise FormatError(f"{self.name}: {error}") from None
@@ -179,7 +179,7 @@ class Archive:
             ) from None
 
 
-def refuse_bombs(stream: IO[bytes], claimed: int = 0) -> None:
+def check_zip_bomb(stream: IO[bytes], claimed: int = 0) -> None:
     """Check a zip file for bombs before reading it.
 
     Parameters
@@ -412,7 +412,7 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
 
 def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
     """Write an ``.npz`` with fixed time stamps; the file is replaced only when complete."""
-    with written_whole(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+    with atomic_write(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for key, array in arrays.items():
             member = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             buffer = io.BytesIO()
@@ -421,7 +421,7 @@ def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> N
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; rename it to ``path`` if no error occurs."""
     import tempfile
 

@@ -29,11 +29,11 @@ _SOFTPLUS, _EXP, _GELU, _MISH, _SOFTMAX = 8, 10, 12, 14, 15
 def _relu(x: Lanes, slope: Lanes, top: Lanes, threshold: Lanes) -> Lanes:
     # Zero times an infinite x would be nan.
     below = slope.choose("==", 0.0, 0.0, slope * (x - threshold))
-    return x.choose("<=", threshold, below, x).at_most(top)
+    return x.choose("<=", threshold, below, x).minimum(top)
 
 
 def _elu(x: Lanes, alpha: Lanes | float) -> Lanes:
-    return x.choose("<", 0.0, exp_minus_one(x.at_most(0.0)) * alpha, x)
+    return x.choose("<", 0.0, exp_minus_one(x.minimum(0.0)) * alpha, x)
 
 
 def _gelu_tanh(x: Lanes) -> Lanes:
@@ -44,8 +44,8 @@ def _gelu_tanh(x: Lanes) -> Lanes:
 _EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
     1: tanh,
     2: sigmoid,
-    3: lambda x: x.times_plus(0.2, 0.5).at_least(0.0).at_most(1.0),
-    4: lambda x: (x + 3.0).at_least(0.0).at_most(6.0) / 6.0,
+    3: lambda x: x.fma(0.2, 0.5).maximum(0.0).minimum(1.0),
+    4: lambda x: (x + 3.0).maximum(0.0).minimum(6.0) / 6.0,
     5: _relu,
     6: _elu,
     7: lambda x: SELU_SCALE * _elu(x, SELU_ALPHA),

@@ -79,7 +79,7 @@ class Sums:
         for x in self._x:
             a = broadcast(builder, builder.load(builder.gep(x, [k])), self._lanes)
             for w in columns:
-                new.append(a.times_plus(w, Lanes(builder, sums[len(new)])).value)
+                new.append(a.fma(w, Lanes(builder, sums[len(new)])).value)
         return new
 
     def over(self, terms: Any) -> list[Lanes]:
@@ -237,7 +237,7 @@ def _add_term(typingctx: Any, z: Any, start: Any, x: Any, w: Any, vectors: Any) 
             here = [builder.mul(loop.index, constant(lanes))]
             weights = Lanes.load(builder, builder.gep(w, here), lanes)
             before = Lanes.load(builder, builder.gep(start, here), lanes)
-            a.times_plus(weights, before).store(builder.gep(z, here))
+            a.fma(weights, before).store(builder.gep(z, here))
         return context.get_dummy_value()
 
     return types.void(z, z, z, z, types.int64), generate

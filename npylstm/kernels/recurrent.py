@@ -29,7 +29,7 @@ __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
 _TANH, _SIGMOID = 1, 2
 # Vectors in a typical L1 cache.
-_NEAR = 32768 // VECTOR_BYTES
+_L1_VECTORS = 32768 // VECTOR_BYTES
 
 
 @jit
@@ -81,21 +81,21 @@ def _next_input(row, params, work, z, first, n, t, at):
 
 
 @jit
-def _stands(row, work, r, t):
+def _is_masked(row, work, r, t):
     """Whether a row is masked at the ``t``-th step."""
     return work[row[A.MASK] + r * row[A.STEPS] + _source(row, t)] == 0
 
 
 @jit
-def _keep_standing(row, work, new, old, first, n, t):
+def _keep_masked_states(row, work, new, old, first, n, t):
     """Copy the old hidden state where a row is masked."""
     for r in range(n):
-        if _stands(row, work, first + r, t):
+        if _is_masked(row, work, first + r, t):
             copy(offset(new, r * row[A.PADDED]), offset(old, r * row[A.PADDED]), row[A.SIZE])
 
 
 @jit
-def _put(row, work, h, first, n, t):
+def _write_output(row, work, h, first, n, t):
     """Write the hidden states of the ``t``-th step to the output."""
     size, padded, y_step = row[A.SIZE], row[A.PADDED], row[A.Y_STEP]
     target = _source(row, t) if row[A.IN_ORDER] else t
@@ -107,7 +107,7 @@ def _put(row, work, h, first, n, t):
     back = y_step if row[A.IN_ORDER] and row[A.REVERSE] else -y_step
     for r in range(n):
         y_r = offset(y, r * row[A.Y_ROW])
-        if not _stands(row, work, first + r, t):
+        if not _is_masked(row, work, first + r, t):
             copy(y_r, offset(h, r * padded), size)
         elif row[A.ZERO_OUTPUT] or t == 0:
             for j in range(size):
@@ -123,8 +123,8 @@ def _finish_step(row, work, new, old, first, n, t):
     if not is_leader(row):
         return
     if row[A.MASKED]:
-        _keep_standing(row, work, new, old, first, n, t)
-    _put(row, work, new, first, n, t)
+        _keep_masked_states(row, work, new, old, first, n, t)
+    _write_output(row, work, new, first, n, t)
 
 
 @kernel
@@ -156,7 +156,7 @@ def lstm(row, params, state, work):
             out, out_row = (made, cell_row) if row[A.PROJECTION] else (new, padded)
             if n > 1 or not fused:
                 _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
-            elif not masked or not _stands(row, work, first, t):
+            elif not masked or not _is_masked(row, work, first, t):
                 _lstm_row(row, z, h, offset(params, row[A.U]), c, out, t & 1)
             if row[A.PROJECTION]:
                 call(row[A.MULTIPLY], (
@@ -204,7 +204,7 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
             b * PANEL, min((b + 1) * PANEL, vectors),
         ))  # fmt: skip
         for r in range(n):
-            if masked and _stands(row, work, first + r, t):
+            if masked and _is_masked(row, work, first + r, t):
                 continue
             z = offset(z_all, r * z_row + b * PANEL * lanes)
             c = offset(c_all, r * cell_row + b * lanes)
@@ -229,7 +229,7 @@ def _lstm_row(row, z, h, w, c, new, forwards):
     segment = segment_of(terms)
     # Two blocks at a time if the weights fit the L1 cache. Otherwise one, in alternating direction:
     # the last block's weights are still in the cache when the next step starts with it.
-    each = 2 if (end - first) * PANEL * terms <= _NEAR else 1
+    each = 2 if (end - first) * PANEL * terms <= _L1_VECTORS else 1
     groups = (end - first + each - 1) // each
     for g in range(groups):
         b = first + each * (g if forwards else groups - 1 - g)

@@ -36,7 +36,7 @@ def _gru(z: Lanes, r: Lanes, candidate: Lanes, uz: Lanes, ur: Lanes, uc: Lanes, 
     """Return ``h`` from the input's parts, the recurrent parts and the old ``h``."""
     update = 1.0 / one_plus_exp(-(z + uz))
     new = tanh(candidate + uc / one_plus_exp(-(r + ur)))
-    return (update.times_plus(h - new, new),)
+    return (update.fma(h - new, new),)
 
 
 def _most_parts(number: Any) -> int:

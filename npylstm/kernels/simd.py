@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from npylstm.engine.host import VECTOR_BYTES, narrow_of
 
 __all__ = [
-    "Lanes", "bits_of", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
+    "Lanes", "bit_width", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
     "lane_count", "narrow_count", "narrow_width", "offset", "prefetch", "width",
 ]  # fmt: skip
 
@@ -28,7 +28,7 @@ _INDEX = ir.IntType(32)
 _OPAQUE = tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
 
 
-def bits_of(dtype: Any) -> int:
+def bit_width(dtype: Any) -> int:
     """Return the number of bits of this Numba type or LLVM type."""
     if isinstance(dtype, ir.Type):
         return 32 if isinstance(dtype, ir.FloatType) else 64
@@ -37,7 +37,7 @@ def bits_of(dtype: Any) -> int:
 
 def lane_count(dtype: Any) -> int:
     """Return the number of lanes of a vector register."""
-    return VECTOR_BYTES * 8 // bits_of(dtype)
+    return VECTOR_BYTES * 8 // bit_width(dtype)
 
 
 def narrow_count(dtype: Any) -> int:
@@ -59,18 +59,18 @@ class Lanes:
         source = builder.bitcast(at, kind.as_pointer())
         if mask is None:
             value = builder.load(source)
-            value.align = bits_of(number) // 8
+            value.align = bit_width(number) // 8
             return cls(builder, value)
         function = _masked(builder, "load", kind, [source.type, _INDEX, mask.type, kind])
         return cls(builder, builder.call(function, [
-            source, ir.Constant(_INDEX, bits_of(number) // 8), mask,
+            source, ir.Constant(_INDEX, bit_width(number) // 8), mask,
             ir.Constant(kind, [0.0] * count),
         ]))  # fmt: skip
 
     def store(self, at: Any, mask: Any = None) -> None:
         """Store to a pointer; with a mask, only where it is true."""
         kind = self.value.type
-        size = bits_of(kind.element) // 8
+        size = bit_width(kind.element) // 8
         target = self.builder.bitcast(at, kind.as_pointer())
         if mask is None:
             self.builder.store(self.value, target).align = size
@@ -115,19 +115,19 @@ class Lanes:
     def __abs__(self) -> Lanes:
         return self._intrinsic("fabs")
 
-    def times_plus(self, factor: float | Lanes, term: float | Lanes) -> Lanes:
+    def fma(self, factor: float | Lanes, term: float | Lanes) -> Lanes:
         """``self * factor + term``, rounded once."""
         return self._intrinsic("fma", factor, term)
 
-    def with_sign_of(self, other: Lanes) -> Lanes:
+    def copysign(self, other: Lanes) -> Lanes:
         """Return these magnitudes with the signs of ``other`` (copysign)."""
         return self._intrinsic("copysign", other)
 
-    def at_most(self, limit: float | Lanes) -> Lanes:
+    def minimum(self, limit: float | Lanes) -> Lanes:
         """Minimum of the two; nan stays nan."""
         return self.choose(">", limit, limit, self)
 
-    def at_least(self, limit: float | Lanes) -> Lanes:
+    def maximum(self, limit: float | Lanes) -> Lanes:
         """Maximum of the two; nan stays nan."""
         return self.choose("<", limit, limit, self)
 
@@ -141,7 +141,7 @@ class Lanes:
     def shifted_bits(self, count: int) -> Lanes:
         """Shift the bits of each number to the left."""
         number = self.value.type.element
-        whole = ir.VectorType(ir.IntType(bits_of(number)), self.value.type.count)
+        whole = ir.VectorType(ir.IntType(bit_width(number)), self.value.type.count)
         bits = self.builder.bitcast(self.value, whole)
         shifted = self.builder.shl(bits, ir.Constant(whole, [count] * whole.count))
         return self._with(self.builder.bitcast(shifted, self.value.type))
@@ -149,7 +149,7 @@ class Lanes:
     def _intrinsic(self, name: str, *others: float | Lanes) -> Lanes:
         kind = self.value.type
         values = [self.value, *map(self.like, others)]
-        suffix = f"v{kind.count}f{bits_of(kind.element)}"
+        suffix = f"v{kind.count}f{bit_width(kind.element)}"
         function = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(kind, [kind] * len(values)),
             f"llvm.{name}.{suffix}",
@@ -160,7 +160,7 @@ class Lanes:
 def _masked(builder: Any, what: str, result: Any, arguments: list[Any]) -> Any:
     """Return LLVM's function for a masked load or store."""
     kind = arguments[0] if what == "store" else result
-    name = f"v{kind.count}f{bits_of(kind.element)}"
+    name = f"v{kind.count}f{bit_width(kind.element)}"
     return cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(result, arguments),
         f"llvm.masked.{what}.{name}.p0{'' if _OPAQUE else name}",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
 from npylstm.arrays import Array
-from npylstm.kernels.simd import Lanes, bits_of
+from npylstm.kernels.simd import Lanes, bit_width
 
 __all__ = ["exp", "exp_minus_one", "one_plus_exp", "sigmoid", "tanh", "tanh_parts"]
 
@@ -65,7 +65,7 @@ _FORMATS = {
 
 
 def _format(x: Lanes) -> _Format:
-    return _FORMATS[bits_of(x.value.type.element)]
+    return _FORMATS[bit_width(x.value.type.element)]
 
 
 class _Reduced(NamedTuple):
@@ -79,29 +79,29 @@ class _Reduced(NamedTuple):
 
     def plus_one(self) -> Lanes:
         """``exp(x) + 1``."""
-        return self.q.times_plus(self.s, self.s + 1.0)
+        return self.q.fma(self.s, self.s + 1.0)
 
     def minus_one(self) -> Lanes:
         """``exp(x) - 1``, accurate near zero."""
-        return self.t.times_plus(self.s, self.r.times_plus(self.s, self.s - 1.0))
+        return self.t.fma(self.s, self.r.fma(self.s, self.s - 1.0))
 
 
 def _reduced(x: Lanes) -> _Reduced:
     """Reduce the argument of ``exp(x)``; x is between the limits."""
     kind = _format(x)
-    shifted = x.times_plus(1 / math.log(2), _magic(kind))
+    shifted = x.fma(1 / math.log(2), _magic(kind))
     n = shifted - _magic(kind)
-    exact = n.times_plus(-kind.ln2_high, x)
-    r = n.times_plus(-kind.ln2_low, exact)
+    exact = n.fma(-kind.ln2_high, x)
+    r = n.fma(-kind.ln2_low, exact)
     square = r * r
     # Terms in pairs shorten the chain of dependent operations.
     c = kind.polynomial
     pairs = [_pair(r, c[k : k + 2]) for k in range(0, len(c), 2)]
     g = pairs.pop()
     while pairs:
-        g = square.times_plus(g, pairs.pop())
-    t = square.times_plus(g, n * -kind.ln2_low)
-    return _Reduced(square.times_plus(g, r), exact, t, n, shifted.shifted_bits(kind.mantissa))
+        g = square.fma(g, pairs.pop())
+    t = square.fma(g, n * -kind.ln2_low)
+    return _Reduced(square.fma(g, r), exact, t, n, shifted.shifted_bits(kind.mantissa))
 
 
 def _magic(kind: _Format) -> float:
@@ -110,14 +110,14 @@ def _magic(kind: _Format) -> float:
 
 
 def _pair(r: Lanes, terms: list[float]) -> Any:
-    return terms[0] if len(terms) == 1 else r.times_plus(terms[1], terms[0])
+    return terms[0] if len(terms) == 1 else r.fma(terms[1], terms[0])
 
 
 def exp(x: Lanes) -> Lanes:
     """``exp(x)``, down to the smallest numbers of the format."""
     kind = _format(x)
     beyond = kind.exp_limit + kind.mantissa
-    reduced = _reduced(x.at_most(beyond).at_least(-beyond))
+    reduced = _reduced(x.minimum(beyond).maximum(-beyond))
     # 2**n may overflow where the result does not: two factors.
     half = reduced.n * 0.5 + _magic(kind)
     rest = reduced.n - (half - _magic(kind)) + _magic(kind)
@@ -127,12 +127,12 @@ def exp(x: Lanes) -> Lanes:
 
 def exp_minus_one(x: Lanes) -> Lanes:
     """``exp(x) - 1``, accurate near zero, for ``x`` below the limit of exp."""
-    return _reduced(x.at_least(_format(x).exp_least)).minus_one()
+    return _reduced(x.maximum(_format(x).exp_least)).minus_one()
 
 
 def _bounded(x: Lanes) -> _Reduced:
     kind = _format(x)
-    return _reduced(x.at_most(kind.exp_limit).at_least(kind.exp_least))
+    return _reduced(x.minimum(kind.exp_limit).maximum(kind.exp_least))
 
 
 def one_plus_exp(x: Lanes) -> Lanes:
@@ -143,7 +143,7 @@ def one_plus_exp(x: Lanes) -> Lanes:
 def one_plus_exp_times(x: Lanes, factor: Lanes) -> Lanes:
     """``(1 + exp(x)) * factor``, with one rounding less than separate operations."""
     reduced = _bounded(x)
-    return reduced.q.times_plus(reduced.s, reduced.s).times_plus(factor, factor)
+    return reduced.q.fma(reduced.s, reduced.s).fma(factor, factor)
 
 
 def sigmoid(x: Lanes) -> Lanes:
@@ -153,10 +153,10 @@ def sigmoid(x: Lanes) -> Lanes:
 
 def tanh_parts(x: Lanes) -> tuple[Lanes, Lanes]:
     """``tanh(x)`` as a fraction: ``exp(2 |x|) - 1`` with the sign of x, and ``exp(2 |x|) + 1``."""
-    bounded = abs(x).at_most(_format(x).tanh_limit)
+    bounded = abs(x).minimum(_format(x).tanh_limit)
     reduced = _reduced(bounded + bounded)
     above = reduced.minus_one()
-    return above.with_sign_of(x), above + 2.0  # their errors have the same sign
+    return above.copysign(x), above + 2.0  # their errors have the same sign
 
 
 def tanh(x: Lanes) -> Lanes:

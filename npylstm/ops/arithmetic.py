@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import FormatError, UnequalError
+from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation, one_input
 from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
@@ -214,7 +214,7 @@ class Dot(Operation):
         for p, q in ((inputs[0][0], inputs[1][0]), (inputs[0][a], inputs[1][b])):
             if p != q:
                 listed = " and ".join(map(format_shape, inputs))
-                raise UnequalError(f"cannot multiply {listed} along axes {axes}", (p, q))
+                raise SizeMismatchError(f"cannot multiply {listed} along axes {axes}", (p, q))
         rest = [d for s, axis in zip(inputs, axes, strict=True) for d in s[1:axis] + s[axis + 1 :]]
         return ((inputs[0][0], *(rest or [1])),)
 

@@ -9,17 +9,17 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import FormatError, UnequalError
+from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.axis_map import At, AxisMap
 from npylstm.ops.base import Operation, positive
 from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = ["PAIRS", "Attention", "MultiHeadAttention"]
+__all__ = ["ATTENTION_MASK", "Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
 _FULLY_MASKED = ("lowered", "additive", "uniform", "zero")
 _LOWERED = 1e9
-PAIRS = 3  # index of the attention mask (query, step) in ``masked``
+ATTENTION_MASK = 3  # index of the attention mask (query, step) in ``masked``
 
 
 def _split(
@@ -34,10 +34,10 @@ def _split(
     query, value, key = tensors[0], tensors[1], tensors[-1]
     for pair in ((query[0], value[0]), (key[0], value[0]), (value[1], key[1])):
         if pair[0] != pair[1]:
-            raise UnequalError(f"shapes {listed} do not fit together", pair)
+            raise SizeMismatchError(f"shapes {listed} do not fit together", pair)
     for which, mask in zip(masked, masks, strict=True):
-        along = (*query[:2], value[1]) if which == PAIRS else tensors[which % count][:2]
-        if (which >= count and which != PAIRS) or mask != along:
+        along = (*query[:2], value[1]) if which == ATTENTION_MASK else tensors[which % count][:2]
+        if (which >= count and which != ATTENTION_MASK) or mask != along:
             raise FormatError(f"mask {format_shape(mask)} does not fit the inputs {listed}")
     return tensors, masks
 
@@ -49,7 +49,7 @@ def _axes(
     count = len(shapes) - len(masked)
     masks = dict(zip(masked, range(count, len(shapes)), strict=True))
     batch = tuple((k, 0) for k in range(len(shapes)))
-    queries = [(0, 1), *((masks[which], 1) for which in (0, PAIRS) if which in masks)]
+    queries = [(0, 1), *((masks[which], 1) for which in (0, ATTENTION_MASK) if which in masks)]
     mixed: dict[At, str] = {(k, 1): "attends" for k in range(1, len(shapes))}
     mixed |= {(0, 2): "sums", **{(k, 2): "sums" for k in range(1, len(shapes))}}
     for at in queries:
@@ -64,7 +64,7 @@ def _axes(
 
 
 def _check_masked(masked: tuple[int, ...]) -> None:
-    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, PAIRS}:
+    if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, ATTENTION_MASK}:
         raise FormatError(f"masked: expected some of 0, 1, 2, 3 in order, got {masked}")
 
 
@@ -76,7 +76,11 @@ def _allowed(
     for k in which:
         if k in masks:
             along = (
-                masks[k] if k == PAIRS else masks[k][:, :, None] if k == 0 else masks[k][:, None]
+                masks[k]
+                if k == ATTENTION_MASK
+                else masks[k][:, :, None]
+                if k == 0
+                else masks[k][:, None]
             )
             allowed = along if allowed is None else allowed & along
     if causal:
@@ -192,7 +196,7 @@ class Attention(Operation):
         key = inputs[len(inputs) - len(self.masked) - 1]
         if query[2] != key[2]:
             listed = ", ".join(map(format_shape, inputs))
-            raise UnequalError(f"shapes {listed} do not fit together", (query[2], key[2]))
+            raise SizeMismatchError(f"shapes {listed} do not fit together", (query[2], key[2]))
         made: tuple[Shape, ...] = ((*query[:2], value[2]),)
         return (*made, (*query[:2], value[1])) if self.return_scores else made
 
@@ -357,10 +361,10 @@ class MultiHeadAttention(Operation):
                 y += packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
-        alone = self.masked == (PAIRS,) and not self.causal and not self.window
+        alone = self.masked == (ATTENTION_MASK,) and not self.causal and not self.window
         if self.fully_masked == "additive" and alone:
             scores, masks = _lowered(scores, inputs[-1][:, None], self.mask_in_float32), {}
-        allowed = _allowed(masks, (0, 1, 2, PAIRS), scores, self.causal, self.window)
+        allowed = _allowed(masks, (0, 1, 2, ATTENTION_MASK), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
         weights = _weigh(scores, allowed, self.fully_masked, self.mask_in_float32)
         y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)

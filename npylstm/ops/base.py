@@ -295,7 +295,7 @@ def positive(name: str, value: int) -> None:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
 
 
-def expect_features(shape: Shape, features: int, rank: int | None = None) -> None:
+def check_features(shape: Shape, features: int, rank: int | None = None) -> None:
     """Check the rank of an input and the size of its last axis."""
     if rank is not None and len(shape) != rank:
         raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
@@ -303,7 +303,7 @@ def expect_features(shape: Shape, features: int, rank: int | None = None) -> Non
         raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
 
 
-def along_features(name: str, activation: Activation) -> None:
+def check_feature_activation(name: str, activation: Activation) -> None:
     """Check that an activation mixes no values, or only those along the last axis."""
     if activation.axis not in (None, -1):
         raise FormatError(f"{name}: expected {activation.name} along axis -1, got {activation}")

@@ -12,7 +12,7 @@ import numpy as np
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import along_features
+from npylstm.ops.base import check_feature_activation
 from npylstm.ops.recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
@@ -82,7 +82,7 @@ class LSTM(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        along_features("recurrent_activation", self.recurrent_activation)
+        check_feature_activation("recurrent_activation", self.recurrent_activation)
         if self.projection < 0:
             raise FormatError(f"projection: expected 0 or more, got {self.projection}")
 
@@ -99,7 +99,7 @@ class LSTM(Recurrent):
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Concatenate the gates: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
-        packed = {letter: self.side_by_side(weights, letter, _PACKED) for letter in "WUb"}
+        packed = {letter: self.concatenate_gates(weights, letter, _PACKED) for letter in "WUb"}
         return packed | {"P": weights["P"]} if self.projection else packed
 
     def step(
@@ -168,7 +168,7 @@ class GRU(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        along_features("recurrent_activation", self.recurrent_activation)
+        check_feature_activation("recurrent_activation", self.recurrent_activation)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().weight_shapes()
@@ -178,10 +178,10 @@ class GRU(Recurrent):
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Concatenate the gates: ``W`` (features, 3 units), ``U``, ``b``, ``rb``."""
-        packed = {letter: self.side_by_side(weights, letter) for letter in "WUb"}
+        packed = {letter: self.concatenate_gates(weights, letter) for letter in "WUb"}
         recurrent_bias = np.zeros_like(packed["b"])
         if self.use_bias and self.reset_after:
-            recurrent_bias = self.side_by_side(weights, "rb")
+            recurrent_bias = self.concatenate_gates(weights, "rb")
         if self.reset_after:
             return packed | {"rb": recurrent_bias}
         # The candidate's product needs the reset gate.
@@ -235,7 +235,7 @@ class SimpleRNN(Recurrent):
     record: ClassVar[type[tuple[Array, ...]]] = States
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        return {letter: self.side_by_side(weights, letter) for letter in "WUb"}
+        return {letter: self.concatenate_gates(weights, letter) for letter in "WUb"}
 
     def step(
         self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]

@@ -13,8 +13,8 @@ from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
-from npylstm.ops.base import Operation, along_features, one_input, positive
-from npylstm.ops.shapes import Dim, Shape, format_shape, name_size
+from npylstm.ops.base import Operation, check_feature_activation, one_input, positive
+from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
 
 __all__ = ["Conv1D", "Pool1D"]
 
@@ -29,11 +29,11 @@ def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> D
     if same:
         if isinstance(size, int):
             return -(-size // stride)
-        return size if stride == 1 else name_size(f"({size}+{stride - 1})//{stride}")
+        return size if stride == 1 else size_symbol(f"({size}+{stride - 1})//{stride}")
     if not isinstance(size, int):
         if stride == 1 and padding == window - 1:
             return size
-        return name_size(f"({size}+{padding}-{window})//{stride}+1")
+        return size_symbol(f"({size}+{padding}-{window})//{stride}+1")
     if size + padding < window:
         raise ShapeError(f"expected at least {window - padding} steps, got {size}")
     return (size + padding - window) // stride + 1
@@ -102,7 +102,7 @@ class Conv1D(Operation):
     activation: Activation = LINEAR
 
     def __post_init__(self) -> None:
-        along_features("activation", self.activation)
+        check_feature_activation("activation", self.activation)
         for name in ("features", "units", "size", "stride", "dilation", "groups"):
             positive(name, getattr(self, name))
         _check_padding(self.padding)

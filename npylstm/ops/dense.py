@@ -12,7 +12,13 @@ from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.ops.axis_map import AxisMap
-from npylstm.ops.base import Operation, along_features, expect_features, one_input, positive
+from npylstm.ops.base import (
+    Operation,
+    check_feature_activation,
+    check_features,
+    one_input,
+    positive,
+)
 from npylstm.ops.shapes import Shape
 
 __all__ = ["Dense", "Embedding"]
@@ -40,7 +46,7 @@ class Dense(Operation):
     def __post_init__(self) -> None:
         positive("features", self.features)
         positive("units", self.units)
-        along_features("activation", self.activation)
+        check_feature_activation("activation", self.activation)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}
@@ -48,7 +54,7 @@ class Dense(Operation):
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
-        expect_features(shape, self.features)
+        check_features(shape, self.features)
         return ((*shape[:-1], self.units),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:

@@ -15,7 +15,7 @@ from npylstm.errors import (
 )
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation, one_input, positive
-from npylstm.ops.shapes import Dim, Shape, name_size
+from npylstm.ops.shapes import Dim, Shape, size_symbol
 
 __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice"]
 
@@ -81,10 +81,10 @@ class Slice(Operation):
         elif self.size is not None:
             taken = self.size
         elif self.step == 1 and self.start >= 0 and (self.stop is None or self.stop < 0):
-            taken = name_size(f"{size}-{self.start - (self.stop or 0)}")
+            taken = size_symbol(f"{size}-{self.start - (self.stop or 0)}")
         else:
             stop = "" if self.stop is None else self.stop
-            taken = name_size(f"{size}[{self.start}:{stop}:{self.step}]")
+            taken = size_symbol(f"{size}[{self.start}:{stop}:{self.step}]")
         return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -163,7 +163,7 @@ class Repeat(Operation):
         shape = one_input(inputs)
         check_axis(shape, self.axis)
         size = shape[self.axis]
-        made = size * self.times if isinstance(size, int) else name_size(f"{size}*{self.times}")
+        made = size * self.times if isinstance(size, int) else size_symbol(f"{size}*{self.times}")
         return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -193,7 +193,7 @@ class Pad(Operation):
         shape = one_input(inputs)
         check_axis(shape, self.axis)
         size, more = shape[self.axis], self.before + self.after
-        made = size + more if isinstance(size, int) else name_size(f"{size}+{more}")
+        made = size + more if isinstance(size, int) else size_symbol(f"{size}+{more}")
         return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:

@@ -14,7 +14,7 @@ from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap
-from npylstm.ops.base import Operation, along_features, expect_features, positive
+from npylstm.ops.base import Operation, check_feature_activation, check_features, positive
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["Recurrent"]
@@ -97,7 +97,7 @@ class Recurrent(Operation):
     def __post_init__(self) -> None:
         positive("features", self.features)
         positive("units", self.units)
-        along_features("activation", self.activation)
+        check_feature_activation("activation", self.activation)
 
     @property
     def output_size(self) -> int:
@@ -141,7 +141,7 @@ class Recurrent(Operation):
         if not inputs:
             raise FormatError("expected a sequence, got no input")
         shape = inputs[0]
-        expect_features(shape, self.features, rank=3)
+        check_features(shape, self.features, rank=3)
         batch = shape[1] if self.time_major else shape[0]
         states: list[Shape] = [(batch, *size) for size in self.state_shapes().values()]
         if self.masked:
@@ -264,7 +264,7 @@ class Recurrent(Operation):
             One array per field of :attr:`record`; the new state.
         """
 
-    def side_by_side(
+    def concatenate_gates(
         self, weights: Mapping[str, Array], letter: str, order: Sequence[str] = ()
     ) -> Array:
         """Concatenate one letter's arrays of all gates; zeros where there are no biases."""

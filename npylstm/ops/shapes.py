@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from npylstm.errors import UnequalError
+from npylstm.errors import SizeMismatchError
 
 __all__ = [
     "BATCH",
@@ -25,11 +25,11 @@ __all__ = [
     "factors",
     "format_shape",
     "holds_batch",
-    "left_over",
+    "keeps_samples_separate",
     "merged",
-    "name_size",
     "product",
-    "split_batch_alike",
+    "size_symbol",
+    "unmatched_factors",
 ]
 
 Dim = int | str
@@ -82,7 +82,7 @@ def divide(parts: Sequence[Dim], by: Sequence[Dim]) -> list[Dim] | None:
     return left
 
 
-def left_over(source: Sequence[Dim], target: Sequence[Dim]) -> list[Dim]:
+def unmatched_factors(source: Sequence[Dim], target: Sequence[Dim]) -> list[Dim]:
     """Return the factors of two products of sizes that are not in both."""
     mine, theirs = Counter(factors(source)), Counter(factors([d for d in target if d != -1]))
     return [*(mine - theirs).elements(), *(theirs - mine).elements()]
@@ -127,7 +127,7 @@ def merged(dims: Sequence[Dim]) -> Dim:
     return symbol if len(symbol) <= _LONGEST else UNKNOWN
 
 
-def name_size(text: str) -> str:
+def size_symbol(text: str) -> str:
     """Return a symbol for a formula; :func:`factors` does not split it."""
     symbol = text.replace("*", ".")
     return symbol if len(symbol) <= _LONGEST else UNKNOWN
@@ -143,7 +143,7 @@ def batch_axes(shape: Shape) -> int:
     return sum(map(holds_batch, shape))
 
 
-def split_batch_alike(old: Shape, new: Shape) -> bool:
+def keeps_samples_separate(old: Shape, new: Shape) -> bool:
     """Whether a row-major reshape keeps every element in its sample.
 
     It does if the number of entries before the batch axis does not change.
@@ -175,6 +175,6 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
         others = list(dict.fromkeys(d for d in sizes if d != 1))
         if len(others) > 1 or UNKNOWN in others:
             listed = " and ".join(format_shape(shape) for shape in shapes)
-            raise UnequalError(f"shapes {listed} do not fit together", (others[0], others[-1]))
+            raise SizeMismatchError(f"shapes {listed} do not fit together", (others[0], others[-1]))
         result.append(others[0] if others else 1)
     return tuple(result)

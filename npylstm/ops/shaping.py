@@ -13,7 +13,7 @@ from npylstm.errors import (
     FormatError,
     MixedSamplesError,
     ShapeError,
-    UnequalError,
+    SizeMismatchError,
 )
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation, one_input, positive
@@ -26,10 +26,10 @@ from npylstm.ops.shapes import (
     factors,
     format_shape,
     holds_batch,
-    left_over,
+    keeps_samples_separate,
     merged,
-    name_size,
-    split_batch_alike,
+    size_symbol,
+    unmatched_factors,
 )
 
 __all__ = [
@@ -153,18 +153,18 @@ class Reshape(Operation):
         target = wanted
         left = divide(factors(source), factors([d for d in target if d != -1]))
         if left is None or (left and -1 not in target):
-            if all(isinstance(d, int) for d in left_over(source, target)):
+            if all(isinstance(d, int) for d in unmatched_factors(source, target)):
                 raise ShapeError(
                     f"{format_shape(source)} cannot be reshaped to {format_shape(target)}"
                 )
             # Symbolic sizes are compared when the model is called.
-            rest = name_size(f"{format_shape(source)}/{format_shape(wanted)}")
+            rest = size_symbol(f"{format_shape(source)}/{format_shape(wanted)}")
             target = tuple(rest if d == -1 else d for d in target)
         elif -1 in target:
             at = target.index(-1)
             inner = between(factors(source), factors(target[:at]), factors(target[at + 1 :]))
             target = (*target[:at], merged(left if inner is None else inner), *target[at + 1 :])
-        if not split_batch_alike(source, target):
+        if not keeps_samples_separate(source, target):
             raise MixedSamplesError(
                 f"reshaping {format_shape(source)} to {format_shape(wanted)} would mix samples "
                 "of the batch (is batch_first as it should be?)"
@@ -251,7 +251,7 @@ def _same_but(shapes: Sequence[Shape], axis: int | None) -> None:
             raise FormatError(f"shapes {listed} do not fit together")
         for k, (a, b) in enumerate(zip(shapes[0], shape, strict=True)):
             if a != b and k != axis:
-                raise UnequalError(f"shapes {listed} do not fit together", (a, b))
+                raise SizeMismatchError(f"shapes {listed} do not fit together", (a, b))
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class Concatenate(Operation):
         total: Dim = sum(d for d in sizes if isinstance(d, int))
         symbols = [d for d in sizes if isinstance(d, str)]
         if symbols:
-            total = name_size("+".join([*sorted(symbols), *([str(total)] if total else [])]))
+            total = size_symbol("+".join([*sorted(symbols), *([str(total)] if total else [])]))
         return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:

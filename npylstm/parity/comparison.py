@@ -16,7 +16,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ParityError
-from npylstm.parity.rounding import sizes_on_the_way
+from npylstm.parity.rounding import intermediate_scales
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 __all__ = ["Comparison", "OutputParity", "compare", "rms", "steps_axis", "summarise"]
@@ -268,7 +268,7 @@ def compare(
     times = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     compared = []
     for k, (case, mine, truth) in enumerate(zip(cases, ours, exact, strict=True)):
-        sizes = sizes_on_the_way(spec, truth)
+        sizes = intermediate_scales(spec, truth)
         for name, array in mine.items():
             if name not in case.outputs:
                 held = ", ".join(case.outputs) or "none"

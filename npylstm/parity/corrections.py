@@ -14,7 +14,7 @@ from npylstm.arrays import Array
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example
-from npylstm.parity.variants import Ran, Tape, Wrap
+from npylstm.parity.variants import CachedRun, RunResult, Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject", "count_different"]
@@ -25,7 +25,7 @@ Outputs = Mapping[str, Array]
 class Run(Protocol):
     """A function that runs the model for an example; ``wrap`` may replace the node of a layer."""
 
-    def __call__(self, example: Example, wrap: Wrap | None = None) -> Ran:
+    def __call__(self, example: Example, wrap: Wrap | None = None) -> RunResult:
         """Return the outputs and the final state."""
         ...
 
@@ -114,7 +114,7 @@ class Subject:
         One tape for every example.
     """
 
-    def __init__(self, spec: ModelSpec, tapes: Sequence[Tape]) -> None:
+    def __init__(self, spec: ModelSpec, tapes: Sequence[CachedRun]) -> None:
         self.spec, self.tapes = spec, tuple(tapes)
         self.layers = {layer.name: layer for layer in spec.layers}
 

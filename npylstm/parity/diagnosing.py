@@ -19,7 +19,7 @@ from npylstm.parity.proving import check_evidence
 from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm.runtime.model import Model
 from npylstm.spec import Case, ModelSpec
 
@@ -102,7 +102,7 @@ def _diagnose(
     spec: ModelSpec, examples: Sequence[Example], activations: Mapping[str, Array]
 ) -> Diagnosis:
     bare = replace(spec, provenance={})  # the search copies it hundreds of times
-    tapes = [Tape(bare, example) for example in examples]
+    tapes = [CachedRun(bare, example) for example in examples]
     for tape in tapes:
         _check_shapes(tape)
     first = first_bad_layer(tapes[0], activations) if activations else None
@@ -129,7 +129,7 @@ def _diagnose(
     return Diagnosis(causes, describe(bare, comparisons), first, layers, report)
 
 
-def _check_shapes(tape: Tape) -> None:
+def _check_shapes(tape: CachedRun) -> None:
     for name, array in tape.outputs.items():
         other = tape.example.outputs[name]
         if other.shape != array.shape:

@@ -15,13 +15,13 @@ from npylstm.parity.diagnosis import Cause
 from npylstm.parity.proving import proves
 from npylstm.parity.search import search
 from npylstm.parity.trial import FAILURES, float64_runs
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm.spec import Edge, ModelSpec, TensorSpec
 
 __all__ = ["first_bad_layer", "inside_layer", "layer_comparisons"]
 
 
-def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Comparison, ...]:
+def layer_comparisons(tape: CachedRun, activations: Mapping[str, Array]) -> tuple[Comparison, ...]:
     """Compare every tensor of the other program, in the order of computation.
 
     Raises
@@ -50,7 +50,7 @@ def layer_comparisons(tape: Tape, activations: Mapping[str, Array]) -> tuple[Com
     return tuple(compared)
 
 
-def first_bad_layer(tape: Tape, activations: Mapping[str, Array]) -> str | None:
+def first_bad_layer(tape: CachedRun, activations: Mapping[str, Array]) -> str | None:
     """Return the first layer, in the order of computation, whose outputs differ."""
     makers = {t: edge.layer for edge in tape.spec.edges for t in edge.outputs}
     for comparison in layer_comparisons(tape, activations):
@@ -60,7 +60,7 @@ def first_bad_layer(tape: Tape, activations: Mapping[str, Array]) -> str | None:
 
 
 def inside_layer(
-    spec: ModelSpec, tapes: Sequence[Tape], layer: str, activations: Mapping[str, Array]
+    spec: ModelSpec, tapes: Sequence[CachedRun], layer: str, activations: Mapping[str, Array]
 ) -> tuple[Cause, ...]:
     """Search the mistake in one layer, with the other program's inputs and outputs of that layer.
 
@@ -101,7 +101,7 @@ def _layer_alone(spec: ModelSpec, edge: Edge) -> ModelSpec | None:
         return None
 
 
-def _in_the_whole(spec: ModelSpec, tapes: Sequence[Tape], cause: Cause) -> Cause:
+def _in_the_whole(spec: ModelSpec, tapes: Sequence[CachedRun], cause: Cause) -> Cause:
     """Apply a cause found in one layer to the whole model, and judge it there."""
     if cause.spec is None or len(cause.spec.layers) != 1:
         return replace(cause, passed=False, spec=None)

@@ -12,7 +12,7 @@ from npylstm.errors import UnprovenError
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.corrections import Correction, count_different
 from npylstm.parity.trial import FAILURES, compared_outputs
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm.spec import ModelSpec
 
 __all__ = ["check_evidence", "proves"]
@@ -44,7 +44,7 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
     return empty
 
 
-def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bool:
+def proves(spec: ModelSpec, tapes: Sequence[CachedRun], correction: Correction) -> bool:
     """Return whether a corrected model is proven by the outputs of all examples.
 
     All proofs are decided here. These prove nothing: a correction that only approximates the other
@@ -65,7 +65,7 @@ def proves(spec: ModelSpec, tapes: Sequence[Tape], correction: Correction) -> bo
 _FEWEST_VALUES = 2
 
 
-def _tell(spec: ModelSpec, tapes: Sequence[Tape], compared: Sequence[Comparison]) -> bool:
+def _tell(spec: ModelSpec, tapes: Sequence[CachedRun], compared: Sequence[Comparison]) -> bool:
     """Return whether an output that differed has enough different values away from bounds."""
     by_output: dict[str, list[Comparison]] = {}
     for c in compared:

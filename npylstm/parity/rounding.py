@@ -21,7 +21,7 @@ from npylstm.parity.variants import Wrap
 from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
-__all__ = ["PERTURBATIONS", "HeldMasks", "Widening", "makes_masks", "sizes_on_the_way"]
+__all__ = ["PERTURBATIONS", "MaskRecorder", "Widening", "intermediate_scales", "makes_masks"]
 
 # The noise is the larger of two measures: npylstm's error against the float64 run, and the change
 # of the float64 run if every weight and input is perturbed by up to one unit in the last place
@@ -81,7 +81,7 @@ _PASSING = (Identity, Select, Slice)  # they keep features, or select some
 Sizes = npt.NDArray[np.float64] | float
 
 
-def sizes_on_the_way(spec: ModelSpec, tensors: Mapping[str, Array]) -> dict[str, Sizes]:
+def intermediate_scales(spec: ModelSpec, tensors: Mapping[str, Array]) -> dict[str, Sizes]:
     """Return the size of the intermediate values behind every tensor, at most 1.
 
     Rounding errors are relative to these values. The tensor itself may be smaller: ``1 - z``,
@@ -161,7 +161,7 @@ def _largest(tensor: Array) -> npt.NDArray[np.float64]:
     return found
 
 
-class HeldMasks:
+class MaskRecorder:
     """The masks that Masking layers computed in one run, for reuse in other runs.
 
     Masking finds padding by equality. An input that is perturbed by one ulp, or computed in another

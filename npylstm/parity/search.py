@@ -22,7 +22,7 @@ from npylstm.parity.examples import Example
 from npylstm.parity.mistakes import MISTAKES, TIERS, Mistake
 from npylstm.parity.proving import proves
 from npylstm.parity.trial import FAILURES, corrected_outputs
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm.spec import ModelSpec
 
 __all__ = ["search"]
@@ -161,10 +161,10 @@ class _Bench:
 
     def __init__(self, spec: ModelSpec, examples: Sequence[Example]) -> None:
         self.spec = spec
-        tapes = [Tape(spec, example) for example in examples]
+        tapes = [CachedRun(spec, example) for example in examples]
         tapes.sort(key=lambda t: -_energy(t.outputs, t.example.outputs))
         self.subject = Subject(spec, tapes)
-        self.small = Tape(spec, _rows_that_differ(spec, tapes[0]))
+        self.small = CachedRun(spec, _rows_that_differ(spec, tapes[0]))
         self.first = _first_steps(spec, self.small)
 
     def screen(self, tier: int) -> list[_Tried]:
@@ -191,7 +191,7 @@ class _Bench:
         others = sorted({*range(len(corrections))} - {*stacked})
         for tape in (self.first, self.small):
             if tape is not None:
-                variants = tape.run_all([corrections[k].changes for k in stacked])
+                variants = tape.run_variants([corrections[k].changes for k in stacked])
                 before = _energy(tape.outputs, tape.example.outputs)
                 for k, made in zip(stacked, variants, strict=True):
                     left[k] = _share(made, tape.example.outputs, before)
@@ -263,7 +263,7 @@ def _share(outputs: Outputs | None, theirs: Outputs, before: float) -> float:
     return min(left / before, 1e9) if before > 0 else (0.0 if left == 0 else 1e9)
 
 
-def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
+def _rows_that_differ(spec: ModelSpec, tape: CachedRun) -> Example:
     """Return the few samples of an example with the largest mismatch."""
     first = spec.inputs[0]
     count = tape.example.inputs[first.name].shape[first.shape.index(BATCH)]
@@ -282,7 +282,7 @@ def _rows_that_differ(spec: ModelSpec, tape: Tape) -> Example:
     return tape.example.rows(spec, rows)
 
 
-def _first_steps(spec: ModelSpec, tape: Tape) -> Tape | None:
+def _first_steps(spec: ModelSpec, tape: CachedRun) -> CachedRun | None:
     """Return the first steps of an example; None if outputs need later ones, or do not differ."""
     axes = {t.name: t.time_axis for t in (*spec.inputs, *spec.output_specs)}
     example = tape.example
@@ -295,7 +295,7 @@ def _first_steps(spec: ModelSpec, tape: Tape) -> Tape | None:
     if all(inputs[k].shape == x.shape for k, x in example.inputs.items()):
         return None
     try:
-        first = Tape(spec, cut)
+        first = CachedRun(spec, cut)
     except FAILURES:
         return None
     for name, y in first.outputs.items():

@@ -11,8 +11,8 @@ from npylstm.errors import NpylstmError
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
-from npylstm.parity.rounding import PERTURBATIONS, HeldMasks, Widening, makes_masks
-from npylstm.parity.variants import Ran, Tape, Wrap, run_graph
+from npylstm.parity.rounding import PERTURBATIONS, MaskRecorder, Widening, makes_masks
+from npylstm.parity.variants import CachedRun, RunResult, Wrap, run_graph
 from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Case, LayerSpec, ModelSpec
 
@@ -25,7 +25,7 @@ UNCHANGED = Correction(None, {}, "")
 
 
 def compared_outputs(
-    spec: ModelSpec, tapes: Sequence[Tape], correction: Correction = UNCHANGED
+    spec: ModelSpec, tapes: Sequence[CachedRun], correction: Correction = UNCHANGED
 ) -> tuple[Comparison, ...]:
     """Compare a corrected model with the examples, by the rounding rule of ``verify``.
 
@@ -45,7 +45,7 @@ def compared_outputs(
     return compare(correction.spec or spec, cases, ours, exact, moved)
 
 
-def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
+def corrected_outputs(tape: CachedRun, correction: Correction) -> Outputs | None:
     """Return the outputs of a corrected model; None if it cannot run."""
     try:
         if correction.around is None:
@@ -55,10 +55,10 @@ def corrected_outputs(tape: Tape, correction: Correction) -> Outputs | None:
         spec = correction.spec or tape.spec
         layers = {**{n.name: n for n in spec.layers}, **correction.changes}
 
-        def run(example: Example, wrap: Wrap | None = None) -> Ran:
+        def run(example: Example, wrap: Wrap | None = None) -> RunResult:
             unchanged = not correction.changes and correction.spec is None and wrap is None
             if example is tape.example and unchanged:
-                return Ran(tape.outputs, tape.state)
+                return RunResult(tape.outputs, tape.state)
             return run_graph(spec.edges, layers, spec.outputs, example, wrap)
 
         return correction.around(run, tape.example)
@@ -115,11 +115,11 @@ Layers = Mapping[str, LayerSpec]
 
 def _held_masks(
     graph: ModelSpec, layers: Layers, names: Sequence[str], correction: Correction, example: Example
-) -> HeldMasks:
+) -> MaskRecorder:
     """Run a model in its own dtype and return the masks that it computes."""
-    held = HeldMasks()
+    held = MaskRecorder()
 
-    def run(example: Example, wrap: Wrap | None = None) -> Ran:
+    def run(example: Example, wrap: Wrap | None = None) -> RunResult:
         def both(node: Node) -> Node:
             return held.keep(wrap(node) if wrap else node)
 
@@ -132,7 +132,7 @@ def _held_masks(
 
 def _wide_outputs(
     graph: ModelSpec, layers: Layers, names: Sequence[str], correction: Correction,
-    example: Example, masks: HeldMasks, seed: int | None,
+    example: Example, masks: MaskRecorder, seed: int | None,
 ) -> Outputs:  # fmt: skip
     wide = Widening(graph, seed)
     widened = {name: wide.layer(n) for name, n in layers.items()}
@@ -140,7 +140,7 @@ def _wide_outputs(
     state = {k: {n: wide.array(a) for n, a in own.items()} for k, own in example.state.items()}
     repeat = masks.repeating()
 
-    def run(example: Example, wrap: Wrap | None = None) -> Ran:
+    def run(example: Example, wrap: Wrap | None = None) -> RunResult:
         return run_graph(graph.edges, widened, names, example, repeat(wrap))
 
     return _called(run, correction, replace(example, inputs=inputs, state=state))

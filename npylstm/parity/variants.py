@@ -32,7 +32,7 @@ from npylstm.spec import Edge, LayerSpec, ModelSpec
 if TYPE_CHECKING:
     from npylstm.runtime.binding import NewState
 
-__all__ = ["Ran", "Tape", "Wrap", "run_graph"]
+__all__ = ["CachedRun", "RunResult", "Wrap", "run_graph"]
 
 Changes = Mapping[str, LayerSpec]  # layers by name that replace the model's
 Tensors = dict[str, Array]
@@ -89,7 +89,7 @@ class _Activations:
         return tuple((self.parts[k], k, end) for k, end in zip(starts, ends, strict=True))
 
 
-class Ran(NamedTuple):
+class RunResult(NamedTuple):
     """The results of a run: tensors by name, and the final state of every call."""
 
     tensors: Tensors
@@ -102,7 +102,7 @@ def run_graph(
     outputs: Sequence[str],
     example: Example,
     wrap: Wrap | None = None,
-) -> Ran:
+) -> RunResult:
     """Run a graph of layers without validating it as a model.
 
     ``wrap`` may replace the node that computes a layer.
@@ -119,7 +119,7 @@ def run_graph(
         node = wrap(node) if wrap else node
         made, after[edge.name] = _compute(edge, node, tensors, example)
         tensors |= made
-    return Ran({name: tensors[name] for name in outputs}, after)
+    return RunResult({name: tensors[name] for name in outputs}, after)
 
 
 def _compute(
@@ -140,7 +140,7 @@ def _compute(
     return dict(zip(edge.outputs, outputs, strict=True)), after
 
 
-class Tape:
+class CachedRun:
     """A model's tensors for one example, reused by runs with changed layers.
 
     Parameters
@@ -179,7 +179,7 @@ class Tape:
         """Run the model with some layers changed; return None if sizes do not fit."""
         return self._walk(self.spec.edges, {**self._layers, **changes}, self.spec.outputs)
 
-    def run_all(self, variants: Sequence[Changes]) -> list[Tensors | None]:
+    def run_variants(self, variants: Sequence[Changes]) -> list[Tensors | None]:
         """Run variants; those that change only numbers of the same layers run together."""
         results: list[Tensors | None] = [None] * len(variants)
         groups: dict[tuple[str, ...], list[int]] = {}

@@ -11,7 +11,7 @@ from npylstm import console
 from npylstm.arrays import Array
 from npylstm.runtime.threads import run_together
 
-__all__ = ["Fill", "Result", "cut", "join", "run_slices", "side_by_side"]
+__all__ = ["Fill", "Result", "cut", "fill_in_threads", "join", "run_slices"]
 
 # Computes rows of the output (second array) from rows of the input.
 Fill = Callable[[Array, Array], None]
@@ -41,7 +41,7 @@ def run_slices(
     return [result for result in results if result is not None]
 
 
-def side_by_side(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
+def fill_in_threads(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
     """Return a function that fills each slice of the rows in a thread."""
     if len(fillers) == 1:
         return fillers[0]

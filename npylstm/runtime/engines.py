@@ -49,7 +49,7 @@ class Engine(Protocol):
         """
         ...
 
-    def rewired(self, spec: ModelSpec) -> Engine:
+    def with_spec(self, spec: ModelSpec) -> Engine:
         """Return an engine for a spec with the same layers, or some of them; weights are shared."""
         ...
 

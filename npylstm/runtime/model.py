@@ -295,7 +295,7 @@ class Model:
         from npylstm.graph.stream_plan import plan_stream
 
         plan = plan_stream(self.spec)
-        return plan, self._engine.rewired(plan.spec)
+        return plan, self._engine.with_spec(plan.spec)
 
     def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
         """Return a session, for a live stream: see :class:`npylstm.Session`.
@@ -455,7 +455,7 @@ class Model:
     def with_free_steps(self) -> Model:
         """Return the same model for any number of steps, if its layers allow it."""
         other = Model.__new__(Model)
-        other._set(self.spec.with_free_steps(), self._engine.rewired)
+        other._set(self.spec.with_free_steps(), self._engine.with_spec)
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -107,7 +107,7 @@ class NumbaEngine:
         batch_first = all(t.shape[:1] == (BATCH,) for t in tensors)
         return segment.shortcut(shape, batch_first, threads)
 
-    def rewired(self, spec: ModelSpec) -> NumbaEngine:
+    def with_spec(self, spec: ModelSpec) -> NumbaEngine:
         return NumbaEngine(spec, self)
 
     def stream(self, spec: ModelSpec, batch: int) -> Stream:

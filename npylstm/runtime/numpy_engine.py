@@ -56,7 +56,7 @@ class NumpyEngine:
     def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> None:
         return None
 
-    def rewired(self, spec: ModelSpec) -> NumpyEngine:
+    def with_spec(self, spec: ModelSpec) -> NumpyEngine:
         return NumpyEngine(spec, self)
 
     def stream(self, spec: ModelSpec, batch: int) -> Stream:

@@ -69,7 +69,7 @@ class Pool:
         self._nan = bind_nan(nan)
         self._plan, engine = model.streaming
         self._spec = self._plan.spec
-        self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
+        self._at_step = tuple(map(self._plan.drop_time_axis, self._spec.inputs))
         self._states = engine.streams(self._spec, self.capacity)
         self._rows: dict[Hashable, int] = {}
         self._free = list(range(self.capacity - 1, -1, -1))
@@ -196,7 +196,7 @@ class Pool:
             if self._nan == "raise":
                 check_nan(inputs)
             if at_step:
-                inputs = {name: self._plan.with_time(name, a) for name, a in inputs.items()}
+                inputs = {name: self._plan.add_time_axis(name, a) for name, a in inputs.items()}
             made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)
         return {name: made[name] for name in self._spec.outputs}
 

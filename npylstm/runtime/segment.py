@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.runtime.batching import Fill, cut, side_by_side
+from npylstm.runtime.batching import Fill, cut, fill_in_threads
 from npylstm.runtime.engines import State
 from npylstm.runtime.frame import Frame
 from npylstm.runtime.program import Parameters, Program
@@ -119,7 +119,7 @@ class Segment:
     ) -> Callable[[Array], Array]:
         slices = cut(shape[0], -(-shape[0] // threads))
         each = min(threads, most_threads()) // len(slices)
-        fill = side_by_side(
+        fill = fill_in_threads(
             slices, [self._filler((s.stop - s.start, *shape[1:]), each) for s in slices]
         )
 

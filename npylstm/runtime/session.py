@@ -68,11 +68,11 @@ class Session:
         self._nan = bind_nan(nan)
         self._plan, engine = model.streaming
         self._spec = self._plan.spec
-        self._at_step = tuple(map(self._plan.without_time, self._spec.inputs))
+        self._at_step = tuple(map(self._plan.drop_time_axis, self._spec.inputs))
         self._stream = engine.stream(self._spec, self.batch_size)
         self._stepper: Stepper | None = None
         self._fast: tuple[Array, Array] | None = None
-        y = self._plan.without_time(self._spec.output_specs[0])
+        y = self._plan.drop_time_axis(self._spec.output_specs[0])
         self._step_shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
         self._dtype = np.dtype(self._spec.dtype)
         self._lay_out_step()
@@ -165,11 +165,11 @@ class Session:
             self._check_out(out, self._step_shape)
         stepper = self._stepper
         if stepper is None:
-            whole = {name: self._plan.with_time(name, array) for name, array in inputs.items()}
+            whole = {name: self._plan.add_time_axis(name, array) for name, array in inputs.items()}
             made = self._stream.run(whole)
         else:
             for name, array in inputs.items():
-                stepper.x[name][...] = self._plan.with_time(name, array)
+                stepper.x[name][...] = self._plan.add_time_axis(name, array)
             stepper.run()
             made = {name: y.copy() for name, y in stepper.y.items()}
         y = self._unpacked(

@@ -629,9 +629,9 @@ def test_advice_for_tfjs_can_be_followed(
         assert_shown_as_left(out, "odd/kernel")
 
 
-def left_over(spec: ModelSpec) -> Iterator[str]:
+def unmatched_factors(spec: ModelSpec) -> Iterator[str]:
     return (e["source"] for e in entries_of(spec) if not e["layer"])
 
 
 def test_nothing_is_left_over_of_an_honest_file(tmp_path: Path) -> None:
-    assert list(left_over(nc.from_keras(small_file("keras3", "keras", tmp_path)))) == []
+    assert list(unmatched_factors(nc.from_keras(small_file("keras3", "keras", tmp_path)))) == []

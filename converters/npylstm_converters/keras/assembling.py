@@ -15,24 +15,31 @@ from npylstm.ops.masking import MaskedSoftmax
 from npylstm.ops.pointwise import Identity
 from npylstm.spec import LayerSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
-from npylstm_converters.keras.attention import as_called, ordered, understands
+from npylstm_converters.keras.attention import as_called, supports_argument, with_positional_inputs
 from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.execution import safe_names
 from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import INSIDE, Call, Graph, RawLayer, Tensor, shown
+from npylstm_converters.keras.graph import (
+    PATH_SEPARATOR,
+    Call,
+    Graph,
+    RawLayer,
+    Tensor,
+    display_path,
+)
 from npylstm_converters.keras.inlining import inline
-from npylstm_converters.keras.inputs import by_a_call, read_inputs, reads_ids
+from npylstm_converters.keras.inputs import is_embedding_input, is_first_call_shape, read_inputs
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.lora import parts_of
-from npylstm_converters.keras.mask_flow import Flow, Masks, races
+from npylstm_converters.keras.mask_flow import Flow, Masks, mask_races
 from npylstm_converters.keras.masks import (
     Sources,
+    created_mask,
     joined_sources,
-    made_mask,
-    obeyed,
     split_masks,
+    used_masks,
     with_masks,
 )
 from npylstm_converters.keras.operations import is_operation, keeps_integers, refuse_unknown
@@ -80,23 +87,23 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
         reasons.raise_if_any()
     calls, outputs, claims, steps = inline(graph)
     given_masks, calls, claimed = split_masks(graph, calls, outputs, claims)
-    calls = [ordered(parts.raws.get(call.layer), call) for call in calls]
+    calls = [with_positional_inputs(parts.raws.get(call.layer), call) for call in calls]
     parts.translate(frozenset(call.layer for call in calls))
     layers = parts.layers
-    parts.heed(calls)
+    parts.apply_call_arguments(calls)
     for call in calls:
         raw = parts.raws.get(call.layer)
         for problem in () if raw and is_operation(raw) else _problems(call, layers):
-            reasons.add(f"{shown(call.layer)}: {problem}")
+            reasons.add(f"{display_path(call.layer)}: {problem}")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
         readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
-        ids = all(made is None or reads_ids(made.layer) for made in readers)
+        ids = all(made is None or is_embedding_input(made.layer) for made in readers)
         if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
             reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
         elif dtype in ("int32", "int64") and container.writer.major < 3:
-            for path in _counting(Tensor(name), calls, parts.raws):
-                reasons.add(f"{shown(path)}: TensorFlow computes it with integers")
+            for path in _integer_operations(Tensor(name), calls, parts.raws):
+                reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
     masks = Masks(container.writer, given_masks, dict(claimed), steps, {*graph.models()})
     if not reasons:
         _mask_layers(masks, calls, parts, reasons)
@@ -108,12 +115,14 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
             if isinstance(named.layer, (Attention, MultiHeadAttention)):
                 layers[path] = replace(named, layer=replace(named.layer, mask_in_float32=False))
     if not reasons:  # arrays of an unsupported layer are unused anyway
-        parts.settle()
+        parts.check_all_used()
     reasons.raise_if_any()
     return _assemble(graph, calls, outputs, masks, parts, arrays.pop() if arrays else "float32")
 
 
-def _counting(tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer]) -> Iterator[str]:
+def _integer_operations(
+    tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer]
+) -> Iterator[str]:
     """Yield operations downstream of an integer input that TensorFlow computes in integers."""
     whole = {tensor}
     for call in calls:
@@ -140,7 +149,7 @@ def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
         if not masked and (option != "initial_state" or not layer.state_shapes()):
             yield f"is called with {option}=a tensor"
     for argument, value in call.arguments.items():
-        if not understands(layer, argument):
+        if not supports_argument(layer, argument):
             yield f"is called with {argument}={value!r:.60}"
     if call.number and getattr(layer, "stateful", False):
         yield "is stateful and called twice"
@@ -157,35 +166,37 @@ def _mask_layers(
         raw = parts.raws[call.layer]
         if is_operation(raw):  # its output has no mask
             if major < 3 and any(t in flow.attached for t in call.reads):
-                reasons.add(f"{shown(call.layer)}: an operation on a masked tensor")
+                reasons.add(f"{display_path(call.layer)}: an operation on a masked tensor")
             continue
         layer = layers[call.layer].layer
         given = flow.given(call)
         main = Tensor(call.layer, call.number)
-        if flow.told(call) and masks.given[main] != (given or [None])[0]:
-            reasons.add(f"{shown(call.layer)}: is called with a mask that Keras did not make")
+        if flow.has_mask_argument(call) and masks.given[main] != (given or [None])[0]:
+            reasons.add(
+                f"{display_path(call.layer)}: is called with a mask that Keras did not make"
+            )
         try:
-            own = made_mask(raw, layer, call, major)
+            own = created_mask(raw, layer, call, major)
             if own:
                 flow.make(call, own)
             else:
-                flow.hand_on(raw, layer, call)
+                flow.propagate(raw, layer, call)
         except Refusal as error:
-            reasons.add(f"{shown(call.layer)}: {error}")
+            reasons.add(f"{display_path(call.layer)}: {error}")
             continue
-        mine = obeyed(raw, layer, call, given, major, flow.told(call))
+        mine = used_masks(raw, layer, call, given, major, flow.has_mask_argument(call))
         wanted.setdefault(call.layer, set()).update(mine)
     for tensor, claim in masks.claimed.items():
         if claim != flow.written.get(masks.steps.get(tensor, tensor)):
             reasons.add(
-                f"{shown(tensor.layer)}: a model is called on it with a mask that Keras did not "
-                "make"
+                f"{display_path(tensor.layer)}: a model is called on it with a mask that "
+                "Keras did not make"
             )
     kinds = {path: named.layer for path, named in layers.items()}
-    for reader, taker in races(parts.raws, kinds, calls, masks, flow):
+    for reader, taker in mask_races(parts.raws, kinds, calls, masks, flow):
         reasons.add(
-            f"{shown(reader.layer)}: reads a mask that {shown(taker.layer)} takes off in Keras 3, "
-            "before or after"
+            f"{display_path(reader.layer)}: reads a mask that "
+            f"{display_path(taker.layer)} takes off in Keras 3, before or after"
         )
     for path, which in wanted.items():
         if which:
@@ -204,13 +215,15 @@ class _Translation:
         self.layers: dict[str, LayerSpec] = {}
         self.ledger: list[Entry] = []
         self.notes: list[str] = []
-        self._stood_in: set[str] = set()  # custom functions in use
+        self._used_functions: set[str] = set()  # custom functions in use
 
     def foreign(self) -> bool:
         """Whether a custom class has no function in ``options.custom``."""
-        return any(raw.custom and self._stand_in(raw) is None for raw in self.raws.values())
+        return any(
+            raw.custom and self._custom_function_name(raw) is None for raw in self.raws.values()
+        )
 
-    def _stand_in(self, raw: RawLayer) -> str | None:
+    def _custom_function_name(self, raw: RawLayer) -> str | None:
         """Return the name of the user's function that replaces a layer, or None."""
         names = [raw.name]  # a custom class may have the name of a Keras class
         if raw.custom or raw.class_name not in TRANSLATORS:
@@ -230,29 +243,29 @@ class _Translation:
             if is_operation(raw) and path not in called:
                 continue
             if raw.inner is not None:
-                self._translate(raw.inner, store.inner(raw), called, f"{path}{INSIDE}")
+                self._translate(raw.inner, store.inner(raw), called, f"{path}{PATH_SEPARATOR}")
                 continue
             if is_operation(raw) and not raw.custom:
                 try:
                     refuse_unknown(raw)
                 except Refusal as error:
-                    self.reasons.add(f"{shown(path)}: {error}")
+                    self.reasons.add(f"{display_path(path)}: {error}")
                 continue
             try:
                 tensors, left = store.tensors(raw).without(self.options.allow_unused)
                 if raw.is_input:
                     continue
                 layer: Operation
-                function = self._stand_in(raw)
+                function = self._custom_function_name(raw)
                 if function is not None:
-                    self._stood_in.add(function)
+                    self._used_functions.add(function)
                     layer, weights = external(raw, tensors, function, self.options.custom[function])
                 else:
                     layer, weights = translate(raw, tensors, self.container.writer)
             except DamagedError:
                 raise
             except (Refusal, FormatError) as error:
-                self.reasons.add(f"{shown(path)}: {error}")
+                self.reasons.add(f"{display_path(path)}: {error}")
                 continue
             name = self.names[path]
             self.layers[path] = LayerSpec(name, layer, weights)
@@ -263,20 +276,20 @@ class _Translation:
             ]
             self.ledger += [Entry(source.path, source.shape) for source in left]
 
-    def heed(self, calls: Sequence[Call]) -> None:
+    def apply_call_arguments(self, calls: Sequence[Call]) -> None:
         """Replace layers by what the arguments of their calls select."""
-        heeded: dict[str, Operation] = {}
+        layer_by_path: dict[str, Operation] = {}
         for call in calls:
             if call.layer in self.layers:
                 named = self.layers[call.layer]
                 layer = as_called(named.layer, call, self.container.writer)
-                if heeded.setdefault(call.layer, layer) != layer:
-                    self.reasons.add(f"{shown(call.layer)}: is called in two ways")
-        for path, layer in heeded.items():
+                if layer_by_path.setdefault(call.layer, layer) != layer:
+                    self.reasons.add(f"{display_path(call.layer)}: is called in two ways")
+        for path, layer in layer_by_path.items():
             if layer is not self.layers[path].layer:
                 self.layers[path] = replace(self.layers[path], layer=layer)
 
-    def settle(self) -> None:
+    def check_all_used(self) -> None:
         """Check that every array and every option of the user is used."""
         for source in self.container.store.unread():
             if source.path in self.options.allow_unused:
@@ -286,12 +299,12 @@ class _Translation:
                     f"weights: {source.path} {source.shape} belongs to no layer (to leave it over: "
                     f"--allow-unused {source.path})"
                 )
-        spared = {entry.source for entry in self.ledger if not entry.layer}
+        unused = {entry.source for entry in self.ledger if not entry.layer}
         for name in self.options.allow_unused:
-            if name not in spared:
+            if name not in unused:
                 raise FormatError(f"allow_unused: no array {name!r:.80} is left over")
         for name in self.options.custom:
-            if name not in self._stood_in:
+            if name not in self._used_functions:
                 raise FormatError(
                     f"custom: no layer of the name or class {name!r:.80} needs a function"
                 )
@@ -319,7 +332,7 @@ def _assemble(
     uncalled = [layer.name for layer in wiring.layers.values() if layer.name not in builder.layers]
     if uncalled:
         raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
-    names = list(_told_apart(names, builder))
+    names = list(_unique_outputs(names, builder))
     writer, container = masks.writer, parts.container
     provenance = {
         "framework": writer.framework,
@@ -330,11 +343,11 @@ def _assemble(
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
             *parts.notes,
-            *_told_by_names(parts.raws),
+            *_name_conflicts(parts.raws),
             *(
-                f"layer {shown(old)!r} is called {new!r} here"
+                f"layer {display_path(old)!r} is called {new!r} here"
                 for old, new in parts.names.items()
-                if shown(old) != new
+                if display_path(old) != new
             ),
         ],
         "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
@@ -349,10 +362,10 @@ def _assemble(
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
-    return _freed(spec) if by_a_call(graph, kinds.values()) else spec
+    return _with_free_steps(spec) if is_first_call_shape(graph, kinds.values()) else spec
 
 
-def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
+def _name_conflicts(raws: Mapping[str, RawLayer]) -> Iterator[str]:
     """Yield a note for each layer whose name contradicts its class.
 
     A file may store a subclass under the name of its base.
@@ -360,12 +373,12 @@ def _told_by_names(raws: Mapping[str, RawLayer]) -> Iterator[str]:
     for path, raw in raws.items():
         if "revers" in raw.name.lower() and raw.config.get("go_backwards") is False:
             yield (
-                f"{shown(path)}: runs forwards, as a {raw.class_name} does whose config says so; "
-                "its name says otherwise"
+                f"{display_path(path)}: runs forwards, as the config of this "
+                f"{raw.class_name} states; its name states otherwise"
             )
 
 
-def _freed(spec: ModelSpec) -> ModelSpec:
+def _with_free_steps(spec: ModelSpec) -> ModelSpec:
     """Return the spec with a free number of steps and a note, if only a call fixed the number."""
     freed = spec.with_free_steps()
     if freed.inputs == spec.inputs:
@@ -375,7 +388,7 @@ def _freed(spec: ModelSpec) -> ModelSpec:
     return replace(freed, provenance={**spec.provenance, "decisions": decisions})
 
 
-def _told_apart(outputs: Sequence[str], builder: GraphBuilder) -> Iterator[str]:
+def _unique_outputs(outputs: Sequence[str], builder: GraphBuilder) -> Iterator[str]:
     """Yield unique names: an output that the model returns twice gets a second name."""
     seen: set[str] = set()
     for name in outputs:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from npylstm.ops.attention import PAIRS, Attention, MultiHeadAttention
+from npylstm.ops.attention import ATTENTION_MASK, Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
 from npylstm.ops.masking import MaskedSoftmax
 from npylstm.ops.pointwise import ActivationLayer
@@ -15,7 +15,7 @@ from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation,
 from npylstm_converters.keras.graph import Call, RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array
 
-__all__ = ["TRANSLATORS", "as_called", "ordered", "understands"]
+__all__ = ["TRANSLATORS", "as_called", "supports_argument", "with_positional_inputs"]
 
 # Call arguments of Keras, and the fields of our operations.
 _ARGUMENTS = {"use_causal_mask": "causal", "return_attention_scores": "return_scores"}
@@ -106,7 +106,7 @@ def _fully_masked(writer: Writer, softmax: bool, robust: bool) -> str:
     return "zero" if writer.softmax_zeroes_blocked else "lowered"
 
 
-def ordered(raw: RawLayer | None, call: Call) -> Call:
+def with_positional_inputs(raw: RawLayer | None, call: Call) -> Call:
     """Return the call with query, value and key as positional inputs, in this order."""
     if raw is None or raw.class_name != "MultiHeadAttention" or raw.custom:
         return call
@@ -117,7 +117,7 @@ def ordered(raw: RawLayer | None, call: Call) -> Call:
     return replace(call, inputs=tuple(inputs), options=options)
 
 
-def understands(layer: Operation, argument: str) -> bool:
+def supports_argument(layer: Operation, argument: str) -> bool:
     """Whether a layer uses an argument of its call."""
     return argument in _ARGUMENTS and isinstance(layer, (Attention, MultiHeadAttention))
 
@@ -130,7 +130,7 @@ def as_called(layer: Operation, call: Call, writer: Writer) -> Operation:
         }
         layer = replace(layer, **told)
         if isinstance(layer, MultiHeadAttention):
-            pairs = (PAIRS,) if "attention_mask" in call.options else ()
+            pairs = (ATTENTION_MASK,) if "attention_mask" in call.options else ()
             rule = _fully_masked(writer, True, False) if layer.return_scores else layer.fully_masked
             layer = replace(layer, masked=pairs, fully_masked=rule)
         return layer

@@ -53,7 +53,7 @@ def read_call(layer: str, number: int, node: Any) -> Call:
     positional: list[Any] = []
     told: dict[str, Any] = {}
     problem = ""
-    for entry in _unnested(node):
+    for entry in _unwrap_list(node):
         if isinstance(entry, list) and entry and entry[0] == "_CONSTANT_VALUE":
             problem = "is called with a number"
             positional.append(entry[2] if len(entry) > 2 else None)
@@ -110,7 +110,7 @@ def _said(told: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in told.items() if any(e not in (None, False) for e in _flat(v))}
 
 
-def _unnested(node: list[Any]) -> list[Any]:
+def _unwrap_list(node: list[Any]) -> list[Any]:
     """Return the inner list of ``[[tensor, ...]]``, the form of TensorFlow's functions."""
     if len(node) == 1 and isinstance(node[0], list) and node[0] and isinstance(node[0][0], list):
         inner: list[Any] = node[0]

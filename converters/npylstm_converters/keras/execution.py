@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from npylstm.spec import RESERVED
-from npylstm_converters.keras.graph import INSIDE, shown
+from npylstm_converters.keras.graph import PATH_SEPARATOR, display_path
 
 __all__ = ["Execution", "executions", "is_model", "leaf_layers", "safe_names"]
 
@@ -34,7 +34,7 @@ def safe_names(paths: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = {".", "..", *RESERVED}
     for path in paths:
-        name = _UNSAFE.sub("_", shown(path))
+        name = _UNSAFE.sub("_", display_path(path))
         while name in taken:
             name += "_"
         taken.add(name)
@@ -52,7 +52,7 @@ def leaf_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for layer in _members(model):
         path = f"{prefix}{layer.name}"
         if is_model(layer):
-            yield from leaf_layers(layer, f"{path}{INSIDE}")
+            yield from leaf_layers(layer, f"{path}{PATH_SEPARATOR}")
         else:
             yield path, layer
 
@@ -70,12 +70,12 @@ def executions(model: Any) -> list[Execution]:
         trails.setdefault(path, []).append(trail)
     paths: list[str] = []
     for path, layer in leaf_layers(model):
-        paths += [path, *(f"{path}{INSIDE}cell_{k}" for k in range(_cells(layer)))]
+        paths += [path, *(f"{path}{PATH_SEPARATOR}cell_{k}" for k in range(_cells(layer)))]
     names = safe_names(paths)
     made = []
     for path, layer, trail in calls:
         number = sorted(trails[path]).index(trail)
-        own = [f"{path}{INSIDE}cell_{k}" for k in range(_cells(layer))] or [path]
+        own = [f"{path}{PATH_SEPARATOR}cell_{k}" for k in range(_cells(layer))] or [path]
         end = f"#{number + 1}" if number else ""
         made.append(Execution(layer, tuple(f"{names[p]}{end}" for p in own)))
     return made
@@ -88,7 +88,7 @@ def _run(
     for layer, number in _calls(model):
         path, here = f"{prefix}{layer.name}", (*trail, number)
         if is_model(layer):
-            yield from _run(layer, f"{path}{INSIDE}", here)
+            yield from _run(layer, f"{path}{PATH_SEPARATOR}", here)
         else:
             yield path, layer, here
 

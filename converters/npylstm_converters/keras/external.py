@@ -13,7 +13,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array
 
-__all__ = ["external", "probe"]
+__all__ = ["external", "infer_output_shape"]
 
 # Values of the free sizes in two probe calls: they show which output size depends on which.
 _FIRST, _SECOND = (3, 7, 13, 19, 29), (5, 11, 17, 23, 31)
@@ -50,7 +50,7 @@ def _ordered(tensors: LayerTensors) -> LayerTensors:
     return tensors.arranged_by(lambda path: path.rpartition("/vars/")[0] not in own)
 
 
-def probe(
+def infer_output_shape(
     layer: External, inputs: Sequence[Shape], weights: Mapping[str, Array], dtype: str
 ) -> External:
     """Return the layer with the function's output shape, found by two calls with numbers.

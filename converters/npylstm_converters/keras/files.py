@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.io.npz import refuse_bombs
+from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
 from npylstm_converters.keras.config import Writer
@@ -208,10 +208,10 @@ def _has_backslashes(root: hdf5.File) -> bool:
 def _from_zip(path: Path, given: Any) -> Iterator[Container]:
     with open(path, "rb") as stream, tempfile.TemporaryDirectory() as folder:
         try:
-            refuse_bombs(stream)
+            check_zip_bomb(stream)
             archive = zipfile.ZipFile(stream)
             infos = archive.infolist()
-            refuse_bombs(stream, sum(info.file_size for info in infos))
+            check_zip_bomb(stream, sum(info.file_size for info in infos))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
         except _ZIP_DAMAGE as error:

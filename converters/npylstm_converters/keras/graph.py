@@ -10,12 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
-    "INSIDE", "MODELS", "TURN", "Call", "Graph", "Place", "RawLayer", "Slot", "Tensor", "shown",
+    "MODELS",
+    "PATH_SEPARATOR",
+    "REVERSED",
+    "Call",
+    "Graph",
+    "Place",
+    "RawLayer",
+    "Slot",
+    "Tensor",
+    "display_path",
 ]  # fmt: skip
 
-INSIDE = "\x1f"  # separates the names of a model and of its layer; no name contains it
+PATH_SEPARATOR = "\x1f"  # separates the names of a model and of its layer; no name contains it
 
-TURN = "turned around"  # not a Keras class: a sequence reversed along time
+REVERSED = "turned around"  # not a Keras class: a sequence reversed along time
 MODELS = ("Model", "Functional", "Sequential")
 
 
@@ -132,7 +141,7 @@ class Graph:
         """Yield all layers that are not models, with paths, including those of nested models."""
         for layer in self.layers:
             if layer.inner is not None:
-                yield from layer.inner.leaves(f"{prefix}{layer.name}{INSIDE}")
+                yield from layer.inner.leaves(f"{prefix}{layer.name}{PATH_SEPARATOR}")
             else:
                 yield f"{prefix}{layer.name}", layer
 
@@ -140,12 +149,12 @@ class Graph:
         """Yield the paths of all nested models: prefixes of their layers' paths."""
         for layer in self.layers:
             if layer.inner is not None:
-                path = f"{prefix}{layer.name}{INSIDE}"
+                path = f"{prefix}{layer.name}{PATH_SEPARATOR}"
                 if layer.is_model:
                     yield path
                 yield from layer.inner.models(path)
 
 
-def shown(path: str) -> str:
+def display_path(path: str) -> str:
     """Return a path of :meth:`Graph.leaves` in readable form: ``encoder.lstm``."""
-    return path.replace(INSIDE, ".")
+    return path.replace(PATH_SEPARATOR, ".")

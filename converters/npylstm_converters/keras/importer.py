@@ -15,6 +15,7 @@ from npylstm.ops.external import Function
 from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
+from npylstm_converters.keras.alternatives import other_chains
 from npylstm_converters.keras.assembling import Options, convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
@@ -26,7 +27,6 @@ from npylstm_converters.keras.files import (
     open_weights,
 )
 from npylstm_converters.keras.found import ListedStore, by_word, find_layers
-from npylstm_converters.keras.rivals import other_chains
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
@@ -178,7 +178,7 @@ class _KerasImporter(Importer):
         with open_container(source) as container:
             return describe(container, source)
 
-    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+    def alternatives(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
         if "layers" not in options:
             return
         said = Options(tuple(options.get("allow_unused") or ()), dict(options.get("custom") or {}))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from npylstm import FormatError
-from npylstm_converters.keras.graph import INSIDE, Call, Graph, Place, Tensor, shown
+from npylstm_converters.keras.graph import PATH_SEPARATOR, Call, Graph, Place, Tensor, display_path
 
 __all__ = ["Claims", "Inlined", "inline"]
 
@@ -57,12 +57,12 @@ def inline(graph: Graph) -> Inlined:
         def find(tensor: Tensor) -> Tensor:
             source = made.get((tensor.layer, tensor.call))
             if source is None:
-                path = shown(f"{prefix}{tensor.layer}")
+                path = display_path(f"{prefix}{tensor.layer}")
                 raise FormatError(f"model config: {path}: call {tensor.call} is never computed")
             if isinstance(source, Tensor):
                 return Tensor(source.layer, source.call, tensor.output)
             if not 0 <= tensor.output < len(source):
-                path = shown(f"{prefix}{tensor.layer}")
+                path = display_path(f"{prefix}{tensor.layer}")
                 raise FormatError(f"model config: {path} has no output {tensor.output}")
             return source[tensor.output]
 
@@ -77,10 +77,10 @@ def inline(graph: Graph) -> Inlined:
             if raw.inner is not None and not problem:
                 if len(given) != len(raw.inner.inputs):
                     raise FormatError(
-                        f"model config: {shown(path)}: expected {len(raw.inner.inputs)} inputs, "
-                        f"got {len(given)}"
+                        f"model config: {display_path(path)}: expected "
+                        f"{len(raw.inner.inputs)} inputs, got {len(given)}"
                     )
-                result = run(raw.inner, f"{path}{INSIDE}", place, given)
+                result = run(raw.inner, f"{path}{PATH_SEPARATOR}", place, given)
                 made[call.layer, call.number] = result
                 if raw.class_name == "TimeDistributed":
                     ends = [result] if isinstance(result, Tensor) else result

@@ -19,7 +19,7 @@ from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 
-__all__ = ["by_a_call", "read_inputs", "reads_ids"]
+__all__ = ["is_embedding_input", "is_first_call_shape", "read_inputs"]
 
 # Layers that keep the shape.
 _KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Masking)
@@ -52,7 +52,7 @@ def read_inputs(
     inputs: list[TensorSpec] = []
     free = 0
     for name in graph.inputs:
-        raw, first = graph.layer(name), _reader(Tensor(name), calls, layers)
+        raw, first = graph.layer(name), _first_reader(Tensor(name), calls, layers)
         declared = _declared(graph, raw, first)
         shape: list[Dim] = []
         batch_axis = int(bool(getattr(first, "time_major", False)))
@@ -65,18 +65,18 @@ def read_inputs(
             else:
                 shape.append(int(size))
         readers = [_behind(c, calls, layers) for c in calls if Tensor(name) in c.reads]
-        whole = bool(readers) and all(map(reads_ids, readers))
+        whole = bool(readers) and all(map(is_embedding_input, readers))
         inputs.append(TensorSpec(names[name], tuple(shape), whole))
     return tuple(inputs)
 
 
-def reads_ids(layer: Operation | None) -> bool:
+def is_embedding_input(layer: Operation | None) -> bool:
     """Whether a layer's inputs are ids: indices into an Embedding."""
     inner = layer.layer if isinstance(layer, TimeDistributed) else layer
     return isinstance(inner, Embedding)
 
 
-def by_a_call(graph: Graph, layers: Iterable[Operation]) -> bool:
+def is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
     """Whether a shape is only that of the first call, so that its number of steps is arbitrary.
 
     Such a shape has a batch size, which nobody fixes without a stateful layer.
@@ -87,7 +87,7 @@ def by_a_call(graph: Graph, layers: Iterable[Operation]) -> bool:
     return pinned and graph.sequential and not any(getattr(n, "stateful", False) for n in layers)
 
 
-def _reader(
+def _first_reader(
     tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Operation]
 ) -> Operation | None:
     """Return the first layer that reads a tensor, skipping layers that keep its shape."""
@@ -97,7 +97,7 @@ def _reader(
 def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Operation]) -> Operation | None:
     layer = layers.get(call.layer)  # None for an operation
     if isinstance(layer, _KEEP):
-        return _reader(Tensor(call.layer, call.number), calls, layers)
+        return _first_reader(Tensor(call.layer, call.number), calls, layers)
     return layer
 
 

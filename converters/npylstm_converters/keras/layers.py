@@ -30,7 +30,7 @@ from npylstm_converters.keras.config import (
     dtype_name,
     without_weights,
 )
-from npylstm_converters.keras.graph import TURN, RawLayer
+from npylstm_converters.keras.graph import REVERSED, RawLayer
 from npylstm_converters.keras.lora import merge_lora
 from npylstm_converters.keras.parsing import is_custom
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_array
@@ -165,7 +165,7 @@ TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "Flatten": without_weights(_flatten),
     "Reshape": without_weights(_reshape),
     "Permute": without_weights(_permute),
-    TURN: without_weights(_turned),
+    REVERSED: without_weights(_turned),
     "RepeatVector": without_weights(_repeat_vector),
     "Embedding": _embedding,
     "Masking": without_weights(_masking),

@@ -17,7 +17,7 @@ from npylstm_converters.keras.graph import Graph, RawLayer
 from npylstm_converters.keras.hdf5 import Dataset, File
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.tensors import Deal, LayerTensors, Source, conflict
-from npylstm_converters.keras.weights import DealtStore, Store
+from npylstm_converters.keras.weights import StackedCellStore, Store
 
 __all__ = ["WITH_ARRAYS", "LegacyStore", "PathStore"]
 
@@ -177,11 +177,11 @@ class PathStore:
 
 def _of_list(
     layer: RawLayer, arrays: Sequence[tuple[str, Source]], deal: Deal
-) -> DealtStore | PathStore:
+) -> StackedCellStore | PathStore:
     """Return the store for a layer's sublayers from one list of arrays."""
     assert layer.inner is not None  # the caller has checked it
     if layer.class_name == "RNN":
-        return DealtStore([source for _, source in arrays])
+        return StackedCellStore([source for _, source in arrays])
     return PathStore(layer.inner, arrays, deal)
 
 

@@ -17,13 +17,13 @@ from npylstm_converters.keras.masks import (
     Join,
     Mask,
     Sources,
-    also_masked,
-    follow,
     joined_sources,
-    obeyed,
+    other_masked_outputs,
+    output_mask,
+    used_masks,
 )
 
-__all__ = ["Flow", "Masks", "races"]
+__all__ = ["Flow", "Masks", "mask_races"]
 
 
 class Masks(NamedTuple):
@@ -65,13 +65,13 @@ class Flow(Generic[Mask]):
         self.attached: dict[Tensor, Mask] = {}
         self._raws, self._masks, self._join = raws, masks, join
 
-    def told(self, call: Call) -> bool:
+    def has_mask_argument(self, call: Call) -> bool:
         """Whether the config stores a ``mask`` argument for a call."""
         return Tensor(call.layer, call.number) in self._masks.given
 
     def given(self, call: Call) -> list[Mask | None]:
         """Return the masks of a call's inputs."""
-        return self._seen(call, self.written if self.told(call) else self.attached)
+        return self._seen(call, self.written if self.has_mask_argument(call) else self.attached)
 
     def _seen(self, call: Call, masks: Mapping[Tensor, Mask]) -> list[Mask | None]:
         return [self._one(call, tensor, masks) for tensor in call.inputs]
@@ -98,7 +98,7 @@ class Flow(Generic[Mask]):
         main = Tensor(call.layer, call.number)
         self.written[main] = self.attached[main] = mask
 
-    def hand_on(self, raw: RawLayer, layer: Operation, call: Call) -> None:
+    def propagate(self, raw: RawLayer, layer: Operation, call: Call) -> None:
         """Record the output masks of a layer that creates none.
 
         Raises
@@ -106,29 +106,29 @@ class Flow(Generic[Mask]):
         Refusal
             If the mask would change the outputs in an unsupported way.
         """
-        outputs = [Tensor(call.layer, call.number, k) for k in (0, *also_masked(layer))]
+        outputs = [Tensor(call.layer, call.number, k) for k in (0, *other_masked_outputs(layer))]
         major = self._masks.writer.major
         written, attached = self._seen(call, self.written), self._seen(call, self.attached)
-        if self.told(call):  # the argument's mask propagates, not the tensor's
+        if self.has_mask_argument(call):  # the argument's mask propagates, not the tensor's
             attached = written
-        after = follow(raw, layer, attached, major, self._join)
+        after = output_mask(raw, layer, attached, major, self._join)
         if after is not None:
             self.attached |= dict.fromkeys(outputs, after)
         if written != attached:
-            after = follow(raw, layer, written, major, self._join)
+            after = output_mask(raw, layer, written, major, self._join)
         if after is not None:
             self.written |= dict.fromkeys(outputs, after)
-        if takes_off(raw, self._masks.writer):
+        if removes_masks(raw, self._masks.writer):
             for tensor in call.inputs:
                 self.attached.pop(tensor, None)
 
 
-def takes_off(raw: RawLayer, writer: Writer) -> bool:
+def removes_masks(raw: RawLayer, writer: Writer) -> bool:
     """Whether a layer removes the masks of its inputs."""
     return raw.class_name == "MultiHeadAttention" and not raw.custom and writer.heads_take_masks
 
 
-def races(
+def mask_races(
     raws: Mapping[str, RawLayer],
     layers: Mapping[str, Operation],
     calls: Sequence[Call],
@@ -148,10 +148,10 @@ def races(
             readers.setdefault(tensor, []).append(call)
     for k, taker in enumerate(calls):
         masked = {t for t in taker.inputs if t in flow.written}
-        if not masked or not takes_off(raws[taker.layer], masks.writer):
+        if not masked or not removes_masks(raws[taker.layer], masks.writer):
             continue
         others = [c for t in masked for c in readers[t] if c is not taker]
-        if not any(_at_once(call, taker) for call in others):
+        if not any(_order_is_undefined(call, taker) for call in others):
             continue
         before = {(t.layer, t.call) for t in taker.reads}
         for call in reversed(calls[:k]):
@@ -163,18 +163,23 @@ def races(
                 after.add((call.layer, call.number))
         for call in others:
             key = (call.layer, call.number)
-            if key in before or key in after or flow.told(call) or call.layer not in layers:
+            if (
+                key in before
+                or key in after
+                or flow.has_mask_argument(call)
+                or call.layer not in layers
+            ):
                 continue
             given = [flow.written.get(t) if t in masked else None for t in call.inputs]
             if (
                 any(given)
-                and _at_once(call, taker)
-                and _minds(raws[call.layer], layers[call.layer], call, given, masks)
+                and _order_is_undefined(call, taker)
+                and _depends_on_masks(raws[call.layer], layers[call.layer], call, given, masks)
             ):
                 yield call, taker
 
 
-def _at_once(call: Call, other: Call) -> bool:
+def _order_is_undefined(call: Call, other: Call) -> bool:
     """Whether the order of two calls in Keras is undefined."""
     for one, another in zip(call.place, other.place, strict=False):
         if one != another:
@@ -182,13 +187,13 @@ def _at_once(call: Call, other: Call) -> bool:
     return True
 
 
-def _minds(
+def _depends_on_masks(
     raw: RawLayer, layer: Operation, call: Call, given: Sequence[Sources | None], masks: Masks
 ) -> bool:
     """Whether the masks of its inputs change a call's output or its mask."""
     major = masks.writer.major
     try:
-        after = follow(raw, layer, given, major, joined_sources)
+        after = output_mask(raw, layer, given, major, joined_sources)
     except Refusal:
         return True
-    return after is not None or bool(obeyed(raw, layer, call, given, major, False))
+    return after is not None or bool(used_masks(raw, layer, call, given, major, False))

@@ -23,12 +23,21 @@ from npylstm.ops.shaping import Concatenate
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.graph import TURN, Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.graph import REVERSED, Call, Graph, RawLayer, Tensor
 from npylstm_converters.keras.inlining import Claims
 
 __all__ = [
-    "Join", "Mask", "Sources", "also_masked", "follow", "is_legal_in_keras", "joined_sources",
-    "made_mask", "obeyed", "split_masks", "with_masks",
+    "Join",
+    "Mask",
+    "Sources",
+    "created_mask",
+    "exists_in_keras",
+    "joined_sources",
+    "other_masked_outputs",
+    "output_mask",
+    "split_masks",
+    "used_masks",
+    "with_masks",
 ]  # fmt: skip
 
 Mask = TypeVar("Mask")
@@ -41,7 +50,7 @@ _PASS = (
     "Dense", "Activation", "BatchNormalization", "LayerNormalization", "UnitNormalization",
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "PReLU",
-    TURN, *ACTIVATION_LAYERS,
+    REVERSED, *ACTIVATION_LAYERS,
 )  # fmt: skip
 _PASS_SINCE_3 = ("Identity", "Normalization", "Rescaling")  # Keras 2 drops it
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
@@ -54,7 +63,7 @@ _CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they skip masked entries
 Sources = frozenset[tuple[Tensor, float]]
 
 
-def made_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sources | None:
+def created_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sources | None:
     """Return the sources of the mask that a layer creates, its second output.
 
     Up to Keras 2, Softmax passes on its ``mask`` argument.
@@ -104,7 +113,7 @@ def split_masks(
     def is_operation(call: Call) -> bool:
         return call.layer in raws and raws[call.layer].class_name.startswith("ops.")
 
-    spelt = _Spelt(raws, by_call)
+    tracer = _MaskTracer(raws, by_call)
     given: dict[Tensor, Sources | None] = {}
     kept = []
     for call in calls:
@@ -112,7 +121,7 @@ def split_masks(
             (mask,) = call.options["mask"]
             main = Tensor(call.layer, call.number)
             with contextlib.suppress(_OtherMask):
-                given[main] = spelt.sources(mask)
+                given[main] = tracer.sources(mask)
                 rest = {k: t for k, t in call.options.items() if k != "mask"}
                 call = replace(call, options=rest)
         kept.append(call)
@@ -120,7 +129,7 @@ def split_masks(
     for tensor, mask in claims:
         other: Sources = frozenset({(mask, 0.0)})  # no mask of Keras has this source
         with contextlib.suppress(_OtherMask):
-            claimed.append((tensor, spelt.sources(mask)))
+            claimed.append((tensor, tracer.sources(mask)))
             continue
         claimed.append((tensor, other))
     ends = [outputs] if isinstance(outputs, Tensor) else outputs
@@ -136,7 +145,7 @@ class _OtherMask(Exception):
     """Raised for a mask that Keras itself did not create."""
 
 
-class _Spelt:
+class _MaskTracer:
     """Masks computed by operations, traced back to their sources; each operation once."""
 
     def __init__(self, raws: Mapping[str, RawLayer], calls: Mapping[tuple[str, int], Call]) -> None:
@@ -185,7 +194,7 @@ def _innermost(layer: Operation) -> Operation:
     return layer
 
 
-def _heeds(layer: Operation) -> int:
+def _mask_input_count(layer: Operation) -> int:
     """Return the number of inputs whose masks a layer uses."""
     layer = _innermost(layer)
     if isinstance(layer, (Recurrent, Bidirectional, MaskedMean, MaskedSoftmax)):
@@ -197,7 +206,7 @@ def _heeds(layer: Operation) -> int:
     return 3 if isinstance(layer, MultiHeadAttention) else 0
 
 
-def obeyed(
+def used_masks(
     raw: RawLayer,
     layer: Operation,
     call: Call,
@@ -212,7 +221,7 @@ def obeyed(
     if major >= 3 and "initial_state" in call.options and not explicit:
         return {}
     choosy = major >= 3 and raw.class_name in _CHOOSY_SINCE_3
-    masks = enumerate(given if choosy else given[: _heeds(layer)])
+    masks = enumerate(given if choosy else given[: _mask_input_count(layer)])
     return {k: mask for k, mask in masks if mask is not None}
 
 
@@ -235,7 +244,7 @@ def with_masks(layer: Operation, which: Collection[int]) -> Operation:
     return replace(layer, masked=True)
 
 
-def follow(
+def output_mask(
     raw: RawLayer, layer: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
     """Return the mask of the main output of a call that creates none.
@@ -267,8 +276,8 @@ def follow(
         raise Refusal("Softmax with the mask of what it reads is not supported")
     if name == "TimeDistributed":
         return _over_steps(raw, inner, given, major, join)
-    if _heeds(layer):
-        _refuse_quirks(raw, layer)
+    if _mask_input_count(layer):
+        _check_supported(raw, layer)
     if isinstance(inner, (Recurrent, Bidirectional)):
         return given[0] if getattr(inner, "return_sequences", False) else None
     if name in _PASS or name in _ATTENTION or (major >= 3 and name in _PASS_SINCE_3):
@@ -282,7 +291,7 @@ def follow(
     return None
 
 
-def _refuse_quirks(raw: RawLayer, layer: Operation) -> None:
+def _check_supported(raw: RawLayer, layer: Operation) -> None:
     """Raise Refusal for options with which Keras applies a mask to the wrong steps."""
     inner = _innermost(layer)
     if getattr(inner, "time_major", False) and inner is not layer:
@@ -306,10 +315,10 @@ def _over_steps(
     assert mask is not None  # the only input has a mask
     if class_name in ("Softmax", *_ATTENTION, "TimeDistributed", "Concatenate", *_MERGE):
         raise Refusal(f"TimeDistributed({class_name}) with a mask is not supported")
-    if _heeds(inner):
-        _refuse_quirks(replace(raw, config=config), inner)
+    if _mask_input_count(inner):
+        _check_supported(replace(raw, config=config), inner)
     sequences = getattr(inner, "return_sequences", False)
-    if major < 3 and not sequences and (_heeds(inner) or class_name not in _PASS):
+    if major < 3 and not sequences and (_mask_input_count(inner) or class_name not in _PASS):
         return join("any", [mask])
     return mask
 
@@ -323,13 +332,13 @@ def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
     return all(config.get(name) for name in quirk)
 
 
-def is_legal_in_keras(layer: Operation) -> bool:
+def exists_in_keras(layer: Operation) -> bool:
     """Whether Keras has layers of this kind over axes that are not supported here."""
     odd = (Concatenate, LayerNormalization, Attention, MultiHeadAttention)
     return isinstance(layer, odd) or bool(getattr(layer, "masked", False))
 
 
-def also_masked(layer: Operation) -> tuple[int, ...]:
+def other_masked_outputs(layer: Operation) -> tuple[int, ...]:
     """Return the indices of the other outputs that have the main output's mask."""
     if isinstance(layer, Bidirectional) and layer.merge_mode == "none" and layer.return_sequences:
         return (1,)

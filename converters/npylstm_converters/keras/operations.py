@@ -275,7 +275,7 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
         settings = raw.config
     else:
         named.pop("name", None)
-    settings = _meaningful(raw, settings)
+    settings = _relevant_settings(raw, settings)
     twice = sorted(named.keys() & settings.keys())
     if twice:
         raise Refusal(f"argument {twice[0]} is given twice")
@@ -295,7 +295,7 @@ _LAYER_KEYS = ("name", "trainable", "dtype", "batch_input_shape", "function", "n
 _TYPE_ATTRIBUTES = ("T", "Index")
 
 
-def _meaningful(raw: RawLayer, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _relevant_settings(raw: RawLayer, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings that change the result; raise Refusal for unknown config keys."""
     if raw.class_name.startswith("ops."):
         neutral = {"name"} if settings.get("dtype", "") is not None else {"name", "dtype"}

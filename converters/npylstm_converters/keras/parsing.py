@@ -9,7 +9,15 @@ from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 from npylstm_converters.keras.calls import read_call, read_tensors
-from npylstm_converters.keras.graph import INSIDE, MODELS, TURN, Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.graph import (
+    MODELS,
+    PATH_SEPARATOR,
+    REVERSED,
+    Call,
+    Graph,
+    RawLayer,
+    Tensor,
+)
 from npylstm_converters.keras.operations import NAMES
 
 __all__ = ["is_custom", "parse"]
@@ -60,7 +68,7 @@ def _raw_layer(entry: Any) -> RawLayer:
         raise FormatError(f"model config: {class_name}: expected a config object")
     # Calls use the entry's name, which may differ from the config's.
     name = entry.get("name") or config.get("name")
-    if not isinstance(name, str) or not name or INSIDE in name:
+    if not isinstance(name, str) or not name or PATH_SEPARATOR in name:
         raise FormatError(f"model config: {class_name}: expected a name, got {name!r}")
     custom = is_custom(entry)
     inner, below = None, ""
@@ -142,7 +150,7 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
         calls.append(Call(name, 0, (tensor,)))
         tensor = Tensor(name)
         if inner and config.get("go_backwards"):  # the next one runs backwards, too
-            turn = RawLayer(f"turn_{number}", TURN, {"axis": 0 if time_major else 1})
+            turn = RawLayer(f"turn_{number}", REVERSED, {"axis": 0 if time_major else 1})
             layers.append(turn)
             calls.append(Call(turn.name, 0, (tensor,)))
             tensor = Tensor(turn.name)

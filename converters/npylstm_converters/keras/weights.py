@@ -23,7 +23,7 @@ from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.hdf5 import File
 from npylstm_converters.keras.tensors import LayerTensors, Source
 
-__all__ = ["DealtStore", "LiveStore", "SavedStore", "Store", "snake_case"]
+__all__ = ["LiveStore", "SavedStore", "StackedCellStore", "Store", "snake_case"]
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,7 @@ class Store(Protocol):
         ...
 
 
-class DealtStore:
+class StackedCellStore:
     """Arrays of stacked cells, in the order of the cells."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -199,7 +199,7 @@ class LiveStore:
     def inner(self, layer: RawLayer) -> Store:
         made = self._objects.pop(layer.name)
         if layer.class_name == "RNN":
-            self._models.append(DealtStore(_variables(made)))
+            self._models.append(StackedCellStore(_variables(made)))
         else:
             self._models.append(LiveStore(made if layer.is_model else made.layer))
         return self._models[-1]

@@ -9,7 +9,7 @@ from npylstm import FormatError, UnsupportedError
 from npylstm.errors import MixedSamplesError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Arithmetic, Reduce
-from npylstm.ops.attention import PAIRS
+from npylstm.ops.attention import ATTENTION_MASK
 from npylstm.ops.base import Operation
 from npylstm.ops.external import External
 from npylstm.ops.masking import MaskedSoftmax
@@ -17,10 +17,10 @@ from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.external import probe
-from npylstm_converters.keras.graph import Call, RawLayer, Tensor, shown
+from npylstm_converters.keras.external import infer_output_shape
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
 from npylstm_converters.keras.mask_flow import Flow, Masks
-from npylstm_converters.keras.masks import is_legal_in_keras, made_mask, obeyed
+from npylstm_converters.keras.masks import created_mask, exists_in_keras, used_masks
 from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
@@ -57,12 +57,14 @@ class Wiring:
         self._major = masks.writer.major
         self._flow: Flow[str] = Flow(raws, masks, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
-        self._near = ""  # the layer in progress
+        self._current_layer = ""  # the layer in progress
 
     def find(self, tensor: Tensor) -> str:
         """Return the name of a tensor."""
         if tensor not in self._tensors:
-            raise FormatError(f"model config: {shown(tensor.layer)} has no output {tensor.output}")
+            raise FormatError(
+                f"model config: {display_path(tensor.layer)} has no output {tensor.output}"
+            )
         return self._tensors[tensor]
 
     def all_outputs(self, tensor: Tensor) -> list[str]:
@@ -76,33 +78,33 @@ class Wiring:
             self._operate(call)
             return
         raw, named = self._raws[call.layer], self.layers[call.layer]
-        self._near = named.name
+        self._current_layer = named.name
         pairs = call.options.get("attention_mask", ())
         others = (t for k, ts in call.options.items() if k != "attention_mask" for t in ts)
         reads = [self.find(t) for t in (*call.inputs, *others)]
-        told = self._flow.told(call)
-        obeys = obeyed(raw, named.layer, call, self._flow.given(call), self._major, told)
+        told = self._flow.has_mask_argument(call)
+        obeys = used_masks(raw, named.layer, call, self._flow.given(call), self._major, told)
         for k in _masked(named.layer):
-            if k == PAIRS:  # only a call has this mask
+            if k == ATTENTION_MASK:  # only a call has this mask
                 reads += map(self.find, pairs)
-            if k == PAIRS or "mask" in call.options:
+            if k == ATTENTION_MASK or "mask" in call.options:
                 continue
             # A shared layer may also read a tensor without a mask: then the mask is all true.
             mask = obeys.get(k) or self._all_count(reads[k], named.name)
             if getattr(named.layer, "time_major", False):
-                mask = self._help(Transpose((1, 0)), named.name, mask)
+                mask = self._add_helper(Transpose((1, 0)), named.name, mask)
             reads.append(mask)
         if isinstance(named.layer, External):
-            named = self._measured(call.layer, named, named.layer, reads)
+            named = self._with_output_shape(call.layer, named, named.layer, reads)
         made = list(self._call(named, reads, call.number + 1))
-        own = made_mask(raw, named.layer, call, self._major)
+        own = created_mask(raw, named.layer, call, self._major)
         if own and isinstance(named.layer, MaskedSoftmax):
             ((source, _),) = own
             self._flow.make(call, self.find(source))
         elif own:
             self._flow.make(call, made.pop())
         else:
-            self._flow.hand_on(raw, named.layer, call)
+            self._flow.propagate(raw, named.layer, call)
         main = Tensor(call.layer, call.number)
         self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
 
@@ -115,7 +117,7 @@ class Wiring:
         try:
             plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
         except Refusal as error:
-            raise UnsupportedError([f"{shown(path)}: {error}"]) from None
+            raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
         tensors = list(reads)
         for k, step in enumerate(plan.steps):
             operation = step.operation
@@ -123,25 +125,27 @@ class Wiring:
                 operation = TimeDistributed(operation)
             operands = [tensors[n] for n in step.reads]
             if k < len(plan.steps) - 1:
-                made = self._help(operation, name, *operands, what="part")
+                made = self._add_helper(operation, name, *operands, what="part")
             elif call.number:
-                made = self._help(operation, name, *operands, what="again")
+                made = self._add_helper(operation, name, *operands, what="again")
             else:
-                made = self._own(operation, name, *operands)
+                made = self._add_layer(operation, name, *operands)
             tensors.append(made)
         self._tensors[Tensor(path, call.number)] = tensors[-1]
 
-    def _measured(
+    def _with_output_shape(
         self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
     ) -> LayerSpec:
         """Return the layer with the output shape of its custom function."""
         try:
             shapes = [self.builder.shapes[name] for name in reads]
-            measured = probe(layer, shapes, named.weights, self._dtype)
+            measured = infer_output_shape(layer, shapes, named.weights, self._dtype)
         except Refusal as error:
-            raise UnsupportedError([f"{shown(path)}: {error}"]) from None
+            raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
         if layer.sizes not in ((), measured.sizes):
-            raise UnsupportedError([f"{shown(path)}: gives another shape when it is called again"])
+            raise UnsupportedError(
+                [f"{display_path(path)}: gives another shape when it is called again"]
+            )
         self.layers[path] = replace(named, layer=measured)
         return self.layers[path]
 
@@ -151,36 +155,36 @@ class Wiring:
         except MixedSamplesError as error:
             raise UnsupportedError([f"{layer.name}: {error}"]) from None
         except FormatError as error:
-            if is_legal_in_keras(layer.layer):
+            if exists_in_keras(layer.layer):
                 raise UnsupportedError([f"{layer.name}: {error}"]) from None
             raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
 
-    def _help(self, operation: Operation, near: str, *reads: str, what: str = "mask") -> str:
+    def _add_helper(self, operation: Operation, near: str, *reads: str, what: str = "mask") -> str:
         """Add a helper layer that computes a mask or a part of an operation."""
-        return self._own(operation, self.builder.unused(f"{near}.{what}"), *reads)
+        return self._add_layer(operation, self.builder.unused(f"{near}.{what}"), *reads)
 
-    def _own(self, operation: Operation, name: str, *reads: str) -> str:
+    def _add_layer(self, operation: Operation, name: str, *reads: str) -> str:
         """Add a layer without weights, call it and return its output."""
         return self._call(LayerSpec(name, operation), reads)[0]
 
     def _all_count(self, tensor: str, near: str) -> str:
         rank = len(self.builder.shapes[tensor])
         sizes = tuple((0, axis) for axis in range(rank - 1))
-        return self._help(Full(sizes, 1.0), near, tensor)
+        return self._add_helper(Full(sizes, 1.0), near, tensor)
 
     def _join(self, how: str, several: Sequence[str]) -> str:
-        near = self._near
+        near = self._current_layer
         if how == "steps":
-            return self._help(Concatenate(1), near, *several)
+            return self._add_helper(Concatenate(1), near, *several)
         if how == "any":
             rank = len(self.builder.shapes[several[0]])
             if rank < 3:
                 return several[0]
-            return self._help(Reduce("max", tuple(range(2, rank))), near, several[0])
+            return self._add_helper(Reduce("max", tuple(range(2, rank))), near, several[0])
         if len(set(several)) == 1:
             return several[0]
         operation = "multiply" if how == "and" else "maximum"
-        return self._help(Arithmetic(operation), near, *several)
+        return self._add_helper(Arithmetic(operation), near, *several)
 
 
 def _masked(layer: Operation) -> Sequence[int]:

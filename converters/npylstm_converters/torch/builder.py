@@ -22,7 +22,15 @@ from npylstm.ops.shaping import Full, Reshape, Stack
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 
-__all__ = ["Builder", "Fill", "Free", "Known", "Pieces", "Ref", "TracedShape"]
+__all__ = [
+    "Builder",
+    "ConstantTensor",
+    "FilledTensor",
+    "Ref",
+    "StackedTensors",
+    "SymbolicSize",
+    "TracedShape",
+]
 
 TracedShape = tuple[Any, ...]  # integers and torch's symbolic expressions
 
@@ -36,7 +44,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class Known:
+class ConstantTensor:
     """A tensor that depends on no input."""
 
     value: Any  # a torch.Tensor
@@ -47,7 +55,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Fill:
+class FilledTensor:
     """A tensor of one value; None for uninitialised memory."""
 
     value: float | None
@@ -55,7 +63,7 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Free:
+class SymbolicSize:
     """A free size, known only when the model is called."""
 
     size: Any  # torch's symbolic expression
@@ -64,7 +72,7 @@ class Free:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class StackedTensors:
     """Tensors along a new first axis; ``name`` is the name of the stacked tensor."""
 
     pieces: tuple[Ref, ...]
@@ -125,27 +133,27 @@ class Builder(GraphBuilder):
         """Return the tensor of the graph for any value; add it if necessary."""
         if isinstance(value, Ref):
             return value
-        if isinstance(value, Pieces):
+        if isinstance(value, StackedTensors):
             name = value.name or name
             operation: Operation = Stack(0)
             if len(value.pieces) == 1:  # a new axis of size one
                 same = [(0, a) for a in range(len(value.pieces[0].traced))]
                 operation = Reshape((1, *same))
             return self.add_traced(name, operation, value.pieces, [value.traced])[0]
-        if isinstance(value, Fill):
+        if isinstance(value, FilledTensor):
             if value.value is None:
                 raise Refusal("reads memory that nobody has written to")
             sizes, sources = self.sizes(value.traced, ())
             # At least one input: a fill has the inputs' type.
             sources = sources or [self._input(self.inputs[0].name)]
             return self.add_traced(name, Full(sizes, value.value), sources, [value.traced])[0]
-        if isinstance(value, Known):
+        if isinstance(value, ConstantTensor):
             array = self.array(value)
             return self.add_traced(
                 name, Constant(array.shape), [], [value.traced], {"value": array},
                 (id(value.value),),
             )[0]  # fmt: skip
-        if isinstance(value, Free):
+        if isinstance(value, SymbolicSize):
             (source,) = self.sizes((value.size,), [])[1]
             axis = source.traced.index(value.size)
             return self.add_traced(name, SizeOf(axis), [source], [()])[0]
@@ -153,7 +161,7 @@ class Builder(GraphBuilder):
 
     def array(self, value: Any) -> Array:
         """Return the array of a tensor that depends on no input."""
-        if not isinstance(value, Known):
+        if not isinstance(value, ConstantTensor):
             raise Refusal("its weights are computed from the inputs")
         tensor = value.value.detach().cpu()
         if not tensor.dtype.is_floating_point:
@@ -193,7 +201,7 @@ class Builder(GraphBuilder):
 
     def select(self, value: Any, index: int, name: str) -> Ref:
         """Return one entry along the first axis."""
-        if isinstance(value, Pieces):
+        if isinstance(value, StackedTensors):
             return value.pieces[index]
         source = self.ref(value, name)
         selected = self.add_traced(

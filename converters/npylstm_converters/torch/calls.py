@@ -10,7 +10,7 @@ from npylstm.arrays import Array
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.torch.builder import Builder, Known, Ref, TracedShape
+from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, TracedShape
 
 __all__ = ["Call"]
 
@@ -51,7 +51,7 @@ class Call:
 
     def number(self, value: Any) -> float | None:
         """Return an argument that is a number, or a constant tensor without axes."""
-        if isinstance(value, Known) and value.traced == ():
+        if isinstance(value, ConstantTensor) and value.traced == ():
             return float(value.value.detach())
         return float(value) if isinstance(value, (int, float)) else None
 

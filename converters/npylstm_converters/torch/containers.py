@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import FormatError
-from npylstm.io.npz import refuse_bombs
+from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, mapped, span
 from npylstm_converters.torch.storages import Storages
 from npylstm_converters.torch.unpickler import DTYPES, Opaque, Storage, Tensor, Unpickler
@@ -37,7 +37,7 @@ def read_zip(path: str | os.PathLike[str], opaque: bool = False) -> tuple[Any, S
     ``opaque``: whether objects of forbidden classes are returned as :class:`Opaque`.
     """
     with open(path, "rb") as stream:
-        refuse_bombs(stream)
+        check_zip_bomb(stream)
         archive = zipfile.ZipFile(stream)
         infos = {info.filename: info for info in archive.infolist()}
         if len(infos) < len(archive.infolist()):

@@ -11,10 +11,10 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
+from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.branches import check_branches
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import free_sizes, spec_of_program
-from npylstm_converters.torch.rivals import rivals
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.sources import (
     arguments,
@@ -219,10 +219,10 @@ class _TorchImporter(Importer):
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
         return describe(source, options.get("key"))
 
-    def rivals(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
+    def alternatives(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
         if "layers" in options:
             chosen = {k: v for k, v in options.items() if k in ("key", "allow_unused")}
-            yield from rivals(source, options["layers"], options.get("batch_first"), **chosen)
+            yield from alternatives(source, options["layers"], options.get("batch_first"), **chosen)
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> TorchRunner:
         return TorchRunner(source, spec, **options)

@@ -19,7 +19,13 @@ from npylstm.ops.pointwise import ActivationLayer, PReLU
 from npylstm.ops.shaping import Concatenate, Expand, Reshape, Stack
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit import array_ops
-from npylstm_converters.torch.builder import Fill, Free, Known, Pieces, Ref
+from npylstm_converters.torch.builder import (
+    ConstantTensor,
+    FilledTensor,
+    Ref,
+    StackedTensors,
+    SymbolicSize,
+)
 from npylstm_converters.torch.calls import Call
 
 _END = 2**63 - 1  # torch writes it for a slice without an end
@@ -63,7 +69,7 @@ def addmm(call: Call, bias: Any, x: Any, kernel: Any) -> Ref:
 
 def matmul(call: Call, x: Any, y: Any) -> Ref:
     """Return ``x @ y``; a constant y makes a dense layer."""
-    if isinstance(y, Known) and len(y.traced) == 2:  # a Linear without its module
+    if isinstance(y, ConstantTensor) and len(y.traced) == 2:  # a Linear without its module
         weights, share = call.weights(kernel=y)
         features, units = weights["kernel"].shape
         layer = Dense(features, units, use_bias=False)
@@ -187,12 +193,12 @@ def _with_indices(call: Call, made: Ref) -> Any:
 def select(call: Call, x: Any, axis: int, index: Any) -> Any:
     """Return one entry along an axis."""
     axis = call.axis(x, axis)
-    if isinstance(index, Free):  # x.size(1) - 1 is the last entry
+    if isinstance(index, SymbolicSize):  # x.size(1) - 1 is the last entry
         index = index.size - x.traced[axis]
         index = int(index) if getattr(index, "is_Integer", False) else None
     if not isinstance(index, int):
         raise Refusal("by an index that depends on the inputs")
-    if isinstance(x, Pieces) and axis == 0:
+    if isinstance(x, StackedTensors) and axis == 0:
         return x.pieces[index]
     return call.add(Select(axis, index), call.tensor(x))
 
@@ -205,8 +211,8 @@ def slice_(call: Call, x: Any, axis: int, start: Any, end: Any, step: int) -> An
     if (start, stop, step) == (0, None, 1):
         return x
     axis = call.axis(x, axis)
-    if isinstance(x, Pieces) and axis == 0:
-        return Pieces(x.pieces[start:stop:step])
+    if isinstance(x, StackedTensors) and axis == 0:
+        return StackedTensors(x.pieces[start:stop:step])
     size = call.traced[0][axis]
     known = None
     if isinstance(size, int) and not isinstance(x.traced[axis], int):
@@ -238,7 +244,7 @@ def split(call: Call, x: Any, axis: int) -> list[Ref]:
 def unbind(call: Call, x: Any, axis: int) -> list[Ref]:
     """Return all entries along an axis as separate tensors."""
     axis = call.axis(x, axis)
-    if isinstance(x, Pieces) and axis == 0:
+    if isinstance(x, StackedTensors) and axis == 0:
         return list(x.pieces)
     source = call.tensor(x)
     return [call.add(Select(axis, k), source) for k in range(len(call.traced))]
@@ -281,10 +287,10 @@ def move_axes(call: Call, x: Any, source: Any, destination: Any) -> Any:
 def view(call: Call, x: Any) -> Any:
     """Reshape to the traced shape of the output; the arguments are ignored."""
     target = call.traced[0]
-    if isinstance(x, Pieces) and len(x.pieces) == 1 and target == x.pieces[0].traced:
+    if isinstance(x, StackedTensors) and len(x.pieces) == 1 and target == x.pieces[0].traced:
         return x.pieces[0]
-    if isinstance(x, Fill):
-        return Fill(x.value, target)
+    if isinstance(x, FilledTensor):
+        return FilledTensor(x.value, target)
     if x.traced == target:
         return x
     sizes, sources = call.builder.sizes(target, [call.tensor(x)], infer=True)
@@ -294,8 +300,8 @@ def view(call: Call, x: Any) -> Any:
 def expand(call: Call, x: Any) -> Any:
     """Broadcast axes of size one to the shape of the output."""
     target = call.traced[0]
-    if isinstance(x, Fill):
-        return Fill(x.value, target)
+    if isinstance(x, FilledTensor):
+        return FilledTensor(x.value, target)
     source = call.tensor(x)
     if source.traced == target:
         return source
@@ -311,21 +317,21 @@ def repeat(call: Call, x: Any, repeats: Sequence[int]) -> Any:
     return expand(call, call.tensor(x))
 
 
-def fill(value: float) -> Callable[..., Fill]:
+def fill(value: float) -> Callable[..., FilledTensor]:
     """Return a function that returns one value in the shape of the output."""
-    return lambda call: Fill(value, call.traced[0])
+    return lambda call: FilledTensor(value, call.traced[0])
 
 
-def full(call: Call, value: Any) -> Fill:
+def full(call: Call, value: Any) -> FilledTensor:
     """Return a value in the shape of the output."""
     if not isinstance(value, (int, float)):
         raise Refusal("with a value that depends on the inputs")
-    return Fill(float(value), call.traced[0])
+    return FilledTensor(float(value), call.traced[0])
 
 
-def empty(call: Call) -> Fill:
+def empty(call: Call) -> FilledTensor:
     """Return uninitialised memory."""
-    return Fill(None, call.traced[0])
+    return FilledTensor(None, call.traced[0])
 
 
 def cat(call: Call, xs: Sequence[Any], axis: int) -> Any:
@@ -341,7 +347,7 @@ def stack(call: Call, xs: Sequence[Any], axis: int) -> Any:
     """Stack tensors along a new axis; along the first only when an operation reads the stack."""
     parts = [call.builder.ref(t, f"{call.node}_{k}") for k, t in enumerate(xs)]
     axis = call.axis(parts[0], axis, extra=1)
-    return Pieces(tuple(parts)) if axis == 0 else call.add(Stack(axis), *parts)
+    return StackedTensors(tuple(parts)) if axis == 0 else call.add(Stack(axis), *parts)
 
 
 def norm(call: Call, x: Any, order: Any, axis: Any = None, keepdims: bool = False) -> Any:

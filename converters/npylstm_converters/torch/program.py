@@ -18,7 +18,7 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
 from npylstm_converters.toolkit.array_ops import arithmetic
 from npylstm_converters.toolkit.translation import translate
-from npylstm_converters.torch.builder import Builder, Free, Known, Ref, TracedShape
+from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize, TracedShape
 from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.ledger import entry_of
 from npylstm_converters.torch.rows import IGNORED, ROWS, TIME_AXES
@@ -82,7 +82,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     values: dict[Any, Any] = {n: Ref(t.name, _traced(n)) for t, n in inputs.items()}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in constants:
-            values[node] = Known(constants[node.name])
+            values[node] = ConstantTensor(constants[node.name])
             builder.origins[id(constants[node.name])] = (_target(program, node.name),)
         elif node.op == "call_function":
             try:
@@ -160,9 +160,9 @@ def _ledger(
 def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reasons) -> str:
     """Return the floating-point type of all computations."""
     tensors = [*constants.values()] or [n.meta["val"] for n in users]
-    types = {str(t.dtype).removeprefix("torch.") for t in tensors if not _is_whole(t)}
+    types = {str(t.dtype).removeprefix("torch.") for t in tensors if not _is_integer(t)}
     types |= {str(n.meta["val"].dtype).removeprefix("torch.") for n in users
-              if not _is_whole(n.meta["val"])}  # fmt: skip
+              if not _is_integer(n.meta["val"])}  # fmt: skip
     others = sorted(types - {"float32", "float64"})
     if others:
         reasons.add(
@@ -176,7 +176,7 @@ def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reaso
     return types.pop() if len(types) == 1 else "float32"
 
 
-def _is_whole(tensor: Any) -> bool:
+def _is_integer(tensor: Any) -> bool:
     return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
 
 
@@ -223,7 +223,7 @@ def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
                 "with the batch dynamic (dynamic_shapes, Dim.AUTO)"
             )
         free: Shape = tuple(shape)
-        whole = _is_whole(node.meta["val"])
+        whole = _is_integer(node.meta["val"])
         specs[TensorSpec(node.name, free, whole)] = node
     if problems:
         raise npylstm.UnsupportedError(problems)
@@ -282,7 +282,9 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         if isinstance(number, torch.SymFloat):
             values[node] = _number(builder, values, node)
         else:
-            values[node] = Free(number.node.expr) if isinstance(number, torch.SymInt) else number
+            values[node] = (
+                SymbolicSize(number.node.expr) if isinstance(number, torch.SymInt) else number
+            )
         return
     inputs = node.all_input_nodes
     in_place = in_place_form(node)
@@ -298,7 +300,7 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         values[node] = source[node.args[1]]
         return
     tensors = [values[n] for n in inputs]
-    if tensors and all(isinstance(v, Known) for v in tensors):
+    if tensors and all(isinstance(v, ConstantTensor) for v in tensors):
         values[node] = _fold(builder, node, values)
     else:
         if not known:
@@ -316,7 +318,7 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
     outputs = made if isinstance(made, (list, tuple)) else [made]
     for output in outputs:
         kind = str(output.dtype).removeprefix("torch.")
-        if not _is_whole(output) and kind != builder.dtype:
+        if not _is_integer(output) and kind != builder.dtype:
             raise Refusal(f"computes in {kind}")
     schema = node.target._schema.arguments
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values.get(n, n))
@@ -327,8 +329,8 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
     truncates = (
         bool(sources)
         and isinstance(sources[0], torch.Tensor)
-        and not _is_whole(sources[0])
-        and _is_whole(outputs[0])
+        and not _is_integer(sources[0])
+        and _is_integer(outputs[0])
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
     traced = [_shape(v) for v in outputs]
@@ -381,7 +383,11 @@ def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
     origins = tuple(dict.fromkeys(s for k in parts for s in builder.origins.get(k, ())))
     for value in several:
         builder.origins[id(value)] = origins
-    return [Known(v) for v in made] if isinstance(made, (list, tuple)) else Known(made)
+    return (
+        [ConstantTensor(v) for v in made]
+        if isinstance(made, (list, tuple))
+        else ConstantTensor(made)
+    )
 
 
 def _user_outputs(program: Any) -> list[Any]:

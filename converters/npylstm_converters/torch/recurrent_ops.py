@@ -8,7 +8,7 @@ from typing import Any
 from npylstm.ops.base import Operation
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.torch.builder import Fill, Pieces, Ref, TracedShape
+from npylstm_converters.torch.builder import FilledTensor, Ref, StackedTensors, TracedShape
 from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
@@ -48,7 +48,10 @@ def recurrent(mode: str) -> Callable[..., list[Any]]:
             for k, state in enumerate(states):
                 finals[k % len(finals)].append(state)
         named = zip("hc", finals, strict=False)
-        return [sequence, *(Pieces(tuple(f), f"{call.name}_{letter}") for letter, f in named)]
+        return [
+            sequence,
+            *(StackedTensors(tuple(f), f"{call.name}_{letter}") for letter, f in named),
+        ]
 
     return apply
 
@@ -69,7 +72,7 @@ def _state_sizes(sequence: Ref, layer: Operation, batch_first: bool) -> list[Tra
 
 def _initial_states(call: Call, hx: Sequence[Any], first: int, ways: int) -> list[Ref]:
     """Return the initial states h and c, direction by direction; none if they are zeros."""
-    if all(isinstance(state, Fill) and state.value == 0 for state in hx):
+    if all(isinstance(state, FilledTensor) and state.value == 0 for state in hx):
         return []
     return [
         call.builder.select(state, first + way, f"{call.name}_{letter}0")

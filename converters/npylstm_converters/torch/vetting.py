@@ -8,7 +8,7 @@ import os
 import zipfile
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.io.npz import refuse_bombs
+from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, damage_named, mapped, span
 from npylstm_converters.torch.unpickler import Unpickler
 
@@ -67,7 +67,7 @@ def _refuse_code(content: bytes, name: str) -> None:
     if len(content) > MAX_PICKLE or not content.startswith(b"PK\x03\x04"):
         raise FormatError(f"{name}: expected what torch.save writes")
     stream = io.BytesIO(content)
-    refuse_bombs(stream)
+    check_zip_bomb(stream)
     with zipfile.ZipFile(stream) as inner:
         for info in inner.infolist():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):

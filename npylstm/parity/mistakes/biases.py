@@ -16,7 +16,7 @@ from npylstm.arrays import Array
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Cell, Correction, Subject, count_different
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
-from npylstm.parity.variants import Tape
+from npylstm.parity.variants import CachedRun
 from npylstm.spec import LayerSpec
 
 __all__ = ["one_bias_missing", "two_biases_rounded"]
@@ -99,8 +99,8 @@ def _fit(
         own = Subject(replace(tape.spec, layers=tuple({**subject.layers, **others}.values())), ())
         return {**others, **own.put(_with_biases(cells, biases))}
 
-    def outputs(tape: Tape, several: Sequence[Array]) -> list[Array]:
-        made = tape.run_all([layers(b) for b in several])
+    def outputs(tape: CachedRun, several: Sequence[Array]) -> list[Array]:
+        made = tape.run_variants([layers(b) for b in several])
         return [np.full(target.size, np.nan) if m is None else _flat(m, subject) for m in made]
 
     biases = start
@@ -125,7 +125,7 @@ def _fit(
     return layers(biases), relative, free, count_different(target[:, None])
 
 
-def _enough(subject: Subject, free: int) -> Tape | None:
+def _enough(subject: Subject, free: int) -> CachedRun | None:
     """Return samples with 1.5 times as many data as parameters; None if that is too much work."""
     whole = subject.tapes[0]
     name, first = subject.spec.outputs[0], subject.spec.inputs[0]
@@ -144,7 +144,7 @@ def _enough(subject: Subject, free: int) -> Tape | None:
         or BATCH not in subject.spec.shapes[name]
     ):
         return None
-    return Tape(subject.spec, whole.example.rows(subject.spec, range(needed)))
+    return CachedRun(subject.spec, whole.example.rows(subject.spec, range(needed)))
 
 
 def _names(cell: Cell) -> list[str]:

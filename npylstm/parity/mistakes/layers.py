@@ -385,13 +385,13 @@ def _with_batch_statistics(
     subject: Subject, names: list[str], example: Example
 ) -> dict[str, Array]:
     """Run the model; each named normalization uses the statistics of its input."""
-    from npylstm.parity.variants import Tape
+    from npylstm.parity.variants import CachedRun
 
     spec = subject.spec
     dtype = next(iter(example.inputs.values())).dtype
     spec = spec.astype(str(dtype)) if spec.dtype != str(dtype) else spec
     for name in names:
-        tape = Tape(spec, example)
+        tape = CachedRun(spec, example)
         (edge, *_) = [e for e in spec.edges if e.layer == name]
         x = tape.tensors[edge.inputs[0]].astype(np.float64)
         named = spec[name]
@@ -404,4 +404,4 @@ def _with_batch_statistics(
         }
         new = _with(named, **fresh)
         spec = replace(spec, layers=tuple(new if n.name == name else n for n in spec.layers))
-    return Tape(spec, example).outputs
+    return CachedRun(spec, example).outputs

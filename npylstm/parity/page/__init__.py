@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from npylstm.errors import NpylstmError
-from npylstm.io.npz import written_whole
+from npylstm.io.npz import atomic_write
 from npylstm.parity.comparison import Comparison
 from npylstm.parity.diagnosis import Diagnosis
 from npylstm.parity.page import graph, plots, sections
@@ -42,7 +42,7 @@ def write(
     """
     check_name(path)
     page = render(report, diagnosis)
-    with written_whole(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(page.encode("utf-8"))
 
 

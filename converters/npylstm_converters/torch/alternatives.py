@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.chain import Step, other_numbers, parse_steps
+from npylstm_converters.chain import Step, parse_steps, plausible_values
 from npylstm_converters.torch.chains import ACTIVATIONS, DEFAULTS, READINGS
 from npylstm_converters.torch.files import read_checkpoint
 from npylstm_converters.torch.modules import Found, find_modules
 from npylstm_converters.torch.weights import build_chain
 
-__all__ = ["other_chains", "rivals"]
+__all__ = ["alternatives", "other_chains"]
 
 _WITHOUT_VALUES = ("flatten", "transpose", "normalize")
 
 
-def rivals(
+def alternatives(
     path: str | os.PathLike[str],
     layers: str,
     batch_first: bool | None,
@@ -88,7 +88,7 @@ def _other_steps(step: Step, module: Found | None) -> Iterator[list[Step]]:
                 [replace(step, values=(w,))] for w in ("tanh", "relu") if (w,) != step.values
             )
         for name, value in step.options.items():
-            for other in other_numbers(name, value):
+            for other in plausible_values(name, value):
                 yield [replace(step, options={**step.options, name: other})]
         return
     for words in (READINGS, ACTIVATIONS):
@@ -98,6 +98,6 @@ def _other_steps(step: Step, module: Found | None) -> Iterator[list[Step]]:
     if step.word in DEFAULTS:
         name, default = DEFAULTS[step.word]
         given = step.options.get(name) or (step.values[0] if step.values else str(default))
-        yield from ([Step(step.word, (other,))] for other in other_numbers(name, given))
+        yield from ([Step(step.word, (other,))] for other in plausible_values(name, given))
     if step.word in _WITHOUT_VALUES:
         yield []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from npylstm_converters.chain import Step, other_numbers
+from npylstm_converters.chain import Step, plausible_values
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import NAMES as ACTIVATIONS
 from npylstm_converters.keras.found import RECURRENT, Found
@@ -59,7 +59,7 @@ def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
         values = tuple(v for v in step.values if name != "activation" or v in _OUTPUTS)
         named = next((v for v in step.values if v not in _OUTPUTS), None)
         said = step.options.get(name, named if name == "activation" else None)
-        for other in _WORDS.get(name) or other_numbers(name, said or asked.get(name, "")):
+        for other in _WORDS.get(name) or plausible_values(name, said or asked.get(name, "")):
             if other != said:
                 yield [replace(step, values=values, options={**step.options, name: other})]
 
