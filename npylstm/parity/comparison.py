@@ -161,7 +161,7 @@ class Comparison:
             widened = allowed.reshape(*(1,) * (len(shape) - 2), *allowed.shape)
             allowed = np.moveaxis(widened, -2, self.time)
         elif len(shape) < 2:
-            allowed = allowed[0]
+            allowed = allowed[0] if shape else allowed[0, 0]
         return np.broadcast_to(allowed, shape)
 
     @functools.cached_property

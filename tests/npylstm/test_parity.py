@@ -15,7 +15,9 @@ from npylstm.activations import Activation
 from npylstm.errors import UnprovenError
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
+from npylstm.ops.indexing import SizeOf
 from npylstm.ops.masking import Masking
+from npylstm.ops.pointwise import Rescaling
 from npylstm.spec import Case, Edge, LayerSpec, TensorSpec
 
 RNG = np.random.default_rng(0)
@@ -205,3 +207,17 @@ def test_padding_stays_padding_where_rounding_is_measured(value: float) -> None:
         ).verify()
         assert report.passed is passes
         assert report.outputs[0].tolerance < 1e-4
+
+
+def test_an_output_without_axes() -> None:
+    """The number of steps, beside a sequence."""
+    size, scale = make_layer("size", SizeOf(1), RNG), make_layer("scale", Rescaling(0.5), RNG)
+    edges = (Edge.call(size, "x"), Edge.call(scale, "x"))
+    spec = ModelSpec(
+        (size, scale), edges, (TensorSpec("x", ("batch", "steps", 3)),), ("size", "scale")
+    )
+    x = RNG.normal(size=(2, 5, 3)).astype(np.float32)
+    right = Case({"x": x}, {"size": np.float32(5), "scale": x / 2})
+    wrong = Case({"x": x}, {"size": np.float32(6), "scale": x / 2})
+    assert Model(spec.with_cases([right]), "numpy").verify().passed
+    assert not Model(spec.with_cases([wrong]), "numpy").verify().passed

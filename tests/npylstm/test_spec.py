@@ -216,3 +216,9 @@ def test_damaged_json_is_named(change: Any, message: str) -> None:
     change(document)
     with pytest.raises(FormatError, match=message):
         graph_from_json(document)
+
+
+def test_a_constant_without_axes() -> None:
+    layer = LayerSpec("half", Constant(()), {"value": np.float32(0.5)})
+    assert layer.weights["value"].shape == ()
+    assert list(layer.problems("float32")) == []
