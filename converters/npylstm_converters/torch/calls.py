@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, TracedShape
+from npylstm_converters.torch.layers import Layer
 
 __all__ = ["Call"]
 
@@ -71,36 +72,26 @@ class Call:
         """Return the array of a weight."""
         return self.builder.array(value)
 
-    def weights(self, **values: Any) -> tuple[dict[str, Array], tuple[Any, ...]]:
-        """Return the arrays of the weights that are not None, and their share key."""
-        there = {name: value for name, value in values.items() if value is not None}
-        arrays = {name: self.array(value) for name, value in there.items()}
-        return arrays, tuple(id(value.value) for value in there.values())
+    def check_rank(self, value: Any, rank: int) -> None:
+        """Check that a weight has so many axes.
 
-    def matrix(self, value: Any, rank: int) -> Array:
-        """Return the array of a weight that must have ``rank`` axes."""
+        Raises
+        ------
+        Refusal
+            If it has not, or is computed from inputs.
+        """
         if value is None or self.array(value).ndim != rank:
             raise Refusal(f"expected weights of {rank} axes")
-        return self.array(value)
 
-    def add(
-        self,
-        operation: Operation,
-        *tensors: Ref,
-        part: str = "",
-        weights: Mapping[str, Array] | None = None,
-        share: tuple[Any, ...] = (),
-    ) -> Ref:
-        """Add an operation with one output.
+    def add_layer(self, make: Callable[..., Layer], x: Any, **weights: Any) -> Ref:
+        """Add an operation with weights; ``make`` gets the arrays of those that are there."""
+        there = {name: value for name, value in weights.items() if value is not None}
+        operation, arrays = make(**{name: self.array(value) for name, value in there.items()})
+        share = tuple(id(value.value) for value in there.values())
+        source = [self.tensor(x)]
+        return self.builder.add_traced(self.name, operation, source, [()], arrays, share)[0]
 
-        Parameters
-        ----------
-        part
-            Name suffix of an operation that computes an intermediate.
-        weights
-            Arrays by npylstm's names.
-        share
-            Key of the weights: calls with equal keys share them.
-        """
+    def add(self, operation: Operation, *tensors: Ref, part: str = "") -> Ref:
+        """Add an operation with one output; ``part`` names one that computes an intermediate."""
         name = f"{self.node}_{part}" if part else self.name
-        return self.builder.add_traced(name, operation, tensors, [()], weights, share)[0]
+        return self.builder.add_traced(name, operation, tensors, [()])[0]

@@ -11,17 +11,15 @@ from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.base import Operation
-from npylstm.ops.convolution import Conv1D
-from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Select
-from npylstm.ops.normalization import BatchNormalization, LayerNormalization
-from npylstm.ops.pointwise import ActivationLayer, PReLU
+from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 from npylstm.ops.shaping import Concatenate, Reshape, Transpose
 from npylstm.spec import TensorSpec
 from npylstm_converters.chain import Step
 from npylstm_converters.errors import Refusal
 from npylstm_converters.ledger import Entry
+from npylstm_converters.torch import layers
 from npylstm_converters.torch.builder import Builder, Ref
 from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found
@@ -145,77 +143,58 @@ def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
     own = module.tensors
     if module.kind.endswith("Cell"):  # a cell in a loop over the steps is a layer
         own = {f"{name}_l0": array for name, array in own.items()}
-    layers = 1 + max(int(m[2]) for m in map(LAYER_OF_NAME.fullmatch, own) if m)
+    number_of_layers = 1 + max(int(m[2]) for m in map(LAYER_OF_NAME.fullmatch, own) if m)
     ways = ("", "_reverse") if "weight_ih_l0_reverse" in own else ("",)
     wanted = {n.removesuffix("_l0") for n in own if n.endswith("_l0")}
-    expected = {f"{n}_l{k}{way}" for n in wanted for k in range(layers) for way in ways}
+    expected = {f"{n}_l{k}{way}" for n in wanted for k in range(number_of_layers) for way in ways}
     if set(own) != expected:
         odd = sorted(set(own) ^ expected)
         raise Refusal(f"tensors missing or left over: {', '.join(odd)}")
-    for number in range(layers):
+    for number in range(number_of_layers):
         directions = [Weights(**{n: own[f"{n}_l{number}{way}"] for n in wanted}) for way in ways]
         layer, weights = make_layer(mode, directions, chain.batch_first)
-        name = module.name if layers == 1 else f"{module.name}_l{number}"
+        name = module.name if number_of_layers == 1 else f"{module.name}_l{number}"
         states = chain.add(name, layer, weights)
         chain.hidden = states[:: MODES[mode].states]
 
 
 def _add_linear(chain: Chain, module: Found, _: Step) -> None:
-    kernel = module.tensors["weight"].T
-    weights = {"kernel": kernel}
-    if "bias" in module.tensors:
-        weights["bias"] = module.tensors["bias"]
-    chain.add(
-        module.name, Dense(kernel.shape[0], kernel.shape[1], use_bias="bias" in weights), weights
-    )
+    chain.add(module.name, *layers.linear(**module.tensors))
 
 
 def _add_embedding(chain: Chain, module: Found, _: Step) -> None:
-    table = module.tensors["weight"]
-    chain.add(module.name, Embedding(*table.shape), {"embeddings": table})
+    chain.add(module.name, *layers.embedding(**module.tensors))
 
 
 def _add_conv(chain: Chain, module: Found, step: Step) -> None:
-    weight = module.tensors["weight"]
-    units, per_group, size = weight.shape
-    groups, padding = _whole(module, step, "groups"), _whole(module, step, "padding")
-    layer = Conv1D(
-        features=per_group * groups, units=units, size=size,
-        stride=_whole(module, step, "stride"), dilation=_whole(module, step, "dilation"),
-        groups=groups, padding=(padding, padding), channels_first=True,
-        use_bias="bias" in module.tensors,
+    stride, padding, dilation, groups = (
+        _whole(module, step, name) for name in ("stride", "padding", "dilation", "groups")
+    )
+    made = layers.conv1d(
+        **module.tensors, stride=stride, padding=(padding, padding), dilation=dilation,
+        groups=groups,
     )  # fmt: skip
-    weights = {"kernel": weight.transpose(2, 1, 0)}
-    if "bias" in module.tensors:
-        weights["bias"] = module.tensors["bias"]
-    chain.add(module.name, layer, weights)
+    chain.add(module.name, *made)
 
 
-_NORM_NAMES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
-               "running_var": "moving_variance"}  # fmt: skip
+def _add_batch_norm(chain: Chain, module: Found, step: Step) -> None:
+    chain.add(module.name, *layers.batch_norm(**module.tensors, eps=_number(module, step, "eps")))
 
 
-def _add_norm(chain: Chain, module: Found, step: Step) -> None:
-    own = {_NORM_NAMES[name]: array for name, array in module.tensors.items()}
-    epsilon = _number(module, step, "eps")
-    size = len(next(iter(own.values())))
-    layer: Operation
-    if module.kind == "LayerNorm":
-        layer = LayerNormalization((size,), epsilon)
-    else:
-        layer = BatchNormalization(size, 1, epsilon, scale="gamma" in own, center="beta" in own)
-    chain.add(module.name, layer, own)
+def _add_layer_norm(chain: Chain, module: Found, step: Step) -> None:
+    shape = next(iter(module.tensors.values())).shape
+    made = layers.layer_norm(**module.tensors, shape=shape, eps=_number(module, step, "eps"))
+    chain.add(module.name, *made)
 
 
 def _add_prelu(chain: Chain, module: Found, _: Step) -> None:
-    alpha = module.tensors["weight"]
-    chain.add(module.name, PReLU(alpha.shape, min(1, len(chain.shape) - 1)), {"alpha": alpha})
+    chain.add(module.name, *layers.prelu(**module.tensors, rank=len(chain.shape)))
 
 
 _BUILDERS: dict[str, Callable[[Chain, Found, Step], None]] = {
     **dict.fromkeys(RECURRENT, _add_recurrent), "Linear": _add_linear,
-    "Embedding": _add_embedding, "Conv1d": _add_conv, "BatchNorm1d": _add_norm,
-    "LayerNorm": _add_norm, "PReLU": _add_prelu,
+    "Embedding": _add_embedding, "Conv1d": _add_conv, "BatchNorm1d": _add_batch_norm,
+    "LayerNorm": _add_layer_norm, "PReLU": _add_prelu,
 }  # fmt: skip
 
 

@@ -6,19 +6,19 @@ schema, under the names in its row (:mod:`npylstm_converters.torch.rows`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from npylstm.activations import Activation
 from npylstm.ops.arithmetic import Arithmetic
-from npylstm.ops.convolution import Conv1D, Pool1D
-from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.convolution import Pool1D
 from npylstm.ops.indexing import Select, Slice
-from npylstm.ops.normalization import BatchNormalization, LayerNormalization
-from npylstm.ops.pointwise import ActivationLayer, PReLU
+from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shaping import Concatenate, Expand, Reshape, Stack
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit import array_ops
+from npylstm_converters.torch import layers
 from npylstm_converters.torch.builder import (
     ConstantTensor,
     FilledTensor,
@@ -52,72 +52,56 @@ def cast(call: Call, x: Any) -> Any:
 
 def linear(call: Call, x: Any, weight: Any, bias: Any = None) -> Ref:
     """Add ``x @ weight.T + bias``."""
-    units, features = call.matrix(weight, 2).shape
-    weights, share = call.weights(kernel=weight, bias=bias)
-    weights["kernel"] = weights["kernel"].T
-    layer = Dense(features, units, use_bias=bias is not None)
-    return call.add(layer, call.tensor(x), weights=weights, share=share)
+    call.check_rank(weight, 2)
+    return call.add_layer(layers.linear, x, weight=weight, bias=bias)
 
 
 def addmm(call: Call, bias: Any, x: Any, kernel: Any) -> Ref:
     """Add ``bias + x @ kernel``."""
-    features, units = call.matrix(kernel, 2).shape
-    call.matrix(bias, 1)
-    weights, share = call.weights(kernel=kernel, bias=bias)
-    return call.add(Dense(features, units), call.tensor(x), weights=weights, share=share)
+    call.check_rank(kernel, 2)
+    call.check_rank(bias, 1)
+    return call.add_layer(layers.dense, x, kernel=kernel, bias=bias)
 
 
 def matmul(call: Call, x: Any, y: Any) -> Ref:
     """Return ``x @ y``; a constant y makes a dense layer."""
     if isinstance(y, ConstantTensor) and len(y.traced) == 2:  # a Linear without its module
-        weights, share = call.weights(kernel=y)
-        features, units = weights["kernel"].shape
-        layer = Dense(features, units, use_bias=False)
-        return call.add(layer, call.tensor(x), weights=weights, share=share)
+        return call.add_layer(layers.dense, x, kernel=y)
     made: Ref = array_ops.matmul(call, x, y)
     return made
 
 
 def embedding(call: Call, weight: Any, indices: Any) -> Ref:
     """Look up rows."""
-    layer = Embedding(*call.matrix(weight, 2).shape)
-    weights, share = call.weights(embeddings=weight)
-    return call.add(layer, call.tensor(indices), weights=weights, share=share)
+    call.check_rank(weight, 2)
+    return call.add_layer(layers.embedding, indices, weight=weight)
 
 
 def batch_norm(
-    call: Call, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, eps: float
-) -> Ref:
+    call: Call, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
+    training: bool, eps: float,
+) -> Ref:  # fmt: skip
     """Normalize by moving statistics."""
     if training:
         raise Refusal("normalises by the batch itself")
-    if mean is None or variance is None:
+    if running_mean is None or running_var is None:
         raise Refusal("without running statistics normalises by the batch itself")
-    weights, share = call.weights(
-        moving_mean=mean, moving_variance=variance, gamma=weight, beta=bias
-    )
-    layer = BatchNormalization(
-        len(weights["moving_mean"]), axis=1, epsilon=float(eps), scale=weight is not None,
-        center=bias is not None,
-    )  # fmt: skip
-    return call.add(layer, call.tensor(x), weights=weights, share=share)
+    make = functools.partial(layers.batch_norm, eps=float(eps))
+    arrays = {"running_mean": running_mean, "running_var": running_var}
+    return call.add_layer(make, x, **arrays, weight=weight, bias=bias)
 
 
 def layer_norm(call: Call, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Ref:
     """Normalize by each sample's own statistics."""
-    weights, share = call.weights(gamma=weight, beta=bias)
-    layer = LayerNormalization(
-        tuple(int(d) for d in shape), float(eps), scale=weight is not None, center=bias is not None
-    )
-    return call.add(layer, call.tensor(x), weights=weights, share=share)
+    make = functools.partial(layers.layer_norm, shape=[int(d) for d in shape], eps=float(eps))
+    return call.add_layer(make, x, weight=weight, bias=bias)
 
 
 def prelu(call: Call, x: Any, weight: Any) -> Ref:
-    """Apply PReLU: one slope for all, or one for each feature on axis 1."""
+    """Apply PReLU."""
     source = call.tensor(x)
-    weights, share = call.weights(alpha=weight)
-    layer = PReLU(weights["alpha"].shape, min(1, len(call.shape(source)) - 1))
-    return call.add(layer, source, weights=weights, share=share)
+    make = functools.partial(layers.prelu, rank=len(call.shape(source)))
+    return call.add_layer(make, source, weight=weight)
 
 
 def _one(value: Any) -> int:
@@ -131,21 +115,17 @@ def conv1d(
     groups: int,
 ) -> Ref:  # fmt: skip
     """Convolve along the last axis."""
-    units, per_group, size = call.matrix(weight, 3).shape
-    weights, share = call.weights(kernel=weight, bias=bias)
-    weights["kernel"] = weights["kernel"].transpose(2, 1, 0)
+    call.check_rank(weight, 3)
     pads = (0, 0)
     if not isinstance(padding, str):
-        pads = (_one(padding),) * 2
+        pads = (_one(padding), _one(padding))
     elif padding == "same":
-        total = _one(dilation) * (size - 1)
+        total = _one(dilation) * (call.array(weight).shape[2] - 1)
         pads = (total // 2, total - total // 2)
-    layer = Conv1D(
-        features=per_group * groups, units=units, size=size, stride=_one(stride),
-        dilation=_one(dilation), groups=groups, padding=pads, channels_first=True,
-        use_bias=bias is not None,
-    )  # fmt: skip
-    return call.add(layer, call.tensor(x), weights=weights, share=share)
+    make = functools.partial(
+        layers.conv1d, stride=_one(stride), padding=pads, dilation=_one(dilation), groups=groups
+    )
+    return call.add_layer(make, x, weight=weight, bias=bias)
 
 
 def pool(operation: str) -> Callable[..., Any]:

@@ -52,7 +52,6 @@ def _only(rows: Iterator[Row], **only: tuple[Any, ...]) -> Iterator[Row]:
 
 
 _SHAPE = ("size", "shape", "sizes", "dim", "start_dim", "end_dim", "other", "implicit")
-_NORMS = {"running_mean": "mean", "running_var": "variance"}
 _POOL = {"ceil_mode": (False,)}
 
 
@@ -71,8 +70,7 @@ def _all_rows() -> Iterator[Row]:
                      beta=(1,), alpha=(1,))  # fmt: skip
     yield from _row(ops.embedding, "embedding.default",
                     neutral=("padding_idx", "scale_grad_by_freq", "sparse"))  # fmt: skip
-    yield from _row(ops.batch_norm, "batch_norm.default", neutral=("momentum", "cudnn_enabled"),
-                    **_NORMS)  # fmt: skip
+    yield from _row(ops.batch_norm, "batch_norm.default", neutral=("momentum", "cudnn_enabled"))
     yield from _row(ops.layer_norm, "layer_norm.default", neutral=("cudnn_enable",),
                     normalized_shape="shape")  # fmt: skip
     yield from _row(ops.prelu, "prelu.default")
