@@ -3,6 +3,7 @@
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
 # make mutate-models     change stored files, see that verify tells, write docs/mutations.md
+# make mutate-source     edit the source in forty ways, see that the tests fail
 # make bench    compare the speed with torch, onnxruntime, openvino and TensorFlow
 # make lint     ruff and mypy, as pinned for pre-commit
 # make check    lint, and the tests that need no framework
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test fuzz diagnose-matrix mutate-models bench lint check models clean
+.PHONY: demo test fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -36,6 +37,9 @@ diagnose-matrix: .venv-test/ready
 
 mutate-models: .venv-test/ready
 	.venv-test/bin/python tests/mutations/run.py --write docs/mutations.md
+
+mutate-source: .venv-test/ready
+	.venv-test/bin/python tests/mutations/source.py
 
 bench: .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py
