@@ -15,10 +15,10 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
+from npylstm.graph.state import State
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Shape
-from npylstm.runtime.binding import NewState
 from npylstm.runtime.engines import Engine, Stream
 from npylstm.runtime.numpy_engine import NumpyEngine
 from npylstm.spec import ModelSpec, TensorSpec
@@ -68,7 +68,7 @@ class Plan:
         axis = self.times[name]
         return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
 
-    def beginning(self, batch: int) -> NewState | None:
+    def beginning(self, batch: int) -> State | None:
         """Compute the initial state; None means zeros."""
         if not self.initial_states:
             return None

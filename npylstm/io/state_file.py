@@ -22,8 +22,8 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, StateError
+from npylstm.graph.state import State
 from npylstm.io import npz
-from npylstm.runtime.binding import NewState
 from npylstm.spec import ModelSpec
 
 __all__ = ["read", "write"]
@@ -36,7 +36,7 @@ def write(
     owner: str,
     spec: ModelSpec,
     header: Mapping[str, Any],
-    state: NewState,
+    state: State,
 ) -> None:
     """Write the state of a ``"session"`` or ``"pool"``; the file is replaced only when complete.
 
@@ -61,9 +61,7 @@ def write(
     npz.write_arrays(arrays, path)
 
 
-def read(
-    path: str | os.PathLike[str], owner: str, spec: ModelSpec
-) -> tuple[dict[str, Any], NewState]:
+def read(path: str | os.PathLike[str], owner: str, spec: ModelSpec) -> tuple[dict[str, Any], State]:
     """Return the header and the state of a file of :func:`write`, for the same model.
 
     Raises
@@ -82,7 +80,7 @@ def read(
         document = _header(archive, key)
         if document.get("weights") != _digest(spec):
             raise StateError(f"{path}: saved with other weights, expected this model's")
-        state: NewState = {}
+        state: State = {}
         for entry in sorted(archive.keys - {key}):
             top, _, rest = entry.partition("/")
             call, _, name = rest.partition("/")

@@ -10,6 +10,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
+from npylstm.graph.state import State, map_state, take_rows
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.binding import bind, bind_mask, bind_state
 from npylstm.spec import Case, ModelSpec
@@ -17,7 +18,8 @@ from npylstm.spec import Case, ModelSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.runtime.binding import Inputs, NewState, StateArrays
+    from npylstm.graph.state import State
+    from npylstm.runtime.binding import Inputs, StateArrays
 
 __all__ = ["Example", "batch_axes", "bind_case", "bind_example", "name_outputs"]
 
@@ -42,7 +44,7 @@ class Example:
 
     inputs: dict[str, Array]
     outputs: dict[str, Array]
-    state: NewState
+    state: State
     mask: Array | None = None
     has_state: bool = False
 
@@ -51,14 +53,14 @@ class Example:
         index = list(rows)
         inputs = {t.name: _take(self.inputs[t.name], t.shape, index) for t in spec.inputs}
         outputs = {t.name: _take(self.outputs[t.name], t.shape, index) for t in spec.output_specs}
-        state = {k: {n: a[index] for n, a in entries.items()} for k, entries in self.state.items()}
+        state = take_rows(self.state, index)
         mask = None if self.mask is None else self.mask[index]
         return replace(self, inputs=inputs, outputs=outputs, state=state, mask=mask)
 
     def astype(self, dtype: str) -> Example:
         """Return the example with inputs and state cast to ``dtype``."""
         inputs = {k: x.astype(dtype) for k, x in self.inputs.items()}
-        state = {k: {n: a.astype(dtype) for n, a in v.items()} for k, v in self.state.items()}
+        state = map_state(lambda a: a.astype(dtype), self.state)
         return replace(self, inputs=inputs, state=state)
 
     def case(self) -> Case:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.errors import NpylstmError
+from npylstm.graph.state import map_state
 from npylstm.parity.comparison import Comparison, compare
 from npylstm.parity.corrections import Correction, Outputs, Run
 from npylstm.parity.examples import Example
@@ -137,7 +138,7 @@ def _wide_outputs(
     wide = Widening(graph, seed)
     widened = {name: wide.layer(n) for name, n in layers.items()}
     inputs = {k: wide.input(k, x) for k, x in example.inputs.items()}
-    state = {k: {n: wide.array(a) for n, a in own.items()} for k, own in example.state.items()}
+    state = map_state(wide.array, example.state)
     repeat = masks.repeating()
 
     def run(example: Example, wrap: Wrap | None = None) -> RunResult:

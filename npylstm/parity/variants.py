@@ -30,7 +30,7 @@ from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 if TYPE_CHECKING:
-    from npylstm.runtime.binding import NewState
+    from npylstm.graph.state import State
 
 __all__ = ["CachedRun", "RunResult", "Wrap", "run_graph"]
 
@@ -93,7 +93,7 @@ class RunResult(NamedTuple):
     """The results of a run: tensors by name, and the final state of every call."""
 
     tensors: Tensors
-    state: NewState
+    state: State
 
 
 def run_graph(
@@ -113,7 +113,7 @@ def run_graph(
         If the inputs of a layer do not fit.
     """
     tensors: Tensors = dict(example.inputs)
-    after: NewState = {}
+    after: State = {}
     for edge in edges:
         node = Node(layers[edge.layer])
         node = wrap(node) if wrap else node
@@ -159,7 +159,7 @@ class CachedRun:
         self._kept: list[LayerSpec] = []  # keeps layers alive, so that an id stays unique
         self._makers = {t: edge for edge in spec.edges for t in edge.outputs}
         self.tensors: Tensors = dict(example.inputs)
-        self.state: NewState = {}
+        self.state: State = {}
         for edge in spec.edges:
             node = self._node(self._layers[edge.layer])
             made, self.state[edge.name] = _compute(edge, node, self.tensors, example)

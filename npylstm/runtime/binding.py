@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
-from npylstm.ops.base import zeros
+from npylstm.graph.state import State, StateShapes, zero_state
 from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.spec import ModelSpec, TensorSpec
 
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
 
 __all__ = [
-    "NewState", "StateShapes", "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state",
+    "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state",
     "check_nan", "numbers",
 ]  # fmt: skip
-
-NewState = dict[str, dict[str, Array]]
-StateShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 def bind(
@@ -143,9 +140,7 @@ def _by_name(x: Inputs, tensors: Sequence[TensorSpec]) -> dict[str, Any]:
     return dict(zip(names, x, strict=True))
 
 
-def bind_state(
-    state: StateArrays | None, expected: StateShapes, batch: int, dtype: str
-) -> NewState:
+def bind_state(state: StateArrays | None, expected: StateShapes, batch: int, dtype: str) -> State:
     """Check a state, or return the zero initial state.
 
     Raises
@@ -154,11 +149,11 @@ def bind_state(
         With the call, the state and the expectation.
     """
     if state is None:
-        return {k: zeros(shapes, batch, dtype) for k, shapes in expected.items()}
+        return zero_state(expected, batch, dtype)
     if not isinstance(state, Mapping) or set(state) != set(expected):
         got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise StateError(f"state: expected layers {sorted(expected)}, got {got}")
-    bound: NewState = {}
+    bound: State = {}
     for layer, shapes in expected.items():
         entries = state[layer]
         if not isinstance(entries, Mapping) or set(entries) != set(shapes):

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
+from npylstm.graph.state import State
 from npylstm.spec import ModelSpec
 
 __all__ = [
-    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "State", "Stepper", "Stream", "Streams",
+    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "Stepper", "Stream", "Streams",
     "make_engine",
 ]  # fmt: skip
 
-State = Mapping[str, Mapping[str, Array]]
 
 BACKENDS = ("auto", "numba", "numpy")
 ENVIRONMENT_VARIABLE = "NPYLSTM_BACKEND"

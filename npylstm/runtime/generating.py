@@ -10,9 +10,10 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.joining import join_models
+from npylstm.graph.state import State
 from npylstm.graph.stream_plan import StreamingModel
 from npylstm.ops.shapes import BATCH, Shape, format_shape
-from npylstm.runtime.binding import NewState, bind, bind_state, numbers
+from npylstm.runtime.binding import bind, bind_state, numbers
 from npylstm.runtime.session import Session
 from npylstm.spec import TensorSpec
 
@@ -35,7 +36,7 @@ def forecast(
     window: Window,
     feed: Feed | None,
     state: StateArrays | None,
-) -> tuple[Array, NewState]:
+) -> tuple[Array, State]:
     """Return the result of :meth:`npylstm.Model.forecast`, and the final state."""
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
         raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
@@ -86,7 +87,7 @@ def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> 
 
 def _carried(
     model: StreamingModel, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
-) -> tuple[Array, NewState]:
+) -> tuple[Array, State]:
     """Forecast with carried state: push ``x``, then each output as one step."""
     batch = _batch_of(model, x)
     session = Session(model, batch)
@@ -106,7 +107,7 @@ def _carried(
 def _windowed(
     model: StreamingModel, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
     feed: Feed | None, state: Any,
-) -> tuple[Array, NewState]:  # fmt: skip
+) -> tuple[Array, State]:  # fmt: skip
     """Forecast with a moving window: each run reads the last ``window`` values."""
     source = model.spec.inputs[0]
     if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):

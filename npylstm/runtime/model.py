@@ -12,6 +12,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.parts import LONGEST_REPR
+from npylstm.graph.state import State, take_rows
 from npylstm.io import npz
 from npylstm.ops.shapes import BATCH, Shape
 from npylstm.printable import clipped
@@ -24,10 +25,11 @@ from npylstm.spec import Case, ModelSpec, TensorSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from npylstm.graph.state import State
     from npylstm.graph.stream_plan import Plan
     from npylstm.ops.external import Function
     from npylstm.parity import ParityReport
-    from npylstm.runtime.binding import Inputs, NewState, StateArrays
+    from npylstm.runtime.binding import Inputs, StateArrays
     from npylstm.runtime.generating import Feed, Window
     from npylstm.runtime.pool import Pool
     from npylstm.runtime.session import Session
@@ -274,14 +276,14 @@ class Model:
         return shortcut
 
     def _run_slice(
-        self, inputs: Mapping[str, Array], state: NewState, mask: Array | None, rows: slice
+        self, inputs: Mapping[str, Array], state: State, mask: Array | None, rows: slice
     ) -> Result:
         axes = {t.name: t.shape.index(BATCH) for t in self.inputs}
         part = {
             name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
             for name, x in inputs.items()
         }
-        part_state = {k: {n: a[rows] for n, a in v.items()} for k, v in state.items()}
+        part_state = take_rows(state, rows)
         return self._engine.run(part, part_state, None if mask is None else mask[rows])
 
     @property
@@ -468,7 +470,7 @@ class Model:
 
         return summarise(self.spec, f", {self.backend} back end")
 
-    def _state(self, state: StateArrays | None, batch: int) -> NewState:
+    def _state(self, state: StateArrays | None, batch: int) -> State:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
 
 
@@ -477,8 +479,8 @@ def _axis_size(shape: Shape, array: Array) -> int:
 
 
 def _unshared(
-    result: tuple[dict[str, Array], NewState], inputs: Mapping[str, Array]
-) -> tuple[dict[str, Array], NewState]:
+    result: tuple[dict[str, Array], State], inputs: Mapping[str, Array]
+) -> tuple[dict[str, Array], State]:
     """Copy outputs that share memory with inputs, states or other outputs, such as of a reshape."""
     taken = [*inputs.values(), *(a for entries in result[1].values() for a in entries.values())]
     outputs = {}

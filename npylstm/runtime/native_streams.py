@@ -8,11 +8,10 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
+from npylstm.graph.state import State, map_state, zero_state
 from npylstm.kernels.loading import advance, generate
 from npylstm.kernels.packing import aligned
-from npylstm.ops.base import zeros
 from npylstm.ops.shapes import BATCH
-from npylstm.runtime.engines import State
 from npylstm.runtime.frame import Frame
 from npylstm.runtime.program import Program
 from npylstm.runtime.segment import Segment
@@ -33,7 +32,7 @@ class NativeStream:
         self._buffer: Array | None = None
         # Sizes and buffers of the last call, for a next call of the same sizes.
         self._laid_out: tuple[dict[str, tuple[int, ...]], Frame] | None = None
-        self._views = {k: zeros(v, batch, spec.dtype) for k, v in spec.state_shapes().items()}
+        self._views = zero_state(spec.state_shapes(), batch, spec.dtype)
 
     def _attach(self, program: Program) -> Array:
         """Return the state buffer; its layout is the same in all programs of one batch size."""
@@ -57,7 +56,7 @@ class NativeStream:
         return {name: y.copy() for name, y in frame.y.items()}
 
     def read(self) -> dict[str, dict[str, Array]]:
-        return {k: {n: a.copy() for n, a in v.items()} for k, v in self._views.items()}
+        return map_state(np.copy, self._views)
 
     def write(self, state: State) -> None:
         for call, entries in self._views.items():

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.graph.state import State
 from npylstm.kernels.loading import Kernel, advance, execute, generate
 from npylstm.ops.shapes import BATCH
-from npylstm.runtime.engines import State, Stream, Streams
+from npylstm.runtime.engines import Stream, Streams
 from npylstm.runtime.native_streams import NativeStream, NativeStreams
 from npylstm.runtime.numpy_engine import Node
 from npylstm.runtime.program import Parameters, is_native, kernels_of

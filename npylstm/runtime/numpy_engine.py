@@ -9,7 +9,8 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.runtime.engines import State, Stream, Streams
+from npylstm.graph.state import State
+from npylstm.runtime.engines import Stream, Streams
 from npylstm.runtime.streams import RunningStream, RunningStreams
 from npylstm.spec import LayerSpec, ModelSpec
 

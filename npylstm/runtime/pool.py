@@ -12,11 +12,12 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, NpylstmError, StateError
+from npylstm.graph.state import State, map_state, take_rows
 from npylstm.graph.stream_plan import StreamingModel
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import NewState, bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
 
 if TYPE_CHECKING:
     from npylstm.runtime.binding import Inputs, StateArrays
@@ -204,7 +205,7 @@ class Pool:
     def _unpacked(outputs: dict[str, Array]) -> Any:
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def snapshot(self, keys: Keys | None = None) -> dict[Hashable, NewState]:
+    def snapshot(self, keys: Keys | None = None) -> dict[Hashable, State]:
         """Return a copy of states: ``{key: {layer: {"h": (units,), ...}}}``.
 
         Parameters
@@ -215,10 +216,7 @@ class Pool:
         with self._lock:
             listed = list(self._rows) if keys is None else _listed(keys)
             state = self._states.read(self._find(listed))
-        return {
-            key: {call: {n: a[k].copy() for n, a in v.items()} for call, v in state.items()}
-            for k, key in enumerate(listed)
-        }
+        return {key: map_state(np.copy, take_rows(state, k)) for k, key in enumerate(listed)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all keys and their states to an ``.npz``; the file is replaced only when complete.
@@ -283,10 +281,7 @@ class Pool:
                         f"{path}: state/{call}/{name}: expected {len(keys)} rows, one for each "
                         f"key, got shape {array.shape}"
                     )
-        return {
-            key: {call: {n: a[k] for n, a in v.items()} for call, v in state.items()}
-            for k, key in enumerate(keys)
-        }
+        return {key: take_rows(state, k) for k, key in enumerate(keys)}
 
     def _find(self, keys: list[Hashable]) -> Array:
         try:
@@ -300,7 +295,7 @@ class Pool:
             _refuse_twins(keys)
         return rows
 
-    def _beginning(self, count: int) -> NewState:
+    def _beginning(self, count: int) -> State:
         shapes = self._spec.state_shapes()
         return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
 

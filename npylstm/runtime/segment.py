@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.graph.state import State
 from npylstm.runtime.batching import Fill, cut, fill_in_threads
-from npylstm.runtime.engines import State
 from npylstm.runtime.frame import Frame
 from npylstm.runtime.program import Parameters, Program
 from npylstm.runtime.thread_group import most_threads

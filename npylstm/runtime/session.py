@@ -10,11 +10,12 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError
+from npylstm.graph.state import State, take_rows
 from npylstm.graph.stream_plan import StreamingModel
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import NewState, bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
 from npylstm.runtime.engines import Stepper
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class Session:
         self._stream.write(state)
 
     @property
-    def state(self) -> NewState:
+    def state(self) -> State:
         """A copy of the state, ``{layer: {"h": (batch, units), "c": ...}}``; it can be set.
 
         Setting one that does not fit raises a StateError and changes nothing.
@@ -269,7 +270,7 @@ class Session:
             )
         state, parts, at = self.state, [], 0
         for size in sizes:
-            rows = {k: {n: a[at : at + size] for n, a in v.items()} for k, v in state.items()}
+            rows = take_rows(state, slice(at, at + size))
             parts.append(_with_state(self.model, size, self._nan, rows))
             at += size
         return parts

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.ops.base import zeros
-from npylstm.runtime.engines import Engine, State
+from npylstm.graph.state import State, map_state, take_rows, zero_state
+from npylstm.runtime.engines import Engine
 from npylstm.spec import ModelSpec
 
 __all__ = ["DenseStates", "RunningStream", "RunningStreams"]
@@ -19,18 +19,17 @@ class RunningStream:
 
     def __init__(self, engine: Engine, spec: ModelSpec, batch: int) -> None:
         self._engine = engine
-        shapes = spec.state_shapes()
-        self._state: State = {k: zeros(v, batch, spec.dtype) for k, v in shapes.items()}
+        self._state = zero_state(spec.state_shapes(), batch, spec.dtype)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs, self._state = self._engine.run(inputs, self._state)
         return {name: y.copy() for name, y in outputs.items()}  # it may be the state or the input
 
     def read(self) -> dict[str, dict[str, Array]]:
-        return {k: {n: a.copy() for n, a in v.items()} for k, v in self._state.items()}
+        return map_state(np.copy, self._state)
 
     def write(self, state: State) -> None:
-        self._state = {k: {n: np.array(a) for n, a in v.items()} for k, v in state.items()}
+        self._state = map_state(np.array, state)
 
     def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
         return None
@@ -43,13 +42,10 @@ class DenseStates:
     """One array per state, one row per stream."""
 
     def __init__(self, spec: ModelSpec, capacity: int) -> None:
-        self.arrays = {
-            call: zeros(shapes, capacity, spec.dtype)
-            for call, shapes in spec.state_shapes().items()
-        }
+        self.arrays = zero_state(spec.state_shapes(), capacity, spec.dtype)
 
     def read(self, rows: Array) -> dict[str, dict[str, Array]]:
-        return {k: {n: a[rows] for n, a in v.items()} for k, v in self.arrays.items()}
+        return take_rows(self.arrays, rows)
 
     def write(self, rows: Array, state: State) -> None:
         for call, entries in self.arrays.items():
