@@ -107,6 +107,21 @@ def of(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda weights, *inputs: function(*inputs)
 
 
+def attended_by_heads(weights: Any, query: Any, value: Any) -> Any:
+    """Multi-head attention of keys that are the values, sample by sample and head by head."""
+    w, made = weights, []
+    for q, v in zip(query, value, strict=True):
+        y = w["output_bias"]
+        for h in range(w["query_kernel"].shape[1]):
+            a, b, c = (
+                x @ w[f"{part}_kernel"][:, h] + w[f"{part}_bias"][h]
+                for x, part in ((q, "query"), (v, "key"), (v, "value"))
+            )
+            y = y + softmax_of(a @ b.T / math.sqrt(a.shape[1])) @ c @ w["output_kernel"][h]
+        made.append(y)
+    return np.stack(made)
+
+
 # --- Recurrent -----------------------------------------------------------------------------------
 
 FLAGS: tuple[dict[str, Any], ...] = (
@@ -530,7 +545,7 @@ def attention() -> Iterator[Case]:
     silent: dict[str, Any] = {
         "without_effect": ("key_bias",)
     }  # the same for every key: softmax does not see it
-    yield case(heads(), OTHER, SEQUENCE, note="plain", **silent)
+    yield case(heads(), OTHER, SEQUENCE, note="plain", oracle=attended_by_heads, **silent)
     yield case(heads(use_bias=False), OTHER, SEQUENCE, note="use_bias=False")
     apart = MultiHeadAttention(3, 5, 2, 2, 4, 5, 6)
     keys: Shape = ("batch", "steps", 2)
