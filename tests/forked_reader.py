@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ class Connection:
             self.stdin.close()
         self.stdout.close()
         self._socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            while True:  # it holds a lock on the file until it is gone; the server reaps it
+                os.kill(self._pid, 0)
+                time.sleep(0.0005)
 
 
 @contextlib.contextmanager
