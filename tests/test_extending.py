@@ -80,7 +80,7 @@ def test_an_activation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("numba")
+    pytest.importorskip("numba", reason="numba is an optional package")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     (columns,) = blocks("npylstm/kernels/arguments.py")
     made = run_in(arguments, columns, monkeypatch)

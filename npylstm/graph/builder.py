@@ -158,13 +158,13 @@ class GraphBuilder:
         """Reserve names; :meth:`add` does not use them for layers."""
         self._taken |= {*names}
 
-    def unused(self, name: str, separator: str = "_") -> str:
+    def unused(self, name: str) -> str:
         """Return an unused name for a layer: this name, with a number if it exists."""
         base = name.replace("/", "_").replace("\\", "_") or "model"
         name, number = base, 1
         while name in self._taken or name in self.layers or name in self.shapes:
             number += 1
-            name = f"{base}{separator}{number}"
+            name = f"{base}_{number}"
         return name
 
     def finish(self, outputs: Sequence[str]) -> tuple[str, ...]:
