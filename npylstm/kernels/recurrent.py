@@ -16,14 +16,22 @@ from npylstm.kernels.barrier import barrier_wait, is_leader
 from npylstm.kernels.packing import PANEL
 from npylstm.kernels.products import FEW_TERMS, segment_of
 from npylstm.kernels.recurrent_cells import (
-    gru_rest,
-    gru_whole,
-    lstm_rest,
+    gru_full,
+    gru_narrow,
+    lstm_full,
+    lstm_narrow,
     lstm_row,
-    lstm_row_rest,
-    lstm_whole,
+    lstm_row_narrow,
 )
-from npylstm.kernels.simd import call, copy, narrow_width, offset, width
+from npylstm.kernels.recurrent_steps import (
+    copy_rows,
+    count_blocks,
+    finish_step,
+    in_vectors,
+    is_masked,
+    next_input,
+)
+from npylstm.kernels.simd import call, narrow_width, offset, width
 
 __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
@@ -32,108 +40,13 @@ _TANH, _SIGMOID = 1, 2
 _L1_VECTORS = 32768 // VECTOR_BYTES
 
 
-@jit
-def _copy_rows(y, y_row, x, x_row, rows, size):
-    """``y[:] = x`` for rows with these distances."""
-    for r in range(rows):
-        copy(offset(y, r * y_row), offset(x, r * x_row), size)
-
-
-@jit
-def _source(row, t):
-    """Return the index of the input's step that is computed as the ``t``-th."""
-    return row[A.STEPS] - 1 - t if row[A.REVERSE] else t
-
-
-@jit
-def _multiply_input(row, params, work, z, first, n, t, count):
-    """Compute the input's part of all gates, with biases, for n rows and ``count`` steps from t."""
-    span = row[A.VECTORS] * width(z)
-    step = -row[A.X_STEP] if row[A.REVERSE] else row[A.X_STEP]
-    x = offset(work, row[A.X] + first * row[A.X_ROW] + _source(row, t) * row[A.X_STEP])
-    bias, w = offset(params, row[A.BIAS]), offset(params, row[A.W])
-    z_row = row[A.Z_ROW]
-    if n < count:
-        for r in range(n):
-            call(row[A.MULTIPLY], (
-                offset(z, r * z_row), span, bias, 0, count, offset(x, r * row[A.X_ROW]), step,
-                row[A.IN], w, row[A.FIRST_VECTOR], row[A.END_VECTOR],
-            ))  # fmt: skip
-    else:
-        # Rows of the input may compete for the same cache sets: copy them.
-        gathered = offset(z, n * z_row)
-        for k in range(count):
-            _copy_rows(gathered, row[A.X_PADDED], offset(x, k * step), row[A.X_ROW], n, row[A.IN])
-            call(row[A.MULTIPLY], (
-                offset(z, k * span), z_row, bias, 0, n, gathered, row[A.X_PADDED], row[A.IN], w,
-                row[A.FIRST_VECTOR], row[A.END_VECTOR],
-            ))  # fmt: skip
-
-
-@jit
-def _next_input(row, params, work, z, first, n, t, at):
-    """Return the index of step t in the block of input parts; compute a new block if needed."""
-    if 0 <= at < row[A.BLOCK_STEPS] - 1:
-        return at + 1
-    count = min(row[A.BLOCK_STEPS], row[A.STEPS] - t)
-    _multiply_input(row, params, work, z, first, n, t, count)
-    return 0
-
-
-@jit
-def _is_masked(row, work, r, t):
-    """Whether a row is masked at the ``t``-th step."""
-    return work[row[A.MASK] + r * row[A.STEPS] + _source(row, t)] == 0
-
-
-@jit
-def _keep_masked_states(row, work, new, old, first, n, t):
-    """Copy the old hidden state where a row is masked."""
-    for r in range(n):
-        if _is_masked(row, work, first + r, t):
-            copy(offset(new, r * row[A.PADDED]), offset(old, r * row[A.PADDED]), row[A.SIZE])
-
-
-@jit
-def _write_output(row, work, h, first, n, t):
-    """Write the hidden states of the ``t``-th step to the output."""
-    size, padded, y_step = row[A.SIZE], row[A.PADDED], row[A.Y_STEP]
-    target = _source(row, t) if row[A.IN_ORDER] else t
-    y = offset(work, row[A.Y] + first * row[A.Y_ROW] + target * y_step)
-    if not row[A.MASKED]:
-        if y_step or t == row[A.STEPS] - 1:
-            _copy_rows(y, row[A.Y_ROW], h, padded, n, size)
-        return
-    back = y_step if row[A.IN_ORDER] and row[A.REVERSE] else -y_step
-    for r in range(n):
-        y_r = offset(y, r * row[A.Y_ROW])
-        if not _is_masked(row, work, first + r, t):
-            copy(y_r, offset(h, r * padded), size)
-        elif row[A.ZERO_OUTPUT] or t == 0:
-            for j in range(size):
-                y_r[j] = 0
-        elif y_step:  # the output of the previous step
-            copy(y_r, offset(y_r, back), size)
-
-
-@jit
-def _finish_step(row, work, new, old, first, n, t):
-    """Apply the mask and write the output, after the cells of all threads."""
-    barrier_wait(row)
-    if not is_leader(row):
-        return
-    if row[A.MASKED]:
-        _keep_masked_states(row, work, new, old, first, n, t)
-    _write_output(row, work, new, first, n, t)
-
-
 @kernel
 def lstm(row, params, state, work):
     """:class:`npylstm.ops.cells.LSTM`; gates in the order i, f, o, candidate."""
     lanes = width(params)
     units, size, span = row[A.UNITS], row[A.SIZE], row[A.VECTORS] * lanes
     padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
-    cell_row = _in_vectors(units, lanes)
+    cell_row = in_vectors(units, lanes)
     h = offset(work, row[A.SCRATCH])
     new = offset(h, block * padded)
     c = offset(new, block * padded)
@@ -146,42 +59,28 @@ def lstm(row, params, state, work):
         h_state = offset(state, row[A.STATE] + first * size)
         c_state = offset(state, row[A.CELL_STATE] + first * units)
         if is_leader(row):
-            _copy_rows(h, padded, h_state, size, n, size)
-            _copy_rows(c, cell_row, c_state, units, n, units)
+            copy_rows(h, padded, h_state, size, n, size)
+            copy_rows(c, cell_row, c_state, units, n, units)
         barrier_wait(row)
         at = -1
         for t in range(row[A.STEPS]):
-            at = _next_input(row, params, work, z_all, first, n, t, at)
+            at = next_input(row, params, work, z_all, first, n, t, at)
             z = offset(z_all, at * span)
             out, out_row = (made, cell_row) if row[A.PROJECTION] else (new, padded)
             if n > 1 or not fused:
                 _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
-            elif not masked or not _is_masked(row, work, first, t):
+            elif not masked or not is_masked(row, work, first, t):
                 _lstm_row(row, z, h, offset(params, row[A.U]), c, out, t & 1)
             if row[A.PROJECTION]:
                 call(row[A.MULTIPLY], (
                     new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, n, made, cell_row,
                     units, offset(params, row[A.PROJECTION]), 0, row[A.PROJECTION_VECTORS],
                 ))  # fmt: skip
-            _finish_step(row, work, new, h, first, n, t)
+            finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         if is_leader(row):
-            _copy_rows(h_state, size, h, padded, n, size)
-            _copy_rows(c_state, units, c, cell_row, n, units)
-
-
-@jit
-def _in_vectors(units, lanes):
-    """Round up to full vectors."""
-    return (units + lanes - 1) // lanes * lanes
-
-
-@jit
-def _blocks(units, like):
-    """Return the number of full blocks, and of narrow blocks after them."""
-    lanes, narrow = width(like), narrow_width(like)
-    whole = units // lanes
-    return whole, (units - whole * lanes + narrow - 1) // narrow
+            copy_rows(h_state, size, h, padded, n, size)
+            copy_rows(c_state, units, c, cell_row, n, units)
 
 
 @jit
@@ -190,8 +89,8 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
     lanes = width(params)
     narrow = narrow_width(params)
     units, vectors, z_row, masked = row[A.UNITS], row[A.VECTORS], row[A.Z_ROW], row[A.MASKED]
-    whole, parts = _blocks(units, params)
-    cell_row = _in_vectors(units, lanes)
+    whole, parts = count_blocks(units, params)
+    cell_row = in_vectors(units, lanes)
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
@@ -204,15 +103,15 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
             b * PANEL, min((b + 1) * PANEL, vectors),
         ))  # fmt: skip
         for r in range(n):
-            if masked and _is_masked(row, work, first + r, t):
+            if masked and is_masked(row, work, first + r, t):
                 continue
             z = offset(z_all, r * z_row + b * PANEL * lanes)
             c = offset(c_all, r * cell_row + b * lanes)
             y = offset(new, r * new_row + b * lanes)
             if plain and b < whole:
-                lstm_whole((z, c, c, y))
+                lstm_full((z, c, c, y))
             elif plain:
-                lstm_rest((z, c, c, y), parts)
+                lstm_narrow((z, c, c, y), parts)
             else:
                 size = lanes if b < whole else narrow
                 for k in range(0, lanes if b < whole else parts * narrow, size):
@@ -224,7 +123,7 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
 def _lstm_row(row, z, h, w, c, new, forwards):
     """Compute a step of one row: products and cells in registers."""
     lanes, terms = width(z), row[A.SIZE]
-    whole, parts = _blocks(row[A.UNITS], z)
+    whole, parts = count_blocks(row[A.UNITS], z)
     first, end = row[A.FIRST_BLOCK], min(row[A.END_BLOCK], whole)
     segment = segment_of(terms)
     # Two blocks at a time if the weights fit the L1 cache. Otherwise one, in alternating direction:
@@ -240,7 +139,7 @@ def _lstm_row(row, z, h, w, c, new, forwards):
         )  # fmt: skip
     if parts and row[A.END_BLOCK] > whole:
         k = whole * lanes
-        lstm_row_rest(
+        lstm_row_narrow(
             offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
             offset(new, k), parts,
         )  # fmt: skip
@@ -266,7 +165,7 @@ def gru(row, params, state, work):
     lanes = width(params)
     narrow = narrow_width(params)
     units, span = row[A.UNITS], row[A.VECTORS] * lanes
-    whole, parts = _blocks(units, params)
+    whole, parts = count_blocks(units, params)
     begin, end = row[A.FIRST_BLOCK], row[A.END_BLOCK]
     padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
     z_row = row[A.Z_ROW]
@@ -282,11 +181,11 @@ def gru(row, params, state, work):
         n = min(block, row[A.ROWS] - first)
         h_state = offset(state, row[A.STATE] + first * units)
         if is_leader(row):
-            _copy_rows(h, padded, h_state, units, n, units)
+            copy_rows(h, padded, h_state, units, n, units)
         barrier_wait(row)
         at = -1
         for t in range(row[A.STEPS]):
-            at = _next_input(row, params, work, z_all, first, n, t, at)
+            at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, n, h, padded, units,
                 offset(params, row[A.U]), row[A.FIRST_VECTOR], row[A.END_VECTOR],
@@ -298,19 +197,19 @@ def gru(row, params, state, work):
                     k = b * lanes
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
                     if plain and b < whole:
-                        gru_whole(places)
+                        gru_full(places)
                     elif plain:
-                        gru_rest(places, parts)
+                        gru_narrow(places, parts)
                     elif b < whole:
                         _gru(places, lanes, code, code_params, rcode, rcode_params)
                 for p in range(0 if plain or end <= whole else parts):
                     k = whole * lanes + p * narrow
                     places = (offset(z, 3 * k), offset(u, 3 * k), offset(old, k), offset(y, k))
                     _gru(places, narrow, code, code_params, rcode, rcode_params)
-            _finish_step(row, work, new, h, first, n, t)
+            finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         if is_leader(row):
-            _copy_rows(h_state, units, h, padded, n, units)
+            copy_rows(h_state, units, h, padded, n, units)
 
 
 @jit
@@ -345,7 +244,7 @@ def gru_reset_before(row, params, state, work):
     narrow = narrow_width(params)
     units, span = row[A.UNITS], row[A.VECTORS] * lanes
     u_span = row[A.RECURRENT_VECTORS] * lanes
-    whole, parts = _blocks(units, params)
+    whole, parts = count_blocks(units, params)
     padded, block = row[A.PADDED], row[A.BLOCK_ROWS]
     z_row = row[A.Z_ROW]
     h = offset(work, row[A.SCRATCH])
@@ -361,10 +260,10 @@ def gru_reset_before(row, params, state, work):
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
         h_state = offset(state, row[A.STATE] + first * units)
-        _copy_rows(h, padded, h_state, units, n, units)
+        copy_rows(h, padded, h_state, units, n, units)
         at = -1
         for t in range(row[A.STEPS]):
-            at = _next_input(row, params, work, z_all, first, n, t, at)
+            at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[A.U]), 0,
                 row[A.RECURRENT_VECTORS],
@@ -383,7 +282,7 @@ def gru_reset_before(row, params, state, work):
                         reset[k + j] = zb[size + j] * old[k + j]
             call(product, (
                 v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
-                offset(params, row[A.U_H]), 0, _in_vectors(units, lanes) // lanes,
+                offset(params, row[A.U_H]), 0, in_vectors(units, lanes) // lanes,
             ))  # fmt: skip
             for r in range(n):
                 z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
@@ -397,9 +296,9 @@ def gru_reset_before(row, params, state, work):
                         candidate[j] += v[k + j]
                     activate(code, code_params, candidate, size)
                     _blend(zb, candidate, offset(old, k), offset(y, k), size)
-            _finish_step(row, work, new, h, first, n, t)
+            finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        _copy_rows(h_state, units, h, padded, n, units)
+        copy_rows(h_state, units, h, padded, n, units)
 
 
 @kernel
@@ -416,16 +315,16 @@ def simple_rnn(row, params, state, work):
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
         h_state = offset(state, row[A.STATE] + first * units)
-        _copy_rows(h, padded, h_state, units, n, units)
+        copy_rows(h, padded, h_state, units, n, units)
         at = -1
         for t in range(row[A.STEPS]):
-            at = _next_input(row, params, work, z_all, first, n, t, at)
+            at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
                 new, padded, offset(z_all, at * span), z_row, n, h, padded, units,
                 offset(params, row[A.U]), 0, vectors,
             ))  # fmt: skip
             for r in range(n):
                 activate(code, code_params, offset(new, r * padded), units)
-            _finish_step(row, work, new, h, first, n, t)
+            finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        _copy_rows(h_state, units, h, padded, n, units)
+        copy_rows(h_state, units, h, padded, n, units)

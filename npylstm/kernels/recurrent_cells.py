@@ -21,7 +21,7 @@ from npylstm.kernels.products import Sums, choose, constant
 from npylstm.kernels.simd import Lanes, lane_count, narrow_count
 from npylstm.kernels.simd_math import one_plus_exp, one_plus_exp_times, tanh, tanh_parts
 
-__all__ = ["gru_rest", "gru_whole", "lstm_rest", "lstm_row", "lstm_row_rest", "lstm_whole"]
+__all__ = ["gru_full", "gru_narrow", "lstm_full", "lstm_narrow", "lstm_row", "lstm_row_narrow"]
 
 
 def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[Lanes]:
@@ -83,7 +83,7 @@ def _shuffled(builder: Any, a: Any, b: Any, places: list[int]) -> Lanes:
     return Lanes(builder, builder.shuffle_vector(a, b, mask))
 
 
-def _whole(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
+def _full(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
     """Return the intrinsic of a cell for a full block, a function of a tuple of pointers.
 
     It loads ``reads`` consecutive vectors from the first pointers, and stores the results of the
@@ -107,10 +107,10 @@ def _whole(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
     return block
 
 
-def _rest(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
+def _narrow(cell: Callable[..., Sequence[Lanes]], reads: Sequence[int]) -> Any:
     """Return the intrinsic of a cell for the narrow blocks after the full ones.
 
-    As :func:`_whole`; where it reads several vectors, it reads the gates of all narrow blocks.
+    As :func:`_full`; where it reads several vectors, it reads the gates of all narrow blocks.
     """
 
     @intrinsic
@@ -146,9 +146,9 @@ def _store(made: Sequence[Lanes], pointers: list[Any]) -> None:
 
 
 # Pointers: gates (4 vectors), c, and the targets of c and h.
-lstm_whole, lstm_rest = _whole(_lstm, (4, 1)), _rest(_lstm, (4, 1))
+lstm_full, lstm_narrow = _full(_lstm, (4, 1)), _narrow(_lstm, (4, 1))
 # Gates (3 vectors), their recurrent parts, h, and the target of h.
-gru_whole, gru_rest = _whole(_gru, (3, 3, 1)), _rest(_gru, (3, 3, 1))
+gru_full, gru_narrow = _full(_gru, (3, 3, 1)), _narrow(_gru, (3, 3, 1))
 
 
 @intrinsic
@@ -182,7 +182,7 @@ def lstm_row(
 
 
 @intrinsic
-def lstm_row_rest(
+def lstm_row_narrow(
     typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, parts: Any
 ) -> Any:
     """As :func:`lstm_row`, for the narrow blocks."""

@@ -80,8 +80,8 @@ EDITS = [
     Edit("axes: time passes a reversed layer", "npylstm/ops/recurrent.py", "        if self.go_backwards:\n            return tuple(axes.mixing", "        if False:\n            return tuple(axes.mixing", OPS),
     Edit("axes: batch not checked", "npylstm/ops/axis_map.py", "if not separate or at in axes.mixed or at in axes.carried:", "if False:", OPS),
     # Kernels and programs.
-    Edit("kernel: masked state moves on", "npylstm/kernels/recurrent.py", "if row[A.MASKED]:\n        _keep_masked_states", "if 0:\n        _keep_masked_states", f"{UNIT}/test_masks.py"),
-    Edit("kernel: steps in the wrong order", "npylstm/kernels/recurrent.py", "return row[A.STEPS] - 1 - t if row[A.REVERSE] else t", "return t", f"{UNIT}/test_recurrent.py"),
+    Edit("kernel: masked state moves on", "npylstm/kernels/recurrent_steps.py", "if row[A.MASKED]:\n        _keep_masked_states", "if 0:\n        _keep_masked_states", f"{UNIT}/test_masks.py"),
+    Edit("kernel: steps in the wrong order", "npylstm/kernels/recurrent_steps.py", "return row[A.STEPS] - 1 - t if row[A.REVERSE] else t", "return t", f"{UNIT}/test_recurrent.py"),
     Edit("kernel: initial state not read", "npylstm/runtime/program.py", "self._copy(STORE, initial[k].start, places[key])", "pass", OPS),
     Edit("packing: bias of another layer", "npylstm/kernels/bind_layers.py", '"BIAS": columns.arrange(bias)}', '"BIAS": columns.arrange(0 * bias)}', OPS),
     # Importers.
