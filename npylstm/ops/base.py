@@ -36,6 +36,8 @@ class Operation:
 
     kind: ClassVar[str]
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
+    is_recurrent: ClassVar[bool] = False  # whether it runs over a time axis with carried state
+    function: ClassVar[Callable[..., Any] | None] = None  # the user's function, once bound
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by name, in the order of the file."""
@@ -52,6 +54,24 @@ class Operation:
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Return those of the inputs that are initial states."""
         return ()
+
+    def own_mask(self, inputs: Sequence[Any]) -> Any:
+        """Return the input that masks steps of a recurrent operation; None if there is none."""
+        return None
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the framework carried the state of a recurrent operation between calls."""
+        return False
+
+    @property
+    def user_function(self) -> str | None:
+        """The name of the user's function that the operation calls; None if it calls none."""
+        return None
+
+    def with_function(self, function: Callable[..., Any]) -> Operation:
+        """Return the operation with the function of the name :attr:`user_function`."""
+        raise NotImplementedError
 
     def parts(self) -> Mapping[str, Operation]:
         """Return the operations that compute this one, by the prefix of their weights and states.
@@ -154,6 +174,24 @@ class Operation:
         -------
         outputs, state
             One array per entry of :meth:`output_names`; the new state.
+        """
+        raise NotImplementedError
+
+    def trace(
+        self,
+        packed: Mapping[str, Array],
+        inputs: Sequence[Array],
+        state: Mapping[str, Array],
+        mask: Array | None = None,
+    ) -> Any:
+        """Run a recurrent operation and return all values that it computes at every step.
+
+        Arguments as for :meth:`forward`; ``mask`` (batch, steps) is that of the call.
+
+        Returns
+        -------
+        NamedTuple or dict
+            Arrays ``(batch, steps, ...)`` by the input's step; for several parts by their names.
         """
         raise NotImplementedError
 

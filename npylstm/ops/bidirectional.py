@@ -49,6 +49,7 @@ class Bidirectional(Operation):
 
     kind: ClassVar[str] = "bidirectional"
     uses_mask: ClassVar[bool] = True
+    is_recurrent: ClassVar[bool] = True
 
     forward_layer: Operation
     backward_layer: Operation
@@ -187,15 +188,21 @@ class Bidirectional(Operation):
         state: Mapping[str, Array],
         mask: Array | None = None,
     ) -> dict[str, Any]:
-        """Return all values that both layers compute, by direction and the input's time step."""
         halves = self.inputs_of_parts(inputs)
         return {
             way: layer.trace(inside(packed, way), mine, inside(state, way), mask)
             for (way, layer), mine in zip(self.directions.items(), halves, strict=True)
         }
 
+    @property
+    def time_axis(self) -> int:
+        return self.directions["forward"].time_axis
+
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return self.directions["forward"].initial_states(inputs)
+
+    def own_mask(self, inputs: Sequence[Any]) -> Any:
+        return self.directions["forward"].own_mask(inputs)
 
     def parts(self) -> Mapping[str, Operation]:
         if self.merge_mode != "concat":

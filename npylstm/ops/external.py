@@ -38,7 +38,6 @@ class External(Operation):
     """
 
     kind: ClassVar[str] = "external"
-    function: ClassVar[Function | None] = None  # set on bound instances
 
     name: str
     sizes: tuple[int | tuple[int, int], ...] = ()
@@ -47,8 +46,11 @@ class External(Operation):
     def __post_init__(self) -> None:
         check_sizes("sizes", self.sizes)
 
-    def bind(self, function: Function) -> External:
-        """Return the same layer with this function."""
+    @property
+    def user_function(self) -> str:
+        return self.name
+
+    def with_function(self, function: Function) -> External:
         bound = External(self.name, self.sizes, self.shapes)
         object.__setattr__(bound, "function", function)
         return bound

@@ -93,6 +93,7 @@ class Recurrent(Operation):
     zero_output_for_mask: bool = _flag()
 
     uses_mask: ClassVar[bool] = True
+    is_recurrent: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive("features", self.features)
@@ -118,6 +119,9 @@ class Recurrent(Operation):
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return inputs[1:-1] if self.masked else inputs[1:]
+
+    def own_mask(self, inputs: Sequence[Any]) -> Any:
+        return inputs[-1] if self.masked else None
 
     def batch_size(self, shape: Sequence[Any]) -> Any:
         return shape[1] if self.time_major else shape[0]
@@ -206,7 +210,6 @@ class Recurrent(Operation):
         state: Mapping[str, Array],
         mask: Array | None = None,
     ) -> Any:
-        """Run the recurrence and return all computed values, by the input's time step."""
         x = self._batch_major(inputs[0])
         carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.state_shapes())
         mask = self._mask(inputs, mask)

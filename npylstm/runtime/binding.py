@@ -222,17 +222,17 @@ def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> in
     for edge in spec.edges:
         if edge.layer not in kinds:
             continue
-        layer: Any = kinds[edge.layer]
-        if layer.masked:
+        layer = kinds[edge.layer]
+        if layer.own_mask(edge.inputs) is not None:
             raise ShapeError(f"{what}: {edge.layer} has a mask that the model makes")
         shape = spec.shapes[edge.inputs[0]]
-        axis = 0 if layer.time_major else 1
-        if shape[axis] not in first.shape:
+        symbol = shape[layer.time_axis]
+        if symbol not in first.shape:
             raise ShapeError(
                 f"{what}: {edge.layer} reads {format_shape(shape)}, whose steps are not those "
                 f"of the input {first}"
             )
-        steps = int(inputs[first.name].shape[first.shape.index(shape[axis])])
+        steps = int(inputs[first.name].shape[first.shape.index(symbol)])
     return steps
 
 
@@ -272,25 +272,23 @@ def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec
     NpylstmError
         If a function belongs to no layer.
     """
-    if not custom and all(named.layer.kind != "external" for named in spec.layers):
-        return spec
-    from npylstm.ops.external import External
-
-    wanted = {n.layer.name for n in spec.layers if isinstance(n.layer, External)}
-    for name in custom:
-        if name not in wanted:
-            known = ", ".join(sorted(wanted)) or "none"
-            raise NpylstmError(f"custom: the model has no layer of that name: {name!r}; it has "
-                               f"{known}")  # fmt: skip
+    names = (named.layer.user_function for named in spec.layers)
+    wanted = {name for name in names if name is not None}
+    unknown = [name for name in custom if name not in wanted]
+    if unknown:
+        known = ", ".join(sorted(wanted)) or "none"
+        raise NpylstmError(
+            f"custom: the model has no layer of that name: {unknown[0]!r}; it has {known}"
+        )
     layers, missing = [], []
     for named in spec.layers:
-        layer = named.layer
-        if isinstance(layer, External) and layer.name in custom:
-            named = replace(named, layer=layer.bind(custom[layer.name]))
-        elif isinstance(layer, External) and layer.function is None:
+        layer, name = named.layer, named.layer.user_function
+        if name is not None and name in custom:
+            named = replace(named, layer=layer.with_function(custom[name]))
+        elif name is not None and layer.function is None:
             missing.append(
                 f"{named.name}: is computed by a function that the file does not hold; give it: "
-                f"custom={{{layer.name!r}: function}}"
+                f"custom={{{name!r}: function}}"
             )
         layers.append(named)
     if missing:

@@ -125,7 +125,7 @@ def _windowed(
     spec = model.spec
     begin = bind_state(state, spec.state_shapes(), batch, spec.dtype)
     # Layers that are stateful in the framework carry their state from window to window.
-    stateful = {e.name: getattr(spec[e.layer].layer, "stateful", False) for e in spec.edges}
+    stateful = {e.name: spec[e.layer].layer.stateful for e in spec.edges}
     fresh = {call: entries for call, entries in begin.items() if not stateful[call]}
     stream = model.stream(batch)
     stream.write(begin)

@@ -70,14 +70,11 @@ class NumpyEngine:
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
     ) -> dict[str, Any]:
         """Return the gates and states of the recurrent layers at every step."""
-        from npylstm.ops.bidirectional import Bidirectional
-        from npylstm.ops.recurrent import Recurrent
-
         tensors, _ = self._walk(inputs, state, mask)
         gates: dict[str, Any] = {}
         for edge in self._spec.edges:
             node = self._nodes[edge.layer]
-            if not isinstance(node.layer, (Recurrent, Bidirectional)):
+            if not node.layer.is_recurrent:
                 continue
             read = [tensors[t] for t in edge.inputs]
             with np.errstate(over="ignore", invalid="ignore"):

@@ -174,7 +174,7 @@ class Program:
             parts.items(), operation.inputs_of_parts(inputs), strict=True
         ):
             own = self._lay_out_states(edge, prefix, part, mine)
-            mask = mine[-1] if getattr(part, "masked", False) else self.mask
+            mask = part.own_mask(mine) or self.mask
             dtype = self._parameters.dtype
             call = Call(
                 tuple(mine), tuple(outputs), tuple(own.values()), mask, dtype, self._reserve, half
@@ -182,7 +182,7 @@ class Program:
             self._emit(edge, prefix, part, call)
             states |= own
             if half is not None:
-                half += part.output_size  # type: ignore[attr-defined]  # a recurrent layer
+                half += int(part.infer_shapes([place.shape for place in mine])[0][-1])
         return states
 
     def _lay_out_states(

@@ -594,9 +594,13 @@ def nested() -> Iterator[Case]:
     yield case(TimeDistributed(Dense(3, 4)), inner, note="dense-nested")
     masked = TimeDistributed(GRU(3, 4, masked=True, return_state=True))
     yield case(masked, ("batch", "steps", 4, 3), ("batch", "steps", 4))
-    yield case(External("f", ((0, 0), (0, 1), 3)).bind(doubled), SEQUENCE)
-    yield case(External("f", ((0, 0), (0, 1), 3), ((3,),)).bind(doubled), SEQUENCE)
-    yield case(External("g", ((1, 0), (0, 1), 3)).bind(lambda a, b: a + b[:, None]), SEQUENCE, FLAT)
+    yield case(External("f", ((0, 0), (0, 1), 3)).with_function(doubled), SEQUENCE)
+    yield case(External("f", ((0, 0), (0, 1), 3), ((3,),)).with_function(doubled), SEQUENCE)
+    yield case(
+        External("g", ((1, 0), (0, 1), 3)).with_function(lambda a, b: a + b[:, None]),
+        SEQUENCE,
+        FLAT,
+    )
 
 
 # --- Moving elements about -----------------------------------------------------------------------
@@ -712,5 +716,5 @@ REFUSED: tuple[Refused, ...] = (
     Refused(Conv1D(3, 4, 2), (MAJOR,)),
     Refused(Pool1D("max", 2, 1), (MAJOR,)),
     Refused(Reshape(((0, 0), 9)), (MAJOR,)),
-    Refused(External("f", ((0, 1), 3)).bind(lambda x: x.sum(0)), (SEQUENCE,)),
+    Refused(External("f", ((0, 1), 3)).with_function(lambda x: x.sum(0)), (SEQUENCE,)),
 )

@@ -29,7 +29,7 @@ def external(
     sources = tensors.take(*(str(k) for k in range(len(tensors))))
     weights = {role: read_array(source, source.shape) for role, source in sources.items()}
     shapes = tuple(array.shape for array in weights.values())
-    return External(name, (), shapes).bind(function), weights
+    return External(name, (), shapes).with_function(function), weights
 
 
 def _ordered(tensors: LayerTensors) -> LayerTensors:
@@ -101,7 +101,7 @@ def infer_output_shape(
                 "no axis of the inputs has"
             )
     bound = External(layer.name, tuple(sizes_made), layer.shapes)
-    return bound.bind(layer.function)
+    return bound.with_function(layer.function)
 
 
 def _refuse_mixing(
