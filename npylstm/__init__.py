@@ -19,7 +19,7 @@ from npylstm.errors import (
     StateError,
     UnsupportedError,
 )
-from npylstm.io.npz import save
+from npylstm.io.model_file import save
 from npylstm.runtime.model import Model, load
 from npylstm.spec import Case, ModelSpec
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import FormatError, ModelSpec, NpylstmError
-from npylstm.io.npz import is_model
+from npylstm.io.model_file import is_model
 
 __all__ = ["GROUP", "Importer", "Runner", "find_importer", "importers"]
 

@@ -21,7 +21,7 @@ from npylstm.cli import arrays
 from npylstm.engine import code_cache
 from npylstm.errors import NpylstmError, ParityError, UnsupportedError
 from npylstm.graph.stream_plan import plan_stream
-from npylstm.io import npz
+from npylstm.io import model_file, npz
 from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.parity import ParityReport
 from npylstm.printable import printable
@@ -87,7 +87,7 @@ def convert(options: argparse.Namespace) -> int:
     if check is not None:
         spec = check.spec
     spec, report = _recorded(importer, spec, extra, options)
-    npz.save(spec, options.output)
+    model_file.save(spec, options.output)
     if options.json:
         result = {"output": options.output, "parameters": spec.parameters, "cases": len(spec.cases),
                   "provenance": dict(spec.provenance)}  # fmt: skip
@@ -116,7 +116,7 @@ def _check_written(path: str | None, *reads: str | None) -> None:
     for read in filter(None, reads):
         if os.path.exists(read) and os.path.samefile(read, path):
             raise NpylstmError(f"{path}: is read here, and would be lost; give another name")
-    if os.path.isfile(path) and npz.is_model(path):
+    if os.path.isfile(path) and model_file.is_model(path):
         raise NpylstmError(f"{path}: is a model, which would be lost; give another name")
 
 
@@ -152,7 +152,7 @@ def _check_target(options: argparse.Namespace, importer: Any) -> None:
             raise NpylstmError(
                 f"{target}: {what}, which would be lost; give another name for the .npz"
             )
-    if not options.force and (os.path.isdir(target) or not npz.is_model(target)):
+    if not options.force and (os.path.isdir(target) or not model_file.is_model(target)):
         raise NpylstmError(
             f"{target}: exists and is no npylstm model; give another name, or --force"
         )
@@ -186,7 +186,7 @@ def _recorded(
             made = made.with_cases([*spec.cases, *made.cases])
             report = Model(made).verify()
         except ParityError:
-            npz.save(spec, options.output)
+            model_file.save(spec, options.output)
             raise
         except Exception as error:  # a framework may raise anything
             _warn(f"no cases recorded: {error}")
@@ -222,8 +222,8 @@ def info(options: argparse.Namespace) -> int:
     """Describe a converted model, or the model that a source would give."""
     if options.proof:
         return _proof(options)
-    if npz.is_model(options.model):
-        spec = npz.read(options.model)
+    if model_file.is_model(options.model):
+        spec = model_file.read(options.model)
     else:
         importer = _importer(options.model)
         extra = _source_options(options, importer)
@@ -253,7 +253,7 @@ def _proof(options: argparse.Namespace) -> int:
     """Replay the recorded cases and print a page for the records."""
     from npylstm.parity.proof import format_proof, prove
 
-    if not npz.is_model(options.model):
+    if not model_file.is_model(options.model):
         raise NpylstmError(
             f"{options.model}: --proof needs a converted model; first run "
             f"`npylstm convert {options.model} MODEL.npz`"
@@ -436,7 +436,7 @@ def trace(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Time whole calls with both back ends, and print medians."""
-    spec = npz.read(options.model)
+    spec = model_file.read(options.model)
     models = [Model(spec, "numpy")]
     if Model(spec, "auto").backend == "numba":
         models.append(Model(spec, "numba"))

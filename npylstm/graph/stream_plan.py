@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,14 +18,10 @@ from npylstm.graph.state import State
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Shape
-from npylstm.runtime.engines import Engine, Stream
 from npylstm.runtime.numpy_engine import NumpyEngine
 from npylstm.spec import ModelSpec, TensorSpec
 
-if TYPE_CHECKING:
-    from npylstm.runtime.binding import Inputs
-
-__all__ = ["Plan", "StreamingModel", "plan_stream"]
+__all__ = ["Plan", "plan_stream"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Plan:
         The model for any number of steps, with all recurrent states carried.
     times
         The time axis of each input and output; a string where there is none.
-    begins
+    initial_states
         Initial states other than zero: call to state to tensor of ``origin``.
     origin
         The model whose graph still computes these initial states.
@@ -63,12 +58,12 @@ class Plan:
         axis = self.times[name]
         return np.expand_dims(array, axis) if isinstance(axis, int) else array
 
-    def newest(self, name: str, array: Array) -> Array:
+    def last_step(self, name: str, array: Array) -> Array:
         """Return the last step of an input or output, without the time axis."""
         axis = self.times[name]
         return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
 
-    def beginning(self, batch: int) -> State | None:
+    def initial_state(self, batch: int) -> State | None:
         """Compute the initial state; None means zeros."""
         if not self.initial_states:
             return None
@@ -84,29 +79,6 @@ class Plan:
             call: {name: np.array(made[t]) for name, t in entries.items()}
             for call, entries in self.initial_states.items()
         }
-
-
-class StreamingModel(Protocol):
-    """The part of :class:`npylstm.Model` that sessions, pools and loops use."""
-
-    spec: ModelSpec
-
-    @property
-    def streaming(self) -> tuple[Plan, Engine]:
-        """The plan, and the engine that computes its spec."""
-        ...
-
-    def stream(self, batch: int) -> Stream:
-        """Return a state that calls of the whole model update."""
-        ...
-
-    def predict(self, x: Inputs) -> Any:
-        """Compute the outputs."""
-        ...
-
-    def with_free_steps(self) -> StreamingModel:
-        """Return the same model for any number of steps."""
-        ...
 
 
 def plan_stream(spec: ModelSpec) -> Plan:

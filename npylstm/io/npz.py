@@ -1,19 +1,7 @@
-"""The model file: one plain ``.npz`` that ``numpy.load(path, allow_pickle=False)`` opens.
+"""Read and write ``.npz`` and ``.npy`` files.
 
-========================== =========================================================
-key                        content
-========================== =========================================================
-``npylstm/spec``           the graph as UTF-8 JSON (uint8)
-``LAYER/W_i`` ...          weights, one array per gate
-``case/0/input/NAME``      a recorded case: an input of the framework
-``case/0/output/NAME``     an output of the framework
-``case/0/state/LAYER/h``   the initial state, if it was not zero
-``case/0/lengths``         the lengths of its sequences, if they differed
-``case/0/purpose``         a word for what the case tests
-========================== =========================================================
-
-Files are not trusted: sizes are compared with the spec before an array is allocated,
-checksums are verified, and object arrays and unknown keys raise an error.
+Files are not trusted: declared sizes are compared with the file before an array is allocated,
+checksums are verified, and object arrays raise an error.
 """
 
 from __future__ import annotations
@@ -21,10 +9,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import json
 import math
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -35,18 +21,12 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.io.document import graph_from_json
-from npylstm.spec import Case, LayerSpec, ModelSpec
 
-__all__ = ["Archive", "Source", "atomic_write", "is_model", "read", "save", "write_arrays"]
+__all__ = ["Archive", "Source", "atomic_write", "check_zip_bomb", "read_npy", "write_arrays"]
 
-SPEC_KEY = "npylstm/spec"
-_CASE = re.compile(r"case/(\d{1,6})/(input|output|state|lengths|purpose)(?:/(.+))?")
-_SINGLE = ("lengths", "purpose")  # parts of a case without a tensor name
-_LONGEST_WORD = 40  # characters of a purpose
+_LONGEST_WORD = 40  # characters of a text
 _NUMBERS = "fiub"  # kinds of NumPy dtypes
 
-_MAX_SPEC_BYTES = 2 << 20  # Python needs up to thirty times as much memory for JSON
 _MAX_HEADER_BYTES = 10_000
 # Deflate shrinks real weights by a tenth. A larger file that claims to grow twentyfold is a zip
 # bomb; so is one whose directory alone is as long as a model.
@@ -265,149 +245,6 @@ def _read_header(stream: IO[bytes], kinds: str = _NUMBERS) -> _Header:
         what = "numbers" if kinds == _NUMBERS else "a text"
         raise FormatError(f"expected {what} of a shape, got {dtype} of {shape!r:.80}")
     return _Header(shape, dtype, fortran, 8 + width + length)
-
-
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an npylstm model, judged by its keys only.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened.
-    """
-    if os.path.isdir(path):
-        return False
-    with open(path, "rb") as stream:
-        if stream.read(2) != b"PK":
-            return False
-    try:
-        with Archive(path) as archive:
-            return SPEC_KEY in archive.keys
-    except FormatError:
-        return False
-
-
-def read(source: Source) -> ModelSpec:
-    """Read and validate a model file.
-
-    Parameters
-    ----------
-    source
-        A file of :func:`save`: a path, its bytes, or an open binary file.
-
-    Returns
-    -------
-    ModelSpec
-        With its recorded cases.
-
-    Raises
-    ------
-    FormatError
-        If anything in the file is missing, unexpected, damaged or inconsistent.
-    OSError
-        If the file cannot be opened.
-    """
-    with Archive(source) as archive:
-        name = archive.name
-        if SPEC_KEY not in archive.keys:
-            raise FormatError(f"{name}: no {SPEC_KEY}, so this is not an npylstm model")
-        try:
-            return _read_model(archive)
-        except FormatError as error:
-            named = str(error).startswith(name)
-            raise FormatError(str(error) if named else f"{name}: {error}") from None
-
-
-def _read_model(archive: Archive) -> ModelSpec:
-    shape, dtype = archive.header(SPEC_KEY)
-    if dtype != np.uint8 or len(shape) != 1 or shape[0] > _MAX_SPEC_BYTES:
-        raise FormatError(f"{SPEC_KEY}: expected up to {_MAX_SPEC_BYTES} bytes of JSON")
-    try:
-        text = archive.array(SPEC_KEY).tobytes().decode("utf-8")
-        document = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{SPEC_KEY}: not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise FormatError(f"{SPEC_KEY}: expected a JSON object")
-    try:
-        graph = graph_from_json(document)
-    except RecursionError:
-        raise FormatError(f"{SPEC_KEY}: layers inside layers, too deep") from None
-    layers = []
-    unread = archive.keys - {SPEC_KEY}
-    for name, layer in graph.pop("layers"):
-        weights = {}
-        for key, expected in layer.weight_shapes().items():
-            path = f"{name}/{key}"
-            if path not in archive.keys:
-                raise FormatError(f"{path}: missing, expected shape {expected}")
-            found, dtype = archive.header(path)
-            if found != expected or dtype != graph["dtype"]:
-                raise FormatError(
-                    f"{path}: expected shape {expected} of {graph['dtype']}, got {found} of {dtype}"
-                )
-            weights[key] = archive.array(path)
-            unread.discard(path)
-        layers.append(LayerSpec(name, layer, weights))
-    model = ModelSpec(layers=tuple(layers), **graph)
-    cases = _read_cases(archive, unread)
-    if unread:
-        raise FormatError(f"unexpected key {sorted(unread)[0]!r}")
-    return model.with_cases(cases)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _read_cases(archive: Archive, unread: set[str]) -> list[Case]:
-    """Read recorded cases and remove their keys from ``unread``."""
-    found: dict[int, dict[str, dict[str, Any]]] = {}
-    for key in sorted(unread):
-        match = _CASE.fullmatch(key)
-        if match and (match[2] in _SINGLE) is (match[3] is None):
-            kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "state": {}}
-            parts = found.setdefault(int(match[1]), kinds | {"lengths": {}, "purpose": {}})
-            read = archive.word if match[2] == "purpose" else archive.array
-            parts[match[2]][match[3] or ""] = read(key)
-            unread.discard(key)
-    cases = []
-    for _, parts in sorted(found.items()):
-        state: dict[str, dict[str, Array]] = {}
-        for path, array in parts["state"].items():
-            layer, _, name = path.partition("/")
-            state.setdefault(layer, {})[name] = array
-        lengths, purpose = parts["lengths"].get(""), parts["purpose"].get("", "")
-        cases.append(Case(parts["input"], parts["output"], state, lengths, purpose))
-    return cases
-
-
-def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
-    """Write a model to ``path``; equal specs give the same bytes.
-
-    Parameters
-    ----------
-    spec
-        The model, with its recorded cases.
-    path
-        The file to create, or to replace when the new one is complete.
-    """
-    arrays: dict[str, Array] = {}
-    document = json.dumps(spec.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
-    arrays[SPEC_KEY] = np.frombuffer(document.encode("utf-8"), np.uint8)
-    for layer in spec.layers:
-        # In the order of declaration, as in the papers.
-        arrays |= {f"{layer.name}/{k}": layer.weights[k] for k in layer.layer.weight_shapes()}
-    for number, case in enumerate(spec.cases):
-        arrays |= {f"case/{number}/input/{k}": v for k, v in case.inputs.items()}
-        if case.purpose:
-            arrays[f"case/{number}/purpose"] = np.array(case.purpose)
-        if case.lengths is not None:
-            arrays[f"case/{number}/lengths"] = case.lengths
-        arrays |= {f"case/{number}/output/{k}": v for k, v in case.outputs.items()}
-        for name, entries in case.state.items():
-            arrays |= {f"case/{number}/state/{name}/{k}": v for k, v in entries.items()}
-    write_arrays(arrays, path)
 
 
 def write_arrays(arrays: Mapping[str, Array], path: str | os.PathLike[str]) -> None:

@@ -9,9 +9,13 @@ import numpy as np
 
 from npylstm import console
 from npylstm.arrays import Array
+from npylstm.graph.state import State, take_rows
+from npylstm.ops.shapes import BATCH
+from npylstm.runtime.engines import Engine
 from npylstm.runtime.threads import run_together
+from npylstm.spec import ModelSpec
 
-__all__ = ["Fill", "Result", "cut", "fill_in_threads", "join", "run_slices"]
+__all__ = ["Fill", "cut", "fill_in_threads", "run_batch"]
 
 # Computes rows of the output (second array) from rows of the input.
 Fill = Callable[[Array, Array], None]
@@ -24,21 +28,39 @@ def cut(rows: int, size: int) -> list[slice]:
     return [slice(r, min(r + size, rows)) for r in range(0, rows, size)] or [slice(0, 0)]
 
 
-def run_slices(
-    run: Callable[[slice], Result], slices: Sequence[slice], threads: int, progress: bool
-) -> list[Result]:
-    """Run every slice, at most ``threads`` at a time; progress is shown on stderr."""
-    results: list[Result | None] = [None] * len(slices)
+def run_batch(
+    engine: Engine, spec: ModelSpec, inputs: Mapping[str, Array], state: State,
+    mask: Array | None, slices: Sequence[slice], threads: int, progress: bool,
+) -> Result:  # fmt: skip
+    """Run slices of a batch, at most ``threads`` at a time, and join the results."""
+    # Outputs in which the batch is merged with other axes cannot be concatenated.
+    if len(slices) == 1 or not all(BATCH in t.shape for t in spec.output_specs):
+        return _unshared(engine.run(inputs, state, mask), inputs)
+    axes = {t.name: t.shape.index(BATCH) for t in (*spec.inputs, *spec.output_specs)}
+    results: list[Result] = [({}, {})] * len(slices)
     todo = iter(range(len(slices)))  # next() is atomic, so threads can share the iterator
     with console.progress("predict", len(slices), enabled=progress) as advance:
 
         def work() -> None:
             for k in todo:
-                results[k] = run(slices[k])
+                rows = slices[k]
+                part = {
+                    name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
+                    for name, x in inputs.items()
+                }
+                own = None if mask is None else mask[rows]
+                results[k] = engine.run(part, take_rows(state, rows), own)
                 advance()
 
         run_together([work] * min(threads, len(slices)))
-    return [result for result in results if result is not None]
+    outputs = {
+        name: np.concatenate([y[name] for y, _ in results], axes[name]) for name in spec.outputs
+    }
+    states = {
+        layer: {name: np.concatenate([s[layer][name] for _, s in results]) for name in entries}
+        for layer, entries in results[0][1].items()
+    }
+    return outputs, states
 
 
 def fill_in_threads(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
@@ -57,13 +79,11 @@ def fill_in_threads(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
     return fill
 
 
-def join(results: Sequence[Result], axes: Mapping[str, int]) -> Result:
-    """Join the results of slices: outputs along these axes, states along axis 0."""
-    if len(results) == 1:
-        return results[0]
-    outputs = {name: np.concatenate([y[name] for y, _ in results], axes[name]) for name in axes}
-    states = {
-        layer: {name: np.concatenate([s[layer][name] for _, s in results]) for name in entries}
-        for layer, entries in results[0][1].items()
-    }
-    return outputs, states
+def _unshared(result: Result, inputs: Mapping[str, Array]) -> Result:
+    """Copy outputs that share memory with inputs, states or other outputs, such as of a reshape."""
+    taken = [*inputs.values(), *(a for entries in result[1].values() for a in entries.values())]
+    outputs = {}
+    for name, y in result[0].items():
+        outputs[name] = y.copy() if any(np.may_share_memory(y, x) for x in taken) else y
+        taken.append(outputs[name])
+    return outputs, result[1]

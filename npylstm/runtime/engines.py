@@ -41,7 +41,9 @@ class Engine(Protocol):
         """
         ...
 
-    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
+    def prepared_call(
+        self, shape: tuple[int, ...], threads: int = 1
+    ) -> Callable[[Array], Array] | None:
         """Prepare calls with one input of this shape and one output, from zero initial state.
 
         The inputs are checked and of the spec's dtype. Threads share the rows, or the units of a

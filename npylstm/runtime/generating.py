@@ -11,9 +11,9 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.joining import join_models
 from npylstm.graph.state import State
-from npylstm.graph.stream_plan import StreamingModel
 from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.runtime.binding import bind, bind_state, numbers
+from npylstm.runtime.predictor import Predictor
 from npylstm.runtime.session import Session
 from npylstm.spec import TensorSpec
 
@@ -29,7 +29,7 @@ Window = int | Literal["auto"] | None
 
 
 def forecast(
-    model: StreamingModel,
+    model: Predictor,
     x: npt.ArrayLike,
     steps: int,
     *,
@@ -53,14 +53,14 @@ def forecast(
         window = size if isinstance(size, int) else None
     target = outputs[0].shape
     in_steps = len(target) == 3 and len(target) > axis and target[axis] == source.shape[axis]
-    newest = (slice(None),) * axis + (-1,) if in_steps else ()
+    last_step = (slice(None),) * axis + (-1,) if in_steps else ()
     if feed is None:
-        _expect_alike(source, axis, target, newest)
+        _check_step_shapes(source, axis, target, last_step)
     if window is None:
-        return _carried(model, x, int(steps), newest, feed, state)
+        return _carried(model, x, int(steps), last_step, feed, state)
     if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 1:
         raise NpylstmError(f"window: expected 'auto', None or a positive integer, got {window!r}")
-    return _windowed(model, x, int(steps), int(window), axis, newest, feed, state)
+    return _windowed(model, x, int(steps), int(window), axis, last_step, feed, state)
 
 
 def _steps_of(source: TensorSpec) -> int:
@@ -73,9 +73,9 @@ def _steps_of(source: TensorSpec) -> int:
     return axis
 
 
-def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> None:
+def _check_step_shapes(source: TensorSpec, axis: int, target: Shape, last_step: Any) -> None:
     """Check that a step of the output has the shape of a step of the input."""
-    ahead = axis if newest else len(target)
+    ahead = axis if last_step else len(target)
     made = (*target[:ahead], *target[ahead + 1 :])
     wanted = (*source.shape[:axis], *source.shape[axis + 1 :])
     if made != wanted:
@@ -86,14 +86,14 @@ def _expect_alike(source: TensorSpec, axis: int, target: Shape, newest: Any) -> 
 
 
 def _carried(
-    model: StreamingModel, x: npt.ArrayLike, steps: int, newest: Any, feed: Feed | None, state: Any
+    model: Predictor, x: npt.ArrayLike, steps: int, last_step: Any, feed: Feed | None, state: Any
 ) -> tuple[Array, State]:
     """Forecast with carried state: push ``x``, then each output as one step."""
     batch = _batch_of(model, x)
     session = Session(model, batch)
     if state is not None:
         session.state = state
-    y = np.ascontiguousarray(session.push(x)[newest])
+    y = np.ascontiguousarray(session.push(x)[last_step])
     if feed is None and steps > 1 and y.ndim == 2:
         rest = session.loop(y, steps - 1)
         if rest is not None:
@@ -105,7 +105,7 @@ def _carried(
 
 
 def _windowed(
-    model: StreamingModel, x: npt.ArrayLike, steps: int, window: int, axis: int, newest: Any,
+    model: Predictor, x: npt.ArrayLike, steps: int, window: int, axis: int, last_step: Any,
     feed: Feed | None, state: Any,
 ) -> tuple[Array, State]:  # fmt: skip
     """Forecast with a moving window: each run reads the last ``window`` values."""
@@ -123,14 +123,14 @@ def _windowed(
     seen = given[(slice(None),) * axis + (slice(-window, None),)]
     batch = given.shape[source.shape.index(BATCH)]
     spec = model.spec
-    begin = bind_state(state, spec.state_shapes(), batch, spec.dtype)
+    initial = bind_state(state, spec.state_shapes(), batch, spec.dtype)
     # Layers that are stateful in the framework carry their state from window to window.
     stateful = {e.name: spec[e.layer].layer.stateful for e in spec.edges}
-    fresh = {call: entries for call, entries in begin.items() if not stateful[call]}
+    fresh = {call: entries for call, entries in initial.items() if not stateful[call]}
     stream = model.stream(batch)
-    stream.write(begin)
-    if feed is None and axis == 1 and seen.ndim == 3 and len(fresh) in (0, len(begin)):
-        last = (window - 1) * seen.shape[2] if newest else 0
+    stream.write(initial)
+    if feed is None and axis == 1 and seen.ndim == 3 and len(fresh) in (0, len(initial)):
+        last = (window - 1) * seen.shape[2] if last_step else 0
         made = stream.loop(np.ascontiguousarray(seen), steps, last, carry=not fresh)
         if made is not None:
             return made.swapaxes(0, 1).copy(), stream.read()
@@ -147,11 +147,11 @@ def _windowed(
         if fresh:
             stream.write(stream.read() | fresh)
         made = stream.run({source.name: np.ascontiguousarray(seen)})[spec.outputs[0]]
-        outputs.append(made[newest].copy())
+        outputs.append(made[last_step].copy())
     return np.stack(outputs, axis=1), stream.read()
 
 
-def _batch_of(model: StreamingModel, x: npt.ArrayLike) -> int:
+def _batch_of(model: Predictor, x: npt.ArrayLike) -> int:
     source = model.spec.inputs[0]
     shape = np.shape(numbers(x, model.spec.dtype, source.name))
     axis = source.shape.index(BATCH)
@@ -161,8 +161,8 @@ def _batch_of(model: StreamingModel, x: npt.ArrayLike) -> int:
 
 
 def decode(
-    encoder: StreamingModel,
-    decoder: StreamingModel,
+    encoder: Predictor,
+    decoder: Predictor,
     x: Inputs,
     start: npt.ArrayLike,
     steps: int,
@@ -251,7 +251,7 @@ def decode(
     return np.stack(outputs, axis=1)
 
 
-def _by_name(model: StreamingModel, y: Array | dict[str, Array]) -> dict[str, Array]:
+def _by_name(model: Predictor, y: Array | dict[str, Array]) -> dict[str, Array]:
     return y if isinstance(y, dict) else {model.spec.outputs[0]: y}
 
 

@@ -1,32 +1,28 @@
-"""Model: a spec with a back end that computes it."""
+"""Model: what users call. ``predict`` is in :mod:`npylstm.runtime.predictor`."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import NpylstmError, ShapeError
+from npylstm.errors import NpylstmError
 from npylstm.graph.parts import LONGEST_REPR
-from npylstm.graph.state import State, take_rows
-from npylstm.io import npz
-from npylstm.ops.shapes import BATCH, Shape
+from npylstm.io import model_file
+from npylstm.io.npz import Source
 from npylstm.printable import clipped
-from npylstm.runtime.batching import Result, cut, join, run_slices
-from npylstm.runtime.binding import bind, bind_functions, bind_mask, bind_state
-from npylstm.runtime.engines import Engine, Stream, make_engine
-from npylstm.spec import Case, ModelSpec, TensorSpec
+from npylstm.runtime.binding import bind, bind_functions, bind_mask
+from npylstm.runtime.engines import make_engine
+from npylstm.runtime.predictor import Predictor
+from npylstm.spec import Case, ModelSpec
 
 # Modules that only some programs need are imported at their first use, to start faster.
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.graph.state import State
-    from npylstm.graph.stream_plan import Plan
     from npylstm.ops.external import Function
     from npylstm.parity import ParityReport
     from npylstm.runtime.binding import Inputs, StateArrays
@@ -38,7 +34,7 @@ __all__ = ["Model", "load"]
 
 
 def load(
-    source: npz.Source,
+    source: Source,
     backend: str = "auto",
     custom: Mapping[str, Function] | None = None,
     verify: bool = False,
@@ -77,7 +73,7 @@ def load(
     OSError
         If it cannot be opened.
     """
-    model = Model(npz.read(source), backend, custom)
+    model = Model(model_file.read(source), backend, custom)
     if verify:
         try:
             model.verify().check()
@@ -88,10 +84,7 @@ def load(
     return model
 
 
-_MOST_SHORTCUTS = 64  # input shapes with a prepared call
-
-
-class Model:
+class Model(Predictor):
     """A model that computes. It is immutable, has no state, and is safe to call from many threads.
 
     Parameters
@@ -113,13 +106,8 @@ class Model:
         backend: str = "auto",
         custom: Mapping[str, Function] | None = None,
     ) -> None:
-        self._set(bind_functions(spec, custom or {}), lambda spec: make_engine(spec, backend))
-
-    def _set(self, spec: ModelSpec, make: Callable[[ModelSpec], Engine]) -> None:
-        self.spec = spec
-        self._engine = make(spec)
-        self._dtype = np.dtype(spec.dtype)
-        self._shortcuts: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
+        bound = bind_functions(spec, custom or {})
+        super().__init__(bound, make_engine(bound, backend))
 
     def __repr__(self) -> str:
         inputs = ", ".join(str(t) for t in self.inputs)
@@ -141,163 +129,8 @@ class Model:
 
         return model_html(self.spec, self.backend)
 
-    @property
-    def backend(self) -> str:
-        """The back end, ``"numba"`` or ``"numpy"``; chosen when the model is loaded."""
-        return self._engine.name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Names and shapes of the inputs, in order."""
-        return self.spec.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Names and shapes of the outputs, in order."""
-        return self.spec.output_specs
-
-    def predict(
-        self,
-        x: Inputs,
-        *,
-        batch_size: int | None = None,
-        threads: int = 1,
-        progress: bool = False,
-        state: StateArrays | None = None,
-        return_state: bool = False,
-        lengths: npt.ArrayLike | None = None,
-        mask: npt.ArrayLike | None = None,
-    ) -> Any:
-        """Compute the outputs for a batch of sequences.
-
-        Parameters
-        ----------
-        x
-            One array for a model with one input; for several a list in the order of
-            :attr:`inputs`, or a mapping by name. Converted to the model's dtype.
-        batch_size
-            Rows per slice; None means all, or slices where these are faster.
-        threads
-            Threads that share the rows, and the units of a single long sequence where that is
-            faster.
-        progress
-            Show a progress bar on stderr.
-        state
-            The initial state, ``{layer: {"h": (batch, units), "c": ...}}``, for all recurrent
-            layers; None means zeros.
-        return_state
-            Return the state after the last step, too.
-        lengths
-            Number of steps of each sequence ``(batch,)``, at most that of the array; None means
-            all. After the end of a sequence a layer keeps its state, so a backward layer starts at
-            the last valid step. The outputs there are as in the framework: zeros for models of
-            PyTorch (``pack_padded_sequence``), the last output for those of Keras.
-        mask
-            Booleans ``(batch, steps)``, False for masked steps: like ``lengths``, but for any
-            pattern, such as padding in front. Applied to every recurrent layer.
-
-        Returns
-        -------
-        y
-            One array, or ``{name: array}`` for a model with several outputs.
-        state
-            Only with ``return_state``: the same structure as ``state``.
-
-        Raises
-        ------
-        ShapeError
-            If an input's shape or dtype does not fit.
-        StateError
-            If a state's layers, names or shapes do not fit.
-
-        Examples
-        --------
-        >>> model = load("models/sine_keras/sine.npz", backend="numpy")
-        >>> model.predict(np.zeros((2, 5, 1))).shape
-        (2, 1)
-        """
-        whole = all(value is None for value in (batch_size, state, lengths, mask))
-        plain = whole and not return_state and not progress
-        if plain and type(x) is np.ndarray and x.dtype == self._dtype:
-            shortcut = self._shortcuts.get((x.shape, threads))
-            if shortcut is not None:
-                try:
-                    return shortcut(x)
-                except ShapeError:
-                    pass  # raised again below
-        inputs = bind(x, self.inputs, self.spec.dtype)
-        batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
-        carried = self._state(state, batch)
-        moves = bind_mask(mask, lengths, self.spec, inputs, batch)
-        for name, value in (("batch_size", batch_size), ("threads", threads)):
-            if value is not None and value < 1:
-                raise NpylstmError(f"{name}: expected a positive integer, got {value}")
-        shortcut = self._lay_out(inputs, threads) if plain else None
-        slices = cut(batch, batch_size or max(1, -(-batch // threads)))
-        try:
-            if shortcut is not None:
-                return shortcut(inputs[self.inputs[0].name])
-            # Outputs in which the batch is merged with other axes cannot be concatenated.
-            if len(slices) == 1 or not all(BATCH in t.shape for t in self.outputs):
-                results = [_unshared(self._engine.run(inputs, carried, moves), inputs)]
-            else:
-                run = functools.partial(self._run_slice, inputs, carried, moves)
-                results = run_slices(run, slices, threads, progress)
-        except ShapeError:  # run the whole batch, for the right position in the message
-            self._engine.run(inputs, carried, moves)
-            raise
-        outputs, after = join(results, self._batch_axes)
-        y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
-        return (y, after) if return_state else y
-
-    def __call__(self, x: Inputs, **options: Any) -> Any:
-        """Compute the outputs, as :meth:`predict`."""
-        return self.predict(x, **options)
-
     def warm_up(self) -> None:
         """Do nothing: kernels are compiled, or read from the disk, when a model is loaded."""
-
-    def _lay_out(
-        self, inputs: Mapping[str, Array], threads: int
-    ) -> Callable[[Array], Array] | None:
-        """Prepare calls for checked inputs of this shape, and keep them."""
-        x = next(iter(inputs.values()))
-        key = x.shape, threads
-        known = self._shortcuts.get(key)
-        if known is not None:
-            return known
-        if len(inputs) > 1 or self.inputs[0].integer:
-            return None
-        if len(self._shortcuts) >= _MOST_SHORTCUTS:
-            self._shortcuts = {}
-        shortcut = self._engine.shortcut(x.shape, threads) if x.size else None
-        if shortcut is not None:
-            self._shortcuts[key] = shortcut
-        return shortcut
-
-    def _run_slice(
-        self, inputs: Mapping[str, Array], state: State, mask: Array | None, rows: slice
-    ) -> Result:
-        axes = {t.name: t.shape.index(BATCH) for t in self.inputs}
-        part = {
-            name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
-            for name, x in inputs.items()
-        }
-        part_state = take_rows(state, rows)
-        return self._engine.run(part, part_state, None if mask is None else mask[rows])
-
-    @property
-    def _batch_axes(self) -> dict[str, int]:
-        """The batch axis of each output."""
-        return {t.name: t.shape.index(BATCH) for t in self.outputs if BATCH in t.shape}
-
-    @functools.cached_property
-    def streaming(self) -> tuple[Plan, Engine]:
-        """The stream plan of the model and its engine; see :meth:`session`."""
-        from npylstm.graph.stream_plan import plan_stream
-
-        plan = plan_stream(self.spec)
-        return plan, self._engine.with_spec(plan.spec)
 
     def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
         """Return a session, for a live stream: see :class:`npylstm.Session`.
@@ -322,10 +155,6 @@ class Model:
         from npylstm.runtime.pool import Pool
 
         return Pool(self, capacity, nan=nan)
-
-    def stream(self, batch: int) -> Stream:
-        """Return a state that calls of the whole model update; users call :meth:`session`."""
-        return self._engine.stream(self.spec, batch)
 
     def forecast(
         self,
@@ -406,7 +235,7 @@ class Model:
         from npylstm.runtime.numpy_engine import NumpyEngine
 
         inputs = bind(x, self.inputs, self.spec.dtype)
-        batch = _axis_size(self.inputs[0].shape, inputs[self.inputs[0].name])
+        batch = self._batch_size(inputs)
         moves = bind_mask(mask, lengths, self.spec, inputs, batch)
         return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), moves)
 
@@ -454,37 +283,12 @@ class Model:
         """Return the same model for ``"float32"`` or ``"float64"``."""
         return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
-    def with_free_steps(self) -> Model:
-        """Return the same model for any number of steps, if its layers allow it."""
-        other = Model.__new__(Model)
-        other._set(self.spec.with_free_steps(), self._engine.with_spec)
-        return other
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz``; see :func:`npylstm.save`."""
-        npz.save(self.spec, path)
+        model_file.save(self.spec, path)
 
     def summary(self) -> str:
         """Return layers, shapes, sizes and origin as printable text."""
         from npylstm.summary import summarise
 
         return summarise(self.spec, f", {self.backend} back end")
-
-    def _state(self, state: StateArrays | None, batch: int) -> State:
-        return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
-
-
-def _axis_size(shape: Shape, array: Array) -> int:
-    return int(array.shape[shape.index(BATCH)])
-
-
-def _unshared(
-    result: tuple[dict[str, Array], State], inputs: Mapping[str, Array]
-) -> tuple[dict[str, Array], State]:
-    """Copy outputs that share memory with inputs, states or other outputs, such as of a reshape."""
-    taken = [*inputs.values(), *(a for entries in result[1].values() for a in entries.values())]
-    outputs = {}
-    for name, y in result[0].items():
-        outputs[name] = y.copy() if any(np.may_share_memory(y, x) for x in taken) else y
-        taken.append(outputs[name])
-    return outputs, result[1]

@@ -12,8 +12,8 @@ from npylstm.graph.state import State, map_state, zero_state
 from npylstm.kernels.loading import advance, generate
 from npylstm.kernels.packing import aligned
 from npylstm.ops.shapes import BATCH
-from npylstm.runtime.frame import Frame
 from npylstm.runtime.program import Program
+from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.segment import Segment
 from npylstm.runtime.streams import DenseStates
 from npylstm.spec import ModelSpec
@@ -31,7 +31,7 @@ class NativeStream:
         self._segment = segment
         self._buffer: Array | None = None
         # Sizes and buffers of the last call, for a next call of the same sizes.
-        self._laid_out: tuple[dict[str, tuple[int, ...]], Frame] | None = None
+        self._laid_out: tuple[dict[str, tuple[int, ...]], ProgramBuffers] | None = None
         self._views = zero_state(spec.state_shapes(), batch, spec.dtype)
 
     def _attach(self, program: Program) -> Array:
@@ -49,11 +49,11 @@ class NativeStream:
         sizes = {name: x.shape for name, x in inputs.items()}
         if self._laid_out is None or self._laid_out[0] != sizes:
             self._laid_out = sizes, self.stepper(sizes)
-        frame = self._laid_out[1]
-        for name, view in frame.x.items():
+        buffers = self._laid_out[1]
+        for name, view in buffers.x.items():
             view[...] = inputs[name]
-        frame.run()
-        return {name: y.copy() for name, y in frame.y.items()}
+        buffers.run()
+        return {name: y.copy() for name, y in buffers.y.items()}
 
     def read(self) -> dict[str, dict[str, Array]]:
         return map_state(np.copy, self._views)
@@ -63,21 +63,21 @@ class NativeStream:
             for name, view in entries.items():
                 view[...] = state[call][name]
 
-    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> Frame:
+    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> ProgramBuffers:
         program = self._segment.program_for(sizes)
-        return Frame(program, self._segment.params, self._attach(program))
+        return ProgramBuffers(program, self._segment.params, self._attach(program))
 
     def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
         batch, window, features = x.shape
-        frame = self.stepper({self._segment.reads[0]: x.shape})
-        if frame.program.checks:
+        buffers = self.stepper({self._segment.reads[0]: x.shape})
+        if buffers.program.checks:
             return None
-        (source,), (target,) = frame.program.reads, frame.program.writes
-        frame.x[source.name[0]][...] = x
-        begin = None if carry else frame.state.copy()
+        (source,), (target,) = buffers.program.reads, buffers.program.writes
+        buffers.x[source.name[0]][...] = x
+        initial = None if carry else buffers.state.copy()
         out = np.empty((steps, batch, features), x.dtype)
         generate.bind(
-            *frame.arguments, 0 if begin is None else begin.ctypes.data, frame.state.size,
+            *buffers.arguments, 0 if initial is None else initial.ctypes.data, buffers.state.size,
             source.start, batch, window, features, target.start + last,
             (target.stop - target.start) // batch, out.ctypes.data, steps, x.itemsize,
         )()  # fmt: skip
@@ -115,8 +115,8 @@ class NativeStreams(DenseStates):
         )
         (target,) = whole.writes
         y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
-        frames = [Frame(program, self._segment.params) for program in (whole, rest)]
-        described = [self._describe(frame) for frame in frames]
+        pair = [ProgramBuffers(program, self._segment.params) for program in (whole, rest)]
+        described = [self._describe(buffers) for buffers in pair]
         given, rows = rows, np.ascontiguousarray(rows, np.int64)
         x = np.ascontiguousarray(x)
         before = self.read(given) if whole.checks else {}
@@ -126,8 +126,8 @@ class NativeStreams(DenseStates):
             x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
         )()  # fmt: skip
         try:
-            for frame in frames:
-                frame.check()
+            for buffers in pair:
+                buffers.check()
         except ShapeError:
             self.write(given, before)
             raise
@@ -145,11 +145,11 @@ class NativeStreams(DenseStates):
             return made[-1]
         return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
 
-    def _describe(self, frame: Frame) -> Array:
+    def _describe(self, buffers: ProgramBuffers) -> Array:
         """Return the description of a program that :data:`kernels.advance` reads."""
-        operations, table, _, state, work = frame.arguments
-        (source,), (target,) = frame.program.reads, frame.program.writes
-        places = frame.program.states
+        operations, table, _, state, work = buffers.arguments
+        (source,), (target,) = buffers.program.reads, buffers.program.writes
+        places = buffers.program.states
         numbers = [operations, table, state, work, source.start, target.start, len(places)]
         for place in places:
             numbers += (self._starts[place.name], place.start, place.shape[1])

@@ -100,13 +100,15 @@ class NumbaEngine:
         finally:
             notice.cancel()
 
-    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> Callable[[Array], Array] | None:
+    def prepared_call(
+        self, shape: tuple[int, ...], threads: int = 1
+    ) -> Callable[[Array], Array] | None:
         segment = self._whole()
         if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
             return None
         tensors = (*self._spec.inputs, *self._spec.output_specs)
         batch_first = all(t.shape[:1] == (BATCH,) for t in tensors)
-        return segment.shortcut(shape, batch_first, threads)
+        return segment.prepared_call(shape, batch_first, threads)
 
     def with_spec(self, spec: ModelSpec) -> NumbaEngine:
         return NumbaEngine(spec, self)

@@ -54,7 +54,7 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def shortcut(self, shape: tuple[int, ...], threads: int = 1) -> None:
+    def prepared_call(self, shape: tuple[int, ...], threads: int = 1) -> None:
         return None
 
     def with_spec(self, spec: ModelSpec) -> NumpyEngine:

@@ -13,11 +13,11 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, NpylstmError, StateError
 from npylstm.graph.state import State, map_state, take_rows
-from npylstm.graph.stream_plan import StreamingModel
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
     from npylstm.runtime.binding import Inputs, StateArrays
@@ -62,7 +62,7 @@ class Pool:
     (2, 1)
     """
 
-    def __init__(self, model: StreamingModel, capacity: int, *, nan: str = "pass") -> None:
+    def __init__(self, model: Predictor, capacity: int, *, nan: str = "pass") -> None:
         if not isinstance(capacity, (int, np.integer)) or capacity < 1:
             raise NpylstmError(f"capacity: expected a positive integer, got {capacity!r}")
         self.model = model
@@ -112,7 +112,7 @@ class Pool:
             self._add(_listed(keys))
 
     def _add(self, keys: list[Hashable]) -> None:
-        _refuse_twins(keys)
+        _check_repeated(keys)
         taken = [key for key in keys if key in self._rows]
         if taken:
             raise StateError(f"key {taken[0]!r}: is in the pool already")
@@ -122,7 +122,7 @@ class Pool:
             )
         rows = [self._free.pop() for _ in keys]
         self._rows |= dict(zip(keys, rows, strict=True))
-        self._states.write(np.array(rows, np.int64), self._beginning(len(rows)))
+        self._states.write(np.array(rows, np.int64), self._initial_state(len(rows)))
 
     def remove(self, keys: Keys) -> None:
         """Remove streams; see :meth:`add` for ``keys``."""
@@ -135,7 +135,7 @@ class Pool:
         """Set streams to the initial state; see :meth:`add` for ``keys``."""
         with self._lock:
             rows = self._find(_listed(keys))
-            self._states.write(rows, self._beginning(len(rows)))
+            self._states.write(rows, self._initial_state(len(rows)))
 
     def step(self, keys: Keys, x: Inputs) -> Any:
         """Run one step of some streams; the others do not change.
@@ -160,7 +160,7 @@ class Pool:
             If an input does not fit; no state changes.
         """
         made = self._advance(keys, x, at_step=True)
-        return self._unpacked({name: self._plan.newest(name, y) for name, y in made.items()})
+        return self._unpacked({name: self._plan.last_step(name, y) for name, y in made.items()})
 
     def push(self, keys: Keys, x: Inputs) -> Any:
         """Run the next steps of some streams; the others do not change.
@@ -292,12 +292,12 @@ class Pool:
         places = np.arange(len(rows))
         self._stamps[rows] = places
         if (self._stamps[rows] != places).any():  # a repeated key was overwritten
-            _refuse_twins(keys)
+            _check_repeated(keys)
         return rows
 
-    def _beginning(self, count: int) -> State:
+    def _initial_state(self, count: int) -> State:
         shapes = self._spec.state_shapes()
-        return bind_state(self._plan.beginning(count), shapes, count, self._spec.dtype)
+        return bind_state(self._plan.initial_state(count), shapes, count, self._spec.dtype)
 
     def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs for zero streams."""
@@ -319,7 +319,7 @@ def _listed(keys: Any) -> list[Hashable]:
     return listed
 
 
-def _refuse_twins(keys: list[Hashable]) -> None:
+def _check_repeated(keys: list[Hashable]) -> None:
     seen: set[Hashable] = set()
     for key in keys:
         if not isinstance(key, Hashable):
@@ -337,7 +337,7 @@ def _with_batch(key: Hashable, state: Any) -> Any:
 
 
 def _with_states(
-    model: StreamingModel, capacity: int, nan: str, snapshot: Mapping[Hashable, StateArrays]
+    model: Predictor, capacity: int, nan: str, snapshot: Mapping[Hashable, StateArrays]
 ) -> Pool:
     """Return a pool with keys and their states, for pickle and copy."""
     pool = Pool(model, capacity, nan=nan)

@@ -94,8 +94,8 @@ class Program:
         Places in the state buffer, to fill and to read.
     work_size, state_size
         Lengths of the two buffers, in elements.
-    frames
-        Unused buffers.
+    unused_buffers
+        Buffers that no call uses.
     checks
         Flags in the work buffer that a kernel sets if a value is not accepted: offset of the flag,
         name of the layer, operation, and the place of the values.
@@ -118,7 +118,7 @@ class Program:
         self._rows: list[Array] = []
         self._places: dict[str, Place] = {}
         self.states: list[Place] = []
-        self.frames: list[Any] = []
+        self.unused_buffers: list[Any] = []
         self.checks: list[tuple[int, str, Operation, Place]] = []
         self.shared_rows: list[int] = []
         self.shared = self.shares = 0

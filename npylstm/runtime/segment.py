@@ -10,8 +10,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.state import State
 from npylstm.runtime.batching import Fill, cut, fill_in_threads
-from npylstm.runtime.frame import Frame
 from npylstm.runtime.program import Parameters, Program
+from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.thread_group import most_threads
 from npylstm.spec import Edge, ModelSpec
 
@@ -37,7 +37,7 @@ class Segment:
         self._parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
-        # Programs with large kept frames, one entry for each frame, the last used at the end.
+        # Programs with large kept buffers, one entry for each, the last used at the end.
         self._large: list[Program] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
 
@@ -73,23 +73,23 @@ class Segment:
     ) -> None:
         """Add the segment's outputs to ``tensors`` and its states to ``after``."""
         program = self.program(tensors, mask)
-        frame = self._take(program)
-        for name, view in frame.x.items():
+        buffers = self._take(program)
+        for name, view in buffers.x.items():
             view[...] = tensors[name]
-        for place, view in frame.states:
+        for place, view in buffers.states:
             layer, name = place.name
             view[...] = state[layer][name]
         if mask is not None:
-            frame.mask[...] = mask
-        frame.run()
-        for name, view in frame.y.items():
+            buffers.mask[...] = mask
+        buffers.run()
+        for name, view in buffers.y.items():
             tensors[name] = view.copy()
-        for place, view in frame.states:
+        for place, view in buffers.states:
             layer, name = place.name
             after.setdefault(layer, {})[name] = view.copy()
-        self._give_back(program, frame)
+        self._give_back(program, buffers)
 
-    def shortcut(
+    def prepared_call(
         self, shape: tuple[int, ...], batch_first: bool, threads: int
     ) -> Callable[[Array], Array] | None:
         """Prepare calls with one input of this shape and one output, from zero initial state.
@@ -105,11 +105,11 @@ class Segment:
             return self._in_parts(shape, program.writes[0].shape, threads)
 
         def run(x: Array) -> Array:
-            frame = self._take(program)
-            _give(frame, name, x)
-            frame.run()
-            y: Array = frame.y[made].copy()
-            self._give_back(program, frame)
+            buffers = self._take(program)
+            _set_input(buffers, name, x)
+            buffers.run()
+            y: Array = buffers.y[made].copy()
+            self._give_back(program, buffers)
             return y
 
         return run
@@ -131,7 +131,7 @@ class Segment:
         return run
 
     def _filler(self, shape: tuple[int, ...], threads: int) -> Fill:
-        """Prepare calls as :meth:`shortcut`, by so many threads, that write into an output."""
+        """Prepare calls as :meth:`prepared_call`, by so many threads, that write into an output."""
         (name,), (made,) = self.reads, self.writes
         program = self.program_for({name: shape})
         if _is_large(program, shape):
@@ -140,11 +140,11 @@ class Segment:
         threads = max(1, min(threads, program.shares)) if pays else 1
 
         def fill(x: Array, y: Array) -> None:
-            frame = self._take(program)
-            _give(frame, name, x)
-            frame.run_with(threads)
-            y[...] = frame.y[made]
-            self._give_back(program, frame)
+            buffers = self._take(program)
+            _set_input(buffers, name, x)
+            buffers.run_with(threads)
+            y[...] = buffers.y[made]
+            self._give_back(program, buffers)
 
         return fill
 
@@ -158,34 +158,34 @@ class Segment:
 
         return fill
 
-    def _take(self, program: Program) -> Frame:
-        """Return a frame that no other thread uses."""
-        try:  # no check before pop(): another thread may take the frame in between
-            frame: Frame = program.frames.pop()
+    def _take(self, program: Program) -> ProgramBuffers:
+        """Return buffers that no other thread uses."""
+        try:  # no check before pop(): another thread may take the buffers in between
+            buffers: ProgramBuffers = program.unused_buffers.pop()
         except IndexError:
-            return Frame(program, self.params)
+            return ProgramBuffers(program, self.params)
         if program.work_size > _SMALL_SIZE:
             with contextlib.suppress(ValueError):  # another thread has removed it
                 self._large.remove(program)
-        return frame
+        return buffers
 
-    def _give_back(self, program: Program, frame: Frame) -> None:
+    def _give_back(self, program: Program, buffers: ProgramBuffers) -> None:
         if program.work_size > _LARGE_SIZE:
             return
-        program.frames.append(frame)
+        program.unused_buffers.append(buffers)
         if program.work_size <= _SMALL_SIZE:
             return
         self._large.append(program)
         while sum(p.work_size for p in self._large) > _KEPT_SIZE:
             with contextlib.suppress(IndexError):  # another thread has taken it
-                self._large.pop(0).frames.pop()
+                self._large.pop(0).unused_buffers.pop()
 
 
 def _is_large(program: Program, shape: tuple[int, ...]) -> bool:
     return program.work_size > _LARGE_SIZE and shape[0] > _SLICE
 
 
-def _give(frame: Frame, name: str, x: Array) -> None:
-    """Set a frame's input, and its state to zero."""
-    frame.x[name][...] = x
-    frame.state.fill(0)
+def _set_input(buffers: ProgramBuffers, name: str, x: Array) -> None:
+    """Set the input, and the state to zero."""
+    buffers.x[name][...] = x
+    buffers.state.fill(0)

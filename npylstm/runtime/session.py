@@ -11,12 +11,12 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError
 from npylstm.graph.state import State, take_rows
-from npylstm.graph.stream_plan import StreamingModel
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
 from npylstm.runtime.engines import Stepper
+from npylstm.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -61,7 +61,7 @@ class Session:
     (1, 1)
     """
 
-    def __init__(self, model: StreamingModel, batch_size: int = 1, *, nan: str = "pass") -> None:
+    def __init__(self, model: Predictor, batch_size: int = 1, *, nan: str = "pass") -> None:
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise NpylstmError(f"batch_size: expected a positive integer, got {batch_size!r}")
         self.model = model
@@ -174,7 +174,7 @@ class Session:
             stepper.run()
             made = {name: y.copy() for name, y in stepper.y.items()}
         y = self._unpacked(
-            {name: self._plan.newest(name, made[name]) for name in self._spec.outputs}
+            {name: self._plan.last_step(name, made[name]) for name in self._spec.outputs}
         )
         if out is None:
             return y
@@ -215,7 +215,7 @@ class Session:
             If ``where`` is not such an array.
         """
         state = bind_state(
-            self._plan.beginning(self.batch_size), self._spec.state_shapes(), self.batch_size,
+            self._plan.initial_state(self.batch_size), self._spec.state_shapes(), self.batch_size,
             self._spec.dtype,
         )  # fmt: skip
         if where is not None:
@@ -339,7 +339,7 @@ class Session:
         plain = one and self._nan == "pass" and not self._at_step[0].integer
         if self._stepper is not None and plain:
             (x,), (y,) = self._stepper.x.items(), self._stepper.y.items()
-            self._fast = self._plan.newest(*x), self._plan.newest(*y)
+            self._fast = self._plan.last_step(*x), self._plan.last_step(*y)
 
     def _unpacked(self, outputs: dict[str, Array]) -> Any:
         if len(outputs) > 1:
@@ -356,7 +356,7 @@ class Session:
             raise ShapeError(f"out: expected a contiguous array, {self._dtype} {shape}, got {got}")
 
 
-def _with_state(model: StreamingModel, batch_size: int, nan: str, state: StateArrays) -> Session:
+def _with_state(model: Predictor, batch_size: int, nan: str, state: StateArrays) -> Session:
     """Return a session with a state, for pickle and copy."""
     session = Session(model, batch_size, nan=nan)
     session.state = state

@@ -43,8 +43,8 @@ class ThreadGroup:
     ----------
     program
         The program.
-    buffers
-        Addresses of the parameters, the state and the work buffer.
+    addresses
+        Of the parameters, the state and the work buffer.
     threads
         Number of threads, the caller's included.
 
@@ -54,16 +54,16 @@ class ThreadGroup:
         Number of threads.
     """
 
-    def __init__(self, program: Program, buffers: Sequence[int], threads: int) -> None:
+    def __init__(self, program: Program, addresses: Sequence[int], threads: int) -> None:
         self.threads = threads
         self._counter = np.zeros(1, np.int64)
         barrier = self._counter.ctypes.data
         self._tables = [_table_of(program, k, threads, barrier) for k in range(threads)]
-        self._runs = [execute.bind(len(t), t.ctypes.data, *buffers) for t in self._tables]
+        self._runs = [execute.bind(len(t), t.ctypes.data, *addresses) for t in self._tables]
 
-    def run(self, frame: object) -> None:
-        """Run the program once, in the buffers of a frame."""
-        run_together(self._runs, self._abandon, keep=(self, frame))
+    def run(self, buffers: object) -> None:
+        """Run the program once, in these buffers."""
+        run_together(self._runs, self._abandon, keep=(self, buffers))
 
     def _abandon(self) -> None:
         self._counter[0] = _ABANDONED

@@ -32,7 +32,7 @@ import pytest
 
 import npylstm
 from npylstm.cli import main
-from npylstm.io import npz
+from npylstm.io import model_file
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests/data/keras"
@@ -348,7 +348,7 @@ def test_a_sound_file_is_not_refused(
     assert main(["convert", str(source), str(output), "--record", "0"]) == 0
     assert main(["info", str(source)]) == 0
     assert capsys.readouterr().err == ""
-    assert npz.is_model(output)
+    assert model_file.is_model(output)
 
 
 def test_a_renamed_file_is_what_it_contains(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.shaping import Reshape, Stack, Transpose
 from npylstm.runtime import segment
-from npylstm.runtime.frame import Frame
+from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.spec import Edge, TensorSpec
 
 RNG = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_calls_are_forgotten_while_another_thread_looks_for_them() -> None:
     model = Model(stack(), "numba")
     x = RNG.normal(size=(2, 17, 3)).astype(np.float32)
     expected = model.predict(x)
-    model._shortcuts = _Emptied(model._shortcuts)
+    model._prepared_calls = _Emptied(model._prepared_calls)
     np.testing.assert_array_equal(model.predict(x.tolist()), expected)
 
 
@@ -114,8 +114,8 @@ def test_many_shapes_take_the_short_way() -> None:
     model = Model(stack(), "numba")
     for rows in range(1, 200):
         model.predict(np.zeros((rows, 17, 3)))
-        assert (rows, 17, 3) in {shape for shape, _ in model._shortcuts}
-    assert len(model._shortcuts) <= 64
+        assert (rows, 17, 3) in {shape for shape, _ in model._prepared_calls}
+    assert len(model._prepared_calls) <= 64
 
 
 def test_many_threads_share_one_model(backend: str) -> None:
@@ -354,14 +354,14 @@ def test_large_batches_that_go_through_in_slices_give_the_same_bits() -> None:
 
 def test_buffers_are_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where sizes take turns; of many sizes only the latest stay."""
-    made: list[weakref.ref[Frame]] = []
-    lay_out = Frame.__init__
+    made: list[weakref.ref[ProgramBuffers]] = []
+    lay_out = ProgramBuffers.__init__
 
-    def count(self: Frame, *arguments: Any) -> None:
+    def count(self: ProgramBuffers, *arguments: Any) -> None:
         made.append(weakref.ref(self))
         lay_out(self, *arguments)
 
-    monkeypatch.setattr(Frame, "__init__", count)
+    monkeypatch.setattr(ProgramBuffers, "__init__", count)
     model = Model(make_chain(LSTM(3, 4), shape=("batch", "steps", 3)), "numba")
     sizes = {"small": (2, 9), "large": (500, 300), "larger": (30, 9000), "halves": (401, 300)}
     for _ in range(3):
@@ -372,5 +372,5 @@ def test_buffers_are_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(made) <= 2 * len(sizes) + 1
     for rows in range(500, 540):
         model.predict(np.ones((rows, 300, 3), np.float32))
-    numbers = sum(frame.work.size for frame in (ref() for ref in made) if frame is not None)
+    numbers = sum(buffers.work.size for buffers in (ref() for ref in made) if buffers is not None)
     assert numbers <= segment._KEPT_SIZE + 10 * segment._SMALL_SIZE

@@ -14,7 +14,7 @@ from builders import make_chain
 import npylstm
 from npylstm import FormatError, ModelSpec, NpylstmError, ParityError
 from npylstm.activations import Activation
-from npylstm.io import npz
+from npylstm.io import model_file
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.spec import Case
@@ -34,7 +34,7 @@ def make() -> ModelSpec:
 def test_round_trip(tmp_path: Path) -> None:
     spec = make()
     npylstm.save(spec, tmp_path / "m.npz")
-    back = npz.read(tmp_path / "m.npz")
+    back = model_file.read(tmp_path / "m.npz")
     assert back.to_json() == spec.to_json()
     for layer in spec.layers:
         for key, array in layer.weights.items():
@@ -70,7 +70,7 @@ def test_same_model_same_bytes(tmp_path: Path) -> None:
 def test_float64_round_trip(tmp_path: Path) -> None:
     spec = make_chain(LSTM(3, 4), dtype="float64")
     npylstm.Model(spec, "numpy").save(tmp_path / "m.npz")
-    assert npz.read(tmp_path / "m.npz")["layer_0"].weights["U_i"].dtype == np.float64
+    assert model_file.read(tmp_path / "m.npz")["layer_0"].weights["U_i"].dtype == np.float64
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,10 +91,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 def test_is_model(tmp_path: Path, root: Path) -> None:
     npylstm.save(make(), tmp_path / "m.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    assert npz.is_model(tmp_path / "m.npz")
-    assert not npz.is_model(tmp_path / "other.npz")
-    assert not npz.is_model(root / "models" / "sine_keras" / "sine.keras")
-    assert not npz.is_model(root / "LICENSE")
+    assert model_file.is_model(tmp_path / "m.npz")
+    assert not model_file.is_model(tmp_path / "other.npz")
+    assert not model_file.is_model(root / "models" / "sine_keras" / "sine.keras")
+    assert not model_file.is_model(root / "LICENSE")
 
 
 def test_a_case_keeps_its_purpose(tmp_path: Path) -> None:
@@ -134,15 +134,15 @@ def test_bytes_and_open_files_are_read_as_paths_are(tmp_path: Path) -> None:
     with open(path, "rb") as file:
         assert npylstm.load(file, "numpy").spec == make()
         file.seek(0)  # it was read to its end, and is still open
-        assert npz.read(file) == make()
+        assert model_file.read(file) == make()
     reader, writer = os.pipe()  # which cannot be sought in
     with os.fdopen(reader, "rb") as pipe:
         with os.fdopen(writer, "wb") as file:
             file.write(data[:100])
         with pytest.raises(FormatError, match=r"not an \.npz file"):
-            npz.read(pipe)
+            model_file.read(pipe)
     with io.BufferedReader(_Unseekable(data)) as stream:
-        assert npz.read(stream) == make()
+        assert model_file.read(stream) == make()
 
 
 class _Unseekable(io.RawIOBase):

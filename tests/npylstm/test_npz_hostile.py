@@ -26,7 +26,7 @@ from builders import make_chain
 import npylstm
 from npylstm.activations import Activation
 from npylstm.cli import main
-from npylstm.io import npz
+from npylstm.io import model_file
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.spec import Case
@@ -148,7 +148,7 @@ def fingerprint(spec: npylstm.ModelSpec) -> str:
 def reads_as(path: Path) -> str | None:
     """The fingerprint, or None where the file is refused as it should be."""
     try:
-        return fingerprint(npz.read(path))
+        return fingerprint(model_file.read(path))
     except (npylstm.NpylstmError, OSError):
         return None
 
@@ -184,7 +184,7 @@ def test_truncated_anywhere(model: Path, tmp_path: Path) -> None:
     for size in {0, 1, 2, 3, 4, len(whole) - 1, *rng.sample(range(len(whole)), 60)}:
         path.write_bytes(whole[:size])
         with pytest.raises(npylstm.FormatError, match=r"not an \.npz file"):
-            npz.read(path)
+            model_file.read(path)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda p: p.stem)

@@ -10,10 +10,10 @@ from npylstm.kernels.packing import aligned
 from npylstm.runtime.program import Program
 from npylstm.runtime.thread_group import ThreadGroup
 
-__all__ = ["Frame"]
+__all__ = ["ProgramBuffers"]
 
 
-class Frame:
+class ProgramBuffers:
     """Buffers of a program, with views of inputs, outputs and states. Used by one call at a time.
 
     Attributes

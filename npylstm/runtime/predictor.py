@@ -1,0 +1,193 @@
+"""Predictor: a spec with the engine that computes it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.errors import NpylstmError, ShapeError
+from npylstm.graph.state import State
+from npylstm.ops.shapes import BATCH
+from npylstm.runtime.batching import cut, run_batch
+from npylstm.runtime.binding import bind, bind_mask, bind_state
+from npylstm.runtime.engines import Engine, Stream
+from npylstm.spec import ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npylstm.graph.stream_plan import Plan
+    from npylstm.runtime.binding import Inputs, StateArrays
+
+__all__ = ["Predictor"]
+
+Self = TypeVar("Self", bound="Predictor")
+
+_MOST_PREPARED_CALLS = 64  # input shapes with a prepared call
+
+
+class Predictor:
+    """The part of :class:`npylstm.Model` that sessions, pools and forecasts use."""
+
+    def __init__(self, spec: ModelSpec, engine: Engine) -> None:
+        self.spec = spec
+        self._engine = engine
+        self._dtype = np.dtype(spec.dtype)
+        self._prepared_calls: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
+
+    @property
+    def backend(self) -> str:
+        """The back end, ``"numba"`` or ``"numpy"``; chosen when the model is loaded."""
+        return self._engine.name
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of the inputs, in order."""
+        return self.spec.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of the outputs, in order."""
+        return self.spec.output_specs
+
+    def predict(
+        self,
+        x: Inputs,
+        *,
+        batch_size: int | None = None,
+        threads: int = 1,
+        progress: bool = False,
+        state: StateArrays | None = None,
+        return_state: bool = False,
+        lengths: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+    ) -> Any:
+        """Compute the outputs for a batch of sequences.
+
+        Parameters
+        ----------
+        x
+            One array for a model with one input; for several a list in the order of
+            :attr:`inputs`, or a mapping by name. Converted to the model's dtype.
+        batch_size
+            Rows per slice; None means all, or slices where these are faster.
+        threads
+            Threads that share the rows, and the units of a single long sequence where that is
+            faster.
+        progress
+            Show a progress bar on stderr.
+        state
+            The initial state, ``{layer: {"h": (batch, units), "c": ...}}``, for all recurrent
+            layers; None means zeros.
+        return_state
+            Return the state after the last step, too.
+        lengths
+            Number of steps of each sequence ``(batch,)``, at most that of the array; None means
+            all. After the end of a sequence a layer keeps its state, so a backward layer starts at
+            the last valid step. The outputs there are as in the framework: zeros for models of
+            PyTorch (``pack_padded_sequence``), the last output for those of Keras.
+        mask
+            Booleans ``(batch, steps)``, False for masked steps: like ``lengths``, but for any
+            pattern, such as padding in front. Applied to every recurrent layer.
+
+        Returns
+        -------
+        y
+            One array, or ``{name: array}`` for a model with several outputs.
+        state
+            Only with ``return_state``: the same structure as ``state``.
+
+        Raises
+        ------
+        ShapeError
+            If an input's shape or dtype does not fit.
+        StateError
+            If a state's layers, names or shapes do not fit.
+
+        Examples
+        --------
+        >>> model = load("models/sine_keras/sine.npz", backend="numpy")
+        >>> model.predict(np.zeros((2, 5, 1))).shape
+        (2, 1)
+        """
+        defaults = all(value is None for value in (batch_size, state, lengths, mask))
+        plain = defaults and not return_state and not progress
+        if plain and type(x) is np.ndarray and x.dtype == self._dtype:
+            call = self._prepared_calls.get((x.shape, threads))
+            if call is not None:
+                try:
+                    return call(x)
+                except ShapeError:
+                    pass  # raised again below
+        inputs = bind(x, self.inputs, self.spec.dtype)
+        batch = self._batch_size(inputs)
+        carried = self._state(state, batch)
+        unmasked = bind_mask(mask, lengths, self.spec, inputs, batch)
+        for name, value in (("batch_size", batch_size), ("threads", threads)):
+            if value is not None and value < 1:
+                raise NpylstmError(f"{name}: expected a positive integer, got {value}")
+        call = self._prepared_call(inputs, threads) if plain else None
+        slices = cut(batch, batch_size or max(1, -(-batch // threads)))
+        try:
+            if call is not None:
+                return call(inputs[self.inputs[0].name])
+            outputs, after = run_batch(
+                self._engine, self.spec, inputs, carried, unmasked, slices, threads, progress
+            )
+        except ShapeError:  # run the whole batch, for the right position in the message
+            self._engine.run(inputs, carried, unmasked)
+            raise
+        y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
+        return (y, after) if return_state else y
+
+    def __call__(self, x: Inputs, **options: Any) -> Any:
+        """Compute the outputs, as :meth:`predict`."""
+        return self.predict(x, **options)
+
+    def _prepared_call(
+        self, inputs: Mapping[str, Array], threads: int
+    ) -> Callable[[Array], Array] | None:
+        """Prepare calls for checked inputs of this shape, and keep them."""
+        x = next(iter(inputs.values()))
+        key = x.shape, threads
+        known = self._prepared_calls.get(key)
+        if known is not None:
+            return known
+        if len(inputs) > 1 or self.inputs[0].integer:
+            return None
+        if len(self._prepared_calls) >= _MOST_PREPARED_CALLS:
+            self._prepared_calls = {}
+        call = self._engine.prepared_call(x.shape, threads) if x.size else None
+        if call is not None:
+            self._prepared_calls[key] = call
+        return call
+
+    def with_free_steps(self: Self) -> Self:
+        """Return the same model for any number of steps, if its layers allow it."""
+        spec = self.spec.with_free_steps()
+        other = object.__new__(type(self))
+        Predictor.__init__(other, spec, self._engine.with_spec(spec))
+        return other
+
+    @functools.cached_property
+    def streaming(self) -> tuple[Plan, Engine]:
+        """The stream plan of the model and its engine; see :meth:`session`."""
+        from npylstm.graph.stream_plan import plan_stream
+
+        plan = plan_stream(self.spec)
+        return plan, self._engine.with_spec(plan.spec)
+
+    def stream(self, batch: int) -> Stream:
+        """Return a state that calls of the whole model update; users call :meth:`session`."""
+        return self._engine.stream(self.spec, batch)
+
+    def _batch_size(self, inputs: Mapping[str, Array]) -> int:
+        first = self.inputs[0]
+        return int(inputs[first.name].shape[first.shape.index(BATCH)])
+
+    def _state(self, state: StateArrays | None, batch: int) -> State:
+        return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)
