@@ -9,16 +9,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from npylstm import __version__
-from npylstm.cli import commands
+from npylstm.cli.comparing import diagnose, verify
+from npylstm.cli.computing import predict, trace
+from npylstm.cli.converting import convert
+from npylstm.cli.describing import info
+from npylstm.cli.timing import bench, warmup
 from npylstm.errors import NpylstmError, ParityError
 from npylstm.printable import printable
 from npylstm.runtime.engines import BACKENDS
 
 __all__ = ["main"]
+
+Command = Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"npylstm {__version__}")
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
-        sub = group.add_parser(name, help=help, description=help)
-        sub.set_defaults(run=getattr(commands, name))
+    def command(run: Command, help: str) -> argparse.ArgumentParser:
+        sub = group.add_parser(run.__name__, help=help, description=help)
+        sub.set_defaults(run=run)
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         return sub
 
@@ -72,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
             "--example", metavar="X.npy", help="TorchScript: an input to trace it with"
         )
 
-    sub = command("convert", "Convert a trained model to .npz.")
+    sub = command(convert, "Convert a trained model to .npz.")
     sub.add_argument("source", metavar="SOURCE", help="the framework's file")
     sub.add_argument("output", metavar="MODEL.npz", help="the file to write")
     sub.add_argument(
@@ -89,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     source_options(sub)
 
-    sub = command("info", "Describe a model, converted or not.")
+    sub = command(info, "Describe a model, converted or not.")
     sub.add_argument("model", metavar="MODEL.npz|SOURCE")
     sub.add_argument(
         "--proof", action="store_true",
@@ -97,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     source_options(sub)
 
-    sub = command("verify", "Replay the recorded cases, or run the source in its framework.")
+    sub = command(verify, "Replay the recorded cases, or run the source in its framework.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--against", metavar="SOURCE", help="run this source on fresh inputs instead")
     sub.add_argument("--cases", metavar="N", type=_count, default=None, help="fresh cases")
@@ -107,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     source_options(sub)
     backend(sub)
 
-    sub = command("diagnose", "Say why another program's outputs differ from the model's.")
+    sub = command(diagnose, "Say why another program's outputs differ from the model's.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
     sub.add_argument(
@@ -118,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
     backend(sub)
 
-    sub = command("predict", "Compute outputs for inputs in a file.")
+    sub = command(predict, "Compute outputs for inputs in a file.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
     sub.add_argument("-o", "--output", metavar="Y.npy", help=".npy, .npz or .csv; default: stdout")
@@ -126,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--threads", metavar="N", type=_positive, default=1)
     backend(sub)
 
-    sub = command("trace", "Show what happens inside the recurrent layers.")
+    sub = command(trace, "Show what happens inside the recurrent layers.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
     sub.add_argument(
@@ -134,13 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--sample", metavar="K", type=_count, default=0, help="which row; default: 0")
 
-    sub = command("bench", "Measure the time of a call on this machine.")
+    sub = command(bench, "Measure the time of a call on this machine.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
     sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
     sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
 
-    sub = command("warmup", "Compile what a model needs, into the cache on disk.")
+    sub = command(warmup, "Compile what a model needs, into the cache on disk.")
     sub.add_argument("model", metavar="MODEL.npz", nargs="+")
     return parser
 

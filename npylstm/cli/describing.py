@@ -1,0 +1,102 @@
+"""``npylstm info``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from npylstm import console
+from npylstm.cli.printing import print_json, print_ledger
+from npylstm.cli.sources import find_importer, source_options
+from npylstm.errors import NpylstmError, UnsupportedError
+from npylstm.graph.stream_plan import plan_stream
+from npylstm.io import model_file
+from npylstm.printable import printable
+from npylstm.spec import ModelSpec
+from npylstm.summary import summarise
+
+__all__ = ["info"]
+
+
+def info(options: argparse.Namespace) -> int:
+    """Describe a converted model, or the model that a source would give."""
+    if options.proof:
+        return _proof(options)
+    if model_file.is_model(options.model):
+        spec = model_file.read(options.model)
+    else:
+        importer = find_importer(options.model)
+        extra = source_options(options, importer)
+        if importer.can_describe(options.model, **extra):
+            return _describe(importer.describe(options.model, **extra), options.json)
+        spec = importer.convert(options.model, **extra)
+    if options.json:
+        weights = {
+            f"{layer.name}/{key}": list(array.shape)
+            for layer in spec.layers
+            for key, array in layer.weights.items()
+        }
+        streams = {"streams": not _in_the_way(spec)}
+        print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
+        return 0
+    print(summarise(spec))
+    print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
+    for key, value in spec.provenance.items():
+        if key != "tensors":
+            for entry in value if isinstance(value, list) else [value]:
+                print(console.wrapped(f"{key}: {entry}", "  "))
+    print_ledger(spec)
+    return 0
+
+
+def _proof(options: argparse.Namespace) -> int:
+    """Replay the recorded cases and print a page for the records."""
+    from npylstm.parity.proof import format_proof, prove
+
+    if not model_file.is_model(options.model):
+        raise NpylstmError(
+            f"{options.model}: --proof needs a converted model; first run "
+            f"`npylstm convert {options.model} MODEL.npz`"
+        )
+    document, report = prove(options.model)
+    if options.json:
+        print_json(document)
+    else:
+        print(format_proof(document))
+    return 0 if report.passed else 1
+
+
+def _in_the_way(spec: ModelSpec) -> str:
+    """Return the reason why a model cannot run on a stream; empty if it can."""
+    try:
+        plan_stream(spec)
+    except UnsupportedError as error:
+        return f"no: {'; '.join(error.reasons[:-1])}"
+    return ""
+
+
+def _describe(found: dict[str, Any], as_json: bool) -> int:
+    """Print the contents of a source that does not describe how its layers are connected."""
+    if as_json:
+        print_json(found)
+        return 0
+    count = len(found["modules"])
+    print(f"{found['format']}, the weights of {count} module{'s' * (count != 1)}:")
+    for line in found["modules"]:
+        print(f"  {printable(line)}")
+    for line in found["notes"]:
+        print(f"note: {printable(line)}")
+    what = found.get("what", "a state_dict")
+    if not found["asked"]:
+        print(printable(found["advice"]))
+        return 0
+    print(f"{what} does not prove how they are joined. Open questions, with possible answers"
+          f"{' and [the one taken below]' if found['command'] else ''}:")  # fmt: skip
+    for line in found["asked"]:
+        print(f"  {printable(line)}")
+    if not found["command"]:
+        print(printable(found["advice"]))
+        return 0
+    print("whoever runs this command states the answers in it; change those that are wrong:")
+    print(f"  {printable(found['command'])}")
+    return 0

@@ -1,0 +1,55 @@
+"""Check, before anything runs, that output files replace nothing that would be lost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from npylstm.errors import NpylstmError
+from npylstm.io.model_file import is_model
+
+__all__ = ["check_page", "check_target", "check_written"]
+
+
+def check_written(path: str | None, *reads: str | None) -> None:
+    """Check that an output file replaces neither an input nor a model."""
+    if path is None:
+        return
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise NpylstmError(f"{path}: there is no folder {folder}")
+    if not os.path.exists(path):
+        return
+    for read in filter(None, reads):
+        if os.path.exists(read) and os.path.samefile(read, path):
+            raise NpylstmError(f"{path}: is read here, and would be lost; give another name")
+    if os.path.isfile(path) and is_model(path):
+        raise NpylstmError(f"{path}: is a model, which would be lost; give another name")
+
+
+def check_page(path: str | None, *reads: str | None) -> None:
+    """Check the name of an HTML page, and that it replaces no input."""
+    if path is not None:
+        from npylstm.parity import page
+
+        page.check_name(path)
+        check_written(path, *reads)
+
+
+def check_target(options: argparse.Namespace, importer: Any) -> None:
+    """Check that the output file replaces neither an input nor a file that is not a model."""
+    target = options.output
+    if not os.path.exists(target):
+        return
+    given = (options.architecture, options.example, options.check_input, options.check_output)
+    for source in (*importer.files(options.source), *filter(None, given)):
+        if os.path.exists(source) and os.path.samefile(source, target):
+            what = "is the source itself" if source == options.source else f"is {source}"
+            raise NpylstmError(
+                f"{target}: {what}, which would be lost; give another name for the .npz"
+            )
+    if not options.force and (os.path.isdir(target) or not is_model(target)):
+        raise NpylstmError(
+            f"{target}: exists and is no npylstm model; give another name, or --force"
+        )

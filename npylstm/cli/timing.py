@@ -1,0 +1,88 @@
+"""``npylstm bench`` and ``npylstm warmup``."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npylstm import console
+from npylstm.cli.printing import print_json
+from npylstm.engine import code_cache
+from npylstm.io import model_file
+from npylstm.ops.shapes import BATCH, format_shape
+from npylstm.runtime.model import Model, load
+
+__all__ = ["bench", "warmup"]
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Time whole calls with both back ends, and print medians."""
+    spec = model_file.read(options.model)
+    models = [Model(spec, "numpy")]
+    if Model(spec, "auto").backend == "numba":
+        models.append(Model(spec, "numba"))
+    rng = np.random.default_rng(0)
+    results: list[dict[str, Any]] = []
+    with console.progress("bench", len(options.batch) * len(models)) as advance:
+        for batch in options.batch:
+            sizes = {BATCH: batch}
+            x = {
+                t.name: rng.standard_normal(
+                    [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
+                ).astype(spec.dtype)
+                for t in spec.inputs
+            }
+            for model in models:
+                times = _time(lambda: model.predict(x), options.seconds)  # noqa: B023
+                shape = next(iter(x.values())).shape
+                results.append(
+                    {"backend": model.backend, "input": list(shape), "calls": len(times),
+                     "median_us": 1e6 * statistics.median(times), "min_us": 1e6 * min(times)}
+                )  # fmt: skip
+                advance()
+    if options.json:
+        print_json(results)
+        return 0
+    rows = [
+        [r["backend"], format_shape(r["input"]), str(r["calls"]), f"{r['median_us']:.1f}",
+         f"{r['min_us']:.1f}"]
+        for r in results
+    ]  # fmt: skip
+    header = ["back end", "input", "calls", "median us", "min us"]
+    console.print_table(header, rows, title=f"{spec.name}, 1 thread of npylstm's own")
+    return 0
+
+
+def warmup(options: argparse.Namespace) -> int:
+    """Compile all kernels into the cache on disk, for example when a container image is built."""
+    results = []
+    with console.progress("warmup", len(options.model)) as advance:
+        for path in options.model:
+            start = time.perf_counter()
+            load(path, backend="numba").warm_up()
+            results.append({"model": path, "seconds": time.perf_counter() - start})
+            advance()
+    folder = code_cache.cache_folder()
+    if options.json:
+        print_json({"cache": folder, "models": results})
+        return 0
+    rows = [[str(r["model"]), f"{r['seconds']:.2f}"] for r in results]
+    console.print_table(["model", "seconds"], rows, title=f"kernels in {folder or 'no cache'}")
+    return 0
+
+
+def _time(call: Callable[[], Any], seconds: float) -> list[float]:
+    """Return the times of repeated calls, after a first call that compiles."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
