@@ -49,6 +49,8 @@ class ModelSpec:
         Names and shapes; ``"batch"`` marks the batch axis.
     outputs
         Names of the tensors that the model returns.
+    name
+        For messages and reports.
     dtype
         ``"float32"`` or ``"float64"``, of all weights.
     provenance
@@ -97,7 +99,22 @@ class ModelSpec:
 
     @classmethod
     def chain(cls, layers: Iterable[LayerSpec], input: TensorSpec, **others: Any) -> ModelSpec:
-        """Return the model of these layers in sequence; it returns every output of the last one."""
+        """Return the model of layers in sequence.
+
+        Parameters
+        ----------
+        layers
+            Each reads the first output of the one before.
+        input
+            The input of the first layer.
+        **others
+            Further arguments of :class:`ModelSpec`: ``name``, ``dtype`` and so on.
+
+        Returns
+        -------
+        ModelSpec
+            Its outputs are all those of the last layer.
+        """
         layers = tuple(layers)
         edges: list[Edge] = []
         tensor = input.name
@@ -155,10 +172,14 @@ class ModelSpec:
         return sum(layer.parameters for layer in self.layers)
 
     def state_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Shapes of the carried state, without the batch axis: ``{call: {state: shape}}``.
+        """Return the shapes of the carried state.
 
-        A call has the name of its main output: the layer's name, or ``lstm#2`` for a second call.
-        A call with an initial state from the graph carries no state.
+        Returns
+        -------
+        dict
+            ``{call: {state: shape}}``, without the batch axis. A call has the name of its main
+            output: the layer's name, or ``lstm#2`` for a second call. A call with an initial state
+            from the graph carries no state.
         """
         layers = {layer.name: layer.layer for layer in self.layers}
         shapes = {
@@ -169,7 +190,22 @@ class ModelSpec:
         return {name: shape for name, shape in shapes.items() if shape}
 
     def astype(self, dtype: str) -> ModelSpec:
-        """Return the same model with weights of another dtype."""
+        """Return the same model with weights of another dtype.
+
+        Parameters
+        ----------
+        dtype
+            ``"float32"`` or ``"float64"``.
+
+        Returns
+        -------
+        ModelSpec
+
+        Raises
+        ------
+        FormatError
+            For any other dtype.
+        """
         dtype = str(np.dtype(dtype))
         layers = tuple(
             replace(layer, weights={k: w.astype(dtype) for k, w in layer.weights.items()})
@@ -178,7 +214,22 @@ class ModelSpec:
         return replace(self, layers=layers, dtype=dtype)
 
     def with_cases(self, cases: Iterable[Case]) -> ModelSpec:
-        """Return the same model with these recorded cases."""
+        """Return the same model with other recorded cases.
+
+        Parameters
+        ----------
+        cases
+            They replace the model's.
+
+        Returns
+        -------
+        ModelSpec
+
+        Raises
+        ------
+        FormatError
+            If a case does not fit the model.
+        """
         return replace(self, cases=tuple(cases))
 
     def subgraph(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelSpec:
@@ -235,7 +286,13 @@ class ModelSpec:
         return cut.with_free_steps()
 
     def with_free_steps(self) -> ModelSpec:
-        """Return the same model without cases, for any number of steps if the layers allow it."""
+        """Return the same model for any number of steps, if the layers allow it.
+
+        Returns
+        -------
+        ModelSpec
+            Without cases. Sizes of time axes become symbols, or stay where a layer fixes them.
+        """
         taken: dict[Any, str] = {}
 
         def free(tensor: TensorSpec, alike: bool) -> TensorSpec:
@@ -256,7 +313,13 @@ class ModelSpec:
         return bare
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph, without weights and cases, as JSON values."""
+        """Return the graph as JSON values.
+
+        Returns
+        -------
+        dict
+            The document of the model file: everything but weights and cases.
+        """
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,

@@ -9,15 +9,18 @@
 from __future__ import annotations
 
 import importlib
-import os
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.author import AuthorCheck, check_author
 from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
 from npylstm_converters.registry import Importer, Runner, find_importer
+
+if TYPE_CHECKING:
+    from npylstm_converters.keras import from_keras
+    from npylstm_converters.tfjs import from_tfjs
+    from npylstm_converters.torch import from_torch
 
 __all__ = [
     "AuthorCheck",
@@ -59,6 +62,11 @@ def convert(source: Any, **options: Any) -> ModelSpec:
         If the file is damaged or its format is unknown.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> convert("models/sine_keras/sine.keras").outputs
+    ('output',)
     """
     importer = find_importer(source)
     unknown = sorted(set(options) - set(importer.options))
@@ -68,31 +76,10 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     return importer.convert(source, **options)
 
 
-def from_keras(
-    source: Any, architecture: str | os.PathLike[str] | None = None, **options: Any
-) -> ModelSpec:
-    """Convert a Keras file or model; see :func:`npylstm_converters.keras.from_keras`."""
-    from npylstm_converters.keras import from_keras as convert_keras
-
-    return convert_keras(source, architecture, **options)
-
-
-def from_torch(source: Any, example: Any = None, **options: Any) -> ModelSpec:
-    """Convert a PyTorch source; see :func:`npylstm_converters.torch.from_torch`."""
-    from npylstm_converters.torch import from_torch as convert_torch
-
-    return convert_torch(source, example, **options)
-
-
-def from_tfjs(source: str | os.PathLike[str], **options: Any) -> ModelSpec:
-    """Convert a TensorFlow.js model; see :func:`npylstm_converters.tfjs.from_tfjs`."""
-    from npylstm_converters.tfjs import from_tfjs as convert_tfjs
-
-    return convert_tfjs(source, **options)
-
-
-def __getattr__(name: str) -> ModuleType:
-    """Import the package of an importer when it is used: ``npylstm_converters.keras.ExportNpz``."""
-    if name in ("keras", "tfjs", "torch"):
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    """Import a package when it is used: ``from_keras``, ``npylstm_converters.keras.ExportNpz``."""
+    package = name.removeprefix("from_")
+    if package not in ("keras", "tfjs", "torch"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{package}")
+    return module if name == package else getattr(module, name)

@@ -124,6 +124,11 @@ def assert_parity(
 ) -> ParityReport:
     """Compare as :func:`compare` does, and raise if parity does not hold: for tests.
 
+    Parameters
+    ----------
+    model, source, inputs, **options
+        As for :func:`compare`.
+
     Returns
     -------
     ParityReport

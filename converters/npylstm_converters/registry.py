@@ -33,11 +33,20 @@ class Runner(Protocol):
     steps of each sequence that its recurrent layers read. One with ``example_sizes`` runs only
     these free sizes. One with ``activations(inputs, state)`` returns the outputs of its layers by
     the names of the spec's tensors.
+
+    Attributes
+    ----------
+    description
+        The framework and its version.
+    sets_state
+        Whether it accepts an initial state.
+    sizes
+        Free sizes of the spec that the framework fixes, by symbol.
     """
 
     description: str
-    sets_state: bool  # whether it accepts an initial state
-    sizes: Mapping[str, int]  # free sizes of the spec that the framework fixes
+    sets_state: bool
+    sizes: Mapping[str, int]
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
         """Return all outputs by name; an empty ``state`` means zeros."""
@@ -60,18 +69,63 @@ class Importer(ABC):
 
     @abstractmethod
     def accepts(self, source: Any, head: bytes) -> bool:
-        """Return whether it reads a source: a file by its first 512 bytes, or an object."""
+        """Return whether it reads a source.
+
+        Parameters
+        ----------
+        source
+            A path or an object.
+        head
+            The first 512 bytes of a file; empty for a folder or an object.
+
+        Returns
+        -------
+        bool
+        """
 
     @abstractmethod
     def convert(self, source: Any, **options: Any) -> ModelSpec:
-        """Convert a source."""
+        """Convert a source, as :func:`npylstm_converters.convert`.
+
+        Parameters
+        ----------
+        source
+            A path or an object that the importer accepts.
+        **options
+            Some of :attr:`options`.
+
+        Returns
+        -------
+        ModelSpec
+            Without recorded cases.
+        """
 
     def can_describe(self, source: Any, **options: Any) -> bool:
-        """Return whether a source has weights without an architecture, for :meth:`describe`."""
+        """Return whether a source has weights without an architecture, for :meth:`describe`.
+
+        Parameters
+        ----------
+        source, **options
+            As for :meth:`convert`.
+
+        Returns
+        -------
+        bool
+        """
         return False
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
-        """Return the contents of a source: ``format``, ``modules``, ``notes``, ``command``.
+        """Return the contents of a source that :meth:`can_describe`.
+
+        Parameters
+        ----------
+        source, **options
+            As for :meth:`convert`.
+
+        Returns
+        -------
+        dict
+            JSON values: ``format``, ``modules``, ``notes``, ``asked``, ``command``, ``advice``.
 
         Raises
         ------
@@ -83,6 +137,11 @@ class Importer(ABC):
     def alternatives(self, source: Any, **options: Any) -> Iterator[tuple[str, ModelSpec]]:
         """Convert a source with every alternative to the user's statements.
 
+        Parameters
+        ----------
+        source, **options
+            As for :meth:`convert`.
+
         Yields
         ------
         statement
@@ -93,7 +152,18 @@ class Importer(ABC):
         yield from ()
 
     def files(self, source: Any) -> list[str]:
-        """Return the files of a source: the file itself, or all files in a folder."""
+        """Return the files of a source.
+
+        Parameters
+        ----------
+        source
+            A path or an object.
+
+        Returns
+        -------
+        list of str
+            The file itself, or all files in a folder; empty for an object.
+        """
         if not isinstance(source, (str, os.PathLike)):
             return []
         if not os.path.isdir(source):
@@ -104,6 +174,19 @@ class Importer(ABC):
     @abstractmethod
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
         """Load a source in its framework, to record its outputs.
+
+        Parameters
+        ----------
+        source
+            A path or an object.
+        spec
+            The converted source.
+        **options
+            As for :meth:`convert`.
+
+        Returns
+        -------
+        Runner
 
         Raises
         ------
@@ -134,7 +217,17 @@ def importers() -> list[Importer]:
 
 
 def find_importer(source: Any) -> Importer:
-    """Return the importer for a path or an object.
+    """Return the importer for a source.
+
+    Parameters
+    ----------
+    source
+        A path or an object.
+
+    Returns
+    -------
+    Importer
+        The first one that accepts it.
 
     Raises
     ------

@@ -158,12 +158,18 @@ class LayerSpec:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Case:
-    """A recorded run of the framework: inputs, outputs, and initial state.
+    """A recorded run of the framework. Two are equal if their arrays are equal bit by bit.
 
-    ``state`` maps call to state name to array ``(batch, units)``; empty means zeros. ``lengths``
-    (batch,) contains integers; None if all sequences are as long as the array. ``purpose`` is a
-    word for what the case tests: ``padding``, ``saturation``. Two cases are equal if their arrays
-    are equal bit by bit.
+    Parameters
+    ----------
+    inputs, outputs
+        Arrays by the names of the model's inputs and outputs.
+    state
+        The initial state, call to state to array ``(batch, units)``; empty means zeros.
+    lengths
+        Integers (batch,); None if all sequences are as long as the array.
+    purpose
+        A word for what the case tests: ``padding``, ``saturation``.
     """
 
     inputs: Mapping[str, Array]

@@ -163,6 +163,11 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
         The model, with its recorded cases.
     path
         The file to create, or to replace when the new one is complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
     """
     arrays: dict[str, Array] = {}
     document = json.dumps(spec.to_json(), ensure_ascii=False, indent=1, allow_nan=False)

@@ -26,6 +26,13 @@ class Gates(NamedTuple):
     """All values of an LSTM: six arrays ``(batch, steps, units)``.
 
     Entry ``[:, t]`` belongs to the input's time step ``t``, also with ``go_backwards``.
+
+    Attributes
+    ----------
+    i, f, c_tilde, o
+        Input gate, forget gate, candidate and output gate.
+    c, h
+        Cell state and hidden state after the step.
     """
 
     i: Array

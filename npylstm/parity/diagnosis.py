@@ -51,7 +51,13 @@ class Cause:
         return f"{self.kind}{where}{f' ({details})' if details else ''}: {proof}. {self.fix}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the corrected model as plain JSON values."""
+        """Return the cause as JSON values.
+
+        Returns
+        -------
+        dict
+            All attributes but ``spec``.
+        """
         return {
             "kind": self.kind, "layer": self.layer, "detail": dict(self.detail),
             "explains": self.explains, "passed": self.passed, "fix": self.fix,
@@ -97,7 +103,13 @@ class Diagnosis:
         return "\n".join([*lines, *(f"fact: {fact}" for fact in self.facts)])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the diagnosis as plain JSON values."""
+        """Return the diagnosis as JSON values.
+
+        Returns
+        -------
+        dict
+            ``causes``, ``facts`` and ``first_bad_layer``.
+        """
         return {
             "causes": [cause.to_json() for cause in self.causes],
             "facts": list(self.facts),
@@ -105,7 +117,13 @@ class Diagnosis:
         }
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the diagnosis as one HTML page: see :meth:`npylstm.parity.ParityReport.to_html`."""
+        """Write the diagnosis as one HTML page, as :meth:`npylstm.ParityReport.to_html`.
+
+        Parameters
+        ----------
+        path
+            The file to write, ending in ``.html``. An existing file is replaced.
+        """
         from npylstm.parity import page
 
         page.write(path, self.report, self)

@@ -45,8 +45,12 @@ class ParityReport:
     unproven
         Outputs that agree but prove nothing: all values are nan, the zeros of a dead relu, or no
         larger than what rounding changes.
+    comparisons
+        The differences of each output in each case, for the plots.
     spec, replayed
         The compared model, and the cases; None and empty if unknown.
+    diagnose
+        The function that computes :attr:`diagnosis`; None if there is nothing to diagnose.
     """
 
     outputs: tuple[OutputParity, ...]
@@ -132,7 +136,13 @@ class ParityReport:
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows for printing."""
+        """Return the numbers of each output as text.
+
+        Returns
+        -------
+        header, rows
+            Titles of the columns; one row for each output.
+        """
         words = self.framework.removeprefix("the ").split()
         short = words[0].lower().removesuffix("'s") if words else "framework"
         header = ["output", "max abs", "max rel", "where", "rms", f"to float64: {short}",
@@ -177,7 +187,14 @@ class ParityReport:
         return report_html(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
+        """Return the report as JSON values.
+
+        Returns
+        -------
+        dict
+            ``passed``, ``verdict``, ``proof``, ``outputs``, ``diagnosis`` and the other attributes
+            but ``comparisons``, ``spec`` and ``replayed``.
+        """
         return {
             "passed": self.passed,
             "verdict": self.verdict,

@@ -72,6 +72,11 @@ def load(
         With ``verify``, if the file holds no cases.
     OSError
         If it cannot be opened.
+
+    Examples
+    --------
+    >>> load("models/sine_keras/sine.npz").outputs
+    (TensorSpec(name='output', shape=('batch', 1), integer=False),)
     """
     model = Model(model_file.read(source), backend, custom)
     if verify:
@@ -133,7 +138,16 @@ class Model(Predictor):
         """Do nothing: kernels are compiled, or read from the disk, when a model is loaded."""
 
     def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
-        """Return a session, for a live stream: see :class:`npylstm.Session`.
+        """Return a session, for a live stream.
+
+        Parameters
+        ----------
+        batch_size, nan
+            As for :class:`npylstm.Session`.
+
+        Returns
+        -------
+        Session
 
         Raises
         ------
@@ -145,12 +159,21 @@ class Model(Predictor):
         return Session(self, batch_size, nan=nan)
 
     def pool(self, capacity: int, *, nan: str = "pass") -> Pool:
-        """Return a pool for up to ``capacity`` live streams, by key: see :class:`npylstm.Pool`.
+        """Return a pool of live streams, by key.
+
+        Parameters
+        ----------
+        capacity, nan
+            As for :class:`npylstm.Pool`.
+
+        Returns
+        -------
+        Pool
 
         Raises
         ------
         UnsupportedError
-            As for :meth:`session`.
+            With every layer that cannot run on a stream.
         """
         from npylstm.runtime.pool import Pool
 
@@ -201,6 +224,13 @@ class Model(Predictor):
             input and there is no ``feed``.
         UnsupportedError
             If the state is to be carried and the model cannot run on a stream.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> model = npylstm.load("models/sine_keras/sine.npz")
+        >>> model.forecast(np.sin(np.arange(5.0))[None, :, None], steps=20).shape
+        (1, 20, 1)
         """
         from npylstm.runtime.generating import forecast
 
@@ -231,6 +261,18 @@ class Model(Predictor):
             ``[:, t]`` belongs to the layer's input step ``t``. A GRU gives ``(z, r, h_tilde, h)``,
             a simple recurrent layer ``(h,)``; a bidirectional one has two entries,
             ``layer/forward`` and ``layer/backward``.
+
+        Raises
+        ------
+        ShapeError, StateError
+            As for :meth:`predict`.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> gates = npylstm.load("models/sine_keras/sine.npz").trace(np.zeros((2, 5, 1)))
+        >>> gates["lstm"].c_tilde.shape
+        (2, 5, 100)
         """
         from npylstm.runtime.numpy_engine import NumpyEngine
 
@@ -263,6 +305,12 @@ class Model(Predictor):
             all are zero after a relu, or all are as small as rounding errors.
         ParityError
             If an output has another shape than the framework's.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> npylstm.load("models/sine_keras/sine.npz").verify().passed
+        True
         """
         from npylstm import parity
 
@@ -275,20 +323,58 @@ class Model(Predictor):
         return parity.verify(self, cases, framework)
 
     def replay(self, case: Case) -> dict[str, Array]:
-        """Return the outputs for the inputs of a recorded case, by name."""
+        """Compute the outputs for a recorded case.
+
+        Parameters
+        ----------
+        case
+            Its inputs, state and lengths are used.
+
+        Returns
+        -------
+        dict
+            Arrays by the names of the outputs.
+        """
         y = self.predict(case.inputs, state=case.state or None, lengths=case.lengths)
         return y if isinstance(y, dict) else {self.outputs[0].name: y}
 
     def astype(self, dtype: npt.DTypeLike) -> Model:
-        """Return the same model for ``"float32"`` or ``"float64"``."""
+        """Return the same model with weights, inputs and outputs of another dtype.
+
+        Parameters
+        ----------
+        dtype
+            ``"float32"`` or ``"float64"``.
+
+        Returns
+        -------
+        Model
+
+        Raises
+        ------
+        FormatError
+            For any other dtype.
+        """
         return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to an ``.npz``; see :func:`npylstm.save`."""
+        """Write the model to an ``.npz``, as :func:`npylstm.save`.
+
+        Parameters
+        ----------
+        path
+            The file to create, or to replace when the new one is complete.
+        """
         model_file.save(self.spec, path)
 
     def summary(self) -> str:
-        """Return layers, shapes, sizes and origin as printable text."""
+        """Return layers, shapes, sizes and origin as text.
+
+        Returns
+        -------
+        str
+            Several lines, for ``print``.
+        """
         from npylstm.summary import summarise
 
         return summarise(self.spec, f", {self.backend} back end")

@@ -125,14 +125,36 @@ class Pool:
         self._states.write(np.array(rows, np.int64), self._initial_state(len(rows)))
 
     def remove(self, keys: Keys) -> None:
-        """Remove streams; see :meth:`add` for ``keys``."""
+        """Remove streams.
+
+        Parameters
+        ----------
+        keys
+            As for :meth:`add`.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or repeated; then no stream changes.
+        """
         with self._lock:
             listed = _listed(keys)
             self._find(listed)
             self._free += [self._rows.pop(key) for key in listed]
 
     def reset(self, keys: Keys) -> None:
-        """Set streams to the initial state; see :meth:`add` for ``keys``."""
+        """Set streams to the initial state.
+
+        Parameters
+        ----------
+        keys
+            As for :meth:`add`.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or repeated; then no stream changes.
+        """
         with self._lock:
             rows = self._find(_listed(keys))
             self._states.write(rows, self._initial_state(len(rows)))
@@ -206,12 +228,22 @@ class Pool:
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def snapshot(self, keys: Keys | None = None) -> dict[Hashable, State]:
-        """Return a copy of states: ``{key: {layer: {"h": (units,), ...}}}``.
+        """Return a copy of states.
 
         Parameters
         ----------
         keys
-            Keys of the streams; None means all.
+            As for :meth:`add`; None means all.
+
+        Returns
+        -------
+        dict
+            ``{key: {layer: {"h": (units,), ...}}}``.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or repeated.
         """
         with self._lock:
             listed = list(self._rows) if keys is None else _listed(keys)
@@ -219,7 +251,12 @@ class Pool:
         return {key: map_state(np.copy, take_rows(state, k)) for k, key in enumerate(listed)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all keys and their states to an ``.npz``; the file is replaced only when complete.
+        """Write all keys and their states to an ``.npz``.
+
+        Parameters
+        ----------
+        path
+            The file to create, or to replace when the new one is complete.
 
         Raises
         ------
@@ -233,9 +270,12 @@ class Pool:
         state_file.write(path, "pool", self.model.spec, header, state)
 
     def restore(self, snapshot: Mapping[Hashable, StateArrays] | str | os.PathLike[str]) -> None:
-        """Set the states of a :meth:`snapshot`, or of a file of :meth:`save`.
+        """Set states. Keys that are not in the pool are added; other keys keep their state.
 
-        Keys that are not in the pool are added. Other keys keep their state.
+        Parameters
+        ----------
+        snapshot
+            The result of :meth:`snapshot`, or the path of a file of :meth:`save`.
 
         Raises
         ------

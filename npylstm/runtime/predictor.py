@@ -107,10 +107,13 @@ class Predictor:
             If an input's shape or dtype does not fit.
         StateError
             If a state's layers, names or shapes do not fit.
+        NpylstmError
+            If ``batch_size`` or ``threads`` is not positive.
 
         Examples
         --------
-        >>> model = load("models/sine_keras/sine.npz", backend="numpy")
+        >>> import npylstm
+        >>> model = npylstm.load("models/sine_keras/sine.npz")
         >>> model.predict(np.zeros((2, 5, 1))).shape
         (2, 1)
         """
@@ -167,7 +170,19 @@ class Predictor:
         return call
 
     def with_free_steps(self: Self) -> Self:
-        """Return the same model for any number of steps, if its layers allow it."""
+        """Return the same model for any number of steps, if its layers allow it.
+
+        Returns
+        -------
+        Model
+            With the same weights in memory, and without recorded cases.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> npylstm.load("models/sine_keras/sine.npz").with_free_steps().inputs[0].shape
+        ('batch', 'steps', 1)
+        """
         spec = self.spec.with_free_steps()
         other = object.__new__(type(self))
         Predictor.__init__(other, spec, self._engine.with_spec(spec))
@@ -182,7 +197,17 @@ class Predictor:
         return plan, self._engine.with_spec(plan.spec)
 
     def stream(self, batch: int) -> Stream:
-        """Return a state that calls of the whole model update; users call :meth:`session`."""
+        """Return a zero state that calls of the whole model update; users call :meth:`session`.
+
+        Parameters
+        ----------
+        batch
+            Number of sequences.
+
+        Returns
+        -------
+        Stream
+        """
         return self._engine.stream(self.spec, batch)
 
     def _batch_size(self, inputs: Mapping[str, Array]) -> int:

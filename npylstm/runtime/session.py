@@ -247,7 +247,12 @@ class Session:
         self._stream.write(bind_state(state, shapes, self.batch_size, self._spec.dtype))
 
     def copy(self) -> Session:
-        """Return another session with the same state."""
+        """Return another session with the same state.
+
+        Returns
+        -------
+        Session
+        """
         return _with_state(self.model, self.batch_size, self._nan, self.state)
 
     def split(self, sizes: Sequence[int] | None = None) -> list[Session]:
@@ -257,6 +262,11 @@ class Session:
         ----------
         sizes
             Number of sequences of each session; their sum is the batch size. None means one each.
+
+        Returns
+        -------
+        list of Session
+            In the order of the sequences.
 
         Raises
         ------
@@ -277,7 +287,17 @@ class Session:
 
     @classmethod
     def join(cls, sessions: Iterable[Session]) -> Session:
-        """Return one session with the sequences of several sessions of one model.
+        """Return one session with the sequences of several sessions.
+
+        Parameters
+        ----------
+        sessions
+            Of one model.
+
+        Returns
+        -------
+        Session
+            With their sequences in order.
 
         Raises
         ------
@@ -299,12 +319,23 @@ class Session:
         return _with_state(first.model, size, first._nan, rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to an ``.npz``; the file is replaced only when complete."""
+        """Write the state to an ``.npz``.
+
+        Parameters
+        ----------
+        path
+            The file to create, or to replace when the new one is complete.
+        """
         header = {"batch_size": self.batch_size}
         state_file.write(path, "session", self.model.spec, header, self.state)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Restore the state of :meth:`save`, in any process; the next outputs are equal bit by bit.
+        """Restore a saved state, in any process; the next outputs are equal bit by bit.
+
+        Parameters
+        ----------
+        path
+            A file of :meth:`save`.
 
         Raises
         ------
