@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from npylstm.arrays import Array
-from npylstm.errors import FormatError, NpylstmError
+from npylstm.errors import FormatError
 from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
-from npylstm.ops.shapes import BATCH, STEPS, Shape, batch_axes, format_shape
+from npylstm.graph.validation import find_problems
+from npylstm.ops.shapes import STEPS, Shape
 from npylstm.printable import clipped
 
 __all__ = [
@@ -29,9 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT_VERSION = 2
-DTYPES = ("float32", "float64")
-
-_TENSOR = re.compile(r"[^\x00-\x1f\\]+")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,9 +81,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         shapes: dict[str, Shape] = {}
-        problems = [*self._local_problems(), *self._trace_shapes(shapes)]
-        if not problems:
-            problems += self._case_problems(shapes)
+        problems = find_problems(self, shapes)
         try:
             json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (ValueError, TypeError) as error:  # UnicodeEncodeError is a ValueError
@@ -339,97 +332,3 @@ class ModelSpec:
             ],
             "provenance": dict(self.provenance),
         }
-
-    def _local_problems(self) -> Iterator[str]:
-        if self.dtype not in DTYPES:
-            yield f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}"
-            return
-        names = [layer.name for layer in self.layers]
-        twins = [name for name, count in Counter(names).items() if count > 1]
-        yield from (f"layer name {name!r}: used twice" for name in twins)
-        for layer in self.layers:
-            yield from layer.problems(self.dtype)
-        called = {edge.layer for edge in self.edges}
-        yield from (f"{name}: never called" for name in names if name not in called)
-        if not self.inputs or not self.outputs:
-            yield "a model needs at least one input and one output"
-        for tensor in self.inputs:
-            if not _TENSOR.fullmatch(tensor.name) or {"", ".", ".."} & {*tensor.name.split("/")}:
-                yield f"input name {tensor.name!r}: empty, or no path"
-            if tensor.shape.count(BATCH) != 1:
-                yield f"{tensor}: expected exactly one axis called {BATCH!r}"
-            sizes = [d for d in tensor.shape if isinstance(d, int)]
-            yield from (f"{tensor}: expected positive sizes, got {d}" for d in sizes if d < 1)
-
-    def _case_problems(self, shapes: Mapping[str, Shape]) -> Iterator[str]:
-        states: dict[str, Shape] = {
-            f"{layer}/{name}": (BATCH, *shape)
-            for layer, entries in self.state_shapes().items()
-            for name, shape in entries.items()
-        }
-        for number, case in enumerate(self.cases):
-            state = {f"{k}/{n}": a for k, entries in case.state.items() for n, a in entries.items()}
-            groups: tuple[tuple[str, Mapping[str, Array], Mapping[str, Shape]], ...] = (
-                ("input", case.inputs, {t.name: t.shape for t in self.inputs}),
-                ("output", case.outputs, {t: shapes[t] for t in self.outputs}),
-                ("state", state, states if case.state else {}),
-            )
-            if case.lengths is not None and case.lengths.dtype.kind not in "iu":
-                yield f"case/{number}/lengths: expected integers, got {case.lengths.dtype}"
-            sizes: dict[str, int] = {}
-            for kind, arrays, wanted in groups:
-                if set(arrays) != set(wanted):
-                    yield f"case/{number}/{kind}: expected {sorted(wanted)}, got {sorted(arrays)}"
-                    continue
-                for name, array in arrays.items():
-                    if not _fits(array.shape, wanted[name], sizes):
-                        yield (
-                            f"case/{number}/{kind}/{name}: expected shape "
-                            f"{format_shape(wanted[name])}, got {array.shape}"
-                        )
-            if case.lengths is not None and case.lengths.shape != (sizes.get(BATCH),):
-                yield (
-                    f"case/{number}/lengths: expected shape ({sizes.get(BATCH)},), "
-                    f"got {case.lengths.shape}"
-                )
-
-    def _trace_shapes(self, shapes: dict[str, Shape]) -> Iterator[str]:
-        """Infer the shapes of all tensors into ``shapes``; yield problems."""
-        layers = {layer.name: layer for layer in self.layers}
-        shapes |= {t.name: t.shape for t in self.inputs}
-        if len(shapes) < len(self.inputs):
-            yield "input names: used twice"
-        for edge in self.edges:
-            missing = [t for t in edge.inputs if t not in shapes]
-            if edge.layer not in layers or missing:
-                what = f"tensor {missing[0]!r}" if missing else f"layer {edge.layer!r}"
-                yield f"{edge.layer}: {what} is not there when it is needed"
-                return  # every later edge would be reported, too
-            try:
-                made = layers[edge.layer].layer.output_shapes([shapes[t] for t in edge.inputs])
-            except NpylstmError as error:
-                yield f"{edge.layer}: {error}"
-                return
-            if len(made) != len(edge.outputs) or any(t in shapes for t in edge.outputs):
-                yield f"{edge.layer}: expected {len(made)} new outputs, got {list(edge.outputs)}"
-                return
-            paired = [shape for shape in made if batch_axes(shape) > 1]
-            if paired:
-                yield f"{edge.layer}: {format_shape(paired[0])} would pair sample with sample"
-                return
-            shapes |= dict(zip(edge.outputs, made, strict=True))
-        missing = [t for t in self.outputs if t not in shapes]
-        yield from (f"output {t!r}: no such tensor" for t in missing)
-        if len(set(self.outputs)) < len(self.outputs):
-            yield f"outputs: used twice in {list(self.outputs)}"
-
-
-def _fits(actual: tuple[int, ...], shape: Shape, sizes: dict[str, int]) -> bool:
-    """Whether an actual shape fits; a symbol keeps the first size that it had."""
-    if len(actual) != len(shape):
-        return False
-    known = (
-        sizes.setdefault(d, n) if isinstance(d, str) else d
-        for n, d in zip(actual, shape, strict=True)
-    )
-    return tuple(known) == actual

@@ -6,13 +6,15 @@ A state maps a call to its arrays by name: ``{"lstm": {"h": (batch, units), "c":
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.ops.base import zeros
 
-__all__ = ["State", "StateShapes", "map_state", "take_rows", "zero_state"]
+__all__ = ["State", "StateShapes", "join_states", "map_state", "take_rows", "zero_state"]
 
 State = dict[str, dict[str, Array]]
 StateShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
@@ -28,6 +30,14 @@ def map_state(function: Callable[[Array], Any], state: Mapping[str, Mapping[str,
     return {
         call: {name: function(array) for name, array in entries.items()}
         for call, entries in state.items()
+    }
+
+
+def join_states(states: Sequence[State]) -> State:
+    """Return the state of all rows of several states, in order."""
+    return {
+        call: {name: np.concatenate([s[call][name] for s in states]) for name in entries}
+        for call, entries in states[0].items()
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from npylstm import console
 from npylstm.arrays import Array
-from npylstm.graph.state import State, take_rows
+from npylstm.graph.state import State, join_states, take_rows
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.engines import Engine
 from npylstm.runtime.threads import run_together
@@ -19,8 +19,7 @@ __all__ = ["Fill", "cut", "fill_in_threads", "run_batch"]
 
 # Computes rows of the output (second array) from rows of the input.
 Fill = Callable[[Array, Array], None]
-# Outputs by name, and the final state by layer and name.
-Result = tuple[dict[str, Array], dict[str, dict[str, Array]]]
+Result = tuple[dict[str, Array], State]  # outputs by name, and the final state
 
 
 def cut(rows: int, size: int) -> list[slice]:
@@ -56,11 +55,7 @@ def run_batch(
     outputs = {
         name: np.concatenate([y[name] for y, _ in results], axes[name]) for name in spec.outputs
     }
-    states = {
-        layer: {name: np.concatenate([s[layer][name] for _, s in results]) for name in entries}
-        for layer, entries in results[0][1].items()
-    }
-    return outputs, states
+    return outputs, join_states([after for _, after in results])
 
 
 def fill_in_threads(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:

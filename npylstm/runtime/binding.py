@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state",
-    "check_nan", "numbers",
+    "check_nan", "numbers", "unbind",
 ]  # fmt: skip
 
 
@@ -81,6 +81,11 @@ def bind(
             _expect_integers(array, label)
         bound[tensor.name] = array
     return bound
+
+
+def unbind(outputs: dict[str, Array]) -> Any:
+    """Return outputs as users get them: the only one as an array, several by name."""
+    return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
 def _with_batch_axis(

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, NpylstmError, StateError
-from npylstm.graph.state import State, map_state, take_rows
+from npylstm.graph.state import State, join_states, map_state, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan, unbind
+from npylstm.runtime.pool_keys import Keys, check_distinct, key_from_json, key_to_json, list_keys
 from npylstm.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
     from npylstm.runtime.binding import Inputs, StateArrays
 
 __all__ = ["Pool"]
-
-_MANY: tuple[type, ...] = (list, tuple, set, frozenset, range, np.ndarray, type({}.keys()))
-Keys = Hashable | Iterable[Hashable]
 
 
 class Pool:
@@ -109,10 +106,10 @@ class Pool:
             If a key exists or the pool is full; then no key is added.
         """
         with self._lock:
-            self._add(_listed(keys))
+            self._add(list_keys(keys))
 
     def _add(self, keys: list[Hashable]) -> None:
-        _check_repeated(keys)
+        check_distinct(keys)
         taken = [key for key in keys if key in self._rows]
         if taken:
             raise StateError(f"key {taken[0]!r}: is in the pool already")
@@ -138,7 +135,7 @@ class Pool:
             If a key is unknown or repeated; then no stream changes.
         """
         with self._lock:
-            listed = _listed(keys)
+            listed = list_keys(keys)
             self._find(listed)
             self._free += [self._rows.pop(key) for key in listed]
 
@@ -156,7 +153,7 @@ class Pool:
             If a key is unknown or repeated; then no stream changes.
         """
         with self._lock:
-            rows = self._find(_listed(keys))
+            rows = self._find(list_keys(keys))
             self._states.write(rows, self._initial_state(len(rows)))
 
     def step(self, keys: Keys, x: Inputs) -> Any:
@@ -182,7 +179,7 @@ class Pool:
             If an input does not fit; no state changes.
         """
         made = self._advance(keys, x, at_step=True)
-        return self._unpacked({name: self._plan.last_step(name, y) for name, y in made.items()})
+        return unbind({name: self._plan.last_step(name, y) for name, y in made.items()})
 
     def push(self, keys: Keys, x: Inputs) -> Any:
         """Run the next steps of some streams; the others do not change.
@@ -208,13 +205,13 @@ class Pool:
         ShapeError
             If an input does not fit; no state changes.
         """
-        return self._unpacked(self._advance(keys, x, at_step=False))
+        return unbind(self._advance(keys, x, at_step=False))
 
     def _advance(self, keys: Keys, x: Inputs, at_step: bool) -> dict[str, Array]:
         """Run inputs of one step without time axis, or of several steps."""
         tensors = self._at_step if at_step else self._spec.inputs
         with self._lock:
-            rows = self._find(_listed(keys))
+            rows = self._find(list_keys(keys))
             inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys")
             if self._nan == "raise":
                 check_nan(inputs)
@@ -222,10 +219,6 @@ class Pool:
                 inputs = {name: self._plan.add_time_axis(name, a) for name, a in inputs.items()}
             made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)
         return {name: made[name] for name in self._spec.outputs}
-
-    @staticmethod
-    def _unpacked(outputs: dict[str, Array]) -> Any:
-        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def snapshot(self, keys: Keys | None = None) -> dict[Hashable, State]:
         """Return a copy of states.
@@ -246,7 +239,7 @@ class Pool:
             If a key is unknown or repeated.
         """
         with self._lock:
-            listed = list(self._rows) if keys is None else _listed(keys)
+            listed = list(self._rows) if keys is None else list_keys(keys)
             state = self._states.read(self._find(listed))
         return {key: map_state(np.copy, take_rows(state, k)) for k, key in enumerate(listed)}
 
@@ -266,7 +259,7 @@ class Pool:
         with self._lock:
             keys = list(self._rows)
             state = self._states.read(self._find(keys))
-        header = {"keys": [_key_to_json(key) for key in keys]}
+        header = {"keys": [key_to_json(key) for key in keys]}
         state_file.write(path, "pool", self.model.spec, header, state)
 
     def restore(self, snapshot: Mapping[Hashable, StateArrays] | str | os.PathLike[str]) -> None:
@@ -295,20 +288,16 @@ class Pool:
         ]
         if not states:
             return
-        whole = {
-            call: {n: np.concatenate([s[call][n] for s in states]) for n in entries}
-            for call, entries in shapes.items()
-        }
         with self._lock:
             self._add([key for key in snapshot if key not in self._rows])
-            self._states.write(self._find(list(snapshot)), whole)
+            self._states.write(self._find(list(snapshot)), join_states(states))
 
     def _read(self, path: str | os.PathLike[str]) -> dict[Hashable, StateArrays]:
         """Read a snapshot from a file."""
         header, state = state_file.read(path, "pool", self.model.spec)
         listed = header.get("keys")
         try:
-            keys = [_key_from_json(key) for key in listed]  # type: ignore[union-attr]
+            keys = [key_from_json(key) for key in listed]  # type: ignore[union-attr]
             distinct = len(set(keys)) == len(keys)
         except (TypeError, ValueError, KeyError):
             distinct = False
@@ -332,7 +321,7 @@ class Pool:
         places = np.arange(len(rows))
         self._stamps[rows] = places
         if (self._stamps[rows] != places).any():  # a repeated key was overwritten
-            _check_repeated(keys)
+            check_distinct(keys)
         return rows
 
     def _initial_state(self, count: int) -> State:
@@ -352,23 +341,6 @@ class Pool:
         return outputs
 
 
-def _listed(keys: Any) -> list[Hashable]:
-    if isinstance(keys, np.ndarray):
-        return list(keys.tolist())
-    listed: list[Hashable] = list(keys) if isinstance(keys, _MANY) else [keys]  # type: ignore[call-overload]
-    return listed
-
-
-def _check_repeated(keys: list[Hashable]) -> None:
-    seen: set[Hashable] = set()
-    for key in keys:
-        if not isinstance(key, Hashable):
-            raise StateError(f"key {key!r:.60}: expected something hashable")
-        if key in seen:
-            raise StateError(f"key {key!r}: is in one call twice")
-        seen.add(key)
-
-
 def _with_batch(key: Hashable, state: Any) -> Any:
     """Add a batch axis to the state of one stream."""
     if not isinstance(state, Mapping) or not all(isinstance(v, Mapping) for v in state.values()):
@@ -383,25 +355,3 @@ def _with_states(
     pool = Pool(model, capacity, nan=nan)
     pool.restore(snapshot)
     return pool
-
-
-def _key_to_json(key: Any) -> Any:
-    """Return a key as JSON: a tuple as a list, bytes as an object."""
-    if isinstance(key, np.generic):
-        key = key.item()
-    if type(key) is tuple:
-        return [_key_to_json(part) for part in key]
-    if type(key) is bytes:
-        return {"bytes": key.hex()}
-    if key is None or type(key) in (str, int, bool) or (type(key) is float and math.isfinite(key)):
-        return key
-    raise StateError(
-        f"key {key!r:.60}: cannot be saved; expected text, a number, bytes, None, or a tuple of "
-        "these (pickle keeps any key)"
-    )
-
-
-def _key_from_json(value: Any) -> Hashable:
-    if isinstance(value, list):
-        return tuple(_key_from_json(part) for part in value)
-    return bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value

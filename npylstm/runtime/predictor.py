@@ -13,7 +13,7 @@ from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.state import State
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.batching import cut, run_batch
-from npylstm.runtime.binding import bind, bind_mask, bind_state
+from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
 from npylstm.runtime.engines import Engine, Stream
 from npylstm.spec import ModelSpec, TensorSpec
 
@@ -144,8 +144,7 @@ class Predictor:
         except ShapeError:  # run the whole batch, for the right position in the message
             self._engine.run(inputs, carried, unmasked)
             raise
-        y = outputs if len(outputs) > 1 else outputs[self.outputs[0].name]
-        return (y, after) if return_state else y
+        return (unbind(outputs), after) if return_state else unbind(outputs)
 
     def __call__(self, x: Inputs, **options: Any) -> Any:
         """Compute the outputs, as :meth:`predict`."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError
-from npylstm.graph.state import State, take_rows
+from npylstm.graph.state import State, join_states, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan, unbind
 from npylstm.runtime.engines import Stepper
 from npylstm.runtime.predictor import Predictor
 
@@ -113,7 +113,7 @@ class Session:
             check_nan(inputs)
         before = None if out is None else self._stream.read()
         outputs = self._stream.run(inputs)
-        y = self._unpacked({name: outputs[name] for name in self._spec.outputs})
+        y = unbind({name: outputs[name] for name in self._spec.outputs})
         if out is None or before is None:
             return y
         try:
@@ -173,9 +173,7 @@ class Session:
                 stepper.x[name][...] = self._plan.add_time_axis(name, array)
             stepper.run()
             made = {name: y.copy() for name, y in stepper.y.items()}
-        y = self._unpacked(
-            {name: self._plan.last_step(name, made[name]) for name in self._spec.outputs}
-        )
+        y = unbind({name: self._plan.last_step(name, made[name]) for name in self._spec.outputs})
         if out is None:
             return y
         out[...] = y
@@ -310,11 +308,7 @@ class Session:
         first = sessions[0]
         if any(session.model is not first.model for session in sessions):
             raise StateError("join: expected sessions of one model")
-        states = [session.state for session in sessions]
-        rows = {
-            call: {name: np.concatenate([s[call][name] for s in states]) for name in entries}
-            for call, entries in states[0].items()
-        }
+        rows = join_states([session.state for session in sessions])
         size = sum(session.batch_size for session in sessions)
         return _with_state(first.model, size, first._nan, rows)
 
@@ -371,12 +365,6 @@ class Session:
         if self._stepper is not None and plain:
             (x,), (y,) = self._stepper.x.items(), self._stepper.y.items()
             self._fast = self._plan.last_step(*x), self._plan.last_step(*y)
-
-    def _unpacked(self, outputs: dict[str, Array]) -> Any:
-        if len(outputs) > 1:
-            return outputs
-        (y,) = outputs.values()
-        return y
 
     def _check_out(self, out: Array, shape: tuple[int | str, ...]) -> None:
         if len(self._spec.outputs) > 1:
