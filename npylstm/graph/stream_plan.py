@@ -14,7 +14,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.graph.state import State
+from npylstm.graph.state import State, zero_state
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Shape
@@ -63,10 +63,11 @@ class Plan:
         axis = self.times[name]
         return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
 
-    def initial_state(self, batch: int) -> State | None:
-        """Compute the initial state; None means zeros."""
+    def initial_state(self, batch: int) -> State:
+        """Return the state before the first step: what the graph computes, else zeros."""
+        state = zero_state(self.spec.state_shapes(), batch, self.spec.dtype)
         if not self.initial_states:
-            return None
+            return state
         wanted = [t for entries in self.initial_states.values() for t in entries.values()]
         spec = replace(self.origin, outputs=tuple(dict.fromkeys(wanted)))
         sizes = {BATCH: batch, STEPS: 1}
@@ -74,11 +75,11 @@ class Plan:
             t.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in t.shape], spec.dtype)
             for t in spec.inputs
         }
-        made, _ = NumpyEngine(spec).run(inputs, {})
-        return {
-            call: {name: np.array(made[t]) for name, t in entries.items()}
-            for call, entries in self.initial_states.items()
-        }
+        zeros = zero_state(spec.state_shapes(), batch, spec.dtype)
+        made, _ = NumpyEngine(spec).run(inputs, zeros)
+        for call, entries in self.initial_states.items():
+            state[call] = {name: np.array(made[t]) for name, t in entries.items()}
+        return state
 
 
 def plan_stream(spec: ModelSpec) -> Plan:

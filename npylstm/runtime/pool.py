@@ -119,7 +119,7 @@ class Pool:
             )
         rows = [self._free.pop() for _ in keys]
         self._rows |= dict(zip(keys, rows, strict=True))
-        self._states.write(np.array(rows, np.int64), self._initial_state(len(rows)))
+        self._states.write(np.array(rows, np.int64), self._plan.initial_state(len(rows)))
 
     def remove(self, keys: Keys) -> None:
         """Remove streams.
@@ -154,7 +154,7 @@ class Pool:
         """
         with self._lock:
             rows = self._find(list_keys(keys))
-            self._states.write(rows, self._initial_state(len(rows)))
+            self._states.write(rows, self._plan.initial_state(len(rows)))
 
     def step(self, keys: Keys, x: Inputs) -> Any:
         """Run one step of some streams; the others do not change.
@@ -323,10 +323,6 @@ class Pool:
         if (self._stamps[rows] != places).any():  # a repeated key was overwritten
             check_distinct(keys)
         return rows
-
-    def _initial_state(self, count: int) -> State:
-        shapes = self._spec.state_shapes()
-        return bind_state(self._plan.initial_state(count), shapes, count, self._spec.dtype)
 
     def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs for zero streams."""

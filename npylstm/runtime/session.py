@@ -212,10 +212,7 @@ class Session:
         ShapeError
             If ``where`` is not such an array.
         """
-        state = bind_state(
-            self._plan.initial_state(self.batch_size), self._spec.state_shapes(), self.batch_size,
-            self._spec.dtype,
-        )  # fmt: skip
+        state = self._plan.initial_state(self.batch_size)
         if where is not None:
             mask = np.asarray(where)
             if mask.shape != (self.batch_size,) or mask.dtype != np.bool_:

@@ -360,6 +360,28 @@ def test_graphs_stream(kind: str, dtype: str, backend: str) -> None:
     agree(y, whole, backend)
 
 
+def test_one_layer_may_begin_elsewhere_and_another_at_zero(backend: str) -> None:
+    model = Model(
+        graph(
+            {"x": X}, ("out",), ("h", Full(((0, 0), 4), 0.5), "x"),
+            ("rnn", GRU(3, 4, return_sequences=True), "x", "h"), ("out", LSTM(4, 2), "rnn"),
+        ), backend,
+    )  # fmt: skip
+    x = numbers(3, 7, 3)
+    whole = model.predict(x)
+    session = model.session(3)
+    begun = session.state
+    assert (begun["rnn"]["h"] == 0.5).all()
+    assert not begun["out"]["h"].any()
+    session.push(x[:, :4])
+    agree(session.push(x[:, 4:]), whole, backend)
+    session.reset(np.array([True, True, True]))
+    same(session.state, begun)
+    pool = model.pool(3)
+    pool.add(range(3))
+    agree(pool.push(range(3), x), whole, backend)
+
+
 def test_static_inputs_may_change_from_push_to_push(backend: str) -> None:
     model = Model(GRAPHS["static"]("float32"), backend)
     inputs, _ = inputs_of("static", 8)
