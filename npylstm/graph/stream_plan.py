@@ -14,11 +14,9 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.graph.state import State, zero_state
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.shapes import BATCH, STEPS, Shape
-from npylstm.runtime.numpy_engine import NumpyEngine
+from npylstm.ops.shapes import STEPS, Shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Plan", "plan_stream"]
@@ -62,24 +60,6 @@ class Plan:
         """Return the last step of an input or output, without the time axis."""
         axis = self.times[name]
         return array[(slice(None),) * axis + (-1,)] if isinstance(axis, int) else array
-
-    def initial_state(self, batch: int) -> State:
-        """Return the state before the first step: what the graph computes, else zeros."""
-        state = zero_state(self.spec.state_shapes(), batch, self.spec.dtype)
-        if not self.initial_states:
-            return state
-        wanted = [t for entries in self.initial_states.values() for t in entries.values()]
-        spec = replace(self.origin, outputs=tuple(dict.fromkeys(wanted)))
-        sizes = {BATCH: batch, STEPS: 1}
-        inputs = {
-            t.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in t.shape], spec.dtype)
-            for t in spec.inputs
-        }
-        zeros = zero_state(spec.state_shapes(), batch, spec.dtype)
-        made, _ = NumpyEngine(spec).run(inputs, zeros)
-        for call, entries in self.initial_states.items():
-            state[call] = {name: np.array(made[t]) for name, t in entries.items()}
-        return state
 
 
 def plan_stream(spec: ModelSpec) -> Plan:

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
     StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
 
-__all__ = [
-    "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state",
-    "check_nan", "numbers", "unbind",
-]  # fmt: skip
+__all__ = ["bind", "bind_functions", "bind_mask", "bind_nan", "bind_state", "numbers", "unbind"]
 
 
 def bind(
@@ -34,6 +31,7 @@ def bind(
     dtype: str,
     batch: int | None = None,
     where: str = "the session",
+    nan: str = "pass",
 ) -> dict[str, Array]:
     """Check inputs against shapes and convert them to the model's dtype.
 
@@ -49,11 +47,13 @@ def bind(
         The required batch size, if there is one.
     where
         Where the batch size comes from, for the message.
+    nan
+        ``"raise"`` if nan is an error.
 
     Raises
     ------
     ShapeError
-        With the input, its shape and the expected one.
+        With the input, its shape and the expected one; or with the position of the first nan.
     """
     given = _by_name(x, tensors)
     sizes: dict[str, tuple[int, str]] = {}
@@ -80,6 +80,8 @@ def bind(
         if tensor.integer:
             _expect_integers(array, label)
         bound[tensor.name] = array
+    if nan == "raise":
+        _check_nan(bound)
     return bound
 
 
@@ -117,14 +119,8 @@ def bind_nan(nan: str) -> str:
     return nan
 
 
-def check_nan(inputs: Mapping[str, Array]) -> None:
-    """Check that inputs contain no nan.
-
-    Raises
-    ------
-    ShapeError
-        With the input and the position of the first nan.
-    """
+def _check_nan(inputs: Mapping[str, Array]) -> None:
+    """Check that inputs contain no nan."""
     for name, array in inputs.items():
         if np.isnan(array).any():
             at = tuple(int(k) for k in np.argwhere(np.isnan(array))[0])

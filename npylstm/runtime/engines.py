@@ -33,7 +33,7 @@ class Engine(Protocol):
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
-    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    ) -> tuple[dict[str, Array], State]:
         """Compute every output, and the state after the last step.
 
         ``inputs`` are checked arrays of the spec's dtype. ``state`` is complete. ``mask``
@@ -71,7 +71,7 @@ class Stream(Protocol):
         """Compute every output, in new arrays, and update the state."""
         ...
 
-    def read(self) -> dict[str, dict[str, Array]]:
+    def read(self) -> State:
         """Return a copy of the state."""
         ...
 
@@ -121,7 +121,7 @@ class Streams(Protocol):
         """Run these rows (n,), each with its row of the inputs."""
         ...
 
-    def read(self, rows: Array) -> dict[str, dict[str, Array]]:
+    def read(self, rows: Array) -> State:
         """Return a copy of the states of these rows."""
         ...
 

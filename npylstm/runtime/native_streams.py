@@ -55,7 +55,7 @@ class NativeStream:
         buffers.run()
         return {name: y.copy() for name, y in buffers.y.items()}
 
-    def read(self) -> dict[str, dict[str, Array]]:
+    def read(self) -> State:
         return map_state(np.copy, self._views)
 
     def write(self, state: State) -> None:

@@ -61,9 +61,9 @@ class NumbaEngine:
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
-    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    ) -> tuple[dict[str, Array], State]:
         tensors = dict(inputs)
-        after: dict[str, dict[str, Array]] = {}
+        after: State = {}
         for run in self._runs:
             if isinstance(run, Segment):
                 run.run(tensors, state, after, mask)

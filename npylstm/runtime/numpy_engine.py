@@ -50,7 +50,7 @@ class NumpyEngine:
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
-    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    ) -> tuple[dict[str, Array], State]:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
@@ -89,10 +89,10 @@ class NumpyEngine:
 
     def _walk(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None
-    ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    ) -> tuple[dict[str, Array], State]:
         """Return all tensors, and the state after the last step."""
         tensors = dict(inputs)
-        after: dict[str, dict[str, Array]] = {}
+        after: State = {}
         for edge in self._spec.edges:
             read = [tensors[t] for t in edge.inputs]
             outputs, carried = self._nodes[edge.layer].compute(read, state.get(edge.name, {}), mask)

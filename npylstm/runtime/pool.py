@@ -15,7 +15,8 @@ from npylstm.graph.state import State, join_states, map_state, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan, unbind
+from npylstm.runtime.binding import bind, bind_nan, bind_state, unbind
+from npylstm.runtime.initial_state import initial_state
 from npylstm.runtime.pool_keys import Keys, check_distinct, key_from_json, key_to_json, list_keys
 from npylstm.runtime.predictor import Predictor
 
@@ -119,7 +120,7 @@ class Pool:
             )
         rows = [self._free.pop() for _ in keys]
         self._rows |= dict(zip(keys, rows, strict=True))
-        self._states.write(np.array(rows, np.int64), self._plan.initial_state(len(rows)))
+        self._states.write(np.array(rows, np.int64), initial_state(self._plan, len(rows)))
 
     def remove(self, keys: Keys) -> None:
         """Remove streams.
@@ -154,7 +155,7 @@ class Pool:
         """
         with self._lock:
             rows = self._find(list_keys(keys))
-            self._states.write(rows, self._plan.initial_state(len(rows)))
+            self._states.write(rows, initial_state(self._plan, len(rows)))
 
     def step(self, keys: Keys, x: Inputs) -> Any:
         """Run one step of some streams; the others do not change.
@@ -212,9 +213,7 @@ class Pool:
         tensors = self._at_step if at_step else self._spec.inputs
         with self._lock:
             rows = self._find(list_keys(keys))
-            inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys")
-            if self._nan == "raise":
-                check_nan(inputs)
+            inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys", self._nan)
             if at_step:
                 inputs = {name: self._plan.add_time_axis(name, a) for name, a in inputs.items()}
             made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)

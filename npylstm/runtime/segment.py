@@ -68,7 +68,7 @@ class Segment:
         self,
         tensors: dict[str, Array],
         state: State,
-        after: dict[str, dict[str, Array]],
+        after: State,
         mask: Array | None,
     ) -> None:
         """Add the segment's outputs to ``tensors`` and its states to ``after``."""

@@ -14,8 +14,9 @@ from npylstm.graph.state import State, join_states, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, check_nan, unbind
+from npylstm.runtime.binding import bind, bind_nan, bind_state, unbind
 from npylstm.runtime.engines import Stepper
+from npylstm.runtime.initial_state import initial_state
 from npylstm.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -108,9 +109,7 @@ class Session:
         ShapeError
             If an input or ``out`` does not fit; the state does not change.
         """
-        inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size)
-        if self._nan == "raise":
-            check_nan(inputs)
+        inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size, nan=self._nan)
         before = None if out is None else self._stream.read()
         outputs = self._stream.run(inputs)
         y = unbind({name: outputs[name] for name in self._spec.outputs})
@@ -159,9 +158,7 @@ class Session:
         return self._checked_step(x, out)
 
     def _checked_step(self, x: Inputs, out: Array | None) -> Any:
-        inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size)
-        if self._nan == "raise":
-            check_nan(inputs)
+        inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size, nan=self._nan)
         if out is not None:
             self._check_out(out, self._step_shape)
         stepper = self._stepper
@@ -212,7 +209,7 @@ class Session:
         ShapeError
             If ``where`` is not such an array.
         """
-        state = self._plan.initial_state(self.batch_size)
+        state = initial_state(self._plan, self.batch_size)
         if where is not None:
             mask = np.asarray(where)
             if mask.shape != (self.batch_size,) or mask.dtype != np.bool_:

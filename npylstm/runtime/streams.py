@@ -25,7 +25,7 @@ class RunningStream:
         outputs, self._state = self._engine.run(inputs, self._state)
         return {name: y.copy() for name, y in outputs.items()}  # it may be the state or the input
 
-    def read(self) -> dict[str, dict[str, Array]]:
+    def read(self) -> State:
         return map_state(np.copy, self._state)
 
     def write(self, state: State) -> None:
@@ -44,7 +44,7 @@ class DenseStates:
     def __init__(self, spec: ModelSpec, capacity: int) -> None:
         self.arrays = zero_state(spec.state_shapes(), capacity, spec.dtype)
 
-    def read(self, rows: Array) -> dict[str, dict[str, Array]]:
+    def read(self, rows: Array) -> State:
         return take_rows(self.arrays, rows)
 
     def write(self, rows: Array, state: State) -> None:
