@@ -19,7 +19,7 @@ import numpy as np
 from npylstm.errors import FormatError
 from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.graph.validation import find_problems
-from npylstm.ops.shapes import STEPS, Shape
+from npylstm.ops.shapes import STEPS, Shape, resize_axis
 from npylstm.printable import clipped
 
 __all__ = [
@@ -294,8 +294,7 @@ class ModelSpec:
                 return tensor
             key = tensor.shape[axis] if alike else tensor.name
             symbol = taken.setdefault(key, f"{STEPS}_{len(taken) + 1}" if taken else STEPS)
-            shape = (*tensor.shape[:axis], symbol, *tensor.shape[axis + 1 :])
-            return replace(tensor, shape=shape)
+            return replace(tensor, shape=resize_axis(tensor.shape, axis, symbol))
 
         bare = self.with_cases(())
         for alike in (False, True):  # second try: one symbol for all equal sizes

@@ -16,7 +16,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.shapes import STEPS, Shape
+from npylstm.ops.shapes import STEPS, Shape, drop_axis, resize_axis
 from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Plan", "plan_stream"]
@@ -46,9 +46,7 @@ class Plan:
     def drop_time_axis(self, tensor: TensorSpec) -> TensorSpec:
         """Return the spec of an input or output at one step."""
         axis = self.times[tensor.name]
-        shape = tensor.shape
-        if isinstance(axis, int):
-            shape = (*shape[:axis], *shape[axis + 1 :])
+        shape = drop_axis(tensor.shape, axis) if isinstance(axis, int) else tensor.shape
         return replace(tensor, shape=shape)
 
     def add_time_axis(self, name: str, array: Array) -> Array:
@@ -117,10 +115,9 @@ def _freed(spec: ModelSpec, axes: Mapping[str, Time]) -> tuple[ModelSpec | None,
 
     def free(tensor: TensorSpec) -> TensorSpec:
         axis = axes[tensor.name]
-        shape: Shape = tensor.shape
-        if isinstance(axis, int):
-            shape = (*shape[:axis], STEPS, *shape[axis + 1 :])
-        return replace(tensor, shape=shape)
+        if not isinstance(axis, int):
+            return tensor
+        return replace(tensor, shape=resize_axis(tensor.shape, axis, STEPS))
 
     try:
         return replace(spec, inputs=tuple(map(free, spec.inputs)), cases=()), ""

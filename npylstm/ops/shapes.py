@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 from npylstm.errors import SizeMismatchError
 
@@ -22,18 +23,21 @@ __all__ = [
     "between",
     "broadcast",
     "divide",
+    "drop_axis",
     "factors",
     "format_shape",
     "holds_batch",
     "keeps_samples_separate",
     "merged",
     "product",
+    "resize_axis",
     "size_symbol",
     "unmatched_factors",
 ]
 
 Dim = int | str
 Shape = tuple[Dim, ...]
+Size = TypeVar("Size", bound=Dim)
 
 BATCH = "batch"
 STEPS = "steps"
@@ -46,6 +50,16 @@ def format_shape(shape: Sequence[Dim | None]) -> str:
     """Format a shape: ``(batch, steps, 3)``."""
     inner = ", ".join(str(d) for d in shape)
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def drop_axis(shape: Sequence[Size], axis: int) -> tuple[Size, ...]:
+    """Return a shape without one of its axes."""
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def resize_axis(shape: Sequence[Size], axis: int, size: Size) -> tuple[Size, ...]:
+    """Return a shape with another size of one of its axes."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def product(dims: Sequence[Dim]) -> Dim:

@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, StateError, UnsupportedError
 from npylstm.graph.state import State, StateShapes, zero_state
-from npylstm.ops.shapes import BATCH, format_shape
+from npylstm.ops.shapes import BATCH, drop_axis, format_shape
 from npylstm.spec import ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _with_batch_axis(
 ) -> str:
     """Return a hint how to add the batch axis, if only that is missing."""
     axis = tensor.shape.index(BATCH)
-    wanted = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
+    wanted = drop_axis(tensor.shape, axis)
     fits = len(shape) == len(wanted) and all(
         size == symbol or (isinstance(symbol, str) and size)
         for size, symbol in zip(shape, wanted, strict=True)

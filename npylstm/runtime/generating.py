@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.joining import join_models
 from npylstm.graph.state import State
-from npylstm.ops.shapes import BATCH, Shape, format_shape
+from npylstm.ops.shapes import BATCH, STEPS, Shape, drop_axis, format_shape, resize_axis
 from npylstm.runtime.binding import bind, bind_state, numbers
 from npylstm.runtime.predictor import Predictor
 from npylstm.runtime.session import Session
@@ -76,8 +77,8 @@ def _steps_of(source: TensorSpec) -> int:
 def _check_step_shapes(source: TensorSpec, axis: int, target: Shape, last_step: Any) -> None:
     """Check that a step of the output has the shape of a step of the input."""
     ahead = axis if last_step else len(target)
-    made = (*target[:ahead], *target[ahead + 1 :])
-    wanted = (*source.shape[:axis], *source.shape[axis + 1 :])
+    made = drop_axis(target, ahead)
+    wanted = drop_axis(source.shape, axis)
     if made != wanted:
         raise ShapeError(
             f"forecast: a step of the output is {format_shape(made)}, of the input "
@@ -112,9 +113,7 @@ def _windowed(
     source = model.spec.inputs[0]
     if source.shape[axis] not in (window,) and isinstance(source.shape[axis], int):
         raise ShapeError(f"window: the input {source} wants {source.shape[axis]}, got {window}")
-    free = TensorSpec(
-        source.name, (*source.shape[:axis], "steps", *source.shape[axis + 1 :]), source.integer
-    )
+    free = replace(source, shape=resize_axis(source.shape, axis, STEPS))
     given = bind(x, [free], model.spec.dtype)[source.name]
     if given.shape[axis] < window:
         raise ShapeError(
@@ -139,8 +138,8 @@ def _windowed(
         if outputs:
             y = outputs[-1]
             value = y if feed is None else numbers(feed(y.copy()), spec.dtype, "feed")
-            if value.shape != (*seen.shape[:axis], *seen.shape[axis + 1 :]):
-                wanted = (*seen.shape[:axis], *seen.shape[axis + 1 :])
+            wanted = drop_axis(seen.shape, axis)
+            if value.shape != wanted:
                 raise ShapeError(f"feed: expected shape {wanted}, got {value.shape}")
             kept = seen[(slice(None),) * axis + (slice(1, None),)]
             seen = np.concatenate([kept, np.expand_dims(value, axis)], axis=axis)

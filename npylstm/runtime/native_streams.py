@@ -11,7 +11,7 @@ from npylstm.errors import ShapeError
 from npylstm.graph.state import State, map_state, zero_state
 from npylstm.kernels.loading import advance, generate
 from npylstm.kernels.packing import aligned
-from npylstm.ops.shapes import BATCH
+from npylstm.ops.shapes import BATCH, resize_axis
 from npylstm.runtime.program import Program
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.segment import Segment
@@ -158,5 +158,4 @@ class NativeStreams(DenseStates):
 
 def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:
     """Return a shape with another batch size; only a time axis of size one may be before it."""
-    axis = shape.index(batch)
-    return (*shape[:axis], other, *shape[axis + 1 :])
+    return resize_axis(shape, shape.index(batch), other)

@@ -72,12 +72,10 @@ class Session:
         self._spec = self._plan.spec
         self._at_step = tuple(map(self._plan.drop_time_axis, self._spec.inputs))
         self._stream = engine.stream(self._spec, self.batch_size)
-        self._stepper: Stepper | None = None
-        self._fast: tuple[Array, Array] | None = None
         y = self._plan.drop_time_axis(self._spec.output_specs[0])
         self._step_shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
         self._dtype = np.dtype(self._spec.dtype)
-        self._lay_out_step()
+        self._fast = self._prepared_step()
         self.reset()
 
     def __repr__(self) -> str:
@@ -145,12 +143,12 @@ class Session:
         """
         fast = self._fast
         if fast is not None and type(x) is np.ndarray:
-            source, target = fast
+            stepper, source, target = fast
             if x.shape == source.shape and x.dtype == source.dtype:
                 if out is not None:
                     self._check_out(out, self._step_shape)
                 source[...] = x
-                self._stepper.run()  # type: ignore[union-attr]
+                stepper.run()
                 if out is None:
                     return target.copy()
                 out[...] = target
@@ -161,15 +159,8 @@ class Session:
         inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size, nan=self._nan)
         if out is not None:
             self._check_out(out, self._step_shape)
-        stepper = self._stepper
-        if stepper is None:
-            whole = {name: self._plan.add_time_axis(name, array) for name, array in inputs.items()}
-            made = self._stream.run(whole)
-        else:
-            for name, array in inputs.items():
-                stepper.x[name][...] = self._plan.add_time_axis(name, array)
-            stepper.run()
-            made = {name: y.copy() for name, y in stepper.y.items()}
+        one_step = {name: self._plan.add_time_axis(name, array) for name, array in inputs.items()}
+        made = self._stream.run(one_step)
         y = unbind({name: self._plan.last_step(name, made[name]) for name in self._spec.outputs})
         if out is None:
             return y
@@ -343,22 +334,18 @@ class Session:
         except StateError as error:
             raise StateError(f"{path}: {error}") from None
 
-    def _lay_out_step(self) -> None:
-        """Prepare a single step, and a faster path for models with one input and one output."""
-        sizes = {
-            t.name: tuple(
-                self.batch_size if d == BATCH else 1 if d == STEPS else d for d in t.shape
-            )
-            for t in self._spec.inputs
-        }
-        fixed = {k: tuple(d for d in v if isinstance(d, int)) for k, v in sizes.items()}
-        if fixed == sizes:
-            self._stepper = self._stream.stepper(fixed)
+    def _prepared_step(self) -> tuple[Stepper, Array, Array] | None:
+        """Prepare single steps of a model with one input and one output: a call and its arrays."""
         one = len(self._spec.inputs) == len(self._spec.outputs) == 1
-        plain = one and self._nan == "pass" and not self._at_step[0].integer
-        if self._stepper is not None and plain:
-            (x,), (y,) = self._stepper.x.items(), self._stepper.y.items()
-            self._fast = self._plan.last_step(*x), self._plan.last_step(*y)
+        if not one or self._nan != "pass" or self._at_step[0].integer:
+            return None
+        (x,), known = self._spec.inputs, {BATCH: self.batch_size, STEPS: 1}
+        sizes = tuple(known.get(d, 0) if isinstance(d, str) else d for d in x.shape)
+        stepper = self._stream.stepper({x.name: sizes}) if 0 not in sizes else None
+        if stepper is None:
+            return None
+        (source,), (target,) = stepper.x.items(), stepper.y.items()
+        return stepper, self._plan.last_step(*source), self._plan.last_step(*target)
 
     def _check_out(self, out: Array, shape: tuple[int | str, ...]) -> None:
         if len(self._spec.outputs) > 1:
