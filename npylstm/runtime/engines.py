@@ -6,16 +6,18 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.graph.state import State
 from npylstm.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from npylstm.runtime.streams import Streams
+
 __all__ = [
-    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "Stepper", "Stream", "Streams",
-    "make_engine",
+    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "Stepper", "Stream", "make_engine",
 ]  # fmt: skip
 
 
@@ -111,22 +113,6 @@ class Stepper(Protocol):
 
     def run(self) -> None:
         """Compute ``y`` from ``x`` and update the stream's state."""
-        ...
-
-
-class Streams(Protocol):
-    """States of many streams, one row each."""
-
-    def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run these rows (n,), each with its row of the inputs."""
-        ...
-
-    def read(self, rows: Array) -> State:
-        """Return a copy of the states of these rows."""
-        ...
-
-    def write(self, rows: Array, state: State) -> None:
-        """Replace the states of these rows with complete, checked ones."""
         ...
 
 

@@ -15,7 +15,7 @@ from npylstm.ops.shapes import BATCH, resize_axis
 from npylstm.runtime.program import Program
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.segment import Segment
-from npylstm.runtime.streams import DenseStates
+from npylstm.runtime.streams import Streams
 from npylstm.spec import ModelSpec
 
 __all__ = ["NativeStream", "NativeStreams"]
@@ -84,7 +84,7 @@ class NativeStream:
         return out
 
 
-class NativeStreams(DenseStates):
+class NativeStreams(Streams):
     """Many states in dense arrays; a kernel copies blocks of rows to and from programs."""
 
     def __init__(self, segment: Segment, spec: ModelSpec, capacity: int) -> None:

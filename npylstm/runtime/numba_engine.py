@@ -17,12 +17,12 @@ from npylstm.arrays import Array
 from npylstm.graph.state import State
 from npylstm.kernels.loading import Kernel, advance, execute, generate
 from npylstm.ops.shapes import BATCH
-from npylstm.runtime.engines import Stream, Streams
+from npylstm.runtime.engines import Stream
 from npylstm.runtime.native_streams import NativeStream, NativeStreams
 from npylstm.runtime.numpy_engine import Node
 from npylstm.runtime.program import Parameters, is_native, kernels_of
 from npylstm.runtime.segment import Segment
-from npylstm.runtime.streams import RunningStream, RunningStreams
+from npylstm.runtime.streams import RunningStream, RunningStreams, Streams
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["NumbaEngine"]

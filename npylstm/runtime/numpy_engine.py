@@ -10,8 +10,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.graph.state import State
-from npylstm.runtime.engines import Stream, Streams
-from npylstm.runtime.streams import RunningStream, RunningStreams
+from npylstm.runtime.engines import Stream
+from npylstm.runtime.streams import RunningStream, RunningStreams, Streams
 from npylstm.spec import LayerSpec, ModelSpec
 
 __all__ = ["Node", "NumpyEngine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from npylstm.graph.state import State, map_state, take_rows, zero_state
 from npylstm.runtime.engines import Engine
 from npylstm.spec import ModelSpec
 
-__all__ = ["DenseStates", "RunningStream", "RunningStreams"]
+__all__ = ["RunningStream", "RunningStreams", "Streams"]
 
 
 class RunningStream:
@@ -38,22 +39,28 @@ class RunningStream:
         return None
 
 
-class DenseStates:
-    """One array per state, one row per stream."""
+class Streams(ABC):
+    """States of many streams: one array per state, one row per stream."""
 
     def __init__(self, spec: ModelSpec, capacity: int) -> None:
         self.arrays = zero_state(spec.state_shapes(), capacity, spec.dtype)
 
+    @abstractmethod
+    def advance(self, rows: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run these rows (n,), each with its row of the inputs; return every output."""
+
     def read(self, rows: Array) -> State:
+        """Return a copy of the states of these rows."""
         return take_rows(self.arrays, rows)
 
     def write(self, rows: Array, state: State) -> None:
+        """Replace the states of these rows with complete, checked ones."""
         for call, entries in self.arrays.items():
             for name, array in entries.items():
                 array[rows] = state[call][name]
 
 
-class RunningStreams(DenseStates):
+class RunningStreams(Streams):
     """Many states: rows are gathered into a batch, computed, and scattered back."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, capacity: int) -> None:
