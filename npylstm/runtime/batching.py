@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,10 +14,8 @@ from npylstm.runtime.engines import Engine
 from npylstm.runtime.threads import run_together
 from npylstm.spec import ModelSpec
 
-__all__ = ["Fill", "cut", "fill_in_threads", "run_batch"]
+__all__ = ["cut", "run_batch"]
 
-# Computes rows of the output (second array) from rows of the input.
-Fill = Callable[[Array, Array], None]
 Result = tuple[dict[str, Array], State]  # outputs by name, and the final state
 
 
@@ -56,22 +53,6 @@ def run_batch(
         name: np.concatenate([y[name] for y, _ in results], axes[name]) for name in spec.outputs
     }
     return outputs, join_states([after for _, after in results])
-
-
-def fill_in_threads(slices: Sequence[slice], fillers: Sequence[Fill]) -> Fill:
-    """Return a function that fills each slice of the rows in a thread."""
-    if len(fillers) == 1:
-        return fillers[0]
-
-    def fill(x: Array, y: Array) -> None:
-        run_together(
-            [
-                functools.partial(filler, x[rows], y[rows])
-                for filler, rows in zip(fillers, slices, strict=True)
-            ]
-        )
-
-    return fill
 
 
 def _unshared(result: Result, inputs: Mapping[str, Array]) -> Result:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.graph.state import State
-from npylstm.runtime.batching import Fill, cut, fill_in_threads
+from npylstm.runtime.batching import cut
 from npylstm.runtime.program import Parameters, Program
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.thread_group import most_threads
+from npylstm.runtime.threads import run_together
 from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]
+
+# Computes rows of the output (second array) from rows of the input.
+Fill = Callable[[Array, Array], None]
 
 _MAX_PROGRAMS = 64  # sets of input sizes with a kept program
 # Kept buffers, in elements: none larger than the first size, all up to the second, and of the
@@ -119,13 +124,12 @@ class Segment:
     ) -> Callable[[Array], Array]:
         slices = cut(shape[0], -(-shape[0] // threads))
         each = min(threads, most_threads()) // len(slices)
-        fill = fill_in_threads(
-            slices, [self._filler((s.stop - s.start, *shape[1:]), each) for s in slices]
-        )
+        fillers = [self._filler((s.stop - s.start, *shape[1:]), each) for s in slices]
 
         def run(x: Array) -> Array:
             y = np.empty(made, self.params.dtype)
-            fill(x, y)
+            parts = zip(fillers, slices, strict=True)
+            run_together([functools.partial(fill, x[rows], y[rows]) for fill, rows in parts])
             return y
 
         return run
