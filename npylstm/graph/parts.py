@@ -25,10 +25,16 @@ _NAME = re.compile(r"[^\x00-\x1f/\\]+")
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A model's input or output: its name and its shape, with symbols for variable sizes.
+    """A model's input or output.
 
-    ``integer`` is set for inputs whose values must be integers (ids of an embedding); their dtype
-    may be integer or float.
+    Parameters
+    ----------
+    name
+        Of the tensor.
+    shape
+        Integers, and symbols for variable sizes: ``("batch", "steps", 3)``.
+    integer
+        Whether the values must be integers (ids of an embedding), of any dtype.
     """
 
     name: str
@@ -53,7 +59,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Edge:
-    """One call of a layer: names of its input and output tensors."""
+    """One call of a layer.
+
+    Parameters
+    ----------
+    layer
+        Name of the layer.
+    inputs, outputs
+        Names of the tensors.
+    """
 
     layer: str
     inputs: tuple[str, ...]
@@ -61,7 +75,22 @@ class Edge:
 
     @classmethod
     def call(cls, layer: LayerSpec, *inputs: str, number: int = 1) -> Edge:
-        """Return a call of a layer; outputs are ``lstm``, ``lstm/h``; ``lstm#2`` next time."""
+        """Return a call of a layer, with the names of its outputs.
+
+        Parameters
+        ----------
+        layer
+            The layer.
+        *inputs
+            Names of the tensors that it reads.
+        number
+            Index of the call, from 1 on.
+
+        Returns
+        -------
+        Edge
+            Outputs are ``lstm``, ``lstm/h``; ``lstm#2`` for the second call.
+        """
         name = layer.name if number == 1 else f"{layer.name}#{number}"
         suffixes = layer.layer.output_names()
         return cls(layer.name, inputs, tuple(f"{name}/{s}" if s else name for s in suffixes))
@@ -137,7 +166,18 @@ class LayerSpec:
         return self.layer.to_json()
 
     def problems(self, dtype: str) -> Iterator[str]:
-        """Yield every problem of the name and the weights."""
+        """Yield every problem of the name and the weights.
+
+        Parameters
+        ----------
+        dtype
+            That the weights must have.
+
+        Yields
+        ------
+        str
+            One sentence for each problem.
+        """
         if not _NAME.fullmatch(self.name) or self.name in (*RESERVED, ".", ".."):
             yield f"layer name {self.name!r}: empty, reserved, or contains a slash"
         shapes = self.layer.weight_shapes()

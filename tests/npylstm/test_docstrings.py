@@ -20,7 +20,7 @@ PACKAGES = {"npylstm": "npylstm", "npylstm_converters": "converters/npylstm_conv
 
 def public() -> Iterator[tuple[str, Any]]:
     """All public functions and classes, and the functions and properties of the classes."""
-    for package in (npylstm, npylstm_converters):
+    for package in (npylstm, npylstm.spec, npylstm.errors, npylstm_converters):
         for name in package.__all__:
             value = getattr(package, name)
             if not callable(value):
