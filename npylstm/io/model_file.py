@@ -60,17 +60,7 @@ def is_model(path: str | os.PathLike[str]) -> bool:
 
 
 def read(source: Source) -> ModelSpec:
-    """Read and validate a model file.
-
-    Parameters
-    ----------
-    source
-        A file of :func:`save`: a path, its bytes, or an open binary file.
-
-    Returns
-    -------
-    ModelSpec
-        With its recorded cases.
+    """Read and validate a file of :func:`save`.
 
     Raises
     ------

@@ -61,13 +61,7 @@ def _open(source: Source) -> tuple[str, IO[bytes]]:
 
 
 class Archive:
-    """An untrusted ``.npz``, read member by member.
-
-    Parameters
-    ----------
-    source
-        A path, the bytes of a file, or an open binary file, which is read from its current
-        position to its end and stays open.
+    """An untrusted ``.npz``, read member by member; an open file is read to its end and stays open.
 
     Raises
     ------
@@ -160,14 +154,7 @@ class Archive:
 
 
 def check_zip_bomb(stream: IO[bytes], claimed: int = 0) -> None:
-    """Check a zip file for bombs before reading it.
-
-    Parameters
-    ----------
-    stream
-        The open file.
-    claimed
-        Sum of the members' sizes, if known.
+    """Check a zip file for bombs; ``claimed`` is the sum of its members' sizes, if known.
 
     Raises
     ------

@@ -38,21 +38,7 @@ def write(
     header: Mapping[str, Any],
     state: State,
 ) -> None:
-    """Write the state of a ``"session"`` or ``"pool"``; the file is replaced only when complete.
-
-    Parameters
-    ----------
-    path
-        The file to create or replace.
-    owner
-        ``"session"`` or ``"pool"``.
-    spec
-        The model.
-    header
-        JSON values to store with the state.
-    state
-        One row for each sequence.
-    """
+    """Write a header of JSON values and the state of a ``"session"`` or ``"pool"`` of a model."""
     document = {"format_version": _VERSION, **header, "weights": _digest(spec)}
     text = json.dumps(document, allow_nan=False).encode()
     arrays: dict[str, Array] = {f"npylstm/{owner}": np.frombuffer(text, np.uint8)}

@@ -117,21 +117,7 @@ class Stepper(Protocol):
 
 
 def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
-    """Return the engine of a back end for a spec.
-
-    Parameters
-    ----------
-    spec
-        The model.
-    backend
-        ``"numba"``, ``"numpy"``, or ``"auto"``: the value of the environment variable
-        ``NPYLSTM_BACKEND``; without it Numba if it is installed and can compile, else NumPy.
-        Kernels are compiled here, or read from the disk.
-
-    Returns
-    -------
-    Engine
-        Used for the whole life of the model.
+    """Return the engine of a back end, as :func:`npylstm.load` chooses it.
 
     Raises
     ------
