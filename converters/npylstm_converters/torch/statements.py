@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from npylstm.spec import TensorSpec
 from npylstm_converters.chain import Step
 from npylstm_converters.torch.chains import DEFAULTS, is_timed
-from npylstm_converters.torch.joints import gap_before, gap_between
 from npylstm_converters.torch.modules import RECURRENT, Found
+from npylstm_converters.torch.open_questions import gap_before, gap_between
 
 __all__ = ["assumptions", "statements"]
 

@@ -22,8 +22,8 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
 from npylstm_converters.torch.chains import Chain, read_input
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
-from npylstm_converters.torch.joints import suggest
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
+from npylstm_converters.torch.open_questions import suggest
 from npylstm_converters.torch.pickled import describe_pickled
 from npylstm_converters.torch.statements import assumptions, statements
 
@@ -213,8 +213,8 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
         "format": checkpoint.format,
         "modules": [str(m) for m in modules],
         "asked": [
-            f"{joint} [{joint.taken or 'no word'}]" if command else str(joint)
-            for joint in suggestion.joints
+            f"{question} [{question.suggested or 'no word'}]" if command else str(question)
+            for question in suggestion.questions
         ],
         "notes": list(checkpoint.notes),
         "command": command,

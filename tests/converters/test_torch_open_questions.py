@@ -109,7 +109,7 @@ def test_the_command_of_info(name: str, tmp_path: Path, capsys: Any) -> None:
     assert npylstm.load(target).spec.provenance["proof"] == "stated"
 
 
-def test_every_joint_is_stated(tmp_path: Path) -> None:
+def test_every_open_question_is_stated(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     net = modules(
         rnn=nn.RNN(3, 6), ln=nn.LayerNorm(6), a=nn.Linear(6, 4), b=nn.Linear(4, 2)

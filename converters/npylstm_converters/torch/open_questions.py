@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from npylstm_converters.torch.modules import RECURRENT, Found
 
-__all__ = ["Joint", "Suggestion", "gap_between", "suggest"]
+__all__ = ["OpenQuestion", "Suggestion", "gap_between", "suggest"]
 
 _BETWEEN = "relu, tanh, sigmoid or another activation; dropout or no word for nothing"
 _READS = (
@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
 
 
 @dataclass(frozen=True)
-class Joint:
+class OpenQuestion:
     """A question that the file does not answer.
 
     Attributes
@@ -33,14 +33,14 @@ class Joint:
         Its position in the chain, and its text.
     answers
         The possible words of the chain there.
-    taken
+    suggested
         The answer in the suggested command; empty for no word.
     """
 
     place: str
     question: str
     answers: str
-    taken: str
+    suggested: str
 
     def __str__(self) -> str:
         return f"{self.place}: {self.question} {self.answers}"
@@ -54,14 +54,14 @@ class Suggestion:
     ----------
     chain
         In the language of ``--layers``.
-    joints
+    questions
         The questions, in the order of the chain.
     timed
         Whether ``--batch-first`` or ``--sequence-first`` must be stated.
     """
 
     chain: str
-    joints: tuple[Joint, ...]
+    questions: tuple[OpenQuestion, ...]
     timed: bool
 
 
@@ -74,7 +74,7 @@ def suggest(modules: Sequence[Found]) -> Suggestion:
     for number in range(len(modules)):
         draft.add(number)
     draft.end()
-    return Suggestion(" -> ".join(draft.words), tuple(draft.joints), draft.timed)
+    return Suggestion(" -> ".join(draft.words), tuple(draft.questions), draft.timed)
 
 
 class _Draft:
@@ -83,7 +83,7 @@ class _Draft:
     def __init__(self, modules: Sequence[Found]) -> None:
         self._modules = modules
         self.words: list[str] = []
-        self.joints: list[Joint] = []
+        self.questions: list[OpenQuestion] = []
         recurrent = [k for k, m in enumerate(modules) if m.kind in RECURRENT]
         self._last_recurrent = recurrent[-1] if recurrent else -1
         self.timed = bool(recurrent)
@@ -118,12 +118,10 @@ class _Draft:
             return
         last = self._modules[-1]
         if self._last_recurrent == len(self._modules) - 1:
-            self.joints.append(Joint(f"after {last.name}", "what is the output?", _READS, ""))
+            self._ask(f"after {last.name}", "what is the output?", _READS, "")
         else:
             answers = "softmax, log_softmax, sigmoid, tanh or another; no word for nothing"
-            self.joints.append(
-                Joint(f"after {last.name}", "is an activation applied last?", answers, "")
-            )
+            self._ask(f"after {last.name}", "is an activation applied last?", answers, "")
 
     def _input(self, module: Found, kind: str) -> None:
         gap = gap_before(module.name)
@@ -144,7 +142,8 @@ class _Draft:
         else:
             axes = "--batch-first: (batch, steps, features), --sequence-first: (steps, batch, ...)"
         if self.timed:
-            self.joints.append(Joint("input", "which axis comes first?", axes, "--batch-first"))
+            asked = OpenQuestion("input", "which axis comes first?", axes, "--batch-first")
+            self.questions.append(asked)
 
     def _between(self, before: Found, module: Found, number: int) -> None:
         place = f"between {before.name} and {module.name}"
@@ -194,9 +193,9 @@ class _Draft:
             return "relu"
         return "identity" if gap else ""
 
-    def _ask(self, place: str, question: str, answers: str, taken: str) -> None:
-        self.joints.append(Joint(place, question, answers, taken))
-        self.words += [taken] if taken else []
+    def _ask(self, place: str, question: str, answers: str, suggested: str) -> None:
+        self.questions.append(OpenQuestion(place, question, answers, suggested))
+        self.words += [suggested] if suggested else []
 
     def _kind(self, number: int) -> str:
         """Return a module's kind; if its tensors fit two, the one that fits the next module."""
@@ -213,7 +212,7 @@ class _Draft:
         """Return a module's text in the chain, with options that its tensors do not determine."""
         if module.twin:
             question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
-            self.joints.append(Joint(module.name, question, "from_torch(module, example)", ""))
+            self._ask(module.name, question, "from_torch(module, example)", "")
         options: list[str] = []
         for option, value in module.asked.items():
             if option == "kind":
@@ -226,8 +225,9 @@ class _Draft:
             return module.name
         question = f"what is its {', '.join(module.asked)}?"
         choices = [v if " or " in v else f"{k}={v}" for k, v in module.asked.items()]
-        self.joints.append(Joint(module.name, question, ", ".join(choices), ", ".join(options)))
-        return f"{module.name}({', '.join(options)})"
+        stated = ", ".join(options)
+        self.questions.append(OpenQuestion(module.name, question, ", ".join(choices), stated))
+        return f"{module.name}({stated})"
 
 
 def _features(module: Found) -> int:
