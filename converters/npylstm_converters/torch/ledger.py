@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from npylstm.ops.bidirectional import Bidirectional
 from npylstm.spec import LayerSpec
 from npylstm_converters.ledger import Entry, became
 
@@ -21,8 +20,9 @@ def entry_of(source: str, shape: Sequence[int], layer: LayerSpec) -> Entry:
     role, prefix = source.rpartition(".")[2], ""
     if match:
         role = match[1]
-        if isinstance(layer.layer, Bidirectional):
-            prefix = "backward/" if match[3] else "forward/"
+        direction = "backward/" if match[3] else "forward/"
+        if any(name.startswith(direction) for name in layer.weights):
+            prefix = direction
     return Entry(source, tuple(shape), layer.name, became(role, [*layer.weights], prefix))
 
 
