@@ -16,8 +16,9 @@ import numpy as np
 from npylstm import FormatError
 from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.torch.mapping import MAX_HEADER, MAX_PICKLE, mapped, span
+from npylstm_converters.torch.pickle_values import DTYPES, Opaque, Storage, Tensor
 from npylstm_converters.torch.storages import Storages
-from npylstm_converters.torch.unpickler import DTYPES, Opaque, Storage, Tensor, Unpickler
+from npylstm_converters.torch.unpickler import Unpickler
 
 __all__ = ["read_legacy", "read_safetensors", "read_zip", "walk"]
 

@@ -25,8 +25,8 @@ from npylstm.arrays import Array
 from npylstm_converters.files import zip_names
 from npylstm_converters.torch.containers import read_legacy, read_safetensors, read_zip, walk
 from npylstm_converters.torch.mapping import damage_named
+from npylstm_converters.torch.pickle_values import Tensor
 from npylstm_converters.torch.storages import Storages, read_tensor, refuse_repetition
-from npylstm_converters.torch.unpickler import Tensor
 from npylstm_converters.torch.wrappers import without_prefix, without_weight_norm
 
 __all__ = ["Checkpoint", "Kind", "read_checkpoint", "sniff", "sniff_head"]

@@ -14,7 +14,7 @@ from npylstm_converters.torch.containers import read_legacy, read_zip, walk
 from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.mapping import damage_named
 from npylstm_converters.torch.modules import find_modules
-from npylstm_converters.torch.unpickler import Opaque, Tensor
+from npylstm_converters.torch.pickle_values import Opaque, Tensor
 
 __all__ = ["describe_pickled"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from npylstm import FormatError
 from npylstm.arrays import Array
-from npylstm_converters.torch.unpickler import DTYPES, Tensor
+from npylstm_converters.torch.pickle_values import DTYPES, Tensor
 
 __all__ = ["Storages", "read_tensor", "refuse_repetition"]
 

@@ -1,0 +1,204 @@
+"""The names that a pickle may use, and what each one makes here.
+
+Nothing is imported or called by its name in the file: each name is one entry of a table in this
+file. A name that is in no table makes the whole file an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npylstm import FormatError
+from npylstm_converters.torch.pickle_values import (
+    DTYPES,
+    Global,
+    NumpyArray,
+    NumpyType,
+    Opaque,
+    Storage,
+    Tensor,
+    check_type,
+    checked_key,
+    integers,
+)
+
+__all__ = ["CONSTANTS", "FUNCTIONS", "STORAGES", "call", "make_set", "make_storage", "set_state"]
+
+
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: str | None = None
+) -> Tensor:
+    check_type(storage, Storage, "a storage")
+    kind = dtype or storage.dtype
+    if kind is None or (storage.dtype is not None and kind != storage.dtype):
+        raise FormatError(f"pickle: a tensor of type {kind} in a storage of {storage.dtype}")
+    # The argument after requires_grad and hooks: operations applied when the tensor is read.
+    later = rest[2] if len(rest) > 2 and rest[2] else {}
+    if check_type(later, dict, "a dictionary").keys() - {"neg"}:
+        raise FormatError("pickle: a tensor that is computed when it is read")
+    return Tensor(
+        storage, check_type(offset, int, "an offset"), integers(size, "a size"),
+        integers(stride, "a stride"), kind, later.get("neg") is True,
+    )  # fmt: skip
+
+
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
+) -> Tensor:
+    kind = check_type(dtype, str, "a dtype")
+    return _tensor(storage, offset, size, stride, grad, hooks, *rest, dtype=kind)
+
+
+def _parameter(tensor: Any, *_: Any) -> Tensor:
+    made: Tensor = check_type(tensor, Tensor, "a tensor")
+    return made
+
+
+def _tensor_of_class(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
+    if not str(check_type(function, Global, "a function")).startswith("torch._utils._rebuild_"):
+        raise FormatError(f"pickle: makes a tensor by {function}")
+    return call(function, check_type(arguments, tuple, "arguments"))
+
+
+def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    for pair in check_type(pairs, (tuple, list), "pairs"):
+        check_type(pair, (tuple, list), "a pair")
+        if len(pair) != 2:
+            raise FormatError("pickle: expected a pair")
+        made[checked_key(pair[0])] = pair[1]
+    return made
+
+
+def _counter(counts: Any = None) -> dict[Any, Any]:
+    return dict(check_type(counts, dict, "a dictionary")) if counts is not None else {}
+
+
+def make_set(items: Any = ()) -> set[Any]:
+    """Return a set of items that can be hashed in little time."""
+    return {checked_key(item) for item in check_type(items, (tuple, list), "items")}
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Return bytes from the form of protocol 2."""
+    if encoding != "latin1":
+        raise FormatError("pickle: expected bytes as latin1")
+    return str(check_type(text, str, "a string")).encode("latin1")
+
+
+def _numpy_type(descr: Any, *_: Any) -> NumpyType:
+    if descr not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
+        raise FormatError("pickle: expected a NumPy type of plain numbers")
+    return NumpyType(descr)
+
+
+def _numpy_scalar(dtype: Any, data: Any) -> Any:
+    kind = np.dtype(check_type(dtype, NumpyType, "a NumPy type").descr)
+    if len(check_type(data, bytes, "bytes")) != kind.itemsize:
+        raise FormatError("pickle: a NumPy number of another size than its type")
+    return np.frombuffer(data, kind)[0].item()
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.Counter": _counter,
+    "builtins.set": make_set,
+    "__builtin__.set": make_set,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._tensor._rebuild_from_type_v2": _tensor_of_class,
+    "torch.Size": lambda size: integers(size, "a size"),
+    "torch.device": lambda *where: None,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _numpy_type,
+    **{
+        f"numpy.{core}.multiarray.{name}": function
+        for core in ("core", "_core")
+        for name, function in {
+            "scalar": _numpy_scalar,
+            "_reconstruct": lambda *_: NumpyArray(),
+        }.items()
+    },
+}
+# Names that are values, not functions.
+CONSTANTS: dict[str, Any] = {
+    **{f"torch.{name}": name for name in DTYPES},
+    "numpy.ndarray": None,
+    "torch.nn.parameter.Parameter": None,
+    "torch.Tensor": None,
+    "torch._tensor.Tensor": None,
+}
+# Classes of storages, with the type of their elements; None if each tensor has its own.
+STORAGES: dict[str, str | None] = {
+    "torch.DoubleStorage": "float64", "torch.FloatStorage": "float32",
+    "torch.HalfStorage": "float16", "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64", "torch.IntStorage": "int32", "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8", "torch.ByteStorage": "uint8", "torch.BoolStorage": "bool",
+    "torch.storage.UntypedStorage": None,
+}  # fmt: skip
+
+
+def call(function: Global, arguments: tuple[Any, ...]) -> Any:
+    """Return what a function of the table makes of arguments."""
+    known = FUNCTIONS.get(str(function))
+    if known is None:
+        raise FormatError(f"pickle: calls {function}, which makes nothing")
+    try:
+        return known(*arguments)
+    except TypeError:
+        raise FormatError(f"pickle: calls {function} with other arguments than it takes") from None
+
+
+def set_state(value: Any, state: Any) -> None:
+    """Set the state of a NumPy array; check the state of the other values, and ignore it."""
+    if isinstance(value, NumpyArray):
+        value.array = _array(state)
+    elif isinstance(value, NumpyType):
+        order = check_type(state, tuple, "a state")[1:2]
+        if order not in (("<",), ("|",)):
+            raise FormatError("pickle: expected a little-endian NumPy type")
+    elif not isinstance(value, (dict, Tensor)):
+        raise FormatError(f"pickle: sets the state of a {type(value).__name__}")
+    elif not isinstance(state, (dict, tuple, Opaque)) and state is not None:
+        raise FormatError(f"pickle: expected a state, got {type(state).__name__}")
+
+
+def _array(state: Any) -> Any:
+    """Return the array of a state: version, shape, type, whether in Fortran order, data."""
+    match state:
+        case (_, tuple(shape), NumpyType(descr), bool(fortran), bytes(data)):
+            kind = np.dtype(descr)
+            sizes = integers(shape, "a shape")
+            if min(sizes, default=0) < 0 or math.prod(sizes) * kind.itemsize != len(data):
+                raise FormatError("pickle: a NumPy array of another size than its shape")
+            return np.frombuffer(data, kind).reshape(sizes, order="F" if fortran else "C")
+        case _:
+            raise FormatError("pickle: a NumPy array in no form that is known")
+
+
+def make_storage(persistent: Any) -> Storage:
+    """Return the storage of a persistent id: a tensor's data outside the pickle."""
+    match persistent if isinstance(persistent, tuple) else None:
+        case ("storage", Global() as kind, str(key), _, int(count), *rest):
+            if str(kind) not in STORAGES:
+                raise FormatError(f"pickle: {kind} is no storage")
+            start, shown = 0, count
+            match rest:
+                case [] | [None]:
+                    pass
+                case [(_, int(start), int(shown))]:  # a view, in the legacy format
+                    pass
+                case _:
+                    raise FormatError("pickle: a storage in no form that is known")
+            if not 0 <= start <= start + shown <= count:
+                raise FormatError(f"pickle: a view of {shown} from {start} on of {count}")
+            return Storage(key, STORAGES[str(kind)], count, start, shown)
+        case _:
+            raise FormatError("pickle: a persistent id in no form that is known")
