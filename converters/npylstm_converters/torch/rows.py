@@ -7,7 +7,7 @@ from typing import Any
 
 from npylstm_converters.toolkit import array_ops
 from npylstm_converters.toolkit.translation import Row, table
-from npylstm_converters.torch import ops
+from npylstm_converters.torch import ops, shape_ops
 from npylstm_converters.torch.recurrent_ops import cell, recurrent
 
 __all__ = ["IGNORED", "ROWS", "TIME_AXES"]
@@ -86,37 +86,37 @@ def _all_rows() -> Iterator[Row]:
                         neutral=("has_biases", "dropout", "train"))  # fmt: skip
         yield from _row(cell(mode), f"{name}_cell.default")
     # Shapes, and the order of elements.
-    yield from _row(ops.view, "view.default", "reshape.default", "_unsafe_view.default",
+    yield from _row(shape_ops.view, "view.default", "reshape.default", "_unsafe_view.default",
                     "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims",
                     "flatten.using_ints", "unflatten.int", "view_copy.default",
                     "_reshape_copy.default", "reshape_as.default", "view_as.default",
                     neutral=_SHAPE)  # fmt: skip
-    yield from _row(ops.expand, "expand.default", "expand_as.default", neutral=_SHAPE)
-    yield from _row(ops.repeat, "repeat.default")
-    yield from _row(ops.select, "select.int")
-    yield from _row(ops.slice_, "slice.Tensor")
-    yield from _row(ops.narrow, "narrow.default")
-    yield from _row(ops.split, "split.Tensor", "split.sizes", "split_with_sizes.default",
+    yield from _row(shape_ops.expand, "expand.default", "expand_as.default", neutral=_SHAPE)
+    yield from _row(shape_ops.repeat, "repeat.default")
+    yield from _row(shape_ops.select, "select.int")
+    yield from _row(shape_ops.slice_, "slice.Tensor")
+    yield from _row(shape_ops.narrow, "narrow.default")
+    yield from _row(shape_ops.split, "split.Tensor", "split.sizes", "split_with_sizes.default",
                     "chunk.default", neutral=("split_size", "split_sizes", "chunks"))  # fmt: skip
-    yield from _row(ops.unbind, "unbind.int")
-    yield from _row(ops.permute, "permute.default")
-    yield from _row(ops.swap_axes, "transpose.int", "swapdims.default", dim0="a", dim1="b")
-    yield from _row(ops.swap_axes, "swapaxes.default", axis0="a", axis1="b")
-    yield from _row(ops.reverse_axes, "t.default", "numpy_T.default")
-    yield from _row(ops.last_two, "mT.default")
-    yield from _row(ops.move_axes, "movedim.int", "movedim.intlist", "moveaxis.int",
+    yield from _row(shape_ops.unbind, "unbind.int")
+    yield from _row(shape_ops.permute, "permute.default")
+    yield from _row(shape_ops.swap_axes, "transpose.int", "swapdims.default", dim0="a", dim1="b")
+    yield from _row(shape_ops.swap_axes, "swapaxes.default", axis0="a", axis1="b")
+    yield from _row(shape_ops.reverse_axes, "t.default", "numpy_T.default")
+    yield from _row(shape_ops.last_two, "mT.default")
+    yield from _row(shape_ops.move_axes, "movedim.int", "movedim.intlist", "moveaxis.int",
                     "moveaxis.intlist")  # fmt: skip
-    yield from _row(ops.cat, "cat.default", "concat.default")
-    yield from _row(ops.stack, "stack.default")
+    yield from _row(shape_ops.cat, "cat.default", "concat.default")
+    yield from _row(shape_ops.stack, "stack.default")
     yield from _row(array_ops.flip, "flip.default", dims="axis")
     # Tensors of one value.
     for name, value in {"zeros": 0.0, "ones": 1.0}.items():
-        yield from _row(ops.fill(value), f"{name}.default", f"{name}_like.default",
+        yield from _row(shape_ops.fill(value), f"{name}.default", f"{name}_like.default",
                         f"new_{name}.default", neutral=("self", "size"))  # fmt: skip
-    yield from _row(ops.fill(0.0), "zero.default", neutral=("self",))
-    yield from _row(ops.full, "full.default", "full_like.default", "new_full.default",
+    yield from _row(shape_ops.fill(0.0), "zero.default", neutral=("self",))
+    yield from _row(shape_ops.full, "full.default", "full_like.default", "new_full.default",
                     "fill.Scalar", neutral=("self", "size"), fill_value="value")  # fmt: skip
-    yield from _row(ops.empty, "empty.memory_format", "empty_like.default", "new_empty.default",
+    yield from _row(shape_ops.empty, "empty.memory_format", "empty_like.default",
                     neutral=("self", "size"))  # fmt: skip
     # Reductions and other operations along axes.
     yield from _row(ops.reduce("mean"), "mean.dim", "mean.default")
