@@ -1,9 +1,9 @@
 """The graph builder for traced programs, and the values that their operations return.
 
-The result of an operation is one of five: a tensor of the graph (:class:`Ref`), a tensor that
-depends on no input (:class:`Known`), a constant fill that is created only if an operation reads it
-(:class:`Fill`), tensors that are stacked only if an operation reads the stack (:class:`Pieces`), or
-a plain Python value.
+The result of an operation is one of six: a tensor of the graph (:class:`Ref`), a tensor that
+depends on no input (:class:`ConstantTensor`), a constant fill that is created only if an operation
+reads it (:class:`FilledTensor`), tensors that are stacked only if an operation reads the stack
+(:class:`StackedTensors`), a free size (:class:`SymbolicSize`), or a plain Python value.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from npylstm_converters.registry import Importer
 from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.branches import check_branches
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
-from npylstm_converters.torch.program import free_sizes, spec_of_program
+from npylstm_converters.torch.program import spec_of_program
+from npylstm_converters.torch.program_inputs import free_sizes
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.sources import (
     arguments,

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import linecache
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import npylstm
 from npylstm import FormatError, ModelSpec, ShapeError
-from npylstm.ops.shapes import BATCH, STEPS, Shape
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.ledger import Entry
 from npylstm_converters.toolkit.array_ops import arithmetic
 from npylstm_converters.toolkit.translation import translate
-from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize, TracedShape
+from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize
 from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.ledger import entry_of
-from npylstm_converters.torch.rows import IGNORED, ROWS, TIME_AXES
-from npylstm_converters.torch.tracing import bases, in_place_form
+from npylstm_converters.torch.nodes import (
+    is_integer,
+    is_number,
+    module_of,
+    operation_of,
+    place_of,
+    shape_of,
+    traced,
+)
+from npylstm_converters.torch.program_inputs import (
+    ModuleTensor,
+    element_type,
+    module_tensors,
+    named_inputs,
+    user_inputs,
+    written_tensors,
+)
+from npylstm_converters.torch.rows import IGNORED, ROWS
+from npylstm_converters.torch.tracing import in_place_form
 
-__all__ = ["free_sizes", "spec_of_program"]
+__all__ = ["spec_of_program"]
 
 
 def spec_of_program(program: Any, source: str, name: str = "model") -> ModelSpec:
@@ -59,38 +73,33 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     import torch
 
     reasons = Reasons()
-    constants = _constants(program)
-    plain = (type(None), bool, int, float, str)
-    users = []
-    for node in program.graph.nodes:
-        if node.op != "placeholder" or node.name in constants:
-            continue
+    own = module_tensors(program)
+    users, others = user_inputs(program, own)
+    for node in others:
         value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            users.append(node)
-        elif not isinstance(value, plain):
+        if not isinstance(value, (type(None), bool, int, float, str)):
             reasons.add(f"input {node.name}: expected a tensor, got {value!r:.80}")
-    dtype = _element_type(constants, users, reasons)
-    for written in _writes(program, constants):
+    dtype = element_type([*own.values()], users, reasons)
+    for written in written_tensors(program, own):
         reasons.add(
             f"{written}: the module writes to this buffer; pass its state into and out of forward "
             "instead"
         )
     reasons.raise_if_any()
-    inputs = _inputs(program.graph, users)
-    builder = Builder({t: _traced(n) for t, n in inputs.items()}, dtype, slices_known)
-    values: dict[Any, Any] = {n: Ref(t.name, _traced(n)) for t, n in inputs.items()}
+    inputs = named_inputs(program.graph, users)
+    builder = Builder({t: traced(n) for t, n in inputs.items()}, dtype, slices_known)
+    values: dict[Any, Any] = {n: Ref(t.name, traced(n)) for t, n in inputs.items()}
     for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in constants:
-            values[node] = ConstantTensor(constants[node.name])
-            builder.origins[id(constants[node.name])] = (_target(program, node.name),)
+        if node.op == "placeholder" and node.name in own:
+            values[node] = ConstantTensor(own[node.name].value)
+            builder.origins[id(own[node.name].value)] = (own[node.name].name,)
         elif node.op == "call_function":
             try:
                 _step(builder, values, node)
             except Refusal as error:
-                reasons.add(f"{_operation(node)} {error} in {_place(node)}")
+                reasons.add(f"{operation_of(node)} {error} in {place_of(node)}")
             except (FormatError, ShapeError) as error:
-                reasons.add(f"{_operation(node)}: {error} in {_place(node)}")
+                reasons.add(f"{operation_of(node)}: {error} in {place_of(node)}")
     reasons.raise_if_any()
     outputs = []
     for number, node in enumerate(_user_outputs(program)):
@@ -101,7 +110,7 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     reasons.raise_if_any()
     names = builder.simplify(builder.finish([t.name for t in outputs]))
     layers = [*builder.layers.values()]
-    ledger = _ledger(program, constants, builder, layers)
+    ledger = _ledger([*own.values()], builder, layers)
     provenance = {
         "framework": "PyTorch",
         "framework_version": str(torch.__version__),
@@ -118,35 +127,11 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
     )  # fmt: skip
 
 
-def _constants(program: Any) -> dict[str, Any]:
-    """Return the tensors that depend on no input, by placeholder name."""
-    signature = program.graph_signature
-    found: dict[str, Any] = {}
-    for name, target in signature.inputs_to_parameters.items():
-        found[name] = program.state_dict[target]
-    for name, target in signature.inputs_to_buffers.items():
-        stored = program.state_dict.get(target)
-        found[name] = program.constants[target] if stored is None else stored
-    for name, target in signature.inputs_to_lifted_tensor_constants.items():
-        found[name] = program.constants[target]
-    return found
-
-
-def _target(program: Any, placeholder: str) -> str:
-    """Return a tensor's name in the module."""
-    signature = program.graph_signature
-    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers,
-                  signature.inputs_to_lifted_tensor_constants):  # fmt: skip
-        if placeholder in table:
-            return str(table[placeholder])
-    return placeholder
-
-
 def _ledger(
-    program: Any, constants: Mapping[str, Any], builder: Builder, layers: Sequence[LayerSpec]
+    own: Sequence[ModuleTensor], builder: Builder, layers: Sequence[LayerSpec]
 ) -> list[Entry]:
     """Return the ledger entries of all tensors of the module; some may be unread."""
-    shapes = {_target(program, name): tuple(value.shape) for name, value in constants.items()}
+    shapes = {entry.name: tuple(entry.value.shape) for entry in own}
     made = [
         entry_of(source, shapes[source], layer)
         for layer in layers
@@ -155,114 +140,6 @@ def _ledger(
     ]
     taken = {entry.source for entry in made}
     return made + [Entry(name, shape) for name, shape in shapes.items() if name not in taken]
-
-
-def _element_type(constants: Mapping[str, Any], users: list[Any], reasons: Reasons) -> str:
-    """Return the floating-point type of all computations."""
-    tensors = [*constants.values()] or [n.meta["val"] for n in users]
-    types = {str(t.dtype).removeprefix("torch.") for t in tensors if not _is_integer(t)}
-    types |= {str(n.meta["val"].dtype).removeprefix("torch.") for n in users
-              if not _is_integer(n.meta["val"])}  # fmt: skip
-    others = sorted(types - {"float32", "float64"})
-    if others:
-        reasons.add(
-            f"tensors of type {', '.join(others)} are not supported: convert module.float() with "
-            "an example of float32"
-        )
-    elif len(types) > 1:
-        reasons.add(f"tensors: expected one element type, got {' and '.join(sorted(types))}")
-    if any(t.is_meta for t in constants.values()):
-        reasons.add("weights on the meta device, which holds no numbers")
-    return types.pop() if len(types) == 1 else "float32"
-
-
-def _is_integer(tensor: Any) -> bool:
-    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
-
-
-def _writes(program: Any, constants: Mapping[str, Any]) -> dict[str, None]:
-    """Return the parameters and buffers that the program writes to: state in the module."""
-    signature = program.graph_signature
-    owners = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    written = dict.fromkeys(signature.buffers_to_mutate.values())
-    base = bases(program.graph)
-    for node in program.graph.nodes:
-        if in_place_form(node) is not None:
-            owner = base.get(node.args[0])
-            if owner is not None and owner.name in constants:
-                written[owners.get(owner.name, owner.name)] = None
-    return {name: None for name in written if not name.endswith("num_batches_tracked")}
-
-
-def _traced(node: Any) -> TracedShape:
-    return _shape(node.meta["val"])
-
-
-def _shape(value: Any) -> TracedShape:
-    sizes = (d if isinstance(d, int) else d.node.expr for d in value.shape)
-    return tuple(int(d) if getattr(d, "is_Integer", False) else d for d in sizes)
-
-
-def _inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
-    """Return the inputs with named free sizes; recurrent layers determine the batch."""
-    names: dict[Any, str] = dict.fromkeys(_batch_sizes(graph, users), BATCH)
-    specs: dict[TensorSpec, Any] = {}
-    problems = []
-    for node in users:
-        shape: list[int | str] = []
-        for size in _traced(node):
-            if isinstance(size, int):
-                shape.append(size)
-                continue
-            steps = sum(1 for n in names.values() if n != BATCH)
-            shape.append(names.setdefault(size, STEPS if steps == 0 else f"{STEPS}_{steps + 1}"))
-        if shape.count(BATCH) != 1:
-            problems.append(
-                f"input {node.name} {tuple(_traced(node))}: none of its sizes is the batch's, or "
-                "forward pins it; give an example with a batch, write sizes as x.size(0), export "
-                "with the batch dynamic (dynamic_shapes, Dim.AUTO)"
-            )
-        free: Shape = tuple(shape)
-        whole = _is_integer(node.meta["val"])
-        specs[TensorSpec(node.name, free, whole)] = node
-    if problems:
-        raise npylstm.UnsupportedError(problems)
-    return specs
-
-
-def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
-    """Return the free sizes of the batch axes: those of recurrent ops, else of the first axes.
-
-    There are several if no operation joins the inputs: torch then treats them as different.
-    """
-    known = {size for node in users for size in _traced(node) if not isinstance(size, int)}
-    found: dict[Any, None] = {}
-    for node in graph.nodes:
-        target = str(node.target)
-        if node.op != "call_function" or target not in TIME_AXES:
-            continue
-        shape = _traced(node.args[0])
-        axis = TIME_AXES[target](node.args)
-        if axis < len(shape) and shape[axis] in known:
-            found[shape[axis]] = None
-    for node in users:
-        shape = _traced(node)
-        if shape and not isinstance(shape[0], int) and not set(shape) & set(found):
-            found[shape[0]] = None
-    return found
-
-
-def free_sizes(program: Any) -> tuple[list[TracedShape], dict[Any, None]]:
-    """Return the traced shapes of a program's tensor inputs, and the batch sizes."""
-    import torch
-
-    constants = _constants(program)
-    users = [
-        n for n in program.graph.nodes
-        if n.op == "placeholder" and n.name not in constants
-        and isinstance(n.meta.get("val"), torch.Tensor)
-    ]  # fmt: skip
-    return [_traced(n) for n in users], _batch_sizes(program.graph, users)
 
 
 def _free_sizes(tensor: TensorSpec) -> str:
@@ -277,7 +154,7 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
     target = str(node.target)
     if target in IGNORED:
         return
-    if _is_number(node):
+    if is_number(node):
         number = node.meta["val"]
         if isinstance(number, torch.SymFloat):
             values[node] = _number(builder, values, node)
@@ -318,7 +195,7 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
     outputs = made if isinstance(made, (list, tuple)) else [made]
     for output in outputs:
         kind = str(output.dtype).removeprefix("torch.")
-        if not _is_integer(output) and kind != builder.dtype:
+        if not is_integer(output) and kind != builder.dtype:
             raise Refusal(f"computes in {kind}")
     schema = node.target._schema.arguments
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: values.get(n, n))
@@ -329,25 +206,17 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
     truncates = (
         bool(sources)
         and isinstance(sources[0], torch.Tensor)
-        and not _is_integer(sources[0])
-        and _is_integer(outputs[0])
+        and not is_integer(sources[0])
+        and is_integer(outputs[0])
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
-    traced = [_shape(v) for v in outputs]
-    call = Call(builder, node.name, _module(node), traced, truncates)
+    shapes = [shape_of(v) for v in outputs]
+    call = Call(builder, node.name, module_of(node), shapes, truncates)
     result = translate(ROWS[target], call, (), bound)
     if isinstance(result, (list, tuple)):
-        pairs = zip(result, traced, strict=False)
+        pairs = zip(result, shapes, strict=False)
         return [replace(v, traced=shape) if isinstance(v, Ref) else v for v, shape in pairs]
-    return replace(result, traced=traced[0]) if isinstance(result, Ref) else result
-
-
-def _is_number(node: Any) -> bool:
-    """Whether a node returns a size or another plain number."""
-    import torch
-
-    plain = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)
-    return isinstance(node.meta.get("val"), plain)
+    return replace(result, traced=shapes[0]) if isinstance(result, Ref) else result
 
 
 _NUMBER_OPERATIONS = {
@@ -394,34 +263,3 @@ def _user_outputs(program: Any) -> list[Any]:
     wanted = program.graph_signature.user_outputs
     by_name = {n.name: n for n in program.graph.nodes}
     return [by_name.get(name, name) if isinstance(name, str) else name for name in wanted]
-
-
-def _operation(node: Any) -> str:
-    return re.sub(r"^aten\.|\.default$", "", str(node.target))
-
-
-def _module(node: Any) -> tuple[str, str]:
-    """Return path and class of the innermost module that contains an operation."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
-        return "", ""
-    path, cls = stack[-1]
-    cls_name = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__name__}"
-    return str(path), cls_name
-
-
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*\n?(?P<code>[^\n]*)')
-
-
-def _place(node: Any) -> str:
-    """Return the module's path and the user's source line."""
-    path, cls = _module(node)
-    module = f"{path} ({cls.rpartition('.')[2]})" if path else "forward"
-    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
-    own = [f for f in frames if not re.search(r"[/\\]torch[/\\]", f["file"])] or frames
-    if not own:
-        return module
-    frame = own[-1]
-    code = frame["code"].strip() or linecache.getline(frame["file"], int(frame["line"])).strip()
-    file = re.split(r"[/\\]", frame["file"])[-1]
-    return f"{module}, {file}:{frame['line']}: {code}"
