@@ -23,30 +23,21 @@ PyTorch RNN             one                           rows; two biases, to be ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "GATE_ORDER",
-    "KERAS1_GRU_ORDER",
-    "KERAS1_ORDER",
-    "gru_from_cudnn",
-    "gru_from_keras",
-    "gru_from_keras1",
-    "gru_from_torch",
-    "lstm_from_cudnn",
-    "lstm_from_keras",
-    "lstm_from_keras1",
-    "lstm_from_torch",
+    "KERAS1_GRU_ORDER", "KERAS1_ORDER", "gru_from_cudnn", "gru_from_keras", "gru_from_keras1",
+    "gru_from_torch", "lstm_from_cudnn", "lstm_from_keras", "lstm_from_keras1", "lstm_from_torch",
     "rnn_from_torch",
-    "split_gates",
-]
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
+_GATES = "ifcozrh"  # npylstm lists the gates of a layer in this order
 GATE_ORDER = {"keras": "ifco", "cudnn": "ifco", "torch": "ifco"}
 TORCH_GRU_ORDER = "rzh"
 KERAS_GRU_ORDER = "zrh"
@@ -56,13 +47,35 @@ KERAS1_ORDER = tuple(f"{letter}_{gate}" for gate in "icfo" for letter in "WUb")
 KERAS1_GRU_ORDER = tuple(f"{letter}_{gate}" for gate in "zrh" for letter in "WUb")
 
 
-def split_gates(packed: Array, order: str) -> dict[str, Array]:
-    """Split an array along its last axis into one array per gate, keyed ``"i" "f" "c" "o"``."""
-    return dict(zip(order, np.split(packed, len(order), axis=-1), strict=True))
+def _split(
+    order: str, W: Array, U: Array, b: Array | None = None, rb: Array | None = None
+) -> dict[str, Array]:
+    """Split arrays along their last axes into one array per gate, named ``W_i``; omit None."""
+    weights: dict[str, Array] = {}
+    for letter, packed in {"W": W, "U": U, "b": b, "rb": rb}.items():
+        if packed is not None:
+            gates = dict(zip(order, np.split(packed, len(order), axis=-1), strict=True))
+            weights |= {f"{letter}_{gate}": gates[gate] for gate in sorted(order, key=_GATES.index)}
+    return weights
 
 
-def _named(letter: str, gates: Mapping[str, Array], order: str = "ifco") -> dict[str, Array]:
-    return {f"{letter}_{gate}": gates[gate] for gate in order}
+def _unscrambled(
+    order: str, W: Array, U: Array, b: Array, rb: Array | None = None
+) -> dict[str, Array]:
+    """Split the arrays of a CuDNN layer, and bring each gate's kernels to Keras' orientation."""
+    weights = _split(order, W, U, b, rb)
+    for gate in order:
+        W_gate = weights[f"W_{gate}"]
+        weights[f"W_{gate}"] = W_gate.reshape(W_gate.shape[::-1]).T
+        weights[f"U_{gate}"] = weights[f"U_{gate}"].T
+    return weights
+
+
+def _listed(arrays: Sequence[Array], names: Sequence[str]) -> dict[str, Array]:
+    """Return arrays by name, in the order in which npylstm lists the gates."""
+    named = dict(zip(names, arrays, strict=True))
+    gates = sorted({name[-1] for name in names}, key=_GATES.index)
+    return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in gates}
 
 
 def lstm_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -> dict[str, Array]:
@@ -73,12 +86,7 @@ def lstm_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) 
     kernel, recurrent_kernel, bias
         (features, 4 units), (units, 4 units), (4 units,) or None.
     """
-    order = GATE_ORDER["keras"]
-    weights = _named("W", split_gates(kernel, order))
-    weights |= _named("U", split_gates(recurrent_kernel, order))
-    if bias is not None:
-        weights |= _named("b", split_gates(bias, order))
-    return weights
+    return _split(GATE_ORDER["keras"], kernel, recurrent_kernel, bias)
 
 
 def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -> dict[str, Array]:
@@ -90,13 +98,8 @@ def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -
         (features, 3 units), (units, 3 units), and (3 units,), or (2, 3 units) with ``reset_after``:
         the input's and the recurrent one; or None.
     """
-    arrays = {"W": kernel, "U": recurrent_kernel}
-    if bias is not None:
-        arrays |= {"b": bias} if bias.ndim == 1 else {"b": bias[0], "rb": bias[1]}
-    weights: dict[str, Array] = {}
-    for letter, array in arrays.items():
-        weights |= _named(letter, split_gates(array, KERAS_GRU_ORDER), "zrh")
-    return weights
+    biases = [bias] if bias is None or bias.ndim == 1 else [bias[0], bias[1]]
+    return _split(KERAS_GRU_ORDER, kernel, recurrent_kernel, *biases)
 
 
 def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
@@ -107,25 +110,17 @@ def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[
     kernel, recurrent_kernel, bias
         (features, 3 units), (units, 3 units), (6 units,): the input's biases, then the recurrent.
     """
-    order = KERAS_GRU_ORDER
-    W = {g: k.reshape(k.shape[::-1]).T for g, k in split_gates(kernel, order).items()}
-    U = {g: k.T for g, k in split_gates(recurrent_kernel, order).items()}
-    weights = _named("W", W, order) | _named("U", U, order)
-    for letter, half in zip(("b", "rb"), np.split(bias, 2), strict=True):
-        weights |= _named(letter, split_gates(half, order), order)
-    return weights
+    return _unscrambled(KERAS_GRU_ORDER, kernel, recurrent_kernel, *np.split(bias, 2))
 
 
 def gru_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
     """Return the nine arrays of a Keras 1 GRU by name, from Keras 1's order."""
-    named = dict(zip(KERAS1_GRU_ORDER, arrays, strict=True))
-    return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "zrh"}
+    return _listed(arrays, KERAS1_GRU_ORDER)
 
 
 def lstm_from_keras1(arrays: Sequence[Array]) -> dict[str, Array]:
     """Return the twelve arrays of a Keras 1 LSTM by name, from Keras 1's order."""
-    named = dict(zip(KERAS1_ORDER, arrays, strict=True))
-    return {f"{letter}_{gate}": named[f"{letter}_{gate}"] for letter in "WUb" for gate in "ifco"}
+    return _listed(arrays, KERAS1_ORDER)
 
 
 def lstm_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:
@@ -141,11 +136,8 @@ def lstm_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict
     kernel, recurrent_kernel, bias
         (features, 4 units), (units, 4 units), (8 units,).
     """
-    order = GATE_ORDER["cudnn"]
-    W = {g: k.reshape(k.shape[::-1]).T for g, k in split_gates(kernel, order).items()}
-    U = {g: k.T for g, k in split_gates(recurrent_kernel, order).items()}
-    b = split_gates(np.add(*np.split(bias, 2)), order)
-    return _named("W", W) | _named("U", U) | _named("b", b)
+    summed = np.add(*np.split(bias, 2))
+    return _unscrambled(GATE_ORDER["cudnn"], kernel, recurrent_kernel, summed)
 
 
 def lstm_from_torch(
@@ -164,11 +156,8 @@ def lstm_from_torch(
     weight_hr
         (projection, units) or None.
     """
-    order = GATE_ORDER["torch"]
-    weights = _named("W", split_gates(weight_ih.T, order))
-    weights |= _named("U", split_gates(weight_hh.T, order))
-    if bias_ih is not None and bias_hh is not None:
-        weights |= _named("b", split_gates(bias_ih + bias_hh, order))
+    bias = _sum(bias_ih, bias_hh)
+    weights = _split(GATE_ORDER["torch"], weight_ih.T, weight_hh.T, bias)
     return weights if weight_hr is None else weights | {"P": weight_hr.T}
 
 
@@ -182,13 +171,7 @@ def gru_from_torch(
     weight_ih, weight_hh, bias_ih, bias_hh
         (3 units, features), (3 units, units), (3 units,) twice or None.
     """
-    arrays = {"W": weight_ih.T, "U": weight_hh.T}
-    if bias_ih is not None and bias_hh is not None:
-        arrays |= {"b": bias_ih, "rb": bias_hh}
-    weights: dict[str, Array] = {}
-    for letter, array in arrays.items():
-        weights |= _named(letter, split_gates(array, TORCH_GRU_ORDER), "zrh")
-    return weights
+    return _split(TORCH_GRU_ORDER, weight_ih.T, weight_hh.T, bias_ih, bias_hh)
 
 
 def rnn_from_torch(
@@ -201,7 +184,8 @@ def rnn_from_torch(
     weight_ih, weight_hh, bias_ih, bias_hh
         (units, features), (units, units), (units,) twice or None.
     """
-    weights = {"W_h": weight_ih.T, "U_h": weight_hh.T}
-    if bias_ih is not None and bias_hh is not None:
-        weights["b_h"] = bias_ih + bias_hh
-    return weights
+    return _split("h", weight_ih.T, weight_hh.T, _sum(bias_ih, bias_hh))
+
+
+def _sum(bias_ih: Array | None, bias_hh: Array | None) -> Array | None:
+    return None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
