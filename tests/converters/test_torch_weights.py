@@ -11,7 +11,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import torch
-from npylstm_converters.chain import parse_steps
+from npylstm_converters.toolkit.chain import parse_steps
 from npylstm_converters.torch.files import read_checkpoint
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.weights import describe, find_modules

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.chain import Step, parse_steps, plausible_values
+from npylstm_converters.toolkit.chain import Step, parse_steps, plausible_values
 from npylstm_converters.torch.chains import ACTIVATIONS, DEFAULTS, READINGS
 from npylstm_converters.torch.files import read_checkpoint
 from npylstm_converters.torch.modules import Found, find_modules

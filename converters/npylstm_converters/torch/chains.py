@@ -16,9 +16,9 @@ from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 from npylstm.ops.shaping import Concatenate, Reshape, Transpose
 from npylstm.spec import TensorSpec
-from npylstm_converters.chain import Step
 from npylstm_converters.errors import Refusal
-from npylstm_converters.ledger import Entry
+from npylstm_converters.toolkit.chain import Step
+from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.torch import layers
 from npylstm_converters.torch.builder import Builder, Ref
 from npylstm_converters.torch.ledger import entries_of_module

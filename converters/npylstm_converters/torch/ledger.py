@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from npylstm.spec import LayerSpec
-from npylstm_converters.ledger import Entry, became
+from npylstm_converters.toolkit.ledger import Entry, became
 
 __all__ = ["entries_of_module", "entry_of"]
 

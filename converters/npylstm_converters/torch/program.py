@@ -12,8 +12,8 @@ import npylstm
 from npylstm import FormatError, ModelSpec, ShapeError
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.ledger import Entry
 from npylstm_converters.toolkit.array_ops import arithmetic
+from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.toolkit.translation import translate
 from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize
 from npylstm_converters.torch.calls import Call

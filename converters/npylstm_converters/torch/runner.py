@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.chain import Step, parse_steps
+from npylstm_converters.toolkit.chain import Step, parse_steps
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
 from npylstm_converters.torch.hooks import Hooks
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules

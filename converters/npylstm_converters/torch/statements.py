@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from npylstm.spec import TensorSpec
-from npylstm_converters.chain import Step
+from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.torch.chains import DEFAULTS, is_timed
 from npylstm_converters.torch.modules import RECURRENT, Found
 from npylstm_converters.torch.open_questions import gap_before, gap_between

@@ -17,9 +17,9 @@ import numpy as np
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.chain import Step, command_of, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.ledger import Entry
+from npylstm_converters.toolkit.chain import Step, command_of, parse_steps
+from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.torch.chains import Chain, read_input
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
