@@ -17,7 +17,7 @@ import numpy as np
 
 import npylstm
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.chain import Step, command_of, parse_steps
 from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.torch.chains import Chain, read_input
@@ -90,44 +90,28 @@ def build_chain(
     allow_unused: Sequence[str],
 ) -> ModelSpec:
     """Return the model of a chain; see :func:`from_state_dict`."""
-    reasons = Reasons()
-    lora = [name for name in checkpoint.tensors if _LORA.search(name)]
-    if lora:
-        reasons.add(
-            f"holds LoRA factors ({', '.join(lora[:4])}{' ...' if len(lora) > 4 else ''}), and the "
-            "weights without them give wrong numbers: merge them before saving, as peft's "
-            "merge_and_unload() does, and convert that state_dict"
-        )
-        reasons.raise_if_any()
-    types = {str(a.dtype) for m in modules for a in m.tensors.values() if a.dtype.kind == "f"}
-    if not types <= {"float32", "float64"} or len(types) != 1:
-        reasons.add(f"weights: expected one of float32 and float64, got {sorted(types)}")
-        reasons.raise_if_any()
-    chain = None
+    dtype = _element_type(checkpoint, modules)
+    by_name = {m.name: m for m in modules}
     try:
-        by_name = {m.name: m for m in modules}
         start = read_input(steps, by_name, batch_first is not False)
-        chain = Chain(modules, batch_first is not False, start, types.pop())
+        chain = Chain(modules, batch_first is not False, start, dtype)
     except (Refusal, KeyError) as error:
-        reasons.add(f"layers: {error}")
-    for step in steps if chain else []:
+        raise UnsupportedError([f"layers: {error}"]) from None
+    for step in steps:
         try:
-            assert chain is not None
             chain.follow(step)
         except (Refusal, FormatError, ValueError, IndexError, KeyError) as error:
-            reasons.add(f"{step.word}: {error}")
-            break  # the rest depends on it
-    if chain is not None and not reasons:
-        for module in modules:
-            left = [k for k in module.tensors if f"{module.name}.{k}" not in allow_unused]
-            left = [k for k in left if k not in allow_unused]
-            if module.name not in {*chain.used, *allow_unused} and left:
-                reasons.add(
-                    f"{module}: is not in layers, and nothing may be left over unless it is "
-                    f"allowed by name (--allow-unused {module.name})"
-                )
-    reasons.raise_if_any()
-    assert chain is not None
+            raise UnsupportedError([f"{step.word}: {error}"]) from None
+    unused = [m for m in modules if m.name not in chain.used]
+    reasons = [
+        f"{module}: is not in layers, and nothing may be left over unless it is allowed by name "
+        f"(--allow-unused {module.name})"
+        for module in unused
+        if module.name not in allow_unused
+        and any(not {k, f"{module.name}.{k}"} & {*allow_unused} for k in module.tensors)
+    ]
+    if reasons:
+        raise UnsupportedError(reasons)
     builder = chain.builder
     outputs = builder.simplify(builder.finish([chain.tensor.name]))
     for layer in builder.layers.values():
@@ -135,8 +119,7 @@ def build_chain(
             if not np.isfinite(array).all():
                 raise FormatError(f"{layer.name}/{name}: expected finite numbers")
     said = " -> ".join(str(step) for step in steps)
-    unused = [m.name for m in modules if m.name not in chain.used]
-    stated = statements(steps, by_name, start, unused)
+    stated = statements(steps, by_name, start, [m.name for m in unused])
     assumed = assumptions(steps, by_name, batch_first, start)
     if assumed:
         stated = [*assumed, *(s for s in stated if f"assumed: {s}" not in assumed)]
@@ -157,8 +140,7 @@ def build_chain(
             *(entry.to_json() for entry in chain.ledger),
             *(
                 Entry(f"{m.name}.{k}", array.shape).to_json()
-                for m in modules
-                if m.name not in chain.used
+                for m in unused
                 for k, array in m.tensors.items()
             ),
         ],
@@ -172,6 +154,23 @@ def build_chain(
 
 # Names of the factors in peft and loralib.
 _LORA = re.compile(r"(^|[._])lora_")
+
+
+def _element_type(checkpoint: Checkpoint, modules: Sequence[Found]) -> str:
+    """Return the type of all weights; raise UnsupportedError for LoRA factors and other types."""
+    lora = [name for name in checkpoint.tensors if _LORA.search(name)]
+    if lora:
+        raise UnsupportedError(
+            [f"holds LoRA factors ({', '.join(lora[:4])}{' ...' if len(lora) > 4 else ''}), and "
+             "the weights without them give wrong numbers: merge them before saving, as peft's "
+             "merge_and_unload() does, and convert that state_dict"]
+        )  # fmt: skip
+    types = sorted(
+        {str(a.dtype) for m in modules for a in m.tensors.values() if a.dtype.kind == "f"}
+    )
+    if types not in (["float32"], ["float64"]):
+        raise UnsupportedError([f"weights: expected one of float32 and float64, got {types}"])
+    return types[0]
 
 
 def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Any]:
