@@ -1,5 +1,5 @@
 """Shared by importers.
 
 ``translation`` and ``array_ops`` bring a framework's operations into a graph, ``chain`` reads
-``--layers``, and ``ledger`` records what became of each tensor.
+``--layers``, ``ledger`` records what became of each tensor, ``runners`` helps to run a framework.
 """

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
+from npylstm_converters.toolkit.runners import fixed_sizes
 from npylstm_converters.torch.tracing import inference, quiet
 
 __all__ = ["check_branches"]
@@ -83,11 +84,7 @@ class _Trial:
         self._model = Model(spec, "numpy")
         self._leaves, self._structure = pytree.tree_flatten(program.example_inputs)
         tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
-        self._example: dict[str, int] = {}
-        for tensor, given in zip(spec.inputs, tensors, strict=True):
-            for symbol, size in zip(tensor.shape, given.shape, strict=True):
-                if isinstance(symbol, str):
-                    self._example.setdefault(symbol, int(size))
+        self._example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
         self.symbols = tuple(self._example)
 
     def _arguments(self, sizes: Mapping[str, int], on: str) -> tuple[Any, Any, list[Any]]:

@@ -90,7 +90,7 @@ def from_torch(
                     f"{os.fspath(source)}: is {kind.value}, which holds its own computation: "
                     f"{', '.join(stated)} go with a state_dict"
                 )
-            spec = _from_saved_program(source, kind, example)
+            spec = _from_program(load_program(source, kind, example), kind.value)
         elif example is not None:
             raise NpylstmError(
                 f"{os.fspath(source)}: is a state_dict, which cannot be traced: state layers, or "
@@ -154,10 +154,6 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
         args, kwargs = program.example_inputs
         with contextlib.suppress(UnsupportedError):
             yield export_module(module, args, kwargs, free, widen=False)
-
-
-def _from_saved_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> ModelSpec:
-    return _from_program(load_program(path, kind, example), kind.value)
 
 
 def _from_program(program: Any, source: str) -> ModelSpec:

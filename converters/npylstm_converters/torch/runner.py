@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.toolkit.chain import Step, parse_steps
+from npylstm_converters.toolkit.runners import fixed_sizes, one_line
 from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
 from npylstm_converters.torch.hooks import Hooks
 from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
@@ -109,12 +110,7 @@ class TorchRunner:
         given = script_arguments(scripted, example)
         self._run = _run_module(scripted, given)
         tensors = [value for value in given if value is not None]
-        self.example_sizes = {
-            symbol: size
-            for tensor, value in zip(self._spec.inputs, tensors, strict=True)
-            for symbol, size in zip(tensor.shape, value.shape, strict=True)
-            if isinstance(symbol, str)
-        }
+        self.example_sizes = fixed_sizes(self._spec.inputs, [value.shape for value in tensors])
 
     def _run_program(self, program: Any) -> None:
         """Prepare to run a program with its fixed sizes, which the spec may have made free.
@@ -122,13 +118,9 @@ class TorchRunner:
         It omits the guards: a program traced with several steps rejects single steps.
         """
         self._run = _run_module(unguarded(program))
-        pinned: dict[str, int] = {}
-        for tensor in self._spec.inputs:
-            node = next(n for n in program.graph.nodes if n.name == tensor.name)
-            for symbol, size in zip(tensor.shape, node.meta["val"].shape, strict=True):
-                if isinstance(symbol, str) and isinstance(size, int):
-                    pinned[symbol] = size
-        self.sizes = pinned
+        nodes = {node.name: node for node in program.graph.nodes}
+        shapes = [nodes[tensor.name].meta["val"].shape for tensor in self._spec.inputs]
+        self.sizes = fixed_sizes(self._spec.inputs, shapes)
 
     def __call__(
         self, inputs: Arrays, state: States, lengths: npt.NDArray[Any] | None = None
@@ -170,7 +162,7 @@ class TorchRunner:
             with quiet(), torch.no_grad(), self._hooks.attached(state, lengths, seen):
                 return self._run(given)
         except Exception as error:  # the framework may raise anything
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error, 200)
             shapes = ", ".join(str(tuple(x.shape)) for x in given)
             raise NpylstmError(
                 f"{self.description} cannot run the model on shape {shapes}: {text}"

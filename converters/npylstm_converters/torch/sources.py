@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
+from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.torch.files import Kind
 from npylstm_converters.torch.vetting import refuse_code_in_program
 
@@ -82,7 +83,7 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
                 raise
             raise NpylstmError(f"{label}: torch cannot load it: {error}") from None
         except Exception as error:  # torch may raise anything
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error, 300)
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
 
 
@@ -126,7 +127,7 @@ def program_of_script(scripted: Any, example: Any) -> Any:
         except NpylstmError:
             raise
         except Exception as error:  # torch may raise anything
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error, 300)
             raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
 
 

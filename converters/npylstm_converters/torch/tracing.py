@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
+from npylstm_converters.toolkit.runners import one_line
 
 __all__ = ["bases", "export_module", "in_place_form", "inference", "quiet"]
 
@@ -158,7 +159,7 @@ def export_module(
                     program = program.run_decompositions({})
             return program
         except Exception as error:  # the user's forward may raise anything
-            text = " ".join(str(error).split())[:400]
+            text = one_line(error, 400)
             if _packs(error):
                 text = (
                     "its forward packs sequences, which torch.export cannot trace; convert it "
