@@ -113,6 +113,11 @@ class Reduce(Operation):
     def __post_init__(self) -> None:
         _one_of("operation", self.operation, _REDUCTIONS)
 
+    @property
+    def reduction(self) -> tuple[int, int | str] | None:
+        one = len(self.axes) == 1 and not self.keepdims
+        return (self.axes[0], self.operation) if one else None
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         for axis in self.axes:

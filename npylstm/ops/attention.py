@@ -277,6 +277,7 @@ class MultiHeadAttention(Operation):
     """
 
     kind: ClassVar[str] = "multi_head_attention"
+    uses_matrix_products: ClassVar[bool] = True
 
     query_features: int
     value_features: int
@@ -317,6 +318,10 @@ class MultiHeadAttention(Operation):
                        "output_bias": (self.units,)}  # fmt: skip
         return shapes
 
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return {name: name.rpartition("_")[2] for name in self.weight_shapes()}
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         tensors, _ = _split(inputs, self.masked)
         query, value, key = tensors[0], tensors[1], tensors[-1]
@@ -340,12 +345,12 @@ class MultiHeadAttention(Operation):
         return ("", "scores") if self.return_scores else ("",)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Reshape the projections to matrices, in float64."""
+        """Reshape kernels to matrices and biases to vectors, in float64."""
         packed = {}
         for name, array in weights.items():
-            rows = array.shape[0] if name.endswith("kernel") else 1
-            rows = self.heads * self.value_units if name == "output_kernel" else rows
-            packed[name] = array.reshape(rows, -1).astype(np.float64)
+            rows = (array.shape[0],) if name.endswith("kernel") else ()
+            rows = (self.heads * self.value_units,) if name == "output_kernel" else rows
+            packed[name] = array.reshape(*rows, -1).astype(np.float64)
         return packed
 
     def forward(
@@ -358,7 +363,7 @@ class MultiHeadAttention(Operation):
         for name, x in given.items():
             y = x.astype(np.float64) @ packed[f"{name}_kernel"]
             if self.use_bias:
-                y += packed[f"{name}_bias"]
+                y = y + packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
         alone = self.masked == (ATTENTION_MASK,) and not self.causal and not self.window

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -23,7 +23,13 @@ from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_batch
 from npylstm.ops.shapes import Shape, format_shape
 
+if TYPE_CHECKING:
+    from npylstm.ops.conventions import Convention
+    from npylstm.ops.recurrent import Recurrent
+
 __all__ = ["Operation"]
+
+_Own = TypeVar("_Own", bound="Operation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +44,33 @@ class Operation:
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
     is_recurrent: ClassVar[bool] = False  # whether it runs over a time axis with carried state
     function: ClassVar[Callable[..., Any] | None] = None  # the user's function, once bound
+    returns_input: ClassVar[bool] = False  # whether the output is the first input itself
+    # Whether small outputs have small rounding errors if small inputs have; False is always safe.
+    keeps_relative_errors: ClassVar[bool] = False
+    # Whether forward uses packed arrays only as ``x @ matrix`` (2 axes) or ``x + vector`` (1 axis).
+    uses_matrix_products: ClassVar[bool] = False
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by name, in the order of the file."""
         return {}
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        """The role of each weight, by its name; weights of other roles are left out.
+
+        ``kernel`` multiplies the input; with 2 axes it is ``x @ kernel`` over the last axis, with 3
+        (window, features, units) it slides over the steps. ``bias`` is added to this product.
+        ``recurrent_kernel`` and ``recurrent_bias`` belong to the product with the state. A
+        normalization has ``mean``, ``variance``, ``scale`` and ``offset``; ``table`` has one row
+        for each id.
+        """
+        return {}
+
+    def weight_with_role(self, role: str) -> str | None:
+        """Return the name of the only weight with a role; None if there are none or several."""
+        roles = self.weight_roles
+        names = [name for name in self.weight_shapes() if roles.get(name) == role]
+        return names[0] if len(names) == 1 else None
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the carried state by name, without the batch axis."""
@@ -80,14 +109,104 @@ class Operation:
         """
         return {"": self}
 
+    def recurrent_parts(self) -> Mapping[str, Recurrent]:
+        """Return the recurrent layers that this operation runs, by the prefix of their weights.
+
+        Their outputs may be merged in any way: see :meth:`merging`.
+        """
+        return {}
+
+    def with_recurrent_parts(self, parts: Mapping[str, Recurrent]) -> Operation:
+        """Return the operation with these recurrent layers instead; the others are the same."""
+        raise NotImplementedError
+
     def inputs_of_parts(self, inputs: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Return the inputs of each part."""
         return (inputs,)
+
+    def merging(self, rank: int) -> Operation | None:
+        """Return the operation that merges the outputs, of ``rank`` axes, of recurrent parts.
+
+        None if there is one part, or if their outputs stay separate.
+        """
+        return None
 
     @property
     def time_axis(self) -> int:
         """The axis of the first input that a recurrent operation runs over."""
         return 1
+
+    @property
+    def returns_sequence(self) -> bool:
+        """Whether it is recurrent and its main output has the axis of the steps."""
+        return False
+
+    @property
+    def innermost(self) -> Operation:
+        """The operation itself, without wrappers that apply it to every step."""
+        return self
+
+    @property
+    def activations(self) -> Mapping[str, Activation]:
+        """The config fields that are activations, by name.
+
+        ``activation`` is that of the output or of a cell's candidate, ``recurrent_activation`` that
+        of its gates.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Activation)}
+
+    def with_activations(self: _Own, activations: Mapping[str, Activation]) -> _Own:
+        """Return the operation with some activations replaced, by the names of the fields."""
+        return dataclasses.replace(self, **activations)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """The operation reads integer ids below this number; None if it reads no ids."""
+        return None
+
+    @property
+    def masked_value(self) -> float | None:
+        """The operation computes a mask that excludes input elements equal to this number."""
+        return None
+
+    @property
+    def reduction(self) -> tuple[int, int | str] | None:
+        """The axis of its only input that the operation removes, and how.
+
+        An integer is the index of the entry that it takes; a word says how it combines the entries
+        (``mean``). None if it removes no axis, or several.
+        """
+        return None
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield what other frameworks, or versions of them, compute for this layer.
+
+        A diagnosis tries them when a model's outputs differ from the framework's. It finds other
+        activations, directions and arrangements of weights without a declaration.
+        """
+        yield from ()
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        """Return upper bounds of the output's absolute values, before its activation, by feature.
+
+        Parameters
+        ----------
+        weights
+            By name.
+        inputs
+            The same bounds of each input: ``(features,)``, or a number for all features.
+        shapes
+            Of the inputs.
+
+        Returns
+        -------
+        array or None
+            ``(features,)`` or a number; None if it is unknown, which is always safe.
+        """
+        return None
 
     def returning_last_step(self) -> Operation | None:
         """Return the operation with only the last step as output; None if nothing would change."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
+from npylstm.ops.conventions import Convention
 from npylstm.ops.recurrent import Recurrent, recurrent_axes
 from npylstm.ops.shapes import Shape
 
 __all__ = ["Bidirectional", "inside"]
 
+_T = TypeVar("_T")
 _MERGE = ("concat", "sum", "mul", "ave", "none")
 
 
@@ -50,6 +53,7 @@ class Bidirectional(Operation):
     kind: ClassVar[str] = "bidirectional"
     uses_mask: ClassVar[bool] = True
     is_recurrent: ClassVar[bool] = True
+    uses_matrix_products: ClassVar[bool] = True
 
     forward_layer: Operation
     backward_layer: Operation
@@ -91,6 +95,10 @@ class Bidirectional(Operation):
         return self.directions["forward"].return_sequences
 
     @property
+    def returns_sequence(self) -> bool:
+        return self.return_sequences
+
+    @property
     def time_major(self) -> bool:
         """Whether the axes are (steps, batch, features)."""
         return self.directions["forward"].time_major
@@ -113,6 +121,40 @@ class Bidirectional(Operation):
             for way, layer in self.directions.items()
             for key, shape in layer.state_shapes().items()
         }
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return {
+            f"{way}/{key}": role
+            for way, layer in self.directions.items()
+            for key, role in layer.weight_roles.items()
+        }
+
+    @property
+    def activations(self) -> Mapping[str, Activation]:
+        return {
+            f"{way}/{name}": activation
+            for way, layer in self.directions.items()
+            for name, activation in layer.activations.items()
+        }
+
+    def with_activations(self, activations: Mapping[str, Activation]) -> Bidirectional:
+        halves = {
+            f"{way}/": layer.with_activations(inside(activations, way))
+            for way, layer in self.directions.items()
+        }
+        return self.with_recurrent_parts(halves)
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the other merge modes of outputs that are merged element by element.
+
+        Source: keras.io Bidirectional (merge_mode: concat, sum, mul, ave).
+        """
+        modes = ("sum", "mul", "ave")
+        for mode in modes if self.merge_mode in modes else ():
+            if mode != self.merge_mode:
+                detail = {"from": self.merge_mode, "mode": mode}
+                yield Convention("merge_mode", detail, replace(self, merge_mode=mode))
 
     def without_returned_state(self) -> Operation | None:
         forward, backward = (d.without_returned_state() for d in self.directions.values())
@@ -198,16 +240,33 @@ class Bidirectional(Operation):
     def time_axis(self) -> int:
         return self.directions["forward"].time_axis
 
+    def batch_size(self, shape: Sequence[Any]) -> Any:
+        return self.directions["forward"].batch_size(shape)
+
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         return self.directions["forward"].initial_states(inputs)
 
     def own_mask(self, inputs: Sequence[Any]) -> Any:
         return self.directions["forward"].own_mask(inputs)
 
-    def parts(self) -> Mapping[str, Operation]:
-        if self.merge_mode != "concat":
-            return {}
+    def recurrent_parts(self) -> Mapping[str, Recurrent]:
         return {f"{way}/": layer for way, layer in self.directions.items()}
+
+    def with_recurrent_parts(self, parts: Mapping[str, Recurrent]) -> Bidirectional:
+        forward, backward = {**self.recurrent_parts(), **parts}.values()
+        return replace(self, forward_layer=forward, backward_layer=backward)
+
+    def merging(self, rank: int) -> Operation | None:
+        from npylstm.ops.arithmetic import Arithmetic
+        from npylstm.ops.shaping import Concatenate
+
+        if self.merge_mode == "concat":
+            return Concatenate(rank - 1)
+        merge = {"sum": "add", "mul": "multiply", "ave": "average"}.get(self.merge_mode)
+        return None if merge is None else Arithmetic(merge)
+
+    def parts(self) -> Mapping[str, Operation]:
+        return self.recurrent_parts() if self.merge_mode == "concat" else {}
 
     def inputs_of_parts(self, inputs: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the inputs of the two layers: both read the sequence and the mask."""
@@ -217,6 +276,6 @@ class Bidirectional(Operation):
         return (*inputs[:1], *given[:count], *mask), (*inputs[:1], *given[count:], *mask)
 
 
-def inside(arrays: Mapping[str, Array], way: str) -> dict[str, Array]:
-    """Return the arrays of one direction, without the prefix."""
-    return {k.removeprefix(f"{way}/"): a for k, a in arrays.items() if k.startswith(f"{way}/")}
+def inside(entries: Mapping[str, _T], way: str) -> dict[str, _T]:
+    """Return the entries of one direction, without the prefix."""
+    return {k.removeprefix(f"{way}/"): a for k, a in entries.items() if k.startswith(f"{way}/")}

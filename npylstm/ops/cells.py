@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.base import check_feature_activation
+from npylstm.ops.conventions import Convention
 from npylstm.ops.recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
@@ -104,6 +105,16 @@ class LSTM(Recurrent):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.output_size,), "c": (self.units,)}
 
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the forget gate's bias larger or smaller by one.
+
+        TensorFlow 1 added ``forget_bias`` of 1 at run time, Keras adds it to the initial bias
+        (``unit_forget_bias``). Source: tensorflow.org compat.v1.nn.rnn_cell.LSTMCell.
+        """
+        for offset in (1.0, -1.0) if self.use_bias else ():
+            bias = weights["b_f"] + np.asarray(offset, weights["b_f"].dtype)
+            yield Convention("forget_bias", {"offset": offset}, self, {**weights, "b_f": bias})
+
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Concatenate the gates: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
         packed = {letter: self.concatenate_gates(weights, letter, _PACKED) for letter in "WUb"}
@@ -123,6 +134,9 @@ class LSTM(Recurrent):
         if self.projection:
             h = h @ packed["P"]
         return (i, f, c_tilde, o, c, h), (h, c)
+
+
+_SYMMETRIC = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")  # 1 - s(a) = s(-a)
 
 
 class GRUGates(NamedTuple):
@@ -182,6 +196,40 @@ class GRU(Recurrent):
         if self.use_bias and self.reset_after:
             shapes |= {f"rb_{g}": (self.units,) for g in self.gates}
         return shapes
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the reset gate on the other side of the product, and the update gate inverted.
+
+        Keras since TF 2, PyTorch and cuDNN apply the reset gate after the product and keep a second
+        bias inside; Keras before, ONNX by default and CoreML before it, or with the bias outside.
+        Source: keras.io GRU (reset_after), onnx.ai GRU (linear_before_reset).
+
+        Papers differ: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~``
+        (Cho's later papers, CoreML). With a sigmoid, 1 - s(a) = s(-a).
+        """
+        for rule, reset_after, changed in self._resets(weights):
+            other = dataclasses.replace(self, reset_after=reset_after)
+            yield Convention("reset_after", {"rule": rule}, other, changed)
+        if self.recurrent_activation.name in _SYMMETRIC:
+            turned = {k: -a if k.endswith("_z") else a for k, a in weights.items()}
+            yield Convention("update_gate_inverted", {}, self, turned)
+
+    def _resets(
+        self, weights: Mapping[str, Array]
+    ) -> Iterator[tuple[str, bool, Mapping[str, Array]]]:
+        """Yield other rules of the reset gate: their names, ``reset_after``, all weights."""
+        biases = self.gates if self.use_bias else ()
+        if not self.reset_after:
+            added = {f"rb_{g}": np.zeros_like(weights[f"b_{g}"]) for g in biases}
+            yield "after the product", True, {**weights, **added}
+            return
+        left = {k: a for k, a in weights.items() if not k.startswith("rb_")}
+        summed = {f"b_{g}": weights[f"b_{g}"] + weights[f"rb_{g}"] for g in biases}
+        yield "before the product", False, {**left, **summed}
+        if biases:
+            outside = {"b_h": summed["b_h"], "rb_h": np.zeros_like(weights["rb_h"])}
+            yield "after the product, bias outside", True, {**weights, **outside}
+            yield "before the product, without the recurrent bias", False, left
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Concatenate the gates: ``W`` (features, 3 units), ``U``, ``b``, ``rb``."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation, check_feature_activation, one_input, positive
+from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
 
 __all__ = ["Conv1D", "Pool1D"]
@@ -54,6 +55,19 @@ def _pads(
         return padding[0], padding[1]
     total = max((-(-steps // stride) - 1) * stride + window - steps, 0)
     return total // 2, total - total // 2
+
+
+def _sides(padding: tuple[int, ...]) -> str:
+    return f"{padding[0]} before, {padding[1]} behind"
+
+
+def _other_paddings(operation: Conv1D | Pool1D, total: int, own: str) -> Iterator[Convention]:
+    """Yield all ways to divide the padding between the two ends; ``own`` names the present one."""
+    for before in range(total + 1):
+        pads = (before, total - before)
+        if operation.same or pads != operation.padding:
+            other = replace(operation, same=False, padding=pads)
+            yield Convention("padding", {"from": own, "to": _sides(pads)}, other)
 
 
 def _slides(operation: Conv1D | Pool1D) -> AxisMap:
@@ -123,6 +137,23 @@ class Conv1D(Operation):
         kernel = (self.size, self.features // self.groups, self.units)
         shapes: dict[str, tuple[int, ...]] = {"kernel": kernel}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return {"kernel": "kernel", "bias": "bias"}
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the padding on other sides: ``same`` for ``causal``, before for after.
+
+        TensorFlow's ``same`` adds the odd step at the end, PyTorch's ``padding=`` pads both
+        equally, ``causal`` all at the start. Source: keras.io Conv1D, pytorch.org Conv1d (padding).
+        """
+        own = "same" if self.same else _sides(self.padding)
+        total = (self.size - 1) * self.dilation if self.same else sum(self.padding)
+        yield from _other_paddings(self, total, own)
+        if not self.same:
+            other = replace(self, same=True, padding=(0, 0))
+            yield Convention("padding", {"from": own, "to": "same"}, other)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -201,6 +232,15 @@ class Pool1D(Operation):
     @property
     def _span(self) -> int:
         return (self.size - 1) * self.dilation + 1
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the mean with or without the padding, and the padding on other sides."""
+        if self.operation == "mean":
+            other = replace(self, count_padding=not self.count_padding)
+            said = "counted" if other.count_padding else "not counted"
+            yield Convention("padding", {"from": "padding", "to": f"padding {said}"}, other)
+        total = self.size - 1 if self.same else sum(self.padding)
+        yield from _other_paddings(self, total, "same" if self.same else str(self.padding))
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

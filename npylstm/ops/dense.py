@@ -37,6 +37,8 @@ class Dense(Operation):
     """
 
     kind: ClassVar[str] = "dense"
+    keeps_relative_errors: ClassVar[bool] = True
+    uses_matrix_products: ClassVar[bool] = True
 
     features: int
     units: int
@@ -51,6 +53,16 @@ class Dense(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return {"kernel": "kernel", "bias": "bias"}
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        sums: Array = inputs[0] @ np.abs(weights["kernel"].astype(np.float64))
+        return sums + np.abs(weights["bias"]) if self.use_bias else sums
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -90,6 +102,7 @@ class Embedding(Operation):
     """
 
     kind: ClassVar[str] = "embedding"
+    keeps_relative_errors: ClassVar[bool] = True
 
     vocabulary: int
     units: int
@@ -104,6 +117,18 @@ class Embedding(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"embeddings": (self.vocabulary, self.units)}
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return {"embeddings": "table"}
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.vocabulary
+
+    @property
+    def masked_value(self) -> float | None:
+        return 0.0 if self.mask_zero else None
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

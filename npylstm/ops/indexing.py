@@ -25,9 +25,19 @@ class Select(Operation):
     """Take one index along an axis and remove the axis: ``x[:, -1]`` is axis 1, index -1."""
 
     kind: ClassVar[str] = "select"
+    keeps_relative_errors: ClassVar[bool] = True
 
     axis: int
     index: int
+
+    @property
+    def reduction(self) -> tuple[int, int | str]:
+        return self.axis, self.index
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        return None if self.axis == len(shapes[0]) - 1 and inputs[0].ndim else inputs[0]
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -59,6 +69,7 @@ class Slice(Operation):
     """
 
     kind: ClassVar[str] = "slice"
+    keeps_relative_errors: ClassVar[bool] = True
 
     axis: int
     start: int = 0
@@ -68,6 +79,11 @@ class Slice(Operation):
 
     def __post_init__(self) -> None:
         positive("step", self.step)
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        return None if self.axis == len(shapes[0]) - 1 and inputs[0].ndim else inputs[0]
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

@@ -28,8 +28,13 @@ class Masking(Operation):
     """
 
     kind: ClassVar[str] = "masking"
+    keeps_relative_errors: ClassVar[bool] = True
 
     mask_value: float = 0.0
+
+    @property
+    def masked_value(self) -> float:
+        return self.mask_value
 
     def output_names(self) -> tuple[str, ...]:
         return ("", "mask")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,9 +13,29 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation, one_input
+from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["BatchNormalization", "LayerNormalization", "UnitNormalization"]
+
+
+_ROLES = {
+    "gamma": "scale",
+    "beta": "offset",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+}
+
+# Keras 1e-3, PyTorch 1e-5, TensorFlow's layers 1e-3 or 1e-12, papers 1e-5. Source: keras.io
+# BatchNormalization and LayerNormalization (epsilon), pytorch.org BatchNorm1d, LayerNorm (eps).
+_EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
+
+
+def _other_epsilons(operation: BatchNormalization | LayerNormalization) -> Iterator[Convention]:
+    for epsilon in _EPSILONS:
+        if epsilon != operation.epsilon:
+            detail = {"from": operation.epsilon, "to": epsilon}
+            yield Convention("epsilon", detail, replace(operation, epsilon=epsilon))
 
 
 def _positive_number(name: str, value: float) -> None:
@@ -60,6 +80,19 @@ class BatchNormalization(Operation):
         names = ["moving_mean", "moving_variance"]
         names += ["gamma"] * self.scale + ["beta"] * self.center
         return dict.fromkeys(names, (self.features,))
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return _ROLES
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield other epsilons, and epsilon added outside the square root."""
+        yield from _other_epsilons(self)
+        variance = weights["moving_variance"]
+        outside = (np.sqrt(variance.astype(np.float64)) + self.epsilon) ** 2 - self.epsilon
+        detail = {"from": self.epsilon, "to": self.epsilon, "place": "outside the root"}
+        changed = {**weights, "moving_variance": outside.astype(variance.dtype)}
+        yield Convention("epsilon", detail, self, changed)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -124,6 +157,14 @@ class LayerNormalization(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
+
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        return _ROLES
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield other epsilons."""
+        return _other_epsilons(self)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

@@ -23,6 +23,7 @@ class ActivationLayer(Operation):
     """Apply an activation function to every element (softmax: along its axis)."""
 
     kind: ClassVar[str] = "activation"
+    uses_matrix_products: ClassVar[bool] = True  # it packs nothing
 
     activation: Activation
 
@@ -49,6 +50,13 @@ class Identity(Operation):
     """Return the input, as dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
+    returns_input: ClassVar[bool] = True
+    keeps_relative_errors: ClassVar[bool] = True
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        return inputs[0]
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (one_input(inputs),)
@@ -70,6 +78,12 @@ class Rescaling(Operation):
 
     scale: float = 1.0
     offset: float = 0.0
+
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        scaled: Array = abs(self.scale) * inputs[0]
+        return scaled + abs(self.offset)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         return (one_input(inputs),)

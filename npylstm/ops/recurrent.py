@@ -20,6 +20,9 @@ from npylstm.ops.shapes import Shape, format_shape
 __all__ = ["Recurrent"]
 
 
+_ROLES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias", "rb": "recurrent_bias"}
+
+
 def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
     """Return the axis maps of all outputs of a recurrent layer, or of a bidirectional one."""
     time, batch = (0, 1) if layer.time_major else (1, 0)
@@ -94,6 +97,8 @@ class Recurrent(Operation):
 
     uses_mask: ClassVar[bool] = True
     is_recurrent: ClassVar[bool] = True
+    keeps_relative_errors: ClassVar[bool] = True
+    uses_matrix_products: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive("features", self.features)
@@ -114,6 +119,14 @@ class Recurrent(Operation):
             shapes |= {f"b_{g}": (self.units,) for g in self.gates}
         return shapes
 
+    @property
+    def weight_roles(self) -> Mapping[str, str]:
+        named = ((key, _ROLES.get(key.partition("_")[0])) for key in self.weight_shapes())
+        return {key: role for key, role in named if role is not None}
+
+    def weight_with_role(self, role: str) -> str | None:
+        return None  # there is one for each gate
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.output_size,)}
 
@@ -123,12 +136,22 @@ class Recurrent(Operation):
     def own_mask(self, inputs: Sequence[Any]) -> Any:
         return inputs[-1] if self.masked else None
 
+    def recurrent_parts(self) -> Mapping[str, Recurrent]:
+        return {"": self}
+
+    def with_recurrent_parts(self, parts: Mapping[str, Recurrent]) -> Recurrent:
+        return parts.get("", self)
+
     def batch_size(self, shape: Sequence[Any]) -> Any:
         return shape[1] if self.time_major else shape[0]
 
     @property
     def time_axis(self) -> int:
         return 0 if self.time_major else 1
+
+    @property
+    def returns_sequence(self) -> bool:
+        return self.return_sequences
 
     def returning_last_step(self) -> Operation | None:
         if not self.return_sequences or self.go_backwards:

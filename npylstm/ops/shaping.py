@@ -262,6 +262,15 @@ class Concatenate(Operation):
 
     axis: int
 
+    def magnitudes(
+        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
+    ) -> Array | None:
+        widths = [shape[-1] for shape in shapes if isinstance(shape[-1], int)]
+        if self.axis != len(shapes[0]) - 1 or len(widths) < len(shapes):
+            return None
+        pairs = zip(inputs, widths, strict=True)
+        return np.concatenate([np.broadcast_to(x, (width,)) for x, width in pairs])
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         axis = self.axis
         if inputs:

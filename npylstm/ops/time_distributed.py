@@ -35,6 +35,10 @@ class TimeDistributed(Operation):
         """Whether the layer's last inputs are masks."""
         return getattr(self.layer, "masked", False)
 
+    @property
+    def innermost(self) -> Operation:
+        return self.layer.innermost
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.layer.weight_shapes()
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import CachedRun, RunResult, Wrap
@@ -132,17 +131,13 @@ class Subject:
         """Return every recurrent cell, in the order of the layers."""
         found: list[Cell] = []
         for named in self.spec.layers:
-            layer = named.layer
-            if isinstance(layer, Recurrent):
-                found.append(Cell(named.name, "", layer, named.weights))
-            elif isinstance(layer, Bidirectional):
-                for way, half in layer.directions.items():
-                    own = {
-                        k.removeprefix(f"{way}/"): a
-                        for k, a in named.weights.items()
-                        if k.startswith(f"{way}/")
-                    }
-                    found.append(Cell(named.name, way, half, own))
+            for prefix, part in named.layer.recurrent_parts().items():
+                own = {
+                    k.removeprefix(prefix): a
+                    for k, a in named.weights.items()
+                    if k.startswith(prefix)
+                }
+                found.append(Cell(named.name, prefix.rstrip("/"), part, own))
         return tuple(found)
 
     @functools.cached_property
@@ -171,13 +166,11 @@ class Subject:
         changes: dict[str, LayerSpec] = {}
         for cell in cells:
             named = changes.get(cell.name, self.layers[cell.name])
-            if not cell.way:
-                changes[cell.name] = replace(named, layer=cell.layer, weights=cell.weights)
-                continue
-            weights = {k: a for k, a in named.weights.items() if not k.startswith(f"{cell.way}/")}
-            weights |= {f"{cell.way}/{k}": a for k, a in cell.weights.items()}
-            half: dict[str, Any] = {f"{cell.way}_layer": cell.layer}
-            changes[cell.name] = replace(named, layer=replace(named.layer, **half), weights=weights)
+            prefix = f"{cell.way}/" if cell.way else ""
+            weights = {k: a for k, a in named.weights.items() if not k.startswith(prefix)}
+            weights |= {f"{prefix}{k}": a for k, a in cell.weights.items()}
+            layer = named.layer.with_recurrent_parts({prefix: cell.layer})
+            changes[cell.name] = replace(named, layer=layer, weights=weights)
         return changes
 
     def in_cells(
@@ -212,6 +205,27 @@ class Subject:
                 where = " and ".join(changes)
                 text = fix.format(where=where, **details[key])
                 yield Correction(None, details[key], text, changes)
+
+    def in_conventions(self, kind: str, fix: str) -> Iterator[Correction]:
+        """Yield cells and layers as other conventions of a kind define them."""
+
+        def in_cell(cell: Cell) -> Iterator[tuple[Detail, Cell]]:
+            for other in cell.layer.conventions(cell.weights):
+                if other.kind == kind:
+                    (layer,) = other.operation.recurrent_parts().values()
+                    weights = cell.weights if other.weights is None else other.weights
+                    yield other.detail, replace(cell, layer=layer, weights=weights)
+
+        def in_layer(named: LayerSpec) -> Iterator[tuple[Detail, LayerSpec]]:
+            if "" in named.layer.recurrent_parts():  # it is a cell
+                return
+            for other in named.layer.conventions(named.weights):
+                if other.kind == kind:
+                    weights = named.weights if other.weights is None else other.weights
+                    yield other.detail, replace(named, layer=other.operation, weights=weights)
+
+        yield from self.in_cells(in_cell, fix)
+        yield from self.in_layers(in_layer, fix)
 
 
 def count_different(rows: Array) -> int:

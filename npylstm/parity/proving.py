@@ -100,9 +100,7 @@ def _telling(comparison: Comparison, bounds: Array) -> Array:
 def _bounds(spec: ModelSpec) -> Array:
     """Return the values at which activation functions saturate, those of the model and others."""
     functions = {Activation.of(name) for name, row in TABLE.items() if row.elementwise}
-    functions |= {
-        a for n in spec.layers for a in vars(n.layer).values() if isinstance(a, Activation)
-    }
+    functions |= {a for n in spec.layers for a in n.layer.activations.values()}
     far = np.array([-1e6, 1e6])
     with np.errstate(over="ignore", invalid="ignore"):
         ends = np.concatenate([a(far) for a in functions if a.row.elementwise])

@@ -8,15 +8,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from npylstm.activations import SIGMOID
 from npylstm.arrays import Array
 from npylstm.ops.base import Operation
-from npylstm.ops.dense import Dense, Embedding
-from npylstm.ops.indexing import Select, Slice
-from npylstm.ops.masking import Masking
-from npylstm.ops.pointwise import Identity, Rescaling
-from npylstm.ops.recurrent import Recurrent
-from npylstm.ops.shaping import Concatenate
 from npylstm.parity.variants import Wrap
 from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import Edge, LayerSpec, ModelSpec
@@ -47,12 +40,8 @@ class Widening:
         self._integer = {t.name for t in spec.inputs if t.integer}
 
     def layer(self, named: LayerSpec) -> LayerSpec:
-        """Cast a layer's weights; a mask value is rounded to the model's dtype first."""
-        layer = named.layer
-        if isinstance(layer, Masking):
-            layer = replace(layer, mask_value=float(self._dtype.type(layer.mask_value)))
-        weights = {k: self.array(w) for k, w in named.weights.items()}
-        return replace(named, layer=layer, weights=weights)
+        """Cast a layer's weights."""
+        return replace(named, weights={k: self.array(w) for k, w in named.weights.items()})
 
     def input(self, name: str, array: Array) -> Array:
         """Cast an input; integers are not perturbed."""
@@ -75,8 +64,6 @@ class Widening:
 # one: exp(x) - 1 loses everything below one ulp of 1.
 _STEADY = ("linear", "relu", "tanh", "sigmoid")
 _GATES = (*_STEADY, "hard_sigmoid_fifth", "hard_sigmoid_sixth")
-_PASSING = (Identity, Select, Slice)  # they keep features, or select some
-
 
 Sizes = npt.NDArray[np.float64] | float
 
@@ -103,7 +90,8 @@ def intermediate_scales(spec: ModelSpec, tensors: Mapping[str, Array]) -> dict[s
     steady = {t.name for t in spec.inputs}  # errors are relative to the tensor's own size
     for edge in spec.edges:
         named = spec[edge.layer]
-        own = steady.issuperset(edge.inputs) and _is_steady(named.layer)
+        own = named.layer.keeps_relative_errors and _is_steady(named.layer)
+        own = own and steady.issuperset(edge.inputs)
         for name in edge.outputs:
             sizes[name] = _size(spec, edge, name, sizes, tensors, steady, own)
         if own:
@@ -118,40 +106,27 @@ def _size(
     """Return the size for one output; ``own``: its errors are relative to its own values."""
     named = spec[edge.layer]
     layer = named.layer
-    before: list[Sizes] = [sizes.get(t, 1.0) for t in edge.inputs]
-    if not before:  # a constant
-        return 1.0
-    if isinstance(layer, _PASSING):
-        return before[0] if np.shape(before[0]) in ((), spec.shapes[output][-1:]) else 1.0
-    if isinstance(layer, Concatenate) and layer.axis == len(spec.shapes[output]) - 1:
-        widths = [spec.shapes[t][-1] for t in edge.inputs]
-        if all(isinstance(width, int) for width in widths):
-            parts = [np.broadcast_to(s, (int(w),)) for s, w in zip(before, widths, strict=True)]
-            joined: npt.NDArray[np.float64] = np.concatenate(parts)
-            return joined
-    if isinstance(layer, Rescaling):
-        scaled: npt.NDArray[np.float64] = abs(layer.scale) * np.asarray(before[0])
-        return np.minimum(1.0, scaled + abs(layer.offset))
-    if isinstance(layer, Recurrent) and own and output in tensors:
+    if layer.is_recurrent and own and output in tensors:
         return np.minimum(1.0, _largest(tensors[output]))
-    reads = tensors.get(edge.inputs[0])
-    if isinstance(layer, Dense) and layer.activation.name in _STEADY and reads is not None:
+    if not edge.inputs or not _is_steady(layer):
+        return 1.0
+    before = [np.asarray(sizes.get(t, 1.0)) for t in edge.inputs]
+    if "kernel" in layer.weight_roles.values():  # the products themselves are rounded
+        if edge.inputs[0] not in tensors:
+            return 1.0
         least = 0.0 if edge.inputs[0] in steady else 1.0
-        kernel = np.abs(named.weights["kernel"].astype(np.float64))
-        made: npt.NDArray[np.float64] = np.maximum(_largest(reads), least) @ kernel
-        if layer.use_bias:
-            made = made + np.abs(named.weights["bias"])
-        return np.minimum(1.0, made)
-    return 1.0
+        before = [np.maximum(_largest(tensors[edge.inputs[0]]), least)]
+    shapes = [spec.shapes[t] for t in edge.inputs]
+    found = layer.magnitudes(named.weights, before, shapes)
+    fits = found is not None and found.shape in ((), spec.shapes[output][-1:])
+    return np.minimum(1.0, found) if found is not None and fits else 1.0
 
 
 def _is_steady(layer: Operation) -> bool:
-    if isinstance(layer, Dense):
-        return layer.activation.name in _STEADY
-    if isinstance(layer, Recurrent):
-        gates = getattr(layer, "recurrent_activation", SIGMOID)
-        return layer.activation.name in _STEADY and gates.name in _GATES
-    return isinstance(layer, (*_PASSING, Masking, Embedding))
+    return all(
+        activation.name in (_GATES if name == "recurrent_activation" else _STEADY)
+        for name, activation in layer.activations.items()
+    )
 
 
 def _largest(tensor: Array) -> npt.NDArray[np.float64]:
@@ -196,7 +171,8 @@ def makes_masks(layers: Iterable[Operation]) -> bool:
 
 
 def _makes_masks(layer: Operation) -> bool:
-    return isinstance(getattr(layer, "layer", layer), Masking)
+    inner = layer.innermost
+    return inner.masked_value is not None and inner.vocabulary_size is None  # ids are exact
 
 
 class _Keeping(Node):

@@ -8,7 +8,6 @@ concatenated along the batch axis, and a *stacked* weight has one matrix for eac
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,6 @@ from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.base import Operation, zeros
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.dense import Dense
-from npylstm.ops.pointwise import ActivationLayer
-from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.examples import Example
 from npylstm.runtime.numpy_engine import Node
@@ -130,8 +125,8 @@ def _compute(
     wanted = node.layer.state_shapes()
     state = example.state.get(edge.name, {}) if example.has_state else {}
     if wanted and set(state) != set(wanted):
-        axis = 1 if getattr(node.layer, "time_major", False) else 0
-        state = zeros(wanted, reads[0].shape[axis] // times, reads[0].dtype)
+        batch = node.layer.batch_size(reads[0].shape)
+        state = zeros(wanted, batch // times, reads[0].dtype)
     mask = example.mask
     if times > 1:
         state = {k: np.tile(a, (times, 1)) for k, a in state.items()}
@@ -252,8 +247,8 @@ class CachedRun:
             shapes = [self.spec.shapes[t] for t in (*edge.inputs, *edge.outputs)]
             if not all(BATCH in shape for shape in shapes):
                 return False
-            recurrent = getattr(self._layers[edge.layer].layer, "time_major", False)
-            if edge.layer in changes and not recurrent and shapes[0][0] != BATCH:
+            layer = self._layers[edge.layer].layer
+            if edge.layer in changes and layer.batch_size(shapes[0]) != BATCH:
                 return False
         return True
 
@@ -261,9 +256,11 @@ class CachedRun:
         """Return how many variants to run together."""
         largest = 1
         for edge in self._dirty(names):
-            units = getattr(self._layers[edge.layer].layer, "units", 1)
-            reads = self.tensors[edge.inputs[0]]
-            largest = max(largest, reads.size, reads.size // max(reads.shape[-1], 1) * 4 * units)
+            reads, made = self.tensors[edge.inputs[0]], self.tensors[edge.outputs[0]]
+            largest = max(largest, reads.size, made.size)
+            if self._layers[edge.layer].layer.is_recurrent:  # up to four gates at every step
+                steps = reads.size // max(reads.shape[-1], 1)
+                largest = max(largest, steps * 4 * made.shape[-1])
         return max(1, min(256, _MOST_NUMBERS // largest))
 
     def _run_stack(self, variants: Sequence[Changes]) -> list[Tensors | None]:
@@ -309,36 +306,18 @@ class CachedRun:
 
 
 def _same_but_numbers(a: Operation, b: Operation) -> bool:
-    """Return whether two layers differ only in weights and activation functions."""
-    if a is b:
-        return isinstance(a, (Recurrent, Bidirectional, Dense))
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Bidirectional) and isinstance(b, Bidirectional):
-        pairs = zip(a.directions.values(), b.directions.values(), strict=True)
-        return a.merge_mode == b.merge_mode and all(_same_but_numbers(x, y) for x, y in pairs)
-    if not isinstance(a, (Recurrent, Dense, ActivationLayer)):
-        return False
-    for field in dataclasses.fields(a):
-        mine, other = getattr(a, field.name), getattr(b, field.name)
-        if mine != other and not isinstance(mine, Activation):
-            return False
-        if isinstance(mine, Activation) and {mine.axis, other.axis} - {None, -1}:
-            return False
-    return True
+    """Return whether two layers differ only in weights and activations, and can run together."""
+    if a is b or not a.uses_matrix_products:
+        return a.uses_matrix_products
+    mine, other = a.activations, b.activations
+    by_sample = all(f.axis in (None, -1) for f in (*mine.values(), *other.values()))
+    return mine.keys() == other.keys() and by_sample and a.with_activations(other) == b
 
 
 def _stack_activations(layers: Sequence[Operation]) -> Operation:
-    first = layers[0]
-    if isinstance(first, Bidirectional):
-        forward, backward = (
-            _stack_activations([layer.directions[way] for layer in layers])  # type: ignore[attr-defined]
-            for way in first.directions
-        )
-        return dataclasses.replace(first, forward_layer=forward, backward_layer=backward)
-    changed: dict[str, Any] = {}
-    for field in dataclasses.fields(first):
-        values = [getattr(layer, field.name) for layer in layers]
-        if isinstance(values[0], Activation) and any(v != values[0] for v in values):
-            changed[field.name] = _Activations(tuple(values))
-    return dataclasses.replace(first, **changed) if changed else first
+    stacked: dict[str, Any] = {}
+    for name, own in layers[0].activations.items():
+        values = tuple(layer.activations[name] for layer in layers)
+        if any(value != own for value in values):
+            stacked[name] = _Activations(values)
+    return layers[0].with_activations(stacked)

@@ -1,5 +1,7 @@
 """The table of known mistakes: one row each. The function of a row documents how it happens.
 
+What operations declare themselves (``Operation.conventions``) is documented there.
+
 Rows are in order of cost; mistakes of one tier are tried together. If several corrections explain
 the outputs equally well, the first row is reported first.
 """
@@ -24,6 +26,11 @@ class Mistake(NamedTuple):
     fitted: bool = False
 
 
+def _convention(kind: str, fix: str) -> Mistake:
+    """Return the row of a mistake that operations declare."""
+    return Mistake(kind, 1, lambda subject: subject.in_conventions(kind, fix))
+
+
 MISTAKES: tuple[Mistake, ...] = (
     # Reading the outputs, or calling the model, in another way.
     Mistake("output_order", 1, outputs.output_order),
@@ -38,16 +45,18 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("direction", 1, sequences.direction),
     Mistake("direction", 1, sequences.both_forwards),
     Mistake("directions_swapped", 1, layers.directions_swapped),
-    Mistake("merge_mode", 1, layers.merge_mode),
+    _convention("merge_mode", "in {where}, merge the directions by {mode}, not by {from}"),
     Mistake("last_step", 1, sequences.last_step),
-    Mistake("padding", 1, layers.padding),
-    Mistake("epsilon", 1, layers.epsilon),
+    _convention("padding", "in {where}, pad {to} instead of {from}"),
+    _convention("epsilon", "in {where}, use epsilon {to} instead of {from}"),
     Mistake("training_mode", 1, layers.training_mode),
     Mistake("training_mode", 1, outputs.output_dropout),
     Mistake("normalization_swapped", 1, layers.normalization_swapped),
-    Mistake("reset_after", 1, cells.reset_after),
-    Mistake("update_gate_inverted", 1, cells.update_gate_inverted),
-    Mistake("forget_bias", 1, cells.forget_bias),
+    _convention("reset_after", "in {where}, apply the reset gate {rule}"),
+    _convention(
+        "update_gate_inverted", "in {where}, exchange z and 1 - z where the states are mixed"
+    ),
+    _convention("forget_bias", "in {where}, add {offset:+g} to the bias of the forget gate"),
     Mistake("bias_missing", 1, cells.bias_missing),
     Mistake("bias_missing", 1, layers.layer_bias),
     Mistake("bias_doubled", 1, cells.bias_doubled),

@@ -10,15 +10,12 @@ import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
-from npylstm.ops.cells import GRU, LSTM
-from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.corrections import Cell, Correction, Detail, Subject
 
 __all__ = [
-    "ACTIVATIONS", "bias_doubled", "bias_missing", "forget_bias", "gates_of_one_letter_permuted",
+    "ACTIVATIONS", "bias_doubled", "bias_missing", "gates_of_one_letter_permuted",
     "gates_permuted", "kernel_in_other_order", "kernel_transposed", "recurrent_activation",
-    "recurrent_kernel_in_other_order", "recurrent_kernel_transposed", "reset_after",
-    "update_gate_inverted",
+    "recurrent_kernel_in_other_order", "recurrent_kernel_transposed",
 ]  # fmt: skip
 
 Found = Iterator[Correction]
@@ -208,33 +205,20 @@ def bias_doubled(subject: Subject) -> Found:
     return subject.in_cells(change, "in {where}, add the bias once ({of})")
 
 
-def forget_bias(subject: Subject) -> Found:
-    """The forget gate's bias is larger or smaller by one.
-
-    TensorFlow 1 added ``forget_bias`` of 1 at run time, Keras adds it to the initial bias
-    (``unit_forget_bias``). Source: tensorflow.org compat.v1.nn.rnn_cell.LSTMCell.
-    """
-
-    def change(cell: Cell) -> Options:
-        if "b_f" in cell.weights:
-            for offset in (1.0, -1.0):
-                yield {"offset": offset}, cell.with_weights(b_f=cell.weights["b_f"] + offset)
-
-    return subject.in_cells(change, "in {where}, add {offset:+g} to the bias of the forget gate")
-
-
 def cell_activation(subject: Subject) -> Found:
     """The cell computes its candidate and output with another function."""
-
-    def change(cell: Cell) -> Options:
-        for other in _OF_CELLS:
-            if other != cell.layer.activation:
-                detail = {"from": str(cell.layer.activation), "to": str(other)}
-                yield detail, replace(cell, layer=replace(cell.layer, activation=other))
-
     return subject.in_cells(
-        change, "in {where}, compute with the activation {to} instead of {from}"
+        lambda cell: _other_functions(cell, "activation", _OF_CELLS),
+        "in {where}, compute with the activation {to} instead of {from}",
     )
+
+
+def _other_functions(cell: Cell, name: str, functions: Sequence[Activation]) -> Options:
+    own = cell.layer.activations.get(name)
+    for other in functions if own else ():
+        if other != own:
+            layer = cell.layer.with_activations({name: other})
+            yield {"from": str(own), "to": str(other)}, replace(cell, layer=layer)
 
 
 def recurrent_activation(subject: Subject) -> Found:
@@ -243,71 +227,7 @@ def recurrent_activation(subject: Subject) -> Found:
     ``hard_sigmoid`` was the default of Keras until 2.3, and there are two: slope 1/5 (Keras 1 and
     2, TensorFlow.js) and 1/6 (Keras 3, PyTorch). Source: keras.io release notes 2.3.0 and 3.0.
     """
-
-    def change(cell: Cell) -> Options:
-        layer = cell.layer
-        if isinstance(layer, (LSTM, GRU)):
-            for other in _GATES:
-                if other != layer.recurrent_activation:
-                    detail = {"from": str(layer.recurrent_activation), "to": str(other)}
-                    yield detail, replace(cell, layer=replace(layer, recurrent_activation=other))
-
-    return subject.in_cells(change, "in {where}, compute the gates with {to} instead of {from}")
-
-
-def reset_after(subject: Subject) -> Found:
-    """The reset gate of a GRU is applied on the other side of the recurrent product.
-
-    Keras since TF 2, PyTorch and cuDNN apply it after the product and keep a second bias inside;
-    Keras before, ONNX by default and CoreML before it, or with the bias outside.
-    Source: keras.io GRU (reset_after), onnx.ai GRU (linear_before_reset).
-    """
-
-    def change(cell: Cell) -> Options:
-        layer, weights = cell.layer, dict(cell.weights)
-        if not isinstance(layer, GRU):
-            return
-        if not layer.reset_after:
-            extra = {f"rb_{g}": np.zeros_like(weights[f"b_{g}"]) for g in layer.gates
-                     if layer.use_bias}  # fmt: skip
-            after = replace(layer, reset_after=True)
-            yield (
-                {"rule": "after the product"},
-                replace(cell, layer=after, weights={**weights, **extra}),
-            )
-            return
-        before: Recurrent = replace(layer, reset_after=False)
-        recurrent = {g: weights.pop(f"rb_{g}") for g in layer.gates if layer.use_bias}
-        if not recurrent:
-            yield {"rule": "before the product"}, replace(cell, layer=before)
-            return
-        summed = {f"b_{g}": weights[f"b_{g}"] + recurrent[g] for g in layer.gates}
-        outside = {**cell.weights, "b_h": summed["b_h"], "rb_h": np.zeros_like(recurrent["h"])}
-        yield (
-            {"rule": "before the product"},
-            replace(cell, layer=before, weights={**weights, **summed}),
-        )
-        yield {"rule": "after the product, bias outside"}, replace(cell, weights=outside)
-        yield (
-            {"rule": "before the product, without the recurrent bias"},
-            replace(cell, layer=before, weights=weights),
-        )
-
-    return subject.in_cells(change, "in {where}, apply the reset gate {rule}")
-
-
-def update_gate_inverted(subject: Subject) -> Found:
-    """The update gate of a GRU weighs the candidate instead of the old state.
-
-    Papers differ: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~`` (Cho's
-    later papers, CoreML). With a sigmoid, 1 - s(a) = s(-a).
-    """
-    symmetric = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth")
-
-    def change(cell: Cell) -> Options:
-        layer = cell.layer
-        if isinstance(layer, GRU) and layer.recurrent_activation.name in symmetric:
-            turned = {k: -a for k, a in cell.weights.items() if k.endswith("_z")}
-            yield {}, cell.with_weights(**turned)
-
-    return subject.in_cells(change, "in {where}, exchange z and 1 - z where the states are mixed")
+    return subject.in_cells(
+        lambda cell: _other_functions(cell, "recurrent_activation", _GATES),
+        "in {where}, compute the gates with {to} instead of {from}",
+    )

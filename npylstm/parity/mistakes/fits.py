@@ -12,7 +12,6 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.dense import Dense
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Run, Subject, count_different
 from npylstm.parity.examples import Example
@@ -231,29 +230,32 @@ def weights_stale(subject: Subject) -> Found:
         for edge in subject.spec.edges:
             named = subject.layers[edge.layer]
             layer = named.layer
-            if edge.outputs[0] != name or not isinstance(layer, Dense):
+            kernel, bias = (layer.weight_with_role(role) for role in ("kernel", "bias"))
+            if edge.outputs[0] != name or kernel is None or named.weights[kernel].ndim != 2:
                 continue
-            if layer.activation.name != "linear" or len(subject.edges_of(named.name)) > 1:
+            linear = all(a.name == "linear" for a in layer.activations.values())
+            if not linear or len(subject.edges_of(named.name)) > 1:
                 continue
+            features, units = named.weights[kernel].shape
             reads = [t.tensors[edge.inputs[0]] for t in subject.tapes]
-            A = np.concatenate([r.reshape(-1, layer.features) for r in reads]).astype(np.float64)
+            A = np.concatenate([r.reshape(-1, features) for r in reads]).astype(np.float64)
             B = np.concatenate(
-                [t.example.outputs[name].reshape(-1, layer.units) for t in subject.tapes]
+                [t.example.outputs[name].reshape(-1, units) for t in subject.tapes]
             ).astype(np.float64)
             if len(A) != len(B) or not (np.isfinite(A).all() and np.isfinite(B).all()):
                 continue
-            if layer.use_bias:
+            if bias is not None:
                 A = np.concatenate([A, np.ones((len(A), 1))], axis=1)
             solved, _, rank, _ = np.linalg.lstsq(A, B, rcond=_COLLINEAR)
             unique = rank == A.shape[1] or _is_collinear(subject, edge.inputs[0], A, int(rank))
             most = max(float(np.abs(w).max(initial=1.0)) for w in named.weights.values())
             if float(np.abs(solved).max(initial=0.0)) > _BEYOND_TRAINING * most:
                 continue
-            weights = {"kernel": solved[: layer.features]}
-            if float(np.abs(weights["kernel"]).max()) < _CONSTANT * float(np.abs(B).max()):
+            weights = {kernel: solved[:features]}
+            if float(np.abs(weights[kernel]).max()) < _CONSTANT * float(np.abs(B).max()):
                 continue  # constant outputs fit any features
-            if layer.use_bias:
-                weights["bias"] = solved[layer.features]
+            if bias is not None:
+                weights[bias] = solved[features]
             fitted = replace(
                 named, weights={k: a.astype(subject.spec.dtype) for k, a in weights.items()}
             )

@@ -9,26 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.convolution import Conv1D, Pool1D
-from npylstm.ops.dense import Dense
-from npylstm.ops.normalization import BatchNormalization, LayerNormalization
-from npylstm.ops.pointwise import ActivationLayer
 from npylstm.parity.corrections import Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.cells import ACTIVATIONS, cell_activation
+from npylstm.parity.mistakes.outputs import output_activation
 from npylstm.spec import LayerSpec
 
 __all__ = [
-    "activation", "directions_swapped", "epsilon", "layer_bias", "layer_kernel_transposed",
-    "layers_swapped", "merge_mode", "normalization_permuted", "normalization_swapped", "padding",
+    "activation", "directions_swapped", "layer_bias", "layer_bias_doubled",
+    "layer_kernel_transposed", "layers_swapped", "normalization_permuted", "normalization_swapped",
     "training_mode", "weights_of_another_layer",
 ]  # fmt: skip
 
 Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, LayerSpec]]
-
-_EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
 
 
 def activation(subject: Subject) -> Found:
@@ -40,12 +34,11 @@ def activation(subject: Subject) -> Found:
     """
 
     def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        if isinstance(layer, (Dense, Conv1D, ActivationLayer)):
-            for other in ACTIVATIONS:
-                if other != layer.activation:
-                    detail = {"from": str(layer.activation), "to": str(other)}
-                    yield detail, replace(named, layer=replace(layer, activation=other))
+        own = output_activation(named.layer)
+        for other in ACTIVATIONS if own else ():
+            if other != own:
+                layer = named.layer.with_activations({"activation": other})
+                yield {"from": str(own), "to": str(other)}, replace(named, layer=layer)
 
     yield from cell_activation(subject)
     yield from subject.in_layers(
@@ -57,11 +50,10 @@ def layer_bias(subject: Subject) -> Found:
     """A Dense, a convolution or a normalization computes without its bias."""
 
     def change(named: LayerSpec) -> Options:
-        name = {Dense: "bias", Conv1D: "bias", BatchNormalization: "beta",
-                LayerNormalization: "beta"}.get(type(named.layer))  # fmt: skip
-        if name is not None and name in named.weights:
-            zero = {name: np.zeros_like(named.weights[name])}
-            yield {"of": name}, replace(named, weights={**named.weights, **zero})
+        layer = named.layer
+        name = layer.weight_with_role("bias") or layer.weight_with_role("offset")
+        if name is not None:
+            yield {"of": name}, _with(named, **{name: np.zeros_like(named.weights[name])})
 
     return subject.in_layers(change, "in {where}, add the {of}")
 
@@ -70,9 +62,9 @@ def layer_bias_doubled(subject: Subject) -> Found:
     """A Dense or a convolution adds its bias twice."""
 
     def change(named: LayerSpec) -> Options:
-        if isinstance(named.layer, (Dense, Conv1D)) and "bias" in named.weights:
-            twice = {"bias": 2 * named.weights["bias"]}
-            yield {"of": "bias"}, replace(named, weights={**named.weights, **twice})
+        name = named.layer.weight_with_role("bias")
+        if name is not None:
+            yield {"of": name}, _with(named, **{name: 2 * named.weights[name]})
 
     return subject.in_layers(change, "in {where}, add the {of} once")
 
@@ -85,60 +77,34 @@ def layer_kernel_transposed(subject: Subject) -> Found:
     """
 
     def change(named: LayerSpec) -> Options:
-        if isinstance(named.layer, Dense):
-            kernel = named.weights["kernel"]
-            if kernel.shape[0] == kernel.shape[1]:
-                yield {"of": "rows and columns"}, _with(named, kernel=kernel.T)
-            else:
-                yield {"of": "memory order"}, _with(named, kernel=kernel.T.reshape(kernel.shape))
-                other = kernel.reshape(kernel.shape[::-1]).T
-                yield {"of": "memory order, the other way"}, _with(named, kernel=other)
-        elif isinstance(named.layer, Conv1D):
-            kernel = named.weights["kernel"]  # (size, features, units)
-            yield {"of": "time"}, _with(named, kernel=kernel[::-1])
-            for axes in itertools.permutations(range(3)):
-                turned = kernel.transpose(axes)
-                if axes == (0, 1, 2):
-                    continue
-                if turned.shape == kernel.shape:
-                    yield {"of": f"axes {axes}"}, _with(named, kernel=turned)
-                shaped = turned.reshape(kernel.shape)
-                yield {"of": f"memory order {axes}"}, _with(named, kernel=shaped)
+        name = named.layer.weight_with_role("kernel")
+        if name is not None:
+            for of, kernel in _other_layouts(named.weights[name]):
+                yield {"of": of}, _with(named, **{name: kernel})
 
     return subject.in_layers(change, "in {where}, read the kernel in its own layout ({of})")
 
 
+def _other_layouts(kernel: Array) -> Iterator[tuple[str, Array]]:
+    """Yield a kernel as other layouts read it, with a name for each."""
+    if kernel.ndim == 2:
+        if kernel.shape[0] == kernel.shape[1]:
+            yield "rows and columns", kernel.T
+        else:
+            yield "memory order", kernel.T.reshape(kernel.shape)
+            yield "memory order, the other way", kernel.reshape(kernel.shape[::-1]).T
+        return
+    yield "time", kernel[::-1]  # (size, features, units)
+    for axes in itertools.permutations(range(kernel.ndim)):
+        turned = kernel.transpose(axes)
+        if axes != tuple(range(kernel.ndim)):
+            if turned.shape == kernel.shape:
+                yield f"axes {axes}", turned
+            yield f"memory order {axes}", turned.reshape(kernel.shape)
+
+
 def _with(named: LayerSpec, **weights: Array) -> LayerSpec:
     return replace(named, weights={**named.weights, **weights})
-
-
-def epsilon(subject: Subject) -> Found:
-    """A normalization uses another epsilon, or adds it outside the square root.
-
-    Keras 1e-3, PyTorch 1e-5, TensorFlow's layers 1e-3 or 1e-12, papers 1e-5. Source: keras.io
-    BatchNormalization and LayerNormalization (epsilon), pytorch.org BatchNorm1d, LayerNorm (eps).
-    """
-
-    def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        if isinstance(layer, (BatchNormalization, LayerNormalization)):
-            for other in _EPSILONS:
-                if other != layer.epsilon:
-                    yield (
-                        {"from": layer.epsilon, "to": other},
-                        replace(named, layer=replace(layer, epsilon=other)),
-                    )
-        if isinstance(layer, BatchNormalization):
-            deviation = np.sqrt(named.weights["moving_variance"].astype(np.float64))
-            outside = (deviation + layer.epsilon) ** 2 - layer.epsilon
-            yield (
-                {"from": layer.epsilon, "to": layer.epsilon, "place": "outside the root"},
-                _with(
-                    named, moving_variance=outside.astype(named.weights["moving_variance"].dtype)
-                ),
-            )
-
-    return subject.in_layers(change, "in {where}, use epsilon {to} instead of {from}")
 
 
 def normalization_swapped(subject: Subject) -> Found:
@@ -147,15 +113,13 @@ def normalization_swapped(subject: Subject) -> Found:
     Keras stores gamma, beta, mean, variance; PyTorch names them weight, bias, running_mean,
     running_var. All have one shape, so any order is accepted.
     """
-    pairs = (("gamma", "beta"), ("moving_mean", "moving_variance"))
+    pairs = (("scale", "offset"), ("mean", "variance"))
 
     def change(named: LayerSpec) -> Options:
-        own = named.weights
-        there = [pair for pair in pairs if pair[0] in own and pair[1] in own]
-        if not isinstance(named.layer, (BatchNormalization, LayerNormalization)):
-            return
-        for chosen in ([p] for p in there):
-            yield _exchange(named, chosen)
+        both = [[named.layer.weight_with_role(role) for role in pair] for pair in pairs]
+        there = [(a, b) for a, b in both if a is not None and b is not None]
+        for chosen in there:
+            yield _exchange(named, [chosen])
         if len(there) > 1:
             yield _exchange(named, there)
 
@@ -174,10 +138,10 @@ def normalization_permuted(subject: Subject) -> Found:
     """A batch normalization reads its four arrays in any other order."""
 
     def change(named: LayerSpec) -> Options:
-        names = [
-            k for k in ("gamma", "beta", "moving_mean", "moving_variance") if k in named.weights
-        ]
-        if not isinstance(named.layer, BatchNormalization) or len(names) < 3:
+        roles = ("scale", "offset", "mean", "variance")
+        found = (named.layer.weight_with_role(role) for role in roles)
+        names = [name for name in found if name is not None]
+        if len(names) < 3:
             return
         for order in itertools.permutations(names):
             if list(order) != names:
@@ -187,71 +151,6 @@ def normalization_permuted(subject: Subject) -> Found:
     return subject.in_layers(change, "in {where}, read {of}")
 
 
-def padding(subject: Subject) -> Found:
-    """A convolution pads on other sides: ``same`` for ``causal``, before for after.
-
-    TensorFlow's ``same`` adds the odd step at the end, PyTorch's ``padding=`` pads both equally,
-    ``causal`` all at the start. Source: keras.io Conv1D (padding), pytorch.org Conv1d (padding).
-    """
-
-    def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        if isinstance(layer, Conv1D):
-            span = (layer.size - 1) * layer.dilation
-            total = span if layer.same else sum(layer.padding)
-            for before in range(total + 1):
-                pads = (before, total - before)
-                if layer.same or pads != layer.padding:
-                    moved = replace(layer, same=False, padding=pads)
-                    yield (
-                        {"from": _pads(layer), "to": f"{pads[0]} before, {pads[1]} behind"},
-                        (replace(named, layer=moved)),
-                    )
-            if not layer.same:
-                same = replace(layer, same=True, padding=(0, 0))
-                yield {"from": _pads(layer), "to": "same"}, replace(named, layer=same)
-        elif isinstance(layer, Pool1D):
-            if layer.operation == "mean":
-                counted = replace(layer, count_padding=not layer.count_padding)
-                said = "counted" if counted.count_padding else "not counted"
-                yield {"from": "padding", "to": f"padding {said}"}, replace(named, layer=counted)
-            total = layer.size - 1 if layer.same else sum(layer.padding)
-            for before in range(total + 1):
-                pads = (before, total - before)
-                if layer.same or pads != layer.padding:
-                    moved_pool = replace(layer, same=False, padding=pads)
-                    yield {"from": "same" if layer.same else str(layer.padding),
-                           "to": f"{pads[0]} before, {pads[1]} behind"}, replace(
-                        named, layer=moved_pool
-                    )  # fmt: skip
-
-    return subject.in_layers(change, "in {where}, pad {to} instead of {from}")
-
-
-def _pads(layer: Conv1D) -> str:
-    if layer.same:
-        return "same"
-    return f"{layer.padding[0]} before, {layer.padding[1]} behind"
-
-
-def merge_mode(subject: Subject) -> Found:
-    """The two directions are merged in another way.
-
-    Source: keras.io Bidirectional (merge_mode: concat, sum, mul, ave).
-    """
-
-    def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        modes = ("sum", "mul", "ave")
-        if isinstance(layer, Bidirectional) and layer.merge_mode in modes:
-            for mode in modes:
-                if mode != layer.merge_mode:
-                    detail = {"from": layer.merge_mode, "mode": mode}
-                    yield detail, replace(named, layer=replace(layer, merge_mode=mode))
-
-    return subject.in_layers(change, "in {where}, merge the directions by {mode}, not by {from}")
-
-
 def directions_swapped(subject: Subject) -> Found:
     """The weights of the two directions are exchanged, or the backward output is first.
 
@@ -259,15 +158,12 @@ def directions_swapped(subject: Subject) -> Found:
     """
 
     def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        if not isinstance(layer, Bidirectional):
-            return
-        forward, backward = layer.directions.values()
-        other = {"forward": "backward", "backward": "forward"}
-        if forward.weight_shapes() == backward.weight_shapes():
+        parts = named.layer.recurrent_parts()
+        if len(parts) == 2 and len({str(part.weight_shapes()) for part in parts.values()}) == 1:
+            a, b = parts
             swapped = {
-                f"{other[way]}/{key}": array
-                for way, _, key, array in ((*k.partition("/"), a) for k, a in named.weights.items())
+                f"{b if key.startswith(a) else a}{key.partition('/')[2]}": array
+                for key, array in named.weights.items()
             }
             yield {"of": "weights"}, replace(named, weights=swapped)
 
@@ -285,10 +181,11 @@ def _outputs_joined_backward_first(subject: Subject) -> Found:
 
     for named in subject.spec.layers:
         layer = named.layer
-        if not isinstance(layer, Bidirectional) or layer.merge_mode != "concat":
+        parts = layer.recurrent_parts()
+        if len(parts) != 2 or layer.parts() != parts:  # not concatenated
             continue
-        forward, backward = (half.output_size for half in layer.directions.values())
-        axis = 2 if layer.return_sequences else 1
+        forward, backward = (part.output_size for part in parts.values())
+        axis = 2 if layer.returns_sequence else 1
         spec = insert_behind(
             subject.spec,
             named.name,
@@ -365,7 +262,7 @@ def training_mode(subject: Subject) -> Found:
 
     ``model.eval()`` was not called, or ``training=True`` passed. Source: pytorch.org BatchNorm1d.
     """
-    norms = [n for n in subject.spec.layers if isinstance(n.layer, BatchNormalization)]
+    norms = [n for n in subject.spec.layers if n.layer.weight_with_role("variance")]
     choices = [[n.name] for n in norms] + ([[n.name for n in norms]] if len(norms) > 1 else [])
     for names in choices:
 
@@ -395,13 +292,10 @@ def _with_batch_statistics(
         (edge, *_) = [e for e in spec.edges if e.layer == name]
         x = tape.tensors[edge.inputs[0]].astype(np.float64)
         named = spec[name]
-        layer = named.layer
-        assert isinstance(layer, BatchNormalization)
-        axes = tuple(k for k in range(x.ndim) if k != layer.axis_in(x.shape))
-        fresh = {
-            "moving_mean": x.mean(axes).astype(dtype),
-            "moving_variance": x.var(axes).astype(dtype),
-        }
-        new = _with(named, **fresh)
+        (axis_map,) = named.layer.axis_map([x.shape])
+        axes = tuple(k for k in range(x.ndim) if (0, k) not in axis_map.mixed)
+        measured = {"mean": x.mean(axes), "variance": x.var(axes)}
+        roles = {role: key for key, role in named.layer.weight_roles.items()}
+        new = _with(named, **{roles[k]: v.astype(dtype) for k, v in measured.items()})
         spec = replace(spec, layers=tuple(new if n.name == name else n for n in spec.layers))
     return CachedRun(spec, example).outputs

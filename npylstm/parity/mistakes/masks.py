@@ -10,7 +10,6 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.masking import Masking
-from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shaping import Full
 from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
@@ -47,7 +46,7 @@ def _ignored(subject: Subject) -> Found:
         t: edge.layer
         for edge in subject.spec.edges
         for t in edge.outputs
-        if t.endswith("/mask") and subject.layers[edge.layer].kind in ("masking", "embedding")
+        if t.endswith("/mask") and subject.layers[edge.layer].layer.masked_value is not None
     }
     for tensor, layer in makers.items():
         fix = f"use the mask that {layer} makes"
@@ -86,7 +85,8 @@ def _all_count(spec: ModelSpec, tensor: str, *only: Edge) -> ModelSpec | None:
 
 def _other_value(subject: Subject) -> Found:
     for named in subject.spec.layers:
-        if not isinstance(named.layer, Masking):
+        own = named.layer.masked_value
+        if own is None or named.layer.vocabulary_size is not None:
             continue
         yield Correction(
             named.name, {"rule": "left out"}, f"mask the steps that {named.name} finds",
@@ -95,10 +95,10 @@ def _other_value(subject: Subject) -> Found:
         tensors = [t for e in subject.edges_of(named.name) for t in e.inputs]
         seen = [tape.tensors[t] for tape in subject.tapes for t in tensors]
         for value in dict.fromkeys([*_constant_steps(seen), *_VALUES]):
-            if value != named.layer.mask_value:
+            if value != own:
                 yield Correction(
                     named.name, {"rule": "value", "value": value},
-                    f"in {named.name}, mask the value {named.layer.mask_value:g}, not {value:g}",
+                    f"in {named.name}, mask the value {own:g}, not {value:g}",
                     {named.name: replace(named, layer=Masking(value))},
                 )  # fmt: skip
 
@@ -125,10 +125,9 @@ def _other_rule(subject: Subject) -> Found:
         return
 
     def change(cell: Cell) -> Options:
-        layer: Recurrent = cell.layer
-        zero = not layer.zero_output_for_mask
-        detail = {"rule": "zeros" if zero else "repeats"}
-        yield detail, replace(cell, layer=replace(layer, zero_output_for_mask=zero))
+        zero = not cell.layer.zero_output_for_mask
+        layer = replace(cell.layer, zero_output_for_mask=zero)
+        yield {"rule": "zeros" if zero else "repeats"}, replace(cell, layer=layer)
 
     yield from subject.in_cells(
         change, "in {where}, masked steps give {rule} on the other side: use one rule"

@@ -13,12 +13,7 @@ import numpy as np
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.attention import MultiHeadAttention
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.convolution import Conv1D
-from npylstm.ops.dense import Dense
-from npylstm.ops.pointwise import ActivationLayer, Identity
-from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.base import Operation
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.runtime.numpy_engine import Node
@@ -72,11 +67,9 @@ def logits(subject: Subject) -> Found:
     """
     for name in subject.spec.outputs:
         maker = _maker(subject, name)
-        if maker is None:
+        own = output_activation(maker.layer) if maker else None
+        if maker is None or own is None:
             continue
-        layer = maker.layer
-        assert isinstance(layer, (Dense, ActivationLayer, Conv1D))
-        own = layer.activation
         if own.name in ("softmax", "log_softmax", "sigmoid"):
             others = [_LINEAR, *({_SOFTMAX, _LOG, SIGMOID} - {own})]
         elif own.name == "linear":
@@ -86,10 +79,11 @@ def logits(subject: Subject) -> Found:
         for other in sorted(others, key=str):
             where = f"at the output {name}"
             done = "leave out" if own.name == "linear" else "apply"
+            layer = maker.layer.with_activations({"activation": other})
             yield Correction(
                 maker.name, {"from": str(own), "to": str(other)},
                 f"{where}, {done} {other if own.name == 'linear' else own}",
-                {maker.name: replace(maker, layer=replace(layer, activation=other))},
+                {maker.name: replace(maker, layer=layer)},
             )  # fmt: skip
         if own.name in ("softmax", "sigmoid"):  # applied twice
             yield Correction(
@@ -103,16 +97,19 @@ def _applied_again(name: str, activation: Activation, run: Run, example: Example
 
 
 def _maker(subject: Subject, tensor: str) -> LayerSpec | None:
-    """Return the layer whose activation an output is; None if there is none."""
+    """Return the layer that computes an output; None if it is an input."""
     for edge in reversed(subject.spec.edges):
         if tensor in edge.outputs:
             named = subject.layers[edge.layer]
-            if isinstance(named.layer, Identity):
-                tensor = edge.inputs[0]
-                continue
-            known = isinstance(named.layer, (Dense, ActivationLayer, Conv1D))
-            return named if known else None
+            if not named.layer.returns_input:
+                return named
+            tensor = edge.inputs[0]
     return None
+
+
+def output_activation(layer: Operation) -> Activation | None:
+    """Return the activation of a layer's output; None if it has none, or is recurrent."""
+    return None if layer.is_recurrent else layer.activations.get("activation")
 
 
 def reduced_precision(subject: Subject) -> Found:
@@ -154,9 +151,9 @@ class _Tf32Matrix:
 class _Tf32Convolution(Node):
     """A convolution whose factors have 10 bits."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, kernel: str) -> None:
         self.name, self.layer = node.name, node.layer
-        self.packed = {**node.packed, "kernel": _tf32(node.packed["kernel"])}
+        self.packed = {**node.packed, kernel: _tf32(node.packed[kernel])}
 
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
@@ -165,14 +162,13 @@ class _Tf32Convolution(Node):
 
 
 def _with_tf32_products(node: Node) -> Node:
-    if isinstance(node.layer, Conv1D):
-        return _Tf32Convolution(node)
-    if isinstance(node.layer, (Recurrent, Bidirectional, Dense, MultiHeadAttention)):
+    if node.layer.uses_matrix_products:
         packed: dict[str, Any] = {
-            k: _Tf32Matrix(_tf32(a)) if a.ndim == 2 and "bias" not in k else a
-            for k, a in node.packed.items()
+            k: _Tf32Matrix(_tf32(a)) if a.ndim == 2 else a for k, a in node.packed.items()
         }
         node.packed = packed
+    elif (kernel := node.layer.weight_with_role("kernel")) is not None:
+        return _Tf32Convolution(node, kernel)
     return node
 
 

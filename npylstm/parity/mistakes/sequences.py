@@ -9,13 +9,11 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.arithmetic import Arithmetic, Reduce
-from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.arithmetic import Reduce
+from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Flip, Select
 from npylstm.ops.pointwise import Identity
-from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shapes import BATCH
-from npylstm.ops.shaping import Concatenate
 from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.graphs import insert_behind, rewire, with_layer
@@ -59,8 +57,8 @@ def direction(subject: Subject) -> Found:
             turned = replace(cell.layer, go_backwards=not cell.layer.go_backwards)
             named = replace(subject.layers[cell.name], layer=turned)
             spec = with_layer(subject.spec, named)
-            axis = 0 if cell.layer.time_major else 1
-            spec = spec and insert_behind(spec, cell.name, ((Flip((axis,)), (0,)),))
+            flip = Flip((turned.time_axis,))
+            spec = spec and insert_behind(spec, cell.name, ((flip, (0,)),))
             if spec is not None:
                 rule = "backwards" if turned.go_backwards else "forwards"
                 yield Correction(
@@ -76,14 +74,13 @@ def both_forwards(subject: Subject) -> Found:
     A port builds two equal layers and does not reverse the second one's input.
     """
     for named in subject.spec.layers:
-        if isinstance(named.layer, Bidirectional):
-            spec = _taken_apart(subject.spec, named, named.layer, backwards=False)
-            if spec is not None:
-                yield Correction(
-                    named.name, {"rule": "both forwards"},
-                    f"in {named.name}, let the backward half read from the last step to the first",
-                    spec=spec,
-                )  # fmt: skip
+        spec = _taken_apart(subject.spec, named, backwards=False)
+        if spec is not None:
+            yield Correction(
+                named.name, {"rule": "both forwards"},
+                f"in {named.name}, let the backward half read from the last step to the first",
+                spec=spec,
+            )  # fmt: skip
 
 
 def sequence_order(subject: Subject) -> Found:
@@ -94,13 +91,13 @@ def sequence_order(subject: Subject) -> Found:
     """
     for named in subject.spec.layers:
         layer = named.layer
-        if isinstance(layer, Recurrent) and layer.return_sequences:
-            axis = 0 if layer.time_major else 1
-            spec = insert_behind(subject.spec, named.name, ((Flip((axis,)), (0,)),))
-        elif isinstance(layer, Bidirectional) and layer.return_sequences:
-            spec = _taken_apart(subject.spec, named, layer)
-        else:
+        if not layer.returns_sequence:
             continue
+        if len(layer.recurrent_parts()) == 1:
+            flip = Flip((layer.time_axis,))
+            spec = insert_behind(subject.spec, named.name, ((flip, (0,)),))
+        else:
+            spec = _taken_apart(subject.spec, named)
         if spec is not None:
             yield Correction(
                 named.name, {},
@@ -120,11 +117,12 @@ def sequence_order(subject: Subject) -> Found:
 def _taken_apart(
     spec: ModelSpec,
     named: LayerSpec,
-    layer: Bidirectional,
     backwards: bool = True,
     select: int | None = None,
 ) -> ModelSpec | None:
     """Split a bidirectional layer in two; the backward sequence is in the order of computation.
+
+    None if there are no two layers, or if their outputs are not merged into one.
 
     Parameters
     ----------
@@ -133,24 +131,24 @@ def _taken_apart(
     select
         A step of each half, in the order of its computation, that replaces its last output.
     """
-    if layer.merge_mode == "none" or layer.directions["forward"].return_state:
+    layer = named.layer
+    parts = layer.recurrent_parts()
+    features = 2 if layer.returns_sequence and select is None else 1
+    merge = layer.merging(features + 1)
+    if merge is None or any(half.return_state for half in parts.values()):
         return None
     halves: list[LayerSpec] = []
-    for way, half in layer.directions.items():
+    for prefix, half in parts.items():
         own = replace(
             half, go_backwards=half.go_backwards and backwards,
             return_sequences=half.return_sequences or select is not None,
         )  # fmt: skip
         weights = {
-            k.removeprefix(f"{way}/"): a for k, a in named.weights.items() if k.startswith(way)
+            k.removeprefix(prefix): a for k, a in named.weights.items() if k.startswith(prefix)
         }
-        halves.append(LayerSpec(f"{named.name}.{way}", own, weights))
-    features = 2 if halves[0].layer.return_sequences and select is None else 1  # type: ignore[attr-defined]
-    merge = {"sum": "add", "mul": "multiply", "ave": "average"}.get(layer.merge_mode)
-    last = LayerSpec(
-        f"{named.name}.merge", Concatenate(features) if merge is None else Arithmetic(merge)
-    )
-    step = LayerSpec(f"{named.name}.step", Select(0 if layer.time_major else 1, select or 0))
+        halves.append(LayerSpec(f"{named.name}.{prefix.rstrip('/')}", own, weights))
+    last = LayerSpec(f"{named.name}.merge", merge)
+    step = LayerSpec(f"{named.name}.step", Select(layer.time_axis, select or 0))
     edges: list[Edge] = []
     for edge in spec.edges:
         if edge.layer != named.name:
@@ -291,73 +289,59 @@ def _sizes(subject: Subject, example: Example) -> Iterator[int]:
 def _steps(subject: Subject, steps: Iterable[int]) -> Found:
     for named in subject.spec.layers:
         layer = named.layer
+        last_alone = layer.is_recurrent and not layer.returns_sequence
+        both = len(layer.recurrent_parts()) > 1
+        taken = _taken_step(subject, named)
         sequences: ModelSpec | None = None
-        if isinstance(layer, (Recurrent, Bidirectional)) and not layer.return_sequences:
+        if last_alone:
             sequences = with_layer(subject.spec, replace(named, layer=_sequences(layer, True)))
         for step in steps:
             fix = f"in {named.name}, return the last step, not step {step}"
-            if isinstance(layer, Select) and _selects_time(subject, named) and step != layer.index:
-                other = replace(named, layer=replace(layer, index=step))
+            if taken is not None and step != taken[1]:
+                other = replace(named, layer=Select(taken[0], step))
                 yield Correction(named.name, {"step": step}, fix, {named.name: other})
-            elif isinstance(layer, (Recurrent, Bidirectional)) and not layer.return_sequences:
-                if step == -1 and isinstance(layer, Recurrent):
-                    continue
-                axis = 0 if layer.time_major else 1
-                spec = sequences and insert_behind(
-                    sequences, named.name, ((Select(axis, step), (0,)),)
-                )
+            elif last_alone and (both or step != -1):
+                select = Select(layer.time_axis, step)
+                spec = sequences and insert_behind(sequences, named.name, ((select, (0,)),))
                 if spec is not None:
                     yield Correction(named.name, {"step": step}, fix, spec=spec)
-                if isinstance(layer, Bidirectional) and step != -1:
-                    apart = _taken_apart(subject.spec, named, layer, select=step)
-                    if apart is not None:
-                        detail = {"step": step, "of": "each half"}
-                        yield Correction(named.name, detail, fix, spec=apart)
+                apart = _taken_apart(subject.spec, named, select=step) if step != -1 else None
+                if apart is not None:
+                    detail = {"step": step, "of": "each half"}
+                    yield Correction(named.name, detail, fix, spec=apart)
 
 
-def _sequences(layer: Recurrent | Bidirectional, on: bool) -> Recurrent | Bidirectional:
-    if isinstance(layer, Recurrent):
-        return replace(layer, return_sequences=on)
-    halves = {f"{way}_layer": replace(half, return_sequences=on)
-              for way, half in layer.directions.items()}  # fmt: skip
-    changed: Bidirectional = replace(layer, **halves)  # type: ignore[arg-type]
-    return changed
+def _sequences(layer: Operation, on: bool) -> Operation:
+    parts = layer.recurrent_parts().items()
+    return layer.with_recurrent_parts({k: replace(p, return_sequences=on) for k, p in parts})
 
 
-def _selects_time(subject: Subject, named: LayerSpec) -> bool:
+def _taken_step(subject: Subject, named: LayerSpec) -> tuple[int, int] | None:
+    """Return the time axis and the step that a layer takes; None if it takes none."""
+    axis, how = named.layer.reduction or (0, "")
+    if not isinstance(how, int):
+        return None
     (edge, *_) = subject.edges_of(named.name)
-    shape = subject.spec.shapes[edge.inputs[0]]
-    return TensorSpec("", shape).time_axis == getattr(named.layer, "axis", None)
+    time_axis = TensorSpec("", subject.spec.shapes[edge.inputs[0]]).time_axis
+    return (axis, how) if axis == time_axis else None
 
 
 def _pooled(subject: Subject) -> Found:
     for named in subject.spec.layers:
-        layer = named.layer
-        if isinstance(layer, Select) and _selects_time(subject, named):
-            for operation in ("mean", "max", "sum"):
-                pooled = replace(named, layer=Reduce(operation, (layer.axis,)))
-                yield Correction(
-                    named.name, {"rule": operation},
-                    f"in {named.name}, return the last step, not the {operation} over the steps",
-                    {named.name: pooled},
-                )  # fmt: skip
+        axis, own = named.layer.reduction or (0, 0)
+        pools = [(rule, Reduce(rule, (axis,))) for rule in ("mean", "max", "sum") if rule != own]
+        where, found = f"in {named.name}, return", list[tuple[Detail, str, Operation]]()
+        if isinstance(own, str):
+            said = f"{where} the {own} over the steps, not one step"
+            found = [({"step": step}, said, Select(axis, step)) for step in (-1, 0)]
+            found += [({"rule": k}, f"{where} the {own}, not the {k}", pool) for k, pool in pools]
+        elif _taken_step(subject, named):
+            said = f"{where} the last step, not the {{}} over the steps"
+            found = [({"rule": rule}, said.format(rule), pool) for rule, pool in pools]
+        for detail, fix, layer in found:
+            yield Correction(named.name, detail, fix, {named.name: replace(named, layer=layer)})
+        if found and not isinstance(own, str):
             yield from _final_of_both(subject, named)
-        elif isinstance(layer, Reduce) and not layer.keepdims and len(layer.axes) == 1:
-            for step in (-1, 0):
-                selected = replace(named, layer=Select(layer.axes[0], step))
-                yield Correction(
-                    named.name, {"step": step},
-                    f"in {named.name}, return the {layer.operation} over the steps, not one step",
-                    {named.name: selected},
-                )  # fmt: skip
-            for operation in ("mean", "max", "sum"):
-                if operation != layer.operation:
-                    pooled = replace(named, layer=replace(layer, operation=operation))
-                    yield Correction(
-                        named.name, {"rule": operation},
-                        f"in {named.name}, return the {layer.operation}, not the {operation}",
-                        {named.name: pooled},
-                    )  # fmt: skip
 
 
 def _final_of_both(subject: Subject, select: LayerSpec) -> Found:
@@ -365,7 +349,7 @@ def _final_of_both(subject: Subject, select: LayerSpec) -> Found:
     (edge, *_) = subject.edges_of(select.name)
     for call in subject.spec.edges:
         layer = subject.layers[call.layer].layer
-        if call.outputs[0] == edge.inputs[0] and isinstance(layer, Bidirectional):
+        if call.outputs[0] == edge.inputs[0] and len(layer.recurrent_parts()) > 1:
             own = replace(subject.layers[call.layer], layer=_sequences(layer, False))
             layers = [
                 own if n.name == own.name else replace(n, layer=Identity())

@@ -12,8 +12,6 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.cells import LSTM
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Run, Subject
 from npylstm.parity.examples import Example, batch_axes
@@ -48,7 +46,8 @@ def state_swapped(subject: Subject) -> Found:
         yield Correction(label, {}, fix.format(where=" and ".join(names)), around=around)
     for named in subject.spec.layers:  # initial states computed in the graph
         edges = [e for e in subject.edges_of(named.name) if named.layer.initial_states(e.inputs)]
-        if edges and isinstance(named.layer, LSTM) and not named.layer.projection:
+        shapes = named.layer.state_shapes()
+        if edges and [*shapes] == ["h", "c"] and shapes["h"] == shapes["c"]:
             swapped = [
                 replace(e, inputs=(e.inputs[0], e.inputs[2], e.inputs[1], *e.inputs[3:]))
                 if e in edges
@@ -138,9 +137,9 @@ def _states_of_the_graph(subject: Subject) -> Found:
             continue
         count = len(named.layer.initial_states(edges[0].inputs))
         choices = [("ignored", range(1, count + 1))]
-        if isinstance(named.layer, LSTM):
+        if [*named.layer.state_shapes()] == ["h", "c"]:
             choices += [("h ignored", range(1, 2)), ("c ignored", range(2, 3))]
-        if isinstance(named.layer, Bidirectional):
+        if len(named.layer.recurrent_parts()) == 2:
             half = count // 2
             choices += [("forward ignored", range(1, half + 1)),
                         ("backward ignored", range(half + 1, count + 1))]  # fmt: skip
@@ -224,7 +223,7 @@ def state_reset_inside(subject: Subject) -> Found:
     """
     names = list(dict.fromkeys(cell.name for cell in subject.cells))
     longest = max(
-        (tape.tensors[edge.inputs[0]].shape[_steps_axis(subject.layers[name].layer)]
+        (tape.tensors[edge.inputs[0]].shape[subject.layers[name].layer.time_axis]
          for tape in subject.tapes for name in names for edge in subject.edges_of(name)), default=0,
     )  # fmt: skip
     for chosen in _each_and_all(names):
@@ -239,15 +238,10 @@ def state_reset_inside(subject: Subject) -> Found:
                 )  # fmt: skip
 
 
-def _steps_axis(layer: Operation) -> int:
-    return 0 if getattr(layer, "time_major", False) else 1
-
-
 def _repeats(layer: Operation) -> bool:
     """Return whether a layer repeats its last output at masked steps."""
-    return bool(getattr(layer, "masked", False)) and not getattr(
-        layer, "zero_output_for_mask", True
-    )
+    parts = [*layer.recurrent_parts().values()]
+    return len(parts) == 1 and parts[0].masked and not parts[0].zero_output_for_mask
 
 
 def _resetting(names: list[str], steps: int, spared: bool, run: Run, example: Example) -> Arrays:
@@ -263,24 +257,22 @@ class _Resetting(Node):
     def __init__(self, node: Node, steps: int, spared: bool) -> None:
         self.name, self.layer, self.packed = node.name, node.layer, node.packed
         self._steps, self._spared = steps, spared and _repeats(node.layer)
+        self._backwards = all(p.go_backwards for p in node.layer.recurrent_parts().values())
 
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        axis = _steps_axis(self.layer)
-        masked = bool(getattr(self.layer, "masked", False))
-        sequences = bool(getattr(self.layer, "return_sequences", False))
-        if isinstance(self.layer, Bidirectional) and not sequences:
+        axis, sequences = self.layer.time_axis, self.layer.returns_sequence
+        if len(self.layer.recurrent_parts()) > 1 and not sequences:
             raise NpylstmError("the last states of the two directions are of different chunks")
+        masked = self.layer.own_mask(inputs) is not None
         given = slice(1, len(inputs) - masked)  # initial states from other layers
         fresh = {k: np.zeros_like(a) for k, a in state.items()}
         count = inputs[0].shape[axis]
         parts: list[tuple[Array, ...]] = []
         for start in range(0, count, self._steps):
             steps = slice(start, start + self._steps)
-            if getattr(
-                self.layer, "go_backwards", False
-            ):  # chunks come in the order of computation
+            if self._backwards:  # chunks come in the order of computation
                 steps = slice(max(0, count - start - self._steps), count - start)
             reads = [*inputs]
             reads[0] = inputs[0][(slice(None),) * axis + (steps,)]
@@ -299,10 +291,10 @@ class _Resetting(Node):
 
     def _sparing(self, main: Array, last: Array, moves: Array, axis: int) -> Array:
         """Repeat the previous chunk's last output up to the first step that is not masked."""
-        if getattr(self.layer, "go_backwards", False):
+        if self._backwards:
             moves = moves[:, ::-1]
         begun = np.logical_or.accumulate(moves, axis=1)
-        if not getattr(self.layer, "return_sequences", False):
+        if not self.layer.returns_sequence:
             return np.where(begun[:, -1:], main, last)
         begun = begun if axis == 1 else begun.T
         return np.where(begun[..., None], main, np.take(last, [-1], axis))
