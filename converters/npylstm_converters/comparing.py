@@ -92,7 +92,7 @@ def _diagnose(
     model: Model, cases: tuple[Case, ...], report: ParityReport, runner: Any
 ) -> Diagnosis:
     """Diagnose all cases; find the first bad layer in the case with the largest mismatch."""
-    worst = max(report.comparisons, key=lambda c: c.strain)
+    worst = max(report.comparisons, key=lambda c: c.max_ratio)
     first = cases[worst.case]
     try:
         takes = first.lengths is not None and getattr(runner, "sets_lengths", False)

@@ -146,10 +146,7 @@ class Bidirectional(Operation):
         return self.with_recurrent_parts(halves)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield the other merge modes of outputs that are merged element by element.
-
-        Source: keras.io Bidirectional (merge_mode: concat, sum, mul, ave).
-        """
+        """Yield the other merge modes of outputs that are merged element by element."""
         modes = ("sum", "mul", "ave")
         for mode in modes if self.merge_mode in modes else ():
             if mode != self.merge_mode:

@@ -106,11 +106,7 @@ class LSTM(Recurrent):
         return {"h": (self.output_size,), "c": (self.units,)}
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield the forget gate's bias larger or smaller by one.
-
-        TensorFlow 1 added ``forget_bias`` of 1 at run time, Keras adds it to the initial bias
-        (``unit_forget_bias``). Source: tensorflow.org compat.v1.nn.rnn_cell.LSTMCell.
-        """
+        """Yield the forget gate's bias larger or smaller by one (``unit_forget_bias``)."""
         for offset in (1.0, -1.0) if self.use_bias else ():
             bias = weights["b_f"] + np.asarray(offset, weights["b_f"].dtype)
             yield Convention("forget_bias", {"offset": offset}, self, {**weights, "b_f": bias})
@@ -198,15 +194,7 @@ class GRU(Recurrent):
         return shapes
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield the reset gate on the other side of the product, and the update gate inverted.
-
-        Keras since TF 2, PyTorch and cuDNN apply the reset gate after the product and keep a second
-        bias inside; Keras before, ONNX by default and CoreML before it, or with the bias outside.
-        Source: keras.io GRU (reset_after), onnx.ai GRU (linear_before_reset).
-
-        Papers differ: ``h = z h + (1 - z) h~`` (Keras, PyTorch, ONNX) or ``(1 - z) h + z h~``
-        (Cho's later papers, CoreML). With a sigmoid, 1 - s(a) = s(-a).
-        """
+        """Yield the reset gate on the other side of the product, and z and 1 - z exchanged."""
         for rule, reset_after, changed in self._resets(weights):
             other = dataclasses.replace(self, reset_after=reset_after)
             yield Convention("reset_after", {"rule": rule}, other, changed)

@@ -19,8 +19,8 @@ class Convention(NamedTuple):
     Attributes
     ----------
     kind
-        What the convention is about: ``padding``, ``epsilon``, ``merge_mode``, ``reset_after``,
-        ``update_gate_inverted``, ``forget_bias``. A diagnosis tries it as the mistake of this name.
+        What the convention is about (``padding``, ``epsilon``, ...): the name of a function in
+        :mod:`npylstm.parity.mistakes.conventions`, whose sentence contains entries of ``detail``.
     detail
         Plain values that describe it: ``{"from": 0.001, "to": 1e-05}``.
     operation

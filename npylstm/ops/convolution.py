@@ -143,11 +143,7 @@ class Conv1D(Operation):
         return {"kernel": "kernel", "bias": "bias"}
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield the padding on other sides: ``same`` for ``causal``, before for after.
-
-        TensorFlow's ``same`` adds the odd step at the end, PyTorch's ``padding=`` pads both
-        equally, ``causal`` all at the start. Source: keras.io Conv1D, pytorch.org Conv1d (padding).
-        """
+        """Yield the padding on other sides, and ``same`` for other paddings."""
         own = "same" if self.same else _sides(self.padding)
         total = (self.size - 1) * self.dilation if self.same else sum(self.padding)
         yield from _other_paddings(self, total, own)

@@ -26,8 +26,7 @@ _ROLES = {
     "moving_variance": "variance",
 }
 
-# Keras 1e-3, PyTorch 1e-5, TensorFlow's layers 1e-3 or 1e-12, papers 1e-5. Source: keras.io
-# BatchNormalization and LayerNormalization (epsilon), pytorch.org BatchNorm1d, LayerNorm (eps).
+# Defaults of frameworks and papers, the most frequent first.
 _EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
 
 

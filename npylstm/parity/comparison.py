@@ -40,7 +40,7 @@ PEAK_FACTOR = 8
 FLOOR_ULPS_OF_ONE = 8
 
 # Values that are more than this many times their tolerance are evidence.
-_TELLING = 10.0
+_EVIDENT = 10.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Comparison:
         return _axis_names(self.ours.ndim)
 
     @functools.cached_property
-    def allowed(self) -> Array:
+    def tolerances(self) -> Array:
         """Return the largest difference that rounding explains, for every value.
 
         Features have different sizes, and noise grows with the steps. So each feature and step has
@@ -141,8 +141,8 @@ class Comparison:
         typical = np.maximum(typical, size * np.maximum(_relative(typical, size), eps))
         peak = np.maximum(peak, size * _relative(peak, size))
         least = FLOOR_ULPS_OF_ONE * eps * np.asarray(self.floor)
-        allowed = np.maximum(NOISE_FACTOR * typical, np.maximum(PEAK_FACTOR * peak, least))
-        return self._spread(np.maximum(allowed, np.finfo(self.ours.dtype).tiny))
+        tolerances = np.maximum(NOISE_FACTOR * typical, np.maximum(PEAK_FACTOR * peak, least))
+        return self._spread(np.maximum(tolerances, np.finfo(self.ours.dtype).tiny))
 
     def _by_step(self, runs: Array) -> Array:
         """Reshape values of runs to (runs * samples, steps, features)."""
@@ -154,42 +154,42 @@ class Comparison:
             steps = runs[..., None, None]
         return steps.reshape(-1, *steps.shape[-2:])
 
-    def _spread(self, allowed: Array) -> Array:
+    def _spread(self, tolerances: Array) -> Array:
         """Broadcast (steps, features) to the shape of the output."""
         shape = self.ours.shape
         if self.time is not None:
-            widened = allowed.reshape(*(1,) * (len(shape) - 2), *allowed.shape)
-            allowed = np.moveaxis(widened, -2, self.time)
+            widened = tolerances.reshape(*(1,) * (len(shape) - 2), *tolerances.shape)
+            tolerances = np.moveaxis(widened, -2, self.time)
         elif len(shape) < 2:
-            allowed = allowed[0] if shape else allowed[0, 0]
-        return np.broadcast_to(allowed, shape)
+            tolerances = tolerances[0] if shape else tolerances[0, 0]
+        return np.broadcast_to(tolerances, shape)
 
     @functools.cached_property
-    def shares(self) -> Array:
-        """Return differences divided by ``allowed``; rounding explains those up to 1."""
+    def error_ratios(self) -> Array:
+        """Return differences divided by ``tolerances``; rounding explains those up to 1."""
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            shares = self.difference / self.allowed
+            ratios = self.difference / self.tolerances
         # nan is inf / inf: difference and tolerance are both infinite.
-        return np.where(self.difference == 0, 0.0, np.where(np.isnan(shares), 1.0, shares))
+        return np.where(self.difference == 0, 0.0, np.where(np.isnan(ratios), 1.0, ratios))
 
     @property
-    def strain(self) -> float:
-        """Return the largest of ``shares``."""
-        return float(self.shares.max(initial=0.0))
+    def max_ratio(self) -> float:
+        """Return the largest of ``error_ratios``."""
+        return float(self.error_ratios.max(initial=0.0))
 
     @property
     def tolerance(self) -> float:
         """Return the tolerance of the value with the largest share."""
-        if not self.shares.size:
+        if not self.error_ratios.size:
             return 0.0
-        return float(self.allowed.flat[int(np.argmax(self.shares))])
+        return float(self.tolerances.flat[int(np.argmax(self.error_ratios))])
 
     @property
-    def telling(self) -> Array:
+    def is_evidence(self) -> Array:
         """Return which values are evidence: finite, and much larger than their tolerance."""
         with np.errstate(invalid="ignore"):
             size = np.abs(self.framework.astype(np.float64))
-            return np.isfinite(size) & (size > _TELLING * self.allowed)
+            return np.isfinite(size) & (size > _EVIDENT * self.tolerances)
 
     def errors(self, values: Array) -> Array:
         """Return finite errors against the float64 run."""
@@ -200,7 +200,7 @@ class Comparison:
     @property
     def passed(self) -> bool:
         """Return whether rounding explains every difference."""
-        return self.strain <= 1
+        return self.max_ratio <= 1
 
     @property
     def relative(self) -> float:
@@ -223,8 +223,8 @@ def _relative(noise: Array, size: Array) -> Array:
     known = size > 0
     if not known.any():
         return np.zeros((len(noise), 1))
-    shares = noise[:, known] / size[known]
-    return np.quantile(shares, 0.5, axis=1, method="lower")[:, None]
+    ratios = noise[:, known] / size[known]
+    return np.quantile(ratios, 0.5, axis=1, method="lower")[:, None]
 
 
 def rms(values: Array) -> float:
@@ -312,14 +312,14 @@ def _axis_names(ndim: int) -> tuple[str, ...]:
 
 def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
     largest = [p.difference.max(initial=0.0) for p in parts]
-    strain = [p.strain for p in parts]
-    passed = max(strain) <= 1
+    ratios = [p.max_ratio for p in parts]
+    passed = max(ratios) <= 1
     # Show the largest difference; if parity failed, the largest share of its tolerance.
-    worst = int(np.argmax(largest if passed else strain))
+    worst = int(np.argmax(largest if passed else ratios))
     part = parts[worst]
     where = {"case": part.case}
     if part.difference.size:
-        shown = part.difference if passed else part.shares
+        shown = part.difference if passed else part.error_ratios
         index = np.unravel_index(int(np.argmax(shown)), shown.shape)
         where |= {axis: int(i) for axis, i in zip(part.axes, index, strict=True)}
     everything = np.concatenate([p.difference.reshape(-1) for p in parts])
@@ -331,6 +331,6 @@ def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
         rms=rms(everything),
         framework_to_float64=rms(np.concatenate([p.errors(p.framework) for p in parts])),
         npylstm_to_float64=rms(np.concatenate([p.errors(p.ours) for p in parts])),
-        tolerance=float(part.allowed[index]) if part.difference.size else 0.0,
+        tolerance=float(part.tolerances[index]) if part.difference.size else 0.0,
         passed=bool(passed),
     )

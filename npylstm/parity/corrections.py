@@ -206,27 +206,6 @@ class Subject:
                 text = fix.format(where=where, **details[key])
                 yield Correction(None, details[key], text, changes)
 
-    def in_conventions(self, kind: str, fix: str) -> Iterator[Correction]:
-        """Yield cells and layers as other conventions of a kind define them."""
-
-        def in_cell(cell: Cell) -> Iterator[tuple[Detail, Cell]]:
-            for other in cell.layer.conventions(cell.weights):
-                if other.kind == kind:
-                    (layer,) = other.operation.recurrent_parts().values()
-                    weights = cell.weights if other.weights is None else other.weights
-                    yield other.detail, replace(cell, layer=layer, weights=weights)
-
-        def in_layer(named: LayerSpec) -> Iterator[tuple[Detail, LayerSpec]]:
-            if "" in named.layer.recurrent_parts():  # it is a cell
-                return
-            for other in named.layer.conventions(named.weights):
-                if other.kind == kind:
-                    weights = named.weights if other.weights is None else other.weights
-                    yield other.detail, replace(named, layer=other.operation, weights=weights)
-
-        yield from self.in_cells(in_cell, fix)
-        yield from self.in_layers(in_layer, fix)
-
 
 def count_different(rows: Array) -> int:
     """Return the number of rows that differ by more than rounding."""

@@ -24,7 +24,7 @@ def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, .
     for name in spec.outputs:
         parts = [c for c in comparisons if c.output == name and not c.passed]
         if parts:
-            facts += _of_output(name, max(parts, key=lambda c: c.strain), axes[name])
+            facts += _of_output(name, max(parts, key=lambda c: c.max_ratio), axes[name])
     return tuple(facts)
 
 
@@ -36,7 +36,7 @@ def _of_output(name: str, worst: Comparison, time: int | None) -> Iterator[str]:
         f"output {name} differs by up to {off.max():.3g} of {size:.3g} (case {worst.case}); "
         f"rounding explains {worst.tolerance:.2g}"
     )
-    wrong = worst.shares > 1
+    wrong = worst.error_ratios > 1
     yield f"{np.count_nonzero(wrong)} of {off.size} values differ"
     signed = (worst.framework.astype(np.float64) - worst.ours)[np.isfinite(off)]
     if signed.size > 1 and np.ptp(signed) < 1e-3 * np.abs(signed).max(initial=0.0):

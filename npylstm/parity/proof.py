@@ -120,7 +120,7 @@ def _cases(report: ParityReport) -> list[dict[str, Any]]:
     found = []
     for number, case in enumerate(report.replayed):
         parts = [part for part in report.comparisons if part.case == number]
-        largest = max((part.strain for part in parts), default=0.0)
+        largest = max((part.max_ratio for part in parts), default=0.0)
         found.append(
             {
                 "case": number, "purpose": case.purpose,

@@ -32,8 +32,8 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
     bounds = _bounds(spec)
     agreeing = dict.fromkeys(c.output for c in comparisons)
     failed = {c.output for c in comparisons if not c.passed}
-    told = {c.output for c in comparisons if _telling(c, bounds).any()}
-    empty = tuple(name for name in agreeing if name not in failed | told)
+    evident = {c.output for c in comparisons if _is_evidence(c, bounds).any()}
+    empty = tuple(name for name in agreeing if name not in failed | evident)
     if empty and len(empty) == len(agreeing):
         raise UnprovenError(
             f"{spec.name}: {' and '.join(empty)}: no value of any case can prove anything: all are "
@@ -57,7 +57,7 @@ def proves(spec: ModelSpec, tapes: Sequence[CachedRun], correction: Correction) 
         compared = compared_outputs(spec, tapes, correction)
     except FAILURES:
         return False
-    return all(c.passed for c in compared) and _tell(spec, tapes, compared)
+    return all(c.passed for c in compared) and _has_evidence(spec, tapes, compared)
 
 
 # Different values, away from the bounds of functions, that outputs need to distinguish models.
@@ -65,7 +65,9 @@ def proves(spec: ModelSpec, tapes: Sequence[CachedRun], correction: Correction) 
 _FEWEST_VALUES = 2
 
 
-def _tell(spec: ModelSpec, tapes: Sequence[CachedRun], compared: Sequence[Comparison]) -> bool:
+def _has_evidence(
+    spec: ModelSpec, tapes: Sequence[CachedRun], compared: Sequence[Comparison]
+) -> bool:
     """Return whether an output that differed has enough different values away from bounds."""
     by_output: dict[str, list[Comparison]] = {}
     for c in compared:
@@ -74,7 +76,7 @@ def _tell(spec: ModelSpec, tapes: Sequence[CachedRun], compared: Sequence[Compar
     for name, parts in by_output.items():
         if all(_agrees(tapes[c.case].outputs[name], c) for c in parts):
             continue
-        values = np.concatenate([c.framework[_telling(c, bounds)] for c in parts])
+        values = np.concatenate([c.framework[_is_evidence(c, bounds)] for c in parts])
         if count_different(values[:, None]) >= _FEWEST_VALUES:
             return True
     return False
@@ -84,17 +86,17 @@ def _agrees(ours: Array, comparison: Comparison) -> bool:
     with np.errstate(invalid="ignore"):
         off = np.abs(ours.astype(np.float64) - comparison.framework)
     same = (ours == comparison.framework) | (np.isnan(ours) & np.isnan(comparison.framework))
-    return bool((same | (off <= comparison.allowed)).all())
+    return bool((same | (off <= comparison.tolerances)).all())
 
 
-def _telling(comparison: Comparison, bounds: Array) -> Array:
+def _is_evidence(comparison: Comparison, bounds: Array) -> Array:
     """Return which values are evidence: well above their tolerance, not at a function's bound."""
     values = comparison.framework.astype(np.float64)
-    apart: Array = comparison.telling
+    evident: Array = comparison.is_evidence
     with np.errstate(invalid="ignore"):
         for bound in bounds:
-            apart = apart & (np.abs(values - bound) > comparison.allowed)
-    return apart
+            evident = evident & (np.abs(values - bound) > comparison.tolerances)
+    return evident
 
 
 def _bounds(spec: ModelSpec) -> Array:

@@ -385,15 +385,15 @@ def test_shares_of_the_tolerance_are_counted_where_they_belong() -> None:
     sizes = 10.0 ** rng.uniform(-22, -10, ours.shape) * rng.choice([0, 1], ours.shape)
     part = compared(ours, ours + sizes)
     counts, edges = evidence.histogram([part])
-    shares = np.abs(part.framework - part.ours) / part.allowed
-    expected = [np.sum(shares < 1e-5)] + [
-        np.sum((shares > 10**a) & (shares <= 10**b)) for a, b in itertools.pairwise(edges)
+    ratios = np.abs(part.framework - part.ours) / part.tolerances
+    expected = [np.sum(ratios < 1e-5)] + [
+        np.sum((ratios > 10**a) & (ratios <= 10**b)) for a, b in itertools.pairwise(edges)
     ]
     assert counts.tolist() == expected
     assert counts.sum() == ours.size
     (line,) = evidence.by_step([part], 1)
-    np.testing.assert_allclose(line.largest, shares.max(axis=0))
-    np.testing.assert_allclose(line.rms, np.sqrt((shares**2).mean(axis=0)))
+    np.testing.assert_allclose(line.largest, ratios.max(axis=0))
+    np.testing.assert_allclose(line.rms, np.sqrt((ratios**2).mean(axis=0)))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1,7 +1,5 @@
 """The table of known mistakes: one row each. The function of a row documents how it happens.
 
-What operations declare themselves (``Operation.conventions``) is documented there.
-
 Rows are in order of cost; mistakes of one tier are tried together. If several corrections explain
 the outputs equally well, the first row is reported first.
 """
@@ -12,7 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from npylstm.parity.corrections import Correction, Subject
-from npylstm.parity.mistakes import biases, cells, fits, layers, masks, outputs, sequences, states
+from npylstm.parity.mistakes import (
+    biases,
+    cells,
+    conventions,
+    fits,
+    layers,
+    masks,
+    outputs,
+    sequences,
+    states,
+)  # fmt: skip
 
 __all__ = ["KINDS", "MISTAKES", "Mistake"]
 
@@ -24,11 +32,6 @@ class Mistake(NamedTuple):
     tier: int
     find: Callable[[Subject], Iterator[Correction]]
     fitted: bool = False
-
-
-def _convention(kind: str, fix: str) -> Mistake:
-    """Return the row of a mistake that operations declare."""
-    return Mistake(kind, 1, lambda subject: subject.in_conventions(kind, fix))
 
 
 MISTAKES: tuple[Mistake, ...] = (
@@ -45,18 +48,16 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake("direction", 1, sequences.direction),
     Mistake("direction", 1, sequences.both_forwards),
     Mistake("directions_swapped", 1, layers.directions_swapped),
-    _convention("merge_mode", "in {where}, merge the directions by {mode}, not by {from}"),
+    Mistake("merge_mode", 1, conventions.merge_mode),
     Mistake("last_step", 1, sequences.last_step),
-    _convention("padding", "in {where}, pad {to} instead of {from}"),
-    _convention("epsilon", "in {where}, use epsilon {to} instead of {from}"),
+    Mistake("padding", 1, conventions.padding),
+    Mistake("epsilon", 1, conventions.epsilon),
     Mistake("training_mode", 1, layers.training_mode),
     Mistake("training_mode", 1, outputs.output_dropout),
     Mistake("normalization_swapped", 1, layers.normalization_swapped),
-    _convention("reset_after", "in {where}, apply the reset gate {rule}"),
-    _convention(
-        "update_gate_inverted", "in {where}, exchange z and 1 - z where the states are mixed"
-    ),
-    _convention("forget_bias", "in {where}, add {offset:+g} to the bias of the forget gate"),
+    Mistake("reset_after", 1, conventions.reset_after),
+    Mistake("update_gate_inverted", 1, conventions.update_gate_inverted),
+    Mistake("forget_bias", 1, conventions.forget_bias),
     Mistake("bias_missing", 1, cells.bias_missing),
     Mistake("bias_missing", 1, layers.layer_bias),
     Mistake("bias_doubled", 1, cells.bias_doubled),

@@ -125,8 +125,8 @@ def _figures(report: ParityReport) -> tuple[str, str]:
     for part in report.comparisons:
         by_output.setdefault(part.output, []).append(part)
     filled = {k: v for k, v in by_output.items() if any(p.ours.size for p in v)}
-    strains = {k: max(p.strain for p in v) for k, v in filled.items()}
-    order = sorted(filled, key=lambda name: -strains[name])[:_MOST_OUTPUTS]
+    ratios = {k: max(p.max_ratio for p in v) for k, v in filled.items()}
+    order = sorted(filled, key=lambda name: -ratios[name])[:_MOST_OUTPUTS]
     axes = _time_axes(report.spec)
     most = min(1500, _POINTS // max(1, len(order)))
     framework = short_name(report.framework)
@@ -145,7 +145,7 @@ def _figures(report: ParityReport) -> tuple[str, str]:
         opened = " open" if place < _OPEN else ""
         parts.append(
             f"<details{opened}><summary><h3><code>{esc(name, 60)}</code></h3>"
-            f"<small>{sections.state(strains[name] <= 1)}, {share(strains[name])} of the "
+            f"<small>{sections.state(ratios[name] <= 1)}, {share(ratios[name])} of the "
             f'tolerance</small></summary><div class="figures">{figures}</div></details>'
         )
     left = len(by_output) - len(order)

@@ -14,7 +14,7 @@ __all__ = ["EQUAL", "Residual", "Sample", "bins", "by_case", "by_step", "histogr
 
 _WORST = 24  # values with the largest differences that a sample always holds
 _COLUMNS = 160  # points along the steps
-EQUAL = 1e-5  # shares of the tolerance below this are counted together
+EQUAL = 1e-5  # ratios of error and tolerance below this are counted together
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ def sample(parts: Sequence[Comparison], most: int) -> Sample:
     chosen: list[tuple[Array, Array, Array]] = []
     infinite = 0
     for part in parts:
-        shares = part.shares.reshape(-1)
+        ratios = part.error_ratios.reshape(-1)
         theirs, ours = (a.reshape(-1).astype(np.float64) for a in (part.framework, part.ours))
         finite = np.isfinite(theirs) & np.isfinite(ours)
         infinite += int(np.count_nonzero(~finite))
-        picked = np.zeros(shares.size, bool)
+        picked = np.zeros(ratios.size, bool)
         picked[::stride] = True
-        if shares.size > _WORST:
-            picked[np.argpartition(shares, -_WORST)[-_WORST:]] = True
+        if ratios.size > _WORST:
+            picked[np.argpartition(ratios, -_WORST)[-_WORST:]] = True
         picked &= finite
-        chosen.append((theirs[picked], ours[picked], shares[picked] > 1))
+        chosen.append((theirs[picked], ours[picked], ratios[picked] > 1))
     framework, ours, failed = (np.concatenate(arrays) for arrays in zip(*chosen, strict=True))
     return Sample(framework, ours, failed, total, infinite)
 
@@ -80,7 +80,7 @@ class Residual:
 def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
     """Return the residuals over the steps of every case with more than one step."""
     return tuple(
-        _residual(part.case, np.moveaxis(part.shares, axis, 0))
+        _residual(part.case, np.moveaxis(part.error_ratios, axis, 0))
         for part in parts
         if part.ours.size and part.ours.shape[axis] > 1
     )
@@ -88,7 +88,7 @@ def by_step(parts: Sequence[Comparison], axis: int) -> tuple[Residual, ...]:
 
 def by_case(parts: Sequence[Comparison]) -> Residual:
     """Return the residuals over the cases."""
-    found = [_residual(None, part.shares.reshape(1, -1)) for part in parts]
+    found = [_residual(None, part.error_ratios.reshape(1, -1)) for part in parts]
     return Residual(
         None,
         np.array([part.case for part in parts]),
@@ -97,9 +97,9 @@ def by_case(parts: Sequence[Comparison]) -> Residual:
     )
 
 
-def _residual(case: int | None, shares: Array) -> Residual:
+def _residual(case: int | None, ratios: Array) -> Residual:
     """Return the measures of each row, or of groups of rows if there are too many."""
-    rows = shares.reshape(len(shares), -1)
+    rows = ratios.reshape(len(ratios), -1)
     starts = np.arange(0, len(rows), max(1, -(-len(rows) // _COLUMNS)))
     ends = np.append(starts[1:], len(rows))
     runs = [rows[a:b] for a, b in zip(starts, ends, strict=True)]
@@ -125,11 +125,11 @@ def histogram(parts: Sequence[Comparison]) -> tuple[Array, Array]:
     edges
         (bins + 1,) decimal logarithms.
     """
-    shares = [part.shares.reshape(-1) for part in parts]
-    finite = [float(s[np.isfinite(s)].max(initial=0.0)) for s in shares]
+    ratios = [part.error_ratios.reshape(-1) for part in parts]
+    finite = [float(s[np.isfinite(s)].max(initial=0.0)) for s in ratios]
     edges = bins(max(finite, default=0.0))
     counts = np.zeros(len(edges), np.int64)
-    for part in shares:
+    for part in ratios:
         small = part < EQUAL
         counts[0] += np.count_nonzero(small)
         # 1 itself passes: it belongs to the bin below.

@@ -117,7 +117,7 @@ def _tiles(report: ParityReport) -> Iterable[tuple[str, str]]:
 def _strain(report: ParityReport, output: str) -> float:
     parts = [p for p in report.comparisons if p.output == output]
     if parts:
-        return max(p.strain for p in parts)
+        return max(p.max_ratio for p in parts)
     found = next(o for o in report.outputs if o.output == output)
     return found.max_abs / found.tolerance if found.tolerance else 0.0
 
@@ -261,7 +261,7 @@ def cases(report: ParityReport) -> str:
     replayed: Mapping[int, Case] = dict(enumerate(report.replayed))
     parts: dict[int, float] = {}
     for part in report.comparisons:
-        parts[part.case] = max(parts.get(part.case, 0.0), part.strain)
+        parts[part.case] = max(parts.get(part.case, 0.0), part.max_ratio)
     rows = []
     for k in sorted({*replayed, *parts})[:_MOST_ROWS]:
         case, found = replayed.get(k), parts.get(k)
