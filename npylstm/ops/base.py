@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
@@ -21,6 +21,7 @@ from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_batch
+from npylstm.ops.readers import READERS
 from npylstm.ops.shapes import Shape, format_shape
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Operation:
     """A kind of layer with its config.
 
     Subclasses are frozen dataclasses whose fields are the config, and override methods. A field has
-    a type of the table ``_READERS`` below, or is another operation.
+    a type of :data:`npylstm.ops.readers.READERS`, or is another operation.
     """
 
     kind: ClassVar[str]
@@ -339,7 +340,7 @@ class Operation:
         values = {}
         for name, field in fields.items():
             if name in config:
-                read = cls.read_layer if hints[name] is Operation else _READERS[hints[name]]
+                read = cls.read_layer if hints[name] is Operation else READERS[hints[name]]
                 values[name] = read(name, config[name])
             elif field.default is dataclasses.MISSING:
                 raise FormatError(f"config key {name!r} is missing")
@@ -370,80 +371,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, Operation):
         return {"kind": value.kind, "config": value.to_json()}
     return [_to_json(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _read_int(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise FormatError(f"{name}: expected an integer, got {value!r}")
-    return value
-
-
-def _read_bool(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise FormatError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
-def _read_ints(name: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise FormatError(f"{name}: expected a list of integers, got {value!r}")
-    return tuple(_read_int(name, v) for v in value)
-
-
-def _read_shapes(name: str, value: object) -> tuple[tuple[int, ...], ...]:
-    if not isinstance(value, list):
-        raise FormatError(f"{name}: expected a list of shapes, got {value!r:.80}")
-    return tuple(_read_ints(name, v) for v in value)
-
-
-def _read_activation(name: str, value: object) -> Activation:
-    try:
-        return Activation.from_json(value)
-    except FormatError as error:
-        raise FormatError(f"{name}: {error}") from None
-
-
-def _read_str(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise FormatError(f"{name}: expected a string, got {value!r:.80}")
-    return value
-
-
-def _read_float(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FormatError(f"{name}: expected a number, got {value!r:.80}")
-    return float(value)
-
-
-def _read_sizes(name: str, value: object) -> tuple[int | tuple[int, int], ...]:
-    """Read a target shape: integers, and pairs of an input and its axis."""
-    entries = value if isinstance(value, list) else [None]
-    if not all(type(v) is int or _is_pair(v) for v in entries):
-        raise FormatError(f"{name}: expected integers and pairs of them, got {value!r:.80}")
-    sizes: list[Any] = [tuple(v) if isinstance(v, list) else v for v in entries]
-    return tuple(sizes)
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)
-
-
-def _or_null(read: Callable[[str, object], Any]) -> Callable[[str, object], Any]:
-    return lambda name, value: None if value is None else read(name, value)
-
-
-_READERS: dict[Any, Callable[[str, object], Any]] = {
-    int: _read_int,
-    int | None: _or_null(_read_int),
-    float: _read_float,
-    float | None: _or_null(_read_float),
-    bool: _read_bool,
-    str: _read_str,
-    tuple[int, ...]: _read_ints,
-    tuple[int | tuple[int, int], ...]: _read_sizes,
-    tuple[tuple[int, ...], ...]: _read_shapes,
-    Activation: _read_activation,
-}
 
 
 def positive(name: str, value: int) -> None:

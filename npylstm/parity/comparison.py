@@ -19,7 +19,10 @@ from npylstm.errors import ParityError
 from npylstm.parity.rounding import intermediate_scales
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
-__all__ = ["Comparison", "OutputParity", "compare", "rms", "steps_axis", "summarise"]
+__all__ = [
+    "Comparison", "OutputParity", "by_output", "compare", "difference", "rms", "steps_axis",
+    "summarise",
+]  # fmt: skip
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
 # tanh. These errors behave like noise: over a case's outputs the largest is a few times the root
@@ -108,11 +111,8 @@ class Comparison:
 
     @functools.cached_property
     def difference(self) -> Array:
-        """Return absolute differences; 0 for equal infinities and for nan on both sides."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.abs(self.ours.astype(np.float64) - self.framework.astype(np.float64))
-        same = (self.ours == self.framework) | (np.isnan(self.ours) & np.isnan(self.framework))
-        return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+        """Return absolute differences; see :func:`difference`."""
+        return difference(self.ours, self.framework)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -210,6 +210,22 @@ class Comparison:
         return float((self.difference[counted] / size[counted]).max(initial=0.0))
 
 
+def difference(a: Array, b: Array) -> Array:
+    """Return absolute differences; 0 for equal infinities and for nan on both sides."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
+
+
+def by_output(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    """Return the comparisons of each output."""
+    found: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        found.setdefault(comparison.output, []).append(comparison)
+    return found
+
+
 def _rms_of_first(values: Array) -> Array:
     """Return the root mean square of nonnegative numbers over the first axis."""
     largest = values.max(axis=0)
@@ -298,10 +314,7 @@ def steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
 
 def summarise(comparisons: Sequence[Comparison]) -> tuple[OutputParity, ...]:
     """Return one summary for every output over all cases."""
-    by_output: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        by_output.setdefault(comparison.output, []).append(comparison)
-    return tuple(_summarise(name, parts) for name, parts in by_output.items())
+    return tuple(_summarise(name, parts) for name, parts in by_output(comparisons).items())
 
 
 def _axis_names(ndim: int) -> tuple[str, ...]:

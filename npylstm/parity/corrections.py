@@ -89,10 +89,6 @@ class Cell:
         changed = {k: np.asarray(a, self.weights[k].dtype) for k, a in weights.items()}
         return replace(self, weights={**self.weights, **changed})
 
-    def each(self, change: Callable[[str, Array], Array]) -> Cell:
-        """Return the cell with ``change(name, weight)`` applied to every weight."""
-        return self.with_weights(**{k: change(k, a) for k, a in self.weights.items()})
-
 
 @dataclass(frozen=True)
 class Site:

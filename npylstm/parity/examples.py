@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
-from npylstm.graph.state import State, map_state, take_rows
+from npylstm.graph.state import State, take_rows
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.binding import bind, bind_mask, bind_state
 from npylstm.spec import Case, ModelSpec
@@ -18,10 +18,9 @@ from npylstm.spec import Case, ModelSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from npylstm.graph.state import State
     from npylstm.runtime.binding import Inputs, StateArrays
 
-__all__ = ["Example", "batch_axes", "bind_case", "bind_example", "name_outputs"]
+__all__ = ["Example", "bind_case", "bind_example", "name_outputs"]
 
 Outputs = Mapping[str, Array]
 
@@ -56,23 +55,6 @@ class Example:
         state = take_rows(self.state, index)
         mask = None if self.mask is None else self.mask[index]
         return replace(self, inputs=inputs, outputs=outputs, state=state, mask=mask)
-
-    def astype(self, dtype: str) -> Example:
-        """Return the example with inputs and state cast to ``dtype``."""
-        inputs = {k: x.astype(dtype) for k, x in self.inputs.items()}
-        state = map_state(lambda a: a.astype(dtype), self.state)
-        return replace(self, inputs=inputs, state=state)
-
-    def case(self) -> Case:
-        """Return the inputs and the state as a recorded case, without its mask."""
-        return Case(self.inputs, {}, self.state)
-
-
-def batch_axes(spec: ModelSpec) -> dict[str, int | None]:
-    """Return the batch axis of every tensor; None if it has none."""
-    return {
-        name: shape.index(BATCH) if BATCH in shape else None for name, shape in spec.shapes.items()
-    }
 
 
 def bind_example(

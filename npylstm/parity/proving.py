@@ -9,7 +9,7 @@ import numpy as np
 from npylstm.activations import TABLE, Activation
 from npylstm.arrays import Array
 from npylstm.errors import UnprovenError
-from npylstm.parity.comparison import Comparison
+from npylstm.parity.comparison import Comparison, by_output, difference
 from npylstm.parity.corrections import Correction, count_different
 from npylstm.parity.trial import FAILURES, compared_outputs
 from npylstm.parity.variants import CachedRun
@@ -69,24 +69,15 @@ def _has_evidence(
     spec: ModelSpec, tapes: Sequence[CachedRun], compared: Sequence[Comparison]
 ) -> bool:
     """Return whether an output that differed has enough different values away from bounds."""
-    by_output: dict[str, list[Comparison]] = {}
-    for c in compared:
-        by_output.setdefault(c.output, []).append(c)
     bounds = _bounds(spec)
-    for name, parts in by_output.items():
-        if all(_agrees(tapes[c.case].outputs[name], c) for c in parts):
+    for name, parts in by_output(compared).items():
+        before = (difference(tapes[c.case].outputs[name], c.framework) for c in parts)
+        if all((off <= c.tolerances).all() for off, c in zip(before, parts, strict=True)):
             continue
         values = np.concatenate([c.framework[_is_evidence(c, bounds)] for c in parts])
         if count_different(values[:, None]) >= _FEWEST_VALUES:
             return True
     return False
-
-
-def _agrees(ours: Array, comparison: Comparison) -> bool:
-    with np.errstate(invalid="ignore"):
-        off = np.abs(ours.astype(np.float64) - comparison.framework)
-    same = (ours == comparison.framework) | (np.isnan(ours) & np.isnan(comparison.framework))
-    return bool((same | (off <= comparison.tolerances)).all())
 
 
 def _is_evidence(comparison: Comparison, bounds: Array) -> Array:

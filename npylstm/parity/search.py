@@ -16,6 +16,7 @@ from npylstm import console
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.shapes import BATCH
+from npylstm.parity.comparison import difference
 from npylstm.parity.corrections import Correction, Outputs, Subject
 from npylstm.parity.diagnosis import Cause
 from npylstm.parity.examples import Example
@@ -249,10 +250,8 @@ def _energy(ours: Outputs | None, theirs: Outputs) -> float:
         wide = other.astype(np.float64)
         finite = wide[np.isfinite(wide)]
         size = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
-        with np.errstate(invalid="ignore", over="ignore"):
-            off = np.abs(mine.astype(np.float64) - wide) / (size or 1.0)
-        same = (mine == other) | (np.isnan(mine) & np.isnan(other))
-        off = np.where(same, 0.0, np.nan_to_num(off, nan=_FARTHEST, posinf=_FARTHEST))
+        with np.errstate(over="ignore"):
+            off = difference(mine, other) / (size or 1.0)
         total += float(np.sum(np.minimum(off, _FARTHEST) ** 2))
     return total
 
@@ -273,10 +272,8 @@ def _rows_that_differ(spec: ModelSpec, tape: CachedRun) -> Example:
     most = -(-_VALUES * count // max(values, 1))
     off = np.zeros(count)
     for t in spec.output_specs:
-        mine, other = tape.outputs[t.name], tape.example.outputs[t.name]
-        with np.errstate(invalid="ignore", over="ignore"):
-            d = np.nan_to_num(np.abs(mine.astype(np.float64) - other), nan=1.0, posinf=1.0)
-        d[(mine == other) | (np.isnan(mine) & np.isnan(other))] = 0
+        d = difference(tape.outputs[t.name], tape.example.outputs[t.name])
+        d[np.isinf(d)] = 1.0
         off += np.moveaxis(d, t.shape.index(BATCH), 0).reshape(count, -1).sum(axis=1)
     rows = sorted(np.argsort(-off, kind="stable")[:most].tolist())
     return tape.example.rows(spec, rows)

@@ -14,7 +14,7 @@ from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Run, Subject
-from npylstm.parity.examples import Example, batch_axes
+from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.graphs import insert_before, rewire
 from npylstm.parity.mistakes.sequences import time_axes
 from npylstm.runtime.numpy_engine import Node
@@ -169,7 +169,6 @@ _MOST_SAMPLES = 64
 
 
 def _sample_by_sample(subject: Subject, run: Run, example: Example) -> Arrays:
-    axes = batch_axes(subject.spec)
     first = subject.spec.inputs[0]
     count = example.inputs[first.name].shape[first.shape.index(BATCH)]
     if count < 2 or count > _MOST_SAMPLES:
@@ -182,7 +181,10 @@ def _sample_by_sample(subject: Subject, run: Run, example: Example) -> Arrays:
         parts.append(ran.tensors)
         current = replace(row, state=ran.state, has_state=True)
     return {
-        name: np.concatenate([p[name] for p in parts], axis=axes[name] or 0) for name in parts[0]
+        t.name: np.concatenate(
+            [p[t.name] for p in parts], axis=t.shape.index(BATCH) if BATCH in t.shape else 0
+        )
+        for t in subject.spec.output_specs
     }
 
 

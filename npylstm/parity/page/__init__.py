@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npylstm.errors import NpylstmError
 from npylstm.io.npz import atomic_write
-from npylstm.parity.comparison import Comparison
+from npylstm.parity.comparison import by_output
 from npylstm.parity.diagnosis import Diagnosis
 from npylstm.parity.page import graph, plots, sections
 from npylstm.parity.page.markup import esc, plural, share, short_name
@@ -121,10 +121,8 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
 
 def _figures(report: ParityReport) -> tuple[str, str]:
     """Draw the outputs in order of their share of the tolerance, the largest first."""
-    by_output: dict[str, list[Comparison]] = {}
-    for part in report.comparisons:
-        by_output.setdefault(part.output, []).append(part)
-    filled = {k: v for k, v in by_output.items() if any(p.ours.size for p in v)}
+    grouped = by_output(report.comparisons)
+    filled = {k: v for k, v in grouped.items() if any(p.ours.size for p in v)}
     ratios = {k: max(p.max_ratio for p in v) for k, v in filled.items()}
     order = sorted(filled, key=lambda name: -ratios[name])[:_MOST_OUTPUTS]
     axes = _time_axes(report.spec)
@@ -148,7 +146,7 @@ def _figures(report: ParityReport) -> tuple[str, str]:
             f"<small>{sections.state(ratios[name] <= 1)}, {share(ratios[name])} of the "
             f'tolerance</small></summary><div class="figures">{figures}</div></details>'
         )
-    left = len(by_output) - len(order)
+    left = len(grouped) - len(order)
     return "".join(parts), (
         f"{plural(left, 'output')} without values, or closer to float64, have no pictures here."
         if left else ""

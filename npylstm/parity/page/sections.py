@@ -92,8 +92,8 @@ def _sentence(text: str) -> str:
 def _tiles(report: ParityReport) -> Iterable[tuple[str, str]]:
     if not report.outputs:
         return
-    worst = max(report.outputs, key=lambda o: _strain(report, o.output))
-    found = _strain(report, worst.output)
+    worst = max(report.outputs, key=lambda o: _max_ratio(report, o.output))
+    found = _max_ratio(report, worst.output)
     yield (
         "Worst difference",
         f"{number(worst.max_abs)}<small>output <code>{esc(worst.output, 40)}</code>, "
@@ -114,7 +114,7 @@ def _tiles(report: ParityReport) -> Iterable[tuple[str, str]]:
     )
 
 
-def _strain(report: ParityReport, output: str) -> float:
+def _max_ratio(report: ParityReport, output: str) -> float:
     parts = [p for p in report.comparisons if p.output == output]
     if parts:
         return max(p.max_ratio for p in parts)
@@ -185,7 +185,7 @@ def numbers(report: ParityReport) -> str:
     rows = [
         [
             f"<code>{esc(o.output, 60)}</code>", state(o.passed), number(o.max_abs),
-            number(o.tolerance), share(_strain(report, o.output)), number(o.rms),
+            number(o.tolerance), share(_max_ratio(report, o.output)), number(o.rms),
             number(o.framework_to_float64), number(o.npylstm_to_float64), esc(_place(o.where)),
         ]
         for o in report.outputs[:_MOST_ROWS]
