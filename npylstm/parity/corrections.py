@@ -16,7 +16,9 @@ from npylstm.parity.examples import Example
 from npylstm.parity.variants import CachedRun, RunResult, Wrap
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
-__all__ = ["Around", "Cell", "Correction", "Detail", "Run", "Subject", "count_different"]
+__all__ = [
+    "Around", "Cell", "Correction", "Detail", "Found", "Run", "Subject", "count_different",
+]  # fmt: skip
 
 Outputs = Mapping[str, Array]
 
@@ -73,6 +75,9 @@ class Correction:
             return spec
         layers = tuple(self.changes.get(layer.name, layer) for layer in spec.layers)
         return replace(spec, layers=layers)
+
+
+Found = Iterator[Correction]
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.ops.shapes import BATCH
-from npylstm.parity.corrections import Cell, Correction, Subject, count_different
+from npylstm.parity.corrections import Cell, Correction, Found, Subject, count_different
 from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
 from npylstm.parity.variants import CachedRun
 from npylstm.spec import LayerSpec
 
 __all__ = ["one_bias_missing", "two_biases_rounded"]
 
-Found = Iterator[Correction]
 
 _MOST_WORK = 30_000_000  # gate values computed for one set of derivatives
 _ITERATIONS = 6

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
-from npylstm.parity.corrections import Cell, Correction, Detail, Subject
+from npylstm.parity.corrections import Cell, Detail, Found, Subject
 
 __all__ = [
     "ACTIVATIONS", "bias_doubled", "bias_missing", "gates_of_one_letter_permuted",
@@ -18,7 +18,6 @@ __all__ = [
     "recurrent_kernel_in_other_order", "recurrent_kernel_transposed",
 ]  # fmt: skip
 
-Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, Cell]]
 
 # Functions that are tried in place of a layer's activation.

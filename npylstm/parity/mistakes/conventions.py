@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from npylstm.parity.corrections import Cell, Correction, Detail, Subject
+from npylstm.parity.corrections import Cell, Detail, Found, Subject
 from npylstm.spec import LayerSpec
 
 __all__ = [
     "epsilon", "forget_bias", "merge_mode", "padding", "reset_after", "update_gate_inverted",
 ]  # fmt: skip
-
-Found = Iterator[Correction]
 
 
 def _in_conventions(subject: Subject, kind: str, fix: str) -> Found:

@@ -5,7 +5,7 @@ A fit is evidence only if there are more data than parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +13,12 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.shapes import BATCH
-from npylstm.parity.corrections import Correction, Run, Subject, count_different
+from npylstm.parity.corrections import Correction, Found, Run, Subject, count_different
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import run_graph
 
 __all__ = ["scaling", "scaling_of_inputs", "weights_stale"]
 
-Found = Iterator[Correction]
 Arrays = dict[str, Array]
 Affine = dict[str, tuple[Array, Array]]  # factor and offset by tensor
 
@@ -167,7 +166,6 @@ def _scaled(example: Example, names: Sequence[str], p: Array, count: int) -> Exa
 def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Array, int]:
     """Return fitted factors and offsets, and the number of data."""
     spec = subject.spec
-    layers = {n.name: n for n in spec.layers}
     whole = subject.examples[0]
     leading = spec.inputs[0]
     batch = whole.inputs[leading.name].shape[leading.shape.index(BATCH)]
@@ -178,7 +176,7 @@ def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Arr
 
     def off(p: Array) -> Array:
         moved = _scaled(example, names, p, count)
-        made = run_graph(spec.edges, layers, spec.outputs, moved).tensors
+        made = run_graph(spec.edges, subject.layers, spec.outputs, moved).tensors
         return np.concatenate([made[k].ravel() for k in example.outputs]) - target
 
     starts = [np.repeat([s, 0.0], count) for s in (_STARTS if count == 1 else _STARTS[:1])]
@@ -279,10 +277,8 @@ def _is_collinear(subject: Subject, tensor: str, features: Array, rank: int) -> 
         t.name: rng.permuted(x) if t.integer else rng.normal(0, 2, x.shape).astype(x.dtype)
         for t, x in ((t, example.inputs[t.name]) for t in spec.inputs)
     }
-    layers = {n.name: n for n in spec.layers}
-    (made,) = run_graph(
-        spec.edges, layers, [tensor], replace(example, inputs=inputs)
-    ).tensors.values()
+    other = replace(example, inputs=inputs)
+    made = run_graph(spec.edges, subject.layers, [tensor], other).tensors[tensor]
     others = made.reshape(-1, made.shape[-1]).astype(np.float64)
     others = np.hstack([others, np.ones((len(others), features.shape[1] - others.shape[1]))])
     null = np.linalg.svd(features)[2][rank:].T

@@ -7,12 +7,19 @@ from dataclasses import replace
 
 from npylstm.errors import NpylstmError
 from npylstm.ops.base import Operation
+from npylstm.parity.corrections import Correction, Detail, Found
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
-__all__ = ["insert_before", "insert_behind", "rewire", "with_layer"]
+__all__ = ["insert_before", "insert_behind", "of_graph", "rewire", "with_layer"]
 
 # Layers to add, each with its inputs: 0 is the tensor, k the output of the k-th added layer.
 Chain = Sequence[tuple[Operation, tuple[int, ...]]]
+
+
+def of_graph(layer: str | None, detail: Detail, fix: str, spec: ModelSpec | None) -> Found:
+    """Yield the correction to another graph, if that is valid."""
+    if spec is not None:
+        yield Correction(layer, detail, fix, spec=spec)
 
 
 def rewire(

@@ -9,10 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.parity.corrections import Correction, Detail, Run, Subject
+from npylstm.ops.indexing import Slice
+from npylstm.ops.shaping import Concatenate
+from npylstm.parity.corrections import Correction, Detail, Found, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.parity.mistakes.cells import ACTIVATIONS, cell_activation
+from npylstm.parity.mistakes.graphs import insert_behind, of_graph
 from npylstm.parity.mistakes.outputs import output_activation
+from npylstm.parity.variants import CachedRun
 from npylstm.spec import LayerSpec
 
 __all__ = [
@@ -21,7 +25,6 @@ __all__ = [
     "training_mode", "weights_of_another_layer",
 ]  # fmt: skip
 
-Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, LayerSpec]]
 
 
@@ -175,10 +178,6 @@ def directions_swapped(subject: Subject) -> Found:
 
 def _outputs_joined_backward_first(subject: Subject) -> Found:
     """The concatenated output starts with the backward half."""
-    from npylstm.ops.indexing import Slice
-    from npylstm.ops.shaping import Concatenate
-    from npylstm.parity.mistakes.graphs import insert_behind
-
     for named in subject.spec.layers:
         layer = named.layer
         parts = layer.recurrent_parts()
@@ -186,20 +185,14 @@ def _outputs_joined_backward_first(subject: Subject) -> Found:
             continue
         forward, backward = (part.output_size for part in parts.values())
         axis = 2 if layer.returns_sequence else 1
-        spec = insert_behind(
-            subject.spec,
-            named.name,
-            (
-                (Slice(axis, forward, None, 1, backward), (0,)),
-                (Slice(axis, 0, forward, 1, forward), (0,)),
-                (Concatenate(axis), (1, 2)),
-            ),
+        chain = (
+            (Slice(axis, forward, None, 1, backward), (0,)),
+            (Slice(axis, 0, forward, 1, forward), (0,)),
+            (Concatenate(axis), (1, 2)),
         )
-        if spec is not None:
-            yield Correction(
-                named.name, {"of": "outputs"},
-                f"in {named.name}, put the forward half of the outputs first", spec=spec,
-            )  # fmt: skip
+        spec = insert_behind(subject.spec, named.name, chain)
+        fix = f"in {named.name}, put the forward half of the outputs first"
+        yield from of_graph(named.name, {"of": "outputs"}, fix, spec)
 
 
 def layers_swapped(subject: Subject) -> Found:
@@ -282,8 +275,6 @@ def _with_batch_statistics(
     subject: Subject, names: list[str], example: Example
 ) -> dict[str, Array]:
     """Run the model; each named normalization uses the statistics of its input."""
-    from npylstm.parity.variants import CachedRun
-
     spec = subject.spec
     dtype = next(iter(example.inputs.values())).dtype
     spec = spec.astype(str(dtype)) if spec.dtype != str(dtype) else spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +11,15 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.masking import Masking
 from npylstm.ops.shaping import Full
-from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
+from npylstm.parity.corrections import Cell, Correction, Detail, Found, Run, Subject
 from npylstm.parity.examples import Example
-from npylstm.parity.mistakes.graphs import rewire
+from npylstm.parity.mistakes.graphs import of_graph, rewire
 from npylstm.spec import Edge, LayerSpec, ModelSpec
 
 __all__ = ["mask"]
 
 _MOVED = 1e-6  # some units of float32
 
-Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, Cell]]
 Arrays = dict[str, Array]
 
@@ -50,21 +49,16 @@ def _ignored(subject: Subject) -> Found:
     }
     for tensor, layer in makers.items():
         fix = f"use the mask that {layer} makes"
-        spec = _all_count(subject.spec, tensor)
-        if spec is not None:
-            yield Correction(layer, {"rule": "ignored"}, fix, spec=spec)
+        yield from of_graph(layer, {"rule": "ignored"}, fix, _all_count(subject.spec, tensor))
         readers = [e for e in subject.spec.edges if tensor in e.inputs]
         for reader in readers if len(readers) > 1 else ():
             spec = _all_count(subject.spec, tensor, reader)
-            if spec is not None:
-                where = f"{fix} in {reader.layer}"
-                yield Correction(reader.layer, {"rule": "ignored"}, where, spec=spec)
+            where = f"{fix} in {reader.layer}"
+            yield from of_graph(reader.layer, {"rule": "ignored"}, where, spec)
         for reader in readers if len(readers) > 2 else ():
             spec = _all_count(subject.spec, tensor, *(e for e in readers if e != reader))
-            if spec is not None:
-                detail = {"rule": "ignored", "of": "all but one"}
-                where = f"{fix}, not in {reader.layer} alone"
-                yield Correction(layer, detail, where, spec=spec)
+            detail = {"rule": "ignored", "of": "all but one"}
+            yield from of_graph(layer, detail, f"{fix}, not in {reader.layer} alone", spec)
 
 
 def _all_count(spec: ModelSpec, tensor: str, *only: Edge) -> ModelSpec | None:

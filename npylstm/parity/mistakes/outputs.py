@@ -14,7 +14,7 @@ from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.ops.base import Operation
-from npylstm.parity.corrections import Correction, Run, Subject
+from npylstm.parity.corrections import Correction, Found, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import LayerSpec
@@ -24,7 +24,6 @@ __all__ = [
     "reduced_precision", "relative_mismatch",
 ]  # fmt: skip
 
-Found = Iterator[Correction]
 Arrays = dict[str, Array]
 
 _LINEAR, _SOFTMAX, _LOG = Activation("linear"), Activation("softmax"), Activation("log_softmax")

@@ -14,9 +14,9 @@ from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Flip, Select
 from npylstm.ops.pointwise import Identity
 from npylstm.ops.shapes import BATCH
-from npylstm.parity.corrections import Cell, Correction, Detail, Run, Subject
+from npylstm.parity.corrections import Cell, Correction, Detail, Found, Run, Subject
 from npylstm.parity.examples import Example
-from npylstm.parity.mistakes.graphs import insert_behind, rewire, with_layer
+from npylstm.parity.mistakes.graphs import insert_behind, of_graph, rewire, with_layer
 from npylstm.spec import Edge, LayerSpec, ModelSpec, TensorSpec
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "time_shift",
 ]  # fmt: skip
 
-Found = Iterator[Correction]
 Options = Iterable[tuple[Detail, Cell]]
 Arrays = dict[str, Array]
 
@@ -59,13 +58,9 @@ def direction(subject: Subject) -> Found:
             spec = with_layer(subject.spec, named)
             flip = Flip((turned.time_axis,))
             spec = spec and insert_behind(spec, cell.name, ((flip, (0,)),))
-            if spec is not None:
-                rule = "backwards" if turned.go_backwards else "forwards"
-                yield Correction(
-                    cell.name, {"rule": rule, "of": "reading alone"},
-                    f"{fix.format(where=cell.name, rule=rule)}, and keep the order of the outputs",
-                    spec=spec,
-                )  # fmt: skip
+            rule = "backwards" if turned.go_backwards else "forwards"
+            said = f"{fix.format(where=cell.name, rule=rule)}, and keep the order of the outputs"
+            yield from of_graph(cell.name, {"rule": rule, "of": "reading alone"}, said, spec)
 
 
 def both_forwards(subject: Subject) -> Found:
@@ -75,12 +70,8 @@ def both_forwards(subject: Subject) -> Found:
     """
     for named in subject.spec.layers:
         spec = _taken_apart(subject.spec, named, backwards=False)
-        if spec is not None:
-            yield Correction(
-                named.name, {"rule": "both forwards"},
-                f"in {named.name}, let the backward half read from the last step to the first",
-                spec=spec,
-            )  # fmt: skip
+        fix = f"in {named.name}, let the backward half read from the last step to the first"
+        yield from of_graph(named.name, {"rule": "both forwards"}, fix, spec)
 
 
 def sequence_order(subject: Subject) -> Found:
@@ -98,11 +89,8 @@ def sequence_order(subject: Subject) -> Found:
             spec = insert_behind(subject.spec, named.name, ((flip, (0,)),))
         else:
             spec = _taken_apart(subject.spec, named)
-        if spec is not None:
-            yield Correction(
-                named.name, {},
-                f"in {named.name}, turn the backward sequence into the input's order", spec=spec,
-            )  # fmt: skip
+        fix = f"in {named.name}, turn the backward sequence into the input's order"
+        yield from of_graph(named.name, {}, fix, spec)
     axes = time_axes(subject.spec.output_specs)
     if axes:
         yield Correction(
@@ -303,12 +291,11 @@ def _steps(subject: Subject, steps: Iterable[int]) -> Found:
             elif last_alone and (both or step != -1):
                 select = Select(layer.time_axis, step)
                 spec = sequences and insert_behind(sequences, named.name, ((select, (0,)),))
-                if spec is not None:
-                    yield Correction(named.name, {"step": step}, fix, spec=spec)
-                apart = _taken_apart(subject.spec, named, select=step) if step != -1 else None
-                if apart is not None:
+                yield from of_graph(named.name, {"step": step}, fix, spec)
+                if step != -1:
+                    spec = _taken_apart(subject.spec, named, select=step)
                     detail = {"step": step, "of": "each half"}
-                    yield Correction(named.name, detail, fix, spec=apart)
+                    yield from of_graph(named.name, detail, fix, spec)
 
 
 def _sequences(layer: Operation, on: bool) -> Operation:
@@ -357,9 +344,5 @@ def _final_of_both(subject: Subject, select: LayerSpec) -> Found:
                 for n in subject.spec.layers
             ]  # fmt: skip
             spec = rewire(subject.spec, subject.spec.edges, layers)
-            if spec is not None:
-                yield Correction(
-                    call.layer, {"rule": "last of each direction"},
-                    f"in {call.layer}, take the last step of the sequence, not that of each half",
-                    spec=spec,
-                )  # fmt: skip
+            fix = f"in {call.layer}, take the last step of the sequence, not that of each half"
+            yield from of_graph(call.layer, {"rule": "last of each direction"}, fix, spec)

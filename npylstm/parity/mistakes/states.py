@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,15 +13,14 @@ from npylstm.errors import NpylstmError
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH
-from npylstm.parity.corrections import Correction, Run, Subject
+from npylstm.parity.corrections import Correction, Found, Run, Subject
 from npylstm.parity.examples import Example
-from npylstm.parity.mistakes.graphs import insert_before, rewire
+from npylstm.parity.mistakes.graphs import insert_before, of_graph, rewire
 from npylstm.parity.mistakes.sequences import time_axes
 from npylstm.runtime.numpy_engine import Node
 
 __all__ = ["initial_state", "state_reset", "state_reset_inside", "state_swapped"]
 
-Found = Iterator[Correction]
 Arrays = dict[str, Array]
 
 
@@ -55,8 +54,7 @@ def state_swapped(subject: Subject) -> Found:
                 for e in subject.spec.edges
             ]
             spec = rewire(subject.spec, swapped)
-            if spec is not None:
-                yield Correction(named.name, {}, fix.format(where=named.name), spec=spec)
+            yield from of_graph(named.name, {}, fix.format(where=named.name), spec)
 
 
 def _swapped(entries: dict[str, Array]) -> dict[str, Array]:
@@ -145,12 +143,8 @@ def _states_of_the_graph(subject: Subject) -> Found:
                         ("backward ignored", range(half + 1, count + 1))]  # fmt: skip
         for rule, which in choices:
             spec = insert_before(subject.spec, named.name, dict.fromkeys(which, zero))
-            if spec is not None:
-                yield Correction(
-                    named.name, {"rule": rule},
-                    f"begin {named.name} with the state that the model hands over ({rule})",
-                    spec=spec,
-                )  # fmt: skip
+            fix = f"begin {named.name} with the state that the model hands over ({rule})"
+            yield from of_graph(named.name, {"rule": rule}, fix, spec)
 
 
 def _second_pass(run: Run, example: Example) -> Arrays:
