@@ -106,11 +106,9 @@ def _in_the_whole(spec: ModelSpec, tapes: Sequence[CachedRun], cause: Cause) -> 
     if cause.spec is None or len(cause.spec.layers) != 1:
         return replace(cause, passed=False, spec=None)
     (changed,) = cause.spec.layers
+    correction = Correction(cause.layer, cause.detail, cause.fix, {changed.name: changed})
     try:
-        whole = replace(
-            spec, layers=tuple(changed if n.name == changed.name else n for n in spec.layers)
-        )
+        whole = correction.corrected(spec)
     except FAILURES:
         return replace(cause, passed=False, spec=None)
-    correction = Correction(cause.layer, cause.detail, cause.fix, {changed.name: changed})
     return replace(cause, passed=cause.passed and proves(spec, tapes, correction), spec=whole)

@@ -15,7 +15,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Cell, Correction, Found, Subject, count_different
-from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch
+from npylstm.parity.mistakes.outputs import ROUNDINGS, relative_mismatch, rounded_layers
 from npylstm.parity.variants import CachedRun
 from npylstm.spec import LayerSpec
 
@@ -33,11 +33,9 @@ def two_biases_rounded(subject: Subject) -> Found:
     if relative_mismatch(subject) > 3e-2:
         return
     for kind, rounded in ROUNDINGS:
-        layers = {
-            n.name: replace(n, weights={k: rounded(a) for k, a in n.weights.items()})
-            for n in subject.spec.layers
-        }
-        cells = _summed(Subject(replace(subject.spec, layers=tuple(layers.values())), ()).cells)
+        layers = rounded_layers(subject, [*subject.layers], rounded)
+        whole = tuple({**subject.layers, **layers}.values())
+        cells = _summed(Subject(replace(subject.spec, layers=whole), ()).cells)
         found = _fit(subject, cells, layers)
         if found is None:
             continue

@@ -175,16 +175,19 @@ def bias_missing(subject: Subject) -> Found:
     Source: converters that read kernel and recurrent kernel and skip the third array; PyTorch
     modules created with ``bias=False`` and loaded with ``strict=False``.
     """
+    return subject.in_cells(
+        lambda cell: _other_biases(cell, ("b", "rb", "all"), np.zeros_like),
+        "in {where}, add the bias ({of})",
+    )
 
-    def change(cell: Cell) -> Options:
-        biases = [k for k in cell.weights if _letter(k) in ("b", "rb")]
-        for of in ("b", "rb", "all"):
-            chosen = [k for k in biases if of in ("all", _letter(k))]
-            if chosen and (of == "all" or len(chosen) < len(biases)):
-                zeros = {k: np.zeros_like(cell.weights[k]) for k in chosen}
-                yield {"of": of}, cell.with_weights(**zeros)
 
-    return subject.in_cells(change, "in {where}, add the bias ({of})")
+def _other_biases(cell: Cell, choices: Sequence[str], change: Callable[[Array], Array]) -> Options:
+    """Yield the cell with all biases changed, or with one of the two kinds."""
+    biases = [k for k in cell.weights if _letter(k) in ("b", "rb")]
+    for of in choices:
+        chosen = [k for k in biases if of in ("all", _letter(k))]
+        if chosen and (of == "all" or len(chosen) < len(biases)):
+            yield {"of": of}, cell.with_weights(**{k: change(cell.weights[k]) for k in chosen})
 
 
 def bias_doubled(subject: Subject) -> Found:
@@ -193,15 +196,10 @@ def bias_doubled(subject: Subject) -> Found:
     PyTorch and cuDNN have two biases, Keras has one. A copy of one into both doubles it.
     Source: pytorch.org nn.LSTM (bias_ih, bias_hh).
     """
-
-    def change(cell: Cell) -> Options:
-        biases = [k for k in cell.weights if _letter(k) in ("b", "rb")]
-        for of in ("all", "b", "rb"):
-            chosen = [k for k in biases if of in ("all", _letter(k))]
-            if chosen and (of == "all" or len(chosen) < len(biases)):
-                yield {"of": of}, cell.with_weights(**{k: 2 * cell.weights[k] for k in chosen})
-
-    return subject.in_cells(change, "in {where}, add the bias once ({of})")
+    return subject.in_cells(
+        lambda cell: _other_biases(cell, ("all", "b", "rb"), lambda bias: 2 * bias),
+        "in {where}, add the bias once ({of})",
+    )
 
 
 def cell_activation(subject: Subject) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -51,25 +51,26 @@ def activation(subject: Subject) -> Found:
 
 def layer_bias(subject: Subject) -> Found:
     """A Dense, a convolution or a normalization computes without its bias."""
+    return subject.in_layers(
+        lambda named: _other_bias(named, ("bias", "offset"), np.zeros_like),
+        "in {where}, add the {of}",
+    )
 
-    def change(named: LayerSpec) -> Options:
-        layer = named.layer
-        name = layer.weight_with_role("bias") or layer.weight_with_role("offset")
+
+def _other_bias(
+    named: LayerSpec, roles: Iterable[str], change: Callable[[Array], Array]
+) -> Options:
+    for name in map(named.layer.weight_with_role, roles):
         if name is not None:
-            yield {"of": name}, _with(named, **{name: np.zeros_like(named.weights[name])})
-
-    return subject.in_layers(change, "in {where}, add the {of}")
+            yield {"of": name}, _with(named, **{name: change(named.weights[name])})
 
 
 def layer_bias_doubled(subject: Subject) -> Found:
     """A Dense or a convolution adds its bias twice."""
-
-    def change(named: LayerSpec) -> Options:
-        name = named.layer.weight_with_role("bias")
-        if name is not None:
-            yield {"of": name}, _with(named, **{name: 2 * named.weights[name]})
-
-    return subject.in_layers(change, "in {where}, add the {of} once")
+    return subject.in_layers(
+        lambda named: _other_bias(named, ("bias",), lambda bias: 2 * bias),
+        "in {where}, add the {of} once",
+    )
 
 
 def layer_kernel_transposed(subject: Subject) -> Found:

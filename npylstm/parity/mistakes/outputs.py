@@ -21,7 +21,7 @@ from npylstm.spec import LayerSpec
 
 __all__ = [
     "ROUNDINGS", "float16_outputs", "logits", "output_dropout", "output_order",
-    "reduced_precision", "relative_mismatch",
+    "reduced_precision", "relative_mismatch", "rounded_layers",
 ]  # fmt: skip
 
 Arrays = dict[str, Array]
@@ -125,7 +125,7 @@ def reduced_precision(subject: Subject) -> Found:
             yield Correction(
                 label, {"type": kind},
                 f"in {label or 'all layers'}, use weights of float32, not of {kind}",
-                _rounded(subject, names, rounded),
+                rounded_layers(subject, names, rounded),
             )  # fmt: skip
     if relative_mismatch(subject) < _LOW_PRECISION:
         yield Correction(
@@ -190,7 +190,7 @@ def relative_mismatch(subject: Subject) -> float:
     return worst
 
 
-def _rounded(
+def rounded_layers(
     subject: Subject, names: list[str], rounded: Callable[[Array], Array]
 ) -> dict[str, LayerSpec]:
     """Return some layers with rounded weights, by name."""
@@ -244,7 +244,7 @@ def float16_outputs(subject: Subject) -> Found:
             yield Correction(
                 None, {"type": kind, "of": "activations"},
                 f"compute in float32, not in {kind}",
-                _rounded(subject, names, rounded), around=around, resembles=_TWO_ROUNDINGS,
+                rounded_layers(subject, names, rounded), around=around, resembles=_TWO_ROUNDINGS,
             )  # fmt: skip
 
 
