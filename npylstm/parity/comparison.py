@@ -20,8 +20,7 @@ from npylstm.parity.rounding import intermediate_scales
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 __all__ = [
-    "Comparison", "OutputParity", "by_output", "compare", "difference", "rms", "steps_axis",
-    "summarise",
+    "Comparison", "OutputParity", "by_output", "compare", "difference", "rms", "summarise",
 ]  # fmt: skip
 
 # Two correct float32 programs differ in the order of their sums and in the last bits of exp and
@@ -281,7 +280,7 @@ def compare(
     ParityError
         If an output is missing in a case, or its shape differs from the framework's.
     """
-    times = {t.name: steps_axis(t, spec) for t in spec.output_specs}
+    times = {t.name: _steps_axis(t, spec) for t in spec.output_specs}
     compared = []
     for k, (case, mine, truth) in enumerate(zip(cases, ours, exact, strict=True)):
         sizes = intermediate_scales(spec, truth)
@@ -303,7 +302,7 @@ def compare(
     return tuple(compared)
 
 
-def steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
+def _steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
     """Return an output's time axis; (2, batch, units) are states of two layers, without time."""
     axis = output.time_axis
     if axis != 0 or isinstance(output.shape[0], str):

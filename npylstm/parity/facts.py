@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.parity.comparison import Comparison, steps_axis
+from npylstm.parity.comparison import Comparison, by_output
 from npylstm.spec import ModelSpec
 
 __all__ = ["describe"]
@@ -15,21 +15,20 @@ __all__ = ["describe"]
 
 def describe(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """Return sentences that describe the mismatch of every output."""
-    axes = {t.name: steps_axis(t, spec) for t in spec.output_specs}
     facts: list[str] = []
-    agreeing = [name for name in spec.outputs
-                if all(c.passed for c in comparisons if c.output == name)]  # fmt: skip
+    parts = by_output(comparisons)
+    agreeing = [name for name in spec.outputs if all(c.passed for c in parts.get(name, ()))]
     if agreeing:
         facts.append(f"these outputs agree: {', '.join(agreeing)}")
     for name in spec.outputs:
-        parts = [c for c in comparisons if c.output == name and not c.passed]
-        if parts:
-            facts += _of_output(name, max(parts, key=lambda c: c.max_ratio), axes[name])
+        failed = [c for c in parts.get(name, ()) if not c.passed]
+        if failed:
+            facts += _of_output(name, max(failed, key=lambda c: c.max_ratio))
     return tuple(facts)
 
 
-def _of_output(name: str, worst: Comparison, time: int | None) -> Iterator[str]:
-    off = worst.difference
+def _of_output(name: str, worst: Comparison) -> Iterator[str]:
+    off, time = worst.difference, worst.time
     with np.errstate(invalid="ignore"):
         size = np.abs(worst.framework[np.isfinite(worst.framework)]).max(initial=0.0)
     yield (
