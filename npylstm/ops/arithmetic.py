@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -61,6 +61,11 @@ class Arithmetic(Operation):
     def __post_init__(self) -> None:
         _one_of("operation", self.operation, (*_BINARY, "average"))
 
+    def with_masks(self, which: Collection[int]) -> Operation:
+        from npylstm.ops.masking import MaskedMerge
+
+        return MaskedMerge(self.operation, tuple(sorted(which)))
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         # Keras allows a merge of one tensor where order does not matter.
         fewest = 2 if self.operation in ("subtract", "divide", "power") else 1
@@ -112,6 +117,15 @@ class Reduce(Operation):
 
     def __post_init__(self) -> None:
         _one_of("operation", self.operation, _REDUCTIONS)
+
+    @property
+    def mask_input_count(self) -> int:
+        return int(self.operation == "mean")
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        from npylstm.ops.masking import MaskedMean
+
+        return MaskedMean(self.keepdims)
 
     @property
     def reduction(self) -> tuple[int, int | str] | None:

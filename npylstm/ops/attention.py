@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -164,6 +164,7 @@ class Attention(Operation):
     """
 
     kind: ClassVar[str] = "attention"
+    accepts_fewer_shapes: ClassVar[bool] = True
 
     score: str = "dot"
     features: int = 0
@@ -187,6 +188,17 @@ class Attention(Operation):
         if self.score == "concat":
             shapes["score_weight"] = (1,)
         return shapes
+
+    @property
+    def mask_input_count(self) -> int:
+        return 2
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return self.masked
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return replace(self, masked=tuple(sorted({*self.masked, *which})))
 
     def output_names(self) -> tuple[str, ...]:
         return ("", "scores") if self.return_scores else ("",)
@@ -277,6 +289,7 @@ class MultiHeadAttention(Operation):
     """
 
     kind: ClassVar[str] = "multi_head_attention"
+    accepts_fewer_shapes: ClassVar[bool] = True
     uses_matrix_products: ClassVar[bool] = True
 
     query_features: int
@@ -317,6 +330,17 @@ class MultiHeadAttention(Operation):
             shapes |= {"query_bias": keys, "key_bias": keys, "value_bias": values,
                        "output_bias": (self.units,)}  # fmt: skip
         return shapes
+
+    @property
+    def mask_input_count(self) -> int:
+        return 3
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return self.masked
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return replace(self, masked=tuple(sorted({*self.masked, *which})))
 
     @property
     def weight_roles(self) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
@@ -44,6 +44,9 @@ class Operation:
     kind: ClassVar[str]
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
     is_recurrent: ClassVar[bool] = False  # whether it runs over a time axis with carried state
+    keeps_shape: ClassVar[bool] = False  # whether the main output has the first input's shape
+    moves_elements: ClassVar[bool] = False  # whether its outputs hold only input elements and zeros
+    accepts_fewer_shapes: ClassVar[bool] = False  # whether frameworks accept more input shapes
     function: ClassVar[Callable[..., Any] | None] = None  # the user's function, once bound
     returns_input: ClassVar[bool] = False  # whether the output is the first input itself
     # Whether small outputs have small rounding errors if small inputs have; False is always safe.
@@ -157,6 +160,14 @@ class Operation:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Activation)}
 
+    @property
+    def expected_input(self) -> Shape | None:
+        """The shape of the first input, with symbols for sizes that the config does not determine.
+
+        It has the fewest axes that the operation accepts. None if the config determines nothing.
+        """
+        return None
+
     def with_activations(self: _Own, activations: Mapping[str, Activation]) -> _Own:
         """Return the operation with some activations replaced, by the names of the fields."""
         return dataclasses.replace(self, **activations)
@@ -169,6 +180,27 @@ class Operation:
     @property
     def masked_value(self) -> float | None:
         """The operation computes a mask that excludes input elements equal to this number."""
+        return None
+
+    @property
+    def mask_input_count(self) -> int:
+        """How many of its first inputs may come with a mask that it uses."""
+        return 0
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        """The indices of the inputs whose masks are the last inputs, in order."""
+        return ()
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        """Return the operation with the masks of these inputs as its last inputs, in order."""
+        raise NotImplementedError
+
+    def input_value(self, output: float) -> float | None:
+        """Return the number that is ``output`` after the operation, whichever element it is.
+
+        None if there is none, or if it depends on the element.
+        """
         return None
 
     @property

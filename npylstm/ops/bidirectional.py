@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -97,6 +97,22 @@ class Bidirectional(Operation):
     @property
     def returns_sequence(self) -> bool:
         return self.return_sequences
+
+    @property
+    def expected_input(self) -> Shape:
+        return self.directions["forward"].expected_input
+
+    @property
+    def mask_input_count(self) -> int:
+        return 1
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return self.directions["forward"].masked_inputs
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        forward, backward = (d.with_masks(which) for d in self.directions.values())
+        return Bidirectional(forward, backward, self.merge_mode)
 
     @property
     def time_major(self) -> bool:

@@ -15,7 +15,7 @@ from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation, check_feature_activation, one_input, positive
 from npylstm.ops.conventions import Convention
-from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
+from npylstm.ops.shapes import BATCH, STEPS, Dim, Shape, format_shape, size_symbol
 
 __all__ = ["Conv1D", "Pool1D"]
 
@@ -137,6 +137,12 @@ class Conv1D(Operation):
         kernel = (self.size, self.features // self.groups, self.units)
         shapes: dict[str, tuple[int, ...]] = {"kernel": kernel}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
+
+    @property
+    def expected_input(self) -> Shape:
+        return (
+            (BATCH, self.features, STEPS) if self.channels_first else (BATCH, STEPS, self.features)
+        )
 
     @property
     def weight_roles(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from npylstm.ops.base import (
     one_input,
     positive,
 )
-from npylstm.ops.shapes import Shape
+from npylstm.ops.shapes import BATCH, STEPS, Shape
 
 __all__ = ["Dense", "Embedding"]
 
@@ -53,6 +53,10 @@ class Dense(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"kernel": (self.features, self.units)}
         return shapes | {"bias": (self.units,)} if self.use_bias else shapes
+
+    @property
+    def expected_input(self) -> Shape:
+        return (BATCH, self.features)
 
     @property
     def weight_roles(self) -> Mapping[str, str]:
@@ -117,6 +121,10 @@ class Embedding(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"embeddings": (self.vocabulary, self.units)}
+
+    @property
+    def expected_input(self) -> Shape:
+        return (BATCH, STEPS)
 
     @property
     def weight_roles(self) -> Mapping[str, str]:

@@ -25,6 +25,7 @@ class Select(Operation):
     """Take one index along an axis and remove the axis: ``x[:, -1]`` is axis 1, index -1."""
 
     kind: ClassVar[str] = "select"
+    moves_elements: ClassVar[bool] = True
     keeps_relative_errors: ClassVar[bool] = True
 
     axis: int
@@ -69,6 +70,7 @@ class Slice(Operation):
     """
 
     kind: ClassVar[str] = "slice"
+    moves_elements: ClassVar[bool] = True
     keeps_relative_errors: ClassVar[bool] = True
 
     axis: int
@@ -145,8 +147,13 @@ class Flip(Operation):
     """Reverse some axes."""
 
     kind: ClassVar[str] = "flip"
+    keeps_shape: ClassVar[bool] = True
+    moves_elements: ClassVar[bool] = True
 
     axes: tuple[int, ...]
+
+    def input_value(self, output: float) -> float:
+        return output
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -168,6 +175,7 @@ class Repeat(Operation):
     """Repeat every entry along an axis: ``a b`` twice is ``a a b b``."""
 
     kind: ClassVar[str] = "repeat"
+    moves_elements: ClassVar[bool] = True
 
     axis: int
     times: int

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,9 @@ class Masking(Operation):
 
     kind: ClassVar[str] = "masking"
     keeps_relative_errors: ClassVar[bool] = True
+
+    keeps_shape: ClassVar[bool] = True
+    moves_elements: ClassVar[bool] = True
 
     mask_value: float = 0.0
 
@@ -99,6 +102,13 @@ class MaskedMerge(Operation):
         if list(self.masked) != sorted(set(self.masked)) or min(self.masked, default=0) < 0:
             raise FormatError(f"masked: expected numbers of inputs in order, got {self.masked}")
 
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return self.masked
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return replace(self, masked=tuple(sorted(which)))
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         count = len(inputs) - len(self.masked)
         tensors, masks = inputs[:count], inputs[count:]
@@ -142,9 +152,19 @@ class MaskedMean(Operation):
     """
 
     kind: ClassVar[str] = "masked_mean"
-    masked: ClassVar[bool] = True
 
     keepdims: bool = False
+
+    @property
+    def mask_input_count(self) -> int:
+        return 1
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return (0,)
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return self
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = _with_mask(inputs)
@@ -184,11 +204,22 @@ class MaskedSoftmax(Operation):
     """
 
     kind: ClassVar[str] = "masked_softmax"
-    masked: ClassVar[bool] = True
+    keeps_shape: ClassVar[bool] = True
 
     axis: int = -1
     zero_fully_masked: bool = False
     additive: bool = False
+
+    @property
+    def mask_input_count(self) -> int:
+        return 1
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return (0,)
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return self
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:

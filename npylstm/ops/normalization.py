@@ -59,6 +59,7 @@ class BatchNormalization(Operation):
     """
 
     kind: ClassVar[str] = "batch_normalization"
+    keeps_shape: ClassVar[bool] = True
 
     features: int
     axis: int
@@ -141,6 +142,8 @@ class LayerNormalization(Operation):
     """
 
     kind: ClassVar[str] = "layer_normalization"
+    accepts_fewer_shapes: ClassVar[bool] = True
+    keeps_shape: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     epsilon: float
@@ -214,6 +217,7 @@ class UnitNormalization(Operation):
     """
 
     kind: ClassVar[str] = "unit_normalization"
+    keeps_shape: ClassVar[bool] = True
 
     axes: tuple[int, ...] = (-1,)
     epsilon: float = 1e-12

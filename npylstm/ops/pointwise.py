@@ -23,6 +23,7 @@ class ActivationLayer(Operation):
     """Apply an activation function to every element (softmax: along its axis)."""
 
     kind: ClassVar[str] = "activation"
+    keeps_shape: ClassVar[bool] = True
     uses_matrix_products: ClassVar[bool] = True  # it packs nothing
 
     activation: Activation
@@ -50,6 +51,12 @@ class Identity(Operation):
     """Return the input, as dropout and noise layers do in inference."""
 
     kind: ClassVar[str] = "identity"
+    moves_elements: ClassVar[bool] = True
+    keeps_shape: ClassVar[bool] = True
+
+    def input_value(self, output: float) -> float:
+        return output
+
     returns_input: ClassVar[bool] = True
     keeps_relative_errors: ClassVar[bool] = True
 
@@ -75,9 +82,15 @@ class Rescaling(Operation):
     """``y = scale * x + offset``, computed in float64."""
 
     kind: ClassVar[str] = "rescaling"
+    keeps_shape: ClassVar[bool] = True
 
     scale: float = 1.0
     offset: float = 0.0
+
+    def input_value(self, output: float) -> float | None:
+        value = np.float32((output - self.offset) / self.scale) if self.scale else np.float32(0)
+        after = np.float32(value.astype(np.float64) * self.scale + self.offset)
+        return float(value) if after == np.float32(output) else None
 
     def magnitudes(
         self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
@@ -114,6 +127,7 @@ class PReLU(Operation):
     """
 
     kind: ClassVar[str] = "prelu"
+    keeps_shape: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     axis: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap
 from npylstm.ops.base import Operation, check_feature_activation, check_features, positive
-from npylstm.ops.shapes import Shape, format_shape
+from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 
 __all__ = ["Recurrent"]
 
@@ -152,6 +152,22 @@ class Recurrent(Operation):
     @property
     def returns_sequence(self) -> bool:
         return self.return_sequences
+
+    @property
+    def expected_input(self) -> Shape:
+        first = (STEPS, BATCH) if self.time_major else (BATCH, STEPS)
+        return (*first, self.features)
+
+    @property
+    def mask_input_count(self) -> int:
+        return 1
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return (0,) if self.masked else ()
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return dataclasses.replace(self, masked=True)
 
     def returning_last_step(self) -> Operation | None:
         if not self.return_sequences or self.go_backwards:

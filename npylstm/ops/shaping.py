@@ -107,6 +107,7 @@ class Transpose(Operation):
     """Reorder all axes, including the batch, as ``numpy.transpose`` does."""
 
     kind: ClassVar[str] = "transpose"
+    moves_elements: ClassVar[bool] = True
 
     axes: tuple[int, ...]
 
@@ -140,6 +141,7 @@ class Reshape(Operation):
     """
 
     kind: ClassVar[str] = "reshape"
+    moves_elements: ClassVar[bool] = True
 
     shape: tuple[Size, ...]
 
@@ -187,6 +189,7 @@ class Expand(Operation):
     """Broadcast to a shape, with new axes in front; see :class:`Reshape` for ``shape``."""
 
     kind: ClassVar[str] = "expand"
+    moves_elements: ClassVar[bool] = True
 
     shape: tuple[Size, ...]
 
@@ -259,8 +262,13 @@ class Concatenate(Operation):
     """Concatenate inputs along an axis; negative axes count from the end."""
 
     kind: ClassVar[str] = "concatenate"
+    accepts_fewer_shapes: ClassVar[bool] = True
+    moves_elements: ClassVar[bool] = True
 
     axis: int
+
+    def input_value(self, output: float) -> float:
+        return output
 
     def magnitudes(
         self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
@@ -298,6 +306,7 @@ class Stack(Operation):
     """Stack inputs along a new axis; a single input may be stacked several times."""
 
     kind: ClassVar[str] = "stack"
+    moves_elements: ClassVar[bool] = True
 
     axis: int
     times: int = 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
@@ -31,13 +31,19 @@ class TimeDistributed(Operation):
     layer: Operation
 
     @property
-    def masked(self) -> Any:
-        """Whether the layer's last inputs are masks."""
-        return getattr(self.layer, "masked", False)
-
-    @property
     def innermost(self) -> Operation:
         return self.layer.innermost
+
+    @property
+    def mask_input_count(self) -> int:
+        return self.layer.mask_input_count
+
+    @property
+    def masked_inputs(self) -> tuple[int, ...]:
+        return self.layer.masked_inputs
+
+    def with_masks(self, which: Collection[int]) -> Operation:
+        return TimeDistributed(self.layer.with_masks(which))
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.layer.weight_shapes()

@@ -242,11 +242,8 @@ class Probe:
 
 
 def mask_inputs(layer: Operation, count: int) -> list[int]:
-    """Which inputs are masks, by the layer's own ``masked``."""
-    masked = getattr(layer, "masked", False)
-    if isinstance(masked, tuple):
-        return list(range(count - len(masked), count))
-    return [count - 1] if masked else []
+    """Which inputs are masks, by the layer's own ``masked_inputs``."""
+    return list(range(count - len(layer.masked_inputs), count))
 
 
 def vocabulary(layer: Operation) -> int:

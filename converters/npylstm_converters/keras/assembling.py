@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import npylstm
 from npylstm import FormatError, ModelSpec
 from npylstm.graph.builder import GraphBuilder
-from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
-from npylstm.ops.external import Function
-from npylstm.ops.masking import MaskedSoftmax
+from npylstm.ops.external import External, Function
 from npylstm.ops.pointwise import Identity
 from npylstm.spec import LayerSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
-from npylstm_converters.keras.attention import as_called, supports_argument, with_positional_inputs
+from npylstm_converters.keras.attention import (
+    as_called,
+    is_attention,
+    supports_argument,
+    supports_tensor,
+    with_positional_inputs,
+)
 from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.execution import safe_names
 from npylstm_converters.keras.external import external
@@ -40,7 +45,6 @@ from npylstm_converters.keras.masks import (
     joined_sources,
     split_masks,
     used_masks,
-    with_masks,
 )
 from npylstm_converters.keras.operations import is_operation, keeps_integers, refuse_unknown
 from npylstm_converters.keras.parsing import parse
@@ -93,7 +97,7 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
     parts.apply_call_arguments(calls)
     for call in calls:
         raw = parts.raws.get(call.layer)
-        for problem in () if raw and is_operation(raw) else _problems(call, layers):
+        for problem in () if raw and is_operation(raw) else _problems(call, raw, layers):
             reasons.add(f"{display_path(call.layer)}: {problem}")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
@@ -112,8 +116,9 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
         reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
     if "float64" in arrays:
         for path, named in layers.items():
-            if isinstance(named.layer, (Attention, MultiHeadAttention)):
-                layers[path] = replace(named, layer=replace(named.layer, mask_in_float32=False))
+            if is_attention(parts.raws[path], named.layer):
+                wide: dict[str, Any] = {"mask_in_float32": False}
+                layers[path] = replace(named, layer=replace(named.layer, **wide))
     if not reasons:  # arrays of an unsupported layer are unused anyway
         parts.check_all_used()
     reasons.raise_if_any()
@@ -134,24 +139,22 @@ def _integer_operations(
         whole.add(Tensor(call.layer, call.number))
 
 
-def _problems(call: Call, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
+def _problems(call: Call, raw: RawLayer | None, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
     """Yield a message for each unsupported part of a call."""
     if call.problem:
         yield call.problem
     if call.numbers:
         yield f"is called with numbers {call.numbers}"
-    if call.layer not in layers:
+    if raw is None or call.layer not in layers:
         return
     layer = layers[call.layer].layer
     for option in call.options:
-        masked = option == "mask" and isinstance(layer, MaskedSoftmax)
-        masked |= option == "attention_mask" and isinstance(layer, MultiHeadAttention)
-        if not masked and (option != "initial_state" or not layer.state_shapes()):
+        if not supports_tensor(raw, layer, option):
             yield f"is called with {option}=a tensor"
     for argument, value in call.arguments.items():
-        if not supports_argument(layer, argument):
+        if not supports_argument(raw, layer, argument):
             yield f"is called with {argument}={value!r:.60}"
-    if call.number and getattr(layer, "stateful", False):
+    if call.number and layer.stateful:
         yield "is stateful and called twice"
 
 
@@ -200,7 +203,7 @@ def _mask_layers(
         )
     for path, which in wanted.items():
         if which:
-            layers[path] = replace(layers[path], layer=with_masks(layers[path].layer, which))
+            layers[path] = replace(layers[path], layer=layers[path].layer.with_masks(which))
 
 
 class _Translation:
@@ -213,6 +216,7 @@ class _Translation:
         self.raws = dict(graph.leaves())
         self.names = safe_names([*self.raws])
         self.layers: dict[str, LayerSpec] = {}
+        self.custom: dict[str, External] = {}
         self.ledger: list[Entry] = []
         self.notes: list[str] = []
         self._used_functions: set[str] = set()  # custom functions in use
@@ -260,6 +264,7 @@ class _Translation:
                 if function is not None:
                     self._used_functions.add(function)
                     layer, weights = external(raw, tensors, function, self.options.custom[function])
+                    self.custom[path] = layer
                 else:
                     layer, weights = translate(raw, tensors, self.container.writer)
             except DamagedError:
@@ -282,7 +287,7 @@ class _Translation:
         for call in calls:
             if call.layer in self.layers:
                 named = self.layers[call.layer]
-                layer = as_called(named.layer, call, self.container.writer)
+                layer = as_called(self.raws[call.layer], named.layer, call, self.container.writer)
                 if layer_by_path.setdefault(call.layer, layer) != layer:
                     self.reasons.add(f"{display_path(call.layer)}: is called in two ways")
         for path, layer in layer_by_path.items():
@@ -321,7 +326,7 @@ def _assemble(
     kinds = {path: layer.layer for path, layer in parts.layers.items()}
     inputs = read_inputs(graph, calls, kinds, parts.names)
     tensors = {Tensor(name): tensor for name, tensor in zip(graph.inputs, inputs, strict=True)}
-    wiring = Wiring(tensors, parts.raws, parts.layers, parts.names, masks, dtype)
+    wiring = Wiring(tensors, parts.raws, parts.layers, parts.names, parts.custom, masks, dtype)
     for call in calls:
         wiring.call(call)
     if isinstance(outputs, Tensor):

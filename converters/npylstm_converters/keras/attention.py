@@ -9,13 +9,15 @@ from typing import Any
 from npylstm.ops.attention import ATTENTION_MASK, Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
 from npylstm.ops.masking import MaskedSoftmax
-from npylstm.ops.pointwise import ActivationLayer
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, Writer
 from npylstm_converters.keras.graph import Call, RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array
 
-__all__ = ["TRANSLATORS", "as_called", "supports_argument", "with_positional_inputs"]
+__all__ = [
+    "TRANSLATORS", "as_called", "is_attention", "supports_argument", "supports_tensor",
+    "with_positional_inputs",
+]  # fmt: skip
 
 # Call arguments of Keras, and the fields of our operations.
 _ARGUMENTS = {"use_causal_mask": "causal", "return_attention_scores": "return_scores"}
@@ -117,27 +119,41 @@ def with_positional_inputs(raw: RawLayer | None, call: Call) -> Call:
     return replace(call, inputs=tuple(inputs), options=options)
 
 
-def supports_argument(layer: Operation, argument: str) -> bool:
-    """Whether a layer uses an argument of its call."""
-    return argument in _ARGUMENTS and isinstance(layer, (Attention, MultiHeadAttention))
+def is_attention(raw: RawLayer, layer: Operation) -> bool:
+    """Whether a layer is an attention layer of Keras, to which call arguments apply."""
+    return raw.class_name in TRANSLATORS and layer.innermost is layer and not layer.user_function
 
 
-def as_called(layer: Operation, call: Call, writer: Writer) -> Operation:
+def supports_argument(raw: RawLayer, layer: Operation, argument: str) -> bool:
+    """Whether a layer uses an argument of its call that is not a tensor."""
+    return argument in _ARGUMENTS and is_attention(raw, layer)
+
+
+def supports_tensor(raw: RawLayer, layer: Operation, argument: str) -> bool:
+    """Whether a layer uses a tensor in a named argument of its call."""
+    if argument == "attention_mask":
+        return raw.class_name == "MultiHeadAttention" and is_attention(raw, layer)
+    if argument == "mask":  # only softmax with a mask has one before masks are followed
+        return layer.masked_inputs == (0,)
+    return argument == "initial_state" and bool(layer.state_shapes())
+
+
+def as_called(raw: RawLayer, layer: Operation, call: Call, writer: Writer) -> Operation:
     """Return the layer that the arguments of a call select."""
-    if isinstance(layer, (Attention, MultiHeadAttention)):
-        told: dict[str, Any] = {
+    if is_attention(raw, layer):
+        selected: dict[str, Any] = {
             ours: True for theirs, ours in _ARGUMENTS.items() if theirs in call.arguments
         }
-        layer = replace(layer, **told)
-        if isinstance(layer, MultiHeadAttention):
-            pairs = (ATTENTION_MASK,) if "attention_mask" in call.options else ()
-            rule = _fully_masked(writer, True, False) if layer.return_scores else layer.fully_masked
-            layer = replace(layer, masked=pairs, fully_masked=rule)
-        return layer
-    if isinstance(layer, ActivationLayer) and "mask" in call.options:
-        axis = layer.activation.axis
-        if layer.activation.name == "softmax" and axis is not None:
-            return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, additive=writer.major < 3)
+        if raw.class_name == "MultiHeadAttention":
+            if "attention_mask" in call.options:
+                selected["masked"] = (ATTENTION_MASK,)
+            if "return_attention_scores" in call.arguments:
+                selected["fully_masked"] = _fully_masked(writer, True, False)
+        return replace(layer, **selected)
+    softmax = None if layer.weight_shapes() else layer.activations.get("activation")
+    if "mask" in call.options and softmax is not None and softmax.name == "softmax":
+        axis = -1 if softmax.axis is None else softmax.axis
+        return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, additive=writer.major < 3)
     return layer
 
 

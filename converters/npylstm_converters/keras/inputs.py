@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from npylstm import FormatError
 from npylstm.ops.base import Operation
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.convolution import Conv1D
-from npylstm.ops.dense import Dense, Embedding
-from npylstm.ops.masking import Masking
-from npylstm.ops.normalization import BatchNormalization, LayerNormalization
-from npylstm.ops.pointwise import ActivationLayer, Identity
-from npylstm.ops.recurrent import Recurrent
 from npylstm.ops.shapes import BATCH, STEPS, Dim
-from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 
 __all__ = ["is_embedding_input", "is_first_call_shape", "read_inputs"]
-
-# Layers that keep the shape.
-_KEEP = (ActivationLayer, BatchNormalization, Identity, LayerNormalization, Masking)
 
 
 def read_inputs(
@@ -52,10 +42,13 @@ def read_inputs(
     inputs: list[TensorSpec] = []
     free = 0
     for name in graph.inputs:
-        raw, first = graph.layer(name), _first_reader(Tensor(name), calls, layers)
+        raw, first = (
+            graph.layer(name),
+            next(_readers(Tensor(name), calls, layers, _keeps_shape), None),
+        )
         declared = _declared(graph, raw, first)
         shape: list[Dim] = []
-        batch_axis = int(bool(getattr(first, "time_major", False)))
+        batch_axis = int(first is not None and first.time_axis == 0)
         for axis, size in enumerate(declared):
             if axis == batch_axis:
                 shape.append(BATCH)  # a batch size fixed by the framework becomes free
@@ -64,16 +57,15 @@ def read_inputs(
                 shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
             else:
                 shape.append(int(size))
-        readers = [_behind(c, calls, layers) for c in calls if Tensor(name) in c.reads]
-        whole = bool(readers) and all(map(is_embedding_input, readers))
-        inputs.append(TensorSpec(names[name], tuple(shape), whole))
+        readers = [*_readers(Tensor(name), calls, layers, _moves_elements)]
+        integer = bool(readers) and all(map(is_embedding_input, readers))
+        inputs.append(TensorSpec(names[name], tuple(shape), integer))
     return tuple(inputs)
 
 
 def is_embedding_input(layer: Operation | None) -> bool:
     """Whether a layer's inputs are ids: indices into an Embedding."""
-    inner = layer.layer if isinstance(layer, TimeDistributed) else layer
-    return isinstance(inner, Embedding)
+    return layer is not None and layer.innermost.vocabulary_size is not None
 
 
 def is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
@@ -84,21 +76,26 @@ def is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
     config = graph.layer(graph.inputs[0]).config
     declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
     pinned = isinstance(declared, (list, tuple)) and len(declared) > 1 and declared[0] is not None
-    return pinned and graph.sequential and not any(getattr(n, "stateful", False) for n in layers)
+    return pinned and graph.sequential and not any(layer.stateful for layer in layers)
 
 
-def _first_reader(
-    tensor: Tensor, calls: Sequence[Call], layers: Mapping[str, Operation]
-) -> Operation | None:
-    """Return the first layer that reads a tensor, skipping layers that keep its shape."""
-    return next((_behind(c, calls, layers) for c in calls if tensor in c.reads), None)
+_keeps_shape, _moves_elements = attrgetter("keeps_shape"), attrgetter("moves_elements")
 
 
-def _behind(call: Call, calls: Sequence[Call], layers: Mapping[str, Operation]) -> Operation | None:
-    layer = layers.get(call.layer)  # None for an operation
-    if isinstance(layer, _KEEP):
-        return _first_reader(Tensor(call.layer, call.number), calls, layers)
-    return layer
+def _readers(
+    tensor: Tensor,
+    calls: Sequence[Call],
+    layers: Mapping[str, Operation],
+    is_skipped: Callable[[Operation], bool],
+) -> Iterator[Operation | None]:
+    """Yield the layers that read a tensor, or those behind skipped ones; None: no layer."""
+    for call in calls:
+        if tensor in call.reads:
+            layer = layers.get(call.layer)
+            if layer is not None and is_skipped(layer):
+                made = Tensor(call.layer, call.number)
+                layer = next(_readers(made, calls, layers, is_skipped), None)
+            yield layer
 
 
 def _declared(graph: Graph, raw: RawLayer, first: Operation | None) -> Sequence[Any]:
@@ -106,14 +103,10 @@ def _declared(graph: Graph, raw: RawLayer, first: Operation | None) -> Sequence[
     declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
     if declared is None and isinstance(config.get("input_shape"), list):
         declared = [None, *config["input_shape"]]
-    inner = first.directions["forward"] if isinstance(first, Bidirectional) else first
-    features, length = getattr(inner, "features", None), config.get("input_length")
-    if declared is None and isinstance(inner, (Recurrent, Conv1D)):
-        declared = [None, length, features]
-    if declared is None and isinstance(first, Dense):
-        declared = [None, features]
-    if declared is None and isinstance(first, Embedding):
-        declared = [None, length]
+    expected = first.expected_input if first is not None else None
+    if declared is None and expected is not None:
+        sizes = {BATCH: None, STEPS: config.get("input_length")}
+        declared = [sizes[d] if isinstance(d, str) else d for d in expected]
     if declared is None:
         raise FormatError(f"{raw.name}: the input shape is nowhere declared")
     if not isinstance(declared, (list, tuple)) or not all(

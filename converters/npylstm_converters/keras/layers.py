@@ -76,9 +76,8 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     class_name = str(inner.get("class_name"))
     raw = RawLayer(tensors.layer, class_name, inner["config"], is_custom(inner))
     layer, weights = translate(raw, tensors, config.writer)
-    activation = layer.activation if isinstance(layer, ActivationLayer) else LINEAR
-    by_feature = isinstance(layer, (Dense, ActivationLayer, Identity))
-    if by_feature and activation.axis in (None, -1):
+    by_feature = class_name in _BY_FEATURE and layer.innermost is layer
+    if by_feature and all(a.axis in (None, -1) for a in layer.activations.values()):
         return layer, weights
     return TimeDistributed(layer), weights
 
@@ -133,6 +132,10 @@ _NOISE = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
     "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity",
 )  # fmt: skip
+
+
+# Layers that compute every step separately, or along the last axis.
+_BY_FEATURE = ("Dense", "Activation", "TimeDistributed", *_NOISE, *ACTIVATION_LAYERS)
 
 
 def _embedding(config: Config, tensors: LayerTensors) -> Translation:

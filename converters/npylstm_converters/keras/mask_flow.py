@@ -18,7 +18,6 @@ from npylstm_converters.keras.masks import (
     Mask,
     Sources,
     joined_sources,
-    other_masked_outputs,
     output_mask,
     used_masks,
 )
@@ -106,7 +105,9 @@ class Flow(Generic[Mask]):
         Refusal
             If the mask would change the outputs in an unsupported way.
         """
-        outputs = [Tensor(call.layer, call.number, k) for k in (0, *other_masked_outputs(layer))]
+        names = layer.output_names() if layer.returns_sequence else ("",)
+        sequences = [k for k, name in enumerate(names) if name not in layer.state_shapes()]
+        outputs = [Tensor(call.layer, call.number, k) for k in sequences]
         major = self._masks.writer.major
         written, attached = self._seen(call, self.written), self._seen(call, self.attached)
         if self.has_mask_argument(call):  # the argument's mask propagates, not the tensor's

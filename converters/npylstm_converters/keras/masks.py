@@ -7,20 +7,11 @@ the model once. The masks become tensors of the graph: the file stores the resul
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from npylstm.ops.arithmetic import Arithmetic, Reduce
-from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
-from npylstm.ops.bidirectional import Bidirectional
-from npylstm.ops.external import External
-from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax
-from npylstm.ops.normalization import LayerNormalization
-from npylstm.ops.recurrent import Recurrent
-from npylstm.ops.shaping import Concatenate
-from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.graph import REVERSED, Call, Graph, RawLayer, Tensor
@@ -31,13 +22,10 @@ __all__ = [
     "Mask",
     "Sources",
     "created_mask",
-    "exists_in_keras",
     "joined_sources",
-    "other_masked_outputs",
     "output_mask",
     "split_masks",
     "used_masks",
-    "with_masks",
 ]  # fmt: skip
 
 Mask = TypeVar("Mask")
@@ -68,9 +56,9 @@ def created_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sou
 
     Up to Keras 2, Softmax passes on its ``mask`` argument.
     """
-    if not call.inputs or isinstance(layer, External):
+    if not call.inputs or layer.user_function is not None:
         return None  # damaged: the layer's translation reports it
-    if isinstance(layer, MaskedSoftmax):
+    if "mask" in call.options:
         return frozenset({(call.options["mask"][0], 0.0)}) if major < 3 else None
     class_name, config = raw.class_name, raw.config
     if class_name == "TimeDistributed" and major < 3:
@@ -188,24 +176,6 @@ class _MaskTracer:
         return made
 
 
-def _innermost(layer: Operation) -> Operation:
-    while isinstance(layer, TimeDistributed):
-        layer = layer.layer
-    return layer
-
-
-def _mask_input_count(layer: Operation) -> int:
-    """Return the number of inputs whose masks a layer uses."""
-    layer = _innermost(layer)
-    if isinstance(layer, (Recurrent, Bidirectional, MaskedMean, MaskedSoftmax)):
-        return 1
-    if isinstance(layer, Reduce):
-        return int(layer.operation == "mean")
-    if isinstance(layer, Attention):
-        return 2
-    return 3 if isinstance(layer, MultiHeadAttention) else 0
-
-
 def used_masks(
     raw: RawLayer,
     layer: Operation,
@@ -221,27 +191,8 @@ def used_masks(
     if major >= 3 and "initial_state" in call.options and not explicit:
         return {}
     choosy = major >= 3 and raw.class_name in _CHOOSY_SINCE_3
-    masks = enumerate(given if choosy else given[: _mask_input_count(layer)])
+    masks = enumerate(given if choosy else given[: layer.mask_input_count])
     return {k: mask for k, mask in masks if mask is not None}
-
-
-def with_masks(layer: Operation, which: Collection[int]) -> Operation:
-    """Return the layer with the masks of these inputs as its last inputs."""
-    if isinstance(layer, TimeDistributed):
-        return replace(layer, layer=with_masks(layer.layer, which))
-    if isinstance(layer, Bidirectional):
-        forward, backward = (with_masks(d, which) for d in layer.directions.values())
-        return replace(layer, forward_layer=forward, backward_layer=backward)
-    if isinstance(layer, Reduce):
-        return MaskedMean(layer.keepdims)
-    if isinstance(layer, Arithmetic):
-        return MaskedMerge(layer.operation, tuple(sorted(which)))
-    if isinstance(layer, MaskedMerge):
-        return replace(layer, masked=tuple(sorted(which)))
-    if isinstance(layer, (Attention, MultiHeadAttention)):
-        return replace(layer, masked=tuple(sorted({*layer.masked, *which})))
-    assert isinstance(layer, Recurrent)
-    return replace(layer, masked=True)
 
 
 def output_mask(
@@ -269,21 +220,21 @@ def output_mask(
     if not there:
         return None
     name = raw.class_name
-    inner = _innermost(layer)
-    if isinstance(layer, External):
+    inner = layer.innermost
+    if layer.user_function is not None:
         raise Refusal("a mask reaches a function of the user's own, which is not supported")
-    if name == "Softmax" and not isinstance(layer, MaskedSoftmax):
+    if name == "Softmax" and not layer.masked_inputs:
         raise Refusal("Softmax with the mask of what it reads is not supported")
     if name == "TimeDistributed":
         return _over_steps(raw, inner, given, major, join)
-    if _mask_input_count(layer):
+    if layer.mask_input_count:
         _check_supported(raw, layer)
-    if isinstance(inner, (Recurrent, Bidirectional)):
-        return given[0] if getattr(inner, "return_sequences", False) else None
+    if inner.is_recurrent:
+        return given[0] if inner.returns_sequence else None
     if name in _PASS or name in _ATTENTION or (major >= 3 and name in _PASS_SINCE_3):
         return given[0]
-    if name == "Concatenate" or isinstance(layer, Concatenate):
-        return _concatenated(layer, given, there, major, join)
+    if name == "Concatenate" or (name == "Merge" and raw.config.get("mode") == "concat"):
+        return _concatenated(raw, given, there, major, join)
     if name in _MERGE:
         if major >= 3:
             return join("or", there) if len(there) == len(given) else None
@@ -293,12 +244,12 @@ def output_mask(
 
 def _check_supported(raw: RawLayer, layer: Operation) -> None:
     """Raise Refusal for options with which Keras applies a mask to the wrong steps."""
-    inner = _innermost(layer)
-    if getattr(inner, "time_major", False) and inner is not layer:
+    inner = layer.innermost
+    if inner.time_axis == 0 and inner is not layer:
         raise Refusal("TimeDistributed(time_major) with a mask is not supported")
-    if isinstance(inner, (Recurrent, Bidirectional)) and _unrolled_backwards(raw.config):
+    if inner.is_recurrent and _unrolled_backwards(raw.config):
         raise Refusal("unroll with go_backwards and a mask is not supported")
-    if isinstance(inner, Reduce) and inner.axes != (1,):
+    if raw.config.get("data_format") == "channels_first":
         raise Refusal("channels_first with a mask is not supported")
 
 
@@ -315,10 +266,10 @@ def _over_steps(
     assert mask is not None  # the only input has a mask
     if class_name in ("Softmax", *_ATTENTION, "TimeDistributed", "Concatenate", *_MERGE):
         raise Refusal(f"TimeDistributed({class_name}) with a mask is not supported")
-    if _mask_input_count(inner):
+    if inner.mask_input_count:
         _check_supported(replace(raw, config=config), inner)
-    sequences = getattr(inner, "return_sequences", False)
-    if major < 3 and not sequences and (_mask_input_count(inner) or class_name not in _PASS):
+    dropped = inner.mask_input_count or class_name not in _PASS
+    if major < 3 and not inner.returns_sequence and dropped:
         return join("any", [mask])
     return mask
 
@@ -332,29 +283,16 @@ def _unrolled_backwards(config: Mapping[str, Any]) -> bool:
     return all(config.get(name) for name in quirk)
 
 
-def exists_in_keras(layer: Operation) -> bool:
-    """Whether Keras has layers of this kind over axes that are not supported here."""
-    odd = (Concatenate, LayerNormalization, Attention, MultiHeadAttention)
-    return isinstance(layer, odd) or bool(getattr(layer, "masked", False))
-
-
-def other_masked_outputs(layer: Operation) -> tuple[int, ...]:
-    """Return the indices of the other outputs that have the main output's mask."""
-    if isinstance(layer, Bidirectional) and layer.merge_mode == "none" and layer.return_sequences:
-        return (1,)
-    return ()
-
-
 def _concatenated(
-    layer: Operation,
+    raw: RawLayer,
     given: Sequence[Mask | None],
     there: Sequence[Mask],
     major: int,
     join: Join[Mask],
 ) -> Mask | None:
-    axis = getattr(layer, "axis", -1)
+    axis = raw.config.get("concat_axis" if raw.class_name == "Merge" else "axis", -1)
     whole = len(there) == len(given)
-    if axis == 1:
+    if axis in (1, [1]) and not raw.times:
         if not whole:
             raise Refusal("Concatenate along the steps, with a mask for some of them")
         return join("steps", there)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm.arrays import Array
+from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
-from npylstm.ops.recurrent import Recurrent
 from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
@@ -196,7 +196,7 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
         inner, backward = config.take("layer"), config.take("backward_layer", default=None)
         if backward is None:
             backward = _turned(inner)
-        directions: list[Recurrent] = []
+        directions: list[Operation] = []
         weights: dict[str, Array] = {}
         halves = tensors.halves(_is_frozen(inner) and not _is_frozen(backward))
         for way, entry, half in zip(
@@ -208,10 +208,11 @@ def _bidirectional(translate: Translate) -> Callable[[Config, LayerTensors], Tra
                 tensors.layer, str(entry.get("class_name")), entry["config"], is_custom(entry)
             )
             layer, arrays = translate(raw, half, config.writer)
-            if not isinstance(layer, Recurrent):
+            if not layer.is_recurrent or raw.class_name == "Bidirectional":
                 raise Refusal(f"{way} layer: expected a recurrent layer, got {raw.class_name}")
             if config.writer.zero_output_in_pairs:
-                layer = replace(layer, zero_output_for_mask=layer.return_sequences)
+                zero: dict[str, Any] = {"zero_output_for_mask": layer.returns_sequence}
+                layer = replace(layer, **zero)
             directions.append(layer)
             weights |= {f"{way}/{key}": array for key, array in arrays.items()}
         # The wrapper repeats these keys of the inner layer.

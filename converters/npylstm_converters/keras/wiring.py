@@ -12,7 +12,6 @@ from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.attention import ATTENTION_MASK
 from npylstm.ops.base import Operation
 from npylstm.ops.external import External
-from npylstm.ops.masking import MaskedSoftmax
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import LayerSpec, TensorSpec
@@ -20,7 +19,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
 from npylstm_converters.keras.mask_flow import Flow, Masks
-from npylstm_converters.keras.masks import created_mask, exists_in_keras, used_masks
+from npylstm_converters.keras.masks import created_mask, used_masks
 from npylstm_converters.keras.operations import is_operation, plan_of
 
 __all__ = ["Wiring"]
@@ -35,6 +34,8 @@ class Wiring:
         The model's inputs.
     raws, layers, names
         Layers by path: from the config, translated, and their names in the spec.
+    custom
+        Those that call a function of the user, by path.
     masks
         The masks in the config.
     dtype
@@ -47,6 +48,7 @@ class Wiring:
         raws: Mapping[str, RawLayer],
         layers: Mapping[str, LayerSpec],
         names: Mapping[str, str],
+        custom: Mapping[str, External],
         masks: Masks,
         dtype: str,
     ) -> None:
@@ -54,6 +56,7 @@ class Wiring:
         self.builder = GraphBuilder(inputs.values(), dtype)
         self.builder.reserve(names.values())
         self._raws, self._names, self._dtype = raws, names, dtype
+        self._custom = dict(custom)
         self._major = masks.writer.major
         self._flow: Flow[str] = Flow(raws, masks, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
@@ -84,21 +87,21 @@ class Wiring:
         reads = [self.find(t) for t in (*call.inputs, *others)]
         told = self._flow.has_mask_argument(call)
         obeys = used_masks(raw, named.layer, call, self._flow.given(call), self._major, told)
-        for k in _masked(named.layer):
+        for k in named.layer.masked_inputs:
             if k == ATTENTION_MASK:  # only a call has this mask
                 reads += map(self.find, pairs)
             if k == ATTENTION_MASK or "mask" in call.options:
                 continue
             # A shared layer may also read a tensor without a mask: then the mask is all true.
             mask = obeys.get(k) or self._all_count(reads[k], named.name)
-            if getattr(named.layer, "time_major", False):
+            if named.layer.time_axis == 0:
                 mask = self._add_helper(Transpose((1, 0)), named.name, mask)
             reads.append(mask)
-        if isinstance(named.layer, External):
-            named = self._with_output_shape(call.layer, named, named.layer, reads)
+        if call.layer in self._custom:
+            named = self._with_output_shape(call.layer, named, reads)
         made = list(self._call(named, reads, call.number + 1))
         own = created_mask(raw, named.layer, call, self._major)
-        if own and isinstance(named.layer, MaskedSoftmax):
+        if own and "mask" in call.options:  # softmax with a mask passes it on
             ((source, _),) = own
             self._flow.make(call, self.find(source))
         elif own:
@@ -133,10 +136,9 @@ class Wiring:
             tensors.append(made)
         self._tensors[Tensor(path, call.number)] = tensors[-1]
 
-    def _with_output_shape(
-        self, path: str, named: LayerSpec, layer: External, reads: Sequence[str]
-    ) -> LayerSpec:
+    def _with_output_shape(self, path: str, named: LayerSpec, reads: Sequence[str]) -> LayerSpec:
         """Return the layer with the output shape of its custom function."""
+        layer = self._custom[path]
         try:
             shapes = [self.builder.shapes[name] for name in reads]
             measured = infer_output_shape(layer, shapes, named.weights, self._dtype)
@@ -146,6 +148,7 @@ class Wiring:
             raise UnsupportedError(
                 [f"{display_path(path)}: gives another shape when it is called again"]
             )
+        self._custom[path] = measured
         self.layers[path] = replace(named, layer=measured)
         return self.layers[path]
 
@@ -155,7 +158,7 @@ class Wiring:
         except MixedSamplesError as error:
             raise UnsupportedError([f"{layer.name}: {error}"]) from None
         except FormatError as error:
-            if exists_in_keras(layer.layer):
+            if layer.layer.accepts_fewer_shapes or layer.layer.masked_inputs:
                 raise UnsupportedError([f"{layer.name}: {error}"]) from None
             raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
 
@@ -185,9 +188,3 @@ class Wiring:
             return several[0]
         operation = "multiply" if how == "and" else "maximum"
         return self._add_helper(Arithmetic(operation), near, *several)
-
-
-def _masked(layer: Operation) -> Sequence[int]:
-    """Return the inputs whose masks a layer uses."""
-    masked = getattr(layer, "masked", False)
-    return (0,) if masked is True else masked or ()

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError
 from npylstm.arrays import Array
-from npylstm.ops.base import Operation
-from npylstm.ops.dense import Embedding
-from npylstm.ops.indexing import Flip
-from npylstm.ops.masking import Masking
-from npylstm.ops.pointwise import Identity, Rescaling
 from npylstm.ops.shapes import BATCH
-from npylstm.ops.shaping import Concatenate
 from npylstm.runtime.binding import bind_mask
 from npylstm.spec import TensorSpec
 
@@ -54,7 +47,7 @@ def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
     symbols = dict.fromkeys(d for t in spec.inputs for d in t.shape if isinstance(d, str))
     padding: dict[str, dict[float, None]] = {}
     for edge in spec.edges:
-        value = _masked_value(_innermost(spec[edge.layer].layer))
+        value = spec[edge.layer].layer.innermost.masked_value
         for name, own in _behind(spec, edge.inputs[0], value) if value is not None else ():
             padding.setdefault(name, {})[own] = None
     return Traits(
@@ -66,34 +59,16 @@ def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
     )
 
 
-def _innermost(layer: Operation) -> Any:
-    while layer.kind == "time_distributed":
-        layer = layer.layer  # type: ignore[attr-defined]
-    return layer
-
-
-def _masked_value(layer: Any) -> float | None:
-    """Return the value that a layer's mask excludes; None if it computes no mask."""
-    if isinstance(layer, Masking):
-        return layer.mask_value
-    return 0.0 if isinstance(layer, Embedding) and layer.mask_zero else None
-
-
 def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, float]]:
     """Yield the inputs that reach a tensor, with the input value that becomes ``value``."""
     if any(tensor == t.name for t in spec.inputs):
         yield tensor, value
         return
     edge = next(e for e in spec.edges if tensor in e.outputs)
-    layer = _innermost(spec[edge.layer].layer)
-    if isinstance(layer, Rescaling):
-        before = np.float32((value - layer.offset) / layer.scale) if layer.scale else np.float32(0)
-        after = np.float32(before.astype(np.float64) * layer.scale + layer.offset)
-        if after == np.float32(value):
-            yield from _behind(spec, edge.inputs[0], float(before))
-    elif isinstance(layer, (Identity, Flip, Concatenate)):
+    before = spec[edge.layer].layer.innermost.input_value(value)
+    if before is not None:
         for name in edge.inputs:
-            yield from _behind(spec, name, value)
+            yield from _behind(spec, name, before)
 
 
 def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
@@ -103,20 +78,13 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
         for edge in spec.edges:
             if not reached & {*edge.inputs}:
                 continue
-            layer = _innermost(spec[edge.layer].layer)
-            if isinstance(layer, Embedding):
-                sizes.append(layer.vocabulary)
-            elif layer.kind in _MOVES:
+            layer = spec[edge.layer].layer.innermost
+            if layer.vocabulary_size is not None:
+                sizes.append(layer.vocabulary_size)
+            elif layer.moves_elements:
                 reached |= {*edge.outputs}
         if sizes or tensor.integer:
             yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
-
-
-# Kinds that move elements and change none.
-_MOVES = (
-    "identity", "reshape", "select", "slice", "transpose",
-    "flip", "expand", "concatenate", "stack", "repeat",
-)  # fmt: skip
 
 
 def _takes_lengths(spec: ModelSpec) -> bool:
