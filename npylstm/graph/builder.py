@@ -167,12 +167,25 @@ class GraphBuilder:
             name = f"{base}_{number}"
         return name
 
-    def finish(self, outputs: Sequence[str]) -> tuple[str, ...]:
-        """Add an identity for outputs that are inputs or repeated; return the outputs' names."""
+    def finish(
+        self, outputs: Sequence[str], copy: str = "identity", *, keep_inputs: bool = False
+    ) -> tuple[str, ...]:
+        """Add an identity for outputs that are repeated; return the outputs' names.
+
+        Parameters
+        ----------
+        outputs
+            Names of the output tensors.
+        copy
+            Name of such a layer; ``{}`` in it is the name of the tensor.
+        keep_inputs
+            An output may be an input; else an identity is added for it, too.
+        """
         names: list[str] = []
+        taken = set() if keep_inputs else {t.name for t in self.inputs}
         for name in outputs:
-            if name in names or any(name == t.name for t in self.inputs):
-                (name,) = self.add("identity", Identity(), [name])
+            if name in names or name in taken:
+                (name,) = self.add(copy.format(name), Identity(), [name])
             names.append(name)
         return tuple(names)
 

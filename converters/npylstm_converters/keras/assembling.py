@@ -8,10 +8,8 @@ from typing import Any
 
 import npylstm
 from npylstm import FormatError, ModelSpec
-from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.base import Operation
 from npylstm.ops.external import External, Function
-from npylstm.ops.pointwise import Identity
 from npylstm.spec import LayerSpec
 from npylstm_converters.errors import DamagedError, Reasons, Refusal
 from npylstm_converters.keras.attention import (
@@ -337,7 +335,7 @@ def _assemble(
     uncalled = [layer.name for layer in wiring.layers.values() if layer.name not in builder.layers]
     if uncalled:
         raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
-    names = list(_unique_outputs(names, builder))
+    returned = builder.finish(names, "{}_again", keep_inputs=True)
     writer, container = masks.writer, parts.container
     provenance = {
         "framework": writer.framework,
@@ -362,7 +360,7 @@ def _assemble(
     try:
         spec = ModelSpec(
             layers=tuple(builder.layers.values()),
-            edges=tuple(builder.edges), inputs=builder.inputs, outputs=tuple(names),
+            edges=tuple(builder.edges), inputs=builder.inputs, outputs=returned,
             name=graph.name, dtype=dtype, provenance=provenance,
         )  # fmt: skip
     except FormatError as error:
@@ -391,14 +389,3 @@ def _with_free_steps(spec: ModelSpec) -> ModelSpec:
     note = f"{spec.inputs[0]} is the shape of a first call: its steps are free here"
     decisions = [*spec.provenance["decisions"], note]
     return replace(freed, provenance={**spec.provenance, "decisions": decisions})
-
-
-def _unique_outputs(outputs: Sequence[str], builder: GraphBuilder) -> Iterator[str]:
-    """Yield unique names: an output that the model returns twice gets a second name."""
-    seen: set[str] = set()
-    for name in outputs:
-        if name in seen:
-            copy = builder.unused(f"{name}_again")
-            (name,) = builder.call(LayerSpec(copy, Identity()), [name])
-        seen.add(name)
-        yield name
