@@ -187,7 +187,9 @@ def one_operation(name: str, way: str) -> tuple[RawLayer, Call, list[Any]]:
         call = Call("y", 0, tensors, positional=tuple(given))
     elif way == "function":
         raw = RawLayer("y", "TFOpLambda", {"name": "y", "dtype": "float32", "function": name})
-        call = Call("y", 0, tensors, positional=tuple(given), told={**named, "name": None})
+        call = Call(
+            "y", 0, tensors, positional=tuple(given), keyword_arguments={**named, "name": None}
+        )
     else:
         sliced = name == "StridedSlice"
         masks: dict[str, Any] = {"begin_mask": {"i": "1"}, "end_mask": {"i": "1"}} if sliced else {}
@@ -216,7 +218,13 @@ def test_every_argument_of_every_operation_is_read(way: str) -> None:
                 config["temperature"] = value
             wrong: list[tuple[RawLayer, Call, str | None]] = [
                 (replace(raw, config=config), call, "temperature"),
-                (raw, replace(call, told={**call.told, "temperature": value}), "temperature"),
+                (
+                    raw,
+                    replace(
+                        call, keyword_arguments={**call.keyword_arguments, "temperature": value}
+                    ),
+                    "temperature",
+                ),
                 (raw, replace(call, positional=(*call.positional, value)), None),
             ]
             for other, odd, what in wrong:

@@ -13,10 +13,10 @@ from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.found import (
+from npylstm_converters.keras.inferred_layers import (
     DEFAULTS,
     RECURRENT,
-    Found,
+    InferredLayer,
     ListedStore,
     find_layers,
     reads_sequence,
@@ -89,7 +89,10 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
 
 
 def _answers(
-    layer: Found, before: Sequence[Found], behind: Sequence[Found], writer: Writer
+    layer: InferredLayer,
+    before: Sequence[InferredLayer],
+    behind: Sequence[InferredLayer],
+    writer: Writer,
 ) -> Iterator[tuple[str, str]]:
     """Yield the likeliest value of each option that a layer's arrays do not determine."""
     asked = dict(layer.asked)
@@ -112,7 +115,9 @@ def _answers(
     yield from DEFAULTS.get(layer.class_name, {}).items()
 
 
-def _activation(layer: Found, before: Sequence[Found], behind: Sequence[Found]) -> str:
+def _activation(
+    layer: InferredLayer, before: Sequence[InferredLayer], behind: Sequence[InferredLayer]
+) -> str:
     """Return the likeliest activation: two matrix products in a row would equal one."""
     following = next((f for f in behind if f.sizes), None)
     between = behind[: behind.index(following)] if following is not None else behind
@@ -128,12 +133,12 @@ def _activation(layer: Found, before: Sequence[Found], behind: Sequence[Found]) 
     return "softmax" if size > 1 else "sigmoid"
 
 
-def _with_options(layer: Found, answers: dict[str, str]) -> str:
+def _with_options(layer: InferredLayer, answers: dict[str, str]) -> str:
     options = [v if k in ("output", "activation") else f"{k}={v}" for k, v in answers.items()]
     return f"{layer.name}({', '.join(options)})" if options else layer.name
 
 
-def _questions(layer: Found, answers: dict[str, str]) -> Iterator[str]:
+def _questions(layer: InferredLayer, answers: dict[str, str]) -> Iterator[str]:
     """Yield a question for each undetermined option, with the value in the command."""
     rest = dict(answers)
     output = rest.pop("output", None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from npylstm_converters.chain import Step, plausible_values
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.activations import NAMES as ACTIVATIONS
-from npylstm_converters.keras.found import RECURRENT, Found
+from npylstm_converters.keras.inferred_layers import RECURRENT, InferredLayer
 
 __all__ = ["other_chains"]
 
@@ -23,7 +23,9 @@ _WORDS = {
 _OUTPUTS = ("sequences", "last")  # written without the name of an option
 
 
-def other_chains(steps: Sequence[Step], layers: Mapping[str, Found]) -> Iterator[list[Step]]:
+def other_chains(
+    steps: Sequence[Step], layers: Mapping[str, InferredLayer]
+) -> Iterator[list[Step]]:
     """Yield chains with one option or one layer without weights changed, added or removed.
 
     Parameters
@@ -43,7 +45,7 @@ def other_chains(steps: Sequence[Step], layers: Mapping[str, Found]) -> Iterator
                 yield [*before, step, Step("Activation", (name,)), *behind]
 
 
-def _other_steps(step: Step, layer: Found | None) -> Iterator[list[Step]]:
+def _other_steps(step: Step, layer: InferredLayer | None) -> Iterator[list[Step]]:
     """Yield the alternatives for one step."""
     if step.word in ACTIVATION_LAYERS or step.word == "Activation":
         yield []

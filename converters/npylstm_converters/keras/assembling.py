@@ -20,7 +20,6 @@ from npylstm_converters.keras.attention import (
     with_positional_inputs,
 )
 from npylstm_converters.keras.config import dtype_name
-from npylstm_converters.keras.execution import safe_names
 from npylstm_converters.keras.external import external
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.graph import (
@@ -30,6 +29,7 @@ from npylstm_converters.keras.graph import (
     RawLayer,
     Tensor,
     display_path,
+    safe_names,
 )
 from npylstm_converters.keras.inlining import inline
 from npylstm_converters.keras.inputs import is_embedding_input, is_first_call_shape, read_inputs
@@ -44,7 +44,7 @@ from npylstm_converters.keras.masks import (
     split_masks,
     used_masks,
 )
-from npylstm_converters.keras.operations import is_operation, keeps_integers, refuse_unknown
+from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.keras.wiring import Wiring
@@ -95,7 +95,7 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
     parts.apply_call_arguments(calls)
     for call in calls:
         raw = parts.raws.get(call.layer)
-        for problem in () if raw and is_operation(raw) else _problems(call, raw, layers):
+        for problem in () if raw and raw.is_operation else _problems(call, raw, layers):
             reasons.add(f"{display_path(call.layer)}: {problem}")
     for name in graph.inputs:
         dtype = dtype_name(graph.layer(name).config.get("dtype"))
@@ -130,7 +130,7 @@ def _integer_operations(
     whole = {tensor}
     for call in calls:
         raw = raws.get(call.layer)
-        if raw is None or not is_operation(raw) or not whole & {*call.reads}:
+        if raw is None or not raw.is_operation or not whole & {*call.reads}:
             continue
         if not keeps_integers(raw):
             yield call.layer
@@ -165,7 +165,7 @@ def _mask_layers(
     wanted: dict[str, set[int]] = {}
     for call in calls:
         raw = parts.raws[call.layer]
-        if is_operation(raw):  # its output has no mask
+        if raw.is_operation:  # its output has no mask
             if major < 3 and any(t in flow.attached for t in call.reads):
                 reasons.add(f"{display_path(call.layer)}: an operation on a masked tensor")
             continue
@@ -242,12 +242,12 @@ class _Translation:
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
         for raw in graph.layers:
             path = f"{prefix}{raw.name}"
-            if is_operation(raw) and path not in called:
+            if raw.is_operation and path not in called:
                 continue
             if raw.inner is not None:
                 self._translate(raw.inner, store.inner(raw), called, f"{path}{PATH_SEPARATOR}")
                 continue
-            if is_operation(raw) and not raw.custom:
+            if raw.is_operation and not raw.custom:
                 try:
                     refuse_unknown(raw)
                 except Refusal as error:

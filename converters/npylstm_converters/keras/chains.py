@@ -16,12 +16,12 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.found import (
+from npylstm_converters.keras.inferred_layers import (
     DEFAULTS,
     EITHER,
     RECURRENT,
     Config,
-    Found,
+    InferredLayer,
     ListedStore,
     by_word,
     entry_of,
@@ -112,7 +112,7 @@ def _of_keras3(entry: Config) -> Config:
 
 
 def _statements(
-    steps: Sequence[Step], chosen: Sequence[Found | None], entries: Sequence[Config]
+    steps: Sequence[Step], chosen: Sequence[InferredLayer | None], entries: Sequence[Config]
 ) -> Iterator[str]:
     """Yield sentences: everything that a chain states and the file does not prove."""
     for step, layer, entry in zip(steps, chosen, entries, strict=True):
@@ -129,21 +129,21 @@ def _statements(
     yield "there are no other layers"
 
 
-def _made(word: str, name: str) -> Found | None:
+def _made(word: str, name: str) -> InferredLayer | None:
     """Return the config of a layer without weights, by its class."""
-    return Found(name, word) if word in TRANSLATORS and word not in WITH_ARRAYS else None
+    return InferredLayer(name, word) if word in TRANSLATORS and word not in WITH_ARRAYS else None
 
 
-def _input_shape(first: Found, timed: bool, steps: int | None) -> list[int | None]:
+def _input_shape(first: InferredLayer, timed: bool, steps: int | None) -> list[int | None]:
     if first.class_name == "Embedding":
         return [None, steps]
     timed = timed or steps is not None
     return [None, steps, first.features] if timed else [None, first.features]
 
 
-def _steps_of(chosen: Sequence[Found | None]) -> int | None:
+def _steps_of(chosen: Sequence[InferredLayer | None]) -> int | None:
     """Return the number of input steps if a Flatten fixes it, else None."""
-    layer: Found | None = None
+    layer: InferredLayer | None = None
     for number, other in enumerate(chosen):
         if other is None:
             return None
@@ -159,7 +159,7 @@ def _steps_of(chosen: Sequence[Found | None]) -> int | None:
 
 
 def _configured(
-    step: Step, layer: Found | None, behind: Sequence[Found | None], writer: Writer,
+    step: Step, layer: InferredLayer | None, behind: Sequence[InferredLayer | None], writer: Writer,
     assumed: list[str],
 ) -> Config:  # fmt: skip
     """Return a layer's config from its arrays and the user's options."""
@@ -221,7 +221,7 @@ def _said(step: Step) -> Config:
     return said
 
 
-def _joined(layer: Found, said: Config, writer: Writer) -> Config:
+def _joined(layer: InferredLayer, said: Config, writer: Writer) -> Config:
     entry = entry_of(layer)
     outer = entry["config"]
     outer |= dict([_REQUIRED[layer.class_name]] if layer.class_name in _REQUIRED else [])

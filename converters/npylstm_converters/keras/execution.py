@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from npylstm.spec import RESERVED
-from npylstm_converters.keras.graph import PATH_SEPARATOR, display_path
+from npylstm_converters.keras.graph import PATH_SEPARATOR, safe_names
 
-__all__ = ["Execution", "executions", "is_model", "leaf_layers", "safe_names"]
-
-_UNSAFE = re.compile(r"[/\\#]")  # the name of a second call is lstm#2
+__all__ = ["Execution", "executions", "is_model", "leaf_layers"]
 
 
 class Execution(NamedTuple):
@@ -27,19 +23,6 @@ class Execution(NamedTuple):
 
     layer: Any
     names: tuple[str, ...]
-
-
-def safe_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return names that can be keys of the file: no slashes, none that the file reserves."""
-    names: dict[str, str] = {}
-    taken = {".", "..", *RESERVED}
-    for path in paths:
-        name = _UNSAFE.sub("_", display_path(path))
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names[path] = name
-    return names
 
 
 def is_model(layer: Any) -> bool:

@@ -26,7 +26,7 @@ from npylstm_converters.keras.files import (
     open_container,
     open_weights,
 )
-from npylstm_converters.keras.found import ListedStore, by_word, find_layers
+from npylstm_converters.keras.inferred_layers import ListedStore, by_word, find_layers
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer

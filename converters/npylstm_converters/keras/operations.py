@@ -36,16 +36,9 @@ from npylstm_converters.toolkit.array_ops import (
 from npylstm_converters.toolkit.translation import Graph, Row, table, translate
 
 __all__ = [
-    "FROM_GRAPHS", "NAMES", "Operand", "Plan", "Step", "is_operation", "keeps_integers", "plan_of",
+    "FROM_GRAPHS", "NAMES", "Operand", "Plan", "Step", "keeps_integers", "plan_of",
     "refuse_unknown",
 ]  # fmt: skip
-
-_LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
-
-
-def is_operation(raw: RawLayer) -> bool:
-    """Whether a layer entry is an operation on tensors."""
-    return raw.class_name.startswith("ops.") or raw.class_name in _LAYERS
 
 
 @dataclass(frozen=True)
@@ -260,7 +253,7 @@ def plan_of(raw: RawLayer, call: Call, shapes: Sequence[Shape]) -> Plan:
         return [fill(v) for v in value] if isinstance(value, list) else value
 
     positional = [fill(value) for value in call.positional]
-    named: dict[str, Any] = dict(call.told)
+    named: dict[str, Any] = dict(call.keyword_arguments)
     place = len(call.inputs)
     for name, tensors in call.options.items():
         several = operands[place : place + len(tensors)]

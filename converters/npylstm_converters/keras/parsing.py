@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
-from npylstm_converters.keras.calls import read_call, read_tensors
 from npylstm_converters.keras.graph import (
     MODELS,
     PATH_SEPARATOR,
@@ -17,6 +16,8 @@ from npylstm_converters.keras.graph import (
     Graph,
     RawLayer,
     Tensor,
+    read_call,
+    read_tensors,
 )
 from npylstm_converters.keras.operations import NAMES
 

@@ -20,7 +20,7 @@ from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
 from npylstm_converters.keras.mask_flow import Flow, Masks
 from npylstm_converters.keras.masks import created_mask, used_masks
-from npylstm_converters.keras.operations import is_operation, plan_of
+from npylstm_converters.keras.operations import plan_of
 
 __all__ = ["Wiring"]
 
@@ -77,7 +77,7 @@ class Wiring:
 
     def call(self, call: Call) -> None:
         """Add a call."""
-        if is_operation(self._raws[call.layer]):
+        if self._raws[call.layer].is_operation:
             self._operate(call)
             return
         raw, named = self._raws[call.layer], self.layers[call.layer]

@@ -17,7 +17,7 @@ from npylstm_converters.keras.tensors import Source, role_of
 from npylstm_converters.keras.weights import snake_case
 
 __all__ = [
-    "DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "Found", "ListedStore", "by_word",
+    "DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "InferredLayer", "ListedStore", "by_word",
     "entry_of", "find_layers", "flattened_steps", "reads_sequence",
 ]  # fmt: skip
 
@@ -48,7 +48,7 @@ _NUMBER = re.compile(r"_[0-9]+$")
 
 
 @dataclass(frozen=True)
-class Found:
+class InferredLayer:
     """A layer inferred from a file.
 
     Attributes
@@ -96,21 +96,21 @@ class Found:
         return named or self.class_name in NEEDS_STEPS
 
 
-def find_layers(store: ListedStore, writer: Writer) -> list[Found]:
+def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:
     """Return the layers in the order of the file, from the names and shapes of their arrays."""
     labels = store.labels if isinstance(store, NumberedStore) else {}
     found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
     return [replace(layer, label=labels.get(layer.name, "")) for layer in found]
 
 
-def by_word(layers: Sequence[Found]) -> dict[str, Found]:
+def by_word(layers: Sequence[InferredLayer]) -> dict[str, InferredLayer]:
     """Return layers by their names in the file, and by their unique names in the model."""
     words = Counter([*(f.name for f in layers), *(f.label for f in layers if f.label != f.name)])
     own = {f.label: f for f in layers if f.label and words[f.label] == 1}
     return own | {f.name: f for f in layers}
 
 
-def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
+def _judge(name: str, sources: Sequence[Source], writer: Writer) -> InferredLayer:
     halves: dict[str, list[Source]] = {"forward": [], "backward": []}
     for source in sources:
         for part in source.path.split("/")[::-1]:
@@ -126,30 +126,30 @@ def _judge(name: str, sources: Sequence[Source], writer: Writer) -> Found:
             return replace(inner, class_name="Bidirectional", config=config, asked=asked)
     shapes = {role_of(source.path, name): source.shape for source in sources}
     if len(shapes) < len(sources):  # several layers in one group
-        return Found(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
+        return InferredLayer(name, "?", sizes=", ".join(f"{s.path} {s.shape}" for s in sources))
     for judge in (_weightless, _recurrent, _keras1, _matrix, _others):
         found = judge(name, shapes, writer)
         if found is not None:
             return found
-    return Found(name, "?", sizes=", ".join(f"{k} {v}" for k, v in shapes.items()))
+    return InferredLayer(name, "?", sizes=", ".join(f"{k} {v}" for k, v in shapes.items()))
 
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _weightless(name: str, shapes: Shapes, _: Writer) -> Found | None:
+def _weightless(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
     if shapes:
         return None
     stem = _NUMBER.sub("", name)
     if stem in ("input", "input_layer"):
-        return Found(name, "InputLayer")
+        return InferredLayer(name, "InputLayer")
     class_name = next((c for c in TRANSLATORS if snake_case(c) == stem), "?")
     asked = {
         "Activation": {"activation": "linear"}, "RepeatVector": {"n": "1"},
         "Reshape": {"target_shape": "1"}, "Masking": {"mask_value": "0"},
         "MaxPooling1D": {"pool_size": "2"}, "AveragePooling1D": {"pool_size": "2"},
     }  # fmt: skip
-    return Found(name, class_name, asked=asked.get(class_name, {}))
+    return InferredLayer(name, class_name, asked=asked.get(class_name, {}))
 
 
 def _gates_default(writer: Writer) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _gates_default(writer: Writer) -> dict[str, str]:
     return {} if known else {"recurrent_activation": "sigmoid"}
 
 
-def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
+def _recurrent(name: str, shapes: Shapes, writer: Writer) -> InferredLayer | None:
     if not {"kernel", "recurrent_kernel"} <= set(shapes) <= {"kernel", "recurrent_kernel", "bias"}:
         return None
     kernel, recurrent = shapes["kernel"], shapes["recurrent_kernel"]
@@ -179,20 +179,20 @@ def _recurrent(name: str, shapes: Shapes, writer: Writer) -> Found | None:
         asked = {}  # cuDNN layers: the gates' activation is always sigmoid
         config["recurrent_activation"] = "sigmoid"
     asked = {**asked, "output": "sequences or last"}
-    return Found(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
+    return InferredLayer(name, class_name, config, f"{kernel[0]} -> {units}", asked, kernel[0])
 
 
-def _keras1(name: str, shapes: Shapes, _: Writer) -> Found | None:
+def _keras1(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
     class_name = {12: "LSTM", 9: "GRU", 3: "SimpleRNN"}.get(len(shapes))
     first = next((s for role, s in shapes.items() if role in ("W_i", "W_z", "W")), ())
     if class_name is None or len(first) != 2 or not any(role[0] == "U" for role in shapes):
         return None
     asked = {"output": "sequences or last"}
     sizes = f"{first[0]} -> {first[1]}"
-    return Found(name, class_name, {"units": first[1]}, sizes, asked, first[0])
+    return InferredLayer(name, class_name, {"units": first[1]}, sizes, asked, first[0])
 
 
-def _matrix(name: str, shapes: Shapes, _: Writer) -> Found | None:
+def _matrix(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
     if not set(shapes) <= {"kernel", "bias", "W", "b"}:
         return None
     kernel = shapes.get("kernel", shapes.get("W", ()))
@@ -203,23 +203,25 @@ def _matrix(name: str, shapes: Shapes, _: Writer) -> Found | None:
     if len(kernel) == 2:
         config["units"] = kernel[1]
         sizes = f"{kernel[0]} -> {kernel[1]}"
-        return Found(name, "Dense", config, sizes, linear, kernel[0])
+        return InferredLayer(name, "Dense", config, sizes, linear, kernel[0])
     if len(kernel) in (3, 4):
         config |= {"filters": kernel[-1], "kernel_size": kernel[0]}
         sizes = f"{kernel[-2]} -> {kernel[-1]}, kernel {kernel[0]}"
-        return Found(name, "Conv1D", config, sizes, {**linear, **_SLIDING}, kernel[-2])
+        return InferredLayer(name, "Conv1D", config, sizes, {**linear, **_SLIDING}, kernel[-2])
     return None
 
 
 _SLIDING = {"padding": "valid", "strides": "1", "dilation_rate": "1"}
 
 
-def _embedding(name: str, shape: tuple[int, ...]) -> Found:
+def _embedding(name: str, shape: tuple[int, ...]) -> InferredLayer:
     config = {"input_dim": shape[0], "output_dim": shape[1]}
-    return Found(name, "Embedding", config, f"{shape[0]} ids -> {shape[1]}", {"mask_zero": "false"})
+    return InferredLayer(
+        name, "Embedding", config, f"{shape[0]} ids -> {shape[1]}", {"mask_zero": "false"}
+    )
 
 
-def _others(name: str, shapes: Shapes, _: Writer) -> Found | None:
+def _others(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
     table: dict[str, tuple[set[str], set[str]]] = {  # required and optional arrays
         "Embedding": ({"embeddings"}, set()),
         "BatchNormalization": ({"moving_mean", "moving_variance"}, {"gamma", "beta"}),
@@ -237,16 +239,16 @@ def _others(name: str, shapes: Shapes, _: Writer) -> Found | None:
             config = {"scale": "gamma" in shapes, "center": "beta" in shapes}
         asked = {"epsilon": "0.001"} if "Normalization" in class_name else {}
         listed = ", ".join(map(str, shape))
-        return Found(name, class_name, config, listed, asked, shape[-1] if shape else None)
+        return InferredLayer(name, class_name, config, listed, asked, shape[-1] if shape else None)
     return None
 
 
-def entry_of(found: Found) -> Config:
+def entry_of(found: InferredLayer) -> Config:
     """Return a layer's config entry, as far as its arrays determine it."""
     return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
 
 
-def reads_sequence(layer: Found, behind: Sequence[Found | None]) -> bool | None:
+def reads_sequence(layer: InferredLayer, behind: Sequence[InferredLayer | None]) -> bool | None:
     """Whether the layers behind read a sequence; None if they accept both."""
     for number, other in enumerate(behind):
         if other is not None and other.reads_steps:
@@ -261,7 +263,7 @@ def reads_sequence(layer: Found, behind: Sequence[Found | None]) -> bool | None:
     return None
 
 
-def flattened_steps(layer: Found, behind: Sequence[Found | None]) -> int | None:
+def flattened_steps(layer: InferredLayer, behind: Sequence[InferredLayer | None]) -> int | None:
     """Return the number of steps that a Flatten joins, from the input size of the layer behind."""
     reader = next((f for f in behind if f is not None and f.class_name not in EITHER), None)
     if reader is None or not reader.features or not layer.gives:
