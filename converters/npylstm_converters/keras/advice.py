@@ -21,6 +21,7 @@ from npylstm_converters.keras.inferred_layers import (
     find_layers,
     reads_sequence,
 )
+from npylstm_converters.keras.translating import Options
 
 __all__ = ["ask_for_architecture", "describe"]
 
@@ -69,7 +70,7 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
         asked += _questions(layer, answers)
     command, reason = command_of(os.fspath(source), " -> ".join(words)), ""
     try:
-        convert_container(with_chain(container, " -> ".join(words)))
+        convert_container(with_chain(container, " -> ".join(words)), Options())
     except NpylstmError as error:
         command, reason = "", str(error)
     advice = (

@@ -2,74 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import npylstm
-from npylstm import FormatError, ModelSpec
+from npylstm import FormatError, ModelSpec, UnsupportedError
+from npylstm.errors import MixedSamplesError
+from npylstm.graph.builder import GraphBuilder
+from npylstm.ops.arithmetic import Arithmetic, Reduce
+from npylstm.ops.attention import ATTENTION_MASK
 from npylstm.ops.base import Operation
-from npylstm.ops.external import External, Function
-from npylstm.spec import LayerSpec
-from npylstm_converters.errors import DamagedError, Reasons, Refusal
-from npylstm_converters.keras.attention import (
-    as_called,
-    is_attention,
-    supports_argument,
-    supports_tensor,
-    with_positional_inputs,
-)
-from npylstm_converters.keras.config import dtype_name
-from npylstm_converters.keras.external import external
+from npylstm.ops.shaping import Concatenate, Full, Transpose
+from npylstm.ops.time_distributed import TimeDistributed
+from npylstm.spec import LayerSpec, TensorSpec
+from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import (
-    PATH_SEPARATOR,
-    Call,
-    Graph,
-    RawLayer,
-    Tensor,
-    display_path,
-    safe_names,
-)
-from npylstm_converters.keras.inlining import inline
-from npylstm_converters.keras.inputs import is_embedding_input, is_first_call_shape, read_inputs
-from npylstm_converters.keras.layers import TRANSLATORS, translate
-from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.lora import parts_of
-from npylstm_converters.keras.mask_flow import Flow, Masks, mask_races
-from npylstm_converters.keras.masks import (
-    Sources,
-    created_mask,
-    joined_sources,
-    split_masks,
-    used_masks,
-)
-from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
+from npylstm_converters.keras.inlining import FlatGraph, flatten
+from npylstm_converters.keras.inputs import read_inputs
+from npylstm_converters.keras.masks import Flow, created_mask, give_masks, used_masks
+from npylstm_converters.keras.operations import plan_of
 from npylstm_converters.keras.parsing import parse
-from npylstm_converters.keras.weights import Store
-from npylstm_converters.keras.wiring import Wiring
-from npylstm_converters.ledger import Entry, became
+from npylstm_converters.keras.translating import Options, TranslatedLayers
 
-__all__ = ["Options", "convert_container"]
+__all__ = ["convert_container"]
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of the user for one conversion.
-
-    Attributes
-    ----------
-    allow_unused
-        Paths of arrays that may stay unused.
-    custom
-        NumPy functions for custom layers, by class or by layer.
-    """
-
-    allow_unused: tuple[str, ...] = ()
-    custom: Mapping[str, Function] = field(default_factory=dict)
-
-
-def convert_container(container: Container, options: Options = Options()) -> ModelSpec:
+def convert_container(container: Container, options: Options) -> ModelSpec:
     """Return the ModelSpec of a model with config and weights.
 
     Raises
@@ -79,265 +41,44 @@ def convert_container(container: Container, options: Options = Options()) -> Mod
     FormatError
         If the config or a weight is damaged, or an option names something that does not exist.
     """
-    graph = parse(container.document)
-    reasons = Reasons()
+    graph, writer, reasons = parse(container.document), container.writer, Reasons()
     for reason in container.foreign:
         reasons.add(reason)
-    parts = _Translation(graph, container, options, reasons)
-    if parts.foreign():
-        parts.translate(frozenset())
-        reasons.raise_if_any()
-    calls, outputs, claims, steps = inline(graph)
-    given_masks, calls, claimed = split_masks(graph, calls, outputs, claims)
-    calls = [with_positional_inputs(parts.raws.get(call.layer), call) for call in calls]
-    parts.translate(frozenset(call.layer for call in calls))
-    layers = parts.layers
-    parts.apply_call_arguments(calls)
-    for call in calls:
-        raw = parts.raws.get(call.layer)
-        for problem in () if raw and raw.is_operation else _problems(call, raw, layers):
-            reasons.add(f"{display_path(call.layer)}: {problem}")
-    for name in graph.inputs:
-        dtype = dtype_name(graph.layer(name).config.get("dtype"))
-        readers = [layers.get(c.layer) for c in calls if Tensor(name) in c.reads]
-        ids = all(made is None or is_embedding_input(made.layer) for made in readers)
-        if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
-            reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
-        elif dtype in ("int32", "int64") and container.writer.major < 3:
-            for path in _integer_operations(Tensor(name), calls, parts.raws):
-                reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
-    masks = Masks(container.writer, given_masks, dict(claimed), steps, {*graph.models()})
+    layers = TranslatedLayers(graph, container, options, reasons)
+    layers.refuse_foreign()
+    flat = flatten(graph, layers.raws)
+    layers.translate(flat.calls)
     if not reasons:
-        _mask_layers(masks, calls, parts, reasons)
-    arrays = {str(w.dtype) for layer in layers.values() for w in layer.weights.values()}
-    if len(arrays) > 1:
-        reasons.add(f"weights: expected one element type, got {' and '.join(sorted(arrays))}")
-    if "float64" in arrays:
-        for path, named in layers.items():
-            if is_attention(parts.raws[path], named.layer):
-                wide: dict[str, Any] = {"mask_in_float32": False}
-                layers[path] = replace(named, layer=replace(named.layer, **wide))
+        give_masks(flat, layers.specs, writer, reasons)
+    dtype = layers.dtype()
     if not reasons:  # arrays of an unsupported layer are unused anyway
-        parts.check_all_used()
+        layers.check_all_used()
     reasons.raise_if_any()
-    return _assemble(graph, calls, outputs, masks, parts, arrays.pop() if arrays else "float32")
-
-
-def _integer_operations(
-    tensor: Tensor, calls: Sequence[Call], raws: Mapping[str, RawLayer]
-) -> Iterator[str]:
-    """Yield operations downstream of an integer input that TensorFlow computes in integers."""
-    whole = {tensor}
-    for call in calls:
-        raw = raws.get(call.layer)
-        if raw is None or not raw.is_operation or not whole & {*call.reads}:
-            continue
-        if not keeps_integers(raw):
-            yield call.layer
-        whole.add(Tensor(call.layer, call.number))
-
-
-def _problems(call: Call, raw: RawLayer | None, layers: Mapping[str, LayerSpec]) -> Iterator[str]:
-    """Yield a message for each unsupported part of a call."""
-    if call.problem:
-        yield call.problem
-    if call.numbers:
-        yield f"is called with numbers {call.numbers}"
-    if raw is None or call.layer not in layers:
-        return
-    layer = layers[call.layer].layer
-    for option in call.options:
-        if not supports_tensor(raw, layer, option):
-            yield f"is called with {option}=a tensor"
-    for argument, value in call.arguments.items():
-        if not supports_argument(raw, layer, argument):
-            yield f"is called with {argument}={value!r:.60}"
-    if call.number and layer.stateful:
-        yield "is stateful and called twice"
-
-
-def _mask_layers(
-    masks: Masks, calls: Sequence[Call], parts: _Translation, reasons: Reasons
-) -> None:
-    """Give a mask input to each layer that reads a masked tensor in any of its calls."""
-    major, layers = masks.writer.major, parts.layers
-    flow: Flow[Sources] = Flow(parts.raws, masks, joined_sources)
-    wanted: dict[str, set[int]] = {}
-    for call in calls:
-        raw = parts.raws[call.layer]
-        if raw.is_operation:  # its output has no mask
-            if major < 3 and any(t in flow.attached for t in call.reads):
-                reasons.add(f"{display_path(call.layer)}: an operation on a masked tensor")
-            continue
-        layer = layers[call.layer].layer
-        given = flow.given(call)
-        main = Tensor(call.layer, call.number)
-        if flow.has_mask_argument(call) and masks.given[main] != (given or [None])[0]:
-            reasons.add(
-                f"{display_path(call.layer)}: is called with a mask that Keras did not make"
-            )
-        try:
-            own = created_mask(raw, layer, call, major)
-            if own:
-                flow.make(call, own)
-            else:
-                flow.propagate(raw, layer, call)
-        except Refusal as error:
-            reasons.add(f"{display_path(call.layer)}: {error}")
-            continue
-        mine = used_masks(raw, layer, call, given, major, flow.has_mask_argument(call))
-        wanted.setdefault(call.layer, set()).update(mine)
-    for tensor, claim in masks.claimed.items():
-        if claim != flow.written.get(masks.steps.get(tensor, tensor)):
-            reasons.add(
-                f"{display_path(tensor.layer)}: a model is called on it with a mask that "
-                "Keras did not make"
-            )
-    kinds = {path: named.layer for path, named in layers.items()}
-    for reader, taker in mask_races(parts.raws, kinds, calls, masks, flow):
-        reasons.add(
-            f"{display_path(reader.layer)}: reads a mask that "
-            f"{display_path(taker.layer)} takes off in Keras 3, before or after"
-        )
-    for path, which in wanted.items():
-        if which:
-            layers[path] = replace(layers[path], layer=layers[path].layer.with_masks(which))
-
-
-class _Translation:
-    """The translated layers of a model, and the ledger of their arrays."""
-
-    def __init__(
-        self, graph: Graph, container: Container, options: Options, reasons: Reasons
-    ) -> None:
-        self.graph, self.container, self.options, self.reasons = graph, container, options, reasons
-        self.raws = dict(graph.leaves())
-        self.names = safe_names([*self.raws])
-        self.layers: dict[str, LayerSpec] = {}
-        self.custom: dict[str, External] = {}
-        self.ledger: list[Entry] = []
-        self.notes: list[str] = []
-        self._used_functions: set[str] = set()  # custom functions in use
-
-    def foreign(self) -> bool:
-        """Whether a custom class has no function in ``options.custom``."""
-        return any(
-            raw.custom and self._custom_function_name(raw) is None for raw in self.raws.values()
-        )
-
-    def _custom_function_name(self, raw: RawLayer) -> str | None:
-        """Return the name of the user's function that replaces a layer, or None."""
-        names = [raw.name]  # a custom class may have the name of a Keras class
-        if raw.custom or raw.class_name not in TRANSLATORS:
-            names += [raw.class_name, raw.class_name.rpartition(">")[2]]  # registered: own>Name
-        return next((name for name in names if name in self.options.custom), None)
-
-    def translate(self, called: Collection[str]) -> None:
-        """Translate every layer in the order of the config, except operations without calls."""
-        store = self.container.store
-        if isinstance(store, LegacyStore) and not self.container.by_name:
-            self.notes = store.pair(self.graph.layers, self.options.allow_unused)
-        self._translate(self.graph, store, called, "")
-
-    def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
-        for raw in graph.layers:
-            path = f"{prefix}{raw.name}"
-            if raw.is_operation and path not in called:
-                continue
-            if raw.inner is not None:
-                self._translate(raw.inner, store.inner(raw), called, f"{path}{PATH_SEPARATOR}")
-                continue
-            if raw.is_operation and not raw.custom:
-                try:
-                    refuse_unknown(raw)
-                except Refusal as error:
-                    self.reasons.add(f"{display_path(path)}: {error}")
-                continue
-            try:
-                tensors, left = store.tensors(raw).without(self.options.allow_unused)
-                if raw.is_input:
-                    continue
-                layer: Operation
-                function = self._custom_function_name(raw)
-                if function is not None:
-                    self._used_functions.add(function)
-                    layer, weights = external(raw, tensors, function, self.options.custom[function])
-                    self.custom[path] = layer
-                else:
-                    layer, weights = translate(raw, tensors, self.container.writer)
-            except DamagedError:
-                raise
-            except (Refusal, FormatError) as error:
-                self.reasons.add(f"{display_path(path)}: {error}")
-                continue
-            name = self.names[path]
-            self.layers[path] = LayerSpec(name, layer, weights)
-            self.ledger += [
-                Entry(part.path, part.shape, name, became(role, [*weights], direction))
-                for direction, role, source in tensors.taken
-                for part in parts_of(source)
-            ]
-            self.ledger += [Entry(source.path, source.shape) for source in left]
-
-    def apply_call_arguments(self, calls: Sequence[Call]) -> None:
-        """Replace layers by what the arguments of their calls select."""
-        layer_by_path: dict[str, Operation] = {}
-        for call in calls:
-            if call.layer in self.layers:
-                named = self.layers[call.layer]
-                layer = as_called(self.raws[call.layer], named.layer, call, self.container.writer)
-                if layer_by_path.setdefault(call.layer, layer) != layer:
-                    self.reasons.add(f"{display_path(call.layer)}: is called in two ways")
-        for path, layer in layer_by_path.items():
-            if layer is not self.layers[path].layer:
-                self.layers[path] = replace(self.layers[path], layer=layer)
-
-    def check_all_used(self) -> None:
-        """Check that every array and every option of the user is used."""
-        for source in self.container.store.unread():
-            if source.path in self.options.allow_unused:
-                self.ledger.append(Entry(source.path, source.shape))
-            else:
-                self.reasons.add(
-                    f"weights: {source.path} {source.shape} belongs to no layer (to leave it over: "
-                    f"--allow-unused {source.path})"
-                )
-        unused = {entry.source for entry in self.ledger if not entry.layer}
-        for name in self.options.allow_unused:
-            if name not in unused:
-                raise FormatError(f"allow_unused: no array {name!r:.80} is left over")
-        for name in self.options.custom:
-            if name not in self._used_functions:
-                raise FormatError(
-                    f"custom: no layer of the name or class {name!r:.80} needs a function"
-                )
-
-
-def _assemble(
-    graph: Graph,
-    calls: Sequence[Call],
-    outputs: list[Tensor] | Tensor,
-    masks: Masks,
-    parts: _Translation,
-    dtype: str,
-) -> ModelSpec:
-    kinds = {path: layer.layer for path, layer in parts.layers.items()}
-    inputs = read_inputs(graph, calls, kinds, parts.names)
+    operations = {path: spec.layer for path, spec in layers.specs.items()}
+    inputs, free_steps = read_inputs(graph, flat.calls, operations, layers.names)
     tensors = {Tensor(name): tensor for name, tensor in zip(graph.inputs, inputs, strict=True)}
-    wiring = Wiring(tensors, parts.raws, parts.layers, parts.names, parts.custom, masks, dtype)
-    for call in calls:
-        wiring.call(call)
-    if isinstance(outputs, Tensor):
-        names = wiring.all_outputs(outputs)
-    else:
-        names = [wiring.find(tensor) for tensor in outputs]
-    builder = wiring.builder
-    uncalled = [layer.name for layer in wiring.layers.values() if layer.name not in builder.layers]
+    assembly = _Assembly(tensors, flat, layers, writer, dtype)
+    for call in flat.calls:
+        assembly.call(call)
+    names, builder = assembly.outputs(flat.outputs), assembly.builder
+    uncalled = [spec.name for spec in assembly.layers.values() if spec.name not in builder.layers]
     if uncalled:
         raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
-    returned = builder.finish(names, "{}_again", keep_inputs=True)
-    writer, container = masks.writer, parts.container
-    provenance = {
+    outputs = builder.finish(names, "{}_again", keep_inputs=True)
+    try:
+        spec = ModelSpec(
+            layers=tuple(builder.layers.values()),
+            edges=tuple(builder.edges), inputs=builder.inputs, outputs=outputs,
+            name=graph.name, dtype=dtype, provenance=_provenance(container, layers),
+        )  # fmt: skip
+    except FormatError as error:
+        raise FormatError(f"the model contradicts itself: {error}") from None
+    return _with_free_steps(spec) if free_steps else spec
+
+
+def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any]:
+    writer = container.writer
+    return {
         "framework": writer.framework,
         "framework_version": writer.version,
         "source_format": container.format,
@@ -345,27 +86,18 @@ def _assemble(
         "decisions": [
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
-            *parts.notes,
-            *_name_conflicts(parts.raws),
+            *layers.notes,
+            *_name_conflicts(layers.raws),
             *(
                 f"layer {display_path(old)!r} is called {new!r} here"
-                for old, new in parts.names.items()
+                for old, new in layers.names.items()
                 if display_path(old) != new
             ),
         ],
         "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
         "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
-        "tensors": [entry.to_json() for entry in parts.ledger],
+        "tensors": [entry.to_json() for entry in layers.ledger],
     }
-    try:
-        spec = ModelSpec(
-            layers=tuple(builder.layers.values()),
-            edges=tuple(builder.edges), inputs=builder.inputs, outputs=returned,
-            name=graph.name, dtype=dtype, provenance=provenance,
-        )  # fmt: skip
-    except FormatError as error:
-        raise FormatError(f"the model contradicts itself: {error}") from None
-    return _with_free_steps(spec) if is_first_call_shape(graph, kinds.values()) else spec
 
 
 def _name_conflicts(raws: Mapping[str, RawLayer]) -> Iterator[str]:
@@ -389,3 +121,154 @@ def _with_free_steps(spec: ModelSpec) -> ModelSpec:
     note = f"{spec.inputs[0]} is the shape of a first call: its steps are free here"
     decisions = [*spec.provenance["decisions"], note]
     return replace(freed, provenance={**spec.provenance, "decisions": decisions})
+
+
+class _Assembly:
+    """A model under construction: edges in the order of computation, masks as tensors."""
+
+    def __init__(
+        self,
+        inputs: Mapping[Tensor, TensorSpec],
+        graph: FlatGraph,
+        layers: TranslatedLayers,
+        writer: Writer,
+        dtype: str,
+    ) -> None:
+        self.layers = dict(layers.specs)
+        self.builder = GraphBuilder(inputs.values(), dtype)
+        self.builder.reserve(layers.names.values())
+        self._raws, self._names, self._dtype = layers.raws, layers.names, dtype
+        self._custom = dict(layers.custom)
+        self._major = writer.major
+        self._flow: Flow[str] = Flow(graph, writer, self._join)
+        self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
+        self._current_layer = ""  # the layer in progress
+
+    def find(self, tensor: Tensor) -> str:
+        """Return the name of a tensor."""
+        if tensor not in self._tensors:
+            raise FormatError(
+                f"model config: {display_path(tensor.layer)} has no output {tensor.output}"
+            )
+        return self._tensors[tensor]
+
+    def outputs(self, tensors: Sequence[Tensor] | Tensor) -> list[str]:
+        """Return the names of tensors, or of all outputs of the call of a single one."""
+        if not isinstance(tensors, Tensor):
+            return [self.find(tensor) for tensor in tensors]
+        key = (tensors.layer, tensors.call)
+        return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
+
+    def call(self, call: Call) -> None:
+        """Add a call."""
+        if self._raws[call.layer].is_operation:
+            self._operate(call)
+            return
+        raw, named = self._raws[call.layer], self.layers[call.layer]
+        self._current_layer = named.name
+        pairs = call.options.get("attention_mask", ())
+        others = (t for k, ts in call.options.items() if k != "attention_mask" for t in ts)
+        reads = [self.find(t) for t in (*call.inputs, *others)]
+        told = self._flow.has_mask_argument(call)
+        obeys = used_masks(raw, named.layer, call, self._flow.given(call), self._major, told)
+        for k in named.layer.masked_inputs:
+            if k == ATTENTION_MASK:  # only a call has this mask
+                reads += map(self.find, pairs)
+            if k == ATTENTION_MASK or "mask" in call.options:
+                continue
+            # A shared layer may also read a tensor without a mask: then the mask is all true.
+            mask = obeys.get(k) or self._all_count(reads[k], named.name)
+            if named.layer.time_axis == 0:
+                mask = self._add_helper(Transpose((1, 0)), named.name, mask)
+            reads.append(mask)
+        if call.layer in self._custom:
+            named = self._with_output_shape(call.layer, named, reads)
+        made = list(self._call(named, reads, call.number + 1))
+        own = created_mask(raw, named.layer, call, self._major)
+        if own and "mask" in call.options:  # softmax with a mask passes it on
+            ((source, _),) = own
+            self._flow.make(call, self.find(source))
+        elif own:
+            self._flow.make(call, made.pop())
+        else:
+            self._flow.propagate(raw, named.layer, call)
+        main = Tensor(call.layer, call.number)
+        self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
+
+    def _operate(self, call: Call) -> None:
+        """Add the layers that compute an operation on tensors."""
+        reads = [self.find(t) for t in call.reads]
+        path, name = call.layer, self._names[call.layer]
+        times = self._raws[path].times
+        shapes = [self.builder.shapes[tensor] for tensor in reads]
+        try:
+            plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
+        except Refusal as error:
+            raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
+        tensors = list(reads)
+        for k, step in enumerate(plan.steps):
+            operation = step.operation
+            for _ in range(times):
+                operation = TimeDistributed(operation)
+            operands = [tensors[n] for n in step.reads]
+            if k < len(plan.steps) - 1:
+                made = self._add_helper(operation, name, *operands, what="part")
+            elif call.number:
+                made = self._add_helper(operation, name, *operands, what="again")
+            else:
+                made = self._add_layer(operation, name, *operands)
+            tensors.append(made)
+        self._tensors[Tensor(path, call.number)] = tensors[-1]
+
+    def _with_output_shape(self, path: str, named: LayerSpec, reads: Sequence[str]) -> LayerSpec:
+        """Return the layer with the output shape of its custom function."""
+        layer = self._custom[path]
+        try:
+            shapes = [self.builder.shapes[name] for name in reads]
+            measured = infer_output_shape(layer, shapes, named.weights, self._dtype)
+        except Refusal as error:
+            raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
+        if layer.sizes not in ((), measured.sizes):
+            raise UnsupportedError(
+                [f"{display_path(path)}: gives another shape when it is called again"]
+            )
+        self._custom[path] = measured
+        self.layers[path] = replace(named, layer=measured)
+        return self.layers[path]
+
+    def _call(self, layer: LayerSpec, reads: Sequence[str], number: int = 1) -> tuple[str, ...]:
+        try:
+            return self.builder.call(layer, reads, number)
+        except MixedSamplesError as error:
+            raise UnsupportedError([f"{layer.name}: {error}"]) from None
+        except FormatError as error:
+            if layer.layer.accepts_fewer_shapes or layer.layer.masked_inputs:
+                raise UnsupportedError([f"{layer.name}: {error}"]) from None
+            raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
+
+    def _add_helper(self, operation: Operation, near: str, *reads: str, what: str = "mask") -> str:
+        """Add a helper layer that computes a mask or a part of an operation."""
+        return self._add_layer(operation, self.builder.unused(f"{near}.{what}"), *reads)
+
+    def _add_layer(self, operation: Operation, name: str, *reads: str) -> str:
+        """Add a layer without weights, call it and return its output."""
+        return self._call(LayerSpec(name, operation), reads)[0]
+
+    def _all_count(self, tensor: str, near: str) -> str:
+        rank = len(self.builder.shapes[tensor])
+        sizes = tuple((0, axis) for axis in range(rank - 1))
+        return self._add_helper(Full(sizes, 1.0), near, tensor)
+
+    def _join(self, how: str, several: Sequence[str]) -> str:
+        near = self._current_layer
+        if how == "steps":
+            return self._add_helper(Concatenate(1), near, *several)
+        if how == "any":
+            rank = len(self.builder.shapes[several[0]])
+            if rank < 3:
+                return several[0]
+            return self._add_helper(Reduce("max", tuple(range(2, rank))), near, several[0])
+        if len(set(several)) == 1:
+            return several[0]
+        operation = "multiply" if how == "and" else "maximum"
+        return self._add_helper(Arithmetic(operation), near, *several)

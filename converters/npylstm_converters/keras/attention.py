@@ -16,7 +16,6 @@ from npylstm_converters.keras.tensors import LayerTensors, read_array
 
 __all__ = [
     "TRANSLATORS", "as_called", "is_attention", "supports_argument", "supports_tensor",
-    "with_positional_inputs",
 ]  # fmt: skip
 
 # Call arguments of Keras, and the fields of our operations.
@@ -106,17 +105,6 @@ def _fully_masked(writer: Writer, softmax: bool, robust: bool) -> str:
     if not softmax:
         return "uniform"
     return "zero" if writer.softmax_zeroes_blocked else "lowered"
-
-
-def with_positional_inputs(raw: RawLayer | None, call: Call) -> Call:
-    """Return the call with query, value and key as positional inputs, in this order."""
-    if raw is None or raw.class_name != "MultiHeadAttention" or raw.custom:
-        return call
-    options = dict(call.options)
-    inputs = [*call.inputs]
-    for name in ("query", "value", "key"):
-        inputs += options.pop(name, ())
-    return replace(call, inputs=tuple(inputs), options=options)
 
 
 def is_attention(raw: RawLayer, layer: Operation) -> bool:

@@ -16,7 +16,7 @@ from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.alternatives import other_chains
-from npylstm_converters.keras.assembling import Options, convert_container
+from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.files import (
@@ -28,6 +28,7 @@ from npylstm_converters.keras.files import (
 )
 from npylstm_converters.keras.inferred_layers import ListedStore, by_word, find_layers
 from npylstm_converters.keras.runner import KerasRunner
+from npylstm_converters.keras.translating import Options
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
 

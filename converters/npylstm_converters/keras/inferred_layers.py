@@ -17,8 +17,8 @@ from npylstm_converters.keras.tensors import Source, role_of
 from npylstm_converters.keras.weights import snake_case
 
 __all__ = [
-    "DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "InferredLayer", "ListedStore", "by_word",
-    "entry_of", "find_layers", "flattened_steps", "reads_sequence",
+    "DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "InferredLayer", "ListedStore",
+    "by_word", "entry_of", "find_layers", "flattened_steps", "reads_sequence",
 ]  # fmt: skip
 
 Config = dict[str, Any]

@@ -12,12 +12,12 @@ from npylstm.ops.shapes import BATCH, STEPS, Dim
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 
-__all__ = ["is_embedding_input", "is_first_call_shape", "read_inputs"]
+__all__ = ["read_inputs"]
 
 
 def read_inputs(
     graph: Graph, calls: Sequence[Call], layers: Mapping[str, Operation], names: Mapping[str, str]
-) -> tuple[TensorSpec, ...]:
+) -> tuple[tuple[TensorSpec, ...], bool]:
     """Return the inputs of a model, in order.
 
     Parameters
@@ -31,8 +31,10 @@ def read_inputs(
 
     Returns
     -------
-    tuple
+    inputs
         Each free size has a separate name.
+    free_steps
+        Whether their shapes are only those of a first call, so that the steps are free.
 
     Raises
     ------
@@ -58,17 +60,16 @@ def read_inputs(
             else:
                 shape.append(int(size))
         readers = [*_readers(Tensor(name), calls, layers, _moves_elements)]
-        integer = bool(readers) and all(map(is_embedding_input, readers))
+        integer = bool(readers) and all(_reads_ids(layer) for layer in readers)
         inputs.append(TensorSpec(names[name], tuple(shape), integer))
-    return tuple(inputs)
+    return tuple(inputs), _is_first_call_shape(graph, layers.values())
 
 
-def is_embedding_input(layer: Operation | None) -> bool:
-    """Whether a layer's inputs are ids: indices into an Embedding."""
+def _reads_ids(layer: Operation | None) -> bool:
     return layer is not None and layer.innermost.vocabulary_size is not None
 
 
-def is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
+def _is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
     """Whether a shape is only that of the first call, so that its number of steps is arbitrary.
 
     Such a shape has a batch size, which nobody fixes without a stateful layer.

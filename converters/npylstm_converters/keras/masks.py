@@ -6,27 +6,19 @@ the model once. The masks become tensors of the graph: the file stores the resul
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from npylstm.ops.base import Operation
-from npylstm_converters.errors import Refusal
+from npylstm.spec import LayerSpec
+from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.graph import REVERSED, Call, Graph, RawLayer, Tensor
-from npylstm_converters.keras.inlining import Claims
+from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.graph import REVERSED, Call, RawLayer, Tensor, display_path
+from npylstm_converters.keras.inlining import FlatGraph, Sources
 
-__all__ = [
-    "Join",
-    "Mask",
-    "Sources",
-    "created_mask",
-    "joined_sources",
-    "output_mask",
-    "split_masks",
-    "used_masks",
-]  # fmt: skip
+__all__ = ["Flow", "created_mask", "give_masks", "used_masks"]
 
 Mask = TypeVar("Mask")
 # Combines several masks into one: ``"and"``, ``"or"``, or concatenated along the ``"steps"``.
@@ -44,11 +36,6 @@ _PASS_SINCE_3 = ("Identity", "Normalization", "Rescaling")  # Keras 2 drops it
 _MERGE = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Merge")
 _ATTENTION = ("Attention", "AdditiveAttention", "MultiHeadAttention")
 _CHOOSY_SINCE_3 = ("Multiply", "Maximum", "Minimum")  # they skip masked entries
-
-
-# The sources of a mask: pairs (tensor, number). The mask is true where any tensor differs from its
-# number.
-Sources = frozenset[tuple[Tensor, float]]
 
 
 def created_mask(raw: RawLayer, layer: Operation, call: Call, major: int) -> Sources | None:
@@ -78,102 +65,9 @@ def _inside(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return str(entry.get("class_name")), entry["config"]
 
 
-def joined_sources(_: str, masks: Sequence[Sources]) -> Sources:
+def _joined_sources(_: str, masks: Sequence[Sources]) -> Sources:
     """Return the sources of several combined masks."""
     return frozenset().union(*masks)
-
-
-def split_masks(
-    graph: Graph, calls: Sequence[Call], outputs: Sequence[Tensor] | Tensor, claims: Claims
-) -> tuple[dict[Tensor, Sources | None], list[Call], list[tuple[Tensor, Sources | None]]]:
-    """Remove masks from a graph that computes them by operations, as in Keras 3.
-
-    Returns
-    -------
-    given, calls, claimed
-        The sources of each call's ``mask`` argument (None: true everywhere); the calls without
-        these arguments and without unused operations; the sources of masks in calls of nested
-        models.
-    """
-    raws = dict(graph.leaves())
-    by_call = {(call.layer, call.number): call for call in calls}
-
-    def is_operation(call: Call) -> bool:
-        return call.layer in raws and raws[call.layer].class_name.startswith("ops.")
-
-    tracer = _MaskTracer(raws, by_call)
-    given: dict[Tensor, Sources | None] = {}
-    kept = []
-    for call in calls:
-        if len(call.options.get("mask", ())) == 1:
-            (mask,) = call.options["mask"]
-            main = Tensor(call.layer, call.number)
-            with contextlib.suppress(_OtherMask):
-                given[main] = tracer.sources(mask)
-                rest = {k: t for k, t in call.options.items() if k != "mask"}
-                call = replace(call, options=rest)
-        kept.append(call)
-    claimed: list[tuple[Tensor, Sources | None]] = []
-    for tensor, mask in claims:
-        other: Sources = frozenset({(mask, 0.0)})  # no mask of Keras has this source
-        with contextlib.suppress(_OtherMask):
-            claimed.append((tensor, tracer.sources(mask)))
-            continue
-        claimed.append((tensor, other))
-    ends = [outputs] if isinstance(outputs, Tensor) else outputs
-    needed = {(t.layer, t.call) for t in ends}
-    for call in reversed(kept):  # calls follow the calls that they read
-        if not is_operation(call) or (call.layer, call.number) in needed:
-            needed |= {(t.layer, t.call) for t in call.reads}
-    kept = [c for c in kept if not is_operation(c) or (c.layer, c.number) in needed]
-    return given, kept, claimed
-
-
-class _OtherMask(Exception):
-    """Raised for a mask that Keras itself did not create."""
-
-
-class _MaskTracer:
-    """Masks computed by operations, traced back to their sources; each operation once."""
-
-    def __init__(self, raws: Mapping[str, RawLayer], calls: Mapping[tuple[str, int], Call]) -> None:
-        self._raws, self._calls = raws, calls
-        self._known: dict[Tensor, Sources | None] = {}
-
-    def sources(self, tensor: Tensor) -> Sources | None:
-        """Return the sources of a mask; None if it is true everywhere."""
-        if tensor not in self._known:
-            try:
-                self._known[tensor] = self._read(tensor)
-            except RecursionError:
-                raise _OtherMask from None
-        return self._known[tensor]
-
-    def _read(self, tensor: Tensor) -> Sources | None:
-        call = self._calls.get((tensor.layer, tensor.call))
-        kind = self._raws[tensor.layer].class_name if call is not None else ""
-        if call is None or call.problem or call.options:
-            raise _OtherMask
-        if kind == "ops.NotEqual" and len(call.inputs) == len(call.numbers) == 1:
-            return frozenset({(call.inputs[0], call.numbers[0])})
-        if kind == "ops.OnesLike":
-            return None
-        along_an_axis = ("ops.Any", "ops.ExpandDims", "ops.Concatenate")
-        if kind not in (*along_an_axis, "ops.LogicalOr", "ops.ConvertToTensor"):
-            raise _OtherMask
-        axis = self._raws[tensor.layer].config.get("axis")
-        along_steps = kind == "ops.Concatenate" and axis == 1
-        if kind in along_an_axis and axis not in (-1, [-1]) and not along_steps:
-            raise _OtherMask
-        made: Sources = frozenset()
-        for part in call.inputs:
-            if self._raws[part.layer].class_name == "ops.ZerosLike":
-                continue
-            sources = self.sources(part)
-            if sources is None:
-                return None
-            made |= sources
-        return made
 
 
 def used_masks(
@@ -195,7 +89,7 @@ def used_masks(
     return {k: mask for k, mask in masks if mask is not None}
 
 
-def output_mask(
+def _output_mask(
     raw: RawLayer, layer: Operation, given: Sequence[Mask | None], major: int, join: Join[Mask]
 ) -> Mask | None:
     """Return the mask of the main output of a call that creates none.
@@ -299,3 +193,199 @@ def _concatenated(
     if major >= 3:  # true if the mask of any part is true
         return join("or", there) if whole else None
     return join("and", there)
+
+
+class Flow(Generic[Mask]):
+    """The masks of tensors, collected call by call.
+
+    ``attached`` are the masks of the tensors while Keras runs, ``written`` those in the graph:
+    Keras 3 also writes masks as arguments of calls, and these apply even if the tensor has lost its
+    mask by then.
+    """
+
+    def __init__(self, graph: FlatGraph, writer: Writer, join: Join[Mask]) -> None:
+        self.written: dict[Tensor, Mask] = {}
+        self.attached: dict[Tensor, Mask] = {}
+        self._graph, self._writer, self._join = graph, writer, join
+
+    def has_mask_argument(self, call: Call) -> bool:
+        """Whether the config stores a ``mask`` argument for a call."""
+        return Tensor(call.layer, call.number) in self._graph.mask_arguments
+
+    def given(self, call: Call) -> list[Mask | None]:
+        """Return the masks of a call's inputs."""
+        masks = self.written if self.has_mask_argument(call) else self.attached
+        return [self._one(call, tensor, masks) for tensor in call.inputs]
+
+    def _one(self, call: Call, tensor: Tensor, masks: Mapping[Tensor, Mask]) -> Mask | None:
+        """Return the mask of one input; an output of a TimeDistributed model follows its rule.
+
+        The graph of a Keras 3 model has no masks for the inputs and outputs of nested models.
+        """
+        own = masks.get(tensor)
+        graph, major = self._graph, self._writer.major
+        inner, outer = graph.raws[tensor.layer].times, graph.raws[call.layer].times
+        if outer == inner and masks is self.written and major >= 3:
+            model_of = graph.model_of
+            return own if model_of(call.layer) == model_of(tensor.layer) else None
+        if outer >= inner:
+            return own
+        around = masks.get(graph.steps[tensor]) if tensor in graph.steps else None
+        if major >= 3:
+            return around
+        return own if own is not None or around is None else self._join("any", [around])
+
+    def make(self, call: Call, mask: Mask) -> None:
+        """Record the mask that a layer creates."""
+        main = Tensor(call.layer, call.number)
+        self.written[main] = self.attached[main] = mask
+
+    def propagate(self, raw: RawLayer, layer: Operation, call: Call) -> None:
+        """Record the output masks of a layer that creates none.
+
+        Raises
+        ------
+        Refusal
+            If the mask would change the outputs in an unsupported way.
+        """
+        names = layer.output_names() if layer.returns_sequence else ("",)
+        sequences = [k for k, name in enumerate(names) if name not in layer.state_shapes()]
+        outputs = [Tensor(call.layer, call.number, k) for k in sequences]
+        major = self._writer.major
+        written, attached = (
+            [self._one(call, tensor, masks) for tensor in call.inputs]
+            for masks in (self.written, self.attached)
+        )
+        if self.has_mask_argument(call):  # the argument's mask propagates, not the tensor's
+            attached = written
+        after = _output_mask(raw, layer, attached, major, self._join)
+        if after is not None:
+            self.attached |= dict.fromkeys(outputs, after)
+        if written != attached:
+            after = _output_mask(raw, layer, written, major, self._join)
+        if after is not None:
+            self.written |= dict.fromkeys(outputs, after)
+        if _removes_masks(raw, self._writer):
+            for tensor in call.inputs:
+                self.attached.pop(tensor, None)
+
+
+def _removes_masks(raw: RawLayer, writer: Writer) -> bool:
+    """Whether a layer removes the masks of its inputs."""
+    return raw.class_name == "MultiHeadAttention" and not raw.custom and writer.heads_take_masks
+
+
+def _mask_races(
+    graph: FlatGraph, layers: Mapping[str, LayerSpec], writer: Writer, flow: Flow[Sources]
+) -> Iterator[tuple[Call, Call]]:
+    """Find calls that read a mask which another call removes, in an undefined order.
+
+    Yields
+    ------
+    reader, taker
+        Neither depends on the other.
+    """
+    calls = graph.calls
+    readers: dict[Tensor, list[Call]] = {}
+    for call in calls:
+        for tensor in call.inputs:
+            readers.setdefault(tensor, []).append(call)
+    for k, taker in enumerate(calls):
+        masked = {t for t in taker.inputs if t in flow.written}
+        if not masked or not _removes_masks(graph.raws[taker.layer], writer):
+            continue
+        others = [c for t in masked for c in readers[t] if c is not taker]
+        if not any(_order_is_undefined(call, taker) for call in others):
+            continue
+        before = {(t.layer, t.call) for t in taker.reads}
+        for call in reversed(calls[:k]):
+            if (call.layer, call.number) in before:
+                before |= {(t.layer, t.call) for t in call.reads}
+        after = {(taker.layer, taker.number)}
+        for call in calls[k + 1 :]:
+            if any((t.layer, t.call) in after for t in call.reads):
+                after.add((call.layer, call.number))
+        for call in others:
+            key = (call.layer, call.number)
+            if (
+                key in before
+                or key in after
+                or flow.has_mask_argument(call)
+                or call.layer not in layers
+            ):
+                continue
+            given = [flow.written.get(t) if t in masked else None for t in call.inputs]
+            if (
+                any(given)
+                and _order_is_undefined(call, taker)
+                and _depends_on_masks(
+                    graph.raws[call.layer], layers[call.layer].layer, call, given, writer.major
+                )
+            ):
+                yield call, taker
+
+
+def _order_is_undefined(call: Call, other: Call) -> bool:
+    """Whether the order of two calls in Keras is undefined."""
+    for one, another in zip(call.place, other.place, strict=False):
+        if one != another:
+            return one[0] == another[0]
+    return True
+
+
+def _depends_on_masks(
+    raw: RawLayer, layer: Operation, call: Call, given: Sequence[Sources | None], major: int
+) -> bool:
+    """Whether the masks of its inputs change a call's output or its mask."""
+    try:
+        after = _output_mask(raw, layer, given, major, _joined_sources)
+    except Refusal:
+        return True
+    return after is not None or bool(used_masks(raw, layer, call, given, major, False))
+
+
+def give_masks(
+    graph: FlatGraph, layers: dict[str, LayerSpec], writer: Writer, reasons: Reasons
+) -> None:
+    """Give a mask input to each layer that reads a masked tensor in any of its calls."""
+    major = writer.major
+    flow: Flow[Sources] = Flow(graph, writer, _joined_sources)
+    wanted: dict[str, set[int]] = {}
+    for call in graph.calls:
+        raw = graph.raws[call.layer]
+        if raw.is_operation:  # its output has no mask
+            if major < 3 and any(t in flow.attached for t in call.reads):
+                reasons.add(f"{display_path(call.layer)}: an operation on a masked tensor")
+            continue
+        layer = layers[call.layer].layer
+        given = flow.given(call)
+        main = Tensor(call.layer, call.number)
+        if flow.has_mask_argument(call) and graph.mask_arguments[main] != (given or [None])[0]:
+            reasons.add(
+                f"{display_path(call.layer)}: is called with a mask that Keras did not make"
+            )
+        try:
+            own = created_mask(raw, layer, call, major)
+            if own:
+                flow.make(call, own)
+            else:
+                flow.propagate(raw, layer, call)
+        except Refusal as error:
+            reasons.add(f"{display_path(call.layer)}: {error}")
+            continue
+        mine = used_masks(raw, layer, call, given, major, flow.has_mask_argument(call))
+        wanted.setdefault(call.layer, set()).update(mine)
+    for tensor, mask in graph.model_masks.items():
+        if mask != flow.written.get(graph.steps.get(tensor, tensor)):
+            reasons.add(
+                f"{display_path(tensor.layer)}: a model is called on it with a mask that "
+                "Keras did not make"
+            )
+    for reader, taker in _mask_races(graph, layers, writer, flow):
+        reasons.add(
+            f"{display_path(reader.layer)}: reads a mask that "
+            f"{display_path(taker.layer)} takes off in Keras 3, before or after"
+        )
+    for path, which in wanted.items():
+        if which:
+            layers[path] = replace(layers[path], layer=layers[path].layer.with_masks(which))

@@ -12,10 +12,11 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
-from npylstm_converters.keras.assembling import Options, convert_container
+from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.files import MAX_JSON, Container, read_json
 from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
+from npylstm_converters.keras.translating import Options
 from npylstm_converters.keras.weights import SavedStore, Store
 from npylstm_converters.registry import Importer
 from npylstm_converters.tfjs.runner import TfjsRunner
