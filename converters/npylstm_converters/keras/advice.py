@@ -8,10 +8,9 @@ from typing import Any
 
 from npylstm import NpylstmError, UnsupportedError
 from npylstm_converters.chain import command_of
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.inferred_layers import (
     DEFAULTS,

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from npylstm_converters.chain import Step, plausible_values
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.activations import NAMES as ACTIVATIONS
+from npylstm_converters.keras.config import ACTIVATION_LAYERS, ACTIVATIONS
 from npylstm_converters.keras.inferred_layers import RECURRENT, InferredLayer
 
 __all__ = ["other_chains"]

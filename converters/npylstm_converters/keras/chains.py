@@ -13,8 +13,7 @@ from typing import Any
 from npylstm import FormatError
 from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.inferred_layers import (
     DEFAULTS,

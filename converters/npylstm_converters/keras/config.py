@@ -1,23 +1,27 @@
-"""A layer's config, read key by key, and the Keras that wrote it."""
+"""A layer's config, read key by key, with the formulas of the Keras that wrote it."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite, nan
 from typing import Any
 
 import numpy as np
 
 from npylstm import FormatError
-from npylstm.activations import Activation
+from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.ops.base import Operation
 from npylstm_converters.errors import Refusal
-from npylstm_converters.keras.activations import resolve
 
-__all__ = ["WEIGHT_SHAPERS", "Config", "Translation", "Writer", "dtype_name", "without_weights"]
+__all__ = [
+    "ACTIVATIONS", "ACTIVATION_LAYERS", "WEIGHT_SHAPERS", "Config", "Translation", "Writer",
+    "activation_from_layer", "dtype_name", "find_writer", "refuse_reduced_precision",
+    "without_weights",
+]  # fmt: skip
 
 Translation = tuple[Operation, dict[str, Array]]
 
@@ -83,6 +87,38 @@ class Writer:
         return not self.tfjs and not apart
 
 
+def find_writer(document: Any, version: str | None) -> Writer:
+    """Return the Keras that wrote the model: the stored version, else inferred from the config."""
+    top = document if isinstance(document, Mapping) else {}
+    own = top.get("keras_version")
+    if isinstance(own, str):
+        # The config determines the formulas; the weights may have been saved later.
+        version = own
+    if version is not None:
+        name = "tf.keras" if version.endswith("-tf") else "Keras"
+        return Writer(name, version, f"it says keras_version {version!r}")
+    text = json.dumps(document)
+    if '"DTypePolicy"' in text or '"__keras_tensor__"' in text or '"batch_shape"' in text:
+        return Writer("Keras", "3", "no version; dtype policies and batch_shape are Keras 3's")
+    if '"inner_activation"' in text or ('"output_dim"' in text and _has_output_dim(document)):
+        return Writer("Keras", "1", "no version; output_dim and inner_activation are Keras 1's")
+    return Writer("Keras", "2", "no version; the config's keys are Keras 2's")
+
+
+def _has_output_dim(value: Any) -> bool:
+    """Whether a layer has ``output_dim``, as in Keras 1; Embedding still has it."""
+    if isinstance(value, Mapping):
+        config = value.get("config")
+        embeds = value.get("class_name") == "Embedding"
+        if not embeds and isinstance(config, Mapping) and "output_dim" in config:
+            return True
+        value = list(value.values())
+    try:
+        return isinstance(value, list) and any(map(_has_output_dim, value))
+    except RecursionError:
+        return False
+
+
 class Config:
     """A layer's config; each key that is read is removed."""
 
@@ -123,10 +159,10 @@ class Config:
         """Remove and return a finite number."""
         value = self.take(name, default=default)
         try:
-            number = float(value) if type(value) in (int, float) else nan
+            number = float(value) if type(value) in (int, float) else math.nan
         except OverflowError:
-            number = nan
-        if not isfinite(number):
+            number = math.nan
+        if not math.isfinite(number):
             raise Refusal(f"{name}: expected a number, got {str(value)[:60]!r}")
         return number
 
@@ -173,7 +209,7 @@ class Config:
 
     def resolve(self, value: Any) -> Activation:
         """Return the activation of a serialised value, with the formula of the writer's version."""
-        return resolve(value, self.writer.major)
+        return _resolve(value, self.writer.major)
 
     def neutral(self, *names: str) -> None:
         """Remove keys that do not change the result of inference."""
@@ -203,3 +239,124 @@ def dtype_name(dtype: Any) -> Any:
         config = dtype.get("config")
         return config.get("name") if isinstance(config, Mapping) else None
     return dtype
+
+
+def refuse_reduced_precision(dtype: Any) -> None:
+    """Accept float32 and float64 only; a policy such as mixed_float16 computes differently."""
+    name = dtype_name(dtype)
+    policy = dtype.get("config") if isinstance(dtype, Mapping) else None
+    mode = policy.get("mode") if isinstance(policy, Mapping) else None
+    if mode is not None:
+        raise Refusal(
+            f"is quantized to {mode!r:.20}, which is not supported: convert the model as it was "
+            "before quantize()"
+        )
+    if name not in (None, "float32", "float64"):
+        raise Refusal(
+            f"dtype {name!r} is not supported: it computes in reduced precision; load the model "
+            "with dtype float32 and save it again"
+        )
+
+
+# Activations by name, with the formula of the version that wrote the file.
+_SAME_NAME = (
+    "linear", "tanh", "sigmoid", "relu", "elu", "selu", "softplus", "softsign", "exponential",
+    "softmax", "gelu", "silu", "mish", "log_softmax", "hard_silu", "hard_tanh", "celu",
+    "log_sigmoid", "tanh_shrink", "soft_shrink", "hard_shrink", "squareplus", "sparse_plus",
+    "sparse_sigmoid",
+)  # fmt: skip
+
+_BY_NAME: dict[str, Activation] = {
+    **{name: Activation.of(name) for name in _SAME_NAME},
+    "swish": Activation.of("silu"),
+    "hard_swish": Activation.of("hard_silu"),
+    "gelu_new": Activation.of("gelu_tanh"),  # its name in TensorFlow.js
+    "relu6": Activation.of("relu", max_value=6.0),
+    # As a function: slope 0.2. The layer LeakyReLU has its own slope in its config.
+    "leaky_relu": Activation.of("relu", negative_slope=0.2),
+}
+ACTIVATIONS = (*_BY_NAME, "hard_sigmoid")
+
+
+def _resolve(value: Any, major: int) -> Activation:
+    """Return the activation that a config names.
+
+    Parameters
+    ----------
+    value
+        A name, None, or a serialised function or layer.
+    major
+        Major version of the Keras that wrote the config. ``hard_sigmoid`` of Keras 1 and 2 differs
+        from that of Keras 3.
+
+    Raises
+    ------
+    Refusal
+        If npylstm does not have it.
+    """
+    if value is None:
+        return LINEAR
+    if isinstance(value, str):
+        if value == "hard_sigmoid":
+            return Activation.of("hard_sigmoid_sixth" if major >= 3 else "hard_sigmoid_fifth")
+        if value in _BY_NAME:
+            return _BY_NAME[value]
+        raise Refusal(f"activation {value!r} is not supported")
+    if isinstance(value, Mapping) and isinstance(value.get("class_name"), str):
+        config, class_name = value.get("config"), value["class_name"]
+        if class_name == "function" and isinstance(config, str):
+            custom = value.get("registered_name") not in (None, "function", config)
+            if custom or value.get("module", "builtins") != "builtins":
+                raise Refusal(f"activation {config!r} is a function of the user's own")
+            return _resolve(config, major)
+        if isinstance(config, Mapping) and class_name in ACTIVATION_LAYERS:
+            return activation_from_layer(class_name, config)
+        raise Refusal(f"activation {class_name!r} is not supported")
+    raise Refusal(f"activation {value!r} is not supported")
+
+
+# Activation layers: the activation, its parameter for each of the layer's arguments, and the
+# argument's default.
+ACTIVATION_LAYERS: dict[str, tuple[str, dict[str, tuple[str, float | None]]]] = {
+    # Keras 1 and 2 name it alpha, Keras 3 negative_slope.
+    "LeakyReLU": (
+        "relu",
+        {"alpha": ("negative_slope", 0.3), "negative_slope": ("negative_slope", 0.3)},
+    ),
+    "ReLU": (
+        "relu",
+        {
+            "max_value": ("max_value", None),
+            "negative_slope": ("negative_slope", 0.0),
+            "threshold": ("threshold", 0.0),
+        },
+    ),
+    "ELU": ("elu", {"alpha": ("alpha", 1.0)}),
+    "ThresholdedReLU": ("thresholded_relu", {"theta": ("theta", 1.0)}),
+    "Softmax": ("softmax", {"axis": ("axis", -1)}),
+}  # fmt: skip
+
+
+def activation_from_layer(class_name: str, config: Mapping[str, Any]) -> Activation:
+    """Return the activation of a layer such as LeakyReLU.
+
+    Raises
+    ------
+    Refusal
+        If an argument is not a number.
+    """
+    name, arguments = ACTIVATION_LAYERS[class_name]
+    params: dict[str, float] = {}
+    for argument, (param, default) in arguments.items():
+        value = config.get(argument, default)
+        if argument not in config and param in params:
+            continue  # the same parameter under the name of another version
+        # Standalone Keras 2 writes numbers that were arrays as {"type": "ndarray", "value": ...}.
+        if isinstance(value, Mapping) and isinstance(value.get("value"), (int, float)):
+            value = value["value"]
+        if value is None and param == "max_value":
+            value = math.inf
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Refusal(f"{class_name}: {argument}={value!r} is not supported")
+        params[param] = value
+    return Activation.of(name, **params)

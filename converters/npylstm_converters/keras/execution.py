@@ -26,7 +26,7 @@ class Execution(NamedTuple):
 
 
 def is_model(layer: Any) -> bool:
-    """Whether a layer is a model that contains layers."""
+    """Whether an object is a Keras model, or looks like one; does not import Keras."""
     return all(hasattr(layer, name) for name in ("get_config", "layers", "get_weights"))
 
 

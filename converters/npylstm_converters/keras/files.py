@@ -20,7 +20,7 @@ from npylstm import FormatError, UnsupportedError
 from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import Writer, find_writer
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.weights import SavedStore, Store
@@ -31,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
+_HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"  # first bytes of a file
 _WEIGHTS = "model.weights.h5"
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
                NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
@@ -53,7 +54,7 @@ class Container:
 
 def is_keras_file(head: bytes) -> bool:
     """Whether a file with these first bytes may be a Keras file: HDF5 or a zip."""
-    return hdf5.looks_like_hdf5(head) or head.startswith(b"PK\x03\x04")
+    return head.startswith((_HDF5, _ZIP))
 
 
 def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
@@ -129,10 +130,10 @@ def open_container(
         raise FormatError(f"{path}: expected a file")
     with open(path, "rb") as stream:
         head = stream.read(8)
-    if hdf5.looks_like_hdf5(head):
+    if head.startswith(_HDF5):
         with hdf5.open_file(path, str(path)) as root:
             yield _from_hdf5(root, given)
-    elif head.startswith(b"PK\x03\x04"):
+    elif head.startswith(_ZIP):
         with _from_zip(path, given) as container:
             yield container
     else:
@@ -179,7 +180,7 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
         )
     if isinstance(store, NumberedStore) and version is None:
         return Container(document, store, _writer_of_numbers(store), form)
-    return Container(document, store, _writer(document, version), form)
+    return Container(document, store, find_writer(document, version), form)
 
 
 def _writer_of_numbers(store: NumberedStore) -> Writer:
@@ -231,7 +232,7 @@ def _from_zip(path: Path, given: Any) -> Iterator[Container]:
         version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
         if given is not None:
             document = given
-        writer = _writer(document, version if isinstance(version, str) else None)
+        writer = find_writer(document, version if isinstance(version, str) else None)
         # libhdf5 needs a separate file.
         weights = Path(folder) / _WEIGHTS
         with weights.open("wb") as target:
@@ -261,35 +262,3 @@ def _copy_member(
             shutil.copyfileobj(source, target, 1 << 20)
     except _ZIP_DAMAGE as error:
         raise FormatError(f"{label}: damaged: {error}") from None
-
-
-def _writer(document: Any, version: str | None) -> Writer:
-    """Return the Keras that wrote the model: the stored version, else inferred from the config."""
-    top = document if isinstance(document, Mapping) else {}
-    own = top.get("keras_version")
-    if isinstance(own, str):
-        # The config determines the formulas; the weights may have been saved later.
-        version = own
-    if version is not None:
-        name = "tf.keras" if version.endswith("-tf") else "Keras"
-        return Writer(name, version, f"it says keras_version {version!r}")
-    text = json.dumps(document)
-    if '"DTypePolicy"' in text or '"__keras_tensor__"' in text or '"batch_shape"' in text:
-        return Writer("Keras", "3", "no version; dtype policies and batch_shape are Keras 3's")
-    if '"inner_activation"' in text or ('"output_dim"' in text and _has_output_dim(document)):
-        return Writer("Keras", "1", "no version; output_dim and inner_activation are Keras 1's")
-    return Writer("Keras", "2", "no version; the config's keys are Keras 2's")
-
-
-def _has_output_dim(value: Any) -> bool:
-    """Whether a layer has ``output_dim``, as in Keras 1; Embedding still has it."""
-    if isinstance(value, Mapping):
-        config = value.get("config")
-        embeds = value.get("class_name") == "Embedding"
-        if not embeds and isinstance(config, Mapping) and "output_dim" in config:
-            return True
-        value = list(value.values())
-    try:
-        return isinstance(value, list) and any(map(_has_output_dim, value))
-    except RecursionError:
-        return False

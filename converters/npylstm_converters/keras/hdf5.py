@@ -21,15 +21,9 @@ import numpy.typing as npt
 from npylstm import NpylstmError
 from npylstm_converters.errors import DamagedError
 
-__all__ = ["Dataset", "File", "looks_like_hdf5", "open_file"]
+__all__ = ["Dataset", "File", "open_file"]
 
-_MAGIC = b"\x89HDF\r\n\x1a\n"
 _READER = Path(__file__).with_name("hdf5_reader.py")
-
-
-def looks_like_hdf5(head: bytes) -> bool:
-    """Whether the first bytes are the HDF5 signature."""
-    return head.startswith(_MAGIC)
 
 
 class _Reader:

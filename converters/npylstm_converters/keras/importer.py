@@ -19,6 +19,7 @@ from npylstm_converters.keras.alternatives import other_chains
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.execution import is_model
 from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
@@ -95,13 +96,8 @@ def from_keras(
     return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(source)})
 
 
-def is_keras_model(source: object) -> bool:
-    """Whether an object looks like a Keras model; does not import Keras."""
-    return all(hasattr(source, name) for name in ("get_config", "layers", "get_weights"))
-
-
 def _open_object(model: Any, options: Options) -> Container:
-    if not is_keras_model(model):
+    if not is_model(model):
         raise FormatError(f"expected a path or a Keras model, got {type(model).__name__}")
     try:
         if hasattr(model, "to_json"):
@@ -133,7 +129,7 @@ def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
             yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
-        elif is_keras_model(layer):
+        elif is_model(layer):
             yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer, known))
         for name in ("activation", "recurrent_activation"):
             function = getattr(layer, name, None)
@@ -163,7 +159,7 @@ class _KerasImporter(Importer):
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             return os.path.exists(os.path.join(source, "saved_model.pb"))
         if not head:
-            return is_keras_model(source)
+            return is_model(source)
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.numbered import NumberedStore

@@ -8,7 +8,6 @@ as such, here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from npylstm.activations import LINEAR, Activation
 from npylstm.ops.base import Operation
@@ -20,20 +19,19 @@ from npylstm.ops.shaping import BATCH_SIZE, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import attention, convolution, merging, normalization, recurrent
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.activations import activation_from_layer
 from npylstm_converters.keras.config import (
+    ACTIVATION_LAYERS,
     WEIGHT_SHAPERS,
     Config,
     Translation,
     Writer,
-    dtype_name,
+    activation_from_layer,
+    refuse_reduced_precision,
     without_weights,
 )
 from npylstm_converters.keras.graph import REVERSED, RawLayer
-from npylstm_converters.keras.lora import merge_lora
 from npylstm_converters.keras.parsing import is_custom
-from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_array
+from npylstm_converters.keras.tensors import LayerTensors, first_axis, merge_lora, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
 
@@ -208,10 +206,10 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
         raise Refusal(f"layer class {layer.class_name!r} is {what}")
     # An Embedding's dtype was once that of its input ids.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
-        _refuse_reduced_precision(layer.config.get("dtype"))
-    tensors = merge_lora(layer.config, tensors)
+        refuse_reduced_precision(layer.config.get("dtype"))
     config = Config(layer.config, writer)
     config.neutral(*_COMMON)
+    tensors = merge_lora(layer.config, tensors)
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
     config.finish()
     if len(tensors) and not tensors.taken:
@@ -219,23 +217,6 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     for _ in range(layer.times):
         made = TimeDistributed(made)
     return made, weights
-
-
-def _refuse_reduced_precision(dtype: Any) -> None:
-    """Accept float32 and float64 only; a policy such as mixed_float16 computes differently."""
-    name = dtype_name(dtype)
-    policy = dtype.get("config") if isinstance(dtype, Mapping) else None
-    mode = policy.get("mode") if isinstance(policy, Mapping) else None
-    if mode is not None:
-        raise Refusal(
-            f"is quantized to {mode!r:.20}, which is not supported: convert the model as it was "
-            "before quantize()"
-        )
-    if name not in (None, "float32", "float64"):
-        raise Refusal(
-            f"dtype {name!r} is not supported: it computes in reduced precision; load the model "
-            "with dtype float32 and save it again"
-        )
 
 
 TRANSLATORS |= recurrent.translators(translate)

@@ -13,8 +13,7 @@ from typing import Any, Generic, TypeVar
 from npylstm.ops.base import Operation
 from npylstm.spec import LayerSpec
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.keras.activations import LAYERS as ACTIVATION_LAYERS
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.graph import REVERSED, Call, RawLayer, Tensor, display_path
 from npylstm_converters.keras.inlining import FlatGraph, Sources
 

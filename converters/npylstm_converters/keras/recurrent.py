@@ -35,13 +35,15 @@ _FLAGS = (
 
 
 def _options(config: Config) -> dict[str, Any]:
-    """Remove and return the options that all recurrent layers share."""
+    """Remove and return the options of cuDNN's layers, which all recurrent layers have."""
     config.neutral(*_NEUTRAL)
-    return {name: config.flag(name) for name in _FLAGS}
+    options: dict[str, Any] = {name: config.flag(name) for name in _FLAGS}
+    return options | {"units": config.size("units", "output_dim")}
 
 
-def _activations(config: Config) -> dict[str, Any]:
-    """Remove and return both activations; the gates' default depends on the version."""
+def _gated_options(config: Config) -> dict[str, Any]:
+    """Remove and return the options of LSTM and GRU; a gate's default depends on the version."""
+    options = _options(config)
     activation = config.activation("activation", default="tanh")
     recurrent = config.take("recurrent_activation", "inner_activation", default=_MISSING)
     if recurrent is _MISSING:
@@ -51,22 +53,23 @@ def _activations(config: Config) -> dict[str, Any]:
                 f"recurrent_activation is missing and Keras {config.writer.version} had two "
                 "defaults"
             )
-    return {"activation": activation, "recurrent_activation": config.resolve(recurrent)}
+    return options | {
+        "activation": activation,
+        "recurrent_activation": config.resolve(recurrent),
+        "use_bias": config.flag("use_bias", default=True),
+    }
 
 
 def _lstm(config: Config, tensors: LayerTensors) -> Translation:
-    options = _options(config) | _activations(config)
-    units = config.size("units", "output_dim")
-    use_bias = config.flag("use_bias", default=True)
-    weights, features = _lstm_weights(tensors, units, use_bias)
-    return LSTM(features=features, units=units, use_bias=use_bias, **options), weights
+    options = _gated_options(config)
+    weights, features = _lstm_weights(tensors, options["units"], options["use_bias"])
+    return LSTM(features, **options), weights
 
 
 def _cudnn_lstm(config: Config, tensors: LayerTensors) -> Translation:
     options = _options(config)
-    units = config.size("units")
-    weights, features = _lstm_weights(tensors, units, use_bias=True)
-    return LSTM(features=features, units=units, **options), weights
+    weights, features = _lstm_weights(tensors, options["units"], use_bias=True)
+    return LSTM(features, **options), weights
 
 
 def _lstm_weights(
@@ -96,16 +99,13 @@ def _lstm_weights(
 
 
 def _gru(config: Config, tensors: LayerTensors) -> Translation:
-    options = _options(config) | _activations(config)
-    units = config.size("units", "output_dim")
-    use_bias = config.flag("use_bias", default=True)
+    options = _gated_options(config)
     # Configs without the key have this form.
-    reset_after = config.flag("reset_after", default=False)
-    weights, features = _gru_weights(tensors, units, use_bias, reset_after)
-    layer = GRU(
-        features=features, units=units, use_bias=use_bias, reset_after=reset_after, **options
+    options["reset_after"] = config.flag("reset_after", default=False)
+    weights, features = _gru_weights(
+        tensors, options["units"], options["use_bias"], options["reset_after"]
     )
-    return layer, weights
+    return GRU(features, **options), weights
 
 
 def _gru_weights(
@@ -134,16 +134,14 @@ def _gru_weights(
 def _cudnn_gru(config: Config, tensors: LayerTensors) -> Translation:
     options = _options(config)
     config.neutral("reset_after")
-    units = config.size("units")
-    weights, features = _gru_weights(tensors, units, use_bias=True, reset_after=True)
-    return GRU(features=features, units=units, reset_after=True, **options), weights
+    weights, features = _gru_weights(tensors, options["units"], use_bias=True, reset_after=True)
+    return GRU(features, reset_after=True, **options), weights
 
 
 def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
     options = _options(config)
-    units = config.size("units", "output_dim")
-    use_bias = config.flag("use_bias", default=True)
-    activation = config.activation("activation", default="tanh")
+    units, use_bias = options["units"], config.flag("use_bias", default=True)
+    options["activation"] = config.activation("activation", default="tanh")
     sources = tensors.take(*("kernel", "recurrent_kernel", "bias")[: 3 if use_bias else 2])
     features = first_axis(sources["kernel"].shape)
     weights = {
@@ -152,8 +150,7 @@ def _simple_rnn(config: Config, tensors: LayerTensors) -> Translation:
     }
     if use_bias:
         weights["b_h"] = read_array(sources["bias"], (units,))
-    layer = SimpleRNN(features, units, activation, use_bias=use_bias, **options)
-    return layer, weights
+    return SimpleRNN(features, use_bias=use_bias, **options), weights
 
 
 # The layer class for each cell class.

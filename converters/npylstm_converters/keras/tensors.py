@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from npylstm_converters.errors import Refusal
 
 __all__ = [
-    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "first_axis", "is_lora",
-    "read_array", "role_of",
+    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "first_axis", "merge_lora",
+    "parts_of", "read_array", "role_of",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -24,7 +25,7 @@ LORA_ADVICE = (
 )
 
 
-def is_lora(path: str) -> bool:
+def _is_lora(path: str) -> bool:
     """Whether the name of an array is that of a LoRA factor."""
     return path.rpartition("/")[2].startswith("lora_")
 
@@ -85,7 +86,7 @@ class LayerTensors:
         if len(self.sources) != len(roles):
             found = ", ".join(f"{s.path} {s.shape}" for s in self.sources) or "none"
             spare = " ".join(s.path for s in self._spare(roles))
-            if any(is_lora(source.path) for source in self.sources):
+            if any(_is_lora(source.path) for source in self.sources):
                 raise Refusal(f"{LORA_ADVICE}; found {found}")
             advice = f" (to leave over: --allow-unused {spare})" if spare else ""
             wanted = ", ".join(roles) or "none"
@@ -151,8 +152,8 @@ class LayerTensors:
             If one of them is a LoRA factor, without which the results are wrong.
         """
         left = [s for s in self.sources if s.path in allowed]
-        if any(is_lora(source.path) for source in left):
-            paths = ", ".join(s.path for s in left if is_lora(s.path))
+        if any(_is_lora(source.path) for source in left):
+            paths = ", ".join(s.path for s in left if _is_lora(s.path))
             raise Refusal(f"{LORA_ADVICE}; {paths} may not be left over")
         kept = [s for s in self.sources if s.path not in allowed]
         return LayerTensors(self.layer, kept, self._deal), left
@@ -226,3 +227,79 @@ def read_array(source: Source, expected: tuple[int, ...]) -> Array:
     if source.dtype not in (np.float32, np.float64):
         raise Refusal(f"{source.path}: expected float32 or float64, got {source.dtype}")
     return source.read()
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """The sum of a weight and its LoRA factors, under the weight's path.
+
+    Keras computes with ``W + (alpha / rank) A B`` (Hu et al., LoRA: Low-Rank Adaptation of Large
+    Language Models, 2021). It writes that sum into ``.keras`` and ``.weights.h5``, but the three
+    arrays into legacy ``.h5``.
+
+    ``weight`` (..., out), ``a`` (..., rank) and ``b`` (rank, out) are arrays of the file; ``scale``
+    is alpha / rank.
+    """
+
+    weight: Source
+    a: Source
+    b: Source
+    scale: float
+
+    @property
+    def path(self) -> str:
+        return self.weight.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.weight.dtype
+
+    def read(self) -> Array:
+        rank = self.b.shape[0]
+        weight = read_array(self.weight, self.shape).astype(np.float64)
+        a = read_array(self.a, (*self.shape[:-1], rank)).astype(np.float64)
+        b = read_array(self.b, (rank, self.shape[-1])).astype(np.float64)
+        return np.asarray(weight + self.scale * (a @ b), self.dtype)
+
+
+def parts_of(source: Source) -> tuple[Source, ...]:
+    """Return the file's arrays from which a source is computed."""
+    return (source.weight, source.a, source.b) if isinstance(source, _Merged) else (source,)
+
+
+def merge_lora(config: Mapping[str, Any], tensors: LayerTensors) -> LayerTensors:
+    """Return a layer's arrays with the LoRA factors merged into the weight.
+
+    Parameters
+    ----------
+    config
+        The layer's config; ``lora_alpha / lora_rank`` is the scale of the product.
+    tensors
+        Its arrays.
+
+    Raises
+    ------
+    Refusal
+        If there are factors and the config does not store their scale.
+    """
+    factors = {role_of(s.path, tensors.layer): s for s in tensors.sources if _is_lora(s.path)}
+    if not factors:
+        return tensors
+    found = ", ".join(s.path for s in factors.values())
+    others = {role_of(s.path, tensors.layer): s for s in tensors.sources if not _is_lora(s.path)}
+    name = next((n for n in ("kernel", "embeddings") if n in others), "")
+    a, b = factors.get(f"lora_{name}_a"), factors.get(f"lora_{name}_b")
+    rank: Any = config.get("lora_rank")
+    alpha: Any = config.get("lora_alpha")
+    alpha = rank if alpha is None else alpha
+    known = type(rank) is int and rank > 0 and type(alpha) in (int, float)
+    if a is None or b is None or len(factors) != 2 or not known or b.shape[:1] != (rank,):
+        raise Refusal(f"{LORA_ADVICE}; found {found}, and a config of lora_rank {rank!r:.40}")
+    others[name] = _Merged(others[name], a, b, alpha / rank)
+    # Keras lists a weight frozen by LoRA after the others.
+    order = sorted(others, key=lambda role: role != name)
+    return tensors.of([others[role] for role in order])

@@ -31,8 +31,8 @@ from npylstm_converters.keras.graph import (
 )
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.lora import parts_of
 from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
+from npylstm_converters.keras.tensors import parts_of
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.ledger import Entry, became
 
@@ -196,7 +196,7 @@ class TranslatedLayers:
 
     def _check_input(self, name: str, calls: Sequence[Call]) -> None:
         """Check the dtype of an input: integers are ids, or are used as floats."""
-        dtype, tensor = dtype_name(self._graph.layer(name).config.get("dtype")), Tensor(name)
+        dtype, tensor = dtype_name(self.raws[name].config.get("dtype")), Tensor(name)
         readers = [self.specs.get(call.layer) for call in calls if tensor in call.reads]
         ids = all(
             made is None or made.layer.innermost.vocabulary_size is not None for made in readers
