@@ -55,7 +55,7 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
         layers.check_all_used()
     reasons.raise_if_any()
     operations = {path: spec.layer for path, spec in layers.specs.items()}
-    inputs, free_steps = read_inputs(graph, flat.calls, operations, layers.names)
+    inputs, free_steps = read_inputs(graph, flat, operations, layers.names)
     tensors = {Tensor(name): tensor for name, tensor in zip(graph.inputs, inputs, strict=True)}
     assembly = _Assembly(tensors, flat, layers, writer, dtype)
     for call in flat.calls:

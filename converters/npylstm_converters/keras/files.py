@@ -167,7 +167,7 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
         store: Store = LegacyStore(weights)
     elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
         bare = document is None and given is None
-        store = NumberedStore(root) if bare else SavedStore(root)
+        store = NumberedStore(root) if bare else _saved(root)
     else:
         raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
     version = root.attribute("keras_version") or weights.attribute("keras_version")
@@ -181,6 +181,11 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     if isinstance(store, NumberedStore) and version is None:
         return Container(document, store, _writer_of_numbers(store), form)
     return Container(document, store, find_writer(document, version), form)
+
+
+def _saved(root: hdf5.File) -> SavedStore:
+    groups, datasets = root.walk()
+    return SavedStore(groups, [(dataset.path, dataset) for dataset in datasets])
 
 
 def _writer_of_numbers(store: NumberedStore) -> Writer:
@@ -238,7 +243,7 @@ def _from_zip(path: Path, given: Any) -> Iterator[Container]:
         with weights.open("wb") as target:
             _copy_member(archive, members[_WEIGHTS], path, target)
         with hdf5.open_file(weights, f"{path}: {_WEIGHTS}") as root:
-            yield Container(document, SavedStore(root), writer, "Keras archive")
+            yield Container(document, _saved(root), writer, "Keras archive")
 
 
 def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:

@@ -152,10 +152,6 @@ class Graph:
     build_shape: tuple[int | None, ...] | None = None
     sequential: bool = False  # returns all outputs of its last layer, not ``outputs``
 
-    def layer(self, name: str) -> RawLayer:
-        """Return a layer by name."""
-        return next(layer for layer in self.layers if layer.name == name)
-
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, RawLayer]]:
         """Yield all layers that are not models, with paths, including those of nested models."""
         for layer in self.layers:
@@ -163,15 +159,6 @@ class Graph:
                 yield from layer.inner.leaves(f"{prefix}{layer.name}{PATH_SEPARATOR}")
             else:
                 yield f"{prefix}{layer.name}", layer
-
-    def models(self, prefix: str = "") -> Iterator[str]:
-        """Yield the paths of all nested models: prefixes of their layers' paths."""
-        for layer in self.layers:
-            if layer.inner is not None:
-                path = f"{prefix}{layer.name}{PATH_SEPARATOR}"
-                if layer.is_model:
-                    yield path
-                yield from layer.inner.models(path)
 
 
 def display_path(path: str) -> str:

@@ -57,10 +57,6 @@ class FlatGraph(NamedTuple):
     steps: Mapping[Tensor, Tensor]
     models: Collection[str]
 
-    def model_of(self, path: str) -> str:
-        """Return the path of the innermost model that contains a layer."""
-        return max((m for m in self.models if path.startswith(m)), key=len, default="")
-
 
 def flatten(graph: Graph, raws: Mapping[str, RawLayer]) -> FlatGraph:
     """Return a model without nested models and without the masks that Keras 3 writes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -11,19 +11,20 @@ from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Dim
 from npylstm.spec import TensorSpec
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
+from npylstm_converters.keras.inlining import FlatGraph
 
 __all__ = ["read_inputs"]
 
 
 def read_inputs(
-    graph: Graph, calls: Sequence[Call], layers: Mapping[str, Operation], names: Mapping[str, str]
+    graph: Graph, flat: FlatGraph, layers: Mapping[str, Operation], names: Mapping[str, str]
 ) -> tuple[tuple[TensorSpec, ...], bool]:
     """Return the inputs of a model, in order.
 
     Parameters
     ----------
-    graph, calls
-        The model, and its calls with nested models expanded.
+    graph, flat
+        The model, with nested models and without.
     layers
         Its translated layers by path.
     names
@@ -44,11 +45,8 @@ def read_inputs(
     inputs: list[TensorSpec] = []
     free = 0
     for name in graph.inputs:
-        raw, first = (
-            graph.layer(name),
-            next(_readers(Tensor(name), calls, layers, _keeps_shape), None),
-        )
-        declared = _declared(graph, raw, first)
+        first = next(_readers(Tensor(name), flat.calls, layers, _keeps_shape), None)
+        declared = _declared(graph, flat.raws[name], first)
         shape: list[Dim] = []
         batch_axis = int(first is not None and first.time_axis == 0)
         for axis, size in enumerate(declared):
@@ -59,25 +57,18 @@ def read_inputs(
                 shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
             else:
                 shape.append(int(size))
-        readers = [*_readers(Tensor(name), calls, layers, _moves_elements)]
+        readers = [*_readers(Tensor(name), flat.calls, layers, _moves_elements)]
         integer = bool(readers) and all(_reads_ids(layer) for layer in readers)
         inputs.append(TensorSpec(names[name], tuple(shape), integer))
-    return tuple(inputs), _is_first_call_shape(graph, layers.values())
+    # Nobody fixes the batch size without a stateful layer, so it shows the shape of a first call.
+    declared = _batch_shape(graph, flat.raws[graph.inputs[0]])
+    pinned = isinstance(declared, (list, tuple)) and len(declared) > 1 and declared[0] is not None
+    stateful = any(layer.stateful for layer in layers.values())
+    return tuple(inputs), pinned and graph.sequential and not stateful
 
 
 def _reads_ids(layer: Operation | None) -> bool:
     return layer is not None and layer.innermost.vocabulary_size is not None
-
-
-def _is_first_call_shape(graph: Graph, layers: Iterable[Operation]) -> bool:
-    """Whether a shape is only that of the first call, so that its number of steps is arbitrary.
-
-    Such a shape has a batch size, which nobody fixes without a stateful layer.
-    """
-    config = graph.layer(graph.inputs[0]).config
-    declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
-    pinned = isinstance(declared, (list, tuple)) and len(declared) > 1 and declared[0] is not None
-    return pinned and graph.sequential and not any(layer.stateful for layer in layers)
 
 
 _keeps_shape, _moves_elements = attrgetter("keeps_shape"), attrgetter("moves_elements")
@@ -99,9 +90,13 @@ def _readers(
             yield layer
 
 
-def _declared(graph: Graph, raw: RawLayer, first: Operation | None) -> Sequence[Any]:
+def _batch_shape(graph: Graph, raw: RawLayer) -> Any:
     config = raw.config
-    declared = config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
+    return config.get("batch_input_shape") or config.get("batch_shape") or graph.build_shape
+
+
+def _declared(graph: Graph, raw: RawLayer, first: Operation | None) -> Sequence[Any]:
+    config, declared = raw.config, _batch_shape(graph, raw)
     if declared is None and isinstance(config.get("input_shape"), list):
         declared = [None, *config["input_shape"]]
     expected = first.expected_input if first is not None else None

@@ -225,14 +225,17 @@ class Flow(Generic[Mask]):
         graph, major = self._graph, self._writer.major
         inner, outer = graph.raws[tensor.layer].times, graph.raws[call.layer].times
         if outer == inner and masks is self.written and major >= 3:
-            model_of = graph.model_of
-            return own if model_of(call.layer) == model_of(tensor.layer) else None
+            return own if self._model_of(call.layer) == self._model_of(tensor.layer) else None
         if outer >= inner:
             return own
         around = masks.get(graph.steps[tensor]) if tensor in graph.steps else None
         if major >= 3:
             return around
         return own if own is not None or around is None else self._join("any", [around])
+
+    def _model_of(self, path: str) -> str:
+        """Return the path of the innermost model that contains a layer."""
+        return max((m for m in self._graph.models if path.startswith(m)), key=len, default="")
 
     def make(self, call: Call, mask: Mask) -> None:
         """Record the mask that a layer creates."""

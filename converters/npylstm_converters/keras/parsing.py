@@ -195,7 +195,8 @@ def _input_before(first: RawLayer) -> RawLayer:
     """Return the input of a Sequential model without InputLayer, declared by its first layer."""
     config = dict(first.config)
     if first.is_model and first.inner is not None:
-        config = dict(first.inner.layer(first.inner.inputs[0]).config)
+        (own,) = (raw for raw in first.inner.layers if raw.name == first.inner.inputs[0])
+        config = dict(own.config)
     return RawLayer(f"{first.name}_input", "InputLayer", config)
 
 

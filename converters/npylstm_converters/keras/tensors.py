@@ -13,7 +13,7 @@ from npylstm_converters.errors import Refusal
 
 __all__ = [
     "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "first_axis", "merge_lora",
-    "parts_of", "read_array", "role_of",
+    "read_array", "role_of",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -92,7 +92,11 @@ class LayerTensors:
             wanted = ", ".join(roles) or "none"
             raise Refusal(f"expected the weights {wanted}; found {found}{advice}")
         dealt = self._by_role(roles)
-        self.taken += [Taken(self._prefix, role, source) for role, source in dealt.items()]
+        self.taken += [
+            Taken(self._prefix, role, part)
+            for role, source in dealt.items()
+            for part in (source.parts if isinstance(source, _Merged) else (source,))
+        ]
         return dealt
 
     def _spare(self, roles: Sequence[str]) -> list[Source]:
@@ -247,6 +251,10 @@ class _Merged:
     scale: float
 
     @property
+    def parts(self) -> tuple[Source, ...]:
+        return self.weight, self.a, self.b
+
+    @property
     def path(self) -> str:
         return self.weight.path
 
@@ -264,11 +272,6 @@ class _Merged:
         a = read_array(self.a, (*self.shape[:-1], rank)).astype(np.float64)
         b = read_array(self.b, (rank, self.shape[-1])).astype(np.float64)
         return np.asarray(weight + self.scale * (a @ b), self.dtype)
-
-
-def parts_of(source: Source) -> tuple[Source, ...]:
-    """Return the file's arrays from which a source is computed."""
-    return (source.weight, source.a, source.b) if isinstance(source, _Merged) else (source,)
 
 
 def merge_lora(config: Mapping[str, Any], tensors: LayerTensors) -> LayerTensors:

@@ -32,7 +32,6 @@ from npylstm_converters.keras.graph import (
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
-from npylstm_converters.keras.tensors import parts_of
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.ledger import Entry, became
 
@@ -154,9 +153,8 @@ class TranslatedLayers:
             name = self.names[path]
             self.specs[path] = LayerSpec(name, layer, weights)
             self.ledger += [
-                Entry(part.path, part.shape, name, became(role, [*weights], direction))
+                Entry(source.path, source.shape, name, became(role, [*weights], direction))
                 for direction, role, source in tensors.taken
-                for part in parts_of(source)
             ]
             self.ledger += [Entry(source.path, source.shape) for source in left]
 

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
-from npylstm_converters.keras.hdf5 import File
 from npylstm_converters.keras.tensors import LayerTensors, Source
 
 __all__ = ["LiveStore", "SavedStore", "StackedCellStore", "Store", "snake_case"]
@@ -71,6 +70,13 @@ class SavedStore:
     The numbers rise with the model's layers, but not always by one: late Keras 2, whose root is
     ``_layer_checkpoint_dependencies``, counts a layer twice. So the n-th group of a class belongs
     to the n-th layer of that class.
+
+    Parameters
+    ----------
+    groups
+        Paths that may hold no arrays.
+    datasets
+        Arrays with their paths.
     """
 
     ROOTS = ("layers", "_layer_checkpoint_dependencies", "cells")
@@ -78,19 +84,7 @@ class SavedStore:
     _ASIDE = ("optimizer", "metrics")
     _SEEDS = re.compile("seed_generator(_[0-9]{1,9})?")
 
-    def __init__(self, root: File) -> None:
-        groups, datasets = root.walk()
-        self._fill([*groups], [(d.path, d) for d in datasets])
-
-    @classmethod
-    def of_paths(cls, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> SavedStore:
-        """Return a store of arrays by path; ``groups`` are paths that may hold no arrays."""
-        store = cls.__new__(cls)
-        store._fill(groups, datasets)
-        return store
-
-    def _fill(self, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> None:
-        """Assign arrays to the groups of layers by their paths relative to this store."""
+    def __init__(self, groups: list[str], datasets: Sequence[tuple[str, Source]]) -> None:
         self._models: list[SavedStore] = []
         self._paths = groups
         paths = (p.split("/") for p in (*groups, *(path for path, _ in datasets)))
@@ -129,7 +123,7 @@ class SavedStore:
             if p.split("/")[1:2] == [name] and p.count("/") > 1
         ]
         own = [(path.removeprefix(start), d) for path, d in self._groups.pop(name, [])]
-        self._models.append(self.of_paths(below, own))
+        self._models.append(SavedStore(below, own))
         return self._models[-1]
 
     def unread(self) -> list[Source]:

@@ -87,7 +87,7 @@ def _store(topology: Mapping[str, Any], weights: list[Weight]) -> Store:
     """Sort weights by the layers in their names: ``lstm/kernel``, ``layers/lstm/cell/vars/0``."""
     named = [(weight.path, weight) for weight in weights]
     if any(_NUMBERED.fullmatch(weight.path) for weight in weights):
-        return SavedStore.of_paths([], named)
+        return SavedStore([], named)
     return PathStore(parse(topology), named, "names")
 
 
