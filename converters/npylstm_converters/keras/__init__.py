@@ -3,13 +3,17 @@
 =====================  ============================================================
 module                 content
 =====================  ============================================================
-``files``              containers: zip and HDF5, and which Keras wrote them
+``importer``           the interface: from a source to a ModelSpec
+``files``              containers: zip and HDF5
 ``hdf5``               HDF5, read in a child process under limits
-``graph``              model configs in the dialects of Keras 1, 2 and 3
-``layers``             one function per layer class
-``activations``        names of activations, by version
-``weights``            where the arrays are stored
-``importer``           the whole conversion: from a source to a ModelSpec
+``weights``            where the arrays are stored; ``legacy``, ``numbered``: other forms
+``tensors``            the arrays of one layer
+``parsing``            model configs of Keras 1, 2 and 3; their form is in ``graph``
+``inlining``           models inside models written out
+``translating``        layers with their arrays; ``layers`` has a function per class
+``config``             a layer's config, activations by name, which Keras wrote the file
+``masks``              the path of Keras' masks
+``assembling``         the whole conversion: calls become edges
 ``runner``             runs the source in its own framework, for recorded cases
 ``callback``           ExportNpz for ``model.fit``
 =====================  ============================================================

@@ -86,7 +86,7 @@ def _finished(
     options: dict[str, Any], kernel: Array, bias: Source | None, groups: int = 1
 ) -> Translation:
     _, features, units = kernel.shape
-    weights = {"kernel": np.ascontiguousarray(kernel)}
+    weights = {"kernel": kernel}
     if bias is not None:
         weights["bias"] = read_array(bias, (units,))
     return Conv1D(features * groups, units, groups=groups, **options), weights

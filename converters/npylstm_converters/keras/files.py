@@ -161,16 +161,17 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Callable[[], Containe
 def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     attributes = (root.attribute(name) for name in ("model_config", "config", "model"))
     text = next(filter(None, attributes), None)
-    document = _unwrapped(parse_json(text, f"{root.label}: model_config")) if text else None
     weights = root.group("model_weights") or root
-    if weights.names("layer_names") is not None:
+    version = root.attribute("keras_version") or weights.attribute("keras_version")
+    is_legacy = weights.names("layer_names") is not None
+    document = _unwrapped(parse_json(text, f"{root.label}: model_config")) if text else None
+    if is_legacy:
         store: Store = LegacyStore(weights)
     elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
         bare = document is None and given is None
         store = NumberedStore(root) if bare else _saved(root)
     else:
         raise FormatError(f"{root.label}: an HDF5 file, but not one of Keras")
-    version = root.attribute("keras_version") or weights.attribute("keras_version")
     form = "HDF5 weights" if document is None else "HDF5 model"
     if given is not None:
         document = given
