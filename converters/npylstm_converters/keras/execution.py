@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from npylstm_converters.keras.graph import PATH_SEPARATOR, safe_names
 
-__all__ = ["Execution", "executions", "is_model", "leaf_layers"]
+__all__ = ["executions", "is_model", "leaf_layers"]
 
 
 class Execution(NamedTuple):

@@ -26,8 +26,7 @@ from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
-    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
-    "read_json",
+    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "read_json",
 ]  # fmt: skip
 
 MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
@@ -74,10 +73,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If it cannot be read.
     """
     with open(path, "rb") as stream:
-        return parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
+        return _parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
 
 
-def parse_json(data: bytes | str, label: str) -> Any:
+def _parse_json(data: bytes | str, label: str) -> Any:
     """Return a JSON document of bounded length; raises FormatError if it is not JSON."""
     if len(data) > MAX_JSON:
         raise FormatError(f"{label}: expected up to {MAX_JSON} bytes of JSON")
@@ -164,7 +163,7 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     weights = root.group("model_weights") or root
     version = root.attribute("keras_version") or weights.attribute("keras_version")
     is_legacy = weights.names("layer_names") is not None
-    document = _unwrapped(parse_json(text, f"{root.label}: model_config")) if text else None
+    document = _unwrapped(_parse_json(text, f"{root.label}: model_config")) if text else None
     if is_legacy:
         store: Store = LegacyStore(weights)
     elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
@@ -253,7 +252,7 @@ def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
         raise FormatError(f"{label}: expected up to {MAX_JSON} bytes, got {info.file_size}")
     data = io.BytesIO()
     _copy_member(archive, info, path, data)
-    return parse_json(data.getvalue(), label)
+    return _parse_json(data.getvalue(), label)
 
 
 def _copy_member(

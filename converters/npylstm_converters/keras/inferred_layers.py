@@ -16,7 +16,7 @@ from npylstm_converters.keras.tensors import Source, role_of
 from npylstm_converters.keras.weights import snake_case
 
 __all__ = [
-    "DEFAULTS", "EITHER", "NEEDS_STEPS", "RECURRENT", "Config", "InferredLayer", "ListedStore",
+    "DEFAULTS", "EITHER", "RECURRENT", "Config", "InferredLayer", "ListedStore",
     "by_word", "entry_of", "find_layers", "flattened_steps", "reads_sequence",
 ]  # fmt: skip
 
@@ -24,7 +24,7 @@ Config = dict[str, Any]
 
 _GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
 RECURRENT = tuple(_GATES.values())
-NEEDS_STEPS = (
+_NEEDS_STEPS = (
     *RECURRENT, "Bidirectional", "TimeDistributed", "Conv1D", "MaxPooling1D", "AveragePooling1D",
     "GlobalMaxPooling1D", "GlobalAveragePooling1D", "UpSampling1D", "ZeroPadding1D", "Cropping1D",
     "SpatialDropout1D",
@@ -92,7 +92,7 @@ class InferredLayer:
     def reads_steps(self) -> bool:
         """Whether its input is a sequence, judged by its class or name."""
         named = _NUMBER.sub("", self.name) == "time_distributed"
-        return named or self.class_name in NEEDS_STEPS
+        return named or self.class_name in _NEEDS_STEPS
 
 
 def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import replace
 
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
@@ -37,25 +34,6 @@ _ROLES: dict[str, tuple[tuple[str, ...], ...]] = {
     "layer_normalization": (("gamma", "beta"),),
     "p_re_lu": (("alpha",),),
 }
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """An array with the name of its role."""
-
-    path: str
-    source: Dataset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.source.dtype
-
-    def read(self) -> Any:
-        return self.source.read()
 
 
 class NumberedStore:
@@ -124,7 +102,7 @@ def _labelled(name: str, own: Sequence[tuple[str, Dataset]]) -> list[Source]:
         datasets = [d for p, d in own if p == part]
         roles = _roles(name, part, datasets)
         labelled += [
-            _Labelled(f"{name}{part}/{role}", dataset)
+            replace(dataset, path=f"{name}{part}/{role}")
             for role, dataset in zip(roles, datasets, strict=True)
         ]
     return labelled

@@ -22,7 +22,7 @@ from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
 from npylstm_converters.keras.numbered import NumberedStore
 
-__all__ = ["KerasRunner", "LiveModel", "find_keras"]
+__all__ = ["KerasRunner"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 States = Mapping[str, Arrays]
@@ -32,17 +32,17 @@ States = Mapping[str, Arrays]
 _EAGER_STEPS = 400
 
 
-class LiveModel:
-    """Runs a Keras model object in Keras.
+class KerasRunner:
+    """Runs a Keras source in Keras, with the initial states of a case.
 
     Parameters
     ----------
-    model
-        A Keras 3 or tf_keras model.
+    source
+        A path, or a model object of Keras 3 or tf_keras.
     spec
         The converted model, for names.
-    description
-        Framework and version.
+    architecture, layers
+        As for :func:`npylstm_converters.from_keras`.
 
     Attributes
     ----------
@@ -52,12 +52,31 @@ class LiveModel:
         Free sizes of the spec that the model fixes.
     sets_lengths
         Whether the model has every recurrent layer of the spec, so that masks can set lengths.
+
+    Raises
+    ------
+    NpylstmError
+        If no suitable Keras is installed or it cannot load the source.
     """
 
     sets_state = True
 
-    def __init__(self, model: Any, spec: ModelSpec, description: str) -> None:
-        self._model, self._spec, self.description = model, spec, description
+    def __init__(
+        self,
+        source: Any,
+        spec: ModelSpec,
+        architecture: str | os.PathLike[str] | None = None,
+        layers: str | None = None,
+    ) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        version = spec.provenance.get("framework_version")
+        if isinstance(source, (str, os.PathLike)):
+            digits = re.match("[0-9]{1,4}", str(version))
+            major = int(digits[0]) if digits else 3
+            model, self.description = _load(source, architecture, layers, major)
+        else:
+            model, self.description = source, f"Keras {version}"
+        self._model, self._spec = model, spec
         packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
         self._keras = importlib.import_module(
             next(p for p in packages if p in ("keras", "tf_keras"))
@@ -244,41 +263,6 @@ class LiveModel:
                 layer.reset_states()
 
 
-class KerasRunner(LiveModel):
-    """Runs a Keras source, with the initial states of a case.
-
-    Parameters
-    ----------
-    source
-        A path or a model object.
-    spec
-        The converted model, for names.
-    architecture, layers
-        As for :func:`npylstm_converters.from_keras`.
-
-    Raises
-    ------
-    NpylstmError
-        If no suitable Keras is installed or it cannot load the source.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        spec: ModelSpec,
-        architecture: str | os.PathLike[str] | None = None,
-        layers: str | None = None,
-    ) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        version = re.match("[0-9]{1,4}", str(spec.provenance.get("framework_version", "3")))
-        major = int(version[0]) if version else 3
-        if isinstance(source, (str, os.PathLike)):
-            model, description = _load(source, architecture, layers, major)
-        else:
-            model, description = source, f"Keras {spec.provenance.get('framework_version')}"
-        super().__init__(model, spec, description)
-
-
 @contextlib.contextmanager
 def _plain_graph() -> Iterator[None]:
     """Disable TensorFlow's graph optimiser inside the context.
@@ -315,7 +299,7 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
             apart = container.format == "HDF5 weights" or architecture is not None
             silent = major == 2 and _spelt_out(container.document) != container.document
             document = container.document if apart or silent else None
-    name, keras = find_keras(major)
+    name, keras = _find_keras(major)
     try:
         if document is not None:
             text = json.dumps(_spelt_out(document) if major == 2 else document)
@@ -360,7 +344,7 @@ def _spelt_out(value: Any) -> Any:
     return said
 
 
-def find_keras(major: int) -> tuple[str, Any]:
+def _find_keras(major: int) -> tuple[str, Any]:
     """Return version and module of an installed Keras whose formulas are those of ``major``."""
     if major < 2:
         raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")
