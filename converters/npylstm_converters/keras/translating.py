@@ -88,10 +88,10 @@ class TranslatedLayers:
 
     def refuse_foreign(self) -> None:
         """Raise UnsupportedError, with all reasons, if a custom class has no function."""
-        for raw in self.raws.values():
-            if raw.custom and self._custom_function_name(raw) is None:
-                self._translate_all(frozenset())
-                self._reasons.raise_if_any()
+        custom = [raw for raw in self.raws.values() if raw.custom]
+        if any(self._custom_function_name(raw) is None for raw in custom):
+            self._translate_all(frozenset())
+            self._reasons.raise_if_any()
 
     def _custom_function_name(self, raw: RawLayer) -> str | None:
         """Return the name of the user's function that replaces a layer, or None."""
