@@ -162,9 +162,9 @@ class Operation:
 
     @property
     def expected_input(self) -> Shape | None:
-        """The shape of the first input, with symbols for sizes that the config does not determine.
+        """The usual shape of the first input; it may have more axes or fewer.
 
-        It has the fewest axes that the operation accepts. None if the config determines nothing.
+        Sizes that the config does not determine are symbols. None if no shape is usual.
         """
         return None
 

@@ -115,6 +115,7 @@ def check_operation(
     check_purity(probe, sizes[0])
     for each in sizes:
         check_shapes(probe, each)
+        check_declarations(probe, each)
         check_samples_apart(probe, each)
     check_samples_alone(probe, sizes[0])
     check_time(probe, sizes[0])
@@ -397,6 +398,21 @@ def check_shapes(probe: Probe, sizes: Sizes) -> None:
         declared = {n: (batch, *s) for n, s in probe.layer.state_shapes().items()}
         found = {n: a.shape for n, a in after.items()}
         assert found == declared, f"state_shapes: {declared} are declared, {found} are carried"
+
+
+def check_declarations(probe: Probe, sizes: Sizes) -> None:
+    """Check what the layer declares of its main output's shape and elements."""
+    layer, inputs = probe.layer, probe.draw(sizes)
+    main = probe.run(inputs)[0][0]
+    if layer.keeps_shape:
+        assert main.shape == inputs[0].shape, "keeps_shape: the shape is another"
+    if layer.moves_elements:
+        known = np.concatenate([[0.0], *(x.reshape(-1) for x in inputs)])
+        assert np.isin(main, known).all(), "moves_elements: an element is in no input"
+    before = layer.input_value(0.75)
+    if before is not None:
+        same = probe.run([np.full_like(x, before) for x in inputs])[0][0]
+        assert (same.astype(np.float32) == 0.75).all(), "input_value: the output is another"
 
 
 def check_samples_apart(probe: Probe, sizes: Sizes) -> None:
