@@ -1,12 +1,13 @@
-"""The type of arrays in signatures."""
+"""The type of arrays in signatures, and arrays of zeros."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["Array"]
+__all__ = ["Array", "zeros"]
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -14,3 +15,8 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 else:  # importing numpy.typing takes as long as importing half of npylstm
     Array = np.ndarray
+
+
+def zeros(state_shapes: Mapping[str, tuple[int, ...]], batch: int, dtype: Any) -> dict[str, Array]:
+    """Return the zero initial state."""
+    return {name: np.zeros((batch, *shape), dtype) for name, shape in state_shapes.items()}

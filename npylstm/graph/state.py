@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.arrays import Array
-from npylstm.ops.base import zeros
+from npylstm.arrays import Array, zeros
 
 __all__ = ["State", "StateShapes", "join_states", "map_state", "take_rows", "zero_state"]
 

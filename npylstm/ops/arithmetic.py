@@ -11,7 +11,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
-from npylstm.ops.base import Operation, one_input
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import one_input
 from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
 
 __all__ = ["Arithmetic", "Constant", "Dot", "MatMul", "Reduce"]

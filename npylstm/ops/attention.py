@@ -10,16 +10,16 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, SizeMismatchError
+from npylstm.ops.attention_weights import ATTENTION_MASK, add_mask, allowed_keys, attention_weights
 from npylstm.ops.axis_map import At, AxisMap
-from npylstm.ops.base import Operation, positive
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import positive
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["ATTENTION_MASK", "Attention", "MultiHeadAttention"]
 
 _SCORES = ("dot", "additive", "concat")
 _FULLY_MASKED = ("lowered", "additive", "uniform", "zero")
-_LOWERED = 1e9
-ATTENTION_MASK = 3  # index of the attention mask (query, step) in ``masked``
 
 
 def _split(
@@ -66,61 +66,6 @@ def _axes(
 def _check_masked(masked: tuple[int, ...]) -> None:
     if list(masked) != sorted(set(masked)) or not set(masked) <= {0, 1, 2, ATTENTION_MASK}:
         raise FormatError(f"masked: expected some of 0, 1, 2, 3 in order, got {masked}")
-
-
-def _allowed(
-    masks: Mapping[int, Array], which: Sequence[int], scores: Array, causal: bool, window: int = 0
-) -> Array | None:
-    """Return the allowed keys of each query, ``(batch, queries, steps)``; None for all."""
-    allowed = None
-    for k in which:
-        if k in masks:
-            along = (
-                masks[k]
-                if k == ATTENTION_MASK
-                else masks[k][:, :, None]
-                if k == 0
-                else masks[k][:, None]
-            )
-            allowed = along if allowed is None else allowed & along
-    if causal:
-        past = np.tri(*scores.shape[-2:])[None] > 0
-        allowed = past if allowed is None else allowed & past
-    if window:
-        queries, steps = (np.arange(size) for size in scores.shape[-2:])
-        near = (np.abs(queries[:, None] - steps) < window)[None]
-        allowed = near if allowed is None else allowed & near
-    return allowed
-
-
-def _weigh(scores: Array, allowed: Array | None, fully_masked: str, in_float32: bool) -> Array:
-    """``softmax`` along the last axis over the allowed keys.
-
-    Frameworks differ for a query without an allowed key: equal weights, zeros, or the softmax of
-    the scores minus 1e9. In float32 (``in_float32``) such a score keeps few digits.
-    """
-    if allowed is None:
-        return _softmax(scores)
-    rest: Array | float = 0.0
-    if fully_masked in ("lowered", "additive"):
-        rest = _lowered(scores, np.zeros(1), in_float32)
-    lowest = np.where(allowed.any(axis=-1, keepdims=True), -np.inf, rest)
-    scores = np.where(allowed, scores, lowest)
-    weights = _softmax(scores)
-    return np.where(allowed, weights, 0.0) if fully_masked == "zero" else weights
-
-
-def _lowered(scores: Array, mask: Array, in_float32: bool) -> Array:
-    """``scores - 1e9 * (1 - mask)``, in float32 or float64."""
-    kind = np.float32 if in_float32 else np.float64
-    off = scores.astype(kind) - kind(_LOWERED) * (1 - mask.astype(kind))
-    return np.where(mask == 1, scores, off.astype(np.float64))
-
-
-def _softmax(scores: Array) -> Array:
-    weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
 
 
 @dataclass(frozen=True)
@@ -233,8 +178,8 @@ class Attention(Operation):
             else:
                 scores = packed["score_weight"] * np.tanh(scale * pairs).sum(axis=-1)
         dtype = inputs[0].dtype
-        weights = _weigh(
-            scores, _allowed(masks, (1,), scores, self.causal), "lowered", self.mask_in_float32
+        weights = attention_weights(
+            scores, allowed_keys(masks, (1,), scores, self.causal), "lowered", self.mask_in_float32
         )
         y = weights @ value
         if 0 in masks:
@@ -392,10 +337,10 @@ class MultiHeadAttention(Operation):
         scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
         alone = self.masked == (ATTENTION_MASK,) and not self.causal and not self.window
         if self.fully_masked == "additive" and alone:
-            scores, masks = _lowered(scores, inputs[-1][:, None], self.mask_in_float32), {}
-        allowed = _allowed(masks, (0, 1, 2, ATTENTION_MASK), scores, self.causal, self.window)
+            scores, masks = add_mask(scores, inputs[-1][:, None], self.mask_in_float32), {}
+        allowed = allowed_keys(masks, (0, 1, 2, ATTENTION_MASK), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
-        weights = _weigh(scores, allowed, self.fully_masked, self.mask_in_float32)
+        weights = attention_weights(scores, allowed, self.fully_masked, self.mask_in_float32)
         y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
         y = y @ packed["output_kernel"]
         if self.use_bias:

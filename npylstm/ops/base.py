@@ -15,14 +15,12 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
-import numpy as np
-
 from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_batch
 from npylstm.ops.readers import READERS
-from npylstm.ops.shapes import Shape, format_shape
+from npylstm.ops.shapes import Shape
 
 if TYPE_CHECKING:
     from npylstm.ops.conventions import Convention
@@ -349,11 +347,7 @@ class Operation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole config, defaults included, as JSON values."""
-        config: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            config[field.name] = _to_json(value)
-        return config
+        return {f.name: _to_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Operation:
@@ -403,35 +397,3 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, Operation):
         return {"kind": value.kind, "config": value.to_json()}
     return [_to_json(v) for v in value] if isinstance(value, tuple) else value
-
-
-def positive(name: str, value: int) -> None:
-    """Check that a size is at least one."""
-    if value < 1:
-        raise FormatError(f"{name}: expected a positive integer, got {value}")
-
-
-def check_features(shape: Shape, features: int, rank: int | None = None) -> None:
-    """Check the rank of an input and the size of its last axis."""
-    if rank is not None and len(shape) != rank:
-        raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
-    if len(shape) < 2 or shape[-1] != features:
-        raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
-
-
-def check_feature_activation(name: str, activation: Activation) -> None:
-    """Check that an activation mixes no values, or only those along the last axis."""
-    if activation.axis not in (None, -1):
-        raise FormatError(f"{name}: expected {activation.name} along axis -1, got {activation}")
-
-
-def one_input(inputs: Sequence[Shape]) -> Shape:
-    """Return the shape of the only input; raise FormatError if there are several."""
-    if len(inputs) != 1:
-        raise FormatError(f"expected 1 input, got {len(inputs)}")
-    return inputs[0]
-
-
-def zeros(state_shapes: Mapping[str, tuple[int, ...]], batch: int, dtype: Any) -> dict[str, Array]:
-    """Return the zero initial state."""
-    return {name: np.zeros((batch, *shape), dtype) for name, shape in state_shapes.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.base import check_feature_activation
+from npylstm.ops.checks import check_feature_activation
 from npylstm.ops.conventions import Convention
 from npylstm.ops.recurrent import Recurrent
 

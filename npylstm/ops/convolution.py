@@ -13,7 +13,8 @@ from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
-from npylstm.ops.base import Operation, check_feature_activation, one_input, positive
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import check_feature_activation, one_input, positive
 from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import BATCH, STEPS, Dim, Shape, format_shape, size_symbol
 

@@ -12,13 +12,8 @@ from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.ops.axis_map import AxisMap
-from npylstm.ops.base import (
-    Operation,
-    check_feature_activation,
-    check_features,
-    one_input,
-    positive,
-)
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import check_feature_activation, check_features, one_input, positive
 from npylstm.ops.shapes import BATCH, STEPS, Shape
 
 __all__ = ["Dense", "Embedding"]

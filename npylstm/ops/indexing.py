@@ -14,7 +14,8 @@ from npylstm.errors import (
     ShapeError,
 )
 from npylstm.ops.axis_map import AxisMap, check_axis
-from npylstm.ops.base import Operation, one_input, positive
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import one_input, positive
 from npylstm.ops.shapes import Dim, Shape, size_symbol
 
 __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice"]

@@ -12,7 +12,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
-from npylstm.ops.base import Operation, one_input
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import one_input
 from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Shape, format_shape
 

@@ -14,7 +14,8 @@ from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap
-from npylstm.ops.base import Operation, check_feature_activation, check_features, positive
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import check_feature_activation, check_features, positive
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 
 __all__ = ["Recurrent"]

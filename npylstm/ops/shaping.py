@@ -16,7 +16,8 @@ from npylstm.errors import (
     SizeMismatchError,
 )
 from npylstm.ops.axis_map import At, AxisMap, check_axis
-from npylstm.ops.base import Operation, one_input, positive
+from npylstm.ops.base import Operation
+from npylstm.ops.checks import one_input, positive
 from npylstm.ops.shapes import (
     Dim,
     Shape,

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npylstm.arrays import Array
+from npylstm.arrays import Array, zeros
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap
-from npylstm.ops.base import Operation, zeros
+from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["TimeDistributed"]

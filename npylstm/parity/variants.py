@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npylstm.activations import Activation
-from npylstm.arrays import Array
+from npylstm.arrays import Array, zeros
 from npylstm.errors import NpylstmError
-from npylstm.ops.base import Operation, zeros
+from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.examples import Example
 from npylstm.runtime.numpy_engine import Node

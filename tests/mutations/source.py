@@ -69,7 +69,7 @@ EDITS = [
          "np.sqrt(np.mean(off * off, axis=axes, keepdims=True) + self.epsilon)",
          "np.sqrt(np.mean(off * off, axis=axes, keepdims=True)) + self.epsilon", OPS),
     Edit("attention: scale forgotten", "npylstm/ops/attention.py", "/ np.sqrt(self.key_units)", "/ 1.0", OPS),
-    Edit("attention: causal mask looks ahead", "npylstm/ops/attention.py", "np.tri(*scores.shape[-2:])", "np.tri(*scores.shape[-2:], k=1)", OPS),
+    Edit("attention: causal mask looks ahead", "npylstm/ops/attention_weights.py", "np.tri(*scores.shape[-2:])", "np.tri(*scores.shape[-2:], k=1)", OPS),
     Edit("select: another step", "npylstm/ops/indexing.py", "self.axis + (self.index,)", "self.axis + (0,)", OPS),
     Edit("flip: nothing reversed", "npylstm/ops/indexing.py", "np.flip(inputs[0], self.axes)", "inputs[0]", OPS),
     Edit("masked mean: mask ignored", "npylstm/ops/masking.py", "(x * counts).sum(1, keepdims=self.keepdims)", "x.sum(1, keepdims=self.keepdims)", OPS),

@@ -25,9 +25,10 @@ import numpy as np
 from builders import make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError, UnsupportedError
+from npylstm.arrays import zeros
 from npylstm.ops import OPERATIONS, operation_from_json
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
-from npylstm.ops.base import Operation, zeros
+from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, Shape, batch_axes, factors, holds_batch
 from npylstm.runtime.program import is_native
 from npylstm.spec import Edge, LayerSpec, TensorSpec

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from npylstm import Model, ModelSpec
-from npylstm.arrays import Array
-from npylstm.ops.base import zeros
+from npylstm.arrays import Array, zeros
 from npylstm.ops.shapes import BATCH
 from npylstm.spec import Case, TensorSpec
 from npylstm_converters.recording.scenarios import FEW, Scenario, list_scenarios

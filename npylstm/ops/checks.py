@@ -1,0 +1,38 @@
+"""Checks of configs and input shapes that several operations share; all raise FormatError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from npylstm.activations import Activation
+from npylstm.errors import FormatError
+from npylstm.ops.shapes import Shape, format_shape
+
+__all__ = ["check_feature_activation", "check_features", "one_input", "positive"]
+
+
+def positive(name: str, value: int) -> None:
+    """Check that a size is at least one."""
+    if value < 1:
+        raise FormatError(f"{name}: expected a positive integer, got {value}")
+
+
+def check_features(shape: Shape, features: int, rank: int | None = None) -> None:
+    """Check the rank of an input and the size of its last axis."""
+    if rank is not None and len(shape) != rank:
+        raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
+    if len(shape) < 2 or shape[-1] != features:
+        raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
+
+
+def check_feature_activation(name: str, activation: Activation) -> None:
+    """Check that an activation mixes no values, or only those along the last axis."""
+    if activation.axis not in (None, -1):
+        raise FormatError(f"{name}: expected {activation.name} along axis -1, got {activation}")
+
+
+def one_input(inputs: Sequence[Shape]) -> Shape:
+    """Return the shape of the only input; raise FormatError if there are several."""
+    if len(inputs) != 1:
+        raise FormatError(f"expected 1 input, got {len(inputs)}")
+    return inputs[0]
