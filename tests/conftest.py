@@ -23,6 +23,14 @@ settings.register_profile(
 settings.load_profile("npylstm")
 
 
+def pytest_collection_finish() -> None:
+    """Where tests have imported tf_keras, let it build models quickly."""
+    if "tf_keras" in sys.modules:
+        from quick_keras import build_quickly
+
+        build_quickly()
+
+
 @pytest.fixture(params=["numpy", "numba"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Both back ends."""
