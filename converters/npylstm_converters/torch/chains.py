@@ -68,10 +68,13 @@ class Chain:
             self.used.add(step.word)
             _check_options(module, step)
             before = {*self.builder.layers}
-            build = _BUILDERS.get(_kind_of(module, step))
-            if build is None:
+            kind = _kind_of(module, step)
+            if kind in RECURRENT:
+                _add_recurrent(self, module, step)
+            elif kind in _LAYERS:
+                self.add(module.name, *_LAYERS[kind](self, module, step))
+            else:
                 raise Refusal(f"is a {module.kind}({module.sizes}), which is not supported here")
-            build(self, module, step)
             made = [n for k, n in self.builder.layers.items() if k not in before and n.weights]
             shapes = {name: array.shape for name, array in module.tensors.items()}
             self.ledger += entries_of_module(module.name, shapes, made)
@@ -158,43 +161,31 @@ def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
         chain.hidden = states[:: MODES[mode].states]
 
 
-def _add_linear(chain: Chain, module: Found, _: Step) -> None:
-    chain.add(module.name, *layers.linear(**module.tensors))
-
-
-def _add_embedding(chain: Chain, module: Found, _: Step) -> None:
-    chain.add(module.name, *layers.embedding(**module.tensors))
-
-
-def _add_conv(chain: Chain, module: Found, step: Step) -> None:
+def _conv(_: Chain, module: Found, step: Step) -> layers.Layer:
     stride, padding, dilation, groups = (
         _whole(module, step, name) for name in ("stride", "padding", "dilation", "groups")
     )
-    made = layers.conv1d(
+    return layers.conv1d(
         **module.tensors, stride=stride, padding=(padding, padding), dilation=dilation,
         groups=groups,
     )  # fmt: skip
-    chain.add(module.name, *made)
 
 
-def _add_batch_norm(chain: Chain, module: Found, step: Step) -> None:
-    chain.add(module.name, *layers.batch_norm(**module.tensors, eps=_number(module, step, "eps")))
+def _batch_norm(_: Chain, module: Found, step: Step) -> layers.Layer:
+    return layers.batch_norm(**module.tensors, eps=_number(module, step, "eps"))
 
 
-def _add_layer_norm(chain: Chain, module: Found, step: Step) -> None:
+def _layer_norm(_: Chain, module: Found, step: Step) -> layers.Layer:
     shape = next(iter(module.tensors.values())).shape
-    made = layers.layer_norm(**module.tensors, shape=shape, eps=_number(module, step, "eps"))
-    chain.add(module.name, *made)
+    return layers.layer_norm(**module.tensors, shape=shape, eps=_number(module, step, "eps"))
 
 
-def _add_prelu(chain: Chain, module: Found, _: Step) -> None:
-    chain.add(module.name, *layers.prelu(**module.tensors, rank=len(chain.shape)))
-
-
-_BUILDERS: dict[str, Callable[[Chain, Found, Step], None]] = {
-    **dict.fromkeys(RECURRENT, _add_recurrent), "Linear": _add_linear,
-    "Embedding": _add_embedding, "Conv1d": _add_conv, "BatchNorm1d": _add_batch_norm,
-    "LayerNorm": _add_layer_norm, "PReLU": _add_prelu,
+# Modules of one layer.
+_LAYERS: dict[str, Callable[[Chain, Found, Step], layers.Layer]] = {
+    "Linear": lambda chain, module, step: layers.linear(**module.tensors),
+    "Embedding": lambda chain, module, step: layers.embedding(**module.tensors),
+    "PReLU": lambda chain, module, step: layers.prelu(**module.tensors, rank=len(chain.shape)),
+    "Conv1d": _conv, "BatchNorm1d": _batch_norm, "LayerNorm": _layer_norm,
 }  # fmt: skip
 
 
@@ -329,7 +320,7 @@ def read_input(
     else:
         names = ("weight_ih_l0", "weight_ih", "weight", "running_mean")
         weight = next((module.tensors[n] for n in names if n in module.tensors), None)
-        if kind not in _BUILDERS or weight is None:
+        if kind not in (*RECURRENT, *_LAYERS) or weight is None:
             raise Refusal(f"{module} is not supported here")
         shape = (*sequence, weight.shape[-1])
     for step in reversed(steps[: numbers[0]]):

@@ -197,14 +197,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, Storages]:
                 f"{size_of_data}"
             )
         spans.append((a, b, name))
+        count = math.prod(shape)
         strides = tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
-        value[name] = Tensor(
-            Storage(name, kind, math.prod(shape), 0, math.prod(shape)),
-            0,
-            tuple(shape),
-            strides,
-            kind,
-        )
+        value[name] = Tensor(Storage(name, kind, count, 0, count), 0, tuple(shape), strides, kind)
     end = 0
     for a, b, name in sorted(spans):
         if a != end:

@@ -68,15 +68,11 @@ class Hooks:
         left = set(state)
         handles = []
         for path, module in self._modules.items():
-            if not _is_recurrent(module):
-                if seen is not None:
-                    hook = self._observer(path, counts, seen)
-                    handles.append(module.register_forward_hook(hook))
-                continue
-            before = self._giver(path, counts, state, lengths, left)
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            if lengths is not None:
-                handles.append(module.register_forward_hook(_unpack, with_kwargs=True))
+            if _is_recurrent(module):
+                before = self._giver(path, counts, state, lengths, left)
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+                if lengths is not None:
+                    handles.append(module.register_forward_hook(_unpack, with_kwargs=True))
             if seen is not None:
                 hook = self._observer(path, counts, seen)
                 handles.append(module.register_forward_hook(hook))

@@ -203,14 +203,14 @@ def _activation(call: Call, x: Any, name: str, **params: float) -> Ref:
     return made
 
 
-def elu(call: Call, x: Any, alpha: float) -> Ref:
-    """Apply ELU."""
-    return _activation(call, x, "elu", alpha=alpha)
+def with_alpha(name: str) -> Callable[..., Ref]:
+    """Return a function that applies an activation with a parameter ``alpha``."""
+    return lambda call, x, alpha: _activation(call, x, name, alpha=alpha)
 
 
-def celu(call: Call, x: Any, alpha: float) -> Ref:
-    """Apply CELU."""
-    return _activation(call, x, "celu", alpha=alpha)
+def with_threshold(name: str) -> Callable[..., Ref]:
+    """Return a function that applies an activation with a parameter ``threshold``."""
+    return lambda call, x, threshold: _activation(call, x, name, threshold=threshold)
 
 
 def leaky_relu(call: Call, x: Any, negative_slope: float) -> Ref:
@@ -221,16 +221,6 @@ def leaky_relu(call: Call, x: Any, negative_slope: float) -> Ref:
 def softplus(call: Call, x: Any, beta: float, threshold: float) -> Ref:
     """Apply softplus, which is the identity above a threshold."""
     return _activation(call, x, "softplus", beta=beta, threshold=threshold)
-
-
-def soft_shrink(call: Call, x: Any, threshold: float) -> Ref:
-    """Apply softshrink."""
-    return _activation(call, x, "soft_shrink", threshold=threshold)
-
-
-def hard_shrink(call: Call, x: Any, threshold: float) -> Ref:
-    """Apply hardshrink."""
-    return _activation(call, x, "hard_shrink", threshold=threshold)
 
 
 def gelu(call: Call, x: Any, approximate: str) -> Ref:

@@ -152,12 +152,12 @@ def _all_rows() -> Iterator[Row]:
         yield from _row(array_ops.pointwise(function), f"{name}.default")
     yield from _row(array_ops.pointwise("relu", max_value=6.0), "relu6.default")
     yield from _row(ops.gelu, "gelu.default")
-    yield from _only(_row(ops.elu, "elu.default"), scale=(1,), input_scale=(1,))
+    yield from _only(_row(ops.with_alpha("elu"), "elu.default"), scale=(1,), input_scale=(1,))
     yield from _row(ops.softplus, "softplus.default")
-    yield from _row(ops.celu, "celu.default")
+    yield from _row(ops.with_alpha("celu"), "celu.default")
     yield from _row(ops.leaky_relu, "leaky_relu.default")
-    yield from _row(ops.soft_shrink, "softshrink.default", lambd="threshold")
-    yield from _row(ops.hard_shrink, "hardshrink.default", lambd="threshold")
+    yield from _row(ops.with_threshold("soft_shrink"), "softshrink.default", lambd="threshold")
+    yield from _row(ops.with_threshold("hard_shrink"), "hardshrink.default", lambd="threshold")
     yield from _row(ops.hardtanh, "hardtanh.default", min_val="low", max_val="high")
     yield from _row(ops.clamp, "clamp.default", "clip.default", "clamp_min.default",
                     "clamp_max.default", min="low", max="high")  # fmt: skip
