@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from npylstm import NpylstmError, UnsupportedError
-from npylstm_converters.chain import command_of
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
@@ -21,6 +20,7 @@ from npylstm_converters.keras.inferred_layers import (
     reads_sequence,
 )
 from npylstm_converters.keras.translating import Options
+from npylstm_converters.toolkit.chain import command_of
 
 __all__ = ["ask_for_architecture", "describe"]
 

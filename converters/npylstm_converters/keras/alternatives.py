@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from npylstm_converters.chain import Step, plausible_values
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, ACTIVATIONS
 from npylstm_converters.keras.inferred_layers import RECURRENT, InferredLayer
+from npylstm_converters.toolkit.chain import Step, plausible_values
 
 __all__ = ["other_chains"]
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm import FormatError
-from npylstm_converters.chain import Step, parse_steps
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.files import Container
@@ -31,6 +30,7 @@ from npylstm_converters.keras.inferred_layers import (
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import WITH_ARRAYS
 from npylstm_converters.keras.tensors import LORA_ADVICE
+from npylstm_converters.toolkit.chain import Step, parse_steps
 
 __all__ = ["with_chain"]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.external import Function
-from npylstm_converters.chain import parse_steps
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.alternatives import other_chains
@@ -32,6 +31,7 @@ from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
 from npylstm_converters.keras.weights import LiveStore
 from npylstm_converters.registry import Importer
+from npylstm_converters.toolkit.chain import parse_steps
 
 __all__ = ["IMPORTER", "from_keras"]
 

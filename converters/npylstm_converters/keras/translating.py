@@ -33,7 +33,7 @@ from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
 from npylstm_converters.keras.weights import Store
-from npylstm_converters.ledger import Entry, became
+from npylstm_converters.toolkit.ledger import Entry, became
 
 __all__ = ["Options", "TranslatedLayers"]
 
