@@ -201,7 +201,9 @@ class ModelSpec:
         """
         dtype = str(np.dtype(dtype))
         layers = tuple(
-            replace(layer, weights={k: w.astype(dtype) for k, w in layer.weights.items()})
+            replace(
+                layer, weights={k: w.astype(dtype, copy=False) for k, w in layer.weights.items()}
+            )
             for layer in self.layers
         )
         return replace(self, layers=layers, dtype=dtype)
@@ -321,10 +323,7 @@ class ModelSpec:
                 for t in self.inputs
             ],
             "outputs": list(self.outputs),
-            "layers": [
-                {"name": layer.name, "kind": layer.kind, "config": layer.config}
-                for layer in self.layers
-            ],
+            "layers": [layer.to_json() for layer in self.layers],
             "edges": [
                 {"layer": e.layer, "inputs": list(e.inputs), "outputs": list(e.outputs)}
                 for e in self.edges

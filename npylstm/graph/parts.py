@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from npylstm.arrays import Array
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.printable import clipped
+from npylstm.storage import StoredWeight
 
 __all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"]
 
@@ -116,11 +117,15 @@ class LayerSpec:
         The operation.
     weights
         Read-only arrays by name, as :meth:`Operation.weight_shapes` lists them.
+    stored
+        Those weights that files hold in fewer bits, by name: how they are stored. A weight that is
+        replaced is no longer among them.
     """
 
     name: str
     layer: Operation
     weights: Mapping[str, Array] = field(default_factory=dict)
+    stored: Mapping[str, StoredWeight] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frozen = {}
@@ -130,6 +135,8 @@ class LayerSpec:
                 frozen[key] = array.copy()
             frozen[key].flags.writeable = False
         object.__setattr__(self, "weights", MappingProxyType(frozen))
+        stored = {k: s for k, s in self.stored.items() if _equal(frozen.get(k), s.weight)}
+        object.__setattr__(self, "stored", MappingProxyType(stored))
 
     def __repr__(self) -> str:
         text = f"{self.name!r}: {self.kind}, {self.parameters:,} parameters"
@@ -139,16 +146,70 @@ class LayerSpec:
         if not isinstance(other, LayerSpec):
             return NotImplemented
         same = (self.name, self.layer) == (other.name, other.layer)
-        return same and _equal(self.weights, other.weights)
+        return same and _equal(self.weights, other.weights) and self._kept() == other._kept()
 
     def __hash__(self) -> int:
         return hash((self.name, self.layer))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LayerSpec, (self.name, self.layer, dict(self.weights))
+        return LayerSpec, (self.name, self.layer, dict(self.weights), dict(self.stored))
 
     def __deepcopy__(self, memo: object) -> LayerSpec:
         return self  # immutable
+
+    def _kept(self) -> dict[str, str]:
+        """Return the storage types of the stored weights."""
+        return {key: stored.storage for key, stored in self.stored.items()}
+
+    def in_storage(self, storage: str) -> LayerSpec:
+        """Return the layer with its matrices rounded to a storage type; biases stay as they are.
+
+        Parameters
+        ----------
+        storage
+            A key of :data:`npylstm.storage.STORAGE`, such as ``"bfloat16"``.
+
+        Returns
+        -------
+        LayerSpec
+            Its weights are the rounded ones; files hold them in the bits of the storage type.
+
+        Raises
+        ------
+        FormatError
+            If the storage type is unknown.
+        """
+        matrices = {k: w for k, w in self.weights.items() if w.ndim > 1}
+        stored = {k: StoredWeight.encoded(storage, w) for k, w in matrices.items()}
+        weights = {**self.weights, **{k: s.weight for k, s in stored.items()}}
+        return replace(self, weights=weights, stored=stored)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays of the file by their keys below the layer's, in the order of the file.
+
+        Returns
+        -------
+        dict
+            The weights, or the stored arrays of those in :attr:`stored`.
+        """
+        arrays: dict[str, Array] = {}
+        for key in self.layer.weight_shapes():
+            if key in self.stored:
+                arrays |= {key + suffix: a for suffix, a in self.stored[key].arrays.items()}
+            else:
+                arrays[key] = self.weights[key]
+        return arrays
+
+    def to_json(self) -> dict[str, Any]:
+        """Return name, kind and config, and the storage types of stored weights, as JSON values.
+
+        Returns
+        -------
+        dict
+            ``storage`` is there only if weights are stored in fewer bits.
+        """
+        entry = {"name": self.name, "kind": self.kind, "config": self.config}
+        return entry | ({"storage": self._kept()} if self.stored else {})
 
     @property
     def parameters(self) -> int:

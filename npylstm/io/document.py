@@ -8,8 +8,10 @@ from typing import Any
 from npylstm.errors import FormatError, NpylstmError
 from npylstm.io.format1 import upgraded
 from npylstm.ops import operation_from_json
+from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
 from npylstm.spec import FORMAT_VERSION, Edge, TensorSpec
+from npylstm.storage import storage_type
 
 __all__ = ["graph_from_json"]
 
@@ -17,7 +19,7 @@ __all__ = ["graph_from_json"]
 def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments of :class:`ModelSpec` from the JSON of :meth:`ModelSpec.to_json`.
 
-    Layers are ``(name, operation)``; the caller adds the weights.
+    Layers are ``(name, operation, storage types by weight)``; the caller adds the weights.
 
     Raises
     ------
@@ -38,7 +40,8 @@ def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
     for entry in _objects(document, "layers"):
         name = _typed(entry, "name", str)
         try:
-            layers.append((name, operation_from_json(entry.get("kind"), entry.get("config"))))
+            operation = operation_from_json(entry.get("kind"), entry.get("config"))
+            layers.append((name, operation, _storage(entry, operation)))
         except NpylstmError as error:
             raise FormatError(f"{name}: {error}") from None
     return {
@@ -56,6 +59,16 @@ def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": _strings(document, "outputs"),
         "provenance": _typed(document, "provenance", dict),
     }
+
+
+def _storage(entry: Mapping[str, Any], operation: Operation) -> dict[str, str]:
+    """Return the storage types of the weights that are stored in fewer bits."""
+    found: dict[str, str] = _typed({"storage": {}, **entry}, "storage", dict)
+    for key, name in found.items():
+        if key not in operation.weight_shapes():
+            raise FormatError(f"storage: the operation has no weight {key!r:.80}")
+        storage_type(name)  # known
+    return found
 
 
 def _typed(entry: Mapping[str, Any], key: str, kind: type) -> Any:

@@ -5,6 +5,7 @@ key                        content
 ========================== =========================================================
 ``npylstm/spec``           the graph as UTF-8 JSON (uint8)
 ``LAYER/W_i`` ...          weights, one array per gate
+``LAYER/W_i.scale`` ...    what the storage type of a weight keeps beside it
 ``case/0/input/NAME``      a recorded case: an input of the framework
 ``case/0/output/NAME``     an output of the framework
 ``case/0/state/LAYER/h``   the initial state, if it was not zero
@@ -30,6 +31,7 @@ from npylstm.errors import FormatError
 from npylstm.io.document import graph_from_json
 from npylstm.io.npz import Archive, Source, write_arrays
 from npylstm.spec import Case, LayerSpec, ModelSpec
+from npylstm.storage import StoredWeight, storage_type
 
 __all__ = ["is_model", "read", "save"]
 
@@ -97,25 +99,39 @@ def _read_model(archive: Archive) -> ModelSpec:
         raise FormatError(f"{SPEC_KEY}: layers inside layers, too deep") from None
     layers = []
     unread = archive.keys - {SPEC_KEY}
-    for name, layer in graph.pop("layers"):
-        weights = {}
-        for key, expected in layer.weight_shapes().items():
+    for name, operation, storage in graph.pop("layers"):
+        weights, stored = {}, {}
+        for key, shape in operation.weight_shapes().items():
             path = f"{name}/{key}"
-            if path not in archive.keys:
-                raise FormatError(f"{path}: missing, expected shape {expected}")
-            found, dtype = archive.header(path)
-            if found != expected or dtype != graph["dtype"]:
-                raise FormatError(
-                    f"{path}: expected shape {expected} of {graph['dtype']}, got {found} of {dtype}"
-                )
-            weights[key] = archive.array(path)
-            unread.discard(path)
-        layers.append(LayerSpec(name, layer, weights))
+            if key in storage:
+                row = storage_type(storage[key])
+                arrays = {
+                    suffix: _read_array(archive, unread, path + suffix, own, row.dtypes[suffix])
+                    for suffix, own in row.shapes(shape).items()
+                }
+                stored[key] = StoredWeight.decoded(storage[key], arrays)
+                weights[key] = stored[key].weight
+            else:
+                weights[key] = _read_array(archive, unread, path, shape, graph["dtype"])
+        layers.append(LayerSpec(name, operation, weights, stored))
     model = ModelSpec(layers=tuple(layers), **graph)
     cases = _read_cases(archive, unread)
     if unread:
         raise FormatError(f"unexpected key {sorted(unread)[0]!r}")
     return model.with_cases(cases)
+
+
+def _read_array(
+    archive: Archive, unread: set[str], key: str, shape: tuple[int, ...], dtype: str
+) -> Array:
+    """Read an array of known shape and dtype, and remove its key from ``unread``."""
+    if key not in archive.keys:
+        raise FormatError(f"{key}: missing, expected shape {shape}")
+    found, own = archive.header(key)
+    if found != shape or own != dtype:
+        raise FormatError(f"{key}: expected shape {shape} of {dtype}, got {found} of {own}")
+    unread.discard(key)
+    return archive.array(key)
 
 
 def _refuse_constant(name: str) -> None:
@@ -163,8 +179,7 @@ def save(spec: ModelSpec, path: str | os.PathLike[str]) -> None:
     document = json.dumps(spec.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
     arrays[SPEC_KEY] = np.frombuffer(document.encode("utf-8"), np.uint8)
     for layer in spec.layers:
-        # In the order of declaration, as in the papers.
-        arrays |= {f"{layer.name}/{k}": layer.weights[k] for k in layer.layer.weight_shapes()}
+        arrays |= {f"{layer.name}/{key}": array for key, array in layer.arrays().items()}
     for number, case in enumerate(spec.cases):
         arrays |= {f"case/{number}/input/{k}": v for k, v in case.inputs.items()}
         if case.purpose:

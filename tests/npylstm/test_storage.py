@@ -1,0 +1,121 @@
+"""Storage types: what files hold for a weight, and that all else sees the decoded numbers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_chain
+
+import npylstm
+from npylstm import Model, ModelSpec
+from npylstm.errors import FormatError
+from npylstm.io.npz import Archive, write_arrays
+from npylstm.ops.cells import LSTM
+from npylstm.ops.dense import Dense
+from npylstm.storage import STORAGE, StoredWeight
+
+TYPES = sorted(STORAGE)
+
+
+def stored_spec(storage: str) -> ModelSpec:
+    spec = make_chain(LSTM(features=3, units=4), Dense(features=4, units=2))
+    return dataclasses.replace(spec, layers=tuple(n.in_storage(storage) for n in spec.layers))
+
+
+def weight(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(40, 30)).astype("float32")
+
+
+@pytest.mark.parametrize("storage", TYPES)
+def test_decoding_gives_the_nearest_number_that_the_type_holds(storage: str) -> None:
+    w = weight()
+    made = StoredWeight.encoded(storage, w)
+    error = np.abs(made.weight.astype(np.float64) - w)
+    # Half a unit in the last place: bfloat16 has 8 significant bits; the others have equal steps up
+    # to the largest number of a column, and the scale is rounded to float32 (2 ** -24).
+    largest = np.abs(w).max(axis=0)
+    half = {"bfloat16": 2.0**-9 * 2 ** np.ceil(np.log2(np.abs(w))), "int16": largest / 32767 / 2}
+    assert (error <= half[storage] * (1 + 2**-7)).all()
+    assert error.max() > 0
+
+
+def test_bfloat16_rounds_as_the_framework_does() -> None:
+    dtypes = pytest.importorskip("ml_dtypes", reason="TensorFlow's bfloat16 is an optional package")
+    ties = np.arange(0x3F800000, 0x3F8A0000, 0x8000, np.uint32).view(np.float32)
+    w = np.concatenate([weight().ravel(), ties, -ties, np.float32([0, 1e-40, 3e38])])
+    made = StoredWeight.encoded("bfloat16", w)
+    theirs = w.astype(dtypes.bfloat16)
+    np.testing.assert_array_equal(made.arrays[""], theirs.view(np.uint16))
+    np.testing.assert_array_equal(made.weight, theirs.astype(np.float32))
+
+
+@pytest.mark.parametrize("storage", TYPES)
+def test_files_hold_the_stored_arrays_and_give_the_same_model(storage: str, tmp_path: Path) -> None:
+    spec = stored_spec(storage)
+    npylstm.save(spec, tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        held = {key: file[key] for key in file.files}
+    kernel, row = held["layer_1/kernel"], STORAGE[storage]
+    assert (kernel.dtype, kernel.shape) == (row.dtypes[""], (4, 2))
+    assert held["layer_1/bias"].dtype == np.float32  # only matrices are rounded
+    for suffix in row.dtypes.keys() - {""}:
+        assert held[f"layer_1/kernel{suffix}"].shape == (2,)
+    again = npylstm.load(tmp_path / "m.npz").spec
+    assert again == spec
+    npylstm.save(again, tmp_path / "again.npz")
+    assert (tmp_path / "m.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
+@pytest.mark.parametrize("storage", TYPES)
+def test_engines_see_the_decoded_numbers(storage: str, backend: str) -> None:
+    spec = stored_spec(storage)
+    plain = dataclasses.replace(
+        spec, layers=tuple(dataclasses.replace(n, stored={}) for n in spec.layers)
+    )
+    assert plain != spec
+    x = np.random.default_rng(1).normal(size=(2, 5, 3))
+    y = Model(spec, backend).predict(x)
+    np.testing.assert_array_equal(y, Model(plain, backend).predict(x))
+
+
+def test_copies_keep_the_storage_and_changed_weights_lose_it() -> None:
+    spec = stored_spec("bfloat16")
+    for other in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec), spec.astype("float32")):
+        assert other == spec
+        assert other["layer_1"].stored.keys() == {"kernel"}
+    assert not spec.astype("float64")["layer_1"].stored
+    changed = {**spec["layer_1"].weights, "kernel": spec["layer_1"].weights["kernel"] * 2}
+    assert not dataclasses.replace(spec["layer_1"], weights=changed).stored
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(FormatError, match="unknown storage type 'int3', expected one of bfloat16"):
+        make_chain(Dense(features=3, units=2)).layers[0].in_storage("int3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"bfloat16"', b'"bfloat17"', "unknown storage type 'bfloat17', expected one of"),
+        (b'"bfloat16"', b'[]', r"unknown storage type \[\], expected one of"),
+        (b'"kernel": "bfloat16"', b'"colonel": "bfloat16"', "the operation has no weight 'colonel'"),
+        (b'"storage": {', b'"storage": 3, "other": {', "storage: expected dict, got 3"),
+        (b'"kernel": "bfloat16"', b'"bias": "bfloat16"',
+         r"m.npz: layer_1/kernel: expected shape \(4, 2\) of float32, got \(4, 2\) of uint16"),
+    ],
+)  # fmt: skip
+def test_damaged_files(old: bytes, new: bytes, message: str, tmp_path: Path) -> None:
+    npylstm.save(stored_spec("bfloat16"), tmp_path / "m.npz")
+    with Archive(tmp_path / "m.npz") as archive:
+        arrays = {key: archive.array(key) for key in archive.keys}
+    head, _, tail = arrays["npylstm/spec"].tobytes().rpartition(old)
+    assert head
+    arrays["npylstm/spec"] = np.frombuffer(head + new + tail, np.uint8)
+    write_arrays(arrays, tmp_path / "m.npz")
+    with pytest.raises(FormatError, match=message):
+        npylstm.load(tmp_path / "m.npz")
