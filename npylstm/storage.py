@@ -109,4 +109,20 @@ def _widen_bfloat16(stored: Mapping[str, Array]) -> Array:
     return np.asarray(bits.view(np.float32))
 
 
-STORAGE = {"bfloat16": Storage({"": "uint16"}, _round_to_bfloat16, _widen_bfloat16)}
+def _round_to_int16(weight: Array) -> dict[str, Array]:
+    """Round to steps of ``scale``, one for each column, so that its largest number is 32767."""
+    wide = weight.astype(np.float64)
+    largest = np.abs(wide).max(axis=tuple(range(weight.ndim - 1)), initial=0.0)
+    scale = np.where(largest > 0, largest / 32767, 1.0).astype(np.float32)
+    steps = np.clip(np.rint(wide / scale), -32767, 32767)
+    return {"": steps.astype(np.int16), ".scale": scale}
+
+
+def _widen_int16(stored: Mapping[str, Array]) -> Array:
+    return np.asarray(stored[""].astype(np.float64) * stored[".scale"])
+
+
+STORAGE = {
+    "bfloat16": Storage({"": "uint16"}, _round_to_bfloat16, _widen_bfloat16),
+    "int16": Storage({"": "int16", ".scale": "float32"}, _round_to_int16, _widen_int16),
+}
