@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from npylstm_converters import registry
 from npylstm_converters.torch import rows
 from operations.check import check_operation
 
-from npylstm import Model, UnsupportedError, activations, ops
+from npylstm import Model, UnsupportedError, activations, load, ops, save, storage
 from npylstm.activations import Activation
 from npylstm.kernels import arguments, layers, table
 from npylstm.kernels.loading import Kernel
 from npylstm.ops import pointwise
+from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import Rescaling
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +51,7 @@ def run_in(module: Any, code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def test_every_block_is_run_and_every_file_is_there() -> None:
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     places = [match["place"] for match in BLOCK.finditer(text)]
-    assert len(places) == text.count("```python\n") == 9
+    assert len(places) == text.count("```python\n") == 10
     for place in places:
         assert (ROOT / place).exists() or "/toy/" in place
 
@@ -97,6 +99,23 @@ def test_a_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = Model(spec, "numba")
     assert [type(run).__name__ for run in model._engine._runs] == ["Segment"]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(model.predict(x), plain)
+
+
+def test_a_storage_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(storage, "STORAGE", dict(storage.STORAGE))
+    (code,) = blocks("npylstm/storage.py")
+    exec(code, vars(storage))
+    (layer,) = make_chain(Dense(features=3, units=2)).layers
+    narrow = layer.in_storage("int8")
+    kernel = layer.weights["kernel"]
+    assert 0 < np.abs(narrow.weights["kernel"] - kernel).max() < np.abs(kernel).max() / 127
+    spec = make_chain(Dense(features=3, units=2))
+    spec = replace(spec, layers=tuple(named.in_storage("int8") for named in spec.layers))
+    save(spec, tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as file:
+        assert file[f"{layer.name}/kernel"].dtype == np.int8
+        assert file[f"{layer.name}/kernel.scale"].shape == (2,)
+    assert load(tmp_path / "m.npz").spec == spec
 
 
 def test_an_importer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
