@@ -87,3 +87,57 @@ def test_every_public_name_is_there() -> None:
     converters = importlib.import_module("npylstm_converters")
     for name in converters.__all__:
         assert getattr(converters, name) is not None
+
+
+def operation_classes(root: Path) -> set[str]:
+    """Names of all classes that derive from Operation, found without running anything."""
+    parents = {
+        node.name: {ast.unparse(base) for base in node.bases}
+        for path in (root / "npylstm/ops").glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"Operation"}
+    while more := {name for name, bases in parents.items() if bases & found} - found:
+        found |= more
+    return found
+
+
+def class_tests(tree: ast.Module, classes: set[str]) -> Iterator[int]:
+    """Lines that ask whether something is one of these classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            asked = node.args[1]
+        elif isinstance(node, ast.MatchClass):
+            asked = node.cls
+        elif isinstance(node, ast.Compare) and "type(" in ast.unparse(node.left):
+            asked = node.comparators[0]
+        else:
+            continue
+        names = {part.id for part in ast.walk(asked) if isinstance(part, ast.Name)}
+        if names & classes:
+            yield asked.lineno
+
+
+def test_only_operations_and_kernels_know_classes_of_operations(root: Path) -> None:
+    classes = operation_classes(root)
+    assert {"LSTM", "Bidirectional", "Dense", "Masking"} <= classes
+    found = [
+        f"{name}:{line}"
+        for name, path in modules(root).items()
+        if not name.startswith(("npylstm.ops.", "npylstm.kernels."))
+        for line in class_tests(ast.parse(path.read_text(encoding="utf-8")), classes)
+    ]
+    assert found == []
+
+
+def test_that_questions_for_a_class_are_found() -> None:
+    code = (
+        "isinstance(a, (int, Dense))\ntype(a) is Dense\nmatch a:\n case Dense():\n  pass\nDense()"
+    )
+    assert [*class_tests(ast.parse(code), {"Dense"})] == [1, 2, 4]
+
+
+def test_files_are_short_enough_to_read(root: Path) -> None:
+    longest = {name: len(p.read_text("utf-8").splitlines()) for name, p in modules(root).items()}
+    assert {name: lines for name, lines in longest.items() if lines > 400} == {}
