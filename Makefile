@@ -1,5 +1,6 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
-# make test     install the frameworks and run the whole suite
+# make test     install the frameworks and run the suite; of tables of cases, every value of every parameter
+# make test-all the same with every combination
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
 # make mutate-models     change stored files, see that verify tells, write docs/mutations.md
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
+.PHONY: demo test test-all fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -24,6 +25,9 @@ demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
 
 test: .venv-test/ready tests/tfjs/ready
+	.venv-test/bin/python -m pytest $(PARALLEL) --sample
+
+test-all: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/python -m pytest $(PARALLEL)
 
 fuzz: .venv-test/ready
@@ -50,7 +54,7 @@ lint: .venv-test/ready
 	.venv-test/bin/mypy
 
 check: lint
-	.venv-test/bin/python -m pytest $(PARALLEL) tests/npylstm
+	.venv-test/bin/python -m pytest $(PARALLEL) --sample tests/npylstm
 
 models: .venv-test/ready
 	.venv-test/bin/python models/sine_keras/train.py

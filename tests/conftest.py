@@ -23,6 +23,23 @@ settings.register_profile(
 settings.load_profile("npylstm")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sample", action="store_true",
+        help="of tables of cases, run every value of every parameter, not every combination",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --sample, leave out combinations."""
+    if config.getoption("--sample"):
+        from covering import sample
+
+        kept = sample(items)
+        config.hook.pytest_deselected(items=[i for i in items if i.nodeid not in kept])
+        items[:] = [item for item in items if item.nodeid in kept]
+
+
 def pytest_collection_finish() -> None:
     """Where tests have imported tf_keras, let it build models quickly."""
     if "tf_keras" in sys.modules:
