@@ -8,14 +8,15 @@ on the storage type: operations, kernels and parity see the decoded numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 
-__all__ = ["STORAGE", "Storage", "StoredWeight", "storage_type"]
+__all__ = ["STORAGE", "Storage", "StoredWeight", "drop_bits", "storage_type"]
 
 
 class Storage(NamedTuple):
@@ -65,9 +66,22 @@ class StoredWeight(NamedTuple):
         Raises
         ------
         FormatError
-            If the storage type is unknown.
+            If the storage type is unknown, the weight is not float32, or one of its numbers is not
+            finite or too large for the storage type.
         """
-        return cls.decoded(storage, storage_type(storage).encode(weight))
+        row = storage_type(storage)
+        if weight.dtype != np.float32 or not np.isfinite(weight).all():
+            raise FormatError(
+                f"storage type {storage}: expected finite float32 numbers, got {weight.dtype} with "
+                f"{np.count_nonzero(~np.isfinite(weight))} nan or inf"
+            )
+        made = cls.decoded(storage, row.encode(weight))
+        if not np.isfinite(made.weight).all():
+            raise FormatError(
+                f"storage type {storage}: {np.abs(weight).max():g} is too large for it; keep this "
+                "layer in float32"
+            )
+        return made
 
     @classmethod
     def decoded(cls, storage: str, arrays: Mapping[str, Array]) -> StoredWeight:
@@ -78,9 +92,14 @@ class StoredWeight(NamedTuple):
         FormatError
             If the storage type is unknown.
         """
-        weight = np.ascontiguousarray(storage_type(storage).decode(arrays), np.float32)
-        weight.flags.writeable = False
-        return cls(storage, arrays, weight)
+        held = {suffix: np.array(array) for suffix, array in arrays.items()}
+        weight = np.ascontiguousarray(storage_type(storage).decode(held), np.float32)
+        for array in (weight, *held.values()):
+            array.flags.writeable = False
+        return cls(storage, MappingProxyType(held), weight)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredWeight.decoded, (self.storage, dict(self.arrays))
 
 
 def storage_type(name: object) -> Storage:
@@ -97,11 +116,29 @@ def storage_type(name: object) -> Storage:
     return STORAGE[name]
 
 
+def drop_bits(x: Array, count: int) -> Array:
+    """Round the float32 values of an array to fewer bits: to nearest, ties to even.
+
+    Parameters
+    ----------
+    x
+        Numbers; they are converted to float32.
+    count
+        The number of bits to drop: 16 leaves bfloat16, 13 leaves TensorFloat-32.
+
+    Returns
+    -------
+    Array
+        The remaining bits, uint32, with zeros for those that are dropped.
+    """
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    half = (1 << (count - 1)) - 1
+    bits = bits + half + ((bits >> count) & 1)
+    return np.asarray((bits >> count << count).astype(np.uint32))
+
+
 def _round_to_bfloat16(weight: Array) -> dict[str, Array]:
-    """Keep the upper 16 of 32 bits, rounded to nearest, ties to even."""
-    bits = weight.astype(np.float32).view(np.uint32).astype(np.uint64)
-    odd = bits >> np.uint64(16) & np.uint64(1)
-    return {"": (bits + np.uint64(0x7FFF) + odd >> np.uint64(16)).astype(np.uint16)}
+    return {"": (drop_bits(weight, 16) >> 16).astype(np.uint16)}
 
 
 def _widen_bfloat16(stored: Mapping[str, Array]) -> Array:
@@ -113,7 +150,7 @@ def _round_to_int16(weight: Array) -> dict[str, Array]:
     """Round to steps of ``scale``, one for each column, so that its largest number is 32767."""
     wide = weight.astype(np.float64)
     largest = np.abs(wide).max(axis=tuple(range(weight.ndim - 1)), initial=0.0)
-    scale = np.where(largest > 0, largest / 32767, 1.0).astype(np.float32)
+    scale = np.maximum(largest / 32767, np.finfo(np.float32).tiny).astype(np.float32)
     steps = np.clip(np.rint(wide / scale), -32767, 32767)
     return {"": steps.astype(np.int16), ".scale": scale}
 

@@ -21,6 +21,8 @@ __all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"
 LONGEST_REPR = 200  # characters
 
 RESERVED = ("npylstm", "case")  # first parts of other keys in the file
+# Roles of the weights that a storage type applies to.
+_ROUNDED = ("kernel", "recurrent_kernel", "projection", "table")
 _NAME = re.compile(r"[^\x00-\x1f/\\]+")
 
 
@@ -135,7 +137,9 @@ class LayerSpec:
                 frozen[key] = array.copy()
             frozen[key].flags.writeable = False
         object.__setattr__(self, "weights", MappingProxyType(frozen))
-        stored = {k: s for k, s in self.stored.items() if _equal(frozen.get(k), s.weight)}
+        shapes = self.layer.weight_shapes() if self.stored else {}
+        stored = {k: self.stored[k] for k in shapes if k in self.stored}
+        stored = {k: s for k, s in stored.items() if _equal(frozen.get(k), s.weight)}
         object.__setattr__(self, "stored", MappingProxyType(stored))
 
     def __repr__(self) -> str:
@@ -146,7 +150,7 @@ class LayerSpec:
         if not isinstance(other, LayerSpec):
             return NotImplemented
         same = (self.name, self.layer) == (other.name, other.layer)
-        return same and _equal(self.weights, other.weights) and self._kept() == other._kept()
+        return same and _equal(self.weights, other.weights) and _equal(self._held(), other._held())
 
     def __hash__(self) -> int:
         return hash((self.name, self.layer))
@@ -157,12 +161,15 @@ class LayerSpec:
     def __deepcopy__(self, memo: object) -> LayerSpec:
         return self  # immutable
 
-    def _kept(self) -> dict[str, str]:
-        """Return the storage types of the stored weights."""
-        return {key: stored.storage for key, stored in self.stored.items()}
+    def _held(self) -> dict[str, Any]:
+        """Return the storage types of the stored weights, and their arrays."""
+        return {key: {"type": s.storage, **s.arrays} for key, s in self.stored.items()}
 
     def in_storage(self, storage: str) -> LayerSpec:
-        """Return the layer with its matrices rounded to a storage type; biases stay as they are.
+        """Return the layer with the matrices of its products rounded to a storage type.
+
+        So are tables of embeddings. Biases, and all that is not multiplied by the input or the
+        state, stay as they are.
 
         Parameters
         ----------
@@ -177,10 +184,12 @@ class LayerSpec:
         Raises
         ------
         FormatError
-            If the storage type is unknown.
+            If the storage type is unknown or cannot hold the numbers.
         """
-        matrices = {k: w for k, w in self.weights.items() if w.ndim > 1}
-        stored = {k: StoredWeight.encoded(storage, w) for k, w in matrices.items()}
+        stored = {}
+        for key, role in self.layer.weight_roles.items():
+            if role in _ROUNDED and self.weights[key].ndim > 1:
+                stored[key] = StoredWeight.encoded(storage, self.weights[key])
         weights = {**self.weights, **{k: s.weight for k, s in stored.items()}}
         return replace(self, weights=weights, stored=stored)
 
@@ -209,7 +218,8 @@ class LayerSpec:
             ``storage`` is there only if weights are stored in fewer bits.
         """
         entry = {"name": self.name, "kind": self.kind, "config": self.config}
-        return entry | ({"storage": self._kept()} if self.stored else {})
+        types = {key: stored.storage for key, stored in self.stored.items()}
+        return entry | ({"storage": types} if types else {})
 
     @property
     def parameters(self) -> int:

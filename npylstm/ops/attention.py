@@ -109,7 +109,7 @@ class Attention(Operation):
     """
 
     kind: ClassVar[str] = "attention"
-    accepts_fewer_shapes: ClassVar[bool] = True
+    is_stricter: ClassVar[bool] = True
 
     score: str = "dot"
     features: int = 0
@@ -234,7 +234,7 @@ class MultiHeadAttention(Operation):
     """
 
     kind: ClassVar[str] = "multi_head_attention"
-    accepts_fewer_shapes: ClassVar[bool] = True
+    is_stricter: ClassVar[bool] = True
     uses_matrix_products: ClassVar[bool] = True
 
     query_features: int
@@ -287,9 +287,13 @@ class MultiHeadAttention(Operation):
     def with_masks(self, which: Collection[int]) -> Operation:
         return replace(self, masked=tuple(sorted({*self.masked, *which})))
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return {name: name.rpartition("_")[2] for name in self.weight_shapes()}
+    def weight_role(self, name: str) -> str | None:
+        return "projection" if name.endswith("kernel") else "projection_bias"
+
+    def scratch_size(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        (batch, queries, _), (_, keys, _) = shapes[:2]
+        units = max(self.key_units, self.value_units)
+        return batch * self.heads * max(queries * keys, max(queries, keys) * units)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         tensors, _ = _split(inputs, self.masked)

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_batch
+from npylstm.ops.declarations import Declarations
 from npylstm.ops.readers import READERS
 from npylstm.ops.shapes import Shape
 
 if TYPE_CHECKING:
-    from npylstm.ops.conventions import Convention
-    from npylstm.ops.recurrent import Recurrent
+    pass
 
 __all__ = ["Operation"]
 
@@ -32,7 +32,7 @@ _Own = TypeVar("_Own", bound="Operation")
 
 
 @dataclasses.dataclass(frozen=True)
-class Operation:
+class Operation(Declarations):
     """A kind of layer with its config.
 
     Subclasses are frozen dataclasses whose fields are the config, and override methods. A field has
@@ -41,68 +41,50 @@ class Operation:
 
     kind: ClassVar[str]
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
-    is_recurrent: ClassVar[bool] = False  # whether it runs over a time axis with carried state
-    keeps_shape: ClassVar[bool] = False  # whether the main output has the first input's shape
-    moves_elements: ClassVar[bool] = False  # whether its outputs hold only input elements and zeros
-    accepts_fewer_shapes: ClassVar[bool] = False  # whether frameworks accept more input shapes
-    function: ClassVar[Callable[..., Any] | None] = None  # the user's function, once bound
-    returns_input: ClassVar[bool] = False  # whether the output is the first input itself
-    # Whether small outputs have small rounding errors if small inputs have; False is always safe.
-    keeps_relative_errors: ClassVar[bool] = False
-    # Whether forward uses packed arrays only as ``x @ matrix`` (2 axes) or ``x + vector`` (1 axis).
-    uses_matrix_products: ClassVar[bool] = False
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by name, in the order of the file."""
         return {}
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        """The role of each weight, by its name; weights of other roles are left out.
+    def weight_role(self, name: str) -> str | None:
+        """Return the role of a weight, from its name; None for a role that is not listed here.
 
         ``kernel`` multiplies the input; with 2 axes it is ``x @ kernel`` over the last axis, with 3
         (window, features, units) it slides over the steps. ``bias`` is added to this product.
-        ``recurrent_kernel`` and ``recurrent_bias`` belong to the product with the state. A
-        normalization has ``mean``, ``variance``, ``scale`` and ``offset``; ``table`` has one row
-        for each id.
+        ``recurrent_kernel`` and ``recurrent_bias`` belong to the product with the state. Further
+        products have ``projection`` and ``projection_bias``. A normalization has ``mean``,
+        ``variance``, ``scale`` and ``offset``; ``table`` has one row for each id.
         """
-        return {}
+        return None
+
+    @property
+    def weight_roles(self) -> dict[str, str]:
+        """The roles of the weights that the operation has, by their names."""
+        roles = {name: self.weight_role(name) for name in self.weight_shapes()}
+        return {name: role for name, role in roles.items() if role is not None}
 
     def weight_with_role(self, role: str) -> str | None:
-        """Return the name of the only weight with a role; None if there are none or several."""
-        roles = self.weight_roles
-        names = [name for name in self.weight_shapes() if roles.get(name) == role]
-        return names[0] if len(names) == 1 else None
+        """Return the name of the only weight with a role; None if there are none or several.
+
+        None for a recurrent operation, too: its weights belong to :meth:`recurrent_parts`.
+        """
+        names = [name for name, own in self.weight_roles.items() if own == role]
+        return names[0] if len(names) == 1 and not self.is_recurrent else None
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the carried state by name, without the batch axis."""
         return {}
 
     def batch_size(self, shape: Sequence[Any]) -> Any:
-        """Return the batch size from the shape of the first input."""
+        """Return the batch size from the shape of the first input.
+
+        The first axis, except for recurrent operations whose first axis is time.
+        """
         return shape[0]
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         """Return those of the inputs that are initial states."""
         return ()
-
-    def own_mask(self, inputs: Sequence[Any]) -> Any:
-        """Return the input that masks steps of a recurrent operation; None if there is none."""
-        return None
-
-    @property
-    def stateful(self) -> bool:
-        """Whether the framework carried the state of a recurrent operation between calls."""
-        return False
-
-    @property
-    def user_function(self) -> str | None:
-        """The name of the user's function that the operation calls; None if it calls none."""
-        return None
-
-    def with_function(self, function: Callable[..., Any]) -> Operation:
-        """Return the operation with the function of the name :attr:`user_function`."""
-        raise NotImplementedError
 
     def parts(self) -> Mapping[str, Operation]:
         """Return the operations that compute this one, by the prefix of their weights and states.
@@ -111,37 +93,14 @@ class Operation:
         """
         return {"": self}
 
-    def recurrent_parts(self) -> Mapping[str, Recurrent]:
-        """Return the recurrent layers that this operation runs, by the prefix of their weights.
-
-        Their outputs may be merged in any way: see :meth:`merging`.
-        """
-        return {}
-
-    def with_recurrent_parts(self, parts: Mapping[str, Recurrent]) -> Operation:
-        """Return the operation with these recurrent layers instead; the others are the same."""
-        raise NotImplementedError
-
     def inputs_of_parts(self, inputs: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """Return the inputs of each part."""
         return (inputs,)
-
-    def merging(self, rank: int) -> Operation | None:
-        """Return the operation that merges the outputs, of ``rank`` axes, of recurrent parts.
-
-        None if there is one part, or if their outputs stay separate.
-        """
-        return None
 
     @property
     def time_axis(self) -> int:
         """The axis of the first input that a recurrent operation runs over."""
         return 1
-
-    @property
-    def returns_sequence(self) -> bool:
-        """Whether it is recurrent and its main output has the axis of the steps."""
-        return False
 
     @property
     def innermost(self) -> Operation:
@@ -158,86 +117,9 @@ class Operation:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Activation)}
 
-    @property
-    def expected_input(self) -> Shape | None:
-        """The usual shape of the first input; it may have more axes or fewer.
-
-        Sizes that the config does not determine are symbols. None if no shape is usual.
-        """
-        return None
-
     def with_activations(self: _Own, activations: Mapping[str, Activation]) -> _Own:
         """Return the operation with some activations replaced, by the names of the fields."""
         return dataclasses.replace(self, **activations)
-
-    @property
-    def vocabulary_size(self) -> int | None:
-        """The operation reads integer ids below this number; None if it reads no ids."""
-        return None
-
-    @property
-    def masked_value(self) -> float | None:
-        """The operation computes a mask that excludes input elements equal to this number."""
-        return None
-
-    @property
-    def mask_input_count(self) -> int:
-        """How many of its first inputs may come with a mask that it uses."""
-        return 0
-
-    @property
-    def masked_inputs(self) -> tuple[int, ...]:
-        """The indices of the inputs whose masks are the last inputs, in order."""
-        return ()
-
-    def with_masks(self, which: Collection[int]) -> Operation:
-        """Return the operation with the masks of these inputs as its last inputs, in order."""
-        raise NotImplementedError
-
-    def input_value(self, output: float) -> float | None:
-        """Return the number that is ``output`` after the operation, whichever element it is.
-
-        None if there is none, or if it depends on the element.
-        """
-        return None
-
-    @property
-    def reduction(self) -> tuple[int, int | str] | None:
-        """The axis of its only input that the operation removes, and how.
-
-        An integer is the index of the entry that it takes; a word says how it combines the entries
-        (``mean``). None if it removes no axis, or several.
-        """
-        return None
-
-    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield what other frameworks, or versions of them, compute for this layer.
-
-        A diagnosis tries them when a model's outputs differ from the framework's. It finds other
-        activations, directions and arrangements of weights without a declaration.
-        """
-        yield from ()
-
-    def magnitudes(
-        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
-    ) -> Array | None:
-        """Return upper bounds of the output's absolute values, before its activation, by feature.
-
-        Parameters
-        ----------
-        weights
-            By name.
-        inputs
-            The same bounds of each input: ``(features,)``, or a number for all features.
-        shapes
-            Of the inputs.
-
-        Returns
-        -------
-        array or None
-            ``(features,)`` or a number; None if it is unknown, which is always safe.
-        """
-        return None
 
     def returning_last_step(self) -> Operation | None:
         """Return the operation with only the last step as output; None if nothing would change."""

@@ -138,13 +138,16 @@ class Bidirectional(Operation):
             for key, shape in layer.state_shapes().items()
         }
 
+    def weight_role(self, name: str) -> str | None:
+        way, _, key = name.partition("/")
+        return self.directions[way].weight_role(key)
+
+    def scratch_size(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return max(layer.scratch_size(shapes) for layer in self.directions.values())
+
     @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return {
-            f"{way}/{key}": role
-            for way, layer in self.directions.items()
-            for key, role in layer.weight_roles.items()
-        }
+    def stateful(self) -> bool:
+        return any(layer.stateful for layer in self.directions.values())
 
     @property
     def activations(self) -> Mapping[str, Activation]:

@@ -145,9 +145,8 @@ class Conv1D(Operation):
             (BATCH, self.features, STEPS) if self.channels_first else (BATCH, STEPS, self.features)
         )
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return {"kernel": "kernel", "bias": "bias"}
+    def weight_role(self, name: str) -> str | None:
+        return {"kernel": "kernel", "bias": "bias"}.get(name)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield the padding on other sides, and ``same`` for other paddings."""

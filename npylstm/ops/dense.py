@@ -53,9 +53,8 @@ class Dense(Operation):
     def expected_input(self) -> Shape:
         return (BATCH, self.features)
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return {"kernel": "kernel", "bias": "bias"}
+    def weight_role(self, name: str) -> str | None:
+        return {"kernel": "kernel", "bias": "bias"}.get(name)
 
     def magnitudes(
         self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
@@ -121,9 +120,8 @@ class Embedding(Operation):
     def expected_input(self) -> Shape:
         return (BATCH, STEPS)
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return {"embeddings": "table"}
+    def weight_role(self, name: str) -> str | None:
+        return {"embeddings": "table"}.get(name)
 
     @property
     def vocabulary_size(self) -> int:

@@ -153,9 +153,6 @@ class Flip(Operation):
 
     axes: tuple[int, ...]
 
-    def input_value(self, output: float) -> float:
-        return output
-
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         for axis in self.axes:
@@ -205,6 +202,7 @@ class Pad(Operation):
     """Put zeros before and after, along an axis."""
 
     kind: ClassVar[str] = "pad"
+    moves_elements: ClassVar[bool] = True
 
     axis: int
     before: int

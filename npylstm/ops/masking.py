@@ -40,6 +40,9 @@ class Masking(Operation):
     def masked_value(self) -> float:
         return self.mask_value
 
+    def input_value(self, output: float) -> float | None:
+        return None  # zero may come from zero or from the masked number
+
     def output_names(self) -> tuple[str, ...]:
         return ("", "mask")
 

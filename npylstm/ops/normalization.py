@@ -82,9 +82,8 @@ class BatchNormalization(Operation):
         names += ["gamma"] * self.scale + ["beta"] * self.center
         return dict.fromkeys(names, (self.features,))
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return _ROLES
+    def weight_role(self, name: str) -> str | None:
+        return _ROLES.get(name)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield other epsilons, and epsilon added outside the square root."""
@@ -143,7 +142,7 @@ class LayerNormalization(Operation):
     """
 
     kind: ClassVar[str] = "layer_normalization"
-    accepts_fewer_shapes: ClassVar[bool] = True
+    is_stricter: ClassVar[bool] = True
     keeps_shape: ClassVar[bool] = True
 
     shape: tuple[int, ...]
@@ -161,9 +160,8 @@ class LayerNormalization(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        return _ROLES
+    def weight_role(self, name: str) -> str | None:
+        return _ROLES.get(name)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield other epsilons."""

@@ -55,9 +55,6 @@ class Identity(Operation):
     moves_elements: ClassVar[bool] = True
     keeps_shape: ClassVar[bool] = True
 
-    def input_value(self, output: float) -> float:
-        return output
-
     returns_input: ClassVar[bool] = True
     keeps_relative_errors: ClassVar[bool] = True
 

@@ -21,7 +21,13 @@ from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 __all__ = ["Recurrent"]
 
 
-_ROLES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias", "rb": "recurrent_bias"}
+_ROLES = {
+    "W": "kernel",
+    "U": "recurrent_kernel",
+    "b": "bias",
+    "rb": "recurrent_bias",
+    "P": "projection",
+}
 
 
 def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -120,13 +126,12 @@ class Recurrent(Operation):
             shapes |= {f"b_{g}": (self.units,) for g in self.gates}
         return shapes
 
-    @property
-    def weight_roles(self) -> Mapping[str, str]:
-        named = ((key, _ROLES.get(key.partition("_")[0])) for key in self.weight_shapes())
-        return {key: role for key, role in named if role is not None}
+    def weight_role(self, name: str) -> str | None:
+        return _ROLES.get(name.partition("_")[0])
 
-    def weight_with_role(self, role: str) -> str | None:
-        return None  # there is one for each gate
+    def scratch_size(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        batch, steps, _ = shapes[0]
+        return batch * steps * len(self.gates) * self.units
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.output_size,)}

@@ -263,13 +263,10 @@ class Concatenate(Operation):
     """Concatenate inputs along an axis; negative axes count from the end."""
 
     kind: ClassVar[str] = "concatenate"
-    accepts_fewer_shapes: ClassVar[bool] = True
+    is_stricter: ClassVar[bool] = True
     moves_elements: ClassVar[bool] = True
 
     axis: int
-
-    def input_value(self, output: float) -> float:
-        return output
 
     def magnitudes(
         self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]

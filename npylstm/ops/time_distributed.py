@@ -34,6 +34,9 @@ class TimeDistributed(Operation):
     def innermost(self) -> Operation:
         return self.layer.innermost
 
+    def weight_role(self, name: str) -> str | None:
+        return self.layer.weight_role(name)
+
     @property
     def mask_input_count(self) -> int:
         return self.layer.mask_input_count

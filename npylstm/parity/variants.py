@@ -256,11 +256,10 @@ class CachedRun:
         """Return how many variants to run together."""
         largest = 1
         for edge in self._dirty(names):
-            reads, made = self.tensors[edge.inputs[0]], self.tensors[edge.outputs[0]]
-            largest = max(largest, reads.size, made.size)
-            if self._layers[edge.layer].layer.is_recurrent:  # up to four gates at every step
-                steps = reads.size // max(reads.shape[-1], 1)
-                largest = max(largest, steps * 4 * made.shape[-1])
+            sizes = [self.tensors[t].size for t in (*edge.inputs, *edge.outputs)]
+            shapes = [self.tensors[t].shape for t in edge.inputs]
+            inside = self._layers[edge.layer].layer.scratch_size(shapes)
+            largest = max(largest, inside, *sizes)
         return max(1, min(256, _MOST_NUMBERS // largest))
 
     def _run_stack(self, variants: Sequence[Changes]) -> list[Tensors | None]:

@@ -30,8 +30,8 @@ class NativeStream:
     def __init__(self, segment: Segment, spec: ModelSpec, batch: int) -> None:
         self._segment = segment
         self._buffer: Array | None = None
-        # Sizes and buffers of the last call, for a next call of the same sizes.
-        self._laid_out: tuple[dict[str, tuple[int, ...]], ProgramBuffers] | None = None
+        # Sizes and buffers of the last calls: of pushes and of single steps, by turns.
+        self._laid_out: list[tuple[dict[str, tuple[int, ...]], ProgramBuffers]] = []
         self._views = zero_state(spec.state_shapes(), batch, spec.dtype)
 
     def _attach(self, program: Program) -> Array:
@@ -46,14 +46,19 @@ class NativeStream:
         return self._buffer
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        sizes = {name: x.shape for name, x in inputs.items()}
-        if self._laid_out is None or self._laid_out[0] != sizes:
-            self._laid_out = sizes, self.stepper(sizes)
-        buffers = self._laid_out[1]
+        buffers = self._buffers_for({name: x.shape for name, x in inputs.items()})
         for name, view in buffers.x.items():
             view[...] = inputs[name]
         buffers.run()
         return {name: y.copy() for name, y in buffers.y.items()}
+
+    def _buffers_for(self, sizes: dict[str, tuple[int, ...]]) -> ProgramBuffers:
+        for known, buffers in self._laid_out:
+            if known == sizes:
+                return buffers
+        buffers = self.stepper(sizes)
+        self._laid_out = [(sizes, buffers), *self._laid_out[:1]]
+        return buffers
 
     def read(self) -> State:
         return map_state(np.copy, self._views)

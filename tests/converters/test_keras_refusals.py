@@ -48,6 +48,28 @@ def test_all_reasons_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("framework", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_states_that_a_call_leaves_to_another(framework: Any) -> None:
+    k = framework.layers
+    pair = k.Bidirectional(k.LSTM(2, stateful=True, return_sequences=True), name="pair")
+    x = framework.Input(batch_shape=(2, 4, 3))
+    y = framework.Input(batch_shape=(2, 4, 3))
+    shared = framework.Model([x, y], [pair(x), pair(y)])
+    z = framework.Input(batch_shape=(2, 5, 4, 3))
+    inside = k.TimeDistributed(k.LSTM(2, stateful=True), name="inside")
+    for model, reason in (
+        (shared, "pair: is stateful and called twice"),
+        (
+            framework.Model(z, inside(z)),
+            "inside: TimeDistributed(LSTM) with stateful=True is not supported: the state goes on from "
+            "one outer step to the next",
+        ),
+    ):
+        with pytest.raises(UnsupportedError) as caught:
+            nc.from_keras(model)
+        assert caught.value.reasons == (reason,)
+
+
 @keras.saving.register_keras_serializable("mine")
 class Custom(L.Layer):
     def call(self, x: Any) -> Any:

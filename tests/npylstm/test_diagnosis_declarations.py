@@ -19,7 +19,7 @@ from npylstm.spec import LayerSpec
 Array = np.ndarray[Any, Any]
 ROLES = {
     "kernel", "bias", "recurrent_kernel", "recurrent_bias", "mean", "variance", "scale", "offset",
-    "table",
+    "table", "projection", "projection_bias",
 }  # fmt: skip
 
 
@@ -93,15 +93,15 @@ def test_magnitudes_are_upper_bounds(case: Case) -> None:
 def test_roles_parts_and_activations_fit_the_layer(kind: str) -> None:
     for layer in (case.layer for case in CASES if case.layer.kind == kind):
         assert set(layer.weight_roles.values()) <= ROLES
-    assert layer.with_activations(layer.activations) == layer
-    parts = layer.recurrent_parts()
-    assert bool(parts) == layer.is_recurrent
-    if parts:
-        assert layer.with_recurrent_parts(parts) == layer
-        shapes = {
-            f"{k}{n}": s for k, part in parts.items() for n, s in part.weight_shapes().items()
-        }
-        assert shapes == layer.weight_shapes()
+        assert layer.with_activations(layer.activations) == layer
+        parts = layer.recurrent_parts()
+        assert bool(parts) == layer.is_recurrent
+        if parts:
+            assert layer.with_recurrent_parts(parts) == layer
+            shapes = {
+                f"{k}{n}": s for k, part in parts.items() for n, s in part.weight_shapes().items()
+            }
+            assert shapes == layer.weight_shapes()
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.layer.returns_input], ids=str)

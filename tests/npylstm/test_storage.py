@@ -15,8 +15,13 @@ import npylstm
 from npylstm import Model, ModelSpec
 from npylstm.errors import FormatError
 from npylstm.io.npz import Archive, write_arrays
+from npylstm.ops.attention import MultiHeadAttention
+from npylstm.ops.base import Operation
 from npylstm.ops.cells import LSTM
-from npylstm.ops.dense import Dense
+from npylstm.ops.dense import Dense, Embedding
+from npylstm.ops.normalization import LayerNormalization
+from npylstm.ops.pointwise import PReLU
+from npylstm.spec import LayerSpec
 from npylstm.storage import STORAGE, StoredWeight
 
 TYPES = sorted(STORAGE)
@@ -119,3 +124,70 @@ def test_damaged_files(old: bytes, new: bytes, message: str, tmp_path: Path) -> 
     write_arrays(arrays, tmp_path / "m.npz")
     with pytest.raises(FormatError, match=message):
         npylstm.load(tmp_path / "m.npz")
+
+
+def test_equal_specs_give_equal_bytes_in_any_order_of_weights(tmp_path: Path) -> None:
+    (layer, *_) = make_chain(LSTM(features=3, units=4)).layers
+    turned = dataclasses.replace(layer, weights=dict(reversed(layer.weights.items())))
+    specs = [make_chain(LSTM(features=3, units=4)), make_chain(LSTM(features=3, units=4))]
+    for k, own in enumerate((layer, turned)):
+        spec = dataclasses.replace(specs[k], layers=(own.in_storage("int16"),))
+        npylstm.save(spec, tmp_path / f"{k}.npz")
+    assert (tmp_path / "0.npz").read_bytes() == (tmp_path / "1.npz").read_bytes()
+
+
+def test_other_stored_arrays_are_another_layer() -> None:
+    (layer,) = make_chain(Dense(features=3, units=2)).layers
+    layer = layer.in_storage("int16")
+    arrays = layer.stored["kernel"].arrays
+    halved = {"": arrays[""] // 2 * 2, ".scale": arrays[".scale"]}
+    one = StoredWeight.decoded("int16", halved)
+    other = StoredWeight.decoded("int16", {"": halved[""] // 2, ".scale": halved[".scale"] * 2})
+    np.testing.assert_array_equal(one.weight, other.weight)
+    weights = {**layer.weights, "kernel": one.weight}
+    first, second = (
+        dataclasses.replace(layer, weights=weights, stored={"kernel": s}) for s in (one, other)
+    )
+    assert first.stored
+    assert first != second
+
+
+def test_stored_arrays_cannot_be_changed() -> None:
+    stored = stored_spec("int16")["layer_1"].stored["kernel"]
+    for array in (stored.weight, *stored.arrays.values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    with pytest.raises(TypeError):
+        stored.arrays[""] = stored.weight  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("operation", "rounded"),
+    [
+        (LSTM(3, 4, projection=2), {*(f"{m}_{g}" for m in "WU" for g in "ifco"), "P"}),
+        (Embedding(5, 2), {"embeddings"}),
+        (LayerNormalization((4, 3), 1e-3), set()),
+        (PReLU((1, 3)), set()),
+        (MultiHeadAttention(3, 3, 3, heads=2, key_units=2, value_units=2, units=3),
+         {f"{part}_kernel" for part in ("query", "key", "value", "output")}),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)  # fmt: skip
+def test_only_factors_of_products_are_rounded(operation: Operation, rounded: set[str]) -> None:
+    layer = LayerSpec("x", operation, {
+        key: np.ones(shape, np.float32) for key, shape in operation.weight_shapes().items()
+    })  # fmt: skip
+    assert layer.in_storage("bfloat16").stored.keys() == rounded
+
+
+def test_numbers_that_a_type_cannot_hold() -> None:
+    with pytest.raises(FormatError, match=r"storage type bfloat16: 3\.4028\d*e\+38 is too large"):
+        StoredWeight.encoded("bfloat16", np.full((2, 2), np.finfo(np.float32).max))
+    with pytest.raises(
+        FormatError, match="expected finite float32 numbers, got float64 with 0 nan"
+    ):
+        StoredWeight.encoded("int16", np.ones((2, 2)))
+    with pytest.raises(FormatError, match="got float32 with 1 nan or inf"):
+        StoredWeight.encoded("int16", np.float32([[np.nan, 1]]))
+    tiny = np.float32([[1e-44, 1.0]])  # smaller than any scale
+    assert StoredWeight.encoded("int16", tiny).weight.tolist() == [[0.0, 1.0]]

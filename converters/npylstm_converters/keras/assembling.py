@@ -242,7 +242,7 @@ class _Assembly:
         except MixedSamplesError as error:
             raise UnsupportedError([f"{layer.name}: {error}"]) from None
         except FormatError as error:
-            if layer.layer.accepts_fewer_shapes or layer.layer.masked_inputs:
+            if layer.layer.is_stricter or layer.layer.masked_inputs:
                 raise UnsupportedError([f"{layer.name}: {error}"]) from None
             raise FormatError(f"the model contradicts itself: {layer.name}: {error}") from None
 

@@ -77,6 +77,11 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     by_feature = class_name in _BY_FEATURE and layer.innermost is layer
     if by_feature and all(a.axis in (None, -1) for a in layer.activations.values()):
         return layer, weights
+    if layer.stateful:
+        raise Refusal(
+            f"TimeDistributed({class_name}) with stateful=True is not supported: the state goes on "
+            "from one outer step to the next"
+        )
     return TimeDistributed(layer), weights
 
 

@@ -82,7 +82,7 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
             if layer.vocabulary_size is not None:
                 sizes.append(layer.vocabulary_size)
             elif layer.moves_elements:
-                reached |= {*edge.outputs}
+                reached.add(edge.outputs[0])
         if sizes or tensor.integer:
             yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
 

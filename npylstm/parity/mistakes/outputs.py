@@ -18,6 +18,7 @@ from npylstm.parity.corrections import Correction, Found, Run, Subject
 from npylstm.parity.examples import Example
 from npylstm.runtime.numpy_engine import Node
 from npylstm.spec import LayerSpec
+from npylstm.storage import drop_bits
 
 __all__ = [
     "ROUNDINGS", "float16_outputs", "logits", "output_dropout", "output_order",
@@ -208,12 +209,7 @@ def _float16(a: Array) -> Array:
 
 
 def _bits_kept(a: Array, dropped: int) -> Array:
-    """Round float32 to fewer bits, to the nearest even."""
-    bits = a.astype(np.float32).view(np.uint32).astype(np.uint64)
-    half = (1 << (dropped - 1)) - 1
-    bits = bits + half + ((bits >> dropped) & 1)
-    kept = (bits >> dropped << dropped).astype(np.uint32).view(np.float32)
-    return kept.astype(a.dtype)
+    return drop_bits(a, dropped).view(np.float32).astype(a.dtype)
 
 
 def _bfloat16(a: Array) -> Array:
