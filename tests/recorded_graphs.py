@@ -133,6 +133,18 @@ def steps_of_sequences(k: Any, L: Any, ops: Any) -> Any:
 
 
 @graph
+def steps_from_features(k: Any, L: Any, ops: Any) -> Any:
+    x = k.Input((4,))
+    return k.Model(x, L.LSTM(3)(L.Reshape((4, 1))(x)))
+
+
+@graph
+def ids_behind_an_activation(k: Any, L: Any, ops: Any) -> Any:
+    x = k.Input((5,))
+    return k.Model(x, L.LSTM(3)(L.Embedding(7, 3)(L.ReLU()(x))))
+
+
+@graph
 def zeros_at_masked_steps(k: Any, L: Any, ops: Any) -> Any:
     x = k.Input((6, 2))
     y = L.GRU(3, return_sequences=True, zero_output_for_mask=True)(L.Masking()(x))

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import npylstm_converters as nc
+import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -117,6 +118,28 @@ def test_a_class_of_the_users_makes_no_mask(tmp_path: Path) -> None:
     model.save(tmp_path / "model.keras")
     spec = nc.from_keras(tmp_path / "model.keras", custom={"Embedding": lambda x: 2 * x})
     xs = make_inputs(model, 3, 5, 1)
+    assert_parity(spec, [(xs, run(model, xs))])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_only_softmax_layers_use_a_mask_that_they_are_given(framework: str) -> None:
+    k, L = FRAMEWORKS[framework], FRAMEWORKS[framework].layers
+    x, mask = k.Input((5, 3)), k.Input((5, 3))
+    wrapped = L.TimeDistributed(L.Activation("softmax"), name="wrapped")
+    model = k.Model([x, mask], wrapped(x, mask=mask))  # Keras does not pass it on
+    assert "wrapped: is called with mask=a tensor" in refused(model)
+
+
+def test_states_of_a_time_major_layer_as_inputs() -> None:
+    k, L = tf_keras, tf_keras.layers
+    x, h, c = k.Input((None, 3)), k.Input((4,)), k.Input((4,))
+    layer = L.LSTM(4, time_major=True, return_sequences=True)
+    model = k.Model([x, h, c], layer(x, initial_state=[h, c]))
+    randomise(model, 5)
+    spec = nc.from_keras(model)
+    assert [t.shape for t in spec.inputs] == [("steps", "batch", 3), ("batch", 4), ("batch", 4)]
+    rng = np.random.default_rng(0)
+    xs = [rng.normal(size=s).astype("float32") for s in ((5, 2, 3), (2, 4), (2, 4))]
     assert_parity(spec, [(xs, run(model, xs))])
 
 

@@ -507,6 +507,11 @@ def _tutorial(self: Any, x: Any) -> Any:
     return self.out(out[:, -1, :])
 
 
+def _zeros_of_new_memory(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    h = x.new_empty(2, x.size(0), 6).zero_()
+    return self.out(self.rnn(x, (h, x.new_empty(h.shape).fill_(0.5)))[0][:, -1])
+
+
 def _zeros_on_a_device(self: Any, x: Any) -> Any:
     device = "cuda" if x.is_cuda else "cpu"
     h0 = torch.zeros(2, x.size(0), 6).to(device)
@@ -731,6 +736,7 @@ FORWARDS: dict[str, tuple[Callable[[], Parts], Callable[..., Any]]] = {
     "h.squeeze(0)": (lstm, lambda self, x: self.out(self.rnn(x)[1][0].squeeze(0))),
     "layers and directions": (lambda: both(num_layers=2), _layers_and_directions),
     "zeros as in tutorials": (lambda: lstm(num_layers=2), _tutorial),
+    "zeros of new memory": (lambda: lstm(num_layers=2), _zeros_of_new_memory),
     "zeros on a device": (lambda: lstm(num_layers=2), _zeros_on_a_device),
     "zeros filled in place": (lstm, _zeros_filled_in_place),
     "ones for states": (lstm, _ones_for_states),

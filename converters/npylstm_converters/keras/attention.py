@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -126,6 +126,14 @@ def supports_tensor(raw: RawLayer, layer: Operation, argument: str) -> bool:
     return argument == "initial_state" and bool(layer.state_shapes())
 
 
+def _is_softmax(class_name: object, config: object) -> bool:
+    """Whether a layer is Keras' Softmax, the only activation that uses a mask, or has it inside."""
+    inner = config.get("layer") if isinstance(config, Mapping) else None
+    if class_name == "TimeDistributed" and isinstance(inner, Mapping):
+        return _is_softmax(inner.get("class_name"), inner.get("config"))
+    return class_name == "Softmax"
+
+
 def as_called(raw: RawLayer, layer: Operation, call: Call, writer: Writer) -> Operation:
     """Return the layer that the arguments of a call select."""
     if is_attention(raw, layer):
@@ -138,8 +146,10 @@ def as_called(raw: RawLayer, layer: Operation, call: Call, writer: Writer) -> Op
             if "return_attention_scores" in call.arguments:
                 selected["fully_masked"] = _fully_masked(writer, True, False)
         return replace(layer, **selected)
-    softmax = None if layer.weight_shapes() else layer.activations.get("activation")
-    if "mask" in call.options and softmax is not None and softmax.name == "softmax":
+    softmax = (
+        layer.activations.get("activation") if _is_softmax(raw.class_name, raw.config) else None
+    )
+    if "mask" in call.options and softmax is not None:
         axis = -1 if softmax.axis is None else softmax.axis
         return MaskedSoftmax(axis, writer.softmax_zeroes_blocked, additive=writer.major < 3)
     return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -44,8 +45,9 @@ def read_inputs(
     """
     inputs: list[TensorSpec] = []
     free = 0
+    calls = [_without_states(call, layers) for call in flat.calls]
     for name in graph.inputs:
-        first = next(_readers(Tensor(name), flat.calls, layers, _keeps_shape), None)
+        first = next(_readers(Tensor(name), calls, layers, _keeps_shape), None)
         declared = _declared(graph, flat.raws[name], first)
         shape: list[Dim] = []
         batch_axis = int(first is not None and first.time_axis == 0)
@@ -57,7 +59,7 @@ def read_inputs(
                 shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
             else:
                 shape.append(int(size))
-        readers = [*_readers(Tensor(name), flat.calls, layers, _moves_elements)]
+        readers = [*_readers(Tensor(name), flat.calls, layers, _may_keep_ids)]
         integer = bool(readers) and all(_reads_ids(layer) for layer in readers)
         inputs.append(TensorSpec(names[name], tuple(shape), integer))
     # Nobody fixes the batch size without a stateful layer, so it shows the shape of a first call.
@@ -71,7 +73,19 @@ def _reads_ids(layer: Operation | None) -> bool:
     return layer is not None and layer.innermost.vocabulary_size is not None
 
 
-_keeps_shape, _moves_elements = attrgetter("keeps_shape"), attrgetter("moves_elements")
+_keeps_shape = attrgetter("keeps_shape")
+
+
+def _may_keep_ids(layer: Operation) -> bool:
+    return layer.keeps_shape or layer.moves_elements
+
+
+def _without_states(call: Call, layers: Mapping[str, Operation]) -> Call:
+    """Return a call without the initial states that it reads."""
+    layer = layers.get(call.layer)
+    if layer is None or not layer.is_recurrent:
+        return call
+    return replace(call, inputs=call.inputs[:1], options={})
 
 
 def _readers(
@@ -84,10 +98,11 @@ def _readers(
     for call in calls:
         if tensor in call.reads:
             layer = layers.get(call.layer)
-            if layer is not None and is_skipped(layer):
-                made = Tensor(call.layer, call.number)
-                layer = next(_readers(made, calls, layers, is_skipped), None)
-            yield layer
+            if layer is None or not is_skipped(layer):
+                yield layer
+                continue
+            behind = [*_readers(Tensor(call.layer, call.number), calls, layers, is_skipped)]
+            yield from behind or [None]
 
 
 def _batch_shape(graph: Graph, raw: RawLayer) -> Any:

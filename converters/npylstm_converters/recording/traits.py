@@ -81,13 +81,15 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
             layer = spec[edge.layer].layer.innermost
             if layer.vocabulary_size is not None:
                 sizes.append(layer.vocabulary_size)
-            elif layer.moves_elements:
+            elif layer.moves_elements or layer.keeps_shape:
                 reached.add(edge.outputs[0])
         if sizes or tensor.integer:
             yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
 
 
 def _takes_lengths(spec: ModelSpec) -> bool:
+    if spec.inputs[0].time_axis is None:
+        return False
     symbols = {d for t in spec.inputs for d in t.shape if isinstance(d, str)}
     inputs = _zeros(spec, dict.fromkeys(symbols, 2))
     try:

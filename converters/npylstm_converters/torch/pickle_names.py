@@ -87,7 +87,10 @@ def _encode(text: Any, encoding: Any) -> bytes:
     """Return bytes from the form of protocol 2."""
     if encoding != "latin1":
         raise FormatError("pickle: expected bytes as latin1")
-    return str(check_type(text, str, "a string")).encode("latin1")
+    try:
+        return str(check_type(text, str, "a string")).encode("latin1")
+    except UnicodeEncodeError:
+        raise FormatError("pickle: expected bytes as latin1") from None
 
 
 def _numpy_type(descr: Any, *_: Any) -> NumpyType:

@@ -117,7 +117,7 @@ def _all_rows() -> Iterator[Row]:
     yield from _row(shape_ops.full, "full.default", "full_like.default", "new_full.default",
                     "fill.Scalar", neutral=("self", "size"), fill_value="value")  # fmt: skip
     yield from _row(shape_ops.empty, "empty.memory_format", "empty_like.default",
-                    neutral=("self", "size"))  # fmt: skip
+                    "new_empty.default", neutral=("self", "size"))  # fmt: skip
     # Reductions and other operations along axes.
     yield from _row(ops.reduce("mean"), "mean.dim", "mean.default")
     yield from _row(ops.reduce("sum"), "sum.dim_IntList", "sum.default")
