@@ -83,6 +83,8 @@ class AcrossTime(ActivationLayer):
 
 
 class AcrossSamples(Identity):
+    moves_elements = False
+
     def forward(self, packed: State, inputs: Sequence[Array], state: State) -> Made:
         e = np.exp(inputs[0])
         return (e / e.sum(0),), {}
@@ -94,6 +96,8 @@ class NextSample(Identity):
 
 
 class CountsSamples(Identity):
+    moves_elements = False
+
     def forward(self, packed: State, inputs: Sequence[Array], state: State) -> Made:
         return (inputs[0] / len(inputs[0]),), {}
 
