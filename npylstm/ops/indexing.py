@@ -208,6 +208,9 @@ class Pad(Operation):
     before: int
     after: int
 
+    def input_value(self, output: float) -> float | None:
+        return None  # the padding has another
+
     def __post_init__(self) -> None:
         if min(self.before, self.after) < 0:
             raise FormatError(f"padding: expected 0 or more, got {self.before}, {self.after}")

@@ -502,6 +502,7 @@ class FakeModel:
     def get_weights(self) -> None: ...
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("source", ["tf213_stacked", "tf213_functional"])
 def test_any_value_of_the_config_replaced(source: str, tmp_path: Path) -> None:
     """Whatever the config says: it is refused, or what is converted can be written and computes."""
@@ -681,6 +682,7 @@ FUZZED = [
 ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("source", FUZZED, ids=lambda p: p.name)
 def test_flipped_bits_of_hdf5(source: Path, tmp_path: Path) -> None:
     rng, sources = random.Random(source.name), []
@@ -718,6 +720,7 @@ def test_bytes_that_libhdf5_stumbles_over(
     assert not complaints({how: convert([path])[0]}, (2,))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("source", [LEGACY, ARCHIVE], ids=lambda p: p.name)
 def test_truncated_anywhere(source: Path, tmp_path: Path) -> None:
     whole, sources = source.read_bytes(), []

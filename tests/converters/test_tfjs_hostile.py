@@ -886,6 +886,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from leaves(value[key], (*path, key))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "source", ["lstm_stack", "nested", "seq2seq", "merges", "bidirectional", "embedding", "trained"]
 )
@@ -953,6 +954,7 @@ def test_any_key_removed(source: str, folder: Path) -> None:
     assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("source", ["lstm", "seq2seq"])
 def test_any_byte_flipped(source: str, folder: Path) -> None:
     path = read(DATA / source).write(folder)

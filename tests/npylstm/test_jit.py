@@ -72,6 +72,7 @@ def test_code_is_linked_here_as_by_llvm(root: Path, tmp_path: Path) -> None:
     assert there[2] == "['llvmlite']"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 100, None])
 def test_a_damaged_cache_is_compiled_around(
     root: Path, tmp_path: Path, damage: bytes | None
@@ -97,6 +98,7 @@ tempfile.TemporaryFile = tempfile.NamedTemporaryFile = refuse
 """
 
 
+@pytest.mark.exhaustive
 def test_without_any_folder_there_is_no_cache_and_an_answer(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_FOLDER)
     lines = run(root, PYTHONPATH=str(tmp_path), KEY="none")
@@ -104,6 +106,7 @@ def test_without_any_folder_there_is_no_cache_and_an_answer(root: Path, tmp_path
     assert lines[0] == run(root)[0]
 
 
+@pytest.mark.exhaustive
 def test_what_was_compiled_before_a_folder_became_read_only_is_found(
     root: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +132,7 @@ tempfile.NamedTemporaryFile = only_temporary(tempfile.NamedTemporaryFile)
 """
 
 
+@pytest.mark.exhaustive
 def test_a_read_only_installation_uses_the_temporary_folder(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ONLY_TEMPORARY)
     (tmp_path / "tmp").mkdir()
@@ -141,6 +145,7 @@ def test_a_read_only_installation_uses_the_temporary_folder(root: Path, tmp_path
     assert "numba" not in run(root, **environment)[2]
 
 
+@pytest.mark.exhaustive
 def test_a_temporary_folder_of_somebody_else_is_not_trusted(root: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ONLY_TEMPORARY)
     (tmp_path / "tmp").mkdir()
