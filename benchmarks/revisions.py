@@ -98,7 +98,8 @@ def cold(tree: Path, model: Path, backend: str) -> tuple[float, int]:
     code = (
         "import resource, sys, numpy, npylstm; m = npylstm.load(sys.argv[1], backend=sys.argv[2]); "
         "m.predict(numpy.zeros((1, 50, 1), 'f')); u = resource.getrusage(resource.RUSAGE_SELF); "
-        "print(u.ru_utime + u.ru_stime, u.ru_maxrss)"
+        "peak = [line for line in open('/proc/self/status') if line.startswith('VmHWM')][0]; "
+        "print(u.ru_utime + u.ru_stime, peak.split()[1])"
     )
     command = [sys.executable, "-c", code, str(model), backend]
     done = subprocess.run(
