@@ -107,6 +107,57 @@ def of(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda weights, *inputs: function(*inputs)
 
 
+def masked_mean(keepdims: bool) -> Callable[..., Array]:
+    """The mean over the steps that are not masked, one sample after the other; nan if all are."""
+
+    def mean(x: Array, mask: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            kept = [sample[own != 0] for sample, own in zip(x, mask, strict=True)]
+            made = np.array([np.sum(k, axis=0) / np.float64(len(k)) for k in kept])
+        return made[:, None] if keepdims else made
+
+    return mean
+
+
+def masked_softmax(axis: int, nothing: float | None = None) -> Callable[..., Array]:
+    """Softmax of the entries that are not masked; of all, or ``nothing``, where all are."""
+
+    def softmax(x: Array, mask: Array) -> Array:
+        rows, on = (
+            np.moveaxis(a, axis, -1).reshape(-1, x.shape[axis])
+            for a in (x, np.broadcast_to(mask != 0, x.shape))
+        )
+        made = np.zeros(rows.shape)
+        for row, own, target in zip(rows, on, made, strict=True):
+            if own.any():
+                target[own] = softmax_of(row[own])
+            else:
+                target[:] = 1 / len(row) if nothing is None else nothing
+        shape = np.moveaxis(x, axis, -1).shape
+        return np.moveaxis(made.reshape(shape), -1, axis)
+
+    return softmax
+
+
+def masked_merge(operation: str, masked: tuple[int, ...]) -> Callable[..., Array]:
+    """Combine, step by step, the tensors that are not masked there."""
+    combine = {"multiply": np.prod, "maximum": np.max, "minimum": np.min}[operation]
+
+    def merge(*inputs: Array) -> Array:
+        count = len(inputs) - len(masked)
+        on = {k: m != 0 for k, m in zip(masked, inputs[count:], strict=True)}
+        made = np.zeros(inputs[0].shape)
+        for at in np.ndindex(made.shape[:-1]):
+            tensors = [x[at] for k, x in enumerate(inputs[:count]) if k not in on or on[k][at]]
+            if tensors:
+                made[at] = combine(tensors, axis=0)
+            elif operation != "multiply":  # all are masked: the first tensor
+                made[at] = inputs[0][at]
+        return made
+
+    return merge
+
+
 def attended_by_heads(weights: Any, query: Any, value: Any) -> Any:
     """Multi-head attention of keys that are the values, sample by sample and head by head."""
     w, made = weights, []
@@ -491,19 +542,26 @@ def along_axes() -> Iterator[Case]:
     ):
         shape = FIRST if layer.channels_first else SEQUENCE
         yield case(layer, shape, oracle=of(pooled(layer)))
-    yield case(MaskedMean(), SEQUENCE, MASK)
-    yield case(MaskedMean(keepdims=True), SEQUENCE, MASK)
-    yield case(MaskedMean(), NESTED, MASK, note="nested")
-    yield case(MaskedSoftmax(), MASK, MASK)
-    yield case(MaskedSoftmax(), ("batch", "other", "steps"), ("batch", 1, "steps"), note="each")
-    yield case(MaskedSoftmax(1), SEQUENCE, ("batch", "steps", 1))
-    yield case(MaskedSoftmax(-1, zero_fully_masked=True), SEQUENCE, SEQUENCE)
+    for keepdims in (False, True):
+        mean = MaskedMean(keepdims)
+        yield case(mean, SEQUENCE, MASK, oracle=of(masked_mean(keepdims)))
+    yield case(MaskedMean(), NESTED, MASK, oracle=of(masked_mean(False)), note="nested")
+    each = ("batch", "other", "steps"), ("batch", 1, "steps")
+    yield case(MaskedSoftmax(), MASK, MASK, oracle=of(masked_softmax(-1)))
+    yield case(MaskedSoftmax(), *each, oracle=of(masked_softmax(-1)), note="each")
+    yield case(MaskedSoftmax(1), SEQUENCE, ("batch", "steps", 1), oracle=of(masked_softmax(1)))
+    zero = MaskedSoftmax(-1, zero_fully_masked=True)
+    yield case(zero, SEQUENCE, SEQUENCE, oracle=of(masked_softmax(-1, nothing=0.0)))
     yield case(MaskedSoftmax(-1, additive=True), SEQUENCE, SEQUENCE)
     yield case(MaskedSoftmax(0), MAJOR, ("steps", "batch", 1), note="time_major")
     for operation in ("multiply", "maximum", "minimum"):
-        yield case(MaskedMerge(operation, (0, 1)), SEQUENCE, SEQUENCE, MASK, MASK)
-    yield case(MaskedMerge("multiply", (1,)), SEQUENCE, SEQUENCE, MASK)
-    yield case(MaskedMerge("maximum", (0, 2)), SEQUENCE, SEQUENCE, SEQUENCE, MASK, MASK)
+        merge = MaskedMerge(operation, (0, 1))
+        oracle = of(masked_merge(operation, (0, 1)))
+        yield case(merge, SEQUENCE, SEQUENCE, MASK, MASK, oracle=oracle)
+    one, some = MaskedMerge("multiply", (1,)), MaskedMerge("maximum", (0, 2))
+    yield case(one, SEQUENCE, SEQUENCE, MASK, oracle=of(masked_merge("multiply", (1,))))
+    oracle = of(masked_merge("maximum", (0, 2)))
+    yield case(some, SEQUENCE, SEQUENCE, SEQUENCE, MASK, MASK, oracle=oracle)
     yield case(MaskedMerge("minimum", ()), SEQUENCE, SEQUENCE)
     yield case(MaskedMerge("maximum", (0, 1)), FIRST, FIRST, FLAT, FLAT, masks=(2, 3), note="first")
     yield case(MaskedMerge("multiply", (1,)), SEQUENCE, ("batch", 1, 3), ("batch", 1), note="one")
