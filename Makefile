@@ -1,6 +1,7 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the suite; of tables of cases, every value of every parameter
 # make test-all the same with every combination
+# make coverage the line coverage of make test
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
 # make mutate-models     change stored files, see that verify tells, write docs/mutations.md
@@ -13,7 +14,7 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
+.PHONY: demo test test-all coverage fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -29,6 +30,12 @@ test: .venv-test/ready tests/tfjs/ready
 
 test-all: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/python -m pytest $(PARALLEL)
+
+coverage: .venv-test/ready tests/tfjs/ready
+	.venv-test/bin/coverage erase
+	.venv-test/bin/coverage run -m pytest $(PARALLEL) --sample
+	.venv-test/bin/coverage combine --quiet
+	.venv-test/bin/coverage report
 
 fuzz: .venv-test/ready
 	NPYLSTM_RANDOM_CHAINS=$(MODELS) NPYLSTM_RANDOM_GRAPHS=$(MODELS) NPYLSTM_RANDOM_SEED=$(SEED) \
