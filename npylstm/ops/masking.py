@@ -147,17 +147,8 @@ class MaskedMerge(Operation):
         return (y,), {}
 
 
-@dataclass(frozen=True)
-class MaskedMean(Operation):
-    """Mean over the steps that are not masked, along axis 1: ``sum(x * mask) / sum(mask)``.
-
-    It is nan where all steps are masked, as in Keras. Sums are computed in float64. With
-    ``keepdims`` the axis is kept with size 1.
-    """
-
-    kind: ClassVar[str] = "masked_mean"
-
-    keepdims: bool = False
+class _WithMask(Operation):
+    """An operation on a tensor and its mask."""
 
     @property
     def mask_input_count(self) -> int:
@@ -169,6 +160,19 @@ class MaskedMean(Operation):
 
     def with_masks(self, which: Collection[int]) -> Operation:
         return self
+
+
+@dataclass(frozen=True)
+class MaskedMean(_WithMask):
+    """Mean over the steps that are not masked, along axis 1: ``sum(x * mask) / sum(mask)``.
+
+    It is nan where all steps are masked, as in Keras. Sums are computed in float64. With
+    ``keepdims`` the axis is kept with size 1.
+    """
+
+    kind: ClassVar[str] = "masked_mean"
+
+    keepdims: bool = False
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = _with_mask(inputs)
@@ -193,7 +197,7 @@ class MaskedMean(Operation):
 
 
 @dataclass(frozen=True)
-class MaskedSoftmax(Operation):
+class MaskedSoftmax(_WithMask):
     """``softmax`` along an axis where ``mask > 0.5``; the mask is broadcast.
 
     Parameters
@@ -213,17 +217,6 @@ class MaskedSoftmax(Operation):
     axis: int = -1
     zero_fully_masked: bool = False
     additive: bool = False
-
-    @property
-    def mask_input_count(self) -> int:
-        return 1
-
-    @property
-    def masked_inputs(self) -> tuple[int, ...]:
-        return (0,)
-
-    def with_masks(self, which: Collection[int]) -> Operation:
-        return self
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or broadcast(list(inputs)) != inputs[0]:
