@@ -93,7 +93,8 @@ class StoredWeight(NamedTuple):
             If the storage type is unknown.
         """
         held = {suffix: np.array(array) for suffix, array in arrays.items()}
-        weight = np.ascontiguousarray(storage_type(storage).decode(held), np.float32)
+        with np.errstate(over="ignore"):  # infinities are reported by whoever uses the weight
+            weight = np.ascontiguousarray(storage_type(storage).decode(held), np.float32)
         for array in (weight, *held.values()):
             array.flags.writeable = False
         return cls(storage, MappingProxyType(held), weight)

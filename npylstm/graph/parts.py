@@ -136,10 +136,11 @@ class LayerSpec:
             if frozen[key] is array and array.flags.writeable:
                 frozen[key] = array.copy()
             frozen[key].flags.writeable = False
-        object.__setattr__(self, "weights", MappingProxyType(frozen))
         shapes = self.layer.weight_shapes() if self.stored else {}
         stored = {k: self.stored[k] for k in shapes if k in self.stored}
         stored = {k: s for k, s in stored.items() if _equal(frozen.get(k), s.weight)}
+        frozen |= {k: s.weight for k, s in stored.items()}  # one array, not two equal ones
+        object.__setattr__(self, "weights", MappingProxyType(frozen))
         object.__setattr__(self, "stored", MappingProxyType(stored))
 
     def __repr__(self) -> str:

@@ -66,10 +66,13 @@ class Operation(Declarations):
     def weight_with_role(self, role: str) -> str | None:
         """Return the name of the only weight with a role; None if there are none or several.
 
-        None for a recurrent operation, too: its weights belong to :meth:`recurrent_parts`.
+        None for a recurrent operation, too, because its weights belong to :meth:`recurrent_parts`,
+        and for a wrapper.
         """
+        if self.is_recurrent or self.innermost is not self:
+            return None
         names = [name for name, own in self.weight_roles.items() if own == role]
-        return names[0] if len(names) == 1 and not self.is_recurrent else None
+        return names[0] if len(names) == 1 else None
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the carried state by name, without the batch axis."""

@@ -110,6 +110,11 @@ class Declarations:
         """Return the operation with the masks of these inputs as its last inputs, in order."""
         raise NotImplementedError
 
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether integers from 0 on come out as they are, so that an embedding may follow."""
+        return self.moves_elements
+
     def input_value(self, output: float) -> float | None:
         """Return the number that is ``output`` after the operation, whichever element it is.
 

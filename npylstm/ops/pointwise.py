@@ -29,6 +29,10 @@ class ActivationLayer(Operation):
 
     activation: Activation
 
+    @property
+    def keeps_ids(self) -> bool:
+        return self.activation.name == "relu"
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         axis = self.activation.axis

@@ -130,6 +130,30 @@ def test_only_softmax_layers_use_a_mask_that_they_are_given(framework: str) -> N
     assert "wrapped: is called with mask=a tensor" in refused(model)
 
 
+@pytest.mark.parametrize(("between", "integer"), [("ReLU", True), ("Rescaling", False)])
+def test_which_inputs_of_embeddings_are_ids(between: str, integer: bool) -> None:
+    L = keras.layers
+    layer = L.ReLU() if between == "ReLU" else L.Rescaling(255.0)
+    x = keras.Input((5,))
+    model = keras.Model(x, L.LSTM(3)(L.Embedding(256, 4)(layer(x))))
+    randomise(model, 2)
+    spec = nc.from_keras(model)
+    assert spec.inputs[0].integer == integer
+    ids = np.arange(10, dtype="float32").reshape(2, 5) / (1 if integer else 255)
+    y = Model(spec, "numpy").predict(ids)
+    np.testing.assert_allclose(y, run(model, [ids])[0], atol=1e-6)
+
+
+def test_branches_that_meet_again_cost_little() -> None:
+    x = y = keras.Input((3,))
+    for _ in range(60):
+        y = keras.layers.Concatenate(axis=0)(
+            [keras.layers.Identity()(y), keras.layers.Identity()(y)]
+        )
+    with pytest.raises(UnsupportedError):  # it mixes samples: but it says so at once
+        nc.from_keras(keras.Model(x, y))
+
+
 def test_states_of_a_time_major_layer_as_inputs() -> None:
     k, L = tf_keras, tf_keras.layers
     x, h, c = k.Input((None, 3)), k.Input((4,)), k.Input((4,))

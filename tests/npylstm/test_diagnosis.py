@@ -18,9 +18,10 @@ from npylstm.activations import Activation
 from npylstm.cli import main
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
-from npylstm.ops.cells import LSTM
+from npylstm.ops.cells import LSTM, SimpleRNN
 from npylstm.ops.dense import Dense
 from npylstm.ops.normalization import LayerNormalization
+from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.parity.mistakes import KINDS, MISTAKES
 from npylstm.spec import Case, Edge, TensorSpec
 
@@ -264,3 +265,17 @@ def test_a_factor_and_an_offset_of_the_outputs_are_fitted() -> None:
     y = (3 * 2 * oracle.lstm(spec["layer_0"].weights, X)[0][:, -1] + 1).astype("f4")
     cause = npylstm.diagnose(spec, X, y).causes[0]
     assert (cause.kind, cause.detail["factor"], cause.detail["offset"]) == ("scaling", 3.0, 1.0)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("other", ["scaled", "other weights"])
+def test_cells_inside_a_wrapper_are_no_product(sequences: bool, other: str) -> None:
+    inner = SimpleRNN(3, 4, return_sequences=sequences)
+    shape = ("batch", "steps", 5, 3)
+    spec = make_chain(TimeDistributed(inner), shape=shape)
+    x = RNG.normal(size=(3, 6, 5, 3)).astype("f4")
+    y = Model(spec, "numpy").predict(x) * np.float32(1.0004)
+    if other == "other weights":
+        y = Model(make_chain(TimeDistributed(inner), shape=shape, seed=5), "numpy").predict(x)
+    for cause in npylstm.diagnose(spec, x, y).causes:
+        assert cause.kind in VOCABULARY

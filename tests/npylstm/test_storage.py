@@ -93,6 +93,7 @@ def test_copies_keep_the_storage_and_changed_weights_lose_it() -> None:
     for other in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec), spec.astype("float32")):
         assert other == spec
         assert other["layer_1"].stored.keys() == {"kernel"}
+        assert other["layer_1"].stored["kernel"].weight is other["layer_1"].weights["kernel"]
     assert not spec.astype("float64")["layer_1"].stored
     changed = {**spec["layer_1"].weights, "kernel": spec["layer_1"].weights["kernel"] * 2}
     assert not dataclasses.replace(spec["layer_1"], weights=changed).stored
@@ -189,5 +190,7 @@ def test_numbers_that_a_type_cannot_hold() -> None:
         StoredWeight.encoded("int16", np.ones((2, 2)))
     with pytest.raises(FormatError, match="got float32 with 1 nan or inf"):
         StoredWeight.encoded("int16", np.float32([[np.nan, 1]]))
+    with pytest.raises(FormatError, match="is too large for it"):
+        StoredWeight.encoded("int16", np.full((2, 2), np.finfo(np.float32).max))
     tiny = np.float32([[1e-44, 1.0]])  # smaller than any scale
     assert StoredWeight.encoded("int16", tiny).weight.tolist() == [[0.0, 1.0]]

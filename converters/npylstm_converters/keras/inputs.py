@@ -59,7 +59,7 @@ def read_inputs(
                 shape.append(STEPS if free == 1 else f"{STEPS}_{free}")
             else:
                 shape.append(int(size))
-        readers = [*_readers(Tensor(name), flat.calls, layers, _may_keep_ids)]
+        readers = [*_readers(Tensor(name), flat.calls, layers, _keeps_ids)]
         integer = bool(readers) and all(_reads_ids(layer) for layer in readers)
         inputs.append(TensorSpec(names[name], tuple(shape), integer))
     # Nobody fixes the batch size without a stateful layer, so it shows the shape of a first call.
@@ -73,11 +73,7 @@ def _reads_ids(layer: Operation | None) -> bool:
     return layer is not None and layer.innermost.vocabulary_size is not None
 
 
-_keeps_shape = attrgetter("keeps_shape")
-
-
-def _may_keep_ids(layer: Operation) -> bool:
-    return layer.keeps_shape or layer.moves_elements
+_keeps_shape, _keeps_ids = attrgetter("keeps_shape"), attrgetter("keeps_ids")
 
 
 def _without_states(call: Call, layers: Mapping[str, Operation]) -> Call:
@@ -95,14 +91,21 @@ def _readers(
     is_skipped: Callable[[Operation], bool],
 ) -> Iterator[Operation | None]:
     """Yield the layers that read a tensor, or those behind skipped ones; None: no layer."""
-    for call in calls:
-        if tensor in call.reads:
-            layer = layers.get(call.layer)
+    seen = {tensor}
+
+    def walk(tensor: Tensor) -> Iterator[Operation | None]:
+        readers = [call for call in calls if tensor in call.reads]
+        if not readers:
+            yield None
+        for call in readers:
+            layer, made = layers.get(call.layer), Tensor(call.layer, call.number)
             if layer is None or not is_skipped(layer):
                 yield layer
-                continue
-            behind = [*_readers(Tensor(call.layer, call.number), calls, layers, is_skipped)]
-            yield from behind or [None]
+            elif made not in seen:
+                seen.add(made)
+                yield from walk(made)
+
+    return walk(tensor)
 
 
 def _batch_shape(graph: Graph, raw: RawLayer) -> Any:

@@ -61,14 +61,17 @@ def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
 
 def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, float]]:
     """Yield the inputs that reach a tensor, with the input value that becomes ``value``."""
-    if any(tensor == t.name for t in spec.inputs):
-        yield tensor, value
-        return
-    edge = next(e for e in spec.edges if tensor in e.outputs)
-    before = spec[edge.layer].layer.innermost.input_value(value)
-    if before is not None:
-        for name in edge.inputs:
-            yield from _behind(spec, name, before)
+    makers = {t: edge for edge in spec.edges for t in edge.outputs}
+    todo, seen = [(tensor, value)], {(tensor, value)}
+    for name, number in todo:  # grows while it is walked
+        if name not in makers:
+            yield name, number
+            continue
+        edge = makers[name]
+        before = spec[edge.layer].layer.innermost.input_value(number)
+        further = [] if before is None else [(t, before) for t in edge.inputs]
+        todo += [pair for pair in dict.fromkeys(further) if pair not in seen]
+        seen.update(further)
 
 
 def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
@@ -81,7 +84,7 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
             layer = spec[edge.layer].layer.innermost
             if layer.vocabulary_size is not None:
                 sizes.append(layer.vocabulary_size)
-            elif layer.moves_elements or layer.keeps_shape:
+            elif layer.keeps_ids:
                 reached.add(edge.outputs[0])
         if sizes or tensor.integer:
             yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
