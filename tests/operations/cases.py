@@ -261,6 +261,25 @@ def cell_oracle(layer: Any) -> Any:
     return compute
 
 
+def pair_of(forward: LSTM, backward: LSTM, mode: str) -> Any:
+    """An oracle for two layers that read a sequence from both ends: their outputs, merged."""
+    merge = {
+        "concat": lambda a, b: np.concatenate([a, b], -1), "sum": np.add, "mul": np.multiply,
+        "ave": lambda a, b: (a + b) / 2, "none": lambda a, b: (a, b),
+    }[mode]  # fmt: skip
+
+    def compute(weights: Weights, x: Array) -> Any:
+        a, b = (
+            cell_oracle(layer)(
+                {k.partition("/")[2]: w for k, w in weights.items() if k.startswith(way)}, x
+            )
+            for way, layer in (("forward", forward), ("backward", backward))
+        )
+        return merge(a, b[:, ::-1] if backward.return_sequences else b)
+
+    return compute
+
+
 def bidirectional() -> Iterator[Case]:
     flags: dict[str, Any]
     for mode in ("concat", "sum", "mul", "ave", "none"):
@@ -271,7 +290,7 @@ def bidirectional() -> Iterator[Case]:
         ):
             a, b = LSTM(3, 4, **flags), LSTM(3, 4, go_backwards=True, **flags)
             note = "-".join([mode, *flags])
-            yield case(Bidirectional(a, b, mode), SEQUENCE, note=note)
+            yield case(Bidirectional(a, b, mode), SEQUENCE, note=note, oracle=pair_of(a, b, mode))
     for note, shapes, flags in (
         ("time_major", (MAJOR,), {"time_major": True, "return_sequences": True}),
         ("masked", (SEQUENCE, MASK), {"masked": True, "return_sequences": True}),
