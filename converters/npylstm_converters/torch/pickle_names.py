@@ -149,7 +149,7 @@ STORAGES: dict[str, str | None] = {
 
 
 def call(function: Global, arguments: tuple[Any, ...]) -> Any:
-    """Return what a function of the table makes of arguments."""
+    """Call one of the allowed functions; FormatError if it is not allowed or takes other arguments."""
     known = FUNCTIONS.get(str(function))
     if known is None:
         raise FormatError(f"pickle: calls {function}, which makes nothing")
