@@ -149,7 +149,7 @@ STORAGES: dict[str, str | None] = {
 
 
 def call(function: Global, arguments: tuple[Any, ...]) -> Any:
-    """Call one of the allowed functions; FormatError if it is not allowed or takes other arguments."""
+    """Call one of the allowed functions; raise FormatError for any other or other arguments."""
     known = FUNCTIONS.get(str(function))
     if known is None:
         raise FormatError(f"pickle: calls {function}, which makes nothing")
