@@ -57,6 +57,12 @@ def test_states_that_a_call_leaves_to_another(framework: Any) -> None:
     shared = framework.Model([x, y], [pair(x), pair(y)])
     z = framework.Input(batch_shape=(2, 5, 4, 3))
     inside = k.TimeDistributed(k.LSTM(2, stateful=True), name="inside")
+    part = framework.Sequential(
+        [framework.Input(batch_shape=(2, 4, 3)), k.LSTM(2, stateful=True, name="kept")]
+    )
+    of_a_model = framework.Model(z, k.TimeDistributed(part, name="all")(z))
+    with pytest.raises(UnsupportedError, match=r"kept: TimeDistributed\(LSTM\) with stateful=True"):
+        nc.from_keras(of_a_model)
     for model, reason in (
         (shared, "pair: is stateful and called twice"),
         (

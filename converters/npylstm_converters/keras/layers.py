@@ -66,6 +66,16 @@ def _dense(config: Config, tensors: LayerTensors) -> Translation:
     return Dense(features, units, activation, use_bias), weights
 
 
+def _over_steps(layer: Operation, class_name: str) -> Operation:
+    """Return a layer applied to every step, from zero state; refuse one that keeps its state."""
+    if layer.innermost.stateful:
+        raise Refusal(
+            f"TimeDistributed({class_name}) with stateful=True is not supported: the state goes on "
+            "from one outer step to the next"
+        )
+    return TimeDistributed(layer)
+
+
 def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     """Return the inner layer if it acts on the last axis only, else the wrapped layer."""
     inner = config.take("layer")
@@ -77,12 +87,7 @@ def _time_distributed(config: Config, tensors: LayerTensors) -> Translation:
     by_feature = class_name in _BY_FEATURE and layer.innermost is layer
     if by_feature and all(a.axis in (None, -1) for a in layer.activations.values()):
         return layer, weights
-    if layer.stateful:
-        raise Refusal(
-            f"TimeDistributed({class_name}) with stateful=True is not supported: the state goes on "
-            "from one outer step to the next"
-        )
-    return TimeDistributed(layer), weights
+    return _over_steps(layer, class_name), weights
 
 
 def _activation(config: Config) -> Operation:
@@ -220,7 +225,7 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     if len(tensors) and not tensors.taken:
         tensors.take()  # a layer without weights must have no arrays
     for _ in range(layer.times):
-        made = TimeDistributed(made)
+        made = _over_steps(made, layer.class_name)
     return made, weights
 
 
