@@ -1,3 +1,5 @@
+# make native   compile the kernels for this machine, into the checkout
+# make wheel    build wheels with compiled kernels for all platforms, into dist/
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the suite; of tables of cases, every value of every parameter
 # make test-all the same with every combination
@@ -14,7 +16,7 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all coverage fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
+.PHONY: native wheel demo test test-all coverage fuzz diagnose-matrix mutate-models mutate-source bench lint check models clean
 
 # Every process imports the frameworks, a gigabyte or so.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
@@ -22,13 +24,22 @@ PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 MODELS ?= 2000
 SEED ?= 1000
 
+native: npylstm/native/kernels.json
+
+npylstm/native/kernels.json: .venv-build/ready $(wildcard npylstm/kernels/*.py wheels/*.py) \
+    npylstm/activations.py npylstm/native/levels.py npylstm/native/digests.py
+	.venv-build/bin/python -m wheels.library
+
+wheel: .venv-build/ready
+	.venv-build/bin/python -m wheels
+
 demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
 
-test: .venv-test/ready tests/tfjs/ready
+test: .venv-test/ready tests/tfjs/ready native
 	.venv-test/bin/python -m pytest $(PARALLEL) --sample
 
-test-all: .venv-test/ready tests/tfjs/ready
+test-all: .venv-test/ready tests/tfjs/ready native
 	.venv-test/bin/python -m pytest $(PARALLEL)
 
 coverage: .venv-test/ready tests/tfjs/ready
@@ -60,7 +71,7 @@ lint: .venv-test/ready
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
 
-check: lint
+check: lint native
 	.venv-test/bin/python -m pytest $(PARALLEL) --sample tests/npylstm
 
 models: .venv-test/ready
@@ -73,7 +84,7 @@ models: .venv-test/ready
 	.venv-test/bin/python models/stateful_sine_tfjs/convert.py
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench build tests/tfjs/node_modules tests/tfjs/ready
+	rm -rf .venv-demo .venv-test .venv-bench .venv-build build dist npylstm/native/kernels.* tests/tfjs/node_modules tests/tfjs/ready
 
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
@@ -85,6 +96,12 @@ clean:
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python $(PIP) 'pip>=25.1'
 	.venv-test/bin/python $(PIP) -e . --group dev
+	touch $@
+
+.venv-build/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-build
+	.venv-build/bin/python $(PIP) 'pip>=25.1'
+	.venv-build/bin/python $(PIP) --group build
 	touch $@
 
 .venv-bench/ready: pyproject.toml

@@ -20,6 +20,7 @@ from npylstm.errors import (
     UnsupportedError,
 )
 from npylstm.io.model_file import save
+from npylstm.loading import LOADING
 from npylstm.runtime.model import Model, load
 from npylstm.spec import Case, ModelSpec
 
@@ -66,7 +67,8 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"npylstm.{_LATER[name]}"), name)
+    with LOADING:
+        value = getattr(importlib.import_module(f"npylstm.{_LATER[name]}"), name)
     globals()[name] = value
     return value
 

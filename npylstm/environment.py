@@ -9,9 +9,10 @@ import platform
 
 import numpy as np
 
+from npylstm.native.levels import cpu_features
 from npylstm.printable import printable
 
-__all__ = ["cpu_features", "cpu_level", "environment"]
+__all__ = ["cpu_level", "environment"]
 
 # The x86-64 levels, highest first. A level is reached if NumPy lists any one of its features;
 # NumPy lists the levels themselves since version 2.4.
@@ -35,25 +36,13 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count() or 1} logical cores",
         "CPU level": cpu_level(),
-        "CPU features": " ".join(cpu_features()) or "unknown",
+        "CPU features": " ".join(sorted(cpu_features())) or "unknown",
     }
-
-
-def cpu_features() -> tuple[str, ...]:
-    """Return the processor features that NumPy detects and uses, sorted."""
-    for package in ("numpy._core", "numpy.core"):  # the second is the name before NumPy 2
-        try:
-            module = importlib.import_module(f"{package}._multiarray_umath")
-        except ImportError:
-            continue
-        found = getattr(module, "__cpu_features__", {})
-        return tuple(sorted(name for name, present in found.items() if present))
-    return ()
 
 
 def cpu_level() -> str:
     """Return the level of the processor's instruction set, such as ``"x86-64-v3"``."""
-    machine, features = platform.machine().lower(), set(cpu_features())
+    machine, features = platform.machine().lower(), cpu_features()
     if machine in _X86:
         return next((level for level, names in _X86_LEVELS if features & {*names}), "x86-64")
     if machine in _ARM:

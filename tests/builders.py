@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from backends import COMPILED
 
 from npylstm import ModelSpec
 from npylstm.ops.base import Operation
@@ -44,5 +45,5 @@ def agree(actual: Any, expected: Any, terms: int, backend: str = "numpy") -> Non
     ``n`` terms below 1 in size differ by at most ``n eps``, and cells contract: weights are below
     ``1 / sqrt(n)``, slopes below 1.
     """
-    atol = 0.0 if backend == "numba" else terms * np.finfo(expected.dtype).eps
+    atol = 0.0 if backend == COMPILED else terms * np.finfo(expected.dtype).eps
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)

@@ -15,6 +15,7 @@ import keras
 import npylstm_converters as nc
 import numpy as np
 import tf_keras
+from backends import BACKENDS
 
 from npylstm import Model, ModelSpec, UnsupportedError
 from npylstm.errors import UnprovenError
@@ -22,7 +23,6 @@ from npylstm.spec import Case
 
 FRAMEWORKS = {"keras3": keras, "tf_keras": tf_keras}
 WAYS = ("keras", "h5", "live", "json")
-BACKENDS = ("numpy", "numba")
 IDS = 9  # an Embedding in these tests knows at least so many
 
 

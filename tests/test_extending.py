@@ -20,7 +20,7 @@ from operations.check import check_operation
 from npylstm import Model, UnsupportedError, activations, load, ops, save, storage
 from npylstm.activations import Activation
 from npylstm.kernels import arguments, layers, table
-from npylstm.kernels.loading import Kernel
+from npylstm.kernels.library import Kernel
 from npylstm.ops import pointwise
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import Rescaling

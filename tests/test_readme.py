@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import COMPILED
 
 from npylstm.cli import main
 
@@ -69,6 +70,6 @@ def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_example_of_a_verdict_is_current(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["verify", "models/sine_keras/sine.npz", "--backend", "numba"])
+    main(["verify", "models/sine_keras/sine.npz", "--backend", COMPILED])
     verdict = capsys.readouterr().out.splitlines()[-1]
     assert verdict in TEXT

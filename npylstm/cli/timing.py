@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import numpy as np
 
 from npylstm import console
 from npylstm.cli.printing import print_json
-from npylstm.engine import code_cache
+from npylstm.errors import NpylstmError
 from npylstm.io import model_file
+from npylstm.native.compiled import cache_folder
+from npylstm.native.shipped import ShippedLibrary, shipped_library
 from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.runtime.model import Model, load
 
@@ -21,11 +24,12 @@ __all__ = ["bench", "warmup"]
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Time whole calls with both back ends, and print medians."""
+    """Time whole calls with all back ends that can be used here, and print medians."""
     spec = model_file.read(options.model)
     models = [Model(spec, "numpy")]
-    if Model(spec, "auto").backend == "numba":
-        models.append(Model(spec, "numba"))
+    for backend in ("numba", "native"):
+        with contextlib.suppress(NpylstmError):
+            models.append(Model(spec, backend))
     rng = np.random.default_rng(0)
     results: list[dict[str, Any]] = []
     with console.progress("bench", len(options.batch) * len(models)) as advance:
@@ -59,20 +63,24 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def warmup(options: argparse.Namespace) -> int:
-    """Compile all kernels into the cache on disk, for example when a container image is built."""
+    """Compile all kernels into Numba's cache, for example when a container image is built."""
+    shipped = isinstance(shipped_library(), ShippedLibrary)
     results = []
     with console.progress("warmup", len(options.model)) as advance:
         for path in options.model:
             start = time.perf_counter()
-            load(path, backend="numba").warm_up()
-            results.append({"model": path, "seconds": time.perf_counter() - start})
+            model = load(path, backend="auto" if shipped else "numba")
+            seconds = time.perf_counter() - start
+            results.append({"model": path, "backend": model.backend, "seconds": seconds})
             advance()
-    folder = code_cache.cache_folder()
+    compiled = any(r["backend"] == "numba" for r in results)
+    folder = cache_folder() if compiled else None
     if options.json:
         print_json({"cache": folder, "models": results})
         return 0
-    rows = [[str(r["model"]), f"{r['seconds']:.2f}"] for r in results]
-    console.print_table(["model", "seconds"], rows, title=f"kernels in {folder or 'no cache'}")
+    rows = [[str(r["model"]), str(r["backend"]), f"{r['seconds']:.2f}"] for r in results]
+    title = f"kernels in {folder or 'no cache'}" if compiled else "nothing to compile"
+    console.print_table(["model", "back end", "seconds"], rows, title=title)
     return 0
 
 

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npylstm.activations import SELU_ALPHA, SELU_SCALE
-from npylstm.engine.jit import jit
+from npylstm.kernels.jit import jit
 from npylstm.kernels.simd import Lanes, broadcast, each_vector, lane_count
 from npylstm.kernels.simd_math import exp, exp_minus_one, sigmoid, tanh
 

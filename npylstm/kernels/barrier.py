@@ -6,7 +6,6 @@ other threads, because there may be fewer processors than threads.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
@@ -14,9 +13,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npylstm.engine.jit import jit
 from npylstm.kernels.arguments import RECURRENT as A
+from npylstm.kernels.jit import jit
 from npylstm.kernels.simd import integers
+from npylstm.kernels.target import TARGET
 
 __all__ = ["barrier_wait", "is_leader"]
 
@@ -25,7 +25,6 @@ _INTEGER = ir.IntType(64)
 _SPINS = 256
 # The processor's instruction for spin loops, with its arguments.
 _PAUSES = {"x86_64": ("x86.sse2.pause", []), "aarch64": ("aarch64.hint", [1])}
-_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @intrinsic
@@ -53,8 +52,7 @@ def _pause(typingctx: Any) -> Any:
     """Pause the processor briefly in a spin loop."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        machine = platform.machine().lower()
-        name, values = _PAUSES.get(_NAMES.get(machine, machine), (None, []))
+        name, values = _PAUSES.get(TARGET.machine, (None, []))
         if name is not None:
             number = ir.IntType(32)
             function = cgutils.get_or_insert_function(

@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.kernels.calls import Call
-from npylstm.kernels.packing import Columns
+from npylstm.kernels.packing import Columns, VectorType
 
 __all__ = [
     "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
@@ -26,21 +26,21 @@ BLOCK_ROWS = 64
 Weights = Mapping[str, Array]
 
 
-def pack_dense(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_dense(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack the kernel in panels, and arrange the bias in the same order."""
-    columns = Columns(1, layer.units, dtype)
-    bias = weights.get("bias", np.zeros(layer.units, dtype))
+    columns = Columns(1, layer.units, vector)
+    bias = weights.get("bias", np.zeros(layer.units, vector.dtype))
     return {"W": columns.pack(weights["kernel"]), "BIAS": columns.arrange(bias)}
 
 
-def pack_dense_narrow(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_dense_narrow(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Keep the kernel as it is, (features, units)."""
-    return pack_dense(layer, weights, dtype) | {"W": weights["kernel"]}
+    return pack_dense(layer, weights, vector) | {"W": weights["kernel"]}
 
 
 def bind_dense(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns for a product in blocks of rows."""
-    columns = Columns(1, layer.units, call.dtype)
+    columns = Columns(1, layer.units, call.vector)
     block = min(call.outputs[0].rows, BLOCK_ROWS)
     return bind_dense_narrow(layer, call) | {
         "VECTORS": columns.vectors, "BLOCK_ROWS": block,
@@ -54,10 +54,10 @@ def bind_dense_narrow(layer: Any, call: Call) -> dict[str, int]:
     return {"ROWS": rows, "IN": layer.features, "UNITS": layer.units}
 
 
-def pack_convolution(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_convolution(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack the kernel of each group, all taps together or each separately, and the biases."""
-    columns = Columns(1, layer.units // layer.groups, dtype)
-    bias = weights.get("bias", np.zeros(layer.units, dtype))
+    columns = Columns(1, layer.units // layer.groups, vector)
+    bias = weights.get("bias", np.zeros(layer.units, vector.dtype))
     _, terms = _taps(layer)
     packed = [
         columns.pack(tap)
@@ -81,7 +81,7 @@ def bind_convolution(layer: Any, call: Call) -> dict[str, int]:
     steps, out_steps = x.shape[axis], y.shape[axis]
     before, after = layer.pads(steps)
     features, (taps, terms) = layer.features // layer.groups, _taps(layer)
-    columns = Columns(1, layer.units // layer.groups, call.dtype)
+    columns = Columns(1, layer.units // layer.groups, call.vector)
     block, padded = min(out_steps, BLOCK_ROWS), before + steps + after
     return {
         "ROWS": x.shape[0], "IN": layer.features, "UNITS": layer.units, "VECTORS": columns.vectors,
@@ -92,7 +92,7 @@ def bind_convolution(layer: Any, call: Call) -> dict[str, int]:
     }  # fmt: skip
 
 
-def pack_embedding(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_embedding(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Return the table of embeddings, unchanged."""
     return {"W": weights["embeddings"]}
 

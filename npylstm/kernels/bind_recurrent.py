@@ -11,7 +11,7 @@ from npylstm.activations import SIGMOID, TANH
 from npylstm.arrays import Array
 from npylstm.kernels.bind_layers import BLOCK_ROWS
 from npylstm.kernels.calls import Call
-from npylstm.kernels.packing import ALIGNMENT, PANEL, Columns
+from npylstm.kernels.packing import ALIGNMENT, PANEL, Columns, VectorType
 
 __all__ = [
     "bind_gru", "bind_gru_reset_before", "bind_lstm", "bind_simple_rnn", "pack_gru",
@@ -27,35 +27,35 @@ _BLOCK_SIZE, _BLOCK_STEPS = 32768, 64
 Weights = Mapping[str, Array]
 
 
-def pack_simple_rnn(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_simple_rnn(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack kernel and recurrent kernel in panels, gates side by side."""
-    packed, columns = layer.pack(weights), _columns(layer, dtype)
+    packed, columns = layer.pack(weights), _columns(layer, vector)
     return {
         "W": columns.pack(packed["W"]), "BIAS": columns.arrange(packed["b"]),
         "U": columns.pack(packed["U"]),
     }  # fmt: skip
 
 
-def pack_lstm(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_lstm(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack both kernels, and the projection if there is one."""
-    parts = pack_simple_rnn(layer, weights, dtype)
+    parts = pack_simple_rnn(layer, weights, vector)
     if layer.projection:
-        projected = Columns(1, layer.projection, dtype)
+        projected = Columns(1, layer.projection, vector)
         parts["PROJECTION"] = projected.pack(weights["P"])
-        parts["PROJECTION_BIAS"] = np.zeros(projected.size, dtype)
+        parts["PROJECTION_BIAS"] = np.zeros(projected.size, vector.dtype)
     return parts
 
 
-def pack_gru(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_gru(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack both kernels, and the recurrent bias."""
-    recurrent_bias = _columns(layer, dtype).arrange(layer.pack(weights)["rb"])
-    return pack_simple_rnn(layer, weights, dtype) | {"RECURRENT_BIAS": recurrent_bias}
+    recurrent_bias = _columns(layer, vector).arrange(layer.pack(weights)["rb"])
+    return pack_simple_rnn(layer, weights, vector) | {"RECURRENT_BIAS": recurrent_bias}
 
 
-def pack_gru_reset_before(layer: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def pack_gru_reset_before(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     """Pack the recurrent kernel in two parts: gates, and candidate."""
-    packed, columns = layer.pack(weights), _columns(layer, dtype)
-    gates, candidate = Columns(2, layer.units, dtype), Columns(1, layer.units, dtype)
+    packed, columns = layer.pack(weights), _columns(layer, vector)
+    gates, candidate = Columns(2, layer.units, vector), Columns(1, layer.units, vector)
     return {
         "W": columns.pack(packed["W"]), "BIAS": columns.arrange(packed["b"]),
         "U": gates.pack(packed["U_gates"]), "RECURRENT_BIAS": gates.arrange(packed["rb_gates"]),
@@ -63,31 +63,31 @@ def pack_gru_reset_before(layer: Any, weights: Weights, dtype: str) -> dict[str,
     }  # fmt: skip
 
 
-def _columns(layer: Any, dtype: str) -> Columns:
+def _columns(layer: Any, vector: VectorType) -> Columns:
     """Return the arrangement of the gates in the input's product."""
-    return Columns(len(layer.gates), layer.units, dtype)
+    return Columns(len(layer.gates), layer.units, vector)
 
 
 def bind_lstm(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns of an LSTM; threads share only plain ones, without projection."""
     plain = (layer.activation, layer.recurrent_activation) == (TANH, SIGMOID)
     shared = 1 if plain and not layer.projection else 0
-    return _bind(layer, call, _columns(layer, call.dtype), shared)
+    return _bind(layer, call, _columns(layer, call.vector), shared)
 
 
 def bind_gru(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns of a GRU with the reset gate after the product."""
-    return _bind(layer, call, _columns(layer, call.dtype), PANEL)
+    return _bind(layer, call, _columns(layer, call.vector), PANEL)
 
 
 def bind_gru_reset_before(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns of a GRU with the reset gate before the product."""
-    return _bind(layer, call, Columns(2, layer.units, call.dtype), 0)
+    return _bind(layer, call, Columns(2, layer.units, call.vector), 0)
 
 
 def bind_simple_rnn(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns of a simple recurrent layer."""
-    return _bind(layer, call, _columns(layer, call.dtype), 0)
+    return _bind(layer, call, _columns(layer, call.vector), 0)
 
 
 def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dict[str, int]:
@@ -103,9 +103,9 @@ def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dic
         y_row, y_step = along_rows * y.shape[-1], along_steps * y.shape[-1]
     else:
         y_row, y_step = y.shape[-1], 0
-    columns = _columns(layer, call.dtype)
-    hidden = Columns(1, layer.output_size, call.dtype)
-    cell = Columns(1, layer.units, call.dtype)
+    columns = _columns(layer, call.vector)
+    hidden = Columns(1, layer.output_size, call.vector)
+    cell = Columns(1, layer.units, call.vector)
     block_rows = max(1, min(batch, BLOCK_ROWS, max(4, _BLOCK_SIZE // columns.size)))
     ahead = max(1, _BLOCK_SIZE // (block_rows * columns.size))
     block_steps = min(steps, _BLOCK_STEPS, ahead)

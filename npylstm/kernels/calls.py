@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from npylstm.kernels.library import KernelLibrary
+from npylstm.kernels.packing import VectorType
+
 __all__ = ["Call", "Place", "Sizes"]
 
 Sizes = tuple[int, ...]
@@ -41,8 +44,10 @@ class Call(NamedTuple):
         Places in the state buffer, in the order of the operation's states.
     mask
         Place of a recurrent operation's mask; empty if there is none.
-    dtype
-        Of the model.
+    library
+        The compiled kernels.
+    vector
+        Their vectors, of the model's dtype.
     reserve
         Reserves so many elements of the work buffer, and returns the offset.
     half
@@ -53,6 +58,7 @@ class Call(NamedTuple):
     outputs: tuple[Place, ...]
     states: tuple[Place, ...]
     mask: Place
-    dtype: str
+    library: KernelLibrary
+    vector: VectorType
     reserve: Callable[[int], int]
     half: int | None = None

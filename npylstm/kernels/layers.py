@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from numba import float64
 
-from npylstm.engine.jit import entry, fma, jit, kernel
 from npylstm.kernels.activations import activate
 from npylstm.kernels.arguments import ACTIVATION, COPY, DENSE, KERNEL, REPEAT, WIDTH
 from npylstm.kernels.arguments import CONVOLUTION as C
 from npylstm.kernels.arguments import EMBEDDING as E
+from npylstm.kernels.jit import entry, fma, jit, kernel
 from npylstm.kernels.simd import call, copy, copy_bytes, integers, offset, width
 
 __all__ = [

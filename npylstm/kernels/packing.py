@@ -8,12 +8,15 @@ into panels of vectors; a panel is stored term by term.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.engine.host import VECTOR_BYTES, narrow_of
 
-__all__ = ["ALIGNMENT", "PANEL", "Columns", "aligned", "lanes_of", "pack_product"]
+__all__ = [
+    "ALIGNMENT", "PANEL", "Columns", "VectorType", "aligned", "narrow_lanes", "pack_product",
+]  # fmt: skip
 
 ALIGNMENT = 16  # elements: tensors start on a cache line
 PANEL = 4  # vectors of columns in a product
@@ -30,9 +33,16 @@ def aligned(size: int, dtype: str) -> Array:
 _LINE = 64
 
 
-def lanes_of(dtype: str) -> int:
-    """Return the number of elements of a vector."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
+class VectorType(NamedTuple):
+    """The vectors that kernels use: dtype and number of elements."""
+
+    dtype: str
+    lanes: int
+
+
+def narrow_lanes(lanes: int) -> int:
+    """Return the number of units of a narrow block, for units that do not fill a vector."""
+    return max(1, lanes // 4)
 
 
 class Columns:
@@ -46,9 +56,9 @@ class Columns:
         Number of blocks; the remaining units are one more block, which may be empty.
     """
 
-    def __init__(self, gates: int, units: int, dtype: str) -> None:
-        lanes = lanes_of(dtype)
-        narrow = narrow_of(lanes)
+    def __init__(self, gates: int, units: int, vector: VectorType) -> None:
+        lanes = vector.lanes
+        narrow = narrow_lanes(lanes)
         whole = units // lanes
         parts = -(-(units - whole * lanes) // narrow)
         of = np.arange(whole * lanes + parts * narrow)

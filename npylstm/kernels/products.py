@@ -22,10 +22,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npylstm.engine.host import REGISTERS
-from npylstm.engine.jit import jit, product_kernel
+from npylstm.kernels.jit import jit, product_kernel
 from npylstm.kernels.packing import PANEL
 from npylstm.kernels.simd import Lanes, broadcast, lane_count, offset, prefetch, width
+from npylstm.kernels.target import TARGET
 
 __all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
 
@@ -34,7 +34,7 @@ SEGMENT = 64
 # Up to so many terms are added directly to the start: a partial sum would round once more.
 FEW_TERMS = 3
 # Rows of a block: its sums, a panel's weights and an input fill the registers.
-ROWS = 4 if REGISTERS >= 32 else 2
+ROWS = 4 if TARGET.registers >= 32 else 2
 
 _INTEGER = ir.IntType(64)
 

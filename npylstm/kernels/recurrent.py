@@ -8,11 +8,10 @@ units of a step read the old one.
 
 from __future__ import annotations
 
-from npylstm.engine.host import VECTOR_BYTES
-from npylstm.engine.jit import jit, kernel
 from npylstm.kernels.activations import activate
 from npylstm.kernels.arguments import RECURRENT as A
 from npylstm.kernels.barrier import barrier_wait, is_leader
+from npylstm.kernels.jit import jit, kernel
 from npylstm.kernels.packing import PANEL
 from npylstm.kernels.products import FEW_TERMS, segment_of
 from npylstm.kernels.recurrent_cells import (
@@ -32,12 +31,13 @@ from npylstm.kernels.recurrent_steps import (
     next_input,
 )
 from npylstm.kernels.simd import call, narrow_width, offset, width
+from npylstm.kernels.target import TARGET
 
 __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
 _TANH, _SIGMOID = 1, 2
 # Vectors in a typical L1 cache.
-_L1_VECTORS = 32768 // VECTOR_BYTES
+_L1_VECTORS = 32768 // TARGET.vector_bytes
 
 
 @kernel

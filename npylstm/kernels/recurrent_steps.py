@@ -6,9 +6,9 @@ After the cells of a step, masked rows get their old state back, and the output 
 
 from __future__ import annotations
 
-from npylstm.engine.jit import jit
 from npylstm.kernels.arguments import RECURRENT as A
 from npylstm.kernels.barrier import barrier_wait, is_leader
+from npylstm.kernels.jit import jit
 from npylstm.kernels.simd import call, copy, narrow_width, offset, width
 
 __all__ = ["copy_rows", "count_blocks", "finish_step", "in_vectors", "is_masked", "next_input"]

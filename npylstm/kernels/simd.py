@@ -16,7 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npylstm.engine.host import VECTOR_BYTES, narrow_of
+from npylstm.kernels.packing import narrow_lanes
+from npylstm.kernels.target import TARGET
 
 __all__ = [
     "Lanes", "bit_width", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
@@ -37,12 +38,12 @@ def bit_width(dtype: Any) -> int:
 
 def lane_count(dtype: Any) -> int:
     """Return the number of lanes of a vector register."""
-    return VECTOR_BYTES * 8 // bit_width(dtype)
+    return TARGET.vector_bytes * 8 // bit_width(dtype)
 
 
 def narrow_count(dtype: Any) -> int:
     """Return the number of lanes of a narrow block, for units that do not fill a vector."""
-    return narrow_of(lane_count(dtype))
+    return narrow_lanes(lane_count(dtype))
 
 
 class Lanes:
@@ -116,8 +117,10 @@ class Lanes:
         return self._intrinsic("fabs")
 
     def fma(self, factor: float | Lanes, term: float | Lanes) -> Lanes:
-        """``self * factor + term``, rounded once."""
-        return self._intrinsic("fma", factor, term)
+        """``self * factor + term``, rounded once where the processor has an instruction for it."""
+        if TARGET.has_fma:
+            return self._intrinsic("fma", factor, term)
+        return self * factor + term
 
     def copysign(self, other: Lanes) -> Lanes:
         """Return these magnitudes with the signs of ``other`` (copysign)."""

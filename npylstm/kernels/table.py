@@ -30,7 +30,8 @@ from npylstm.kernels.arguments import (
     WIDTH,
 )
 from npylstm.kernels.calls import Call
-from npylstm.kernels.loading import Kernel
+from npylstm.kernels.library import Kernel, KernelLibrary
+from npylstm.kernels.packing import VectorType
 
 __all__ = ["FETCH", "KERNELS", "MULTIPLY", "STORE", "Row", "is_alias", "row_of"]
 
@@ -41,7 +42,7 @@ def _always(operation: Any) -> bool:
     return True
 
 
-def _nothing(operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+def _nothing(operation: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
     return {}
 
 
@@ -70,7 +71,7 @@ class Row(NamedTuple):
     kernel: Kernel
     columns: Any
     bind: Callable[[Any, Call], dict[str, int]]
-    pack: Callable[[Any, Weights, str], dict[str, Array]] = _nothing
+    pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
     softmax: bool = False
 
@@ -90,11 +91,11 @@ class Row(NamedTuple):
                 return False
         return True
 
-    def packed(self, operation: Any, weights: Weights, dtype: str) -> dict[str, Array]:
+    def packed(self, operation: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
         """Return the kernel's parameters, packed by column."""
-        parts = self.pack(operation, weights, dtype)
+        parts = self.pack(operation, weights, vector)
         for code, activation in _activations(operation):
-            parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), dtype)
+            parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), vector.dtype)
         return parts
 
     def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> Array:
@@ -104,14 +105,15 @@ class Row(NamedTuple):
             assert activation.row.code is not None  # accepts has checked it
             values[code] = activation.row.code
         if hasattr(self.columns, "MULTIPLY"):
-            values["MULTIPLY"] = MULTIPLY.address(call.dtype)
+            values["MULTIPLY"] = call.library.address(MULTIPLY, call.vector.dtype)
         values |= {"X": call.inputs[0].start, "Y": call.outputs[0].start}
-        return self.row(call.dtype, values | self.bind(operation, call))
+        values |= self.bind(operation, call)
+        return self.row(call.library, call.vector.dtype, values)
 
-    def row(self, dtype: str, values: Mapping[str, int]) -> Array:
+    def row(self, library: KernelLibrary, dtype: str, values: Mapping[str, int]) -> Array:
         """Return a row of a program with these columns."""
         row = np.zeros(WIDTH, np.int64)
-        row[KERNEL] = self.kernel.address(dtype)
+        row[KERNEL] = library.address(self.kernel, dtype)
         for name, value in values.items():
             row[getattr(self.columns, name)] = value
         return row

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from npylstm.errors import FormatError
+from npylstm.loading import LOADING
 from npylstm.ops.base import Operation
 
 __all__ = ["OPERATIONS", "operation_from_json"]
@@ -71,7 +72,10 @@ class _Operations(Mapping[str, type[Operation]]):
 
     def __getitem__(self, kind: str) -> type[Operation]:
         module, _, name = _TABLE[kind].partition(".")
-        operation: type[Operation] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        with LOADING:
+            operation: type[Operation] = getattr(
+                importlib.import_module(f"{__name__}.{module}"), name
+            )
         return operation
 
     def __iter__(self) -> Iterator[str]:

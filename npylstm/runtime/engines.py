@@ -1,9 +1,10 @@
-"""Back ends: NumPy and Numba, with one interface, :class:`Engine`."""
+"""Back ends, with one interface, :class:`Engine`, and the choice between them."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.graph.state import State
+from npylstm.loading import LOADING
 from npylstm.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from npylstm.kernels.library import KernelLibrary
     from npylstm.runtime.streams import Streams
 
 __all__ = [
@@ -21,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-BACKENDS = ("auto", "numba", "numpy")
+BACKENDS = ("auto", "native", "numba", "numpy")
 ENVIRONMENT_VARIABLE = "NPYLSTM_BACKEND"
 
 
@@ -122,8 +125,7 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
     Raises
     ------
     NpylstmError
-        If the name is unknown, or Numba is requested by name and is not installed or cannot
-        compile.
+        If the name is unknown, or a back end is requested by name and cannot be used.
     """
     asked = f"backend {backend!r}"
     if backend == "auto":
@@ -131,20 +133,47 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
         asked = f"{ENVIRONMENT_VARIABLE}={backend}"
     if backend not in BACKENDS:
         raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
-    if backend != "numpy" and importlib.util.find_spec("numba") is not None:
-        from npylstm.runtime.numba_engine import NumbaEngine
+    with LOADING:  # imports, and kernels are loaded or compiled
+        return _first_engine(spec, backend, asked)
 
-        engine = NumbaEngine(spec)
+
+def _first_engine(spec: ModelSpec, backend: str, asked: str) -> Engine:
+    """Return the engine of a back end; ``"auto"``: the first that can be used."""
+    if backend in ("auto", "native"):
+        from npylstm.native.shipped import ShippedLibrary, shipped_library
+
+        shipped = shipped_library()
+        if isinstance(shipped, ShippedLibrary):
+            return _kernel_engine(spec, shipped)
+        if backend == "native":
+            raise NpylstmError(f"{asked}: {shipped.reason}")
+        if shipped.is_fault:
+            _warn(f"npylstm computes without its compiled kernels: {shipped.reason}")
+    if backend in ("auto", "numba") and importlib.util.find_spec("numba") is not None:
+        from npylstm.native.compiled import numba_library
+
         try:
-            engine.compile()
-            return engine
+            return _kernel_engine(spec, numba_library())
         except Exception as failure:
             if backend == "numba":
                 raise
-            message = f"{spec.name} is computed with NumPy: {failure}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            _warn(f"{spec.name} is computed with NumPy: {failure}")
     elif backend == "numba":
         raise NpylstmError(f"{asked}: Numba is not installed; pip install 'npylstm[jit]'")
     from npylstm.runtime.numpy_engine import NumpyEngine
 
     return NumpyEngine(spec)
+
+
+def _kernel_engine(spec: ModelSpec, library: KernelLibrary) -> Engine:
+    from npylstm.runtime.kernel_engine import KernelEngine
+
+    return KernelEngine(spec, library)
+
+
+def _warn(message: str) -> None:
+    """Warn at the line of the user's that loads the model."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("npylstm."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -13,6 +13,7 @@ from npylstm.errors import NpylstmError
 from npylstm.graph.parts import LONGEST_REPR
 from npylstm.io import model_file
 from npylstm.io.npz import Source
+from npylstm.loading import LOADING
 from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_functions, bind_mask
 from npylstm.runtime.engines import make_engine
@@ -47,9 +48,10 @@ def load(
         A file of ``npylstm convert`` or :func:`npylstm.save`: its path, its bytes, or an open
         binary file, which is read to its end.
     backend
-        ``"numba"``, ``"numpy"``, or ``"auto"``: the value of the environment
-        variable ``NPYLSTM_BACKEND``; without it Numba if it is installed and can compile, else
-        NumPy. Kernels that are not on disk are compiled here, in a few seconds.
+        ``"native"``: the kernels that the wheel contains, compiled for this processor;
+        ``"numba"``: kernels compiled here by Numba, in some seconds, or found in its cache;
+        ``"numpy"``; or ``"auto"``: the value of the environment variable ``NPYLSTM_BACKEND``;
+        without it the first of the three that can be used. ``npylstm doctor`` says which and why.
     custom
         Functions of custom layers, by name, as passed to
         ``npylstm_converters.convert(..., custom=...)``. The file does not contain them.
@@ -69,7 +71,7 @@ def load(
     ParityError
         With ``verify``, if parity does not hold.
     NpylstmError
-        With ``verify``, if the file holds no cases.
+        If the back end cannot be used; with ``verify``, if the file holds no cases.
     OSError
         If it cannot be opened.
 
@@ -135,7 +137,7 @@ class Model(Predictor):
         return model_html(self.spec, self.backend)
 
     def warm_up(self) -> None:
-        """Do nothing: kernels are compiled, or read from the disk, when a model is loaded."""
+        """Do nothing: kernels are compiled, or loaded, when a model is loaded."""
 
     def session(self, batch_size: int = 1, *, nan: str = "pass") -> Session:
         """Return a session, for a live stream.
@@ -154,7 +156,8 @@ class Model(Predictor):
         UnsupportedError
             With every layer that cannot run on a stream.
         """
-        from npylstm.runtime.session import Session
+        with LOADING:
+            from npylstm.runtime.session import Session
 
         return Session(self, batch_size, nan=nan)
 
@@ -175,7 +178,8 @@ class Model(Predictor):
         UnsupportedError
             With every layer that cannot run on a stream.
         """
-        from npylstm.runtime.pool import Pool
+        with LOADING:
+            from npylstm.runtime.pool import Pool
 
         return Pool(self, capacity, nan=nan)
 
@@ -232,7 +236,8 @@ class Model(Predictor):
         >>> model.forecast(np.sin(np.arange(5.0))[None, :, None], steps=20).shape
         (1, 20, 1)
         """
-        from npylstm.runtime.generating import forecast
+        with LOADING:
+            from npylstm.runtime.generating import forecast
 
         y, after = forecast(self, x, steps, window=window, feed=feed, state=state)
         return (y, after) if return_state else y
@@ -274,7 +279,8 @@ class Model(Predictor):
         >>> gates["lstm"].c_tilde.shape
         (2, 5, 100)
         """
-        from npylstm.runtime.numpy_engine import NumpyEngine
+        with LOADING:
+            from npylstm.runtime.numpy_engine import NumpyEngine
 
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = self._batch_size(inputs)
@@ -312,7 +318,8 @@ class Model(Predictor):
         >>> npylstm.load("models/sine_keras/sine.npz").verify().passed
         True
         """
-        from npylstm import parity
+        with LOADING:
+            from npylstm import parity
 
         cases = self.spec.cases if cases is None else tuple(cases)
         if not cases:

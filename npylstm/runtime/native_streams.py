@@ -9,7 +9,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.graph.state import State, map_state, zero_state
-from npylstm.kernels.loading import advance, generate
+from npylstm.kernels.library import ADVANCE, GENERATE
 from npylstm.kernels.packing import aligned
 from npylstm.ops.shapes import BATCH, resize_axis
 from npylstm.runtime.program import Program
@@ -37,7 +37,7 @@ class NativeStream:
     def _attach(self, program: Program) -> Array:
         """Return the state buffer; its layout is the same in all programs of one batch size."""
         if self._buffer is None:
-            self._buffer = aligned(program.state_size, str(self._segment.params.dtype))
+            self._buffer = aligned(program.state_size, program.parameters.vector.dtype)
             for place in program.states:
                 call, name = place.name
                 view = self._buffer[place.start : place.stop].reshape(place.shape)
@@ -70,7 +70,7 @@ class NativeStream:
 
     def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> ProgramBuffers:
         program = self._segment.program_for(sizes)
-        return ProgramBuffers(program, self._segment.params, self._attach(program))
+        return ProgramBuffers(program, self._attach(program))
 
     def loop(self, x: Array, steps: int, last: int, carry: bool) -> Array | None:
         batch, window, features = x.shape
@@ -81,8 +81,9 @@ class NativeStream:
         buffers.x[source.name[0]][...] = x
         initial = None if carry else buffers.state.copy()
         out = np.empty((steps, batch, features), x.dtype)
-        generate.bind(
-            *buffers.arguments, 0 if initial is None else initial.ctypes.data, buffers.state.size,
+        self._segment.parameters.library.bind(
+            GENERATE, *buffers.arguments, 0 if initial is None else initial.ctypes.data,
+            buffers.state.size,
             source.start, batch, window, features, target.start + last,
             (target.stop - target.start) // batch, out.ctypes.data, steps, x.itemsize,
         )()  # fmt: skip
@@ -120,13 +121,14 @@ class NativeStreams(Streams):
         )
         (target,) = whole.writes
         y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
-        pair = [ProgramBuffers(program, self._segment.params) for program in (whole, rest)]
+        pair = [ProgramBuffers(program) for program in (whole, rest)]
         described = [self._describe(buffers) for buffers in pair]
         given, rows = rows, np.ascontiguousarray(rows, np.int64)
         x = np.ascontiguousarray(x)
         before = self.read(given) if whole.checks else {}
-        advance.bind(
-            *(d.ctypes.data for d in described), self._segment.params.ctypes.data,
+        parameters = self._segment.parameters
+        parameters.library.bind(
+            ADVANCE, *(d.ctypes.data for d in described), parameters.buffer.ctypes.data,
             self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
             x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
         )()  # fmt: skip
@@ -151,7 +153,7 @@ class NativeStreams(Streams):
         return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
 
     def _describe(self, buffers: ProgramBuffers) -> Array:
-        """Return the description of a program that :data:`kernels.advance` reads."""
+        """Return the description of a program that :func:`npylstm.kernels.layers.advance` reads."""
         operations, table, _, state, work = buffers.arguments
         (source,), (target,) = buffers.program.reads, buffers.program.writes
         places = buffers.program.states

@@ -11,6 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.state import State
+from npylstm.loading import LOADING
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
@@ -41,7 +42,7 @@ class Predictor:
 
     @property
     def backend(self) -> str:
-        """The back end, ``"numba"`` or ``"numpy"``; chosen when the model is loaded."""
+        """The back end: ``"native"``, ``"numba"`` or ``"numpy"``; chosen when a model is loaded."""
         return self._engine.name
 
     @property
@@ -190,7 +191,8 @@ class Predictor:
     @functools.cached_property
     def streaming(self) -> tuple[Plan, Engine]:
         """The stream plan of the model and its engine; see :meth:`session`."""
-        from npylstm.graph.stream_plan import plan_stream
+        with LOADING:
+            from npylstm.graph.stream_plan import plan_stream
 
         plan = plan_stream(self.spec)
         return plan, self._engine.with_spec(plan.spec)

@@ -18,8 +18,8 @@ from npylstm.errors import ShapeError
 from npylstm.graph.parts import Edge, LayerSpec
 from npylstm.kernels.arguments import RECURRENT, WIDTH
 from npylstm.kernels.calls import Call, Place, Sizes
-from npylstm.kernels.loading import Kernel
-from npylstm.kernels.packing import ALIGNMENT, aligned, lanes_of
+from npylstm.kernels.library import Kernel, KernelLibrary
+from npylstm.kernels.packing import ALIGNMENT, aligned
 from npylstm.kernels.table import FETCH, STORE, Row, is_alias, row_of
 from npylstm.ops.base import Operation
 
@@ -45,16 +45,20 @@ class Parameters:
 
     Attributes
     ----------
+    library
+        The kernels that they are packed for.
+    vector
+        Their vectors, of the model's dtype.
     buffer
         The packed weights.
     offsets
         Offsets of the parts of a layer, by its name and the prefix of the part, and by column.
     """
 
-    def __init__(self, layers: Sequence[LayerSpec], dtype: str) -> None:
+    def __init__(self, layers: Sequence[LayerSpec], dtype: str, library: KernelLibrary) -> None:
         self._parts: list[tuple[int, Array]] = []
         self._size = 0
-        self.dtype = dtype
+        self.library, self.vector = library, library.vector_type(dtype)
         self.offsets: dict[tuple[str, str], dict[str, int]] = {}
         for layer in layers:
             for prefix, operation in layer.layer.parts().items():
@@ -63,7 +67,7 @@ class Parameters:
                     continue
                 own = {k.removeprefix(prefix): w for k, w in layer.weights.items()
                        if k.startswith(prefix)}  # fmt: skip
-                packed = row.packed(operation, own, dtype)
+                packed = row.packed(operation, own, self.vector)
                 self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
         # Padding: activations read parameters beyond their own.
         self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
@@ -84,8 +88,10 @@ class Program:
 
     Attributes
     ----------
+    parameters
+        The model's weights and kernels.
     table
-        int64 ``(calls, WIDTH)``, run by :data:`npylstm.kernels.loading.execute`.
+        int64 ``(calls, WIDTH)``, run by :func:`npylstm.kernels.layers.execute`.
     reads, writes
         Places of inputs and outputs in the work buffer.
     mask
@@ -114,7 +120,7 @@ class Program:
         wanted: Sequence[str],
         mask: Sizes | None = None,
     ) -> None:
-        self._parameters = parameters
+        self.parameters = parameters
         self._rows: list[Array] = []
         self._places: dict[str, Place] = {}
         self.states: list[Place] = []
@@ -175,10 +181,10 @@ class Program:
         ):
             own = self._lay_out_states(edge, prefix, part, mine)
             mask = part.own_mask(mine) or self.mask
-            dtype = self._parameters.dtype
             call = Call(
-                tuple(mine), tuple(outputs), tuple(own.values()), mask, dtype, self._reserve, half
-            )
+                tuple(mine), tuple(outputs), tuple(own.values()), mask, self.parameters.library,
+                self.parameters.vector, self._reserve, half,
+            )  # fmt: skip
             self._emit(edge, prefix, part, call)
             states |= own
             if half is not None:
@@ -206,12 +212,12 @@ class Program:
     def _emit(self, edge: Edge, prefix: str, part: Operation, call: Call) -> None:
         row = row_of(part)
         assert row is not None  # is_native has checked it
-        values = row.bound(part, call, self._parameters.offsets[edge.layer, prefix])
+        values = row.bound(part, call, self.parameters.offsets[edge.layer, prefix])
         if hasattr(row.columns, "WRONG"):
             self.checks.append((int(values[row.columns.WRONG]), edge.layer, part, call.inputs[0]))
         if row.columns is RECURRENT and values[RECURRENT.SHARED_VECTORS]:
             self.shared_rows.append(len(self._rows))
-            vectors, size = int(values[RECURRENT.VECTORS]), lanes_of(call.dtype)
+            vectors, size = int(values[RECURRENT.VECTORS]), call.vector.lanes
             terms = values[RECURRENT.IN] + values[RECURRENT.SIZE]
             self.shared += int(values[RECURRENT.STEPS] * vectors * size * terms)
             self.shares = max(self.shares, vectors // int(values[RECURRENT.SHARED_VECTORS]))
@@ -219,4 +225,5 @@ class Program:
 
     def _copy(self, row: Row, source: int, target: Place) -> None:
         columns = {"FROM": source, "TO": target.start, "SIZE": target.size}
-        self._rows.append(row.row(self._parameters.dtype, columns))
+        parameters = self.parameters
+        self._rows.append(row.row(parameters.library, parameters.vector.dtype, columns))

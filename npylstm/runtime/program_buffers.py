@@ -5,7 +5,7 @@ from __future__ import annotations
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.kernels.calls import Place
-from npylstm.kernels.loading import execute
+from npylstm.kernels.library import EXECUTE
 from npylstm.kernels.packing import aligned
 from npylstm.runtime.program import Program
 from npylstm.runtime.thread_group import ThreadGroup
@@ -35,8 +35,9 @@ class ProgramBuffers:
         state buffer and the work buffer.
     """
 
-    def __init__(self, program: Program, params: Array, state: Array | None = None) -> None:
-        dtype = str(params.dtype)
+    def __init__(self, program: Program, state: Array | None = None) -> None:
+        parameters = program.parameters
+        dtype = parameters.vector.dtype
         self.work = aligned(program.work_size, dtype)
         self.state = aligned(program.state_size, dtype) if state is None else state
         self.x, self.y = (
@@ -45,12 +46,12 @@ class ProgramBuffers:
         )
         self.mask = _view(self.work, program.mask)
         self.states = [(place, _view(self.state, place)) for place in program.states]
-        self.program, self._params = program, params
+        self.program = program
         self.arguments = (
-            len(program.table), program.table.ctypes.data, params.ctypes.data,
+            len(program.table), program.table.ctypes.data, parameters.buffer.ctypes.data,
             self.state.ctypes.data, self.work.ctypes.data,
         )  # fmt: skip
-        self._execute = execute.bind(*self.arguments)
+        self._execute = parameters.library.bind(EXECUTE, *self.arguments)
         self._group: ThreadGroup | None = None
         self.run = self._run_and_check if program.checks else self._execute
 

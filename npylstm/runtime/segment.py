@@ -39,17 +39,12 @@ class Segment:
         later = {t for edge in spec.edges if edge not in edges for t in edge.inputs}
         self._edges = edges
         self._layers = {layer.name: layer.layer for layer in spec.layers}
-        self._parameters = parameters
+        self.parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
         # Programs with large kept buffers, one entry for each, the last used at the end.
         self._large: list[Program] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
-
-    @property
-    def params(self) -> Array:
-        """The buffer of all weights."""
-        return self._parameters.buffer
 
     def program(self, tensors: Mapping[str, Array], mask: Array | None = None) -> Program:
         """Return the program for the sizes of these arrays, and of the mask if there is one."""
@@ -63,7 +58,7 @@ class Segment:
         sizes = (*(reads[name] for name in self.reads), mask)
         program = self._programs.get(sizes)
         if program is None:
-            program = Program(self._edges, self._layers, self._parameters, reads, self.writes, mask)
+            program = Program(self._edges, self._layers, self.parameters, reads, self.writes, mask)
             if len(self._programs) >= _MAX_PROGRAMS:
                 self._programs = {}
             self._programs[sizes] = program
@@ -127,7 +122,7 @@ class Segment:
         fillers = [self._filler((s.stop - s.start, *shape[1:]), each) for s in slices]
 
         def run(x: Array) -> Array:
-            y = np.empty(made, self.params.dtype)
+            y = np.empty(made, self.parameters.vector.dtype)
             parts = zip(fillers, slices, strict=True)
             run_together([functools.partial(fill, x[rows], y[rows]) for fill, rows in parts])
             return y
@@ -167,7 +162,7 @@ class Segment:
         try:  # no check before pop(): another thread may take the buffers in between
             buffers: ProgramBuffers = program.unused_buffers.pop()
         except IndexError:
-            return ProgramBuffers(program, self.params)
+            return ProgramBuffers(program)
         if program.work_size > _SMALL_SIZE:
             with contextlib.suppress(ValueError):  # another thread has removed it
                 self._large.remove(program)

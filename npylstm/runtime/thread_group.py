@@ -18,7 +18,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.kernels.arguments import RECURRENT
-from npylstm.kernels.loading import execute
+from npylstm.kernels.library import EXECUTE
 from npylstm.runtime.program import Program
 from npylstm.runtime.threads import run_together
 
@@ -59,7 +59,8 @@ class ThreadGroup:
         self._counter = np.zeros(1, np.int64)
         barrier = self._counter.ctypes.data
         self._tables = [_table_of(program, k, threads, barrier) for k in range(threads)]
-        self._runs = [execute.bind(len(t), t.ctypes.data, *addresses) for t in self._tables]
+        bind = program.parameters.library.bind
+        self._runs = [bind(EXECUTE, len(t), t.ctypes.data, *addresses) for t in self._tables]
 
     def run(self, buffers: object) -> None:
         """Run the program once, in these buffers."""

@@ -16,6 +16,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import tf_keras
+from backends import BACKENDS
 
 import npylstm
 
@@ -62,7 +63,7 @@ def case(
 
 def check(case: dict[str, Any], spec: npylstm.ModelSpec) -> None:
     # Both sides are float32 with values up to one: a few units in the last place (6e-8).
-    for backend in ("numpy", "numba"):
+    for backend in BACKENDS:
         y = npylstm.Model(spec, backend).predict(case["x"])
         np.testing.assert_allclose(y, case["y"], atol=1e-6, rtol=0)
     slope = "hard_sigmoid_sixth" if case["name"] == "keras3" else "hard_sigmoid_fifth"

@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from backends import BACKENDS
 from keras_graphs import FRAMEWORKS, assert_same, refused, run, try_converting
 
 from npylstm import Model, ModelSpec, ShapeError, UnsupportedError
 from npylstm.spec import Case
 
-BACKENDS = ("numpy", "numba")
 FIXED = 6  # steps where a layer must know them; as many as features: axes that are mixed up fit
 
 frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import tf_keras
 import torch
+from backends import BACKENDS
 from keras_graphs import FRAMEWORKS, assert_same, refused, run, try_converting
 
 from npylstm import Model, ModelSpec, ShapeError, UnsupportedError
 from npylstm.spec import Case
 
-BACKENDS = ("numpy", "numba")
 # Keras 3 itself cannot read a functional model with masks from HDF5.
 WAYS = {"keras3": ("live", "keras"), "tf_keras": ("live", "keras", "h5")}
 

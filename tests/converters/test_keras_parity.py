@@ -13,6 +13,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import tf_keras
+from backends import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_graphs import check
@@ -42,7 +43,7 @@ def assert_parity(model: Any, x: np.ndarray) -> None:
     y = model(x, training=False)
     outputs = y if isinstance(y, (list, tuple)) else [y]
     case = Case({spec.inputs[0].name: x}, dict(zip(spec.outputs, map(np.asarray, outputs), strict=True)))  # fmt: skip
-    for backend in ("numpy", "numba"):
+    for backend in BACKENDS:
         check(Model(spec.with_cases([case]), backend))
 
 
@@ -176,7 +177,7 @@ def test_float64_models(framework: str) -> None:
     spec = nc.from_keras(model)
     assert spec.dtype == "float64"
     x = np.random.default_rng(8).normal(size=(3, 9, 3))
-    for backend in ("numpy", "numba"):
+    for backend in BACKENDS:
         y = Model(spec, backend).predict(x)
         np.testing.assert_allclose(y, np.asarray(model(x)), atol=1e-14, rtol=0)
 

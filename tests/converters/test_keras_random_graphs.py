@@ -18,6 +18,7 @@ from typing import Any
 import npylstm_converters as nc
 import numpy as np
 import pytest
+from backends import COMPILED
 from keras_graphs import FRAMEWORKS, IDS, assert_parity, convert, flat, make_inputs, randomise, run
 
 from npylstm import Model, NpylstmError, UnsupportedError
@@ -498,7 +499,7 @@ def stream(drawn: Drawn, backend: str) -> bool:
     for y, *pushed in zip(whole, *parts, strict=True):
         steps = tuple(p.shape[1] for p in pushed)
         joined = np.concatenate(pushed, axis=1) if steps == CHUNKS else pushed[-1]
-        if backend == "numba":
+        if backend == COMPILED:
             np.testing.assert_array_equal(joined, y)
         else:
             np.testing.assert_allclose(joined, y, rtol=1e-4, atol=1e-5 * max(1, np.abs(y).max()))
@@ -522,7 +523,7 @@ def test_random_graphs_on_a_stream(backend: str) -> None:
 def test_random_graph_by_slices_of_the_batch(seed: int) -> None:
     drawn = draw(seed)
     print(drawn.text)
-    model = Model(nc.from_keras(drawn.model), "numba")
+    model = Model(nc.from_keras(drawn.model), COMPILED)
     xs = {
         t.name: x for t, x in zip(model.inputs, make_inputs(drawn.model, 7, 5, seed), strict=True)
     }

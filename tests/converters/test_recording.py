@@ -10,6 +10,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import tf_keras
+from backends import BACKENDS
 from builders import make_chain, make_layer
 from npylstm_converters.keras.runner import KerasRunner
 
@@ -177,7 +178,7 @@ def test_a_float64_model_of_a_float32_keras(tmp_path: Any) -> None:
     model = keras.Sequential([keras.Input((6, 3), dtype="float64"), *layers])
     spec = spec_of(model)
     assert spec.dtype == "float64"
-    for backend in ("numpy", "numba"):
+    for backend in BACKENDS:
         Model(nc.record(spec, KerasRunner(model, spec)), backend).verify().check()
 
 

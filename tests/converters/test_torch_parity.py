@@ -17,6 +17,7 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS, COMPILED
 from builders import agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]
 
-BACKENDS = ("numpy", "numba")
 TYPES = {"float32": torch.float32, "float64": torch.float64}
 
 # float32: two correct programs differ in the order of their sums. PyTorch's own rms error tells how
@@ -1330,7 +1330,7 @@ def test_same_bits_for_any_batch_size(kind: str, dtype: str, lengths: bool) -> N
     out = nn.Linear(38, 3).to(TYPES[dtype])
     module = build(lambda self, x: torch.tanh(self.out(self.rnn(x)[0])), rnn=rnn, out=out)
     x = normal(13, 11, 5).to(TYPES[dtype])
-    model = Model(nc.from_torch(module, x[:2]), "numba")
+    model = Model(nc.from_torch(module, x[:2]), COMPILED)
     ends = np.random.default_rng(0).integers(1, 12, 13) if lengths else None
     together = model.predict(x.numpy(), lengths=ends)
     for size in (1, 2, 3, 4, 7, 8, 12):

@@ -16,13 +16,12 @@ import npylstm_converters as nc
 import numpy as np
 import pytest
 import torch
+from backends import BACKENDS
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - everybody's name for it
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from npylstm import FormatError, Model, NpylstmError, UnsupportedError
-
-BACKENDS = ("numpy", "numba")
 
 
 @pytest.fixture(autouse=True, scope="module")

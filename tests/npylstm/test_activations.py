@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 import oracle
 import pytest
-from numba import types
+from backends import compiled_library
 
 from npylstm.activations import TABLE, Activation
-from npylstm.engine.jit import Source, compile_object
-from npylstm.engine.linking import link
 from npylstm.errors import FormatError
-from npylstm.kernels import activations as native_activations
+from npylstm.kernels import table
+from npylstm.kernels.library import EXECUTE
+from npylstm.kernels.packing import ALIGNMENT, aligned
 
 NATIVE = [name for name, row in TABLE.items() if row.code is not None]
 ELEMENTWISE = [name for name, row in TABLE.items() if row.elementwise]
@@ -30,21 +27,18 @@ GRID = np.unique(np.concatenate([np.linspace(-20, 20, 2001), np.geomspace(1e-8, 
 ULPS = 8
 
 
-@functools.cache
-def kernel_form(dtype: str) -> Any:
-    """Compile the loops for a type of numbers."""
-    n, address = ctypes.c_int64, ctypes.c_void_p
-    source = Source(
-        lambda code, params, y, n: native_activations.activate(code, params, y, n),
-        lambda number: types.void(types.int64, number, number, types.int64),
-    )
-    function = ctypes.CFUNCTYPE(None, n, address, address, n)
-    return function(link(compile_object(source, dtype)))
-
-
 def activate(code: int, params: np.ndarray, y: np.ndarray) -> None:
-    """Run the kernel form on an array, in place."""
-    kernel_form(str(y.dtype))(code, params.ctypes.data, y.ctypes.data, y.size)
+    """Run the kernel form on an array, in place: a program of one row."""
+    dtype, library = str(y.dtype), compiled_library()
+    (row,) = (row for row in table._ROWS if row.serves == "activation")
+    start = -(-y.size // ALIGNMENT) * ALIGNMENT
+    work, parameters = aligned(2 * start, dtype), aligned(params.size + ALIGNMENT, dtype)
+    work[: y.size], parameters[: params.size] = y, params
+    values = {"X": 0, "Y": start, "ROWS": 1, "IN": y.size, "CODE": code, "CODE_PARAM": 0}
+    program = row.row(library, dtype, values)
+    addresses = (a.ctypes.data for a in (program, parameters, work, work))
+    library.bind(EXECUTE, 1, *addresses)()
+    y[:] = work[start : start + y.size]
 
 
 def native(name: str, x: np.ndarray) -> np.ndarray:

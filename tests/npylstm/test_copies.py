@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import COMPILED
 from builders import make_chain, make_layer
 
 import npylstm
@@ -173,7 +174,7 @@ def test_long_and_odd_names_are_shown_in_one_line() -> None:
 def test_models_make_the_round_trip(
     way: str, dtype: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("NPYLSTM_BACKEND", "numpy" if backend == "numba" else "numba")
+    monkeypatch.setenv("NPYLSTM_BACKEND", "numpy" if backend != "numpy" else COMPILED)
     model = Model(recorded(dtype=dtype), backend)
     again = ROUND_TRIPS[way](model)
     assert again.backend == backend

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import make_chain, make_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,7 @@ def agree(actual: Any, expected: Any, backend: str) -> None:
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     steps = max(1, actual.shape[1])
-    atol = 0 if backend == "numba" else steps * TERMS * np.finfo(expected.dtype).eps
+    atol = 0 if backend == COMPILED else steps * TERMS * np.finfo(expected.dtype).eps
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
@@ -133,7 +134,7 @@ def test_a_window_slides_over_what_was_made(kind: str, dtype: str, backend: str)
 @settings(max_examples=40)
 @given(
     kind=st.sampled_from(sorted(CHAINS)),
-    backend=st.sampled_from(["numpy", "numba"]),
+    backend=st.sampled_from(BACKENDS),
     batch=st.integers(1, 6),
     length=st.integers(1, 30),
     steps=st.integers(1, 30),

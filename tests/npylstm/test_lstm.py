@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from backends import BACKENDS
 from builders import make_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ def problems(draw: Any) -> dict[str, Any]:
 
 
 @settings(max_examples=60)
-@given(problem=problems(), backend=st.sampled_from(["numpy", "numba"]))
+@given(problem=problems(), backend=st.sampled_from(BACKENDS))
 def test_lstm_equals_the_oracle(problem: dict[str, Any], backend: str) -> None:
     p = problem
     layer = LSTM(

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import make_chain, make_layer
 
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError
 from npylstm.activations import Activation
+from npylstm.native import shipped
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer, Identity
@@ -38,14 +40,14 @@ def test_numpy_and_numba_agree() -> None:
     for dtype, atol in (("float32", 1e-6), ("float64", 1e-14)):
         spec = make_chain(*layers, shape=("batch", 6, 3), dtype=dtype)
         x = RNG.normal(size=(4, 6, 3))
-        a, b = (Model(spec, name).predict(x) for name in ("numpy", "numba"))
+        a, b = (Model(spec, name).predict(x) for name in BACKENDS)
         np.testing.assert_allclose(a, b, atol=atol, rtol=0)
         assert a.dtype == b.dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_native_bits_do_not_depend_on_batch_size_or_threads(dtype: str) -> None:
-    model = Model(stack(dtype=dtype), "numba")
+    model = Model(stack(dtype=dtype), COMPILED)
     x = RNG.normal(size=(23, 17, 3))
     whole = model.predict(x)
     for options in ({"batch_size": 1}, {"batch_size": 5}, {"threads": 2}, {"threads": 3}):
@@ -55,7 +57,7 @@ def test_native_bits_do_not_depend_on_batch_size_or_threads(dtype: str) -> None:
 
 
 def test_native_bits_do_not_depend_on_chunking() -> None:
-    model = Model(make_chain(LSTM(3, 20, return_sequences=True), LSTM(20, 9, return_sequences=True)), "numba")  # fmt: skip
+    model = Model(make_chain(LSTM(3, 20, return_sequences=True), LSTM(20, 9, return_sequences=True)), COMPILED)  # fmt: skip
     x = RNG.normal(size=(3, 61, 3))
     whole, final = model.predict(x, return_state=True)
     for size in (1, 2, 7, 16, 17, 60):
@@ -103,7 +105,7 @@ class _Emptied(dict[Any, Any]):
 
 
 def test_calls_are_forgotten_while_another_thread_looks_for_them() -> None:
-    model = Model(stack(), "numba")
+    model = Model(stack(), COMPILED)
     x = RNG.normal(size=(2, 17, 3)).astype(np.float32)
     expected = model.predict(x)
     model._prepared_calls = _Emptied(model._prepared_calls)
@@ -111,7 +113,7 @@ def test_calls_are_forgotten_while_another_thread_looks_for_them() -> None:
 
 
 def test_many_shapes_take_the_short_way() -> None:
-    model = Model(stack(), "numba")
+    model = Model(stack(), COMPILED)
     for rows in range(1, 200):
         model.predict(np.zeros((rows, 17, 3)))
         assert (rows, 17, 3) in {shape for shape, _ in model._prepared_calls}
@@ -313,13 +315,13 @@ def test_repr_is_short() -> None:
 
 def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
-    assert Model(stack()).backend == "numba"
+    assert Model(stack()).backend == COMPILED
     monkeypatch.setenv("NPYLSTM_BACKEND", "numpy")
     assert Model(stack()).backend == "numpy"
-    assert Model(stack(), "numba").backend == "numba"
+    assert Model(stack(), COMPILED).backend == COMPILED
     monkeypatch.setenv("NPYLSTM_BACKEND", "fortran")
     with pytest.raises(
-        NpylstmError, match="NPYLSTM_BACKEND=fortran: expected one of auto, numba, numpy"
+        NpylstmError, match="NPYLSTM_BACKEND=fortran: expected one of auto, native, numba, numpy"
     ):
         Model(stack())
     with pytest.raises(NpylstmError, match="backend 'c'"):
@@ -329,7 +331,10 @@ def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(shipped, "shipped_library", lambda: shipped.Unavailable("not here"))
     assert Model(stack()).backend == "numpy"
+    with pytest.raises(NpylstmError, match="backend 'native': not here"):
+        Model(stack(), "native")
     with pytest.raises(NpylstmError, match=r"Numba is not installed; pip install 'npylstm\[jit\]'"):
         Model(stack(), "numba")
 
@@ -344,7 +349,7 @@ def test_outputs_are_not_the_callers_memory(backend: str) -> None:
 
 def test_large_batches_that_go_through_in_slices_give_the_same_bits() -> None:
     layer = LSTM(1, 320, return_sequences=True)
-    model = Model(make_chain(layer, shape=("batch", "steps", 1)), "numba")
+    model = Model(make_chain(layer, shape=("batch", "steps", 1)), COMPILED)
     x = np.random.default_rng(6).normal(size=(70, 200, 1)).astype(np.float32)
     whole, _ = model.predict(x, return_state=True)
     sliced = model.predict(x)
@@ -362,7 +367,7 @@ def test_buffers_are_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> 
         lay_out(self, *arguments)
 
     monkeypatch.setattr(ProgramBuffers, "__init__", count)
-    model = Model(make_chain(LSTM(3, 4), shape=("batch", "steps", 3)), "numba")
+    model = Model(make_chain(LSTM(3, 4), shape=("batch", "steps", 3)), COMPILED)
     sizes = {"small": (2, 9), "large": (500, 300), "larger": (30, 9000), "halves": (401, 300)}
     for _ in range(3):
         for name, size in sizes.items():

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from backends import COMPILED
 from builders import make_chain
 
 import npylstm
@@ -254,7 +255,7 @@ def test_any_value_of_the_spec_replaced(members: Members, tmp_path: Path) -> Non
         try:
             model = npylstm.load(path, "numpy")
             npylstm.save(model.spec, tmp_path / "again.npz")
-            y = [m.predict(x) for m in (model, npylstm.Model(model.spec, "numba"))]
+            y = [m.predict(x) for m in (model, npylstm.Model(model.spec, COMPILED))]
             np.testing.assert_allclose(y[0], y[1], atol=1e-5)
         except npylstm.NpylstmError:
             pass

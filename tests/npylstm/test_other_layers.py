@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import agree, make_chain, make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
@@ -96,10 +97,10 @@ def test_convolutions_are_the_same_natively(first: bool, options: Any) -> None:
     )
     x = np.random.default_rng(1).normal(size=(3, 10, 90))
     x = x if first else x.swapaxes(1, 2)
-    y, z = (Model(spec, backend).predict(x) for backend in ("numpy", "numba"))
+    y, z = (Model(spec, backend).predict(x) for backend in BACKENDS)
     # 70 terms of about one each, one rounding each, in another order.
     np.testing.assert_allclose(y, z, rtol=0, atol=70 * np.finfo(float).eps)
-    alone = np.concatenate([Model(spec, "numba").predict(x[k : k + 1]) for k in range(3)])
+    alone = np.concatenate([Model(spec, COMPILED).predict(x[k : k + 1]) for k in range(3)])
     np.testing.assert_array_equal(z, alone)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import make_chain, make_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +83,7 @@ def numbers(*shape: int, seed: int = 0, dtype: str = "float32") -> Any:
 def agree(actual: Any, expected: Any, backend: str) -> None:
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
-    atol = 0 if backend == "numba" else TERMS * np.finfo(expected.dtype).eps
+    atol = 0 if backend == COMPILED else TERMS * np.finfo(expected.dtype).eps
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
@@ -164,7 +165,7 @@ class Reference:
 @settings(max_examples=80)
 @given(
     kind=st.sampled_from(["stacked", "projection", "gru", "select"]),
-    backend=st.sampled_from(["numpy", "numba"]),
+    backend=st.sampled_from(BACKENDS),
     capacity=st.integers(1, 7),
     actions=st.lists(
         st.tuples(

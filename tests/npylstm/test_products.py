@@ -6,10 +6,12 @@ import ctypes
 
 import numpy as np
 import pytest
+from backends import compiled_library
 
-from npylstm.kernels.packing import PANEL, Columns, aligned
-from npylstm.kernels.products import SEGMENT
+from npylstm.kernels.packing import PANEL, Columns, VectorType, aligned
 from npylstm.kernels.table import MULTIPLY
+
+SEGMENT = 64  # terms of a partial sum, as in npylstm.kernels.products
 
 TERMS = [1, 2, 3, 4, 5, 20, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 3, 200]
 UNITS = [1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 31, 33, 40, 75]
@@ -20,7 +22,8 @@ def product(
 ) -> np.ndarray:
     """Compute ``start + x @ kernel`` natively, so many rows in a call; columns as they are packed."""
     dtype = str(x.dtype)
-    columns = Columns(gates, kernel.shape[1] // gates, dtype)
+    library = compiled_library()
+    columns = Columns(gates, kernel.shape[1] // gates, library.vector_type(dtype))
     packed = columns.pack(kernel)
     w = aligned(packed.size, dtype)
     w[:] = packed
@@ -32,7 +35,7 @@ def product(
     native = ctypes.CFUNCTYPE(
         None, address, integer, address, integer, integer, address, integer, integer, address,
         integer, integer,
-    )(MULTIPLY.address(dtype))  # fmt: skip
+    )(library.address(MULTIPLY, dtype))  # fmt: skip
     step = rows or size
     for r in range(0, size, step):
         native(
@@ -80,7 +83,7 @@ def test_bits_do_not_depend_on_the_number_of_rows(units: int, dtype: str) -> Non
 @pytest.mark.parametrize("gates", [1, 2, 3, 4])
 @pytest.mark.parametrize("units", UNITS)
 def test_every_column_has_a_place(units: int, gates: int) -> None:
-    columns = Columns(gates, units, "float32")
+    columns = Columns(gates, units, VectorType("float32", 8))
     places = columns.arrange(np.arange(1, gates * units + 1))
     assert sorted(places[places > 0]) == list(range(1, gates * units + 1))
 

@@ -203,5 +203,5 @@ def test_the_level_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
         ("riscv64", "", "riscv64"),
     ):
         monkeypatch.setattr(module.platform, "machine", lambda m=machine: m)
-        monkeypatch.setattr(module, "cpu_features", lambda f=features: tuple(f.split()))
+        monkeypatch.setattr(module, "cpu_features", lambda f=features: frozenset(f.split()))
         assert cpu_level() == level

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import agree, make_chain, make_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ def two_ways(kind: str, **options: Any) -> Bidirectional:
     use_bias=st.booleans(),
     begun=st.booleans(),
     dtype=st.sampled_from(["float32", "float64"]),
-    backend=st.sampled_from(["numpy", "numba"]),
+    backend=st.sampled_from(BACKENDS),
     seed=st.integers(0, 2**20),
 )
 def test_gru_and_simple_rnn_equal_the_oracle(
@@ -225,7 +226,7 @@ def test_bits_do_not_depend_on_neighbours_or_threads() -> None:
     x = np.random.default_rng(0).normal(size=(11, 23, 3)).astype("float32")
     lengths = np.arange(13, 24)
     for kind in KINDS:
-        model = Model(make_chain(two_ways(kind, return_sequences=True)), "numba")
+        model = Model(make_chain(two_ways(kind, return_sequences=True)), COMPILED)
         whole = model.predict(x, lengths=lengths)
         for size in (1, 3, 4):
             np.testing.assert_array_equal(model.predict(x, lengths=lengths, batch_size=size), whole)

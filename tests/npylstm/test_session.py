@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import BACKENDS, COMPILED
 from builders import make_chain, make_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,7 +151,7 @@ def agree(actual: Any, expected: Any, backend: str) -> None:
         return
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
-    atol = 0 if backend == "numba" else TERMS * np.finfo(expected.dtype).eps
+    atol = 0 if backend == COMPILED else TERMS * np.finfo(expected.dtype).eps
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
@@ -208,7 +209,7 @@ def test_chunks_of_any_size_give_the_numbers_of_the_whole(
 @given(
     kind=st.sampled_from(sorted(CHAINS)),
     dtype=st.sampled_from(DTYPES),
-    backend=st.sampled_from(["numpy", "numba"]),
+    backend=st.sampled_from(BACKENDS),
     batch=st.integers(1, 6),
     chunks=st.lists(st.integers(1, 70), min_size=1, max_size=6),
     seed=st.integers(0, 2**20),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import COMPILED
 from builders import make_chain
 
 from npylstm import Model, ShapeError
@@ -61,7 +62,7 @@ SHARED: dict[str, tuple[Any, ...]] = {
 def test_same_bits(name: str, dtype: str, threads_seen: list[int]) -> None:
     layers = SHARED[name]
     model = Model(
-        make_chain(*layers, shape=("batch", "steps", layers[0].features), dtype=dtype), "numba"
+        make_chain(*layers, shape=("batch", "steps", layers[0].features), dtype=dtype), COMPILED
     )
     for steps in (1, 2, 70):
         x = RNG.normal(size=(1, steps, layers[0].features)).astype(dtype)
@@ -76,7 +77,7 @@ def test_same_bits(name: str, dtype: str, threads_seen: list[int]) -> None:
 def test_both_directions(threads_seen: list[int]) -> None:
     half = {"return_sequences": True}
     both = Bidirectional(LSTM(3, 70, **half), LSTM(3, 70, go_backwards=True, **half))
-    model = Model(make_chain(both, shape=("batch", "steps", 3)), "numba")
+    model = Model(make_chain(both, shape=("batch", "steps", 3)), COMPILED)
     x = RNG.normal(size=(1, 40, 3))
     np.testing.assert_array_equal(model.predict(x, threads=2), model.predict(x))
     assert threads_seen == [2]
@@ -85,7 +86,7 @@ def test_both_directions(threads_seen: list[int]) -> None:
 def test_rows_come_first(threads_seen: list[int]) -> None:
     """Threads that are left over when each row has one share the rows' units."""
     model = Model(
-        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), "numba"
+        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), COMPILED
     )
     x = RNG.normal(size=(2, 30, 3))
     alone = model.predict(x)
@@ -103,14 +104,14 @@ def test_rows_come_first(threads_seen: list[int]) -> None:
     ],
 )  # fmt: skip
 def test_not_shared(layer: Any, threads_seen: list[int]) -> None:
-    model = Model(make_chain(layer, shape=("batch", "steps", 3)), "numba")
+    model = Model(make_chain(layer, shape=("batch", "steps", 3)), COMPILED)
     x = RNG.normal(size=(1, 30, 3))
     np.testing.assert_array_equal(model.predict(x, threads=2), model.predict(x))
     assert threads_seen == []
 
 
 def test_small_work_and_one_processor_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Model(make_chain(LSTM(3, 128), shape=("batch", "steps", 3)), "numba")
+    model = Model(make_chain(LSTM(3, 128), shape=("batch", "steps", 3)), COMPILED)
     runs: list[ThreadGroup] = []
     monkeypatch.setattr(ThreadGroup, "run", runs.append)
     monkeypatch.setattr(segment, "most_threads", lambda: 2)
@@ -123,7 +124,7 @@ def test_small_work_and_one_processor_are_not_shared(monkeypatch: pytest.MonkeyP
 
 def test_many_callers(threads_seen: list[int]) -> None:
     model = Model(
-        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), "numba"
+        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), COMPILED
     )
     data = RNG.normal(size=(4, 1, 50, 3))
     expected = [model.predict(x) for x in data]
@@ -148,7 +149,7 @@ def test_a_thread_that_cannot_start(
 ) -> None:
     """Members that have started must not wait for it."""
     model = Model(
-        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), "numba"
+        make_chain(LSTM(3, 128, return_sequences=True), shape=("batch", "steps", 3)), COMPILED
     )
     x = RNG.normal(size=(1, 50, 3))
     expected = model.predict(x)
@@ -168,7 +169,7 @@ def test_a_thread_that_cannot_start(
 
 
 def test_wrong_ids_are_refused(threads_seen: list[int]) -> None:
-    model = Model(make_chain(Embedding(10, 8), LSTM(8, 64), shape=("batch", "steps")), "numba")
+    model = Model(make_chain(Embedding(10, 8), LSTM(8, 64), shape=("batch", "steps")), COMPILED)
     model.predict(np.zeros((1, 9)), threads=2)
     with pytest.raises(ShapeError, match="layer_0"):
         model.predict(np.full((1, 9), 10.0), threads=2)
@@ -185,7 +186,7 @@ def test_no_group_of_threads_that_run_by_turns(monkeypatch: pytest.MonkeyPatch) 
 def test_no_more_members_than_parts(threads_seen: list[int]) -> None:
     model = Model(
         make_chain(LSTM(3, 64, return_sequences=True), GRU(64, 64), shape=("batch", "steps", 3)),
-        "numba",
+        COMPILED,
     )
     x = RNG.normal(size=(1, 30, 3))
     np.testing.assert_array_equal(model.predict(x, threads=8), model.predict(x))

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from backends import COMPILED
 from builders import make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError, UnsupportedError
@@ -620,7 +621,7 @@ def check_mask(probe: Probe, sizes: Sizes) -> None:
     for name, array in then.items():
         expect_close(array, after[name], atol, f"mask of the call: state {name!r}")
     check_lengths(probe, inputs, state, sizes)
-    model = model_of(probe, "numba") if is_native(layer) else None
+    model = model_of(probe, COMPILED) if is_native(layer) else None
     if model is not None:
         given: dict[str, Any] = {"state": {"op": state}} if state else {}
         named = {t.name: x for t, x in zip(model.inputs, inputs, strict=True)}
@@ -735,7 +736,7 @@ def check_kernels(probe: Probe, sizes: Sequence[Sizes]) -> None:
     """Where there is a kernel it gives what NumPy gives."""
     if not is_native(probe.layer):
         return
-    model = model_of(probe, "numba")
+    model = model_of(probe, COMPILED)
     if model is None:
         return
     for each in sizes:

@@ -1,4 +1,4 @@
-"""The native back end: consecutive layers with kernels run in one compiled call.
+"""The engine of compiled kernels: consecutive layers with kernels run in one compiled call.
 
 The edges of a spec are divided into segments. Consecutive layers with kernels are one native
 segment: a program over flat buffers. Layers without a kernel run in NumPy between segments.
@@ -7,15 +7,13 @@ segment: a program over flat buffers. Layers without a kernel run in NumPy betwe
 from __future__ import annotations
 
 import itertools
-import sys
-import threading
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.graph.state import State
-from npylstm.kernels.loading import Kernel, advance, execute, generate
+from npylstm.kernels.library import KernelLibrary
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.engines import Stream
 from npylstm.runtime.native_streams import NativeStream, NativeStreams
@@ -25,26 +23,34 @@ from npylstm.runtime.segment import Segment
 from npylstm.runtime.streams import RunningStream, RunningStreams, Streams
 from npylstm.spec import Edge, ModelSpec
 
-__all__ = ["NumbaEngine"]
+__all__ = ["KernelEngine"]
 
 
-_ENTRIES = (execute, generate, advance)
-# Compilation that takes longer prints a notice.
-_SILENT_SECONDS = 1.0
-_NOTICE = "npylstm: compiling kernels for this machine (once; `npylstm warmup` does it ahead)"
+class KernelEngine:
+    """Computes a spec segment by segment.
 
+    Parameters
+    ----------
+    spec
+        The graph with its weights.
+    library
+        The compiled kernels. Those that the spec needs are loaded, or compiled, here.
+    weights
+        An engine with the same layers, or more: its weights are shared.
+    """
 
-class NumbaEngine:
-    """Computes a spec segment by segment."""
-
-    name = "numba"
-
-    def __init__(self, spec: ModelSpec, weights: NumbaEngine | None = None) -> None:
+    def __init__(
+        self, spec: ModelSpec, library: KernelLibrary, weights: KernelEngine | None = None
+    ) -> None:
+        self.name, self._library = library.name, library
         self._spec = spec
         layers = {layer.name: layer for layer in spec.layers}
         if weights is None:
             native = [layer for layer in spec.layers if is_native(layer.layer)]
-            self._parameters = Parameters(native, spec.dtype)
+            kernels = {kernel for layer in native for kernel in kernels_of(layer.layer)}
+            if native:
+                library.prepare(kernels, spec.dtype)
+            self._parameters = Parameters(native, spec.dtype, library)
             self._others = {
                 layer.name: Node(layer) for layer in spec.layers if not is_native(layer.layer)
             }
@@ -77,29 +83,6 @@ class NumbaEngine:
                 after[run.name] = carried
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def _kernels(self) -> set[Kernel]:
-        native = (layer.layer for layer in self._spec.layers if is_native(layer.layer))
-        return set().union(*map(kernels_of, native))
-
-    def compile(self) -> None:
-        """Load all kernels of the model from the disk; compile the missing ones."""
-        kernels = self._kernels()
-        entries = _ENTRIES if kernels else ()
-        missing = [kernel for kernel in kernels if not kernel.load(self._spec.dtype)]
-        uncompiled = [entry for entry in entries if not entry.load()]
-        if not missing and not uncompiled:
-            return
-        notice = threading.Timer(_SILENT_SECONDS, print, [_NOTICE], {"file": sys.stderr})
-        notice.daemon = True
-        notice.start()
-        try:
-            for kernel in missing:
-                kernel.address(self._spec.dtype)
-            for entry in uncompiled:
-                entry.prepare()
-        finally:
-            notice.cancel()
-
     def prepared_call(
         self, shape: tuple[int, ...], threads: int = 1
     ) -> Callable[[Array], Array] | None:
@@ -110,8 +93,8 @@ class NumbaEngine:
         batch_first = all(t.shape[:1] == (BATCH,) for t in tensors)
         return segment.prepared_call(shape, batch_first, threads)
 
-    def with_spec(self, spec: ModelSpec) -> NumbaEngine:
-        return NumbaEngine(spec, self)
+    def with_spec(self, spec: ModelSpec) -> KernelEngine:
+        return KernelEngine(spec, self._library, self)
 
     def stream(self, spec: ModelSpec, batch: int) -> Stream:
         segment = self._whole()

@@ -1,1 +1,0 @@
-"""Compiling kernels, and loading what was compiled."""

@@ -1,0 +1,71 @@
+"""How kernels are compiled, in one place.
+
+* No fast-math: nan and infinities pass through, sums keep the order in which they are written, and
+  so one row gives the same bits as a thousand. Fused multiply-adds are requested one by one with
+  :func:`fma`.
+* ``error_model="numpy"``: a division by zero gives inf or nan, as in NumPy.
+* Kernels have C's calling convention and use no Python object. ctypes releases the GIL for a call,
+  so threads with their own data run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+from npylstm.kernels.target import TARGET
+
+__all__ = ["OPTIONS", "Source", "entry", "fma", "jit", "kernel", "product_kernel"]
+
+OPTIONS = {"nopython": True, "error_model": "numpy"}
+
+
+class Source(NamedTuple):
+    """A function to compile, and its signature as a function of the type of pointers to numbers."""
+
+    function: Callable[..., Any]
+    signature: Callable[[Any], Any]
+
+    def signature_for(self, dtype: str) -> Any:
+        """Return the signature for numbers of a dtype."""
+        return self.signature(types.CPointer(getattr(types, dtype)))
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Make a function that kernels may call."""
+    return numba.jit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def kernel(function: Callable[..., Any]) -> Source:
+    """Make a kernel of a function of a row of a program, parameters, states and tensors."""
+    row = types.CPointer(types.int64)
+    return Source(function, lambda number: types.void(row, number, number, number))
+
+
+def product_kernel(function: Callable[..., Any]) -> Source:
+    """Make a kernel of a function like :func:`npylstm.kernels.products.multiply`."""
+    n = types.int64
+    return Source(
+        function, lambda number: types.void(number, n, number, n, n, number, n, n, number, n, n)
+    )
+
+
+def entry(function: Callable[..., Any]) -> Source:
+    """Make a kernel of a function of integers in an array."""
+    return Source(function, lambda integers: types.void(integers))
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once where the processor has an instruction for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if TARGET.has_fma:
+            return builder.fma(*args)
+        return builder.fadd(builder.fmul(*args[:2]), args[2])
+
+    return a(a, a, a), generate

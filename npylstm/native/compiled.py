@@ -1,0 +1,107 @@
+"""Kernels compiled by Numba on this machine, when a model is loaded."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from npylstm.errors import NpylstmError
+from npylstm.kernels.library import Kernel, KernelLibrary
+from npylstm.loading import LOADING
+from npylstm.native.digests import sources_digest
+
+__all__ = ["NOTICE", "NumbaLibrary", "cache_folder", "numba_library"]
+
+# Compilation that takes longer prints a notice.
+_SILENT_SECONDS = 1.0
+NOTICE = "npylstm: compiling kernels for this machine (once; `npylstm warmup` does it ahead)"
+
+
+class NumbaLibrary(KernelLibrary):
+    """Kernels that Numba compiles at their first use, or finds in its cache.
+
+    Numba names a file of its cache for the function and checks the time stamp of the function's
+    own module only. Here functions are named for the sources of all kernels, so that code compiled
+    from other sources is never found.
+    """
+
+    name: ClassVar[str] = "numba"
+
+    def __init__(self) -> None:
+        try:
+            from npylstm.kernels.target import TARGET
+        except Exception as error:  # whatever versions that do not fit together raise
+            raise NpylstmError(f"Numba cannot be used here: {error}") from error
+        self.vector_bytes = TARGET.vector_bytes
+        self._compiled: dict[tuple[Kernel, str], Any] = {}
+
+    def address(self, kernel: Kernel, dtype: str) -> int:
+        key = (kernel, dtype)
+        if key not in self._compiled:
+            with LOADING:
+                if key not in self._compiled:
+                    self._compiled[key] = _compile(kernel, dtype)
+        address: int = self._compiled[key].address
+        return address
+
+    def prepare(self, kernels: Iterable[Kernel], dtype: str) -> None:
+        notice = threading.Timer(_SILENT_SECONDS, print, [NOTICE], {"file": sys.stderr})
+        notice.daemon = True
+        notice.start()
+        try:
+            super().prepare(kernels, dtype)
+        finally:
+            notice.cancel()
+
+
+@functools.cache
+def numba_library() -> NumbaLibrary:
+    """Return the library of this process.
+
+    Raises
+    ------
+    NpylstmError
+        If Numba cannot be used.
+    """
+    return NumbaLibrary()
+
+
+def cache_folder() -> str | None:
+    """Return the folder of Numba's cache for the kernels; None if there is none."""
+    function = _source(Kernel("layers", "execute")).function
+    try:
+        folder: str = _numba().njit(cache=True)(function).stats.cache_path
+    except RuntimeError:  # Numba found no folder that it can write
+        return None
+    return folder
+
+
+def _compile(kernel: Kernel, dtype: str) -> Any:
+    """Return a kernel as a C function, from Numba's cache if it is there."""
+    try:
+        source = _source(kernel)
+        signature = source.signature_for(dtype)
+        options = importlib.import_module("npylstm.kernels.jit").OPTIONS
+        if sources_digest() is not None:
+            try:
+                return _numba().cfunc(signature, cache=True, **options)(source.function)
+            except Exception:  # no folder, a full disk, a damaged file: a cache is never needed
+                pass
+        return _numba().cfunc(signature, **options)(source.function)
+    except (ImportError, AttributeError) as error:  # incompatible versions
+        raise NpylstmError(f"Numba cannot be used here: {error}") from error
+
+
+def _source(kernel: Kernel) -> Any:
+    """Return the source of a kernel; its function is named for the sources of all kernels."""
+    source = getattr(importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name)
+    source.function.__qualname__ = f"{kernel.name}-{sources_digest()}"
+    return source
+
+
+def _numba() -> Any:
+    return importlib.import_module("numba")

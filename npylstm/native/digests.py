@@ -1,0 +1,45 @@
+"""Digests by which compiled kernels are known to fit the Python code beside them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+
+from npylstm.kernels import arguments
+from npylstm.kernels.library import ENTRIES
+from npylstm.kernels.packing import ALIGNMENT, PANEL
+from npylstm.kernels.table import KERNELS
+
+__all__ = ["sources_digest", "table_digest"]
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def table_digest() -> str:
+    """Return the digest of what programs and kernels must agree on: kernels and their columns."""
+    columns = {
+        name: dict(zip(value._fields, value, strict=True)) | value.holds
+        for name, value in sorted(vars(arguments).items())
+        if hasattr(value, "holds")
+    }
+    names = [kernel.name for kernel in (*KERNELS, *ENTRIES)]
+    agreed = (arguments.WIDTH, arguments.KERNEL, ALIGNMENT, PANEL, names, columns)
+    return _digest(repr(agreed).encode())
+
+
+@functools.cache
+def sources_digest() -> str | None:
+    """Return the digest of the files that kernels are compiled from; None if they are not there."""
+    files = sorted((_PACKAGE / "kernels").glob("*.py"))
+    try:
+        # Constants of the activations are compiled in.
+        sources = [path.read_bytes() for path in (*files, _PACKAGE / "activations.py")]
+    except OSError:
+        return None
+    return _digest(b"\0".join(sources)) if files else None
+
+
+def _digest(content: bytes) -> str:
+    """Return 16 hexadecimal digits. Python's own hash of sources: hashlib is slow to import."""
+    return importlib.util.source_hash(content).hex()

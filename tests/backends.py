@@ -1,0 +1,26 @@
+"""The back ends that tests use."""
+
+from __future__ import annotations
+
+import os
+
+from npylstm.kernels.library import KernelLibrary
+from npylstm.native.compiled import numba_library
+from npylstm.native.shipped import ShippedLibrary, shipped_library
+
+__all__ = ["BACKENDS", "COMPILED", "HAS_NATIVE", "compiled_library"]
+
+HAS_NATIVE = isinstance(shipped_library(), ShippedLibrary)
+
+# The back end with kernels: shipped ones where they are there (`make native`), otherwise Numba's.
+COMPILED = os.environ.get("NPYLSTM_TEST_BACKEND") or ("native" if HAS_NATIVE else "numba")
+BACKENDS = ("numpy", COMPILED)
+
+
+def compiled_library() -> KernelLibrary:
+    """The kernels of the back end COMPILED."""
+    if COMPILED == "numba":
+        return numba_library()
+    library = shipped_library()
+    assert isinstance(library, ShippedLibrary), library
+    return library

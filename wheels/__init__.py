@@ -1,0 +1,1 @@
+"""How wheels with compiled kernels are built; nothing here is installed."""

@@ -1,0 +1,99 @@
+"""Make the library of compiled kernels for a platform.
+
+``python -m wheels.library [PLATFORM] [FOLDER]``: by default for this machine, into the checkout
+(``make native``). Object code is kept in ``build/native/`` and used again if the kernels' sources,
+Numba and LLVM are the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+from npylstm.native.digests import sources_digest
+from npylstm.native.shipped import FOLDER, MANIFEST
+from wheels.platforms import PLATFORMS, Platform, compiler_options, platform_here
+
+__all__ = ["make_library"]
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "native"
+TOOLS = ("numba", "llvmlite", "ziglang")
+
+
+def make_library(platform: Platform, folder: Path) -> Path:
+    """Compile the kernels of all levels, link them, and write the manifest.
+
+    Returns
+    -------
+    Path
+        The library; the manifest is beside it.
+    """
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda level: _objects(platform, level), platform.levels))
+    # Every level contains the digest; one is enough.
+    files = [*objects[0], *(f for more in objects[1:] for f in more if f.name != "digest.o")]
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / platform.file
+    _link(platform, files, library)
+    content = library.read_bytes()
+    manifest = {
+        "file": library.name, "system": platform.system, "machine": platform.machine,
+        "platform": platform.name, "levels": platform.levels, "size": len(content),
+        "crc32": zlib.crc32(content), "sources": sources_digest(),
+        "tools": {name: importlib.metadata.version(name) for name in TOOLS},
+    }  # fmt: skip
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    seconds = time.perf_counter() - start
+    print(f"{platform.name}: {library.name}, {len(content):,} bytes, {seconds:.0f} s", flush=True)
+    return library
+
+
+def _objects(platform: Platform, level: str) -> list[Path]:
+    """Return the objects of a level, compiled in a process of its own if they are not kept."""
+    versions = [importlib.metadata.version(name) for name in TOOLS]
+    builder = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("c*.py"))]
+    depends = repr((sources_digest(), platform.llvm, compiler_options(level), versions, builder))
+    folder = BUILD / f"{platform.llvm}-{level}-{hashlib.sha256(depends.encode()).hexdigest()[:16]}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        # The order of Python's sets is part of the result.
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "wheels.compile", platform.llvm, level, str(part)]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment)
+        part.rename(folder)
+    return sorted(folder.glob("*.o"))
+
+
+def _link(platform: Platform, objects: list[Path], library: Path) -> None:
+    """Link objects with zig, which has the C libraries of all platforms."""
+    options = ["-shared", "-s", "-o", str(library)]
+    if platform.system == "linux":
+        options += ["-lm", "-Wl,-z,noexecstack"]
+    environment = {
+        **os.environ, "ZIG_GLOBAL_CACHE_DIR": str(BUILD / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(BUILD / "zig"),
+    }  # fmt: skip
+    # Relative names: the result does not depend on where the checkout is.
+    names = [os.path.relpath(path, BUILD) for path in objects]
+    library.unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "ziglang", "cc", "-target", platform.zig, *names, *options],
+        check=True, cwd=BUILD, env=environment,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    chosen = PLATFORMS[sys.argv[1]] if len(sys.argv) > 1 else platform_here()
+    make_library(chosen, Path(sys.argv[2]) if len(sys.argv) > 2 else FOLDER)
