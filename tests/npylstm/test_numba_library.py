@@ -109,7 +109,7 @@ def test_a_damaged_cache_is_compiled_around(
 
 NO_FOLDER = """
 from numba.core import caching
-caching._CacheImpl._locator_classes = []  # as in a read-only installation without a home
+caching.CacheImpl._locator_classes = []  # as in a read-only installation without a home
 """
 
 
