@@ -31,9 +31,16 @@ _LARGEST = float(np.finfo(np.float32).max)  # largest parameter: the file stores
 _erf = np.vectorize(math.erf, otypes=[np.float64])  # slow, exact, rarely needed
 
 
+# NumPy adds an array faster than a Python number.
+_ONES = {np.dtype(name): np.ones((), name) for name in ("float32", "float64")}
+
+
 def _sigmoid(x: Array) -> Array:
-    y: Array = 1 / (1 + np.exp(-x))  # exp(-x) = inf gives the exact limit, 0
-    return y
+    """Return ``1 / (1 + exp(-x))``."""
+    y: Array = -x
+    np.exp(y, out=y)  # inf gives the exact limit, 0
+    y += _ONES[y.dtype]
+    return np.reciprocal(y, out=y)
 
 
 def _softplus(x: Array, beta: float = 1.0, threshold: float = math.inf) -> Array:
@@ -267,7 +274,7 @@ class Activation:
         Overflow and inf - inf are part of the formulas: they give the limits, or nan. NumPy warns
         of them unless the caller silences it with :func:`numpy.errstate`, as the engine does.
         """
-        y = self.row.numpy(x, *self.params)
+        y = TABLE[self.name].numpy(x, *self.params)
         return y if y.dtype == x.dtype else y.astype(x.dtype)
 
     def __str__(self) -> str:

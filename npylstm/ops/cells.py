@@ -14,7 +14,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.checks import check_feature_activation
 from npylstm.ops.conventions import Convention
-from npylstm.ops.recurrent import Recurrent
+from npylstm.ops.recurrent import Recurrent, product
 
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
 
@@ -83,6 +83,7 @@ class LSTM(Recurrent):
 
     kind: ClassVar[str] = "lstm"
     gates: ClassVar[tuple[str, ...]] = ("i", "f", "c", "o")
+    states: ClassVar[tuple[str, ...]] = ("h", "c")
     record: ClassVar[type[tuple[Array, ...]]] = Gates
 
     recurrent_activation: Activation = SIGMOID
@@ -121,14 +122,14 @@ class LSTM(Recurrent):
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         s, a, n = self.recurrent_activation, self.activation, self.units
         h, c = state
-        z = z + h @ packed["U"]
+        z = z + product(h, packed["U"])
         gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # a separate axis for gates, for softmax
         i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
         c_tilde = a(z[:, 3 * n :])
         c = f * c + i * c_tilde
         h = o * a(c)
         if self.projection:
-            h = h @ packed["P"]
+            h = product(h, packed["P"])
         return (i, f, c_tilde, o, c, h), (h, c)
 
 
@@ -238,16 +239,16 @@ class GRU(Recurrent):
         s, a, n = self.recurrent_activation, self.activation, self.units
         (h,) = state
         if self.reset_after:
-            recurrent = h @ packed["U"] + packed["rb"]
+            recurrent = product(h, packed["U"]) + packed["rb"]
             gates = z[:, : 2 * n] + recurrent[:, : 2 * n]
         else:
-            gates = z[:, : 2 * n] + h @ packed["U_gates"]
+            gates = z[:, : 2 * n] + product(h, packed["U_gates"])
         gates = s(gates.reshape(-1, 2, n))
         update, reset = gates[:, 0], gates[:, 1]
         if self.reset_after:
             h_tilde = a(z[:, 2 * n :] + reset * recurrent[:, 2 * n :])
         else:
-            h_tilde = a(z[:, 2 * n :] + (reset * h) @ packed["U_h"])
+            h_tilde = a(z[:, 2 * n :] + product(reset * h, packed["U_h"]))
         h = update * h + (1 - update) * h_tilde
         return (update, reset, h_tilde, h), (h,)
 
@@ -283,5 +284,5 @@ class SimpleRNN(Recurrent):
     def step(
         self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        h = self.activation(z + state[0] @ packed["U"])
+        h = self.activation(z + product(state[0], packed["U"]))
         return (h,), (h,)

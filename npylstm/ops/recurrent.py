@@ -18,8 +18,12 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, check_features, positive
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 
-__all__ = ["Recurrent"]
+__all__ = ["Recurrent", "product"]
 
+
+# OpenBLAS computes a product with fewer multiplications in the calling thread. The threads of
+# larger ones wait busily: they take the processor from other work for longer than they save.
+_FEWEST_FOR_THREADS = 1 << 19
 
 _ROLES = {
     "W": "kernel",
@@ -48,6 +52,12 @@ def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         last = frozenset() if sequence else frozenset(steps)
         made.append(AxisMap(sources, {(0, 2): "sums"}, frozenset(steps), last))
     return tuple(made)
+
+
+def product(x: Array, W: Array) -> Array:
+    """Return ``x @ W`` of two matrices, as a new array."""
+    # The method is faster than the operator, which is all that stand-ins for a matrix define.
+    return x.dot(W) if type(W) is np.ndarray else x @ W
 
 
 def _flag(default: bool = False) -> Any:
@@ -88,6 +98,7 @@ class Recurrent(Operation):
     """
 
     gates: ClassVar[tuple[str, ...]]
+    states: ClassVar[tuple[str, ...]] = ("h",)  # h is first
     record: ClassVar[type[tuple[Array, ...]]]
 
     features: int
@@ -227,14 +238,13 @@ class Recurrent(Operation):
         mask: Array | None = None,
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = self._batch_major(inputs[0])
-        names = tuple(self.state_shapes())
+        batch, steps, _ = x.shape
         given = tuple(self.initial_states(inputs))
-        carried = given or tuple(state[name] for name in names)
+        carried = given or tuple(state[name] for name in self.states)
         mask = self._mask(inputs, mask)
-        shape = (x.shape[0], self.output_size)
-        main = np.zeros(shape, x.dtype)
+        main = np.zeros((batch, self.output_size), x.dtype)
         if self.return_sequences:
-            sequence = np.empty((shape[0], x.shape[1], shape[1]), x.dtype)
+            sequence = np.empty((batch, steps, self.output_size), x.dtype)
         for k, (t, _, new) in enumerate(self._steps(packed, x, carried, mask)):
             carried, h = new, new[0]
             if mask is not None:
@@ -245,7 +255,7 @@ class Recurrent(Operation):
                 sequence[:, k] = h
         if self.return_sequences:
             main = self._batch_major(sequence)
-        after = {} if given else dict(zip(names, carried, strict=True))
+        after = {} if given else dict(zip(self.states, carried, strict=True))
         return (main, *carried) if self.return_state else (main,), after
 
     def trace(
@@ -256,7 +266,7 @@ class Recurrent(Operation):
         mask: Array | None = None,
     ) -> Any:
         x = self._batch_major(inputs[0])
-        carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.state_shapes())
+        carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.states)
         mask = self._mask(inputs, mask)
         kept: list[Array] = []
         for t, values, _ in self._steps(packed, x, carried, mask):
@@ -281,15 +291,30 @@ class Recurrent(Operation):
         mask: Array | None,
     ) -> Iterator[tuple[int, tuple[Array, ...], tuple[Array, ...]]]:
         """Yield for each step t, the values that the cell computed, and the new state."""
-        z = x @ packed["W"] + packed["b"]  # the input's part of all gates, for all steps at once
-        times = range(x.shape[1])
-        for t in reversed(times) if self.go_backwards else times:
-            values, new = self.step(packed, z[:, t], state)
-            if mask is not None:  # masked samples keep their state
-                moves = mask[:, t, None]
-                new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
-            state = new
-            yield t, values, state
+        steps = x.shape[1]
+        size = self._steps_at_once(len(x))
+        starts = range(0, steps, size)
+        for start in reversed(starts) if self.go_backwards else starts:
+            z = self._input_part(packed, x[:, start : start + size])
+            times = range(start, min(start + size, steps))
+            for t in reversed(times) if self.go_backwards else times:
+                values, new = self.step(packed, z[:, t - start], state)
+                if mask is not None:  # masked samples keep their state
+                    moves = mask[:, t, None]
+                    new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
+                state = new
+                yield t, values, state
+
+    def _steps_at_once(self, batch: int) -> int:
+        """Return for how many steps to compute the input's part at once, to stay in the cache."""
+        multiplications = max(self.features, 8) * len(self.gates) * self.units
+        rows = max(64, (_FEWEST_FOR_THREADS - 1) // multiplications)
+        return max(1, rows // max(1, batch))
+
+    def _input_part(self, packed: Mapping[str, Array], x: Array) -> Array:
+        """Return the input's part of all gates, biases included, for all steps at once."""
+        z = product(x.reshape(-1, self.features), packed["W"]) + packed["b"]
+        return z.reshape(*x.shape[:2], z.shape[1])
 
     @abstractmethod
     def step(
@@ -304,7 +329,7 @@ class Recurrent(Operation):
         z
             The input's part of all gates, biases included.
         state
-            As :meth:`state_shapes` lists it; ``h`` first.
+            As :attr:`states` lists it.
 
         Returns
         -------

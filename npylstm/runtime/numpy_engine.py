@@ -17,6 +17,11 @@ from npylstm.spec import LayerSpec, ModelSpec
 __all__ = ["Node", "NumpyEngine"]
 
 
+def silent() -> np.errstate:
+    """Return a context where inf and nan raise no warning, as in the frameworks."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 class Node:
     """A layer with its packed weights."""
 
@@ -29,12 +34,18 @@ class Node:
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """Compute the layer; inf and nan raise no warning, as in the frameworks."""
-        options = {"mask": mask} if self.layer.uses_mask else {}
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            try:
-                return self.layer.forward(self.packed, inputs, state, **options)
-            except NpylstmError as error:
-                raise type(error)(f"{self.name}: {error}") from None
+        with silent():
+            return self.forward(inputs, state, mask)
+
+    def forward(
+        self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        """Compute the layer inside of :func:`silent`."""
+        options = {} if mask is None or not self.layer.uses_mask else {"mask": mask}
+        try:
+            return self.layer.forward(self.packed, inputs, state, **options)
+        except NpylstmError as error:
+            raise type(error)(f"{self.name}: {error}") from None
 
 
 class NumpyEngine:
@@ -77,7 +88,7 @@ class NumpyEngine:
             if not node.layer.is_recurrent:
                 continue
             read = [tensors[t] for t in edge.inputs]
-            with np.errstate(over="ignore", invalid="ignore"):
+            with silent():
                 kept = node.layer.trace(node.packed, read, state.get(edge.name, {}), mask)
             name = edge.name
             gates |= (
@@ -93,10 +104,12 @@ class NumpyEngine:
         """Return all tensors, and the state after the last step."""
         tensors = dict(inputs)
         after: State = {}
-        for edge in self._spec.edges:
-            read = [tensors[t] for t in edge.inputs]
-            outputs, carried = self._nodes[edge.layer].compute(read, state.get(edge.name, {}), mask)
-            tensors |= dict(zip(edge.outputs, outputs, strict=True))
-            if carried:
-                after[edge.name] = carried
+        with silent():
+            for edge in self._spec.edges:
+                read = [tensors[t] for t in edge.inputs]
+                node = self._nodes[edge.layer]
+                outputs, carried = node.forward(read, state.get(edge.name, {}), mask)
+                tensors.update(zip(edge.outputs, outputs, strict=True))
+                if carried:
+                    after[edge.name] = carried
         return tensors, after

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,22 +141,26 @@ class Session:
         ShapeError
             If an input or ``out`` does not fit; the state does not change.
         """
-        fast = self._fast
-        if fast is not None and type(x) is np.ndarray:
-            stepper, source, target = fast
-            if x.shape == source.shape and x.dtype == source.dtype:
-                if out is not None:
-                    self._check_out(out, self._step_shape)
-                source[...] = x
-                stepper.run()
-                if out is None:
-                    return target.copy()
-                out[...] = target
-                return out
-        return self._checked_step(x, out)
+        if self._fast is None:
+            return self._run_step(self._bind_step(x), out)
+        stepper, source, target = self._fast
+        if type(x) is not np.ndarray or x.shape != source.shape or x.dtype != source.dtype:
+            (x,) = self._bind_step(x).values()
+        if out is not None:
+            self._check_out(out, self._step_shape)
+        source[...] = x
+        stepper.run()
+        if out is None:
+            return target.copy()
+        out[...] = target
+        return out
 
-    def _checked_step(self, x: Inputs, out: Array | None) -> Any:
-        inputs = bind(x, self._at_step, self._spec.dtype, self.batch_size, nan=self._nan)
+    def _bind_step(self, x: Inputs) -> dict[str, Array]:
+        """Check and convert inputs without time axis."""
+        return bind(x, self._at_step, self._spec.dtype, self.batch_size, nan=self._nan)
+
+    def _run_step(self, inputs: Mapping[str, Array], out: Array | None) -> Any:
+        """Run one step without preparation."""
         if out is not None:
             self._check_out(out, self._step_shape)
         one_step = {name: self._plan.add_time_axis(name, array) for name, array in inputs.items()}

@@ -12,19 +12,25 @@ from npylstm.graph.state import State, map_state, take_rows, zero_state
 from npylstm.runtime.engines import Engine
 from npylstm.spec import ModelSpec
 
-__all__ = ["RunningStream", "RunningStreams", "Streams"]
+__all__ = ["RunningStepper", "RunningStream", "RunningStreams", "Streams"]
+
+Sizes = Mapping[str, tuple[int, ...]]
 
 
 class RunningStream:
     """One state, passed through :meth:`Engine.run`."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, batch: int) -> None:
-        self._engine = engine
+        self._engine, self._spec = engine, spec
         self._state = zero_state(spec.state_shapes(), batch, spec.dtype)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: y.copy() for name, y in self.advance(inputs).items()}
+
+    def advance(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs, which may be the state or the inputs themselves."""
         outputs, self._state = self._engine.run(inputs, self._state)
-        return {name: y.copy() for name, y in outputs.items()}  # it may be the state or the input
+        return outputs
 
     def read(self) -> State:
         return map_state(np.copy, self._state)
@@ -32,11 +38,34 @@ class RunningStream:
     def write(self, state: State) -> None:
         self._state = map_state(np.array, state)
 
-    def stepper(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
-        return None
+    def stepper(self, sizes: Sizes) -> RunningStepper | None:
+        known = {
+            symbol: size
+            for tensor in self._spec.inputs
+            for symbol, size in zip(tensor.shape, sizes[tensor.name], strict=True)
+        }
+        y = {}
+        for tensor in self._spec.output_specs:
+            if any(isinstance(d, str) and d not in known for d in tensor.shape):
+                return None
+            y[tensor.name] = tuple(known[d] if isinstance(d, str) else d for d in tensor.shape)
+        return RunningStepper(self, sizes, y, self._spec.dtype)
 
     def loop(self, x: Array, steps: int, last: int, carry: bool) -> None:
         return None
+
+
+class RunningStepper:
+    """A stream's call with fixed arrays of inputs and outputs."""
+
+    def __init__(self, stream: RunningStream, x: Sizes, y: Sizes, dtype: str) -> None:
+        self._stream = stream
+        self.x = {name: np.zeros(shape, dtype) for name, shape in x.items()}
+        self.y = {name: np.zeros(shape, dtype) for name, shape in y.items()}
+
+    def run(self) -> None:
+        for name, y in self._stream.advance(self.x).items():
+            self.y[name][...] = y
 
 
 class Streams(ABC):
