@@ -275,7 +275,7 @@ class Activation:
         of them unless the caller silences it with :func:`numpy.errstate`, as the engine does.
         """
         y = TABLE[self.name].numpy(x, *self.params)
-        return y if y.dtype == x.dtype else y.astype(x.dtype)
+        return y if y.dtype is x.dtype else y.astype(x.dtype, copy=False)
 
     def __str__(self) -> str:
         json = self.to_json()

@@ -122,10 +122,10 @@ class LSTM(Recurrent):
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         s, a, n = self.recurrent_activation, self.activation, self.units
         h, c = state
-        z = z + product(h, packed["U"])
-        gates = s(z[:, : 3 * n].reshape(-1, 3, n))  # a separate axis for gates, for softmax
+        z = (z + product(h, packed["U"])).reshape(-1, 4, n)  # an axis for gates, for softmax
+        gates = s(z[:, :3])
         i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
-        c_tilde = a(z[:, 3 * n :])
+        c_tilde = a(z[:, 3])
         c = f * c + i * c_tilde
         h = o * a(c)
         if self.projection:

@@ -21,9 +21,9 @@ from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 __all__ = ["Recurrent", "product"]
 
 
-# OpenBLAS computes a product with fewer multiplications in the calling thread. The threads of
+# OpenBLAS computes a product with so many multiplications in the calling thread. The threads of
 # larger ones wait busily: they take the processor from other work for longer than they save.
-_FEWEST_FOR_THREADS = 1 << 19
+_MOST_IN_ONE_THREAD = (1 << 19) - 1
 
 _ROLES = {
     "W": "kernel",
@@ -242,7 +242,8 @@ class Recurrent(Operation):
         given = tuple(self.initial_states(inputs))
         carried = given or tuple(state[name] for name in self.states)
         mask = self._mask(inputs, mask)
-        main = np.zeros((batch, self.output_size), x.dtype)
+        if mask is not None or not steps:
+            main = np.zeros((batch, self.output_size), x.dtype)
         if self.return_sequences:
             sequence = np.empty((batch, steps, self.output_size), x.dtype)
         for k, (t, _, new) in enumerate(self._steps(packed, x, carried, mask)):
@@ -291,30 +292,35 @@ class Recurrent(Operation):
         mask: Array | None,
     ) -> Iterator[tuple[int, tuple[Array, ...], tuple[Array, ...]]]:
         """Yield for each step t, the values that the cell computed, and the new state."""
-        steps = x.shape[1]
-        size = self._steps_at_once(len(x))
+        for t, z in self._input_parts(packed, x):
+            values, new = self.step(packed, z, state)
+            if mask is not None:  # masked samples keep their state
+                moves = mask[:, t, None]
+                new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
+            state = new
+            yield t, values, state
+
+    def _input_parts(self, packed: Mapping[str, Array], x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield each step, in the layer's order, and the input's part of its gates.
+
+        It is computed for many steps at once, but not for more than fit in the cache.
+        """
+        W, b = packed["W"], packed["b"]
+        batch, steps, features = x.shape
+        if steps == 1:
+            yield 0, product(x[:, 0], W) + b
+            return
+        gates = len(self.gates) * self.units
+        rows = max(64, _MOST_IN_ONE_THREAD // (max(features, 8) * gates))
+        size = max(1, rows // max(1, batch))
         starts = range(0, steps, size)
         for start in reversed(starts) if self.go_backwards else starts:
-            z = self._input_part(packed, x[:, start : start + size])
-            times = range(start, min(start + size, steps))
-            for t in reversed(times) if self.go_backwards else times:
-                values, new = self.step(packed, z[:, t - start], state)
-                if mask is not None:  # masked samples keep their state
-                    moves = mask[:, t, None]
-                    new = tuple(np.where(moves, b, a) for a, b in zip(state, new, strict=True))
-                state = new
-                yield t, values, state
-
-    def _steps_at_once(self, batch: int) -> int:
-        """Return for how many steps to compute the input's part at once, to stay in the cache."""
-        multiplications = max(self.features, 8) * len(self.gates) * self.units
-        rows = max(64, (_FEWEST_FOR_THREADS - 1) // multiplications)
-        return max(1, rows // max(1, batch))
-
-    def _input_part(self, packed: Mapping[str, Array], x: Array) -> Array:
-        """Return the input's part of all gates, biases included, for all steps at once."""
-        z = product(x.reshape(-1, self.features), packed["W"]) + packed["b"]
-        return z.reshape(*x.shape[:2], z.shape[1])
+            block = x[:, start : start + size]
+            z = product(block.reshape(-1, features), W) + b
+            z = z.reshape(*block.shape[:2], gates)
+            times = range(block.shape[1])
+            for k in reversed(times) if self.go_backwards else times:
+                yield start + k, z[:, k]
 
     @abstractmethod
     def step(

@@ -58,6 +58,7 @@ class NumpyEngine:
         self._nodes: Mapping[str, Node] = (
             weights._nodes if weights else {layer.name: Node(layer) for layer in spec.layers}
         )
+        self._calls = [(e.name, self._nodes[e.layer], e.inputs, e.outputs) for e in spec.edges]
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None
@@ -105,11 +106,10 @@ class NumpyEngine:
         tensors = dict(inputs)
         after: State = {}
         with silent():
-            for edge in self._spec.edges:
-                read = [tensors[t] for t in edge.inputs]
-                node = self._nodes[edge.layer]
-                outputs, carried = node.forward(read, state.get(edge.name, {}), mask)
-                tensors.update(zip(edge.outputs, outputs, strict=True))
+            for name, node, reads, writes in self._calls:
+                read = [tensors[t] for t in reads]
+                made, carried = node.forward(read, state.get(name, {}), mask)
+                tensors.update(zip(writes, made, strict=True))
                 if carried:
-                    after[edge.name] = carried
+                    after[name] = carried
         return tensors, after
