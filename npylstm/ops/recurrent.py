@@ -22,8 +22,9 @@ __all__ = ["Recurrent", "product"]
 
 
 # OpenBLAS computes a product with so many multiplications in the calling thread. The threads of
-# larger ones wait busily: they take the processor from other work for longer than they save.
+# larger ones wait busily: they take the processor from other work, also between the products.
 _MOST_IN_ONE_THREAD = (1 << 19) - 1
+_NARROWEST = 64  # columns; narrower products take longer in all than one with threads
 
 _ROLES = {
     "W": "kernel",
@@ -55,9 +56,20 @@ def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
 
 
 def product(x: Array, W: Array) -> Array:
-    """Return ``x @ W`` of two matrices, as a new array."""
-    # The method is faster than the operator, which is all that stand-ins for a matrix define.
-    return x.dot(W) if type(W) is np.ndarray else x @ W
+    """Return ``x @ W`` of two matrices, as a new array, computed in one thread if possible."""
+    if type(W) is not np.ndarray:  # a stand-in for a matrix defines the operator alone
+        return x @ W
+    y: Array
+    columns = W.shape[1]
+    width = _MOST_IN_ONE_THREAD // (x.size or 1)
+    if width >= columns or width < _NARROWEST or len(x) == 1:
+        y = x.dot(W)  # faster than the operator
+        return y
+    width -= width % 8
+    y = np.empty((len(x), columns), x.dtype)
+    for k in range(0, columns, width):
+        np.matmul(x, W[:, k : k + width], out=y[:, k : k + width])
+    return y
 
 
 def _flag(default: bool = False) -> Any:
