@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 from npylstm.kernels.library import KernelLibrary
-from npylstm.native.compiled import numba_library
-from npylstm.native.shipped import ShippedLibrary, shipped_library
+from npylstm.runtime.engines import LIBRARIES
 
 __all__ = ["BACKENDS", "COMPILED", "HAS_NATIVE", "compiled_library"]
 
-HAS_NATIVE = isinstance(shipped_library(), ShippedLibrary)
+HAS_NATIVE = isinstance(LIBRARIES["native"](), KernelLibrary)
 
 # The back end with kernels: shipped ones where they are there (`make native`), otherwise Numba's.
 COMPILED = os.environ.get("NPYLSTM_TEST_BACKEND") or ("native" if HAS_NATIVE else "numba")
@@ -19,8 +18,6 @@ BACKENDS = ("numpy", COMPILED)
 
 def compiled_library() -> KernelLibrary:
     """The kernels of the back end COMPILED."""
-    if COMPILED == "numba":
-        return numba_library()
-    library = shipped_library()
-    assert isinstance(library, ShippedLibrary), library
+    library = LIBRARIES[COMPILED]()
+    assert isinstance(library, KernelLibrary), library
     return library

@@ -1,8 +1,8 @@
 """Make the library of compiled kernels for a platform.
 
-``python -m wheels.library [PLATFORM] [FOLDER]``: by default for this machine, into the checkout
-(``make native``). Object code is kept in ``build/native/`` and used again if the kernels' sources,
-Numba and LLVM are the same.
+``python -m wheels.library [PLATFORM FOLDER]``: by default for this machine, with the levels that
+its processor has, into the checkout (``make native``). Object code is kept in ``build/native/`` and
+used again if the kernels' sources, Numba and LLVM are the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from npylstm.native.digests import sources_digest
+from npylstm.native.levels import cpu_features, levels_of
 from npylstm.native.shipped import FOLDER, MANIFEST
 from wheels.platforms import PLATFORMS, Platform, compiler_options, platform_here
 
@@ -30,8 +32,8 @@ BUILD = ROOT / "build" / "native"
 TOOLS = ("numba", "llvmlite", "ziglang")
 
 
-def make_library(platform: Platform, folder: Path) -> Path:
-    """Compile the kernels of all levels, link them, and write the manifest.
+def make_library(platform: Platform, folder: Path, levels: Sequence[str]) -> Path:
+    """Compile the kernels of some levels, link them, and write the manifest.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def make_library(platform: Platform, folder: Path) -> Path:
     """
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda level: _objects(platform, level), platform.levels))
+        objects = list(pool.map(lambda level: _objects(platform, level), levels))
     # Every level contains the digest; one is enough.
     files = [*objects[0], *(f for more in objects[1:] for f in more if f.name != "digest.o")]
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,7 @@ def make_library(platform: Platform, folder: Path) -> Path:
     content = library.read_bytes()
     manifest = {
         "file": library.name, "system": platform.system, "machine": platform.machine,
-        "platform": platform.name, "levels": platform.levels, "size": len(content),
+        "platform": platform.name, "levels": levels, "size": len(content),
         "crc32": zlib.crc32(content), "sources": sources_digest(),
         "tools": {name: importlib.metadata.version(name) for name in TOOLS},
     }  # fmt: skip
@@ -95,5 +97,8 @@ def _link(platform: Platform, objects: list[Path], library: Path) -> None:
 
 
 if __name__ == "__main__":
-    chosen = PLATFORMS[sys.argv[1]] if len(sys.argv) > 1 else platform_here()
-    make_library(chosen, Path(sys.argv[2]) if len(sys.argv) > 2 else FOLDER)
+    if len(sys.argv) > 1:
+        chosen = PLATFORMS[sys.argv[1]]
+        make_library(chosen, Path(sys.argv[2]), chosen.levels)
+    else:
+        make_library(platform_here(), FOLDER, [row.name for row in levels_of(cpu_features())])

@@ -17,6 +17,7 @@ from npylstm.cli.comparing import diagnose, verify
 from npylstm.cli.computing import predict, trace
 from npylstm.cli.converting import convert
 from npylstm.cli.describing import info
+from npylstm.cli.examining import doctor
 from npylstm.cli.timing import bench, warmup
 from npylstm.errors import NpylstmError, ParityError
 from npylstm.printable import printable
@@ -146,8 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
     sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
 
-    sub = command(warmup, "Compile what a model needs, into the cache on disk.")
+    sub = command(warmup, "Compile what a model needs, into Numba's cache.")
     sub.add_argument("model", metavar="MODEL.npz", nargs="+")
+
+    sub = command(doctor, "Say which back end computes here and why, and check every kernel.")
+    sub.add_argument("model", metavar="MODEL.npz", nargs="?", help="examine this model, too")
     return parser
 
 

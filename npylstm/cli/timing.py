@@ -15,9 +15,8 @@ from npylstm import console
 from npylstm.cli.printing import print_json
 from npylstm.errors import NpylstmError
 from npylstm.io import model_file
-from npylstm.native.compiled import cache_folder
-from npylstm.native.shipped import ShippedLibrary, shipped_library
 from npylstm.ops.shapes import BATCH, format_shape
+from npylstm.runtime.engines import LIBRARIES
 from npylstm.runtime.model import Model, load
 
 __all__ = ["bench", "warmup"]
@@ -64,7 +63,10 @@ def bench(options: argparse.Namespace) -> int:
 
 def warmup(options: argparse.Namespace) -> int:
     """Compile all kernels into Numba's cache, for example when a container image is built."""
-    shipped = isinstance(shipped_library(), ShippedLibrary)
+    from npylstm.kernels.library import KernelLibrary
+    from npylstm.native.compiled import cache_folder
+
+    shipped = isinstance(LIBRARIES["native"](), KernelLibrary)
     results = []
     with console.progress("warmup", len(options.model)) as advance:
         for path in options.model:

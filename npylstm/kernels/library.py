@@ -16,7 +16,7 @@ import numpy as np
 
 from npylstm.kernels.packing import VectorType
 
-__all__ = ["ADVANCE", "ENTRIES", "EXECUTE", "GENERATE", "Kernel", "KernelLibrary"]
+__all__ = ["ADVANCE", "ENTRIES", "EXECUTE", "GENERATE", "Kernel", "KernelLibrary", "Unavailable"]
 
 
 class Kernel(NamedTuple):
@@ -29,6 +29,21 @@ class Kernel(NamedTuple):
 EXECUTE, GENERATE, ADVANCE = ENTRIES = tuple(
     Kernel("layers", name) for name in ("execute", "generate", "advance")
 )
+
+
+class Unavailable(NamedTuple):
+    """Why there is no library.
+
+    Attributes
+    ----------
+    reason
+        In words.
+    is_fault
+        Whether a library is there and cannot be used: users should be told.
+    """
+
+    reason: str
+    is_fault: bool = False
 
 
 class KernelLibrary(ABC):
@@ -44,6 +59,11 @@ class KernelLibrary(ABC):
 
     name: ClassVar[str]
     vector_bytes: int
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Where the kernels come from, in words."""
 
     @abstractmethod
     def address(self, kernel: Kernel, dtype: str) -> int:

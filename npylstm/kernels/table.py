@@ -10,11 +10,12 @@ and products are filled in for all kernels with such columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npylstm.activations import Activation
+from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array
 from npylstm.kernels import bind_layers as layers
 from npylstm.kernels import bind_recurrent as recurrent
@@ -33,7 +34,7 @@ from npylstm.kernels.calls import Call
 from npylstm.kernels.library import Kernel, KernelLibrary
 from npylstm.kernels.packing import VectorType
 
-__all__ = ["FETCH", "KERNELS", "MULTIPLY", "STORE", "Row", "is_alias", "row_of"]
+__all__ = ["EXAMPLES", "FETCH", "KERNELS", "MULTIPLY", "STORE", "Row", "is_alias", "row_of"]
 
 Weights = Mapping[str, Array]
 
@@ -65,6 +66,8 @@ class Row(NamedTuple):
         Whether the kernel can compute an operation of this kind.
     softmax
         Whether activations may mix the last axis: the kernel applies them to whole rows.
+    example
+        Arguments of an operation that the kernel computes, for ``npylstm doctor``.
     """
 
     serves: str
@@ -74,6 +77,7 @@ class Row(NamedTuple):
     pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
     softmax: bool = False
+    example: Mapping[str, Any] = MappingProxyType({})
 
     def kernels(self) -> Iterator[Kernel]:
         """Yield the kernel, and those that it calls."""
@@ -130,32 +134,40 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
 MULTIPLY = Kernel("products", "multiply")
 
 _ROWS = (
-    Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm),
+    Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
+        example={"features": 5, "units": 20}),
     Row("gru", Kernel("recurrent", "gru"), RECURRENT, recurrent.bind_gru, recurrent.pack_gru,
-        fits=lambda layer: layer.reset_after),
+        fits=lambda layer: layer.reset_after, example={"features": 5, "units": 20}),
     Row("gru", Kernel("recurrent", "gru_reset_before"), RECURRENT,
         recurrent.bind_gru_reset_before, recurrent.pack_gru_reset_before,
-        fits=lambda layer: not layer.reset_after),
+        fits=lambda layer: not layer.reset_after,
+        example={"features": 5, "units": 20, "reset_after": False}),
     Row("simple_rnn", Kernel("recurrent", "simple_rnn"), RECURRENT, recurrent.bind_simple_rnn,
-        recurrent.pack_simple_rnn),
+        recurrent.pack_simple_rnn, example={"features": 5, "units": 20}),
     Row("dense", Kernel("layers", "dense_narrow"), DENSE, layers.bind_dense_narrow,
         layers.pack_dense_narrow, fits=lambda layer: layer.units <= layers.NARROW_UNITS,
-        softmax=True),
+        softmax=True, example={"features": 5, "units": 20}),
     Row("dense", Kernel("layers", "dense"), DENSE, layers.bind_dense, layers.pack_dense,
-        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=True),
+        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=True,
+        example={"features": 5, "units": layers.NARROW_UNITS + 20}),
     Row("conv1d", Kernel("layers", "convolve"), CONVOLUTION, layers.bind_convolution,
         layers.pack_convolution, softmax=True,
-        fits=lambda layer: layer.groups == 1 or layer.activation.row.elementwise),
+        fits=lambda layer: layer.groups == 1 or layer.activation.row.elementwise,
+        example={"features": 5, "units": 20, "size": 3}),
     Row("embedding", Kernel("layers", "embed"), EMBEDDING, layers.bind_embedding,
-        layers.pack_embedding),
+        layers.pack_embedding, example={"vocabulary": 9, "units": 20}),
     Row("activation", Kernel("layers", "activation"), ACTIVATION, layers.bind_activation,
-        softmax=True),
+        softmax=True, example={"activation": TANH}),
     Row("stack", Kernel("layers", "repeat"), REPEAT, layers.bind_repeat,
-        fits=lambda layer: layer.times > 1),  # of a single input
+        fits=lambda layer: layer.times > 1,  # of a single input
+        example={"axis": 1, "times": 3}),
 )  # fmt: skip
 
 # Copies between tensors and states, for graphs that read or set states.
 FETCH, STORE = (Row("", Kernel("layers", name), COPY, lambda *_: {}) for name in ("fetch", "store"))
+
+# One operation for each row, for a check of its kernel.
+EXAMPLES = tuple((row.serves, row.example) for row in _ROWS)
 
 KERNELS = (MULTIPLY, *(row.kernel for row in (*_ROWS, FETCH, STORE)))
 

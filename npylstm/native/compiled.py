@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from npylstm.errors import NpylstmError
-from npylstm.kernels.library import Kernel, KernelLibrary
+from npylstm.kernels.library import Kernel, KernelLibrary, Unavailable
 from npylstm.loading import LOADING
 from npylstm.native.digests import sources_digest
 
@@ -31,13 +31,14 @@ class NumbaLibrary(KernelLibrary):
 
     name: ClassVar[str] = "numba"
 
-    def __init__(self) -> None:
-        try:
-            from npylstm.kernels.target import TARGET
-        except Exception as error:  # whatever versions that do not fit together raise
-            raise NpylstmError(f"Numba cannot be used here: {error}") from error
-        self.vector_bytes = TARGET.vector_bytes
+    def __init__(self, vector_bytes: int) -> None:
+        self.vector_bytes = vector_bytes
         self._compiled: dict[tuple[Kernel, str], Any] = {}
+
+    @property
+    def description(self) -> str:
+        where = cache_folder() or "none: no folder can be written"
+        return f"compiled by Numba {_numba().__version__}; its cache: {where}"
 
     def address(self, kernel: Kernel, dtype: str) -> int:
         key = (kernel, dtype)
@@ -59,15 +60,13 @@ class NumbaLibrary(KernelLibrary):
 
 
 @functools.cache
-def numba_library() -> NumbaLibrary:
-    """Return the library of this process.
-
-    Raises
-    ------
-    NpylstmError
-        If Numba cannot be used.
-    """
-    return NumbaLibrary()
+def numba_library() -> NumbaLibrary | Unavailable:
+    """Return the library of this process."""
+    try:
+        from npylstm.kernels.target import TARGET
+    except Exception as error:  # whatever versions that do not fit together raise
+        return Unavailable(f"Numba cannot be used here: {error}", is_fault=True)
+    return NumbaLibrary(TARGET.vector_bytes)
 
 
 def cache_folder() -> str | None:

@@ -14,6 +14,9 @@ from npylstm.kernels.table import KERNELS
 __all__ = ["sources_digest", "table_digest"]
 
 _PACKAGE = Path(__file__).parent.parent
+# What Python does with kernels; no kernel depends on it but through the argument table.
+_NOT_COMPILED = ("__init__.py", "bind_layers.py", "bind_recurrent.py", "calls.py", "library.py",
+                 "table.py")  # fmt: skip
 
 
 def table_digest() -> str:
@@ -31,7 +34,10 @@ def table_digest() -> str:
 @functools.cache
 def sources_digest() -> str | None:
     """Return the digest of the files that kernels are compiled from; None if they are not there."""
-    files = sorted((_PACKAGE / "kernels").glob("*.py"))
+    files = [
+        path for path in sorted((_PACKAGE / "kernels").glob("*.py"))
+        if path.name not in _NOT_COMPILED
+    ]  # fmt: skip
     try:
         # Constants of the activations are compiled in.
         sources = [path.read_bytes() for path in (*files, _PACKAGE / "activations.py")]

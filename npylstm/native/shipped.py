@@ -14,15 +14,15 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from npylstm.errors import NpylstmError
-from npylstm.kernels.library import Kernel, KernelLibrary
+from npylstm.kernels.library import Kernel, KernelLibrary, Unavailable
 from npylstm.native.digests import sources_digest, table_digest
 from npylstm.native.levels import LEVELS, Level, cpu_features, levels_of, machine, system
 
 __all__ = [
-    "DIGEST_SYMBOL", "ENVIRONMENT_VARIABLE", "FOLDER", "MANIFEST", "ShippedLibrary", "Unavailable",
+    "DIGEST_SYMBOL", "ENVIRONMENT_VARIABLE", "FOLDER", "MANIFEST", "ShippedLibrary",
     "shipped_library", "symbol",
 ]  # fmt: skip
 
@@ -31,21 +31,6 @@ FOLDER = Path(__file__).parent
 MANIFEST = "kernels.json"
 # The exported array with the digest of the argument table.
 DIGEST_SYMBOL = "npylstm_digest"
-
-
-class Unavailable(NamedTuple):
-    """Why there is no library.
-
-    Attributes
-    ----------
-    reason
-        In words.
-    is_fault
-        Whether a library is there and cannot be used: users should be told.
-    """
-
-    reason: str
-    is_fault: bool = False
 
 
 def symbol(level: str, kernel: str, dtype: str) -> str:
@@ -75,6 +60,10 @@ class ShippedLibrary(KernelLibrary):
         self.levels, self.manifest, self.path = tuple(levels), manifest, path
         self.vector_bytes = levels[0].vector_bytes
         self._addresses: dict[tuple[str, str], int] = {}
+
+    @property
+    def description(self) -> str:
+        return f"{self.path}, level {self.level}"
 
     @property
     def level(self) -> str:

@@ -16,11 +16,11 @@ from npylstm.loading import LOADING
 from npylstm.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from npylstm.kernels.library import KernelLibrary
+    from npylstm.kernels.library import KernelLibrary, Unavailable
     from npylstm.runtime.streams import Streams
 
 __all__ = [
-    "BACKENDS", "ENVIRONMENT_VARIABLE", "Engine", "Stepper", "Stream", "make_engine",
+    "BACKENDS", "ENVIRONMENT_VARIABLE", "LIBRARIES", "Engine", "Stepper", "Stream", "make_engine",
 ]  # fmt: skip
 
 
@@ -139,36 +139,52 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
 
 def _first_engine(spec: ModelSpec, backend: str, asked: str) -> Engine:
     """Return the engine of a back end; ``"auto"``: the first that can be used."""
-    if backend in ("auto", "native"):
-        from npylstm.native.shipped import ShippedLibrary, shipped_library
+    from npylstm.kernels.library import Unavailable
 
-        shipped = shipped_library()
-        if isinstance(shipped, ShippedLibrary):
-            return _kernel_engine(spec, shipped)
-        if backend == "native":
-            raise NpylstmError(f"{asked}: {shipped.reason}")
-        if shipped.is_fault:
-            _warn(f"npylstm computes without its compiled kernels: {shipped.reason}")
-    if backend in ("auto", "numba") and importlib.util.find_spec("numba") is not None:
-        from npylstm.native.compiled import numba_library
+    for name, find in LIBRARIES.items():
+        if backend not in ("auto", name):
+            continue
+        library = find()
+        if isinstance(library, Unavailable):
+            if backend == name:
+                raise NpylstmError(f"{asked}: {library.reason}")
+            if library.is_fault:
+                _warn(f"npylstm computes without the {name} back end: {library.reason}")
+            continue
+        from npylstm.runtime.kernel_engine import KernelEngine
 
         try:
-            return _kernel_engine(spec, numba_library())
+            return KernelEngine(spec, library)
         except Exception as failure:
-            if backend == "numba":
+            if backend == name:
                 raise
-            _warn(f"{spec.name} is computed with NumPy: {failure}")
-    elif backend == "numba":
-        raise NpylstmError(f"{asked}: Numba is not installed; pip install 'npylstm[jit]'")
+            _warn(f"{spec.name} is computed without the {name} back end: {failure}")
     from npylstm.runtime.numpy_engine import NumpyEngine
 
     return NumpyEngine(spec)
 
 
-def _kernel_engine(spec: ModelSpec, library: KernelLibrary) -> Engine:
-    from npylstm.runtime.kernel_engine import KernelEngine
+def _native_library() -> KernelLibrary | Unavailable:
+    from npylstm.native.shipped import shipped_library
 
-    return KernelEngine(spec, library)
+    return shipped_library()
+
+
+def _numba_library() -> KernelLibrary | Unavailable:
+    if importlib.util.find_spec("numba") is None:
+        from npylstm.kernels.library import Unavailable
+
+        return Unavailable("Numba is not installed; pip install 'npylstm[jit]'")
+    from npylstm.native.compiled import numba_library
+
+    return numba_library()
+
+
+# The libraries of kernels by the name of the back end, in the order in which they are tried.
+LIBRARIES: dict[str, Callable[[], KernelLibrary | Unavailable]] = {
+    "native": _native_library,
+    "numba": _numba_library,
+}
 
 
 def _warn(message: str) -> None:

@@ -14,6 +14,7 @@ from builders import make_chain, make_layer
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError
 from npylstm.activations import Activation
+from npylstm.kernels.library import Unavailable
 from npylstm.native import shipped
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
@@ -331,7 +332,7 @@ def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(shipped, "shipped_library", lambda: shipped.Unavailable("not here"))
+    monkeypatch.setattr(shipped, "shipped_library", lambda: Unavailable("not here"))
     assert Model(stack()).backend == "numpy"
     with pytest.raises(NpylstmError, match="backend 'native': not here"):
         Model(stack(), "native")

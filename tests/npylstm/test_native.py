@@ -20,12 +20,12 @@ from backends import HAS_NATIVE
 from builders import make_chain
 
 from npylstm import Model, NpylstmError, load
-from npylstm.kernels.library import ENTRIES, Kernel
+from npylstm.kernels.library import ENTRIES, Kernel, Unavailable
 from npylstm.kernels.table import KERNELS
 from npylstm.native import levels, shipped
 from npylstm.native.digests import sources_digest, table_digest
 from npylstm.native.levels import LEVELS, Level, levels_of
-from npylstm.native.shipped import MANIFEST, ShippedLibrary, Unavailable, shipped_library
+from npylstm.native.shipped import MANIFEST, ShippedLibrary, shipped_library
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense
 
@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_passed_over_with_a_warning(
     folder: Path, entries: dict[str, Any], message: str, root: Path
 ) -> None:
     change(folder, **entries)
-    with pytest.warns(RuntimeWarning, match=f"without its compiled kernels: .*{message}"):
+    with pytest.warns(RuntimeWarning, match=f"without the native back end: .*{message}"):
         assert load(root / SINE).backend != "native"
     with pytest.raises(NpylstmError, match=message):
         load(root / SINE, "native")

@@ -157,7 +157,9 @@ except npylstm.NpylstmError as error:
 def test_where_compiling_fails_auto_stays_with_numpy(root: Path) -> None:
     stays, warned, refuses = run(root, code=CANNOT_COMPILE, NPYLSTM_NATIVE="0")
     assert stays.startswith("numpy (1, ")
-    assert warned.startswith("RuntimeWarning sine is computed with NumPy: Numba cannot be used")
+    assert warned.startswith(
+        "RuntimeWarning npylstm computes without the numba back end: Numba cannot"
+    )
     assert "Numba cannot be used here" in refuses
 
 
