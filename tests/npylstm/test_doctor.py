@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,8 @@ def test_without_kernels_it_says_why_and_what_to_do(
     status, out = run(capsys)
     assert status == 0
     assert "* numpy" in out
-    assert "native     no      a reason" in out
-    assert "numba      no      another" in out
+    assert re.search(r"native +no +a reason", out)
+    assert re.search(r"numba +no +another", out)
     assert "- native: a reason" in out
     assert "pip install 'npylstm[jit]'" in out
 
