@@ -220,7 +220,7 @@ def own(cpu: str | None = None) -> Environment:
 
 def musl() -> Environment:
     """Return a CPython of Alpine Linux, with Debian's musl, and zlib and libffi compiled for it."""
-    platforms = ("musllinux_1_2_x86_64",)
+    platforms = ("musllinux_1_1_x86_64", "musllinux_1_2_x86_64")
     version = "3.13"
     if platform.machine() != "x86_64":
         raise NotAvailable("the Python of Alpine Linux that PyPI has is for x86-64 only")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from environments import BUILD, ROOT, Environment, NotAvailable, environment
-from wheels import Wheel, find_wheel
+from wheel_files import Wheel, find_wheel
 
 HERE = Path(__file__).resolve().parent
 LEVELS = {"x86-64-v2": "v2", "x86-64-v3": "v3", "aarch64": "neon"}  # what must be chosen there
@@ -29,9 +29,10 @@ class Failure(Exception):
     """The wheel does not do what it should."""
 
 
-def run_models(place: Environment, installed: Path, wheel: Wheel, level: str | None) -> None:
-    """Run the bundled models with the level that the loader chooses, or a stated one."""
-    variables = {"NPYLSTM_NATIVE": level} if level else {}
+def run_models(
+    place: Environment, installed: Path, wheel: Wheel, level: str | None, variables: dict[str, str]
+) -> None:
+    """Run the bundled models; where a level is known, it must be the one that was chosen."""
     command = [str(HERE / "check.py"), str(ROOT / "models")]
     done = place.run(command, installed, output=subprocess.PIPE, **variables)
     if done.returncode:
@@ -42,11 +43,12 @@ def run_models(place: Environment, installed: Path, wheel: Wheel, level: str | N
         raise Failure("another npylstm was imported")
     if found["backend"] != wheel.backend:
         raise Failure(f"the back end is {found['backend']}, expected: {wheel.backend}")
+    if wheel.native and level and found["level"] != level:
+        raise Failure(f"the level is {found['level']}, expected: {level}")
 
 
-def run_tests(place: Environment, installed: Path, every: int, level: str | None) -> None:
+def run_tests(place: Environment, installed: Path, every: int, variables: dict[str, str]) -> None:
     """Run the tests of the kernels."""
-    variables = {"NPYLSTM_NATIVE": level} if level else {}
     start = time.perf_counter()
     done = place.run([str(HERE / "kernel_tests.py"), str(every)], installed, **variables)
     if done.returncode:
@@ -78,10 +80,12 @@ def main(arguments: Sequence[str]) -> None:
         if level and chosen.environment == "x86_64" and missing_features(level):
             print(f"not run: level {level}: this CPU lacks {missing_features(level)}")
             continue
-        print(f"level: {level or LEVELS.get(chosen.environment, 'chosen at import')}", flush=True)
-        run_models(place, installed, wheel, level)
+        variables = {"NPYLSTM_NATIVE": level} if level else {}
+        expected = level or LEVELS.get(chosen.environment)
+        print(f"level: {expected or 'the best that this CPU has'}", flush=True)
+        run_models(place, installed, wheel, expected, variables)
         if wheel.native:
-            run_tests(place, installed, chosen.every, level)
+            run_tests(place, installed, chosen.every, variables)
     if not wheel.native:
         raise NotAvailable("the tests of the kernels: dist/ has no wheel with compiled kernels")
 
