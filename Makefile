@@ -3,6 +3,10 @@
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
 # make test     install the frameworks and run the suite; of tables of cases, every value of every parameter
 # make test-all the same with every combination
+# make test-deploy   install the wheel of dist/ into other environments: read-only, PyInstaller, Lambda, ...
+# make test-levels   the tests of the kernels with NumPy and the wheel alone, once for each level of x86-64
+# make test-aarch64  a sample of them with the wheel for aarch64, run by qemu
+# make test-musl     the same with the wheel for musl; make test-old-cpu: on a CPU without AVX2, imitated by qemu
 # make coverage the line coverage of make test
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
@@ -41,6 +45,26 @@ test: .venv-test/ready tests/tfjs/ready native
 
 test-all: .venv-test/ready tests/tfjs/ready native
 	.venv-test/bin/python -m pytest $(PARALLEL)
+
+.PHONY: test-deploy test-levels test-aarch64 test-old-cpu test-musl
+
+# Wheels come from dist/ (make wheel); what cannot be run here says so.
+test-deploy: .venv-test/ready
+	.venv-test/bin/python -m pytest -n 0 -m deploy -rP tests/deploy
+
+test-levels: .venv-test/ready
+	.venv-test/bin/python tests/deploy/run.py x86_64 --levels v2 v3 v4
+
+# Each EVERYth test: qemu is twenty times slower.
+EVERY ?= 10
+test-aarch64: .venv-test/ready
+	.venv-test/bin/python tests/deploy/run.py aarch64 --every $(EVERY)
+
+test-old-cpu: .venv-test/ready
+	.venv-test/bin/python tests/deploy/run.py x86-64-v2 --every $(EVERY)
+
+test-musl: .venv-test/ready
+	.venv-test/bin/python tests/deploy/run.py musl --every $(EVERY)
 
 coverage: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/coverage erase

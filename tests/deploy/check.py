@@ -9,7 +9,6 @@ step; otherwise the exit status is 1. Files that are opened for writing are list
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from pathlib import Path
@@ -38,8 +37,10 @@ def milliseconds():
 
 
 def peak():
-    """Return the most memory that this process has used, in MB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    """Return the most memory that this process has used since it was started, in MB."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)
 
 
 def steps_agree(model, x):
