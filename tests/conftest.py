@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
+
+import sampling  # noqa: E402
 
 # Frameworks take a second to trace a model: no deadlines. The same examples every time:
 # a failure must be there again tomorrow.
@@ -31,6 +34,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With --sample, draw by today's seed, before any test is imported."""
+    if config.getoption("--sample"):
+        sampling.start()
+
+
+def pytest_report_header() -> str:
+    """Name the seed of the sample: it repeats a failure."""
+    return f"sample: {sampling.VARIABLE}={sampling.seed()}" if sampling.seed() else "sample: all"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --sample, leave out combinations."""
     if config.getoption("--sample"):
@@ -42,7 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Where tests have imported tf_keras, let it build models quickly."""
+    """Where tests have imported tf_keras, let it build models quickly; leave frameworks uncollected."""
+    gc.collect()
+    gc.freeze()  # a million objects that stay; collections would look at them again and again
     if "tf_keras" in sys.modules:
         from quick_keras import build_quickly
 

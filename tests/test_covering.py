@@ -6,7 +6,9 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
-from covering import covering, sample
+import pytest
+import sampling
+from covering import covering, drawn, sample
 
 
 def table(test: str, /, **values: list[object]) -> list[Any]:
@@ -51,3 +53,55 @@ def test_draws_are_sampled_and_exhaustive_tests_left_out() -> None:
 
 def test_nothing_to_choose_from() -> None:
     assert covering({}) == set()
+
+
+def marked(one_in: int, items: list[Any]) -> list[Any]:
+    """The same tests, of a table that is marked ``one_in``."""
+    for item in items:
+        item.get_closest_marker = lambda name: (
+            SimpleNamespace(args=(one_in,)) if name == "one_in" else None
+        )
+    return items
+
+
+@pytest.mark.parametrize("others", [{}, {"way": ["h5", "keras", "json"]}], ids=["list", "table"])
+def test_of_slow_rows_every_one_is_drawn_some_day(
+    others: dict[str, list[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = marked(3, table("t", name=[*range(30)], **others))
+    ways, names = set(), set()
+    for day in range(30):
+        monkeypatch.setattr(sampling, "_seed", f"day {day}")
+        kept = [item.callspec.params for item in items if item.nodeid in sample(items)]
+        assert 10 <= len(kept) <= 20
+        assert len({p.get("way") for p in kept}) == max(1, len(others.get("way", [])))
+        names |= {p["name"] for p in kept}
+        ways |= {(p["name"], p.get("way")) for p in kept}
+    assert names == {*range(30)}
+    assert len(ways) > 30 * len(others) * 2
+
+
+def test_few_rows_are_still_some() -> None:
+    assert len(drawn({"a": [("x", 1)], "b": [("x", 2)]}, 8)) == 2
+    assert len(drawn({str(n): [("x", n)] for n in range(5)}, 8)) == 1
+    assert drawn({}, 3) == set()
+
+
+def test_one_of_several_in_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_seed", None)
+    assert sampling.one_of("ab") == "ab"
+    assert sampling.example_count(40) == 40
+    chosen = set()
+    for day in range(20):
+        monkeypatch.setattr(sampling, "_seed", f"day {day}")
+        chosen.add(sampling.one_of("ab"))
+    assert chosen == {"a", "b"}
+    assert sampling.example_count(40) == 10
+    assert sampling.example_count(3) == 1
+
+
+def test_the_seed_is_the_date_or_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_seed", None)
+    monkeypatch.setenv(sampling.VARIABLE, "7")
+    sampling.start()
+    assert sampling.seed() == "7"

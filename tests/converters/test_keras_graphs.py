@@ -763,6 +763,7 @@ def every_way() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("name", "framework", "way"), every_way())
+@pytest.mark.one_in(2)
 def test_graph(name: str, framework: str, way: str, tmp_path: Path) -> None:
     model, runs = built(framework, name)
     spec = convert(model, way, tmp_path)
@@ -2017,6 +2018,7 @@ def test_inputs_and_outputs_that_are_no_list(what: str, framework: str) -> None:
         ("tf_keras", "inputs_of_equal_free_lengths_meet", "h5"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_recorded_and_verified(
     framework: str, name: str, form: str, tmp_path: Path, capsys: Any
 ) -> None:

@@ -322,6 +322,7 @@ def test_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.one_in(4)
 def test_refused_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, output = tmp_path / "model.h5", tmp_path / "model.npz"
     HOSTILE[name][0](path)

@@ -1315,6 +1315,7 @@ REFUSED = {
     ("framework", "name"),
     [(f, name) for f in FRAMEWORKS for name, (_, only) in ALIKE.items() if f in only],
 )
+@pytest.mark.one_in(3)
 def test_cases_without_printed_numbers(framework: str, name: str) -> None:
     make, _ = ALIKE[name]
     model = weighted(make(FRAMEWORKS[framework]))

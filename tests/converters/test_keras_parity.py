@@ -17,6 +17,7 @@ from backends import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_graphs import check
+from sampling import example_count
 
 from npylstm import Model
 from npylstm.spec import Case
@@ -74,7 +75,7 @@ def stacks(draw: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@settings(max_examples=40)
+@settings(max_examples=example_count(40))
 @given(stack=stacks())
 def test_stacks_of_lstms(framework: str, stack: dict[str, Any]) -> None:
     k = FRAMEWORKS[framework]

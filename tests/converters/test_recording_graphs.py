@@ -15,6 +15,7 @@ from npylstm import Model
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.one_in(2)
 def test_all_cases_are_recorded_and_hold(framework: str, name: str) -> None:
     k, ops = FRAMEWORKS[framework]
     model = GRAPHS[name](k, k.layers, ops)

@@ -482,6 +482,7 @@ def test_refused(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.one_in(4)
 def test_refused_in_one_line(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

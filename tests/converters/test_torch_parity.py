@@ -1,7 +1,7 @@
 """Live PyTorch modules, drawn at random or written as people write them, against both back ends.
 
-Every module is converted twice, in float32 and in float64, and each time compared with PyTorch's own
-float64 run of the same weights, for another batch and another length than the example's.
+Every module is converted in float32 and in float64 (in a sample, in one of them), and compared with
+PyTorch's own float64 run of the same weights, for another batch and another length than the example's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from backends import BACKENDS, COMPILED
 from builders import agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import example_count, one_of
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - everybody's name for it
 from torch.nn.utils import parametrizations
@@ -176,14 +177,16 @@ def assert_parity(
     reference: Callable[..., Any] | None = None,
     lengths: list[int] | None = None,
     seed: int | None = 0,
-    types: tuple[str, ...] = ("float32", "float64"),
+    types: Sequence[str] | None = None,
     saved_as: Any = None,
 ) -> None:
     """Convert with the example and compare for it and for all others.
 
     ``reference`` computes what is expected, if it is not the module itself (for ``lengths``);
-    ``seed`` None leaves the weights alone; ``saved_as`` is a file to take the model through.
+    ``seed`` None leaves the weights alone; ``saved_as`` is a file to take the model through;
+    ``types`` are both, in a sample one of them, unless given.
     """
+    types = types or one_of(list(TYPES))
     if seed is not None:
         randomise(module, seed)
     asked = others if lengths else (example, *others)
@@ -264,7 +267,7 @@ def sequences(options: dict[str, Any], batch: int, steps: int, given: bool, seed
 
 
 @pytest.mark.parametrize("mode", ["LSTM", "GRU", "RNN_tanh", "RNN_relu"])
-@settings(max_examples=25)
+@settings(max_examples=example_count(25))
 @given(data=st.data())
 def test_recurrent_modules(mode: str, data: Any) -> None:
     net = data.draw(networks(mode))
@@ -282,7 +285,7 @@ def test_recurrent_modules(mode: str, data: Any) -> None:
     )  # fmt: skip
 
 
-@settings(max_examples=20)
+@settings(max_examples=example_count(20))
 @given(
     kind=st.sampled_from(["LSTM", "GRU", "RNN"]),
     bias=st.booleans(),
@@ -1152,7 +1155,7 @@ def test_activations(name: str) -> None:
     kinks = torch.cat([kinks, -kinks]).reshape(1, 3, 6)
     wide = torch.linspace(-40, 40, 3 * 40 * 6).reshape(3, 40, 6)
     examples = [normal(2, 5, 6, scale=3), torch.cat([kinks, kinks], 1), wide]
-    types = ("float64",) if name.startswith(("nn.", "torch.")) else ("float32", "float64")
+    types = ("float64",) if name.startswith(("nn.", "torch.")) else None
     assert_parity(module, *examples, seed=None, types=types)
 
 

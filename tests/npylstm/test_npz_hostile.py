@@ -448,6 +448,7 @@ def test_refused_at_load(
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.one_in(4)
 def test_refused_in_one_line(
     name: str, members: Members, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
