@@ -1,8 +1,9 @@
 # make native   compile the kernels for this machine, into the checkout
 # make wheel    build wheels with compiled kernels for all platforms, into dist/
 # make demo     convert a trained Keras model, run it, prove parity, draw (no framework needed)
-# make test     install the frameworks and run the suite; of tables of cases, every value of every parameter
-# make test-all the same with every combination
+# make test     install the frameworks and run the suite; of tables of cases, every value of every parameter,
+#               of slow rows other ones every day; NPYLSTM_SAMPLE_SEED=date repeats a day's choice
+# make test-all the same with every combination and every row
 # make test-deploy   install the wheel of dist/ into other environments: read-only, PyInstaller, Lambda, ...
 # make test-levels   the tests of the kernels with NumPy and the wheel alone, once for each level of x86-64
 # make test-aarch64  a sample of them with the wheel for aarch64, run by qemu
