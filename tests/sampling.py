@@ -7,8 +7,8 @@ the environment variable ``NPYLSTM_SAMPLE_SEED`` repeats a draw.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -31,7 +31,9 @@ def seed() -> str | None:
 
 def checksum(name: str) -> int:
     """Return a number that a name and the seed determine."""
-    return zlib.crc32(f"{_seed}:{name}".encode())
+    return int.from_bytes(
+        hashlib.blake2b(f"{_seed}:{name}".encode(), digest_size=8).digest(), "big"
+    )
 
 
 def one_of(values: Sequence[T]) -> Sequence[T]:

@@ -290,7 +290,10 @@ def with_gaps(xs: list[np.ndarray], seed: int, whole: bool) -> list[np.ndarray]:
     return xs
 
 
-def build(items: Sequence[Item], seed: int) -> tuple[Any, list[Any]]:
+Built = tuple[Any, list[Any]]  # a model and its runs
+
+
+def build(items: Sequence[Item], seed: int) -> Built:
     """Make a model with weights, and run it."""
     framework = list(FRAMEWORKS)[seed % 2]
     model = Build(FRAMEWORKS[framework]).model(items)
@@ -308,23 +311,23 @@ def build(items: Sequence[Item], seed: int) -> tuple[Any, list[Any]]:
     return model, runs
 
 
-def check(items: Sequence[Item], seed: int, folder: Path) -> None:
-    """Build, run, convert and compare."""
-    model, runs = build(items, seed)
+def check(built: Built, seed: int, folder: Path) -> None:
+    """Convert and compare."""
+    model, runs = built
     way = WAYS[seed // 2 % len(WAYS)]
     assert_parity(convert(model, way, folder), runs)
 
 
-def builds(items: Sequence[Item], seed: int) -> bool:
-    """Whether Keras can make such a model, and gives numbers."""
+def try_building(items: Sequence[Item], seed: int) -> Built | None:
+    """Build and run, unless Keras cannot make such a model, or it gives no numbers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, runs = build(items, seed)
     except Exception:  # whatever Keras raises
-        return False
+        return None
     finite = all(np.isfinite(y).all() for _, ys in runs for y in ys)
-    return finite and len(model.weights) > 0
+    return (model, runs) if finite and len(model.weights) > 0 else None
 
 
 def smaller(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -345,29 +348,31 @@ def shrink(items: list[Item], fails: Callable[[Sequence[Item]], bool]) -> list[I
     return items
 
 
-def draw(seed: int) -> list[Item]:
+def draw(seed: int) -> tuple[list[Item], Built]:
     """The first chain from a seed on that Keras can make."""
     for attempt in range(100):
         items = Draw(seed + 1_000_003 * attempt).chain()
-        if builds(items, seed):
-            return items
+        built = try_building(items, seed)
+        if built is not None:
+            return items, built
     raise AssertionError(f"seed {seed}: Keras can make none of a hundred chains")
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + COUNT))
 def test_random_chain(seed: int, tmp_path: Path) -> None:
-    items = draw(seed)
+    items, built = draw(seed)
     print(f"seed {seed}: {' -> '.join(map(str, items))}")
     try:
-        check(items, seed, tmp_path)
+        check(built, seed, tmp_path)
     except (AssertionError, NpylstmError) as error:
         kind = type(error)
 
         def fails(fewer: Sequence[Item]) -> bool:
-            if not builds(fewer, seed):
+            built = try_building(fewer, seed)
+            if built is None:
                 return False
             try:
-                check(fewer, seed, tmp_path)
+                check(built, seed, tmp_path)
             except kind:
                 return True
             return False
