@@ -971,7 +971,7 @@ def test_heads_that_race_for_a_mask_are_refused(name: str) -> None:
         if (f, n) not in CANNOT and (f == "tf_keras" or n not in RACES)
     ],
 )
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 def test_models(framework: str, name: str, tmp_path: Path) -> None:
     k = FRAMEWORKS[framework]
     model = ROWS[name](k)

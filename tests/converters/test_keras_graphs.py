@@ -763,7 +763,7 @@ def every_way() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("name", "framework", "way"), every_way())
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_graph(name: str, framework: str, way: str, tmp_path: Path) -> None:
     model, runs = built(framework, name)
     spec = convert(model, way, tmp_path)

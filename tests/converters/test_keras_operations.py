@@ -104,6 +104,7 @@ def build(framework: str, make: Callable[[Any, Any], Any]) -> Any:
 @pytest.mark.parametrize(
     ("framework", "name", "make"), CASES, ids=[f"{f}-{n}" for f, n, _ in CASES]
 )
+@pytest.mark.one_in(2)
 def test_operations(framework: str, name: str, make: Any, tmp_path: Path) -> None:
     model = build(framework, make)
     xs = make_inputs(model, 3, 6, 2)

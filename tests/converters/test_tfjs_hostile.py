@@ -465,6 +465,7 @@ def assert_clear(message: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.one_in(2)
 def test_refused(name: str, folder: Path) -> None:
     make, message = HOSTILE[name]
     make(folder)

@@ -796,6 +796,7 @@ FORWARDS: dict[str, tuple[Callable[[], Parts], Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("name", FORWARDS)
+@pytest.mark.one_in(2)
 def test_forward_code(name: str, tmp_path: Any) -> None:
     parts, forward = FORWARDS[name]
     examples = [normal(2, 5, 3), normal(1, 9, 3), normal(6, 8, 3)]
@@ -1042,6 +1043,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[torch.Tensor, ...]]] = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.one_in(2)
 def test_layers(name: str) -> None:
     make, examples = LAYERS[name]
     # What has no weights takes its type from a layer before it.
@@ -1148,6 +1150,7 @@ def activated(activation: Callable[[Any], Any]) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.one_in(3)
 def test_activations(name: str) -> None:
     """Over all of their range, and where their formulas change."""
     module = activated(ACTIVATIONS[name])
