@@ -65,9 +65,8 @@ sys.addaudithook(note_writes)
 import numpy as np  # noqa: E402
 
 found = {"import numpy, ms": milliseconds(), "numpy, MB": peak()}
-from npylstm.native.shipped import shipped_library  # noqa: E402
-
 import npylstm  # noqa: E402
+from npylstm.native.shipped import shipped_library  # noqa: E402
 
 folder = Path(sys.argv[1])
 models = {name: npylstm.load(folder / f"{name}.npz") for name in MODELS[:1]}
