@@ -8,6 +8,7 @@
 # make test-levels   the tests of the kernels with NumPy and the wheel alone, once for each level of x86-64
 # make test-aarch64  a sample of them with the wheel for aarch64, run by qemu
 # make test-musl     the same with the wheel for musl; make test-old-cpu: on a CPU without AVX2, imitated by qemu
+# make test-numba-versions  the tests of the kernels with the oldest and the newest Numba of pyproject.toml
 # make coverage the line coverage of make test
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
@@ -35,8 +36,9 @@ npylstm/native/kernels.json: .venv-build/ready $(wildcard npylstm/kernels/*.py w
     npylstm/activations.py npylstm/native/levels.py npylstm/native/digests.py
 	.venv-build/bin/python -m wheels.library
 
+# PLATFORMS: names of wheels/platforms.py; by default all.
 wheel: .venv-build/ready
-	.venv-build/bin/python -m wheels
+	.venv-build/bin/python -m wheels $(PLATFORMS)
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python models/sine_keras/demo.py build/demo
@@ -66,6 +68,21 @@ test-old-cpu: .venv-test/ready
 
 test-musl: .venv-test/ready
 	.venv-test/bin/python tests/deploy/run.py musl --every $(EVERY)
+
+.PHONY: test-numba-versions
+# Not the shipped kernels, and only what needs no framework.
+test-numba-versions: .venv-numba-0.59/ready .venv-numba-0.68/ready
+	for version in 0.59 0.68; do \
+	  NPYLSTM_NATIVE=0 NPYLSTM_TEST_BACKEND=numba .venv-numba-$$version/bin/python -m pytest -q -n 2 --sample \
+	    tests/npylstm/test_numba_library.py tests/npylstm/test_products.py tests/npylstm/test_activations.py \
+	    tests/npylstm/test_lstm.py tests/npylstm/test_recurrent.py tests/npylstm/test_session.py \
+	    tests/npylstm/test_pool.py tests/npylstm/test_doctor.py || exit 1; \
+	done
+
+.venv-numba-%/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-numba-$*
+	.venv-numba-$*/bin/python $(PIP) -e . 'numba==$*.*' pytest pytest-xdist hypothesis
+	touch $@
 
 coverage: .venv-test/ready tests/tfjs/ready
 	.venv-test/bin/coverage erase
@@ -109,7 +126,7 @@ models: .venv-test/ready
 	.venv-test/bin/python models/stateful_sine_tfjs/convert.py
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-bench .venv-build build dist npylstm/native/kernels.* tests/tfjs/node_modules tests/tfjs/ready
+	rm -rf .venv-demo .venv-test .venv-bench .venv-build .venv-numba-* build dist npylstm/native/kernels.* tests/tfjs/node_modules tests/tfjs/ready
 
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
