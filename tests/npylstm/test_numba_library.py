@@ -186,3 +186,27 @@ thread.join()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_process_forked_while_another_thread_compiles_compiles(root: Path) -> None:
     assert run(root, code=FORK)[0] == "0"
+
+
+LITTLE_MEMORY = """
+import resource, sys, warnings, numpy, npylstm
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (int(sys.argv[1]) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model = npylstm.load("models/sine_keras/sine.npz")
+print(model.backend, model.verify().passed)
+print(*[warning.message for warning in caught])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux' memory status")
+def test_with_little_memory_the_warning_names_memory(root: Path) -> None:
+    little = {"NPYLSTM_NATIVE": "0", "OPENBLAS_NUM_THREADS": "1"}
+    computes, warned = run(root, "150", code=LITTLE_MEMORY, **little)
+    assert computes == "numpy True"
+    assert re.fullmatch(
+        "npylstm computes without the numba back end: too little memory: Numba needs 350 MB of "
+        r"address space, the limit of this process \(ulimit -v\) leaves 1[45]\d MB", warned,
+    )  # fmt: skip
