@@ -12,6 +12,7 @@ from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.graph.stream_plan import plan_stream
 from npylstm.io import model_file
 from npylstm.printable import printable
+from npylstm.runtime.engines import default_backend
 from npylstm.spec import ModelSpec
 from npylstm.summary import summarise
 
@@ -36,11 +37,13 @@ def info(options: argparse.Namespace) -> int:
             for layer in spec.layers
             for key, array in layer.weights.items()
         }
-        streams = {"streams": not _in_the_way(spec)}
-        print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | streams)
+        extra = {"streams": not _in_the_way(spec), "backend": default_backend()[0]}
+        print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | extra)
         return 0
     print(summarise(spec))
     print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
+    backend, details = default_backend()
+    print(console.wrapped(f"back end here: {backend} ({details})", "  "))
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from npylstm.runtime.streams import Streams
 
 __all__ = [
-    "BACKENDS", "ENVIRONMENT_VARIABLE", "LIBRARIES", "Engine", "Stepper", "Stream", "make_engine",
+    "BACKENDS", "ENVIRONMENT_VARIABLE", "LIBRARIES", "Engine", "Stepper", "Stream",
+    "default_backend", "make_engine",
 ]  # fmt: skip
 
 
@@ -185,6 +186,27 @@ LIBRARIES: dict[str, Callable[[], KernelLibrary | Unavailable]] = {
     "native": _native_library,
     "numba": _numba_library,
 }
+
+
+def default_backend() -> tuple[str, str]:
+    """Return the back end that ``"auto"`` takes on this machine, and where its kernels come from.
+
+    Numba is not asked whether it can compile.
+    """
+    from npylstm.kernels.library import Unavailable
+
+    asked = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    reasons = []
+    with LOADING:
+        for name, find in LIBRARIES.items():
+            if asked in ("auto", name):
+                library = find()
+                if not isinstance(library, Unavailable):
+                    return name, library.description
+                reasons.append(f"{name}: {library.reason}")
+    if asked in LIBRARIES:
+        return asked, f"{ENVIRONMENT_VARIABLE}={asked}, cannot be used: {reasons[0]}"
+    return "numpy", "; ".join(reasons) or f"{ENVIRONMENT_VARIABLE}={asked}"
 
 
 def _warn(message: str) -> None:
