@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import zlib
 from pathlib import Path
 
 from npylstm.kernels import arguments
@@ -47,5 +47,5 @@ def sources_digest() -> str | None:
 
 
 def _digest(content: bytes) -> str:
-    """Return 16 hexadecimal digits. Python's own hash of sources: hashlib is slow to import."""
-    return importlib.util.source_hash(content).hex()
+    """Return 16 hexadecimal digits, the same in every Python; hashlib is slow to import."""
+    return f"{zlib.crc32(content):08x}{zlib.adler32(content):08x}"

@@ -23,7 +23,7 @@ from npylstm.native.levels import LEVELS, Level, cpu_features, levels_of, machin
 
 __all__ = [
     "DIGEST_SYMBOL", "ENVIRONMENT_VARIABLE", "FOLDER", "MANIFEST", "ShippedLibrary",
-    "shipped_library", "symbol",
+    "load_library", "shipped_library", "symbol",
 ]  # fmt: skip
 
 ENVIRONMENT_VARIABLE = "NPYLSTM_NATIVE"
@@ -108,6 +108,17 @@ def shipped_library() -> ShippedLibrary | Unavailable:
         raise NpylstmError(f"{ENVIRONMENT_VARIABLE}={asked}: expected 0 or one of {names}")
     if asked == "0":
         return Unavailable(f"{ENVIRONMENT_VARIABLE}=0")
+    return load_library(asked)
+
+
+def load_library(level: str = "") -> ShippedLibrary | Unavailable:
+    """Load the shipped library.
+
+    Parameters
+    ----------
+    level
+        Name of a level of :data:`npylstm.native.levels.LEVELS`; empty: the best of this processor.
+    """
     if not FOLDER.is_dir():
         return Unavailable(
             "npylstm is imported from a zip file, which libraries cannot be loaded from"
@@ -119,7 +130,7 @@ def shipped_library() -> ShippedLibrary | Unavailable:
     except (OSError, ValueError) as error:
         return Unavailable(f"{MANIFEST} cannot be read: {error}", is_fault=True)
     try:
-        return _load(manifest, asked)
+        return _load(manifest, level)
     except (KeyError, TypeError, AttributeError) as error:
         return Unavailable(f"{MANIFEST} is damaged: {error!r}", is_fault=True)
 

@@ -22,7 +22,7 @@ from builders import make_chain
 from npylstm import Model, NpylstmError, load
 from npylstm.kernels.library import ENTRIES, Kernel, Unavailable
 from npylstm.kernels.table import KERNELS
-from npylstm.native import levels, shipped
+from npylstm.native import digests, levels, shipped
 from npylstm.native.digests import sources_digest, table_digest
 from npylstm.native.levels import LEVELS, Level, levels_of
 from npylstm.native.shipped import MANIFEST, ShippedLibrary, shipped_library
@@ -203,9 +203,13 @@ def test_a_library_of_something_else_is_not_used(folder: Path) -> None:
     assert "cannot be loaded" in reason(folder).reason
 
 
+def test_digests_are_the_same_in_every_python() -> None:
+    """A wheel is for all versions of Python: this is the digest in all of them."""
+    assert digests._digest(b"kernels") == "5a5767f10bbe02f5"
+
+
 def test_digests_see_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     from npylstm.kernels import arguments
-    from npylstm.native import digests
 
     assert len(table_digest()) == 16 == len(sources_digest() or "")
     before = table_digest()
@@ -287,3 +291,33 @@ def test_forks_and_threads_at_any_moment(root: Path) -> None:
             text=True, cwd=root, timeout=60,
         )  # fmt: skip
         assert result.stdout.strip() == str([0] * 10), result.stderr
+
+
+INTERRUPTED = """
+import signal, sys, numpy
+class Interrupted(BaseException): pass
+def interrupt(*_): raise Interrupted
+signal.signal(signal.SIGALRM, interrupt)
+def use():
+    import npylstm
+    return npylstm.load(sys.argv[1], "native").session().push(numpy.ones((1, 5, 1))).shape
+try:
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+    use()
+except Interrupted:
+    pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(use())
+"""
+
+
+@native
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no such signals here")
+@pytest.mark.parametrize("milliseconds", [5, 20, 50, 80, 110, 150, 200, 300])
+def test_signals_at_any_moment(milliseconds: int, root: Path) -> None:
+    """A handler that raises leaves nothing locked or half loaded: the second attempt computes."""
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, SINE, str(milliseconds / 1000)], capture_output=True,
+        text=True, cwd=root, timeout=60,
+    )  # fmt: skip
+    assert result.stdout.strip() == "(1, 1)", result.stderr
