@@ -1,19 +1,16 @@
 #!/bin/sh
-# Makes function.zip out of a model: build.sh MODEL.npz [WHEEL]. Python's version and the processor
-# are those of the function; for Graviton processors PLATFORM=manylinux2014_aarch64.
+# Makes function.zip out of a model: build.sh MODEL.npz [WHEEL]
+# PYTHON is a Python of the function's version; for Graviton processors MACHINE=aarch64.
 set -eu
 here=$(dirname "$0")
+python=${PYTHON:-python3} machine=${MACHINE:-x86_64}
 rm -rf package function.zip
-for tag in "${PLATFORM:=manylinux2014_x86_64}" "manylinux_2_28_${PLATFORM#manylinux2014_}"; do
-    set -- "$@" "--platform=$tag"
-done
-model=$1 wheel=npylstm
-case ${2:-} in *.whl) wheel=$2; shift ;; esac
-shift
-python3 -m pip install --quiet --target package --only-binary=:all: --no-compile "$@" \
-    --python-version "${PYTHON_VERSION:-3.13}" numpy "$wheel"
+"$python" -m pip install --quiet --target package --only-binary=:all: --no-compile \
+    --platform "manylinux2014_$machine" --platform "manylinux_2_28_$machine" numpy "${2:-npylstm}"
 rm -rf package/bin
 cp "$here/handler.py" package/handler.py
-cp "$model" package/model.npz
-(cd package && python3 -m zipfile -c ../function.zip ./*)
+cp "$1" package/model.npz
+# Bytecode that is valid whatever the files' times are: the function cannot write its own.
+"$python" -m compileall -q --invalidation-mode unchecked-hash package
+(cd package && "$python" -m zipfile -c ../function.zip ./*)
 du -sh package function.zip

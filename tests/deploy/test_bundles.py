@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from deploy.conftest import CHECK, Installed
 
 X = [[0.1], [0.2], [0.3], [0.4], [0.5]]
 MEGABYTE = 2**20
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def size(path: Path) -> int:
@@ -75,7 +73,7 @@ def test_lambda(
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("not run: a read-only folder needs root and unshare")
     build = [root / "examples/aws_lambda/build.sh", models / "sine_keras/sine.npz"]
-    settings = {**os.environ, "PYTHON_VERSION": VERSION}
+    settings = {**os.environ, "PYTHON": str(installed.python)}
     subprocess.run([*build, installed.wheel.path], cwd=tmp_path, env=settings, check=True)
     task = tmp_path / "task"
     shutil.unpack_archive(tmp_path / "function.zip", task)
