@@ -45,6 +45,8 @@ def run_models(
         raise Failure(f"the back end is {found['backend']}, expected: {wheel.backend}")
     if wheel.native and level and found["level"] != level:
         raise Failure(f"the level is {found['level']}, expected: {level}")
+    if place.run(["-m", "npylstm", "doctor"], installed, **variables).returncode:
+        raise Failure("npylstm doctor found a fault")
 
 
 def run_tests(place: Environment, installed: Path, every: int, variables: dict[str, str]) -> None:
