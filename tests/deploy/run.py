@@ -4,7 +4,7 @@
     python tests/deploy/run.py aarch64 --every 20
 
 Environments: x86_64 (this machine), aarch64, musl, and the CPUs x86-64-v2 and x86-64-v3 under qemu. Wheels come from
-dist/ (`make wheel`). Where something is missing, the last line starts with "not run" and the exit status is 1.
+dist/ (`make wheel`). Where something is missing, the last line starts with "not run" and the exit status is 3.
 """
 
 from __future__ import annotations
@@ -95,5 +95,8 @@ def main(arguments: Sequence[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (NotAvailable, Failure) as reason:
-        sys.exit(f"{'not run' if isinstance(reason, NotAvailable) else 'failed'}: {reason}")
+    except NotAvailable as reason:
+        print(f"not run: {reason}", file=sys.stderr)
+        sys.exit(3)
+    except Failure as reason:
+        sys.exit(f"failed: {reason}")
