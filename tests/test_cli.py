@@ -252,6 +252,16 @@ def test_trace(model: Path, tmp_path: Path, capsys: Any) -> None:
     )
 
 
+def test_info_says_what_computes_here(
+    model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
+    assert f"back end here: {COMPILED} (" in run(capsys, "info", model)[1]
+    assert json.loads(run(capsys, "info", model, "--json")[1])["backend"] == COMPILED
+    monkeypatch.setenv("NPYLSTM_BACKEND", "numpy")
+    assert "back end here: numpy (NPYLSTM_BACKEND=numpy)" in run(capsys, "info", model)[1]
+
+
 def test_bench(model: Path, capsys: Any) -> None:
     status, stdout, _ = run(
         capsys, "bench", model, "--batch", 1, 3, "--steps", 4, "--seconds", 0.01

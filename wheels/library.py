@@ -83,6 +83,8 @@ def _link(platform: Platform, objects: list[Path], library: Path) -> None:
     options = ["-shared", "-s", "-o", str(library)]
     if platform.system == "linux":
         options += ["-lm", "-Wl,-z,noexecstack"]
+    elif platform.system == "macos":  # by default the name contains the folder
+        options += [f"-Wl,-install_name,@rpath/{library.name}"]
     environment = {
         **os.environ, "ZIG_GLOBAL_CACHE_DIR": str(BUILD / "zig"),
         "ZIG_LOCAL_CACHE_DIR": str(BUILD / "zig"),

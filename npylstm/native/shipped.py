@@ -131,7 +131,7 @@ def load_library(level: str = "") -> ShippedLibrary | Unavailable:
         return Unavailable(f"{MANIFEST} cannot be read: {error}", is_fault=True)
     try:
         return _load(manifest, level)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         return Unavailable(f"{MANIFEST} is damaged: {error!r}", is_fault=True)
 
 

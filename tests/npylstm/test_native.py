@@ -154,6 +154,7 @@ def test_without_a_library_there_is_a_reason(folder: Path) -> None:
         ({"file": "nowhere.so"}, "nowhere.so cannot be loaded: .*No such file"),
         ({"file": None}, "is damaged: TypeError"),
         ({"levels": 3}, "is damaged: TypeError"),
+        ({"levels": []}, "is damaged: IndexError"),
     ],
 )
 def test_what_does_not_fit_is_passed_over_with_a_warning(
