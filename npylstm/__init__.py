@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from npylstm import loading
 from npylstm.errors import (
     FormatError,
     NpylstmError,
@@ -20,7 +20,6 @@ from npylstm.errors import (
     UnsupportedError,
 )
 from npylstm.io.model_file import save
-from npylstm.loading import LOADING
 from npylstm.runtime.model import Model, load
 from npylstm.spec import Case, ModelSpec
 
@@ -67,8 +66,7 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with LOADING:
-        value = getattr(importlib.import_module(f"npylstm.{_LATER[name]}"), name)
+    value = getattr(loading.module(_LATER[name]), name)
     globals()[name] = value
     return value
 

@@ -37,7 +37,10 @@ _ONES = {np.dtype(name): np.ones((), name) for name in ("float32", "float64")}
 
 def _sigmoid(x: Array) -> Array:
     """Return ``1 / (1 + exp(-x))``."""
-    y: Array = -x
+    y: Array = np.asarray(-x)
+    if y.dtype not in _ONES:
+        result: Array = 1 / (1 + np.exp(y))
+        return result
     np.exp(y, out=y)  # inf gives the exact limit, 0
     y += _ONES[y.dtype]
     return np.reciprocal(y, out=y)

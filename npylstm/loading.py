@@ -7,14 +7,44 @@ system's loader and of Numba. So a fork waits until no thread holds :data:`LOADI
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 from _thread import RLock
+from typing import Any
 
-__all__ = ["LOADING"]
+__all__ = ["LOADING", "fork_after_loading", "module"]
 
 LOADING = RLock()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release
-    )
+_MODULES: dict[str, Any] = {}
+
+
+@functools.cache
+def fork_after_loading(*imported: str) -> None:
+    """Make forks wait for :data:`LOADING` before any lock of some modules.
+
+    A fork takes locks in the reverse order of their registration. A module whose lock for forks was
+    registered later than :data:`LOADING` must be named here before :data:`LOADING` is held while
+    it is used: otherwise the fork would hold its lock and wait for :data:`LOADING`, and the thread
+    that holds :data:`LOADING` would wait for its lock.
+    """
+    for name in imported:
+        importlib.import_module(name)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=LOADING.acquire, after_in_parent=LOADING.release, after_in_child=LOADING.release
+        )
+
+
+fork_after_loading()
+
+
+def module(name: str) -> Any:
+    """Import a module of npylstm at its first use."""
+    try:
+        return _MODULES[name]
+    except KeyError:
+        with LOADING:
+            _MODULES[name] = importlib.import_module(f"npylstm.{name}")
+        return _MODULES[name]

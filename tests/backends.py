@@ -9,7 +9,10 @@ from npylstm.runtime.engines import LIBRARIES
 
 __all__ = ["BACKENDS", "COMPILED", "HAS_NATIVE", "compiled_library"]
 
-HAS_NATIVE = isinstance(LIBRARIES["native"](), KernelLibrary)
+_native = LIBRARIES["native"]()
+HAS_NATIVE = isinstance(_native, KernelLibrary)
+# A library that is there and cannot be used is an error here: tests would be skipped, or use Numba.
+assert HAS_NATIVE or not _native.is_fault, f"{_native.reason}; run make native"
 
 # The back end with kernels: shipped ones where they are there (`make native`), otherwise Numba's.
 COMPILED = os.environ.get("NPYLSTM_TEST_BACKEND") or ("native" if HAS_NATIVE else "numba")

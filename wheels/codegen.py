@@ -17,6 +17,8 @@ from numba.core import codegen, compiler, cpu
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from npylstm.kernels.jit import OPTIONS
+
 __all__ = ["Machine", "compile_object", "constant_object", "install"]
 
 
@@ -101,7 +103,7 @@ def compile_object(source: Any, dtype: str, symbol: str) -> bytes:
     """Compile a kernel for a dtype, as a function with this name; return object code."""
     signature = source.signature_for(dtype)
     flags = compiler.Flags()
-    flags.error_model = "numpy"
+    flags.error_model = OPTIONS["error_model"]
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing_context, context = cpu_target.typing_context, cpu_target.target_context
     typing_context.refresh()

@@ -41,7 +41,10 @@ class NativeKernels(BuildHookInterface):  # type: ignore[type-arg]
         from wheels.platforms import PLATFORMS, platform_here
 
         name = os.environ.get("NPYLSTM_BUILD_PLATFORM")
-        platform = PLATFORMS[name] if name else platform_here()
+        platform = PLATFORMS.get(name) if name else platform_here()
+        if platform is None:
+            names = ", ".join(PLATFORMS)
+            sys.exit(f"no kernels can be compiled for {name or 'this machine'}; platforms: {names}")
         folder = Path(self.root) / "build" / "native" / platform.name
         command = [sys.executable, "-m", "wheels.library", platform.name, str(folder)]
         subprocess.run(command, check=True, cwd=self.root)

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from npylstm.native.digests import sources_digest
+from npylstm.native.digests import sources_digest, table_digest
 from npylstm.native.levels import cpu_features, levels_of
 from npylstm.native.shipped import FOLDER, MANIFEST
 from wheels.platforms import PLATFORMS, Platform, compiler_options, platform_here
@@ -64,8 +64,10 @@ def make_library(platform: Platform, folder: Path, levels: Sequence[str]) -> Pat
 def _objects(platform: Platform, level: str) -> list[Path]:
     """Return the objects of a level, compiled in a process of its own if they are not kept."""
     versions = [importlib.metadata.version(name) for name in TOOLS]
-    builder = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("c*.py"))]
-    depends = repr((sources_digest(), platform.llvm, compiler_options(level), versions, builder))
+    here = Path(__file__).parent
+    builder = [(here / name).read_bytes() for name in ("codegen.py", "compile.py")]
+    digests = sources_digest(), table_digest()
+    depends = repr((digests, platform.llvm, compiler_options(level), versions, builder))
     folder = BUILD / f"{platform.llvm}-{level}-{hashlib.sha256(depends.encode()).hexdigest()[:16]}"
     if not folder.exists():
         part = folder.with_suffix(".part")
@@ -98,9 +100,18 @@ def _link(platform: Platform, objects: list[Path], library: Path) -> None:
     )  # fmt: skip
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        chosen = PLATFORMS[sys.argv[1]]
-        make_library(chosen, Path(sys.argv[2]), chosen.levels)
+def main(arguments: Sequence[str]) -> None:
+    """Make the library of a platform, or this machine's."""
+    if arguments:
+        chosen = PLATFORMS[arguments[0]]
+        make_library(chosen, Path(arguments[1]), chosen.levels)
+        return
+    here, levels = platform_here(), [row.name for row in levels_of(cpu_features())]
+    if here is None or not levels:
+        print("no kernels are compiled for this machine: Numba or NumPy computes here")
     else:
-        make_library(platform_here(), FOLDER, [row.name for row in levels_of(cpu_features())])
+        make_library(here, FOLDER, levels)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from typing import NamedTuple
 
 from npylstm.native.levels import LEVELS, machine, system
@@ -54,7 +53,7 @@ PLATFORMS = {
                  "x86_64-linux-gnu.2.17", "manylinux2014_x86_64.manylinux_2_17_x86_64",
                  "kernels.so", "natively"),
         Platform("musllinux-x86_64", "linux", "x86_64", "x86_64-unknown-linux-gnu",
-                 "x86_64-linux-musl", "musllinux_1_1_x86_64", "kernels.so", "not run"),
+                 "x86_64-linux-musl", "musllinux_1_1_x86_64", "kernels.so", "natively"),
         Platform("manylinux-aarch64", "linux", "aarch64", "aarch64-unknown-linux-gnu",
                  "aarch64-linux-gnu.2.17", "manylinux2014_aarch64.manylinux_2_17_aarch64",
                  "kernels.so", "under emulation"),
@@ -85,16 +84,10 @@ def compiler_options(level: str) -> tuple[str, str, tuple[str, ...]]:
     return (*_OPTIONS[level], _FEATURES[level])
 
 
-def platform_here() -> Platform:
-    """Return the platform of this machine.
-
-    Raises
-    ------
-    SystemExit
-        If there is none.
-    """
-    musl = system() == "linux" and not platform.libc_ver()[0]
+def platform_here() -> Platform | None:
+    """Return the platform of this machine; None if wheels are built for no such one."""
+    musl = system() == "linux" and platform.libc_ver()[0] != "glibc"
     for row in PLATFORMS.values():
         if (row.system, row.machine) == (system(), machine()) and ("musl" in row.name) == musl:
             return row
-    sys.exit(f"no platform for {system()} {machine()}; there are {', '.join(PLATFORMS)}")
+    return None

@@ -11,8 +11,9 @@ from npylstm.cli.sources import find_importer, source_options
 from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.graph.stream_plan import plan_stream
 from npylstm.io import model_file
+from npylstm.kernels.library import Unavailable
 from npylstm.printable import printable
-from npylstm.runtime.engines import default_backend
+from npylstm.runtime.engines import ENVIRONMENT_VARIABLE, find_backends
 from npylstm.spec import ModelSpec
 from npylstm.summary import summarise
 
@@ -37,13 +38,12 @@ def info(options: argparse.Namespace) -> int:
             for layer in spec.layers
             for key, array in layer.weights.items()
         }
-        extra = {"streams": not _in_the_way(spec), "backend": default_backend()[0]}
+        extra = {"streams": not _in_the_way(spec), "backend": [*find_backends()][-1]}
         print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | extra)
         return 0
     print(summarise(spec))
     print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
-    backend, details = default_backend()
-    print(console.wrapped(f"back end here: {backend} ({details})", "  "))
+    print(console.wrapped(f"back end here: {_backend_here()}", "  "))
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:
@@ -67,6 +67,18 @@ def _proof(options: argparse.Namespace) -> int:
     else:
         print(format_proof(document))
     return 0 if report.passed else 1
+
+
+def _backend_here() -> str:
+    """Return the back end that computes on this machine, and why not the others."""
+    *passed_over, (name, library) = find_backends().items()
+    if isinstance(library, Unavailable):
+        return f"{name}, which cannot be used: {library.reason}"
+    reasons = [library.description] if library is not None else []
+    for other, why in passed_over:
+        if isinstance(why, Unavailable):
+            reasons.append(f"not {other}: {why.reason}")
+    return f"{name} ({'; '.join(reasons) or f'{ENVIRONMENT_VARIABLE}={name}'})"
 
 
 def _in_the_way(spec: ModelSpec) -> str:

@@ -12,12 +12,10 @@ import numpy as np
 from npylstm import console
 from npylstm.cli.printing import print_json
 from npylstm.environment import environment
-from npylstm.errors import NpylstmError
 from npylstm.io import model_file
 from npylstm.kernels.library import KernelLibrary, Unavailable
-from npylstm.loading import LOADING
 from npylstm.native import levels, shipped
-from npylstm.runtime.engines import BACKENDS, ENVIRONMENT_VARIABLE, LIBRARIES
+from npylstm.runtime.engines import ENVIRONMENT_VARIABLE, LIBRARIES, find_backends
 from npylstm.runtime.model import Model
 from npylstm.runtime.program import is_native
 from npylstm.runtime.self_check import check_kernels
@@ -29,18 +27,17 @@ _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 def doctor(options: argparse.Namespace) -> int:
     """Say which back end computes on this machine and why, and check every kernel."""
-    backends = _backends()
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
-    if chosen not in BACKENDS:
-        names = ", ".join(BACKENDS)
-        raise NpylstmError(f"{ENVIRONMENT_VARIABLE}={chosen}: expected one of {names}")
+    backend = [*find_backends()][-1]
+    libraries = {name: find() for name, find in LIBRARIES.items()}
+    backends = {name: _describe(library) for name, library in libraries.items()}
+    backends["numpy"] = {"usable": True, "details": f"NumPy {np.__version__}", "is_fault": False}
     usable = [name for name, row in backends.items() if row["usable"]]
-    backend = usable[0] if chosen == "auto" else chosen
     checks = [
         {"backend": name, "kernel": check.kernel, "dtype": check.dtype, "error": check.error,
          "tolerance": check.tolerance, "passed": check.passed}
-        for name in usable if name in ("native", backend) and name in LIBRARIES
-        for check in check_kernels(_library(name))
+        for name, library in libraries.items()
+        if name in ("native", backend) and isinstance(library, KernelLibrary)
+        for check in check_kernels(library)
     ]  # fmt: skip
     document: dict[str, Any] = {
         "backend": backend, "environment": environment(), "backends": backends,
@@ -61,32 +58,12 @@ def doctor(options: argparse.Namespace) -> int:
     return 0 if document["passed"] else 1
 
 
-def _library(name: str) -> KernelLibrary:
-    with LOADING:
-        library = LIBRARIES[name]()
-    assert not isinstance(library, Unavailable)
-    return library
-
-
-def _backends() -> dict[str, dict[str, Any]]:
-    """Return every back end, whether it can be used, and the details or the reason."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, find in LIBRARIES.items():
-        try:
-            library = find()
-        except NpylstmError as error:  # a variable of the environment has a wrong value
-            library = Unavailable(str(error), is_fault=True)
-        if isinstance(library, Unavailable):
-            found[name] = {
-                "usable": False, "details": library.reason, "is_fault": library.is_fault,
-            }  # fmt: skip
-        else:
-            found[name] = {"usable": True, "details": library.description, "is_fault": False}
-            if isinstance(library, shipped.ShippedLibrary):
-                found[name] |= {"level": library.level, "file": str(library.path)}
-                found[name]["manifest"] = dict(library.manifest)
-    found["numpy"] = {"usable": True, "details": f"NumPy {np.__version__}", "is_fault": False}
-    return found
+def _describe(library: KernelLibrary | Unavailable) -> dict[str, Any]:
+    """Return whether a library can be used, and the details or the reason."""
+    if isinstance(library, Unavailable):
+        return {"usable": False, "details": library.reason, "is_fault": library.is_fault}
+    row = {"usable": True, "details": library.description, "is_fault": False}
+    return row | library.facts()
 
 
 def _numba_range() -> str:
@@ -139,7 +116,7 @@ def _advice(document: dict[str, Any]) -> list[str]:
             advice.append(f"{ENVIRONMENT_VARIABLE}={name} cannot be used: {row['details']}")
         elif row["is_fault"]:
             advice.append(f"{name}: {row['details']}")
-    if document["backend"] == "numpy" and document["variables"][ENVIRONMENT_VARIABLE] is None:
+    if document["backend"] == "numpy" and not document["variables"][ENVIRONMENT_VARIABLE]:
         advice.append(
             "install a wheel with compiled kernels (`pip install --force-reinstall npylstm`), or "
             "`pip install 'npylstm[jit]'`, for 10 to 30 times the speed"
@@ -193,4 +170,4 @@ def _print(document: dict[str, Any]) -> None:
             print(model["parity"]["verdict"])
     for line in document["advice"]:
         print(console.wrapped(f"- {line}"))
-    print("all is well" if document["passed"] else "something is wrong")
+    print("checks passed" if document["passed"] else "checks FAILED")

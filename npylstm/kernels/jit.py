@@ -19,7 +19,10 @@ from numba.extending import intrinsic
 
 from npylstm.kernels.target import TARGET
 
-__all__ = ["OPTIONS", "Source", "entry", "fma", "jit", "kernel", "product_kernel"]
+__all__ = [
+    "OPTIONS", "Source", "c_function", "cache_folder", "entry", "fma", "jit", "kernel",
+    "product_kernel",
+]  # fmt: skip
 
 OPTIONS = {"nopython": True, "error_model": "numpy"}
 
@@ -38,6 +41,20 @@ class Source(NamedTuple):
 def jit(function: Callable[..., Any]) -> Any:
     """Make a function that kernels may call."""
     return numba.jit(**OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def c_function(source: Source, dtype: str, cache: bool) -> Any:
+    """Compile a kernel for a dtype; the attribute ``address`` of the result is its address."""
+    return numba.cfunc(source.signature_for(dtype), cache=cache, **OPTIONS)(source.function)
+
+
+def cache_folder(source: Source) -> str | None:
+    """Return the folder of Numba's cache for a function; None if no folder can be written."""
+    try:
+        folder: str = numba.jit(cache=True, **OPTIONS)(source.function).stats.cache_path
+    except RuntimeError:
+        return None
+    return folder
 
 
 def kernel(function: Callable[..., Any]) -> Source:

@@ -10,7 +10,7 @@ import ctypes
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,10 @@ class KernelLibrary(ABC):
     @abstractmethod
     def description(self) -> str:
         """Where the kernels come from, in words."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return further entries for ``npylstm doctor``."""
+        return {}
 
     @abstractmethod
     def address(self, kernel: Kernel, dtype: str) -> int:

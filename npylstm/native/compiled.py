@@ -39,8 +39,10 @@ class NumbaLibrary(KernelLibrary):
 
     @property
     def description(self) -> str:
-        where = cache_folder() or "none: no folder can be written"
-        return f"compiled by Numba {_numba().__version__}; its cache: {where}"
+        return f"compiled here by Numba {importlib.import_module('numba').__version__}"
+
+    def facts(self) -> dict[str, Any]:
+        return {"cache": cache_folder()}
 
     def address(self, kernel: Kernel, dtype: str) -> int:
         key = (kernel, dtype)
@@ -64,7 +66,7 @@ class NumbaLibrary(KernelLibrary):
 @functools.cache
 def numba_library() -> NumbaLibrary | Unavailable:
     """Return the library of this process."""
-    left = _address_space_left()
+    left = None if "numba" in sys.modules else _address_space_left()
     if left is not None and left < _NEEDED:
         # Numba would fail half loaded, and leave no memory to compute with NumPy.
         return Unavailable(
@@ -94,27 +96,24 @@ def _address_space_left() -> int | None:
 
 
 def cache_folder() -> str | None:
-    """Return the folder of Numba's cache for the kernels; None if there is none."""
-    function = _source(Kernel("layers", "execute")).function
-    try:
-        folder: str = _numba().njit(cache=True)(function).stats.cache_path
-    except RuntimeError:  # Numba found no folder that it can write
-        return None
-    return folder
+    """Return the folder of Numba's cache for the kernels; None if no folder can be written."""
+    from npylstm.kernels import jit
+
+    return jit.cache_folder(_source(Kernel("layers", "execute")))
 
 
 def _compile(kernel: Kernel, dtype: str) -> Any:
     """Return a kernel as a C function, from Numba's cache if it is there."""
     try:
+        from npylstm.kernels import jit
+
         source = _source(kernel)
-        signature = source.signature_for(dtype)
-        options = importlib.import_module("npylstm.kernels.jit").OPTIONS
         if sources_digest() is not None:
             try:
-                return _numba().cfunc(signature, cache=True, **options)(source.function)
-            except Exception:  # no folder, a full disk, a damaged file: a cache is never needed
+                return jit.c_function(source, dtype, cache=True)
+            except Exception:  # no folder, a full disk, a damaged file; other errors come again
                 pass
-        return _numba().cfunc(signature, **options)(source.function)
+        return jit.c_function(source, dtype, cache=False)
     except (ImportError, AttributeError) as error:  # incompatible versions
         raise NpylstmError(f"Numba cannot be used here: {error}") from error
 
@@ -124,7 +123,3 @@ def _source(kernel: Kernel) -> Any:
     source = getattr(importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name)
     source.function.__qualname__ = f"{kernel.name}-{sources_digest()}"
     return source
-
-
-def _numba() -> Any:
-    return importlib.import_module("numba")

@@ -65,6 +65,9 @@ class ShippedLibrary(KernelLibrary):
     def description(self) -> str:
         return f"{self.path}, level {self.level}"
 
+    def facts(self) -> dict[str, Any]:
+        return {"level": self.level, "file": str(self.path), "manifest": dict(self.manifest)}
+
     @property
     def level(self) -> str:
         """Name of the level that has all kernels."""
@@ -165,6 +168,7 @@ def _load(manifest: Mapping[str, Any], asked: str) -> ShippedLibrary | Unavailab
     except (OSError, ValueError) as error:
         return Unavailable(f"{path} cannot be loaded: {error}", is_fault=True)
     if digest.raw.decode("ascii", "replace") != table_digest():
-        return Unavailable(f"{path} is of another version; reinstall npylstm", is_fault=True)
+        reason = f"{path} has another argument table; reinstall npylstm"
+        return Unavailable(f"{reason} (in a checkout: make native)", is_fault=True)
     usable = [level for level in levels if base.name in (level.name, level.extends)]
     return ShippedLibrary(library, usable, manifest, path)

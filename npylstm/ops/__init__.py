@@ -5,12 +5,11 @@ A file is imported when a model first needs it, so that a process starts faster.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from npylstm.errors import FormatError
-from npylstm.loading import LOADING
+from npylstm.loading import module
 from npylstm.ops.base import Operation
 
 __all__ = ["OPERATIONS", "operation_from_json"]
@@ -71,11 +70,8 @@ class _Operations(Mapping[str, type[Operation]]):
     """The operation classes by kind."""
 
     def __getitem__(self, kind: str) -> type[Operation]:
-        module, _, name = _TABLE[kind].partition(".")
-        with LOADING:
-            operation: type[Operation] = getattr(
-                importlib.import_module(f"{__name__}.{module}"), name
-            )
+        family, _, name = _TABLE[kind].partition(".")
+        operation: type[Operation] = getattr(module(f"ops.{family}"), name)
         return operation
 
     def __iter__(self) -> Iterator[str]:

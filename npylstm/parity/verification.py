@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from npylstm.loading import module
 from npylstm.parity.comparison import compare, summarise
 from npylstm.parity.examples import bind_case
 from npylstm.parity.proving import check_evidence
@@ -64,6 +65,5 @@ def proof_of(provenance: Mapping[str, Any]) -> str:
 
 
 def _diagnose(model: Model, cases: tuple[Case, ...]) -> Diagnosis:
-    from npylstm.parity.diagnosing import diagnose_cases
-
-    return diagnose_cases(model.spec, cases)
+    diagnosis: Diagnosis = module("parity.diagnosing").diagnose_cases(model.spec, cases)
+    return diagnosis

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.graph.state import State
-from npylstm.loading import LOADING
+from npylstm.kernels.library import KernelLibrary, Unavailable
+from npylstm.loading import LOADING, fork_after_loading, module
 from npylstm.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from npylstm.kernels.library import KernelLibrary, Unavailable
     from npylstm.runtime.streams import Streams
 
 __all__ = [
     "BACKENDS", "ENVIRONMENT_VARIABLE", "LIBRARIES", "Engine", "Stepper", "Stream",
-    "default_backend", "make_engine",
+    "find_backends", "make_engine",
 ]  # fmt: skip
 
 
@@ -132,16 +133,7 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
     if backend == "auto":
         backend = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
         asked = f"{ENVIRONMENT_VARIABLE}={backend}"
-    if backend not in BACKENDS:
-        raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
-    with LOADING:  # imports, and kernels are loaded or compiled
-        return _first_engine(spec, backend, asked)
-
-
-def _first_engine(spec: ModelSpec, backend: str, asked: str) -> Engine:
-    """Return the engine of a back end; ``"auto"``: the first that can be used."""
-    from npylstm.kernels.library import Unavailable
-
+    _check_name(backend, asked)
     for name, find in LIBRARIES.items():
         if backend not in ("auto", name):
             continue
@@ -152,33 +144,34 @@ def _first_engine(spec: ModelSpec, backend: str, asked: str) -> Engine:
             if library.is_fault:
                 _warn(f"npylstm computes without the {name} back end: {library.reason}")
             continue
-        from npylstm.runtime.kernel_engine import KernelEngine
-
         try:
-            return KernelEngine(spec, library)
+            with LOADING:  # kernels are compiled, or looked up
+                engine: Engine = module("runtime.kernel_engine").KernelEngine(spec, library)
+            return engine
         except Exception as failure:
             if backend == name:
                 raise
             _warn(f"{spec.name} is computed without the {name} back end: {failure}")
-    from npylstm.runtime.numpy_engine import NumpyEngine
+    engine = module("runtime.numpy_engine").NumpyEngine(spec)
+    return engine
 
-    return NumpyEngine(spec)
+
+def _prepare_for_numba() -> None:
+    """Make forks safe while Numba is imported: it uses modules with locks for forks."""
+    fork_after_loading("logging", "concurrent.futures.thread")
 
 
 def _native_library() -> KernelLibrary | Unavailable:
-    from npylstm.native.shipped import shipped_library
-
-    return shipped_library()
+    with LOADING:
+        return module("native.shipped").shipped_library()  # type: ignore[no-any-return]
 
 
 def _numba_library() -> KernelLibrary | Unavailable:
-    if importlib.util.find_spec("numba") is None:
-        from npylstm.kernels.library import Unavailable
-
+    if find_spec("numba") is None:
         return Unavailable("Numba is not installed; pip install 'npylstm[jit]'")
-    from npylstm.native.compiled import numba_library
-
-    return numba_library()
+    _prepare_for_numba()
+    with LOADING:
+        return module("native.compiled").numba_library()  # type: ignore[no-any-return]
 
 
 # The libraries of kernels by the name of the back end, in the order in which they are tried.
@@ -188,30 +181,43 @@ LIBRARIES: dict[str, Callable[[], KernelLibrary | Unavailable]] = {
 }
 
 
-def default_backend() -> tuple[str, str]:
-    """Return the back end that ``"auto"`` takes on this machine, and where its kernels come from.
+def find_backends() -> dict[str, KernelLibrary | Unavailable | None]:
+    """Return the back ends that may compute, the one that ``"auto"`` takes at the end.
 
-    Numba is not asked whether it can compile.
+    Returns
+    -------
+    dict
+        Libraries by name, or why there is none; None for NumPy. Only the last one can be used.
+
+    Raises
+    ------
+    NpylstmError
+        If ``NPYLSTM_BACKEND`` is unknown.
     """
-    from npylstm.kernels.library import Unavailable
+    backend = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    _check_name(backend, f"{ENVIRONMENT_VARIABLE}={backend}")
+    found: dict[str, KernelLibrary | Unavailable | None] = {}
+    for name, find in LIBRARIES.items():
+        if backend in ("auto", name):
+            found[name] = find()
+            if not isinstance(found[name], Unavailable):
+                return found
+    return found if backend in LIBRARIES else {**found, "numpy": None}
 
-    asked = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
-    reasons = []
-    with LOADING:
-        for name, find in LIBRARIES.items():
-            if asked in ("auto", name):
-                library = find()
-                if not isinstance(library, Unavailable):
-                    return name, library.description
-                reasons.append(f"{name}: {library.reason}")
-    if asked in LIBRARIES:
-        return asked, f"{ENVIRONMENT_VARIABLE}={asked}, cannot be used: {reasons[0]}"
-    return "numpy", "; ".join(reasons) or f"{ENVIRONMENT_VARIABLE}={asked}"
+
+def _check_name(backend: str, asked: str) -> None:
+    if backend not in BACKENDS:
+        raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
 
 
 def _warn(message: str) -> None:
     """Warn at the line of the user's that loads the model."""
     level, frame = 1, sys._getframe(0)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("npylstm."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("npylstm."):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)
+
+
+# Where Numba will compute, now: later, another thread might fork during the import of logging.
+if not (Path(__file__).parents[1] / "native" / "kernels.json").exists() and find_spec("numba"):
+    _prepare_for_numba()

@@ -13,7 +13,7 @@ from npylstm.errors import NpylstmError
 from npylstm.graph.parts import LONGEST_REPR
 from npylstm.io import model_file
 from npylstm.io.npz import Source
-from npylstm.loading import LOADING
+from npylstm.loading import module
 from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_functions, bind_mask
 from npylstm.runtime.engines import make_engine
@@ -132,9 +132,8 @@ class Model(Predictor):
         return self
 
     def _repr_html_(self) -> str:
-        from npylstm.parity.page.notebook import model_html
-
-        return model_html(self.spec, self.backend)
+        page: str = module("parity.page.notebook").model_html(self.spec, self.backend)
+        return page
 
     def warm_up(self) -> None:
         """Do nothing: kernels are compiled, or loaded, when a model is loaded."""
@@ -156,10 +155,8 @@ class Model(Predictor):
         UnsupportedError
             With every layer that cannot run on a stream.
         """
-        with LOADING:
-            from npylstm.runtime.session import Session
-
-        return Session(self, batch_size, nan=nan)
+        session: Session = module("runtime.session").Session(self, batch_size, nan=nan)
+        return session
 
     def pool(self, capacity: int, *, nan: str = "pass") -> Pool:
         """Return a pool of live streams, by key.
@@ -178,10 +175,8 @@ class Model(Predictor):
         UnsupportedError
             With every layer that cannot run on a stream.
         """
-        with LOADING:
-            from npylstm.runtime.pool import Pool
-
-        return Pool(self, capacity, nan=nan)
+        pool: Pool = module("runtime.pool").Pool(self, capacity, nan=nan)
+        return pool
 
     def forecast(
         self,
@@ -236,9 +231,7 @@ class Model(Predictor):
         >>> model.forecast(np.sin(np.arange(5.0))[None, :, None], steps=20).shape
         (1, 20, 1)
         """
-        with LOADING:
-            from npylstm.runtime.generating import forecast
-
+        forecast = module("runtime.generating").forecast
         y, after = forecast(self, x, steps, window=window, feed=feed, state=state)
         return (y, after) if return_state else y
 
@@ -279,13 +272,12 @@ class Model(Predictor):
         >>> gates["lstm"].c_tilde.shape
         (2, 5, 100)
         """
-        with LOADING:
-            from npylstm.runtime.numpy_engine import NumpyEngine
-
+        engine = module("runtime.numpy_engine").NumpyEngine(self.spec)
         inputs = bind(x, self.inputs, self.spec.dtype)
         batch = self._batch_size(inputs)
         moves = bind_mask(mask, lengths, self.spec, inputs, batch)
-        return NumpyEngine(self.spec).trace(inputs, self._state(state, batch), moves)
+        gates: dict[str, Any] = engine.trace(inputs, self._state(state, batch), moves)
+        return gates
 
     def verify(
         self, cases: Iterable[Case] | None = None, framework: str | None = None
@@ -318,16 +310,14 @@ class Model(Predictor):
         >>> npylstm.load("models/sine_keras/sine.npz").verify().passed
         True
         """
-        with LOADING:
-            from npylstm import parity
-
         cases = self.spec.cases if cases is None else tuple(cases)
         if not cases:
             raise NpylstmError(
                 f"{self.spec.name}: holds no recorded cases; convert it where its framework is "
                 "installed, or compare with `npylstm verify MODEL.npz --against SOURCE`"
             )
-        return parity.verify(self, cases, framework)
+        report: ParityReport = module("parity").verify(self, cases, framework)
+        return report
 
     def replay(self, case: Case) -> dict[str, Array]:
         """Compute the outputs for a recorded case.
@@ -382,6 +372,5 @@ class Model(Predictor):
         str
             Several lines, for ``print``.
         """
-        from npylstm.summary import summarise
-
-        return summarise(self.spec, f", {self.backend} back end")
+        text: str = module("summary").summarise(self.spec, f", {self.backend} back end")
+        return text

@@ -160,7 +160,7 @@ class NativeStreams(Streams):
         numbers = [operations, table, state, work, source.start, target.start, len(places)]
         for place in places:
             numbers += (self._starts[place.name], place.start, place.shape[1])
-        return np.array(numbers)
+        return np.array(numbers, np.int64)
 
 
 def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.state import State
-from npylstm.loading import LOADING
+from npylstm.loading import module
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
@@ -191,10 +191,7 @@ class Predictor:
     @functools.cached_property
     def streaming(self) -> tuple[Plan, Engine]:
         """The stream plan of the model and its engine; see :meth:`session`."""
-        with LOADING:
-            from npylstm.graph.stream_plan import plan_stream
-
-        plan = plan_stream(self.spec)
+        plan: Plan = module("graph.stream_plan").plan_stream(self.spec)
         return plan, self._engine.with_spec(plan.spec)
 
     def stream(self, batch: int) -> Stream:

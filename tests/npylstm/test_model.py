@@ -331,7 +331,7 @@ def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("npylstm.runtime.engines.find_spec", lambda name: None)
     monkeypatch.setattr(shipped, "shipped_library", lambda: Unavailable("not here"))
     assert Model(stack()).backend == "numpy"
     with pytest.raises(NpylstmError, match="backend 'native': not here"):

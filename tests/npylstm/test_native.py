@@ -20,13 +20,15 @@ from backends import HAS_NATIVE
 from builders import make_chain
 
 from npylstm import Model, NpylstmError, load
+from npylstm.activations import TABLE, TANH, Activation
 from npylstm.kernels.library import ENTRIES, Kernel, Unavailable
-from npylstm.kernels.table import KERNELS
+from npylstm.kernels.table import EXAMPLES, KERNELS
 from npylstm.native import digests, levels, shipped
 from npylstm.native.digests import sources_digest, table_digest
 from npylstm.native.levels import LEVELS, Level, levels_of
 from npylstm.native.shipped import MANIFEST, ShippedLibrary, shipped_library
-from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops import OPERATIONS
+from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 
 native = pytest.mark.skipif(not HAS_NATIVE, reason="no compiled kernels here; `make native`")
@@ -70,12 +72,20 @@ def test_the_bits_are_those_of_numba() -> None:
     if numba_library().vector_bytes != shipped_library().vector_bytes:  # type: ignore[union-attr]
         pytest.skip("another level is requested")
     rng = np.random.default_rng(0)
+    operations = [OPERATIONS[kind](**arguments) for kind, arguments in EXAMPLES]
+    operations += [
+        LSTM(5, 21, return_sequences=True), LSTM(5, 64, projection=7), LSTM(5, 130),
+        LSTM(5, 21, go_backwards=True), LSTM(5, 21, recurrent_activation=TANH), Dense(5, 200),
+        *(Activation.of(name) for name, row in TABLE.items() if row.code is not None),
+    ]  # fmt: skip
     for dtype in ("float32", "float64"):
-        for cell in (LSTM(3, 21, return_sequences=True), GRU(3, 21), SimpleRNN(3, 21),
-                     GRU(3, 21, reset_after=False)):  # fmt: skip
-            size = (2, 5, 3) if cell.return_sequences else (3, 7, 3)
-            spec = make_chain(cell, Dense(21, 4), dtype=dtype, shape=("batch", "steps", 3))
-            x = rng.normal(size=size)
+        for operation in operations:
+            if isinstance(operation, Activation):
+                operation = OPERATIONS["activation"](operation)
+            shape = operation.expected_input or ("batch", "steps", 5)
+            spec = make_chain(operation, dtype=dtype, shape=shape)
+            size = [{"batch": 3, "steps": 7}.get(d, d) for d in shape]
+            x = rng.normal(size=size) if operation.vocabulary_size is None else np.ones(size)
             a, b = (Model(spec, backend).predict(x) for backend in ("native", "numba"))
             np.testing.assert_array_equal(a, b, strict=True)
 
@@ -196,7 +206,7 @@ def test_a_library_of_something_else_is_not_used(folder: Path) -> None:
     digest = table_digest().encode()
     assert content.count(digest) == 1
     put(content.replace(digest, digest[::-1]))
-    assert "of another version" in reason(folder).reason
+    assert "has another argument table" in reason(folder).reason
     put(b"not a library")
     assert "cannot be loaded" in reason(folder).reason
     other = Path(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
@@ -322,3 +332,10 @@ def test_signals_at_any_moment(milliseconds: int, root: Path) -> None:
         text=True, cwd=root, timeout=60,
     )  # fmt: skip
     assert result.stdout.strip() == "(1, 1)", result.stderr
+
+
+@native
+def test_a_passed_over_library_is_said_without_a_module_name(folder: Path, root: Path) -> None:
+    change(folder, sources="0" * 16)
+    with pytest.warns(RuntimeWarning, match="without the native back end"):
+        exec(f"import npylstm; npylstm.load({str(root / SINE)!r})", {})
