@@ -298,14 +298,15 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 def test_forks_and_threads_at_any_moment(root: Path) -> None:
     for _ in range(5):
         result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", ANY_MOMENT, SINE], capture_output=True,
-            text=True, cwd=root, timeout=60,
+            [sys.executable, "-W", "ignore", "-c", ANY_MOMENT, str(root / SINE)],
+            capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert result.stdout.strip() == str([0] * 10), result.stderr
 
 
+# Python 3.13 cannot import its own pathlib again after an interrupted import.
 INTERRUPTED = """
-import signal, sys, numpy
+import pathlib, signal, sys, zipfile, numpy
 class Interrupted(BaseException): pass
 def interrupt(*_): raise Interrupted
 signal.signal(signal.SIGALRM, interrupt)
@@ -328,8 +329,8 @@ print(use())
 def test_signals_at_any_moment(milliseconds: int, root: Path) -> None:
     """A handler that raises leaves nothing locked or half loaded: the second attempt computes."""
     result = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, SINE, str(milliseconds / 1000)], capture_output=True,
-        text=True, cwd=root, timeout=60,
+        [sys.executable, "-c", INTERRUPTED, str(root / SINE), str(milliseconds / 1000)],
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert result.stdout.strip() == "(1, 1)", result.stderr
 
