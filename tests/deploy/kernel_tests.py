@@ -1,9 +1,9 @@
 """Run the tests of the kernels, or each Nth of them, with the npylstm that is installed here.
 
-    python kernel_tests.py N [options of pytest]
+    python kernel_tests.py PYTHON N [options of pytest]
 
-What is imported is never the checkout's package: its folder is not on the path. Only NumPy, pytest and hypothesis are
-needed.
+Tests that start processes start PYTHON, the program that starts this Python. What is imported is never the checkout's
+package: its folder is not on the path. Only NumPy, pytest and hypothesis are needed.
 """
 
 import sys
@@ -16,6 +16,8 @@ FILES = (
     "operations", "npylstm/test_lstm.py", "npylstm/test_recurrent.py", "npylstm/test_masks.py",
     "npylstm/test_other_layers.py", "npylstm/test_products.py", "npylstm/test_session.py",
     "npylstm/test_pool.py", "npylstm/test_model.py", "npylstm/test_thread_group.py",
+    "npylstm/test_native.py", "npylstm/test_doctor.py", "npylstm/test_activations.py",
+    "npylstm/test_numpy_engine.py",
 )  # fmt: skip
 
 
@@ -33,7 +35,7 @@ class EachNth:
 
 
 if __name__ == "__main__":
-    every, *options = sys.argv[1:]
+    sys.executable, every, *options = sys.argv[1:]
     # Not the checkout's folder, which has the package's sources.
     sys.path[:] = [path for path in sys.path if path and Path(path).resolve() != TESTS.parent]
     files = [str(TESTS / name) for name in FILES]
