@@ -51,7 +51,7 @@ test-all: .venv-test/ready tests/tfjs/ready native
 
 .PHONY: test-deploy test-levels test-aarch64 test-old-cpu test-musl
 
-# Wheels come from dist/ (make wheel); what cannot be run here says so.
+# Wheels with compiled kernels come from dist/ (make wheel); what cannot be run here says so.
 test-deploy: .venv-test/ready
 	.venv-test/bin/python -m pytest -n 0 -m deploy -rP tests/deploy
 
@@ -84,7 +84,7 @@ test-numba-versions: .venv-numba-0.59/ready .venv-numba-0.68/ready
 	.venv-numba-$*/bin/python $(PIP) -e . 'numba==$*.*' pytest pytest-xdist hypothesis
 	touch $@
 
-coverage: .venv-test/ready tests/tfjs/ready
+coverage: .venv-test/ready tests/tfjs/ready native
 	.venv-test/bin/coverage erase
 	.venv-test/bin/coverage run -m pytest $(PARALLEL) --sample
 	.venv-test/bin/coverage combine --quiet
