@@ -1,4 +1,7 @@
-"""The choice of cases that `make test` runs: it may leave out combinations, never a value."""
+"""The choice of cases that `make test` runs.
+
+It leaves out combinations, never a value, except that of slow tables it draws other rows every day.
+"""
 
 from __future__ import annotations
 
