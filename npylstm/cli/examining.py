@@ -116,7 +116,9 @@ def _advice(document: dict[str, Any]) -> list[str]:
             advice.append(f"{ENVIRONMENT_VARIABLE}={name} cannot be used: {row['details']}")
         elif row["is_fault"]:
             advice.append(f"{name}: {row['details']}")
-    if document["backend"] == "numpy" and not document["variables"][ENVIRONMENT_VARIABLE]:
+    if document["variables"][shipped.ENVIRONMENT_VARIABLE] == "0":
+        advice.append(f"unset {shipped.ENVIRONMENT_VARIABLE} to use the shipped kernels")
+    elif document["backend"] == "numpy" and not document["variables"][ENVIRONMENT_VARIABLE]:
         advice.append(
             "install a wheel with compiled kernels (`pip install --force-reinstall npylstm`), or "
             "`pip install 'npylstm[jit]'`, for 10 to 30 times the speed"
@@ -170,4 +172,5 @@ def _print(document: dict[str, Any]) -> None:
             print(model["parity"]["verdict"])
     for line in document["advice"]:
         print(console.wrapped(f"- {line}"))
-    print("checks passed" if document["passed"] else "checks FAILED")
+    result = "checks passed" if document["passed"] else "checks FAILED"
+    print(f"{result}; see the advice above" if document["advice"] else result)
