@@ -75,7 +75,7 @@ def test_the_document(capsys: pytest.CaptureFixture[str]) -> None:
         assert Path(native["file"]).is_file()
     text = run(capsys, SINE)[1]
     assert f"* {COMPILED}" in text
-    assert text.endswith("checks passed\n")
+    assert text.splitlines()[-1].startswith("checks passed")
 
 
 def test_without_kernels_it_says_why_and_what_to_do(
