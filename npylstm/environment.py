@@ -9,20 +9,12 @@ import platform
 
 import numpy as np
 
-from npylstm.native.levels import cpu_features
+from npylstm.native.levels import cpu_features, levels_of, machine
 from npylstm.printable import printable
 
 __all__ = ["cpu_level", "environment"]
 
-# The x86-64 levels, highest first. A level is reached if NumPy lists any one of its features;
-# NumPy lists the levels themselves since version 2.4.
-_X86_LEVELS = (
-    ("x86-64-v4", ("X86_V4", "AVX512_SKX")),
-    ("x86-64-v3", ("X86_V3", "AVX2")),
-    ("x86-64-v2", ("X86_V2", "SSE42")),
-)
 _ARM_LEVELS = (("SVE", ("SVE",)), ("ASIMD", ("ASIMD", "NEON")))
-_X86, _ARM = ("x86_64", "amd64"), ("aarch64", "arm64")
 
 
 def environment() -> dict[str, str]:
@@ -42,13 +34,13 @@ def environment() -> dict[str, str]:
 
 def cpu_level() -> str:
     """Return the level of the processor's instruction set, such as ``"x86-64-v3"``."""
-    machine, features = platform.machine().lower(), cpu_features()
-    if machine in _X86:
-        return next((level for level, names in _X86_LEVELS if features & {*names}), "x86-64")
-    if machine in _ARM:
+    name, features = platform.machine().lower(), cpu_features()
+    if machine() == "x86_64":
+        return "-".join(["x86-64", *(level.name for level in levels_of(features)[:1])])
+    if machine() == "aarch64":
         vectors = next((level for level, names in _ARM_LEVELS if features & {*names}), "")
-        return f"{machine} {vectors}".strip()
-    return machine or "unknown"
+        return f"{name} {vectors}".strip()
+    return name or "unknown"
 
 
 def _version(package: str) -> str:

@@ -19,6 +19,7 @@ from npylstm.runtime.engines import ENVIRONMENT_VARIABLE, LIBRARIES, find_backen
 from npylstm.runtime.model import Model
 from npylstm.runtime.program import is_native
 from npylstm.runtime.self_check import check_kernels
+from npylstm.runtime.threads import available_processors
 
 __all__ = ["doctor"]
 
@@ -82,8 +83,7 @@ def _blas_threads() -> int:
         value = os.environ.get(name, "")
         if value.isdigit() and int(value):
             return int(value)
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    return available_processors()
 
 
 def _examine(path: str) -> dict[str, Any]:

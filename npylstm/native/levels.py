@@ -41,6 +41,9 @@ _V2 = frozenset({"SSE3", "SSSE3", "SSE41", "SSE42", "POPCNT"})
 _V3 = _V2 | {"AVX", "AVX2", "FMA3", "F16C"}
 _V4 = _V3 | {"AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL"}
 
+# What NumPy lists since version 2.4, and which features it stands for.
+_IMPLIED = {"X86_V2": _V2, "X86_V3": _V3, "X86_V4": _V4}
+
 # The best first.
 LEVELS = (
     Level("v4", "x86_64", _V4, 64),
@@ -73,8 +76,12 @@ def cpu_features() -> frozenset[str]:
         except ImportError:
             continue
         found = getattr(module, "__cpu_features__", {})
-        return frozenset(name for name, present in found.items() if present)
+        return _with_implied({name for name, present in found.items() if present})
     return frozenset()
+
+
+def _with_implied(features: Collection[str]) -> frozenset[str]:
+    return frozenset(features).union(*(_IMPLIED.get(name, ()) for name in features))
 
 
 def levels_of(features: Collection[str], levels: Collection[Level] = LEVELS) -> list[Level]:

@@ -20,7 +20,7 @@ from npylstm.arrays import Array
 from npylstm.kernels.arguments import RECURRENT
 from npylstm.kernels.library import EXECUTE
 from npylstm.runtime.program import Program
-from npylstm.runtime.threads import run_together
+from npylstm.runtime.threads import available_processors, run_together
 
 __all__ = ["ThreadGroup", "most_threads"]
 
@@ -32,8 +32,7 @@ def most_threads() -> int:
     """Return the maximum number of threads that spin: the number of available processors."""
     if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
         return 1  # threads of gevent and the like run in turns
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    return available_processors()
 
 
 class ThreadGroup:

@@ -7,10 +7,17 @@ a millisecond), and because a forked process would lose its threads.
 from __future__ import annotations
 
 import _thread
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["run_together"]
+__all__ = ["available_processors", "run_together"]
+
+
+def available_processors() -> int:
+    """Return the number of processors that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _ignore() -> None:

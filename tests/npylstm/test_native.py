@@ -127,6 +127,8 @@ def test_levels_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(*by_name["v3"].features) == ["v3", "v2"]
     assert names(*by_name["v3"].features - {"FMA3"}) == ["v2"]
     assert names(*by_name["v4"].features, "AVX512VNNI") == ["v4", "v3", "v2"]
+    assert names(*levels._with_implied({"X86_V2", "X86_V3"})) == ["v3", "v2"]
+    assert names(*levels._with_implied({"X86_V4"})) == ["v4", "v3", "v2"]
     monkeypatch.setattr(levels, "machine", lambda: "aarch64")
     assert names("ASIMD", "SVE") == ["neon"]
     monkeypatch.setattr(levels, "machine", lambda: "riscv64")

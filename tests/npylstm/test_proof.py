@@ -17,6 +17,7 @@ import npylstm
 from npylstm import Model, ModelSpec
 from npylstm.cli import main
 from npylstm.environment import cpu_level, environment
+from npylstm.native.levels import LEVELS
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.spec import Case
@@ -195,9 +196,9 @@ def test_the_level_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment()["CPU level"] == cpu_level() != ""
     for machine, features, level in (
         ("x86_64", "SSE SSE2", "x86-64"),
-        ("AMD64", "SSE42 AVX AVX2 FMA3", "x86-64-v3"),  # before NumPy 2.4
-        ("x86_64", "X86_V2 X86_V3 X86_V4", "x86-64-v4"),
-        ("x86_64", "X86_V2", "x86-64-v2"),
+        ("AMD64", " ".join(LEVELS[1].features), "x86-64-v3"),
+        ("x86_64", " ".join(LEVELS[0].features), "x86-64-v4"),
+        ("x86_64", " ".join(LEVELS[2].features), "x86-64-v2"),
         ("aarch64", "NEON ASIMD", "aarch64 ASIMD"),
         ("arm64", "ASIMD SVE", "arm64 SVE"),
         ("riscv64", "", "riscv64"),
