@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.author import AuthorCheck, check_author
 from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
-from npylstm_converters.registry import Importer, Runner, find_importer
+from npylstm_converters.registry import GROUP, Importer, Runner, find_importer
 
 if TYPE_CHECKING:
     from npylstm_converters.keras import from_keras
@@ -77,9 +78,10 @@ def convert(source: Any, **options: Any) -> ModelSpec:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a package when it is used: ``from_keras``, ``npylstm_converters.keras.ExportNpz``."""
-    package = name.removeprefix("from_")
-    if package not in ("keras", "tfjs", "torch"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{package}")
-    return module if name == package else getattr(module, name)
+    """Import an importer's function when it is used: ``from_x`` of the entry point ``x``."""
+    for entry in entry_points(group=GROUP):
+        if name == f"from_{entry.name}":
+            return getattr(importlib.import_module(entry.module), name)
+        if entry.module == f"{__name__}.{name}":
+            return importlib.import_module(entry.module)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
