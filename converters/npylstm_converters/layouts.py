@@ -18,6 +18,10 @@ CuDNNGRU in Keras       z r h                         as CuDNNLSTM; two biases, 
 PyTorch LSTM            i f g o, where g is c         rows; two biases, to be added
 PyTorch GRU             r z n, where n is h           rows; two biases, kept separate
 PyTorch RNN             one                           rows; two biases, to be added
+ONNX LSTM               i o f c; peepholes i o f      rows, an axis for directions in front; two
+                                                      biases in one array, to be added
+ONNX GRU                z r h                         as LSTM; two biases, kept separate
+ONNX RNN                one                           as LSTM; two biases, to be added
 ======================  ============================  =====================================
 """
 
@@ -31,14 +35,15 @@ import numpy.typing as npt
 
 __all__ = [
     "KERAS1_GRU_ORDER", "KERAS1_ORDER", "gru_from_cudnn", "gru_from_keras", "gru_from_keras1",
-    "gru_from_torch", "lstm_from_cudnn", "lstm_from_keras", "lstm_from_keras1", "lstm_from_torch",
-    "rnn_from_torch",
+    "gru_from_onnx", "gru_from_torch", "lstm_from_cudnn", "lstm_from_keras", "lstm_from_keras1",
+    "lstm_from_onnx", "lstm_from_torch", "rnn_from_onnx", "rnn_from_torch",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
 _GATES = "ifcozrh"  # npylstm lists the gates of a layer in this order
 GATE_ORDER = {"keras": "ifco", "cudnn": "ifco", "torch": "ifco"}
+ONNX_LSTM_ORDER, ONNX_GRU_ORDER, ONNX_PEEPHOLE_ORDER = "iofc", "zrh", "iof"
 TORCH_GRU_ORDER = "rzh"
 KERAS_GRU_ORDER = "zrh"
 
@@ -185,6 +190,54 @@ def rnn_from_torch(
         (units, features), (units, units), (units,) twice or None.
     """
     return _split("h", weight_ih.T, weight_hh.T, _sum(bias_ih, bias_hh))
+
+
+def lstm_from_onnx(
+    W: Array, R: Array, B: Array | None, P: Array | None = None
+) -> dict[str, Array]:
+    """Split the arrays of one direction of ONNX' LSTM.
+
+    Parameters
+    ----------
+    W, R, B, P
+        (4 units, features), (4 units, units), (8 units,) or None, (3 units,) or None.
+    """
+    weights = _split(ONNX_LSTM_ORDER, W.T, R.T, _sum(*_halves(B)))
+    if P is not None:
+        gates = dict(zip(ONNX_PEEPHOLE_ORDER, np.split(P, 3), strict=True))
+        weights |= {f"p_{gate}": gates[gate] for gate in "ifo"}
+    return weights
+
+
+def gru_from_onnx(
+    W: Array, R: Array, B: Array | None, reset_after: bool
+) -> dict[str, Array]:
+    """Split the arrays of one direction of ONNX' GRU.
+
+    Parameters
+    ----------
+    W, R, B
+        (3 units, features), (3 units, units), (6 units,) or None.
+    reset_after
+        ``linear_before_reset``: the biases stay separate; else they are added.
+    """
+    biases = _halves(B) if reset_after else (_sum(*_halves(B)), None)
+    return _split(ONNX_GRU_ORDER, W.T, R.T, *biases)
+
+
+def rnn_from_onnx(W: Array, R: Array, B: Array | None) -> dict[str, Array]:
+    """Split the arrays of one direction of ONNX' RNN.
+
+    Parameters
+    ----------
+    W, R, B
+        (units, features), (units, units), (2 units,) or None.
+    """
+    return _split("h", W.T, R.T, _sum(*_halves(B)))
+
+
+def _halves(bias: Array | None) -> tuple[Array | None, Array | None]:
+    return (None, None) if bias is None else tuple(np.split(bias, 2))  # type: ignore[return-value]
 
 
 def _sum(bias_ih: Array | None, bias_hh: Array | None) -> Array | None:

@@ -135,15 +135,19 @@ MULTIPLY = Kernel("products", "multiply")
 
 _ROWS = (
     Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
+        fits=lambda layer: layer.clip is None and not (
+            layer.peepholes or layer.coupled or layer.output_activation),
         example={"features": 5, "units": 20}),
     Row("gru", Kernel("recurrent", "gru"), RECURRENT, recurrent.bind_gru, recurrent.pack_gru,
-        fits=lambda layer: layer.reset_after, example={"features": 5, "units": 20}),
+        fits=lambda layer: layer.reset_after and layer.clip is None,
+        example={"features": 5, "units": 20}),
     Row("gru", Kernel("recurrent", "gru_reset_before"), RECURRENT,
         recurrent.bind_gru_reset_before, recurrent.pack_gru_reset_before,
-        fits=lambda layer: not layer.reset_after,
+        fits=lambda layer: not layer.reset_after and layer.clip is None,
         example={"features": 5, "units": 20, "reset_after": False}),
     Row("simple_rnn", Kernel("recurrent", "simple_rnn"), RECURRENT, recurrent.bind_simple_rnn,
-        recurrent.pack_simple_rnn, example={"features": 5, "units": 20}),
+        recurrent.pack_simple_rnn, fits=lambda layer: layer.clip is None,
+        example={"features": 5, "units": 20}),
     Row("dense", Kernel("layers", "dense_narrow"), DENSE, layers.bind_dense_narrow,
         layers.pack_dense_narrow, fits=lambda layer: layer.units <= layers.NARROW_UNITS,
         softmax=True, example={"features": 5, "units": 20}),

@@ -45,6 +45,7 @@ _TABLE = {
     "unit_normalization": "normalization.UnitNormalization",
     # With masks.
     "masking": "masking.Masking",
+    "sequence_mask": "masking.SequenceMask",
     "masked_mean": "masking.MaskedMean",
     "masked_merge": "masking.MaskedMerge",
     "masked_softmax": "masking.MaskedSoftmax",

@@ -58,6 +58,9 @@ class LSTM(Recurrent):
         h = o * a(c)                        hidden state
         h = (o * a(c)) P                    with a projection
 
+    With peepholes, gates also read the cell state: ``p_i * c`` and ``p_f * c`` of the step before
+    are added to the inputs of ``i`` and ``f``, and ``p_o * c`` of this step to that of ``o``.
+
     Parameters
     ----------
     recurrent_activation
@@ -66,17 +69,24 @@ class LSTM(Recurrent):
     projection
         Size of the projected hidden state (``proj_size`` of PyTorch); 0 for none. Then ``h`` has
         this size, ``c`` keeps ``units``.
+    peepholes
+        Whether there are peepholes.
+    coupled
+        The forget gate is ``1 - i``.
+    output_activation
+        Of ``c`` in the last line; None is ``a``.
 
     Weights
     -------
     ``W_i W_f W_c W_o`` (features, units), ``U_i U_f U_c U_o`` (units, units) and, with
     ``use_bias``, ``b_i b_f b_c b_o`` (units,). With a projection ``U`` is (projection, units), and
-    ``P`` (units, projection).
+    ``P`` (units, projection). Peepholes are ``p_i p_f p_o`` (units,).
 
     References
     ----------
     Hochreiter, Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997.
     Gers, Schmidhuber, Cummins: Learning to Forget, Neural Computation 12(10), 2000.
+    Gers, Schmidhuber: Recurrent Nets that Time and Count, IJCNN 2000 (the peepholes).
     Sak, Senior, Beaufays: Long Short-Term Memory Recurrent Neural Network Architectures for Large
     Scale Acoustic Modeling, Interspeech 2014 (the projection).
     """
@@ -88,9 +98,14 @@ class LSTM(Recurrent):
 
     recurrent_activation: Activation = SIGMOID
     projection: int = dataclasses.field(default=0, kw_only=True)
+    peepholes: bool = dataclasses.field(default=False, kw_only=True)
+    coupled: bool = dataclasses.field(default=False, kw_only=True)
+    output_activation: Activation | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output_activation is not None:
+            check_feature_activation("output_activation", self.output_activation)
         check_feature_activation("recurrent_activation", self.recurrent_activation)
         if self.projection < 0:
             raise FormatError(f"projection: expected 0 or more, got {self.projection}")
@@ -101,7 +116,11 @@ class LSTM(Recurrent):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().weight_shapes()
-        return shapes | {"P": (self.units, self.projection)} if self.projection else shapes
+        if self.projection:
+            shapes["P"] = (self.units, self.projection)
+        if self.peepholes:
+            shapes |= {f"p_{gate}": (self.units,) for gate in "ifo"}
+        return shapes
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.output_size,), "c": (self.units,)}
@@ -115,7 +134,7 @@ class LSTM(Recurrent):
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Concatenate the gates: ``W`` (features, 4 units), ``U`` (units, 4 units), ``b``."""
         packed = {letter: self.concatenate_gates(weights, letter, _PACKED) for letter in "WUb"}
-        return packed | {"P": weights["P"]} if self.projection else packed
+        return packed | {k: w for k, w in weights.items() if k in ("P", "p_i", "p_f", "p_o")}
 
     def step(
         self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
@@ -123,11 +142,19 @@ class LSTM(Recurrent):
         s, a, n = self.recurrent_activation, self.activation, self.units
         h, c = state
         z = (z + product(h, packed["U"])).reshape(-1, 4, n)  # an axis for gates, for softmax
-        gates = s(z[:, :3])
+        if self.peepholes:
+            z[:, 0] += packed["p_i"] * c
+            z[:, 1] += packed["p_f"] * c
+        clipped = self.clipped(z)
+        gates = s(clipped[:, :3])
         i, f, o = gates[:, 0], gates[:, 1], gates[:, 2]
-        c_tilde = a(z[:, 3])
+        if self.coupled:
+            f = 1 - i
+        c_tilde = a(clipped[:, 3])
         c = f * c + i * c_tilde
-        h = o * a(c)
+        if self.peepholes:
+            o = s(self.clipped(z[:, 2] + packed["p_o"] * c))
+        h = o * (self.output_activation or a)(c)
         if self.projection:
             h = product(h, packed["P"])
         return (i, f, c_tilde, o, c, h), (h, c)
@@ -243,12 +270,13 @@ class GRU(Recurrent):
             gates = z[:, : 2 * n] + recurrent[:, : 2 * n]
         else:
             gates = z[:, : 2 * n] + product(h, packed["U_gates"])
-        gates = s(gates.reshape(-1, 2, n))
+        gates = s(self.clipped(gates).reshape(-1, 2, n))
         update, reset = gates[:, 0], gates[:, 1]
         if self.reset_after:
-            h_tilde = a(z[:, 2 * n :] + reset * recurrent[:, 2 * n :])
+            candidate = z[:, 2 * n :] + reset * recurrent[:, 2 * n :]
         else:
-            h_tilde = a(z[:, 2 * n :] + product(reset * h, packed["U_h"]))
+            candidate = z[:, 2 * n :] + product(reset * h, packed["U_h"])
+        h_tilde = a(self.clipped(candidate))
         h = update * h + (1 - update) * h_tilde
         return (update, reset, h_tilde, h), (h,)
 
@@ -284,5 +312,5 @@ class SimpleRNN(Recurrent):
     def step(
         self, packed: Mapping[str, Array], z: Array, state: tuple[Array, ...]
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        h = self.activation(z + product(state[0], packed["U"]))
+        h = self.activation(self.clipped(z + product(state[0], packed["U"])))
         return (h,), (h,)

@@ -15,7 +15,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input
 from npylstm.ops.shapes import Shape, broadcast, format_shape
 
-__all__ = ["MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking"]
+__all__ = ["MaskedMean", "MaskedMerge", "MaskedSoftmax", "Masking", "SequenceMask"]
 
 _MERGES = {"multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum}
 
@@ -78,6 +78,42 @@ def _with_mask(inputs: Sequence[Shape]) -> Shape:
 def _spread(mask: Array, rank: int) -> Array:
     spread: Array = (mask != 0).reshape(*mask.shape, *(1,) * (rank - mask.ndim))
     return spread
+
+
+@dataclass(frozen=True)
+class SequenceMask(Operation):
+    """The mask of sequences of given lengths: one at steps before the end, zero after it.
+
+    The first input is the sequence, of which only the number of steps is used; the second is the
+    lengths ``(batch,)``. The output is ``(batch, steps)``.
+
+    Parameters
+    ----------
+    axis
+        Time axis of the first input.
+    """
+
+    kind: ClassVar[str] = "sequence_mask"
+
+    axis: int = 1
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        if len(inputs) != 2 or len(inputs[1]) != 1:
+            listed = ", ".join(map(format_shape, inputs))
+            raise FormatError(f"expected a sequence and lengths (batch,), got {listed}")
+        check_axis(inputs[0], self.axis)
+        return ((*inputs[1], inputs[0][self.axis]),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        mixed = {(0, self.axis): "counts the steps"}
+        return (AxisMap((((1, 0),), ((0, self.axis),)), mixed, unread=frozenset({0})),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x, lengths = inputs
+        mask = np.arange(x.shape[self.axis]) < lengths[:, None]
+        return (mask.astype(x.dtype),), {}
 
 
 @dataclass(frozen=True)

@@ -82,4 +82,5 @@ READERS: dict[Any, Callable[[str, object], Any]] = {
     tuple[int | tuple[int, int], ...]: _read_sizes,
     tuple[tuple[int, ...], ...]: _read_shapes,
     Activation: _read_activation,
+    Activation | None: _or_null(_read_activation),
 }

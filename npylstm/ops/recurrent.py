@@ -32,6 +32,7 @@ _ROLES = {
     "b": "bias",
     "rb": "recurrent_bias",
     "P": "projection",
+    "p": "peephole",
 }
 
 
@@ -104,6 +105,8 @@ class Recurrent(Operation):
     zero_output_for_mask
         The output at masked steps, and after a sequence's length: zeros (PyTorch's packed
         sequences), or the output of the previous step (Keras; zeros at the first step).
+    clip
+        Limit the inputs of the gates' and the candidate's activations to -clip and clip.
 
     The first input is the sequence. Initial states may follow it, as one tensor each; then the
     layer carries no state.
@@ -124,6 +127,7 @@ class Recurrent(Operation):
     time_major: bool = _flag()
     masked: bool = _flag()
     zero_output_for_mask: bool = _flag()
+    clip: float | None = dataclasses.field(default=None, kw_only=True)
 
     uses_mask: ClassVar[bool] = True
     is_recurrent: ClassVar[bool] = True
@@ -134,6 +138,8 @@ class Recurrent(Operation):
         positive("features", self.features)
         positive("units", self.units)
         check_feature_activation("activation", self.activation)
+        if self.clip is not None and not self.clip > 0:
+            raise FormatError(f"clip: expected a positive number, got {self.clip}")
 
     @property
     def output_size(self) -> int:
@@ -354,6 +360,10 @@ class Recurrent(Operation):
         values, state
             One array per field of :attr:`record`; the new state.
         """
+
+    def clipped(self, z: Array) -> Array:
+        """Limit the inputs of activations."""
+        return z if self.clip is None else np.clip(z, -self.clip, self.clip)
 
     def concatenate_gates(
         self, weights: Mapping[str, Array], letter: str, order: Sequence[str] = ()

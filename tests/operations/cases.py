@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from operations import array_cases
+from operations import array_cases, cell_cases
 from operations.case import (
     FIRST,
     FLAT,
@@ -721,6 +721,7 @@ def moving() -> Iterator[Case]:
 
 CASES: tuple[Case, ...] = (
     *array_cases.CASES,
+    *cell_cases.CASES,
     *recurrent(),
     *bidirectional(),
     *weighted(),
