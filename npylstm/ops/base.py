@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
+
+import numpy as np
 
 from npylstm.activations import Activation
 from npylstm.arrays import Array
@@ -36,7 +39,8 @@ class Operation(Declarations):
     """A kind of layer with its config.
 
     Subclasses are frozen dataclasses whose fields are the config, and override methods. A field has
-    a type of :data:`npylstm.ops.readers.READERS`, or is another operation.
+    a type of :data:`npylstm.ops.readers.READERS`, or is another operation, or has ``to_json`` and
+    ``from_json`` itself.
     """
 
     kind: ClassVar[str]
@@ -212,6 +216,38 @@ class Operation(Declarations):
         """
         raise NotImplementedError
 
+    def prepare(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[list[Callable[[], object]], tuple[Array, ...]]:
+        """Return calls that compute outputs from fixed input arrays, again and again.
+
+        The operation must have no state. Shapes are checked here, once.
+
+        Parameters
+        ----------
+        packed
+            The result of :meth:`pack`.
+        inputs
+            Arrays that are filled before each use.
+
+        Returns
+        -------
+        calls, outputs
+            Functions to call in order, and the arrays that they fill.
+        """
+        made, _ = self.forward(packed, inputs, {})
+        if not inputs or (
+            self.moves_elements and all(np.may_share_memory(y, inputs[0]) for y in made)
+        ):
+            return [], made  # constants, and views
+        outputs = tuple(np.array(y) for y in made)
+
+        def run() -> None:
+            for target, y in zip(outputs, self.forward(packed, inputs, {})[0], strict=True):
+                target[...] = y
+
+        return [run], outputs
+
     def trace(
         self,
         packed: Mapping[str, Array],
@@ -251,8 +287,12 @@ class Operation(Declarations):
         values = {}
         for name, field in fields.items():
             if name in config:
-                read = cls.read_layer if hints[name] is Operation else READERS[hints[name]]
-                values[name] = read(name, config[name])
+                if hints[name] is Operation:
+                    values[name] = cls.read_layer(name, config[name])
+                elif hints[name] in READERS:
+                    values[name] = READERS[hints[name]](name, config[name])
+                else:
+                    values[name] = hints[name].from_json(config[name])
             elif field.default is dataclasses.MISSING:
                 raise FormatError(f"config key {name!r} is missing")
         return cls(**values)
@@ -277,8 +317,10 @@ def _types_of(kind: type[Operation]) -> dict[str, Any]:
 
 
 def _to_json(value: Any) -> Any:
-    if isinstance(value, Activation):
-        return value.to_json()
     if isinstance(value, Operation):
         return {"kind": value.kind, "config": value.to_json()}
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, float) and math.isinf(value):  # JSON has no such number
+        return str(value)
     return [_to_json(v) for v in value] if isinstance(value, tuple) else value

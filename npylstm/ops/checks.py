@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from npylstm.activations import Activation
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = ["check_feature_activation", "check_features", "one_input", "one_of", "positive"]
+__all__ = [
+    "check_feature_activation",
+    "check_features",
+    "mismatch",
+    "one_input",
+    "one_of",
+    "positive",
+    "positive_number",
+]
 
 
 def positive(name: str, value: int) -> None:
     """Check that a size is at least one."""
     if value < 1:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
+
+
+def positive_number(name: str, value: float) -> None:
+    """Check that a number is above zero and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise FormatError(f"{name}: expected a positive number, got {value}")
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -35,6 +50,16 @@ def check_feature_activation(name: str, activation: Activation) -> None:
     """Check that an activation mixes no values, or only those along the last axis."""
     if activation.axis not in (None, -1):
         raise FormatError(f"{name}: expected {activation.name} along axis -1, got {activation}")
+
+
+def mismatch(message: str, expected: Sequence[Shape], got: Sequence[Shape]) -> FormatError:
+    """Return the error for other shapes than expected; it names sizes that should be equal."""
+    for a, b in zip(expected, got, strict=False):
+        if len(a) == len(b):
+            for size, other in zip(a, b, strict=True):
+                if size != other and (isinstance(size, str) or isinstance(other, str)):
+                    return SizeMismatchError(message, (size, other))
+    return FormatError(message)
 
 
 def one_input(inputs: Sequence[Shape]) -> Shape:
