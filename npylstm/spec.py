@@ -19,7 +19,7 @@ import numpy as np
 from npylstm.errors import FormatError
 from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.graph.validation import find_problems
-from npylstm.ops.shapes import STEPS, Shape, resize_axis
+from npylstm.ops.shapes import BATCH, STEPS, Shape, resize_axis
 from npylstm.printable import clipped
 
 __all__ = [
@@ -41,7 +41,7 @@ class ModelSpec:
     layers, edges
         In topological order.
     inputs
-        Names and shapes; ``"batch"`` marks the batch axis.
+        Names and shapes; ``"batch"`` marks the batch axis. All samples share an input without one.
     outputs
         Names of the tensors that the model returns.
     name
@@ -81,6 +81,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         shapes: dict[str, Shape] = {}
+        object.__setattr__(self, "shapes", MappingProxyType(shapes))
         problems = find_problems(self, shapes)
         try:
             json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -88,7 +89,6 @@ class ModelSpec:
             problems.append(f"spec: a name or value is not UTF-8 JSON: {type(error).__name__}")
         if problems:
             raise FormatError("; ".join(problems))
-        object.__setattr__(self, "shapes", MappingProxyType(shapes))
 
     @classmethod
     def chain(cls, layers: Iterable[LayerSpec], input: TensorSpec, **others: Any) -> ModelSpec:
@@ -171,8 +171,9 @@ class ModelSpec:
         -------
         dict
             ``{call: {state: shape}}``, without the batch axis. A call has the name of its main
-            output: the layer's name, or ``lstm#2`` for a second call. A call with an initial state
-            from the graph carries no state.
+            output: the layer's name, or ``lstm#2`` for a second call. A call carries no state if
+            its initial state is from the graph, or if its sequences are not the samples of the
+            batch: it starts from zeros.
         """
         layers = {layer.name: layer.layer for layer in self.layers}
         shapes = {
@@ -180,7 +181,12 @@ class ModelSpec:
             for e in self.edges
             if not layers[e.layer].initial_states(e.inputs)
         }
-        return {name: shape for name, shape in shapes.items() if shape}
+        batches = {
+            e.name: layers[e.layer].batch_size(self.shapes[e.inputs[0]])
+            for e in self.edges
+            if shapes.get(e.name)
+        }
+        return {name: shapes[name] for name, batch in batches.items() if batch == BATCH}
 
     def astype(self, dtype: str) -> ModelSpec:
         """Return the same model with weights of another dtype.

@@ -16,7 +16,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
 from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.shapes import STEPS, Shape, drop_axis, resize_axis
+from npylstm.ops.shapes import BATCH, STEPS, Shape, drop_axis, resize_axis
 from npylstm.spec import ModelSpec, TensorSpec
 
 __all__ = ["Plan", "plan_stream"]
@@ -155,6 +155,11 @@ def _times_of(
         If a step needs other steps than the state carries, or the graph computes that state.
     """
     made = tuple(time_axis(axes, times) for axes in operation.axis_map(shapes))
+    sequences = operation.batch_size(shapes[0]) if operation.state_shapes() else BATCH
+    if sequences != BATCH and isinstance(times[0], int):
+        raise UnsupportedError(
+            f"runs over {sequences} sequences, and only one for each sample carries its state"
+        )
     if any(time != FIXED for time in operation.initial_states(times)):
         raise UnsupportedError(
             f"the initial state of {operation.kind} is computed or given; cut it out with "

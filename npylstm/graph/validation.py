@@ -43,8 +43,8 @@ def _local_problems(spec: ModelSpec) -> Iterator[str]:
     for tensor in spec.inputs:
         if not _TENSOR.fullmatch(tensor.name) or {"", ".", ".."} & {*tensor.name.split("/")}:
             yield f"input name {tensor.name!r}: empty, or no path"
-        if tensor.shape.count(BATCH) != 1:
-            yield f"{tensor}: expected exactly one axis called {BATCH!r}"
+        if tensor.shape.count(BATCH) > 1:
+            yield f"{tensor}: expected at most one axis called {BATCH!r}"
         sizes = [d for d in tensor.shape if isinstance(d, int)]
         yield from (f"{tensor}: expected positive sizes, got {d}" for d in sizes if d < 1)
 

@@ -107,7 +107,8 @@ def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
 
 def bind_activation(layer: Any, call: Call) -> dict[str, int]:
     """Return numbers of rows and columns."""
-    return {"ROWS": call.outputs[0].rows, "IN": call.outputs[0].shape[-1]}
+    shape = call.outputs[0].shape
+    return {"ROWS": call.outputs[0].rows, "IN": shape[-1] if shape else 1}
 
 
 def bind_repeat(layer: Any, call: Call) -> dict[str, int]:

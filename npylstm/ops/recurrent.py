@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.activations import TANH, Activation
-from npylstm.arrays import Array
+from npylstm.arrays import Array, zeros
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import check_feature_activation, check_features, positive
+from npylstm.ops.checks import check_feature_activation, check_features, mismatch, positive
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 
 __all__ = ["Recurrent", "product"]
@@ -226,13 +226,13 @@ class Recurrent(Operation):
             wanted = (batch, shape[0] if self.time_major else shape[1])
             if len(inputs) < 2 or inputs[-1] != wanted:
                 got = format_shape(inputs[-1]) if len(inputs) > 1 else "none"
-                raise FormatError(f"expected a mask {format_shape(wanted)}, got {got}")
+                message = f"expected a mask {format_shape(wanted)}, got {got}"
+                raise mismatch(message, [wanted], inputs[-1:])
         begins = self.initial_states(inputs)
         if begins and list(begins) != states:
             got = ", ".join(map(format_shape, begins))
-            raise FormatError(
-                f"expected a state of {', '.join(map(format_shape, states))}, got {got}"
-            )
+            message = f"expected a state of {', '.join(map(format_shape, states))}, got {got}"
+            raise mismatch(message, states, begins)
         size = self.output_size
         main = (*shape[:2], size) if self.return_sequences else (batch, size)
         return (main, *states) if self.return_state else (main,)
@@ -258,7 +258,7 @@ class Recurrent(Operation):
         x = self._batch_major(inputs[0])
         batch, steps, _ = x.shape
         given = tuple(self.initial_states(inputs))
-        carried = given or tuple(state[name] for name in self.states)
+        carried = given or self._initial(state, batch, x.dtype)
         mask = self._mask(inputs, mask)
         if mask is not None or not steps:
             main = np.zeros((batch, self.output_size), x.dtype)
@@ -274,7 +274,7 @@ class Recurrent(Operation):
                 sequence[:, k] = h
         if self.return_sequences:
             main = self._batch_major(sequence)
-        after = {} if given else dict(zip(self.states, carried, strict=True))
+        after = dict(zip(self.states, carried, strict=True)) if state else {}
         return (main, *carried) if self.return_state else (main,), after
 
     def trace(
@@ -285,7 +285,7 @@ class Recurrent(Operation):
         mask: Array | None = None,
     ) -> Any:
         x = self._batch_major(inputs[0])
-        carried = tuple(self.initial_states(inputs)) or tuple(state[n] for n in self.states)
+        carried = tuple(self.initial_states(inputs)) or self._initial(state, len(x), x.dtype)
         mask = self._mask(inputs, mask)
         kept: list[Array] = []
         for t, values, _ in self._steps(packed, x, carried, mask):
@@ -293,6 +293,12 @@ class Recurrent(Operation):
             for array, value in zip(kept, values, strict=True):
                 array[:, t] = value
         return self.record(*kept)
+
+    def _initial(self, state: Mapping[str, Array], batch: int, dtype: Any) -> tuple[Array, ...]:
+        """Return the carried state; zeros if the call carries none."""
+        if state:
+            return tuple(state[name] for name in self.states)
+        return tuple(zeros(self.state_shapes(), batch, dtype).values())
 
     def _mask(self, inputs: Sequence[Array], mask: Array | None) -> Array | None:
         """Return the mask to apply: the layer's own input, else that of the call."""

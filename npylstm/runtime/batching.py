@@ -32,7 +32,8 @@ def run_batch(
     # Outputs in which the batch is merged with other axes cannot be concatenated.
     if len(slices) == 1 or not all(BATCH in t.shape for t in spec.output_specs):
         return _unshared(engine.run(inputs, state, mask), inputs)
-    axes = {t.name: t.shape.index(BATCH) for t in (*spec.inputs, *spec.output_specs)}
+    tensors = (*spec.inputs, *spec.output_specs)
+    axes = {t.name: t.shape.index(BATCH) for t in tensors if BATCH in t.shape}
     results: list[Result] = [({}, {})] * len(slices)
     todo = iter(range(len(slices)))  # next() is atomic, so threads can share the iterator
     with console.progress("predict", len(slices), enabled=progress) as advance:
@@ -42,6 +43,8 @@ def run_batch(
                 rows = slices[k]
                 part = {
                     name: np.ascontiguousarray(x[(slice(None),) * axes[name] + (rows,)])
+                    if name in axes
+                    else x
                     for name, x in inputs.items()
                 }
                 own = None if mask is None else mask[rows]

@@ -94,6 +94,8 @@ def _with_batch_axis(
     argument: str, tensor: TensorSpec, shape: tuple[int, ...], batch: int | None
 ) -> str:
     """Return a hint how to add the batch axis, if only that is missing."""
+    if BATCH not in tensor.shape:
+        return ""
     axis = tensor.shape.index(BATCH)
     wanted = drop_axis(tensor.shape, axis)
     fits = len(shape) == len(wanted) and all(
@@ -227,6 +229,11 @@ def _common_steps(what: str, spec: ModelSpec, inputs: Mapping[str, Array]) -> in
         if layer.own_mask(edge.inputs) is not None:
             raise ShapeError(f"{what}: {edge.layer} has a mask that the model makes")
         shape = spec.shapes[edge.inputs[0]]
+        if layer.batch_size(shape) != BATCH:
+            raise ShapeError(
+                f"{what}: {edge.layer} reads {format_shape(shape)}, whose sequences are not the "
+                "samples of the batch"
+            )
         symbol = shape[layer.time_axis]
         if symbol not in first.shape:
             raise ShapeError(

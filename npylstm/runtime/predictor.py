@@ -209,8 +209,10 @@ class Predictor:
         return self._engine.stream(self.spec, batch)
 
     def _batch_size(self, inputs: Mapping[str, Array]) -> int:
-        first = self.inputs[0]
-        return int(inputs[first.name].shape[first.shape.index(BATCH)])
+        for tensor in self.inputs:
+            if BATCH in tensor.shape:
+                return int(inputs[tensor.name].shape[tensor.shape.index(BATCH)])
+        return 1
 
     def _state(self, state: StateArrays | None, batch: int) -> State:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)

@@ -78,7 +78,7 @@ class Segment:
             view[...] = tensors[name]
         for place, view in buffers.states:
             layer, name = place.name
-            view[...] = state[layer][name]
+            view[...] = state[layer][name] if layer in state else 0
         if mask is not None:
             buffers.mask[...] = mask
         buffers.run()
@@ -86,7 +86,8 @@ class Segment:
             tensors[name] = view.copy()
         for place, view in buffers.states:
             layer, name = place.name
-            after.setdefault(layer, {})[name] = view.copy()
+            if layer in state:
+                after.setdefault(layer, {})[name] = view.copy()
         self._give_back(program, buffers)
 
     def prepared_call(
