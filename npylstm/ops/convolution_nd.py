@@ -15,7 +15,7 @@ from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, one_input, positive
-from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
+from npylstm.ops.shapes import Dim, Shape, format_shape, plus, size_symbol
 from npylstm.ops.windows import (
     Window,
     per_axis,
@@ -198,7 +198,7 @@ class ConvolutionTranspose(_Convolving):
             if isinstance(n, int):
                 made.append(n * stride + more)
             elif stride == 1:
-                made.append(size_symbol(f"{n}{more:+}") if more else n)
+                made.append(plus(n, more))
             else:
                 made.append(size_symbol(f"{n}*{stride}{more:+}"))
         short = [n for n in made if isinstance(n, int) and n < 1]

@@ -16,7 +16,7 @@ from npylstm.errors import (
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input, one_of, positive
-from npylstm.ops.shapes import Dim, Shape, format_shape, resize_axis, size_symbol
+from npylstm.ops.shapes import Dim, Shape, format_shape, plus, resize_axis, size_symbol
 
 __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice", "Trilu"]
 
@@ -108,7 +108,7 @@ class Slice(Operation):
         elif (self.start, self.stop, self.step) == (None, None, -1):
             taken = size
         elif self.step == 1 and (self.start or 0) >= 0 and (self.stop is None or self.stop < 0):
-            taken = size_symbol(f"{size}-{(self.start or 0) - (self.stop or 0)}")
+            taken = plus(size, (self.stop or 0) - (self.start or 0))
         else:
             taken = size_symbol(f"{size}[{self._bounds}:{self.step}]")
         return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
@@ -292,7 +292,7 @@ class Pad(Operation):
         shape = one_input(inputs)
         check_axis(shape, self.axis)
         size, more = shape[self.axis], self.before + self.after
-        made = size_symbol(f"{size}{more:+}") if isinstance(size, str) else size + more
+        made = plus(size, more)
         fewest = 1 - min(self.before, 0) - min(self.after, 0)
         largest = max(self.before, self.after)
         fewest = max(fewest, {"reflect": largest + 1, "wrap": largest}.get(self.mode, 1))

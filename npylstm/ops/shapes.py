@@ -7,6 +7,7 @@ row-major order; every other string is a name.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
@@ -29,9 +30,11 @@ __all__ = [
     "holds_batch",
     "keeps_samples_separate",
     "merged",
+    "plus",
     "product",
     "resize_axis",
     "size_symbol",
+    "split_offset",
     "unmatched_factors",
 ]
 
@@ -139,6 +142,24 @@ def merged(dims: Sequence[Dim]) -> Dim:
         return math.prod(int(p) for p in parts)
     symbol = "*".join(map(str, parts))
     return symbol if len(symbol) <= _LONGEST else UNKNOWN
+
+
+_WITH_OFFSET = re.compile(r"(.+?)([+-][0-9]+)")
+
+
+def split_offset(size: str) -> tuple[str, int]:
+    """Split ``"steps-2"`` into a symbol and a number."""
+    match = _WITH_OFFSET.fullmatch(size)
+    return (match[1], int(match[2])) if match else (size, 0)
+
+
+def plus(size: Dim, more: int) -> Dim:
+    """Add a number to a size: ``"steps-2"`` plus 2 is ``"steps"``."""
+    if isinstance(size, int):
+        return size + more
+    base, offset = split_offset(size)
+    total = offset + more
+    return size_symbol(f"{base}{total:+}") if total else base
 
 
 def size_symbol(text: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +30,7 @@ from npylstm.ops.shapes import (
     holds_batch,
     keeps_samples_separate,
     merged,
+    plus,
     size_symbol,
     unmatched_factors,
 )
@@ -285,13 +287,21 @@ class Concatenate(Operation):
         sizes = [shape[axis] for shape in inputs]
         total: Dim = sum(d for d in sizes if isinstance(d, int))
         symbols = [d for d in sizes if isinstance(d, str)]
-        if symbols:
+        if len(symbols) == 1:
+            total = plus(symbols[0], int(total))
+        elif symbols:
             total = size_symbol("+".join([*sorted(symbols), *([str(total)] if total else [])]))
         return ((*inputs[0][:axis], total, *inputs[0][axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         rank = len(shapes[0])
         return (AxisMap.aligned(shapes, {self.axis % rank: "concatenates"}),)
+
+    def prepare(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[list[Callable[[], object]], tuple[Array, ...]]:
+        made = np.concatenate(inputs, self.axis)
+        return [functools.partial(np.concatenate, [*inputs], self.axis, made)], (made,)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -12,7 +12,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.checks import one_of, positive
-from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
+from npylstm.ops.shapes import Dim, Shape, format_shape, plus, size_symbol
 
 __all__ = ["Window", "per_axis", "slide", "slides", "spatial_axes", "windows_of", "with_channels"]
 
@@ -69,8 +69,8 @@ class Window:
         if self.ceil:
             return self._rounded_up(entries, stride, padding - span + stride)
         if not isinstance(entries, int):
-            if stride == 1 and padding == span - 1:
-                return entries
+            if stride == 1:
+                return plus(entries, padding - span + 1)
             return size_symbol(f"({entries}+{padding}-{span})//{stride}+1")
         if entries + padding < span:
             raise ShapeError(f"expected at least {span - padding} steps, got {entries}")
