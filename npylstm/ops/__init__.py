@@ -64,6 +64,7 @@ _TABLE = {
     # Wrappers of other operations and of functions.
     "time_distributed": "time_distributed.TimeDistributed",
     "external": "external.External",
+    "scan": "scan.Scan",
     # Rearrange elements.
     "transpose": "shaping.Transpose",
     "reshape": "shaping.Reshape",

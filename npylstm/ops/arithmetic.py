@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,14 +130,31 @@ class Arithmetic(Operation):
         for shape in shapes:
             yield (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
 
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+    def prepare(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[list[Callable[[], object]], tuple[Array, ...]]:
+        operands = self._operands(inputs)
+        if len(operands) != 2 or self.operation not in _BINARY:
+            return super().prepare(packed, inputs)
+        (made,), _ = self.forward(packed, inputs, {})
+        made = np.array(made)  # NumPy may have returned an operand
+        if _BINARY[self.operation](*operands).dtype != made.dtype:  # booleans
+            return super().prepare(packed, inputs)
+        return [functools.partial(_BINARY[self.operation], *operands, made)], (made,)
+
+    def _operands(self, inputs: Sequence[Array]) -> list[Any]:
+        """Return the inputs, with axes to broadcast them, and the number."""
         shapes = self._spread([x.shape for x in inputs])
         operands: list[Any] = [x.reshape(s) for x, s in zip(inputs, shapes, strict=True)]
         if self.number is not None:
             at = 0 if self.number_first else len(operands)
             operands.insert(at, inputs[0].dtype.type(self.number))
+        return operands
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        operands = self._operands(inputs)
         y = operands[0]
         for operand in operands[1:]:
             y = _BINARY["add" if self.operation == "average" else self.operation](y, operand)

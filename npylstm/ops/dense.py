@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from npylstm.errors import ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, check_features, one_input, positive
+from npylstm.ops.pointwise import calls_into
 from npylstm.ops.shapes import BATCH, STEPS, Shape
 
 __all__ = ["Dense", "Embedding"]
@@ -74,6 +76,25 @@ class Dense(Operation):
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Convert the weights to float64."""
         return {key: array.astype(np.float64) for key, array in weights.items()}
+
+    def prepare(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[list[Callable[[], object]], tuple[Array, ...]]:
+        (x,) = inputs
+        made = np.array(self.forward(packed, inputs, {})[0][0])
+        wide, total = x.astype(np.float64), made.astype(np.float64)
+        calls: list[Callable[[], object]] = [
+            functools.partial(np.copyto, wide, x),
+            functools.partial(np.matmul, wide, packed["kernel"], total),
+        ]
+        if self.use_bias:
+            calls.append(functools.partial(np.add, total, packed["bias"], total))
+        calls.append(functools.partial(np.copyto, made, total, "same_kind"))
+        if self.activation == LINEAR:
+            return calls, (made,)
+        activated = np.array(made)
+        more = calls_into(self.activation, made, activated)
+        return ([*calls, *more], (activated,)) if more else super().prepare(packed, inputs)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,25 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input
 from npylstm.ops.shapes import Shape, broadcast, format_shape
 
-__all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling"]
+__all__ = ["ActivationLayer", "Identity", "PReLU", "Rescaling", "calls_into"]
+
+_FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "tanh": np.tanh, "exponential": np.exp, "negative": np.negative, "sqrt": np.sqrt,
+    "square": np.square, "abs": np.abs, "reciprocal": np.reciprocal,
+}  # fmt: skip
+
+
+def calls_into(activation: Activation, x: Array, y: Array) -> list[Callable[[], object]]:
+    """Return calls that compute an activation of ``x`` into ``y``; none if it is a rare one."""
+    if activation.name in _FUNCTIONS:
+        return [functools.partial(_FUNCTIONS[activation.name], x, y)]
+    if activation.name == "sigmoid":
+        one = np.ones((), x.dtype)
+        return [
+            functools.partial(np.negative, x, y), functools.partial(np.exp, y, y),
+            functools.partial(np.add, y, one, y), functools.partial(np.reciprocal, y, y),
+        ]  # fmt: skip
+    return []
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,13 @@ class ActivationLayer(Operation):
         rank, axis = len(shapes[0]), self.activation.axis
         mixed = {} if axis is None else {axis % rank: f"computes {self.activation.name}"}
         return (AxisMap.same(rank, mixed),)
+
+    def prepare(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[list[Callable[[], object]], tuple[Array, ...]]:
+        made = np.empty_like(inputs[0])
+        calls = calls_into(self.activation, inputs[0], made)
+        return (calls, (made,)) if calls else super().prepare(packed, inputs)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
