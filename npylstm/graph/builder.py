@@ -119,6 +119,39 @@ class GraphBuilder:
         self.shapes |= dict(zip(edge.outputs, shapes, strict=True))
         return edge.outputs
 
+    def replace_layer(
+        self, name: str, operation: Operation, weights: Mapping[str, Array]
+    ) -> None:
+        """Replace the operation and the weights of a layer; calls and shapes stay as they are."""
+        self._shared = {key: layer for key, layer in self._shared.items() if layer != name}
+        self.layers[name] = LayerSpec(name, operation, dict(weights))
+
+    def rename(self, layer: str, name: str) -> None:
+        """Rename a layer that is called once, and the tensors that it makes.
+
+        Parameters
+        ----------
+        layer
+            The layer.
+        name
+            An unused name.
+        """
+        number = next(k for k, edge in enumerate(self.edges) if edge.layer == layer)
+        old, renamed = self.edges[number], replace(self.layers[layer], name=name)
+        self.edges[number] = Edge.call(renamed, *old.inputs)
+        names = dict(zip(old.outputs, self.edges[number].outputs, strict=True))
+        self.layers = {name if k == layer else k: v for k, v in self.layers.items()}
+        self.layers[name] = renamed
+        self._shared = {k: name if v == layer else v for k, v in self._shared.items()}
+        self.shapes = {names.get(k, k): shape for k, shape in self.shapes.items()}
+        for k, edge in enumerate(self.edges):
+            self.edges[k] = replace(edge, inputs=tuple(names.get(t, t) for t in edge.inputs))
+
+    def add_named(self, name: str, tensor: str) -> None:
+        """Add an identity, so that a tensor has a reserved name, too."""
+        self._taken.discard(name)
+        self.add(name, Identity(), [tensor])
+
     def _output_shapes(self, operation: Operation, inputs: Sequence[str]) -> tuple[Shape, ...]:
         while True:
             try:
