@@ -192,9 +192,7 @@ def rnn_from_torch(
     return _split("h", weight_ih.T, weight_hh.T, _sum(bias_ih, bias_hh))
 
 
-def lstm_from_onnx(
-    W: Array, R: Array, B: Array | None, P: Array | None = None
-) -> dict[str, Array]:
+def lstm_from_onnx(W: Array, R: Array, B: Array | None, P: Array | None = None) -> dict[str, Array]:
     """Split the arrays of one direction of ONNX' LSTM.
 
     Parameters
@@ -209,9 +207,7 @@ def lstm_from_onnx(
     return weights
 
 
-def gru_from_onnx(
-    W: Array, R: Array, B: Array | None, reset_after: bool
-) -> dict[str, Array]:
+def gru_from_onnx(W: Array, R: Array, B: Array | None, reset_after: bool) -> dict[str, Array]:
     """Split the arrays of one direction of ONNX' GRU.
 
     Parameters

@@ -1,0 +1,170 @@
+"""Elementwise operators whose arguments differ from NumPy's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.activations import Activation
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.shaping import Reshape
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.values import Constant, Ref, Value
+from npylstm_converters.toolkit import array_ops
+
+__all__ = [
+    "WITH_PARAMETERS", "clip", "compare", "compare_one", "divide", "gelu", "is_inf", "modulo",
+    "of_all", "of_axes", "where", "with_parameters",
+]  # fmt: skip
+
+# Operators with alpha, beta and so on: the activation, its parameters and their defaults.
+WITH_PARAMETERS: Mapping[str, tuple[str, Mapping[str, tuple[str, float]]]] = {
+    "LeakyRelu": ("relu", {"alpha": ("negative_slope", 0.01)}),
+    "Elu": ("elu", {"alpha": ("alpha", 1.0)}),
+    "Celu": ("celu", {"alpha": ("alpha", 1.0)}),
+    "ThresholdedRelu": ("thresholded_relu", {"alpha": ("theta", 1.0)}),
+    "HardSigmoid": ("hard_sigmoid", {"alpha": ("alpha", 0.2), "beta": ("beta", 0.5)}),
+    "Shrink": ("shrink", {"bias": ("bias", 0.0), "lambd": ("lambd", 0.5)}),
+}
+
+
+def with_parameters(name: str, params: Mapping[str, tuple[str, float]]) -> Callable[..., Any]:
+    """Return a function that applies an activation with parameters."""
+
+    def apply(graph: Any, X: Value, **values: float) -> Any:
+        ours = {key: float(values.get(theirs, d)) for theirs, (key, d) in params.items()}
+        return graph.add(ActivationLayer(Activation.of(name, **ours)), graph.tensor(X))
+
+    keywords = [
+        inspect.Parameter(theirs, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for theirs, (_, default) in params.items()
+    ]
+    own = inspect.signature(apply)
+    apply.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*[*own.parameters.values()][:2], *keywords]
+    )
+    return apply
+
+
+def of_axes(operation: str) -> Callable[..., Any]:
+    """Return the arithmetic of versions before 7: B is aligned at an axis if it is broadcast."""
+    combine = array_ops.arithmetic(operation)
+
+    def apply(
+        graph: Any, A: Value, B: Value, *, broadcast: int = 0, axis: int | None = None
+    ) -> Any:
+        if axis is None or not broadcast:
+            return combine(graph, A, B)
+        a, b = graph.tensor(A), graph.tensor(B)
+        missing = len(graph.shape(a)) - axis - len(graph.shape(b))
+        if missing < 0:
+            raise Refusal(f"axis={axis} does not fit shapes {graph.shape(a)}, {graph.shape(b)}")
+        sizes = (*((0, k) for k in range(len(graph.shape(b)))), *(1,) * missing)
+        return combine(graph, a, graph.add(Reshape(sizes), b, part="aligned") if missing else b)
+
+    return apply
+
+
+def divide(graph: Any, A: Value, B: Value) -> Any:
+    """Divide; the quotient of integers is cut off."""
+    made = array_ops.arithmetic("divide")(graph, A, B)
+    if not (_is_integer(A) and _is_integer(B)):
+        return made
+    return graph.add(ActivationLayer(Activation("trunc")), made, part="whole", kind="i")
+
+
+def _is_integer(value: Value) -> bool:
+    if isinstance(value, Constant):
+        return value.array.dtype.kind in "iu"
+    return not isinstance(value, Ref) or value.kind == "i"
+
+
+def modulo(graph: Any, A: Value, B: Value, *, fmod: int = 0) -> Any:
+    """Return the remainder, with the sign of the divisor or, with fmod, of the dividend."""
+    return array_ops.arithmetic("fmod" if fmod else "mod")(graph, A, B)
+
+
+def compare(operation: str) -> Callable[..., Any]:
+    """Return a function of two tensors whose result is true or false."""
+    combine = array_ops.arithmetic(operation)
+
+    def apply(
+        graph: Any, A: Value, B: Value, *, broadcast: int = 0, axis: int | None = None
+    ) -> Any:
+        if axis is not None and broadcast:
+            raise Refusal(f"axis={axis} is not supported")
+        return Ref(combine(graph, A, B).name, "b")
+
+    return apply
+
+
+def compare_one(name: str) -> Callable[..., Any]:
+    """Return a function of one tensor whose result is true or false."""
+
+    def apply(graph: Any, X: Value) -> Any:
+        return Ref(array_ops.pointwise(name)(graph, X).name, "b")
+
+    return apply
+
+
+def is_inf(graph: Any, X: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> Any:
+    """Return where a tensor is infinite."""
+    if not detect_negative or not detect_positive:
+        raise Refusal("is supported for both signs only")
+    return Ref(array_ops.pointwise("is_inf")(graph, X).name, "b")
+
+
+def where(graph: Any, condition: Value, X: Value, Y: Value) -> Any:
+    """Choose between two tensors; a constant condition of one value chooses one of them."""
+    made = array_ops.where(graph, condition, X, Y)
+    kinds = {v.kind for v in (X, Y) if isinstance(v, Ref)}
+    return Ref(made.name, kinds.pop() if len(kinds) == 1 else "f")
+
+
+def of_all(operation: str) -> Callable[..., Any]:
+    """Return a function of any number of tensors, combined from left to right."""
+    combine = array_ops.arithmetic("add" if operation == "average" else operation)
+
+    def apply(graph: Any, inputs: Sequence[Value]) -> Any:
+        made: Any = inputs[0]
+        for other in inputs[1:]:
+            made = combine(graph, made, other)
+        if operation != "average" or len(inputs) == 1:
+            return graph.tensor(made)
+        return graph.add(Arithmetic("divide", float(len(inputs))), made)
+
+    return apply
+
+
+def clip(
+    graph: Any, input: Value, low: Value | None = None, high: Value | None = None, *,
+    min: float | None = None, max: float | None = None,
+) -> Any:  # fmt: skip
+    """Bound from below and above; versions before 11 have the bounds as attributes."""
+    bounds = [
+        b if a is None else Constant(np.asarray(a, np.float64))
+        for a, b in ((min, low), (max, high))
+    ]
+    bounds = [None if _is_unbounded(b, s) else b for b, s in zip(bounds, (-1, 1), strict=True)]
+    if bounds == [None, None]:
+        return input
+    return array_ops.clip(graph, input, *bounds)
+
+
+def _is_unbounded(bound: Value | None, sign: int) -> bool:
+    """Whether a bound changes no number of float32."""
+    if not isinstance(bound, Constant):
+        return False
+    return bool((sign * bound.array.astype(np.float64) >= np.finfo(np.float32).max).all())
+
+
+def gelu(graph: Any, X: Value, *, approximate: str = "none") -> Any:
+    """Apply GELU, exact or by tanh."""
+    names = {"none": "gelu", "tanh": "gelu_tanh"}
+    if approximate not in names:
+        raise Refusal(f"approximate={approximate!r:.40} is not supported")
+    return array_ops.pointwise(names[approximate])(graph, X)

@@ -1,0 +1,215 @@
+"""Evaluate nodes whose results are known when the graph is converted: constants and sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.sizes import Size
+from npylstm_converters.onnx.values import Constant, Sizes
+
+__all__ = ["can_fold", "fold", "fold_sizes"]
+
+# A file of a few bytes may ask for any size.
+_LARGEST = 1 << 26  # elements of a folded constant
+
+_RANDOM = ("Multinomial", "Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform",
+           "RandomUniformLike")  # fmt: skip
+_SIZED_BY_VALUE = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1, "Pad": 1,
+                   "Resize": 3, "Upsample": 1}  # fmt: skip
+
+
+def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
+    """Evaluate a node of constants with the reference implementation of the onnx package.
+
+    Raises
+    ------
+    Refusal
+        If the operator is unknown, random, or the result would be too large.
+    """
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    if node.op_type in _RANDOM:
+        raise Refusal("draws random numbers")
+    _check_size(node.op_type, arrays)
+    try:
+        feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n and a is not None}
+        values = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in feeds.items()
+        ]
+        outputs = [helper.make_empty_tensor_value_info(n) for n in node.output if n]
+        graph = helper.make_graph([node], "fold", values, outputs)
+        domain = helper.make_opsetid(node.domain, opset)
+        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[domain]))
+        made = evaluator.run(None, feeds)
+    except Exception as error:  # it may raise anything
+        raise Refusal(f"cannot be evaluated: {' '.join(str(error).split())[:200]}") from None
+    return [np.asarray(a) for a in made]
+
+
+def _check_size(operator: str, arrays: Sequence[Array | None]) -> None:
+    """Check the size of a result that the values of an input determine."""
+    at = _SIZED_BY_VALUE.get(operator)
+    claimed = 0.0
+    if operator == "Range":
+        start, limit, delta = (float(np.ravel(a)[0]) for a in arrays if a is not None)
+        claimed = abs((limit - start) / delta) if delta else math.inf
+    elif at is not None and at < len(arrays) and arrays[at] is not None:
+        numbers = [abs(float(n)) for n in np.ravel(arrays[at])]
+        first = arrays[0] if operator != "ConstantOfShape" else None
+        claimed = (1 if first is None else first.size) * math.prod(max(n, 1.0) for n in numbers)
+        if operator == "Pad" and first is not None:
+            ends = zip(first.shape, numbers, numbers[first.ndim :], strict=False)
+            claimed = math.prod(size + a + b for size, a, b in ends)
+    if claimed > _LARGEST:
+        raise Refusal(f"a constant of {claimed:.3g} elements, at most {_LARGEST:,} are supported")
+
+
+def _slice(x: Array, attributes: Mapping[str, Any], *limits: Array) -> Array:
+    starts, ends, axes, steps = (*limits, *(None,) * (4 - len(limits)))
+    if starts is None:
+        starts, ends, axes = (attributes.get(k) for k in ("starts", "ends", "axes"))
+    which = range(len(np.ravel(starts))) if axes is None else np.ravel(axes).tolist()
+    strides = [1] * len(list(which)) if steps is None else np.ravel(steps).tolist()
+    taken = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(
+        which, np.ravel(starts).tolist(), np.ravel(ends).tolist(), strides, strict=True
+    ):
+        taken[int(axis)] = slice(_bound(start), _bound(end), int(step))
+    return x[tuple(taken)]
+
+
+def _bound(value: Any) -> int:
+    if isinstance(value, Size):
+        raise Refusal(f"a slice of sizes that ends at {value}")
+    return int(value)
+
+
+def _axes(attributes: Mapping[str, Any], axes: Sequence[Array]) -> list[int]:
+    given = axes[0] if axes else attributes.get("axes")
+    return [] if given is None else [int(a) for a in np.ravel(given).tolist()]
+
+
+def _unsqueeze(x: Array, attributes: Mapping[str, Any], *axes: Array) -> Array:
+    return np.expand_dims(x, tuple(_axes(attributes, axes)))
+
+
+def _squeeze(x: Array, attributes: Mapping[str, Any], *axes: Array) -> Array:
+    return np.squeeze(x, tuple(_axes(attributes, axes)) or None)
+
+
+def _gather(x: Array, attributes: Mapping[str, Any], indices: Array) -> Array:
+    return np.take(x, indices.astype(int), attributes.get("axis", 0))
+
+
+def _concat(first: Array, attributes: Mapping[str, Any], *others: Array) -> Array:
+    return np.concatenate([first, *others], attributes.get("axis", 0))
+
+
+def _same(x: Array, attributes: Mapping[str, Any]) -> Array:
+    return x
+
+
+def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
+    def apply(x: Array, attributes: Mapping[str, Any], *axes: Array) -> Array:
+        keep = bool(attributes.get("keepdims", 1))
+        return np.asarray(function(x, axis=tuple(_axes(attributes, axes)) or None, keepdims=keep))
+
+    return apply
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Array]:
+    """Return a function of arrays that applies a function to each entry."""
+    applied = np.frompyfunc(function, function.__code__.co_argcount, 1)
+
+    def apply(x: Array, attributes: Mapping[str, Any], *others: Array) -> Array:
+        return np.asarray(applied(x, *others), object)
+
+    return apply
+
+
+def _divide(x: Any, y: Any) -> Any:
+    """Divide integers and round towards zero."""
+    if isinstance(x, Size):
+        return x // y
+    if isinstance(y, Size):
+        return Size({(): int(x)}) // y
+    return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
+
+
+def _reshape(x: Array, attributes: Mapping[str, Any], shape: Array) -> Array:
+    return x.reshape([int(d) for d in np.ravel(shape).tolist()])
+
+
+def _expand(x: Array, attributes: Mapping[str, Any], shape: Array) -> Array:
+    sizes = [int(d) for d in np.ravel(shape).tolist()]
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(sizes)))
+
+
+def _range(start: Array, attributes: Mapping[str, Any], limit: Array, delta: Array) -> Array:
+    return np.array([*range(int(start), _bound(limit.item()), int(delta))], object)
+
+
+# Operators on sizes: functions of the first array, the attributes, and the other arrays.
+_SIZE_OPERATORS: Mapping[str, Callable[..., Array]] = {
+    "Identity": _same, "Cast": _same,
+    "Transpose": lambda x, attributes: np.transpose(x, attributes.get("perm")),
+    "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather,
+    "Concat": _concat, "Reshape": _reshape, "Expand": _expand, "Range": _range,
+    "ReduceProd": _reduce(np.prod), "ReduceSum": _reduce(np.sum),
+    "ReduceMax": _reduce(np.max), "ReduceMin": _reduce(np.min),
+    "Add": _each(lambda x, y: x + y), "Sub": _each(lambda x, y: x - y),
+    "Mul": _each(lambda x, y: x * y), "Div": _each(_divide), "Mod": _each(lambda x, y: x % y),
+    "Neg": _each(lambda x: -x), "Min": _each(lambda x, y: min(x, y)),
+    "Max": _each(lambda x, y: max(x, y)), "Equal": _each(lambda x, y: x == y),
+    "Less": _each(lambda x, y: x < y), "Greater": _each(lambda x, y: x > y),
+    "LessOrEqual": _each(lambda x, y: x <= y), "GreaterOrEqual": _each(lambda x, y: x >= y),
+    "Not": _each(lambda x: not x), "And": _each(lambda x, y: bool(x) and bool(y)),
+    "Or": _each(lambda x, y: bool(x) or bool(y)), "Where": _each(lambda c, x, y: x if c else y),
+}  # fmt: skip
+
+
+# Operators whose result has the sizes that are their later inputs.
+_SHAPED = ("Expand", "Range", "Reshape")
+
+
+def can_fold(operator: str, values: Sequence[Constant | Sizes], to: int | None) -> bool:
+    """Whether an operator on constants and sizes gives constants or sizes; ``to`` is of a cast."""
+    from onnx import TensorProto
+
+    if operator in _SHAPED and any(isinstance(v, Sizes) for v in values[operator != "Range" :]):
+        return False
+    whole = to is None or TensorProto.DataType.Name(to).startswith(("INT", "UINT", "BOOL"))
+    return operator in _SIZE_OPERATORS and whole
+
+
+def fold_sizes(
+    operator: str, attributes: Mapping[str, Any], values: Sequence[Constant | Sizes]
+) -> Constant | Sizes:
+    """Evaluate an operator that :func:`can_fold` accepts.
+
+    Raises
+    ------
+    Refusal
+        If the result depends on the call.
+    """
+    first, *others = (value.array.astype(object) for value in values)
+    try:
+        made = _SIZE_OPERATORS[operator](first, attributes, *others)
+    except (TypeError, ValueError, IndexError) as error:
+        raise Refusal(f"cannot be computed from sizes: {error}") from None
+    if any(isinstance(entry, Size) for entry in np.ravel(made).tolist()):
+        return Sizes(np.asarray(made, object))
+    entries = np.ravel(made).tolist()
+    boolean = entries and all(isinstance(entry, (bool, np.bool_)) for entry in entries)
+    dtype = np.bool_ if boolean else np.int64
+    if any(isinstance(entry, float) and not entry.is_integer() for entry in entries):
+        dtype = np.float64  # type: ignore[assignment]
+    return Constant(np.asarray(made).astype(dtype))

@@ -1,0 +1,76 @@
+"""Add constant vectors to the layers whose products they follow: MatMul and Add are one layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from npylstm.graph.builder import GraphBuilder
+from npylstm.spec import Edge
+
+__all__ = ["fuse_biases"]
+
+
+def fuse_biases(
+    builder: GraphBuilder, outputs: Sequence[str], sources: Mapping[str, dict[str, None]]
+) -> dict[str, str]:
+    """Make additions of constant vectors biases of the dense layers before them.
+
+    Parameters
+    ----------
+    builder
+        The finished graph.
+    outputs
+        Names of the model's outputs.
+    sources
+        By layer, the initializers that its weights are from; they move with the bias.
+
+    Returns
+    -------
+    dict
+        New names of tensors by their former names.
+    """
+    makers = {name: edge for edge in builder.edges for name in edge.outputs}
+    reads = Counter(name for edge in builder.edges for name in edge.inputs)
+    reads.update(outputs)
+    calls = Counter(edge.layer for edge in builder.edges)
+    renamed: dict[str, str] = {}
+    for edge in [*builder.edges]:
+        found = _product_and_bias(builder, makers, edge)
+        if found is None:
+            continue
+        product, constant = found
+        bias = builder.layers[constant.layer].weights["value"]
+        layer = builder.layers[product.layer]
+        units = builder.shapes[product.name][-1]
+        if bias.shape != (units,) or reads[product.name] != 1 or calls[product.layer] != 1:
+            continue
+        config: Any = layer.layer
+        builder.replace_layer(
+            product.layer, replace(config, use_bias=True), {**layer.weights, "bias": bias}
+        )
+        sources.get(product.layer, {}).update(sources.get(constant.layer, {}))
+        builder.edges.remove(edge)
+        renamed[edge.name] = product.name
+    for k, edge in enumerate(builder.edges):
+        builder.edges[k] = replace(edge, inputs=tuple(renamed.get(t, t) for t in edge.inputs))
+    return renamed
+
+
+def _product_and_bias(
+    builder: GraphBuilder, makers: Mapping[str, Edge], edge: Edge
+) -> tuple[Edge, Edge] | None:
+    """Return the dense layer without bias and the constant that an addition adds."""
+    operation: Any = builder.layers[edge.layer].layer
+    if operation.kind != "arithmetic" or operation.operation != "add" or len(edge.inputs) != 2:
+        return None
+    made = [makers.get(name) for name in edge.inputs]
+    for product, constant in (made, made[::-1]):
+        if product is None or constant is None:
+            continue
+        dense: Any = builder.layers[product.layer].layer
+        if builder.layers[constant.layer].kind == "constant" and dense.kind == "dense":
+            return (product, constant) if not dense.use_bias else None
+    return None

@@ -1,0 +1,253 @@
+"""The graph under construction from an ONNX graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm import NpylstmError
+from npylstm.arrays import Array
+from npylstm.graph.builder import GraphBuilder
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.arithmetic import Constant as ConstantLayer
+from npylstm.ops.base import Operation
+from npylstm.ops.indexing import SizeOf
+from npylstm.ops.shapes import Shape
+from npylstm.ops.shaping import Stack
+from npylstm.spec import TensorSpec
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.sizes import Size, size_of
+from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value
+
+__all__ = ["OnnxGraph", "readable"]
+
+
+def readable(name: str) -> str:
+    """Return a name for a layer: ``/lstm/LSTM`` is ``lstm_LSTM``."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part]
+    return "_".join(dict.fromkeys(parts)) or "layer"
+
+
+class OnnxGraph:
+    """The graph that the functions of rows add operations to.
+
+    Parameters
+    ----------
+    inputs
+        The model's inputs.
+    kinds
+        Their types by name, as :attr:`Ref.kind`.
+    dtype
+        Of all weights.
+    exported_batch
+        The fixed size of the batch in the file, which sizes inside the graph may rely on; None if
+        it is free there.
+
+    Attributes
+    ----------
+    builder
+        The model under construction.
+    zeros
+        Names of tensors that contain zeros only.
+    sources
+        By layer, the initializers that its weights are from.
+    name
+        Name of the node that is translated: the name of its layer.
+    expected_batch_axis
+        Where the reader of the node's output expects the batch, if it is known.
+    """
+
+    def __init__(
+        self, inputs: Sequence[TensorSpec], kinds: Mapping[str, str], dtype: str,
+        exported_batch: int | None = None,
+    ) -> None:  # fmt: skip
+        self.exported_batch = exported_batch
+        self.builder = GraphBuilder(inputs, dtype)
+        self.zeros: set[str] = set()
+        self.sources: dict[str, dict[str, None]] = {}
+        self.name = ""
+        self.expected_batch_axis: int | None = None
+        self._inputs = {tensor.name: Ref(tensor.name, kinds[tensor.name]) for tensor in inputs}
+        self._constants: dict[int, Ref] = {}
+        self._kept: list[Constant] = []  # their ids identify weights
+
+    @property
+    def inputs(self) -> Mapping[str, Ref]:
+        """The model's inputs by name."""
+        return self._inputs
+
+    def tensor(self, value: Any) -> Ref:
+        """Return a value as a tensor of the model; a constant becomes a layer."""
+        if isinstance(value, Ref):
+            return value
+        if isinstance(value, Constant):
+            if id(value) not in self._constants:
+                self._constants[id(value)] = self._constant(value)
+            return self._constants[id(value)]
+        if isinstance(value, Sizes):
+            return self._tensor_of_sizes(value)
+        raise Refusal("expected a tensor, got none")
+
+    def _constant(self, value: Constant) -> Ref:
+        array = np.asarray(value.array, np.float64)
+        (ref,) = self.layer(
+            ConstantLayer(array.shape), {"value": array}, part="constant", values=(value,),
+            kind=value.array.dtype.kind,
+        )  # fmt: skip
+        if not array.any():
+            self.zeros.add(ref.name)
+        return ref
+
+    def _tensor_of_sizes(self, value: Sizes) -> Ref:
+        """Return sizes as numbers that are computed with."""
+        entries = [self._tensor_of_size(entry) for entry in np.ravel(value.array).tolist()]
+        if value.array.ndim == 0:
+            return entries[0]
+        if value.array.ndim == 1:
+            return self.add(Stack(0), *entries, part="sizes", kind="i")
+        raise Refusal("computes with a matrix of sizes")
+
+    def _tensor_of_size(self, size: Any) -> Ref:
+        if not isinstance(size, Size):
+            return self.tensor(Constant(np.asarray(size)))
+        total: Ref | None = None
+        for term, number in size.terms.items():
+            product = self.tensor(Constant(np.asarray(number))) if not term else None
+            for atom in term:
+                source, axis = self.find_size(Size({(atom,): 1}))
+                made = self.add(SizeOf(axis), source, part="size", kind="i")
+                product = made if product is None else self._combined("multiply", product, made)
+            assert product is not None
+            if term and number != 1:
+                product = self.add(Arithmetic("multiply", float(number)), product, part="size")
+            total = product if total is None else self._combined("add", total, product)
+        assert total is not None
+        return Ref(total.name, "i")
+
+    def _combined(self, operation: str, x: Ref, y: Ref) -> Ref:
+        return self.add(Arithmetic(operation), x, y, part="size", kind="i")
+
+    def number(self, value: Any) -> float | None:
+        """Return a number, or a constant of one element and no axes; None for anything else."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, Constant) and value.array.size == 1 and value.array.ndim == 0:
+            number = float(value.array.item())
+            return number if math.isfinite(number) else None
+        return None
+
+    def shape(self, tensor: Any) -> Shape:
+        """Return the shape of a tensor, with symbols."""
+        return self.builder.shapes[tensor.name]
+
+    def sizes(self, tensor: Ref) -> list[Size | int]:
+        """Return the shape of a tensor as sizes to compute with."""
+        return [size_of(dim) for dim in self.shape(tensor)]
+
+    def find_size(self, size: Size, first: Sequence[Ref] = ()) -> tuple[Ref, int]:
+        """Return a tensor and an axis of this size: of the first ones, or of an input.
+
+        Raises
+        ------
+        Refusal
+            If there is none.
+        """
+        for ref in (*first, *self._inputs.values()):
+            for axis, own in enumerate(self.sizes(ref)):
+                if isinstance(own, Size) and own.terms == size.terms:
+                    return ref, axis
+        for edge in self.builder.edges:
+            for name in edge.outputs:
+                for axis, own in enumerate(map(size_of, self.builder.shapes[name])):
+                    if isinstance(own, Size) and own.terms == size.terms:
+                        return Ref(name), axis
+        raise Refusal(f"its size {size} is not that of any axis of a tensor")
+
+    def target(
+        self, sizes: Sequence[Any], x: Ref | None, infer: bool = False
+    ) -> tuple[tuple[Any, ...], list[Ref]]:
+        """Return a target shape for operations such as Reshape, and the tensors that it refers to.
+
+        Parameters
+        ----------
+        sizes
+            Integers and sizes.
+        x
+            The first of the tensors.
+        infer
+            One size may be -1, and one that no axis has becomes -1.
+        """
+        sources = [x] if x is not None else []
+        made: list[Any] = []
+        for size in sizes:
+            if not isinstance(size, Size):
+                made.append(int(size))
+                continue
+            try:
+                source, axis = self.find_size(size, sources)
+            except Refusal:
+                if not infer or -1 in [*made, *(s for s in sizes if not isinstance(s, Size))]:
+                    raise
+                made.append(-1)
+                continue
+            if source not in sources:
+                sources.append(source)
+            made.append((sources.index(source), axis))
+        if not sources:
+            sources = [next(iter(self._inputs.values()))]
+        return tuple(made), sources
+
+    def add(
+        self, operation: Operation, *tensors: Ref, part: str = "", kind: str | None = None
+    ) -> Ref:
+        """Add an operation without weights and with one output.
+
+        ``kind`` is the type of its output, by default that of its first input.
+        """
+        return self.layer(operation, {}, *tensors, part=part, kind=kind)[0]
+
+    def layer(
+        self,
+        operation: Operation,
+        weights: Mapping[str, Array],
+        *tensors: Ref,
+        part: str = "",
+        kind: str | None = None,
+        values: Sequence[Value | None] = (),
+        variant: tuple[Any, ...] = (),
+    ) -> list[Ref]:
+        """Add an operation; ``values`` are what its weights are computed from, ``variant`` how.
+
+        Raises
+        ------
+        Refusal
+            If the operation does not accept these inputs.
+        """
+        name = f"{self.name}_{part}" if part else self.name
+        constants = [v for v in values if isinstance(v, Constant)]
+        share = (*map(id, constants), *variant) if weights else ()
+        try:
+            outputs = self.builder.add(name, operation, [t.name for t in tensors], weights, share)
+        except NpylstmError as error:
+            raise Refusal(str(error)) from None
+        self._kept.extend(constants)
+        layer = self.builder.edges[-1].layer
+        for constant in constants:
+            self.sources.setdefault(layer, {}).update(dict.fromkeys(constant.sources))
+        own = kind or (tensors[0].kind if tensors else "f")
+        refs = [Ref(output, own) for output in outputs]
+        if tensors and operation.moves_elements:
+            unread = operation.axis_map([self.shape(t) for t in tensors])[0].unread
+            read = [t.name for k, t in enumerate(tensors) if k not in unread]
+            if self.zeros.issuperset(read):
+                self.zeros.update(ref.name for ref in refs)
+        return refs
+
+    def is_zero(self, value: Value | None) -> bool:
+        """Whether a value is absent, or a tensor of zeros."""
+        if isinstance(value, Ref):
+            return value.name in self.zeros
+        return value is None or (isinstance(value, Constant) and not value.array.any())

@@ -1,0 +1,402 @@
+"""The operators Loop and Scan: their bodies become graphs of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from npylstm.arrays import Array
+from npylstm.ops.body import Body, Call
+from npylstm.ops.indexing import Flip, Slice
+from npylstm.ops.scan import Scan
+from npylstm.ops.shapes import BATCH, Shape
+from npylstm.ops.shaping import Full, Reshape
+from npylstm.spec import TensorSpec
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.counters import Condition, Counter
+from npylstm_converters.onnx.fusing import fuse_biases
+from npylstm_converters.onnx.graph import OnnxGraph
+from npylstm_converters.onnx.shaping import transpose
+from npylstm_converters.onnx.sizes import size_of
+from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value, integers
+
+__all__ = ["loop", "scan"]
+
+
+@dataclass
+class _State:
+    """A value that an iteration passes to the next: its initial value, and its names."""
+
+    initial: Ref
+    read: str
+    made: str
+    shape: Shape
+    step_input: str = ""
+
+
+class _Steps(MutableMapping[str, Any]):
+    """The names that the body of a loop can read; tensors of the outer graph become inputs."""
+
+    def __init__(self, outer: Mapping[str, Any], graph: _StepGraph) -> None:
+        self._outer, self._graph = outer, graph
+        self._own: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._own:
+            value = self._outer[name]
+            self._own[name] = self._graph.capture(value) if isinstance(value, Ref) else value
+        return self._own[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._own[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._outer
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+class _StepGraph(OnnxGraph):
+    """The graph of one iteration.
+
+    Attributes
+    ----------
+    sequences
+        For the inputs that are one step of a tensor, by name: the tensor, and the counter.
+    constants
+        For the inputs that are the same in every iteration: the tensor of the outer graph.
+    """
+
+    def __init__(self, outer: OnnxGraph) -> None:
+        super().__init__((), {}, outer.builder.dtype, outer.exported_batch)
+        self.outer = outer
+        self.sequences: dict[str, tuple[Ref, Counter]] = {}
+        self.constants: dict[str, Ref] = {}
+
+    def add_input(self, name: str, shape: Shape, kind: str) -> Ref:
+        """Add an input of the step."""
+        name = self.builder.unused(name)
+        self.builder.inputs += (TensorSpec(name, shape),)
+        self.builder.shapes[name] = shape
+        ref = Ref(name, kind)
+        self._inputs[name] = ref
+        return ref
+
+    def capture(self, value: Ref) -> Ref:
+        """Return an input for a tensor of the outer graph."""
+        for name, outer in self.constants.items():
+            if outer == value:
+                return Ref(name, value.kind)
+        ref = self.add_input(f"{value.name}", self.outer.shape(value), value.kind)
+        self.constants[ref.name] = value
+        if value.name in self.outer.zeros:
+            self.zeros.add(ref.name)
+        return ref
+
+    def step_of(self, data: Value, counter: Counter, axis: int) -> Ref:
+        """Return the entry of a tensor that a counter is the index of."""
+        outer = self.constants.get(data.name) if isinstance(data, Ref) else None
+        if isinstance(data, Constant):
+            outer = self.outer.tensor(data)
+        if outer is None:
+            raise Refusal("reads an entry of a tensor that the loop itself computes")
+        rank = len(self.outer.shape(outer))
+        if axis:
+            outer = transpose(
+                self.outer, outer, perm=[axis, *(k for k in range(rank) if k != axis)]
+            )
+        for name, known in self.sequences.items():
+            if known == (outer, replace(counter, rank=0)):
+                return self._with_axis(Ref(name, outer.kind), counter, axis)
+        ref = self.add_input(f"{outer.name}_step", self.outer.shape(outer)[1:], outer.kind)
+        self.sequences[ref.name] = (outer, replace(counter, rank=0))
+        return self._with_axis(ref, counter, axis)
+
+    def _with_axis(self, ref: Ref, counter: Counter, axis: int) -> Ref:
+        if not counter.rank:
+            return ref
+        sizes: list[Any] = [(0, k) for k in range(len(self.shape(ref)))]
+        return self.add(Reshape((*sizes[:axis], 1, *sizes[axis:])), ref, part="axis")
+
+
+def loop(call: Any, inputs: Sequence[Value | None], *, body: Any) -> list[Value | None]:
+    """Translate a loop whose number of iterations does not depend on the values of an input."""
+    limit, condition, *values = (*inputs, None, None)[: max(2, len(inputs))]
+    if condition is not None and not _is_true(condition):
+        raise Refusal("whether it begins depends on the values of an input")
+    counter, going, *names = [value.name for value in body.input]
+    ends, *made = [value.name for value in body.output]
+    names_made = made[: len(names)]
+
+    def bind(steps: _Steps, graph: _StepGraph) -> list[_State]:
+        steps[counter], steps[going] = Counter(0, 1), Constant(np.array(True))
+        states = []
+        for name, after, value in zip(names, names_made, values, strict=True):
+            kind = _carried(body, call.scope, name, after, value)
+            if kind == "same":
+                steps[name] = graph.capture(value) if isinstance(value, Ref) else value
+            elif isinstance(kind, Counter):
+                steps[name] = kind
+            else:
+                states.append(
+                    _State(call.tensor(value), name, after, call.shape(call.tensor(value)))
+                )
+        return states
+
+    step = _Step(call, body, bind)
+    count = _iterations(limit, step.scope[ends])
+    finals, stacked = step.finish(count, made[len(names) :])
+    results: list[Value | None] = []
+    for name, after, value in zip(names, names_made, values, strict=True):
+        kind = _carried(body, call.scope, name, after, value)
+        if kind == "same":
+            results.append(value)
+        elif isinstance(kind, Counter):
+            results.append(_number(kind.start + kind.step * count))
+        else:
+            results.append(finals[name])
+    return [*results, *stacked]
+
+
+def _is_true(value: Value) -> bool:
+    return isinstance(value, Constant) and bool(value.array.all())
+
+
+def _number(value: Any) -> Value:
+    array = np.empty((), object)
+    array[()] = value
+    return Constant(np.array(value)) if isinstance(value, int) else Sizes(array)
+
+
+def _iterations(limit: Value | None, end: Any) -> Any:
+    """Return the number of iterations: an integer or a Size."""
+    numbers = []
+    if limit is not None:
+        (most,) = integers(limit)
+        numbers.append(most)
+    if isinstance(end, Condition):
+        # Computed in iteration t for the next one, so it holds once more than it is true.
+        numbers.append(end.least + 1)
+    elif not (isinstance(end, Constant) and end.array.all()):
+        raise Refusal("when it ends depends on the values of an input")
+    far = 1 << 31
+    numbers = [n for n in numbers if not isinstance(n, int) or n < far]
+    if not numbers:
+        raise Refusal("never ends")
+    return Condition(tuple(numbers)).least
+
+
+def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:
+    """Return what a value of the loop is: a Counter, ``"same"``, or ``"state"``."""
+    makers = {output: node for node in body.node for output in node.output}
+
+    def source(tensor: str) -> str:
+        while tensor in makers and makers[tensor].op_type in ("Identity", "Cast"):
+            tensor = makers[tensor].input[0]
+        return tensor
+
+    found = source(after)
+    if found == name:
+        return "same"
+    node = makers.get(found)
+    whole = isinstance(value, (Constant, Sizes)) and value.array.size == 1
+    if node is None or node.op_type not in ("Add", "Sub") or not whole:
+        return "state"
+    a, b = map(source, node.input)
+    other = b if a == name else a if b == name and node.op_type == "Add" else None
+    step = None if other is None else _constant_in(body, scope, other)
+    if step is None or step.dtype.kind not in "iu" or value.array.dtype.kind not in "iuO":
+        return "state"
+    (start,), number = integers(value), int(np.ravel(step)[0])
+    return Counter(start, -number if node.op_type == "Sub" else number)
+
+
+def _constant_in(body: Any, scope: Any, name: str) -> Array | None:
+    """Return a constant that the body reads; None if it is something else."""
+    from onnx import numpy_helper
+
+    for tensor in body.initializer:
+        if tensor.name == name:
+            return np.asarray(numpy_helper.to_array(tensor))
+    for node in body.node:
+        if node.op_type == "Constant" and node.output[0] == name:
+            return np.asarray(numpy_helper.to_array(node.attribute[0].t))
+    value = scope[name] if name in scope else None
+    return value.array if isinstance(value, Constant) else None
+
+
+def scan(
+    call: Any, inputs: Sequence[Value | None], *, body: Any, num_scan_inputs: int,
+    scan_input_axes: Sequence[int] = (), scan_input_directions: Sequence[int] = (),
+    scan_output_axes: Sequence[int] = (), scan_output_directions: Sequence[int] = (),
+) -> list[Value | None]:  # fmt: skip
+    """Translate a graph that runs over the entries of its last inputs."""
+    count = len(inputs) - num_scan_inputs
+    names = [value.name for value in body.input]
+    made = [value.name for value in body.output]
+    data = [call.tensor(value) for value in inputs[count:]]
+    axes = [*scan_input_axes] or [0] * len(data)
+    backwards = [*scan_input_directions] or [0] * len(data)
+    sizes = [call.sizes(x)[axis % len(call.shape(x))] for x, axis in zip(data, axes, strict=True)]
+
+    def bind(steps: _Steps, graph: _StepGraph) -> list[_State]:
+        for name, x, axis, back, size in zip(
+            names[count:], data, axes, backwards, sizes, strict=True
+        ):
+            counter = Counter(size - 1, -1) if back else Counter(0, 1)
+            steps[name] = graph.step_of(graph.capture(x), counter, axis % len(call.shape(x)))
+        pairs = zip(names[:count], made[:count], inputs[:count], strict=True)
+        return [
+            _State(call.tensor(value), name, after, call.shape(call.tensor(value)))
+            for name, after, value in pairs
+        ]
+
+    step = _Step(call, body, bind)
+    finals, stacked = step.finish(sizes[0], made[count:])
+    turned = [*scan_output_directions] or [0] * len(stacked)
+    places = [*scan_output_axes] or [0] * len(stacked)
+    outputs: list[Value | None] = []
+    for y, back, axis in zip(stacked, turned, places, strict=True):
+        if y is not None and back:
+            y = call.add(Flip((0,)), y, part="turned")
+        if y is not None and axis:
+            rank = len(call.shape(y))
+            order = [*range(1, rank)]
+            order.insert(axis % rank, 0)
+            y = transpose(call, y, perm=order)
+        outputs.append(y)
+    return [*(finals[name] for name in names[:count]), *outputs]
+
+
+class _Step:
+    """The body of a loop, translated."""
+
+    def __init__(self, call: Any, body: Any, bind: Any) -> None:
+        self._call, self._body = call, body
+        shapes: dict[str, Shape] = {}
+        for _ in range(3):  # the shape of a zero state may be known only from the step
+            self._translate(bind, shapes)
+            changed = False
+            for state in self._states:
+                after = self._made(state.made)
+                new = self._graph.shape(after)
+                if new != state.shape and call.is_zero(state.initial):
+                    shapes[state.read], changed = new, True
+            if not changed:
+                return
+
+    def _translate(self, bind: Any, shapes: Mapping[str, Shape]) -> None:
+        call = self._call
+        self._graph = _StepGraph(call.graph)
+        steps = _Steps(call.scope, self._graph)
+        self._states: list[_State] = bind(steps, self._graph)
+        for state in self._states:
+            state.shape = shapes.get(state.read, state.shape)
+            ref = self._graph.add_input(
+                state.read.replace("/", "_"), state.shape, state.initial.kind
+            )
+            steps[state.read], state.step_input = ref, ref.name
+        self.scope: Any = call.translator.inside(self._graph).subgraph(self._body, steps)
+
+    def _made(self, name: str) -> Ref:
+        value = self.scope.get(name)
+        if value is None:
+            raise Refusal("its body is not supported")
+        if isinstance(value, Counter):
+            raise Refusal("returns the number of the iteration")
+        return self._graph.tensor(value)
+
+    def finish(
+        self, count: Any, outputs: Sequence[str]
+    ) -> tuple[dict[str, Ref], list[Value | None]]:
+        """Add the loop; return the final states by name, and the stacked outputs."""
+        call, graph = self._call, self._graph
+        results = [self._made(state.made).name for state in self._states]
+        results += [self._made(name).name for name in outputs]
+        builder = graph.builder
+        results = [*builder.simplify(results)]
+        renamed = fuse_biases(builder, results, graph.sources)
+        results = [*builder.simplify([renamed.get(name, name) for name in results])]
+        read = {t for edge in builder.edges for t in edge.inputs} | {*results}
+        sequences = [name for name in graph.sequences if name in read]
+        constants = [name for name in graph.constants if name in read]
+        states = [state.step_input for state in self._states]
+        body = Body(
+            (*sequences, *states, *constants),
+            tuple((layer.name, layer.layer) for layer in builder.layers.values()),
+            tuple(Call(edge.layer, edge.inputs, edge.outputs) for edge in builder.edges),
+            tuple(results),
+        )
+        weights = {
+            f"{layer.name}/{key}": array
+            for layer in builder.layers.values()
+            for key, array in layer.weights.items()
+        }
+        tensors = [self._sequence(*graph.sequences[name], count) for name in sequences]
+        sizes, initial = self._initial(tensors, count)
+        operation = Scan(body, len(tensors), len(states), sizes, count if not tensors else None)
+        made = call.layer(
+            operation, weights, *tensors[:1], *initial, *tensors[1:],
+            *(graph.constants[name] for name in constants), kind="f",
+        )  # fmt: skip
+        layer = call.builder.edges[-1].layer
+        for own in graph.sources.values():
+            call.sources.setdefault(layer, {}).update(own)
+        stacked, finals = made[: len(outputs)], made[len(outputs) :]
+        named = zip(self._states, finals, strict=True)
+        return {state.read: Ref(final.name, state.initial.kind) for state, final in named}, [
+            *stacked
+        ]
+
+    def _sequence(self, data: Ref, counter: Counter, count: Any) -> Ref:
+        """Return the entries of a tensor in the order of the iterations."""
+        call = self._call
+        size = call.sizes(data)[0]
+        first, last = counter.start, counter.start + counter.step * (count - 1)
+        if counter.step == -1:
+            data = call.add(Flip((0,)), data, part="backwards")
+            first, last = size - 1 - first, size - 1 - last
+        elif counter.step != 1:
+            raise Refusal(f"reads every {counter.step}th entry")
+        rest = last - size + 1
+        if not isinstance(first, int) or not isinstance(rest, int) or first < 0 or rest > 0:
+            raise Refusal(f"reads {count} entries of a tensor with {size}")
+        if first or rest:
+            data = call.add(Slice(0, first, rest or None), data, part="read")
+        return data  # type: ignore[no-any-return]
+
+    def _initial(
+        self, sequences: Sequence[Ref], count: Any
+    ) -> tuple[tuple[tuple[int, ...], ...], list[Ref]]:
+        """Return the sizes of carried states, and initial states where they are not zeros."""
+        call = self._call
+        shapes = [state.shape for state in self._states]
+        usual = all(
+            shape[:1] == (BATCH,) and all(isinstance(d, int) for d in shape[1:]) for shape in shapes
+        )
+        sizes = tuple(tuple(int(d) for d in shape[1:]) for shape in shapes) if usual else ()
+        zero = all(call.is_zero(state.initial) for state in self._states)
+        by_sample = bool(sequences) and call.shape(sequences[0])[1:2] == (BATCH,)
+        if sizes and zero and by_sample:
+            return sizes, []
+        if not isinstance(count, int) and not sequences:
+            raise Refusal(f"has {count} iterations, without a sequence to read")
+        return sizes, [self._with_shape(state) for state in self._states]
+
+    def _with_shape(self, state: _State) -> Ref:
+        call = self._call
+        if call.shape(state.initial) == state.shape:
+            return state.initial
+        sizes = [d if isinstance(d, int) else size_of(d) for d in state.shape]
+        target, sources = call.target(sizes, None)
+        return call.add(Full(target, 0.0), *sources, part="initial")  # type: ignore[no-any-return]

@@ -1,0 +1,240 @@
+"""Operators that give the same elements another shape.
+
+Where a file fixes the size of the batch, often at one, exporters write that number into target
+shapes. The batch of the converted model is free, so it takes the place of the number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from npylstm import NpylstmError
+from npylstm.ops.shapes import BATCH, holds_batch
+from npylstm.ops.shaping import Concatenate, Expand, Reshape
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.shaping import axes_in, full, transpose
+from npylstm_converters.onnx.sizes import Size, equal, size_of
+from npylstm_converters.onnx.values import Constant, Ref, Value, integers
+from npylstm_converters.toolkit import array_ops
+
+__all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
+
+
+def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Ref:
+    """Reshape in row-major order; 0 is the input's size, -1 is inferred."""
+    x = graph.tensor(data)
+    own = graph.sizes(x)
+    target: list[Any] = []
+    for k, entry in enumerate(integers(shape)):
+        copied = not isinstance(entry, Size) and entry == 0 and not allowzero
+        if copied and k >= len(own):
+            raise Refusal(f"shape: expected a size at {k}, got 0 for an input of {len(own)} axes")
+        target.append((0, k) if copied else entry)
+    return _reshaped(graph, x, target)
+
+
+def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Ref:
+    """Add a reshape to integers, sizes, and pairs of an input and its axis.
+
+    Where the file fixes the size of the batch, a target may have this number in its place.
+    """
+    found, reason = _attempt(graph, x, target)
+    fixed = graph.exported_batch is not None and any(map(holds_batch, graph.shape(x)))
+    if fixed and (found is None or not _in_place(graph, found[2])):
+        for candidate in _with_batch(graph, x, target):
+            other, _ = _attempt(graph, x, candidate)
+            if other is not None and _in_place(graph, other[2]):
+                found = other
+                break
+        else:
+            moved = _moved(graph, x, target)
+            if moved is not None:
+                return moved
+    if found is None and -1 in target:  # the batch may be what is inferred, if the rest fits
+        at = next((k for k, d in enumerate(graph.shape(x)) if holds_batch(d)), None)
+        inferred = [*target].index(-1)
+        if at is not None:
+            candidate = [*target[:inferred], (0, at), *target[inferred + 1 :]]
+            found, _ = _attempt(graph, x, candidate, unproven=True)
+    if found is None:
+        raise Refusal(reason)
+    return graph.add(found[0], *found[1])  # type: ignore[no-any-return]
+
+
+def _in_place(graph: Any, shape: Sequence[Any]) -> bool:
+    """Whether the batch is an axis of its own, and where the next operator expects it."""
+    wanted = graph.expected_batch_axis
+    return BATCH in shape and wanted in (None, [*shape].index(BATCH))
+
+
+_Attempt = tuple[Reshape, "list[Ref]", "tuple[Any, ...]"]
+
+
+def _attempt(
+    graph: Any, x: Ref, target: Sequence[Any], unproven: bool = False
+) -> tuple[_Attempt | None, str]:
+    """Return the operation of a target, its tensors and the shape; else the reason against it.
+
+    With ``unproven`` the numbers of elements may be equal in some calls only.
+    """
+    own = graph.sizes(x)
+    try:
+        sizes = [own[d[1]] if isinstance(d, tuple) else d for d in target]
+        made, sources = graph.target(sizes, x, infer=True)
+        pairs = zip(target, made, strict=True)
+        operation = Reshape(tuple(d if isinstance(d, tuple) else own for d, own in pairs))
+        (shape,) = operation.output_shapes([graph.shape(s) for s in sources])
+    except (Refusal, NpylstmError) as error:
+        return None, str(error)
+    if not unproven and not _same_count(graph.shape(x), shape):
+        return None, f"whether {list(target)} has as many elements depends on the call"
+    return (operation, sources, shape), ""
+
+
+def _same_count(old: Sequence[Any], new: Sequence[Any]) -> bool:
+    """Whether two shapes are known to have as many elements."""
+    before, after = (math.prod(map(size_of, dims)) for dims in (old, new))
+    return isinstance(before - after, int) and before - after == 0
+
+
+def _with_batch(graph: Any, x: Ref, target: Sequence[Any]) -> list[list[Any]]:
+    """Return targets with the batch at the place of the size that it had in the exported graph."""
+    exported, shape = graph.exported_batch, graph.shape(x)
+    at = next(axis for axis, d in enumerate(shape) if holds_batch(d))
+    candidates = []
+    for k, entry in enumerate(target):
+        if type(entry) is not int or entry < 1 or entry % exported:
+            continue
+        if entry == exported and shape[at] == BATCH:
+            candidates.append([*target[:k], (0, at), *target[k + 1 :]])
+        elif -1 not in target:
+            candidates.append([*target[:k], -1, *target[k + 1 :]])
+    return candidates
+
+
+def _moved(graph: Any, x: Ref, target: Sequence[Any]) -> Ref | None:
+    """Reshape all axes but a batch of size one, which moves to a place of size one."""
+    shape = graph.shape(x)
+    if graph.exported_batch != 1 or BATCH not in shape:
+        return None
+    at = shape.index(BATCH)
+    places = [k for k, entry in enumerate(target) if type(entry) is int and entry == 1]
+    places = [k for k in places if graph.expected_batch_axis in (None, k)]
+    if not places:
+        return None
+    place = at if at in places else places[0]
+    own = graph.sizes(x)
+    rest = [own[d[1]] if isinstance(d, tuple) else d for d in target]
+    sizes = [own[at], *rest[:place], *rest[place + 1 :]]
+    first = transpose(graph, x, perm=[at, *(k for k in range(len(shape)) if k != at)])
+    found, _ = _attempt(graph, first, sizes)
+    if found is None:
+        return None
+    made = graph.add(found[0], *found[1])
+    back = [*range(1, place + 1), 0, *range(place + 1, len(sizes))]
+    return transpose(graph, made, perm=back)
+
+
+def flatten(graph: Any, input: Value, *, axis: int = 1) -> Ref:
+    """Merge the axes before ``axis``, and those from it on."""
+    x = graph.tensor(input)
+    sizes = graph.sizes(x)
+    axis = axis + len(sizes) if axis < 0 else axis
+    if axis == 1:
+        return _reshaped(graph, x, [(0, 0), -1])
+    rest = [math.prod(part, start=Size({(): 1})) for part in (sizes[:axis], sizes[axis:])]
+    known = [Size({}) + d for d in rest]
+    target: list[Any] = [d if isinstance(d, int) else -1 for d in known]
+    if target == [-1, -1]:
+        target = [-1, known[1]]
+    return _reshaped(graph, x, target)
+
+
+def unsqueeze(graph: Any, data: Value, axes: Any) -> Ref:
+    """Insert axes of size one."""
+    x = graph.tensor(data)
+    places = axes_in(graph, x, axes, len(integers(axes)))
+    if len(set(places)) < len(places):
+        raise Refusal(f"axes: expected different ones, got {places}")
+    sizes: list[Any] = [(0, k) for k in range(len(graph.shape(x)))]
+    for place in sorted(places):
+        sizes.insert(place, 1)
+    return graph.add(Reshape(tuple(sizes)), x)  # type: ignore[no-any-return]
+
+
+def squeeze(graph: Any, data: Value, axes: Any = None) -> Ref:
+    """Remove axes of size one."""
+    x = graph.tensor(data)
+    shape = graph.shape(x)
+    if axes is None:
+        if graph.exported_batch == 1 and any(map(holds_batch, shape)):
+            raise Refusal("without axes removes those of size one, also the batch's")
+        gone = [k for k, d in enumerate(shape) if d == 1]
+    else:
+        gone = axes_in(graph, x, axes)
+    for axis in gone:
+        if shape[axis] != 1:
+            raise Refusal(f"axis {axis}: expected one of size 1, got size {shape[axis]}")
+    kept = tuple((0, k) for k in range(len(shape)) if k not in gone)
+    return graph.add(Reshape(kept), x)  # type: ignore[no-any-return]
+
+
+def expand(graph: Any, input: Value, shape: Value) -> Ref:
+    """Broadcast to a shape; sizes of one in it stay as they are."""
+    if isinstance(input, Constant) and input.array.size == 1:
+        sizes = integers(shape)
+        missing = [1] * (input.array.ndim - len(sizes))
+        return full(graph, [*missing, *sizes], float(input.array.item()))
+    wanted = integers(shape)
+    if isinstance(input, Constant):
+        input = _without_batch(graph, input, wanted)
+    x = graph.tensor(input)
+    own = graph.sizes(x)
+    rank = max(len(own), len(wanted))
+    padded = [1] * (rank - len(own)) + own
+    wanted = [1] * (rank - len(wanted)) + wanted
+    sizes = []
+    for mine, theirs in zip(padded, wanted, strict=True):
+        keeps = type(theirs) is int and (theirs == 1 or theirs == graph.exported_batch)
+        sizes.append(mine if keeps and isinstance(mine, Size) else _larger(mine, theirs))
+    if len(sizes) == len(own) and all(map(equal, sizes, own)):
+        return x  # type: ignore[no-any-return]
+    target, sources = graph.target(sizes, x)
+    return graph.add(Expand(target), *sources)  # type: ignore[no-any-return]
+
+
+def _without_batch(graph: Any, constant: Constant, wanted: Sequence[Any]) -> Constant:
+    """Return a constant with one entry where it repeats it for the batch of the exported graph."""
+    array = constant.array
+    missing = array.ndim - len(wanted)
+    for axis in range(max(missing, 0), array.ndim):
+        first = array.take([0], axis)
+        if isinstance(wanted[axis - missing], Size) and array.shape[axis] == graph.exported_batch:
+            array = first if (array == first).all() else array
+    return Constant(array, constant.sources) if array.shape != constant.array.shape else constant
+
+
+def _larger(mine: Any, theirs: Any) -> Any:
+    return mine if type(theirs) is int and theirs == 1 else theirs
+
+
+def tile(graph: Any, input: Value, repeats: Value) -> Ref:
+    """Repeat a tensor along its axes, as a whole."""
+    x = graph.tensor(input)
+    counts = integers(repeats)
+    if len(counts) != len(graph.shape(x)):
+        raise Refusal(f"repeats: expected {len(graph.shape(x))} numbers, got {len(counts)}")
+    own = graph.sizes(x)
+    for axis, count in enumerate(counts):
+        if isinstance(count, Size):
+            if not equal(own[axis], 1):
+                raise Refusal(f"repeats axis {axis} {count} times, which depends on the call")
+            target, sources = graph.target([*own[:axis], count, *own[axis + 1 :]], x)
+            x = graph.add(Expand(target), *sources)
+        elif count == 0:
+            raise Refusal("repeats an axis no times")
+        elif count > 1:
+            x = graph.add(Concatenate(axis), *[x] * int(count))
+    return x  # type: ignore[no-any-return]

@@ -1,0 +1,210 @@
+"""Operators that rearrange elements, and those that return sizes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from npylstm.activations import Activation
+from npylstm.ops.arithmetic import Arithmetic
+from npylstm.ops.dense import Embedding
+from npylstm.ops.indexing import Flip, Select, Slice
+from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.shaping import Concatenate, Full, Transpose
+from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.sizes import Size, equal
+from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value, integers
+from npylstm_converters.toolkit import array_ops, index_ops
+
+__all__ = [
+    "axes_in", "cast", "concat", "constant_of_shape", "full", "gather", "same", "shape", "size",
+    "slice_", "split", "transpose",
+]  # fmt: skip
+
+
+def same(graph: Any, x: Value) -> Value:
+    """Return the input."""
+    return x
+
+
+def shape(graph: Any, data: Value, *, start: int = 0, end: int | None = None) -> Value:
+    """Return the sizes of a tensor."""
+    if isinstance(data, (Constant, Sizes)):
+        return Constant(np.array(data.array.shape[start:end], np.int64))
+    sizes: list[Any] = graph.sizes(data)[start:end]
+    if all(isinstance(size, int) for size in sizes):
+        return Constant(np.array(sizes, np.int64))
+    array = np.empty(len(sizes), object)
+    array[:] = sizes
+    return Sizes(array)
+
+
+def size(graph: Any, data: Value) -> Value:
+    """Return the number of elements of a tensor."""
+    sizes = integers(shape(graph, data))
+    total: Any = math.prod(sizes[1:], start=sizes[0]) if sizes else 1
+    return Sizes(np.array(total, object)) if isinstance(total, Size) else Constant(np.array(total))
+
+
+def constant_of_shape(graph: Any, input: Value, *, value: Any = None) -> Value:
+    """Return a tensor of one value."""
+    number = 0.0 if value is None else float(np.ravel(value)[0])
+    sizes = integers(input)
+    if all(isinstance(d, int) for d in sizes) and math.prod(sizes) <= 1 << 20:
+        dtype = np.float32 if value is None else np.asarray(value).dtype
+        return Constant(np.full(sizes, number, dtype))
+    return full(graph, sizes, number)
+
+
+def full(graph: Any, sizes: Sequence[Any], number: float) -> Ref:
+    """Add a tensor of one value."""
+    target, sources = graph.target(sizes, None)
+    made: Ref = graph.add(Full(target, number), *sources, kind="f")
+    if number == 0:
+        graph.zeros.add(made.name)
+    return made
+
+
+def cast(graph: Any, input: Value, *, to: int) -> Value:
+    """Return the input as another type; fractions are cut off where it becomes an integer."""
+    from onnx import TensorProto
+
+    x = graph.tensor(input)
+    name = TensorProto.DataType.Name(to)
+    if name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"):
+        if name in ("FLOAT16", "BFLOAT16"):
+            raise Refusal(f"rounds to {name.lower()}, which the model would not")
+        return Ref(x.name, "f")
+    if name == "BOOL":
+        if x.kind == "b":
+            return x  # type: ignore[no-any-return]
+        return graph.add(Arithmetic("not_equal", 0.0), x, kind="b")
+    if not name.startswith(("INT", "UINT")):
+        raise Refusal(f"to {name} is not supported")
+    if x.kind in "ib":
+        return Ref(x.name, "i")
+    return graph.add(ActivationLayer(Activation("trunc")), x, kind="i")
+
+
+def axes_in(graph: Any, x: Ref, axes: Any, extra: int = 0) -> list[int]:
+    """Return nonnegative axes; ``extra`` is the number of axes that the result has more."""
+    return [array_ops.axis_of(graph, x, int(a), extra) for a in integers(axes)]
+
+
+def transpose(graph: Any, data: Value, *, perm: Sequence[int] | None = None) -> Ref:
+    """Reorder the axes; without an order, reverse it."""
+    x = graph.tensor(data)
+    rank = len(graph.shape(x))
+    axes = tuple(range(rank))[::-1] if perm is None else tuple(perm)
+    if axes == tuple(range(rank)):
+        return x  # type: ignore[no-any-return]
+    return graph.add(Transpose(axes), x)  # type: ignore[no-any-return]
+
+
+def _position(value: Any, dim: Any, start: bool, step: int) -> int | None:
+    """Return a limit of a slice as Python means it; None is the end."""
+    if isinstance(value, Size) or (isinstance(dim, Size) and equal(value, dim)):
+        value = value - dim
+        if isinstance(value, Size):
+            raise Refusal(f"a slice that ends at {value + dim} of {dim} entries is not supported")
+        return None if value >= 0 and not start else int(value)
+    far = (1 << 31) - 1
+    if step > 0:
+        return None if not start and value >= far else max(int(value), -far)
+    return None if value <= -far else min(int(value), far)
+
+
+def slice_(
+    graph: Any, data: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None
+) -> Ref:
+    """Take ``x[start:end:step]`` along some axes."""
+    x = graph.tensor(data)
+    begin, stop = integers(starts), integers(ends)
+    which = list(range(len(begin))) if axes is None else axes_in(graph, x, axes)
+    strides = [1] * len(begin) if steps is None else [int(s) for s in integers(steps)]
+    for axis, first, last, step in zip(which, begin, stop, strides, strict=True):
+        dim = graph.sizes(x)[axis]
+        low, high = (
+            _position(first, dim, True, step), _position(last, dim, False, step)
+        )  # fmt: skip
+        if step < 0 and high is None and (low is None or low in (-1, (1 << 31) - 1)):
+            x = graph.add(Flip((axis,)), x, part="reversed")
+            low, step = 0, -step
+        if (low or 0, high, step) == (0, None, 1) or (
+            type(dim) is int and range(dim)[low:high:step] == range(dim)
+        ):
+            continue
+        x = graph.add(Slice(axis, low or 0, high, step), x)
+    return x  # type: ignore[no-any-return]
+
+
+def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Ref:
+    """Take entries along an axis: one, several, or those of a tensor of indices."""
+    if isinstance(data, Constant) and data.array.ndim == 2 and axis == 0:
+        table = data.array
+        ids = graph.tensor(indices)
+        layer = Embedding(*table.shape)
+        return graph.layer(  # type: ignore[no-any-return]
+            layer, {"embeddings": table}, ids, values=(data,), kind="f"
+        )[0]
+    x = graph.tensor(data)
+    axis = array_ops.axis_of(graph, x, axis)
+    if isinstance(indices, Ref):
+        return index_ops.take(graph, x, indices, axis)  # type: ignore[no-any-return]
+    dim = graph.sizes(x)[axis]
+    positions = [_position(i, dim, True, 1) or 0 for i in integers(indices)]
+    if indices.array.ndim == 0:
+        return graph.add(Select(axis, positions[0]), x)  # type: ignore[no-any-return]
+    if indices.array.ndim == 1 and len(positions) and _consecutive(positions):
+        last = positions[-1] + 1
+        part = Slice(axis, positions[0], None if last == 0 else last)
+        if type(dim) is int and len(positions) == dim:
+            return x  # type: ignore[no-any-return]
+        return graph.add(part, x)  # type: ignore[no-any-return]
+    return index_ops.take(  # type: ignore[no-any-return]
+        graph, x, np.reshape(positions, indices.array.shape).tolist(), axis
+    )
+
+
+def _consecutive(positions: Sequence[int]) -> bool:
+    same_sign = positions[0] >= 0 or positions[-1] < 0
+    return same_sign and [*positions] == [*range(positions[0], positions[-1] + 1)]
+
+
+def concat(graph: Any, inputs: Sequence[Value], *, axis: int) -> Ref:
+    """Concatenate tensors along an axis."""
+    tensors = [graph.tensor(x) for x in inputs]
+    axis = array_ops.axis_of(graph, tensors[0], axis)
+    if len(tensors) == 1:
+        return tensors[0]
+    made: Ref = graph.add(Concatenate(axis), *tensors)
+    return made
+
+
+def split(
+    graph: Any, input: Value, split: Any = None, *, axis: int = 0, num_outputs: int | None = None
+) -> list[Ref | None]:
+    """Cut a tensor into parts along an axis."""
+    x = graph.tensor(input)
+    axis = array_ops.axis_of(graph, x, axis)
+    dim = graph.sizes(x)[axis]
+    count = num_outputs or len(graph.outputs)
+    if split is not None:
+        sizes = [int(s) for s in integers(split)]
+    elif type(dim) is int:
+        each = -(-dim // count)
+        sizes = [each] * (count - 1) + [dim - each * (count - 1)]
+    else:
+        raise Refusal(f"cuts {dim} entries, a number that depends on the call")
+    ends = [*itertools.accumulate(sizes)]
+    made: list[Ref | None] = []
+    for k, (end, own) in enumerate(zip(ends, sizes, strict=True)):
+        used = k < len(graph.outputs) and graph.outputs[k]
+        made.append(
+            graph.add(Slice(axis, end - own, end), x, part=str(k) if k else "") if used else None
+        )
+    return made

@@ -1,0 +1,176 @@
+"""Integer arithmetic on symbolic sizes, which exporters write into graphs.
+
+The number of steps of an input, the product of two sizes, half of one rounded down: a
+:class:`Size` is a polynomial with integer coefficients in the sizes that a call determines. A size
+is at least one. Arrays of sizes are NumPy arrays of objects, whose entries are integers or sizes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from npylstm.ops.shapes import Dim, split_offset
+from npylstm_converters.errors import Refusal
+
+__all__ = ["Size", "equal", "size_of"]
+
+_Term = tuple[str, ...]  # a product of atoms, sorted
+
+
+class Size:
+    """A polynomial in symbolic sizes.
+
+    Parameters
+    ----------
+    terms
+        Coefficients by product of atoms; the empty product is the constant.
+    """
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Mapping[_Term, int]) -> None:
+        self.terms = {term: number for term, number in terms.items() if number}
+
+    @staticmethod
+    def _terms_of(value: object) -> Mapping[_Term, int]:
+        if isinstance(value, Size):
+            return value.terms
+        return {(): int(value)}  # type: ignore[call-overload, no-any-return]
+
+    @staticmethod
+    def _simple(terms: Mapping[_Term, int]) -> Size | int:
+        made = Size(terms)
+        return made.terms.get((), 0) if set(made.terms) <= {()} else made
+
+    def __add__(self, other: object) -> Size | int:
+        total = Counter(self.terms)
+        for term, number in self._terms_of(other).items():
+            total[term] += number
+        return self._simple(total)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Size | int:
+        return self._simple({term: -number for term, number in self.terms.items()})
+
+    def __sub__(self, other: object) -> Size | int:
+        return self + Size({t: -n for t, n in self._terms_of(other).items()})
+
+    def __rsub__(self, other: object) -> Size | int:
+        return -self + other
+
+    def __mul__(self, other: object) -> Size | int:
+        total: Counter[_Term] = Counter()
+        for mine, a in self.terms.items():
+            for theirs, b in self._terms_of(other).items():
+                total[tuple(sorted((*mine, *theirs)))] += a * b
+        return self._simple(total)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: object) -> Size | int:
+        """Divide and round down; a quotient that is no polynomial is a symbol of its own."""
+        divisor = self._terms_of(other)
+        if len(divisor) != 1:
+            return self._quotient(other)
+        ((atoms, number),) = divisor.items()
+        quotient: dict[_Term, int] = {}
+        for term, mine in self.terms.items():
+            left = Counter(term)
+            left.subtract(atoms)
+            if min(left.values(), default=0) < 0 or mine % number:
+                return self._quotient(other)
+            quotient[tuple(sorted(left.elements()))] = mine // number
+        return self._simple(quotient)
+
+    def _quotient(self, other: object) -> Size:
+        return Size({(f"({self})//({other})".replace("*", "."),): 1})
+
+    def __mod__(self, other: object) -> Size | int:
+        return self - (self // other) * other
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.terms.items()))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two sizes are equal in every call, or in none.
+
+        Raises
+        ------
+        Refusal
+            If it depends on the call.
+        """
+        difference = self - other
+        if isinstance(difference, int):
+            return difference == 0
+        if difference._is_positive() or Size._is_positive(-difference):
+            return False
+        raise Refusal(_undecided(self, "equal to", other))
+
+    def _is_positive(self: Size | int) -> bool:
+        """Whether it is positive in every call: sizes of inputs are at least one."""
+        if isinstance(self, int):
+            return self > 0
+        constant = self.terms.get((), 0)
+        others = [n for term, n in self.terms.items() if term]
+        known = all(atom.isidentifier() for term in self.terms for atom in term)
+        return known and min(others) > 0 and constant + sum(others) > 0
+
+    def _compare(self, other: object, positive: bool) -> bool:
+        difference = self - other if positive else Size(self._terms_of(other)) - self
+        opposite = -difference
+        if Size._is_positive(difference):
+            return True
+        at_most_zero = opposite + 1
+        if Size._is_positive(at_most_zero):
+            return False
+        sign = "greater" if positive else "less"
+        raise Refusal(_undecided(self, f"{sign} than", other))
+
+    def __gt__(self, other: object) -> bool:
+        return self._compare(other, True)
+
+    def __lt__(self, other: object) -> bool:
+        return self._compare(other, False)
+
+    def __ge__(self, other: object) -> bool:
+        return not self < other
+
+    def __le__(self, other: object) -> bool:
+        return not self > other
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    def __repr__(self) -> str:
+        parts = []
+        for term, number in sorted(self.terms.items(), reverse=True):
+            factors = [*term] if number == 1 and term else [str(number), *term]
+            parts.append("*".join(factors))
+        return "+".join(parts).replace("+-", "-")
+
+
+def _undecided(size: Size, relation: str, other: object) -> str:
+    return (
+        f"whether {size} is {relation} {other} depends on the call; --set NAME=NUMBER fixes a size "
+        "of an input"
+    )
+
+
+def equal(a: object, b: object) -> bool:
+    """Whether two integers or sizes are known to be equal."""
+    if isinstance(a, Size) or isinstance(b, Size):
+        return Size._terms_of(a) == Size._terms_of(b)
+    return a == b
+
+
+def size_of(dim: Dim) -> Size | int:
+    """Return the size of an axis of a tensor: a product (``"batch*steps"``), a sum (``"steps-2"``)."""
+    if isinstance(dim, int):
+        return dim
+    made: Size | int = 1
+    for part in dim.split("*"):
+        symbol, offset = split_offset(part)
+        made *= int(part) if part.isdigit() else Size({(symbol,): 1}) + offset
+    return made
