@@ -36,7 +36,7 @@ class TorchReference:
     Attributes
     ----------
     description
-        PyTorch and its version.
+        PyTorch and its version; whether it is built as the author's program is, no run shows.
     sizes
         Empty: all sizes are free.
 
@@ -57,7 +57,7 @@ class TorchReference:
             raise NpylstmError("running this model needs PyTorch: pip install torch") from None
         self._torch, self._spec = torch, spec
         self._steps = build(torch)
-        self.description = f"torch {torch.__version__}"
+        self.description = f"torch {torch.__version__} (built from the file)"
         self.sets_state = sets_state
 
     def __call__(self, inputs: Arrays, state: Mapping[str, Arrays]) -> dict[str, Any]:
