@@ -21,7 +21,7 @@ from npylstm.cli.outputs import check_written
 from npylstm.cli.printing import print_json
 from npylstm.errors import FormatError, NpylstmError, ShapeError
 from npylstm.io import npz
-from npylstm.ops.shapes import format_shape
+from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.runtime.model import Model, load
 
 __all__ = ["is_audio", "render"]
@@ -121,7 +121,7 @@ def _settings(model: Model, stated: Sequence[str]) -> list[float]:
     """
     controls = _controls(model)
     shapes = [t.shape for t in (*model.inputs, *model.outputs)]
-    sequences = len(shapes) == 2 and all(len(s) == 3 for s in shapes)
+    sequences = len(shapes) == 2 and all(len(s) == 3 and s[0] == BATCH for s in shapes)
     if not sequences or shapes[0][2] != 1 + len(controls) or shapes[1][2] != 1:
         listed = " -> ".join(format_shape(s) for s in shapes)
         raise ShapeError(

@@ -181,6 +181,10 @@ REFUSED: list[tuple[Capture, Change, str]] = [
     (guitarml(), lambda d: d["model_data"].update(model="RecNet"), "model 'RecNet' is not supported, only SimpleRNN"),
     (guitarml(), lambda d: d["model_data"].update(model="GatedConvNet"), "'GatedConvNet'"),
     (guitarml(), lambda d: d["model_data"].update(unit_type="QRNN"), "unit_type 'QRNN'"),
+    (guitarml(), lambda d: d["model_data"].update(unit_type=["GRU"]), r"unit_type \['GRU'\] is not supported"),
+    (guitarml(), lambda d: d["model_data"].update(model={}), "model {} is not supported"),
+    (nam(), lambda d: d.update(architecture=[]), r"architecture \[\] is not supported"),
+    (rtneural(), lambda d: d["layers"][0].update(type=[]), r"layers\[0\]: type \[\] is not supported"),
     (guitarml(inputs=2), lambda d: d["model_data"].update(skip=2), "skip 2 with 2 inputs and 1 outputs"),
     (guitarml(), lambda d: d["model_data"].update(dropout=0.5), "argument dropout=0.5"),
     (aidax(), lambda d: d.update(in_skip=2), "in_skip=2 is not supported, only 0 or 1"),
@@ -325,3 +329,20 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         stream.truncate(20 << 20)
     with pytest.raises(FormatError, match="expected up to 16777216 bytes of JSON, got 20971520"):
         nc.from_amp(path)
+
+
+@pytest.mark.parametrize("depth", [100, 800, 900, 950, 980, 3000, 100_000])
+def test_no_depth_of_nested_lists_is_a_traceback(depth: int, tmp_path: Path) -> None:
+    text = json.dumps(nam().document)
+    path = tmp_path / "deep.nam"
+    for place in ('"odd": ', '"sample_rate": ', '"version": '):
+        path.write_text(text[:-1] + ", " + place + "[" * depth + "]" * depth + "}")
+        with pytest.raises((FormatError, UnsupportedError)):
+            nc.from_amp(path)
+
+
+def test_verify_against_the_file(tmp_path: Path, capsys: Any) -> None:
+    path = guitarml("GRU", layers=2).write(tmp_path / "capture.json")
+    assert main(["convert", str(path), str(tmp_path / "m.npz"), "--record", "0"]) == 0
+    assert main(["verify", str(tmp_path / "m.npz"), "--against", str(path), "--cases", "3"]) == 0
+    assert "3 recorded cases against torch" in capsys.readouterr().out

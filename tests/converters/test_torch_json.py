@@ -13,7 +13,7 @@ import pytest
 from amp_files import draw, gates, in_rows
 
 import npylstm
-from npylstm import FormatError
+from npylstm import FormatError, UnsupportedError
 from npylstm.cli import main
 
 RNG = np.random.default_rng(0)
@@ -66,6 +66,13 @@ def test_info_asks_what_it_leaves_open(path: Path, capsys: pytest.CaptureFixture
 def test_damaged_tensors_are_named(change: dict[str, Any], message: str, path: Path) -> None:
     path.write_text(json.dumps({**tensors(), **change}))
     with pytest.raises(FormatError, match=message):
+        nc.convert(path, **CHAIN)
+
+
+def test_a_flat_kernel_is_no_recurrent_layer(path: Path) -> None:
+    flat = [row[0] for row in tensors()["gru.weight_ih_l0"]]
+    path.write_text(json.dumps({**tensors(), "gru.weight_ih_l0": flat}))
+    with pytest.raises(UnsupportedError, match="gru"):
         nc.convert(path, **CHAIN)
 
 

@@ -10,7 +10,7 @@ from npylstm.ops.dense import Dense
 from npylstm_converters.amps.parts import add_skip, start
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.draft import Draft
-from npylstm_converters.toolkit.json_files import read_numbers, read_size
+from npylstm_converters.toolkit.json_files import read_choice, read_numbers, read_size
 from npylstm_converters.toolkit.translation import Row, table, translate
 from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.recurrent import Weights, make_layer
@@ -40,10 +40,8 @@ def guitarml(draft: Draft, model_data: Any, state_dict: Any) -> None:
     if not isinstance(model_data, Mapping) or not isinstance(state_dict, Mapping):
         raise FormatError("expected objects model_data and state_dict")
     options = {name: value for name, value in model_data.items() if name != "model"}
-    kind = model_data.get("model")
-    if kind not in _MODELS:
-        raise Refusal(f"model {kind!r:.80} is not supported, only {', '.join(_MODELS)}")
-    translate(_MODELS[kind], (draft, state_dict), (), options)
+    model = _MODELS[read_choice("model", model_data.get("model"), _MODELS)]
+    translate(model, (draft, state_dict), (), options)
 
 
 def _simple_rnn(
@@ -60,8 +58,7 @@ def _simple_rnn(
     features, units = read_size("input_size", input_size), read_size("hidden_size", hidden_size)
     outputs, layers = read_size("output_size", output_size), read_size("num_layers", num_layers)
     columns = read_size("skip", skip, least=0)
-    if unit_type not in _GATES:
-        raise Refusal(f"unit_type {unit_type!r:.60} is not supported, only {', '.join(_GATES)}")
+    unit = read_choice("unit_type", unit_type, _GATES)
     if type(bias_fl) is not bool:
         raise FormatError(f"bias_fl: expected true or false, got {bias_fl!r:.60}")
     if columns and (columns != outputs or columns > features):
@@ -72,7 +69,7 @@ def _simple_rnn(
     if layers > len(tensors):
         raise FormatError(f"num_layers: {layers} layers have more than {len(tensors)} tensors")
     start(draft, features)
-    rows = _GATES[unit_type] * units
+    rows = _GATES[unit] * units
     rec = {
         f"{part}_l{k}": shape
         for k in range(layers)
@@ -93,7 +90,7 @@ def _simple_rnn(
     for k in range(layers):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = Weights(*(arrays[f"rec.{name}_l{k}"] for name in names))
-        mode = "RNN_TANH" if unit_type == "RNN" else unit_type
+        mode = "RNN_TANH" if unit == "RNN" else unit
         made.append(draft.add("rec", *make_layer(mode, [weights], batch_first=True)))
     named = {"kernel": arrays["lin.weight"].T} | ({"bias": arrays["lin.bias"]} if bias_fl else {})
     head = draft.add("lin", Dense(units, outputs, use_bias=bias_fl), named)

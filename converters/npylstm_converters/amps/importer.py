@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from npylstm import FormatError, ModelSpec, UnsupportedError
+from npylstm import FormatError, ModelSpec
 from npylstm_converters.amps.guitarml import guitarml
 from npylstm_converters.amps.nam import nam
 from npylstm_converters.amps.reference import build
 from npylstm_converters.amps.rtneural import rtneural
-from npylstm_converters.errors import Refusal
+from npylstm_converters.errors import Refusal, named
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer, Runner
 from npylstm_converters.toolkit.draft import Draft
@@ -67,9 +67,8 @@ def from_amp(source: str | os.PathLike[str]) -> ModelSpec:
     OSError
         If it cannot be read.
     """
-    label, document = os.fspath(source), read_object(source)
-    draft = Draft()
-    try:
+    document, draft = read_object(source), Draft()
+    with named(source):
         found = _format_of(set(document))
         needed = [
             p.name for p in inspect.signature(found.row.function).parameters.values()
@@ -83,13 +82,7 @@ def from_amp(source: str | os.PathLike[str]) -> ModelSpec:
             "framework": found.framework, "source_format": found.row.name,
             "source_sha256": sha256_of(source),
         }  # fmt: skip
-        return draft.finish(Path(label).stem, provenance)
-    except Refusal as error:
-        raise UnsupportedError([f"{label}: {error}"]) from None
-    except UnsupportedError as error:
-        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
-    except FormatError as error:
-        raise FormatError(f"{label}: {error}") from None
+        return draft.finish(Path(source).stem, provenance)
 
 
 def _format_of(keys: set[str]) -> _Format:

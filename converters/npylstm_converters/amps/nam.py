@@ -19,7 +19,7 @@ from npylstm.ops.shaping import Expand
 from npylstm_converters.amps.parts import INPUT, read_metadata, read_rate, start
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.draft import Draft
-from npylstm_converters.toolkit.json_files import read_numbers, read_size
+from npylstm_converters.toolkit.json_files import read_choice, read_numbers, read_size
 from npylstm_converters.toolkit.ledger import became
 from npylstm_converters.toolkit.translation import Row, table, translate
 from npylstm_converters.torch.recurrent import Weights, make_layer
@@ -60,16 +60,12 @@ def nam(
     if not isinstance(version, str) or version.rpartition(".")[0] not in _VERSIONS:
         known = ", ".join(f"{v}.x" for v in _VERSIONS)
         raise Refusal(f"version {version!r:.80} of the .nam format is not known, only {known}")
-    if architecture not in _ARCHITECTURES:
-        raise Refusal(
-            f"architecture {architecture!r:.80} is not supported, only "
-            f"{', '.join(_ARCHITECTURES)}: npylstm runs recurrent networks"
-        )
+    network = _ARCHITECTURES[read_choice("architecture", architecture, _ARCHITECTURES)]
     if not isinstance(config, dict):
         raise FormatError(f"config: expected an object, got {type(config).__name__}")
     draft.about |= {"format_version": version, **read_rate(sample_rate)}
     draft.about |= read_metadata(metadata, notes=notes)
-    translate(_ARCHITECTURES[architecture], (draft, weights), (), config)
+    translate(network, (draft, weights), (), config)
 
 
 def sizes_of(config: Mapping[str, Any]) -> tuple[int, int, int, int]:

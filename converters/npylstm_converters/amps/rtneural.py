@@ -31,7 +31,12 @@ from npylstm_converters.amps.parts import (
 )
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.toolkit.draft import Draft
-from npylstm_converters.toolkit.json_files import listed_shape, read_numbers, read_size
+from npylstm_converters.toolkit.json_files import (
+    listed_shape,
+    read_choice,
+    read_numbers,
+    read_size,
+)
 from npylstm_converters.toolkit.ledger import became
 from npylstm_converters.toolkit.translation import Row, table, translate
 
@@ -174,9 +179,7 @@ _ACTIVATIONS = ("tanh", "relu", "sigmoid", "softmax", "elu")
 def _activation(name: Any) -> Activation:
     if name == "":
         return LINEAR
-    if name not in _ACTIVATIONS:
-        raise Refusal(f"activation {name!r:.60} is not supported, only {', '.join(_ACTIVATIONS)}")
-    return Activation.of(name)
+    return Activation.of(read_choice("activation", name, _ACTIVATIONS))
 
 
 def _dense(layer: _Layer, shape: int, weights: Any, activation: Any = "") -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from npylstm import FormatError, ModelSpec, UnsupportedError
+from npylstm import FormatError, ModelSpec
 from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.ops.bidirectional import Bidirectional
@@ -22,7 +22,7 @@ from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.spec import TensorSpec
 from npylstm_converters import layouts
-from npylstm_converters.errors import Refusal
+from npylstm_converters.errors import Refusal, named
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer, Runner
 from npylstm_converters.toolkit.draft import Draft
@@ -75,19 +75,14 @@ def from_icu(source: str | os.PathLike[str]) -> ModelSpec:
     OSError
         If it cannot be read.
     """
-    path = os.fspath(source)
-    document, draft = read_object(path), Draft()
-    try:
-        _translate(draft, document)
-    except Refusal as error:
-        raise UnsupportedError([f"{path}: {error}"]) from None
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from None
+    document, draft = read_object(source), Draft()
     provenance = {
         "framework": "lstm_word_segmentation", "source_format": "ICU weights.json",
-        "source_sha256": sha256_of(path),
+        "source_sha256": sha256_of(source),
     }  # fmt: skip
-    return draft.finish(draft.about["model"], provenance)
+    with named(source):
+        _translate(draft, document)
+        return draft.finish(draft.about["model"], provenance)
 
 
 def _translate(draft: Draft, document: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,12 @@ import numpy as np
 from npylstm import FormatError
 from npylstm.arrays import Array
 from npylstm.ops.shapes import format_shape
+from npylstm_converters.errors import Refusal
 
-__all__ = ["is_json", "listed_shape", "read_numbers", "read_object", "read_size", "top_keys"]
+__all__ = [
+    "is_json", "listed_shape", "read_choice", "read_numbers", "read_object", "read_size",
+    "top_keys",
+]  # fmt: skip
 
 _LARGEST = 16 << 20  # bytes; the worst JSON takes Python thirty times as much memory
 _MOST_AXES = 32
@@ -106,6 +110,19 @@ def read_size(name: str, value: Any, least: int = 1) -> int:
     """
     if type(value) is not int or value < least:
         raise FormatError(f"{name}: expected an integer from {least} on, got {value!r:.80}")
+    return value
+
+
+def read_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return a word that a document states.
+
+    Raises
+    ------
+    Refusal
+        If it is none of the known ones.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise Refusal(f"{name} {value!r:.80} is not supported, only {', '.join(choices)}")
     return value
 
 
