@@ -53,7 +53,7 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     Returns
     -------
     ModelSpec
-        Without recorded cases; :func:`record` adds them.
+        Without recorded cases, except those that the file itself holds; :func:`record` makes some.
 
     Raises
     ------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["DamagedError", "Reasons", "Refusal"]
+__all__ = ["DamagedError", "Reasons", "Refusal", "named"]
 
 
 class DamagedError(FormatError):
@@ -33,3 +37,19 @@ class Reasons:
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Prefix the errors of reading a file with its name; a refusal becomes UnsupportedError."""
+    label = os.fspath(path)
+    try:
+        yield
+    except Refusal as error:
+        raise UnsupportedError([f"{label}: {error}"]) from None
+    except UnsupportedError as error:
+        raise UnsupportedError([f"{label}: {reason}" for reason in error.reasons]) from None
+    except FormatError as error:
+        raise FormatError(f"{label}: {error}") from None
+    except RecursionError:
+        raise FormatError(f"{label}: lists or objects are nested too deep") from None

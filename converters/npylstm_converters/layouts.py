@@ -36,7 +36,7 @@ import numpy.typing as npt
 __all__ = [
     "KERAS1_GRU_ORDER", "KERAS1_ORDER", "gru_from_cudnn", "gru_from_keras", "gru_from_keras1",
     "gru_from_onnx", "gru_from_torch", "lstm_from_cudnn", "lstm_from_keras", "lstm_from_keras1",
-    "lstm_from_onnx", "lstm_from_torch", "rnn_from_onnx", "rnn_from_torch",
+    "lstm_from_onnx", "lstm_from_torch", "rnn_from_onnx", "rnn_from_torch", "torch_from_keras_gru",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -105,6 +105,31 @@ def gru_from_keras(kernel: Array, recurrent_kernel: Array, bias: Array | None) -
     """
     biases = [bias] if bias is None or bias.ndim == 1 else [bias[0], bias[1]]
     return _split(KERAS_GRU_ORDER, kernel, recurrent_kernel, *biases)
+
+
+def torch_from_keras_gru(
+    kernel: Array, recurrent_kernel: Array, bias: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return the arrays of Keras' GRU as PyTorch packs them, to run them there.
+
+    Parameters
+    ----------
+    kernel, recurrent_kernel, bias
+        As for :func:`gru_from_keras`, with ``reset_after``.
+
+    Returns
+    -------
+    weight_ih, weight_hh, bias_ih, bias_hh
+        (3 units, features), (3 units, units), (3 units,) twice.
+    """
+    order = [KERAS_GRU_ORDER.index(gate) for gate in TORCH_GRU_ORDER]
+
+    def packed(array: Array) -> Array:
+        gates = np.split(array, len(order), axis=-1)
+        rows: Array = np.concatenate([gates[k] for k in order], axis=-1).T
+        return rows
+
+    return packed(kernel), packed(recurrent_kernel), packed(bias[0]), packed(bias[1])
 
 
 def gru_from_cudnn(kernel: Array, recurrent_kernel: Array, bias: Array) -> dict[str, Array]:

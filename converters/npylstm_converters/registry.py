@@ -97,7 +97,7 @@ class Importer(ABC):
         Returns
         -------
         ModelSpec
-            Without recorded cases.
+            Without recorded cases, except those that the source itself holds.
         """
 
     def can_describe(self, source: Any, **options: Any) -> bool:

@@ -127,10 +127,22 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command(predict, "Compute outputs for inputs in a file.")
     sub.add_argument("model", metavar="MODEL.npz")
-    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
-    sub.add_argument("-o", "--output", metavar="Y.npy", help=".npy, .npz or .csv; default: stdout")
+    sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz, .csv or .wav")
+    sub.add_argument(
+        "-o", "--output", metavar="Y.npy", help=".npy, .npz, .csv or .wav; default: stdout"
+    )
     sub.add_argument("--batch-size", metavar="N", type=_positive, default=None)
     sub.add_argument("--threads", metavar="N", type=_positive, default=1)
+    sub.add_argument(
+        "--block", metavar="N", type=_positive, default=None, help="audio: frames of a block"
+    )
+    sub.add_argument(
+        "--control", metavar="NAME=0.7", action="append", help="audio: the setting of a knob"
+    )
+    sub.add_argument(
+        "--resample", choices=("soxr",), default=None,
+        help="audio: resample a file whose sample rate is not the model's",
+    )  # fmt: skip
     backend(sub)
 
     sub = command(trace, "Show what happens inside the recurrent layers.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from npylstm import plot
-from npylstm.cli import arrays
+from npylstm.cli import arrays, audio
 from npylstm.cli.outputs import check_written
 from npylstm.cli.printing import print_json
 from npylstm.errors import NpylstmError
@@ -18,6 +18,11 @@ __all__ = ["predict", "trace"]
 
 def predict(options: argparse.Namespace) -> int:
     """Compute outputs and write them."""
+    if audio.is_audio(options.input):
+        return audio.render(options)
+    for name in ("block", "control", "resample"):
+        if getattr(options, name) is not None:
+            raise NpylstmError(f"--{name} goes with audio: {options.input} is no audio file")
     check_written(options.output, options.model, options.input)
     model = load(options.model, options.backend)
     inputs = arrays.read_inputs(options.input, model.inputs)

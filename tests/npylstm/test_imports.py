@@ -20,7 +20,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 FORBIDDEN = {
     "tensorflow", "keras", "tf_keras", "torch", "jax", "h5py", "onnx", "npylstm_converters",
-    "rich", "matplotlib", "numba", "scipy", "pandas",
+    "rich", "matplotlib", "numba", "scipy", "pandas", "soundfile", "soxr",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.assembling import convert_container
-from npylstm_converters.keras.files import MAX_JSON, Container, read_json
+from npylstm_converters.keras.files import Container, read_json
 from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.translating import Options
@@ -22,11 +22,12 @@ from npylstm_converters.registry import Importer
 from npylstm_converters.tfjs.runner import TfjsRunner
 from npylstm_converters.tfjs.shards import Weight, read_manifest
 from npylstm_converters.tfjs.topology import read_topology, read_writer
+from npylstm_converters.toolkit.json_files import is_json, top_keys
 
 __all__ = ["IMPORTER", "from_tfjs"]
 
 _NUMBERED = re.compile(f"(?:{'|'.join(SavedStore.ROOTS)})/.+/vars/[0-9]+")
-_KEYS = (b'"modelTopology"', b'"weightsManifest"')
+_KEYS = frozenset({"modelTopology", "weightsManifest"})
 
 
 def from_tfjs(
@@ -100,11 +101,7 @@ class _TfjsImporter(Importer):
             return False
         if os.path.isdir(source):
             return os.path.isfile(os.path.join(source, "model.json"))
-        if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            return False
-        with open(source, "rb") as stream:
-            text = stream.read(MAX_JSON + 1)
-        return any(key in text for key in _KEYS)
+        return is_json(head) and bool(_KEYS & top_keys(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         return from_tfjs(source, **options)

@@ -6,6 +6,7 @@ form                      detected by
 zip of tensors            a zip with ``NAME/data.pkl`` (torch >= 1.6)
 legacy pickle             a magic number, pickled (torch before 1.6)
 safetensors               the length of a header, and the header, which is JSON
+JSON of tensors           JSON whose keys are names of tensors, and nothing else
 TorchScript               a zip with ``NAME/code/``
 exported program          a zip with ``NAME/models/`` or ``serialized_exported_program.json``
 ========================  ==================================================================
@@ -23,7 +24,9 @@ from typing import Any
 from npylstm import FormatError
 from npylstm.arrays import Array
 from npylstm_converters.files import zip_names
+from npylstm_converters.toolkit.json_files import is_json
 from npylstm_converters.torch.containers import read_legacy, read_safetensors, read_zip, walk
+from npylstm_converters.torch.json_tensors import is_json_state_dict, read_json_tensors
 from npylstm_converters.torch.mapping import damage_named
 from npylstm_converters.torch.pickle_values import Tensor
 from npylstm_converters.torch.storages import Storages, read_tensor, refuse_repetition
@@ -41,6 +44,7 @@ class Kind(enum.Enum):
     ZIP = "PyTorch zip"
     LEGACY = "PyTorch legacy pickle"
     SAFETENSORS = "safetensors"
+    JSON = "JSON state_dict"
     TORCHSCRIPT = "TorchScript"
     PROGRAM = "an exported program"
 
@@ -49,6 +53,8 @@ def sniff_head(source: str | os.PathLike[str], head: bytes) -> bool:
     """Whether a file may be PyTorch's, by its first bytes and, for a zip, its names."""
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(zip_names(source)) is not None
+    if is_json(head):
+        return is_json_state_dict(source)
     return head.startswith(b"\x80") or head[8:9] == b"{"
 
 
@@ -87,7 +93,9 @@ def sniff(path: str | os.PathLike[str]) -> Kind:
         return kind
     if _LEGACY_HEAD in head:
         return Kind.LEGACY
-    if head[8:9] == b"{":
+    if is_json(head) and is_json_state_dict(path):
+        return Kind.JSON
+    if head[8:9] == b"{" and not is_json(head):
         return Kind.SAFETENSORS
     if head.startswith(b"\x80"):
         raise FormatError(
@@ -122,7 +130,7 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     Parameters
     ----------
     path
-        A ``.pt``, ``.pth`` or ``.safetensors``, detected by content.
+        A ``.pt``, ``.pth``, ``.safetensors`` or JSON of tensors, detected by content.
     key
         Dotted path of the state_dict in the file; None if there is only one.
 
@@ -139,7 +147,12 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     kind = sniff(path)
     if kind in (Kind.TORCHSCRIPT, Kind.PROGRAM):
         raise FormatError(f"{label}: is {kind.value}, not a state_dict")
+    if kind is Kind.JSON and key is not None:
+        raise FormatError(f"{label}: is a state_dict itself, and takes no key")
     with damage_named(path):
+        if kind is Kind.JSON:
+            arrays = read_json_tensors(path)
+            return Checkpoint(without_weight_norm(without_prefix(arrays)), kind.value)
         value, storages = _READERS[kind](path)
         tensors, notes = _choose(value, key)
         refuse_repetition(tensors, storages)

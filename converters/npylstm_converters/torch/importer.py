@@ -47,7 +47,8 @@ def from_torch(
     source
         A ``torch.nn.Module`` that ``torch.export`` can trace; an ``ExportedProgram``; or the path
         of a saved program (``.pt2``), of TorchScript, or of a state_dict (``.pt``, ``.pth``,
-        ``.safetensors``), detected by content. Only programs and modules need torch.
+        ``.safetensors``, or JSON of nested lists), detected by content. Only programs and modules
+        need torch.
     example
         For a module and for TorchScript: example inputs, a tensor or a tuple of all of forward's
         arguments, or a dictionary of them by name. Free sizes stay free.
@@ -210,7 +211,7 @@ class _TorchImporter(Importer):
         return from_torch(source, **options)
 
     def can_describe(self, source: Any, **options: Any) -> bool:
-        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS)
+        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS, Kind.JSON)
         return "layers" not in options and sniff(source) in weights_only
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _recurrent(name: str, own: Mapping[str, Array]) -> Found | None:
     matches = [LAYER_OF_NAME.fullmatch(leaf) for leaf in own]
     if not matches or not all(matches) or "weight_ih_l0" not in own or "weight_hh_l0" not in own:
         return None
-    if any(array.ndim not in (1, 2) for array in own.values()):
+    if any(array.ndim != 1 + leaf.startswith("weight") for leaf, array in own.items()):
         return None
     layers = 1 + max(int(m[2]) for m in matches if m)
     projection = own.get("weight_hr_l0")
