@@ -52,6 +52,9 @@ class ModelSpec:
         JSON values: framework, its version, the source's sha256, choices made in the conversion.
     cases
         Recorded runs of the framework.
+    state_pairs
+        An input and an output of one shape for each state that the graph takes and returns: in a
+        stream, the output of one call is the input of the next.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class ModelSpec:
     dtype: str = "float32"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
+    state_pairs: tuple[tuple[str, str], ...] = ()
     shapes: Mapping[str, Shape] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -173,7 +177,7 @@ class ModelSpec:
             ``{call: {state: shape}}``, without the batch axis. A call has the name of its main
             output: the layer's name, or ``lstm#2`` for a second call. A call carries no state if
             its initial state is from the graph, or if its sequences are not the samples of the
-            batch: it starts from zeros.
+            batch: it starts from zeros. In a model without a batch, one sequence is the sample.
         """
         layers = {layer.name: layer.layer for layer in self.layers}
         shapes = {
@@ -186,7 +190,8 @@ class ModelSpec:
             for e in self.edges
             if shapes.get(e.name)
         }
-        return {name: shapes[name] for name, batch in batches.items() if batch == BATCH}
+        sample = BATCH if any(BATCH in t.shape for t in self.inputs) else 1
+        return {name: shapes[name] for name, batch in batches.items() if batch == sample}
 
     def astype(self, dtype: str) -> ModelSpec:
         """Return the same model with weights of another dtype.
@@ -283,6 +288,9 @@ class ModelSpec:
             inputs=tuple(TensorSpec(t, self.shapes[t], t in integer) for t in inputs),
             outputs=tuple(outputs),
             cases=(),
+            state_pairs=tuple(
+                pair for pair in self.state_pairs if pair[0] in inputs and pair[1] in outputs
+            ),
         )
         return cut.with_free_steps()
 
@@ -335,4 +343,5 @@ class ModelSpec:
                 for e in self.edges
             ],
             "provenance": dict(self.provenance),
+            **({"state_pairs": [*map(list, self.state_pairs)]} if self.state_pairs else {}),
         }

@@ -14,7 +14,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, UnsupportedError
-from npylstm.ops.axis_map import FIXED, LAST_STEP, PER_PUSH, Time, time_axis
+from npylstm.ops.axis_map import CARRIED, FIXED, LAST_STEP, PER_PUSH, Time, time_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Shape, drop_axis, resize_axis
 from npylstm.spec import ModelSpec, TensorSpec
@@ -93,20 +93,27 @@ def _choices(spec: ModelSpec) -> Iterator[dict[str, Time]]:
     """Yield time axes of the inputs to try: as many sequences as possible first."""
     options: list[list[Time]] = []
     steps = {t.shape[t.time_axis] for t in spec.inputs if t.time_axis is not None}
+    carried = {name for name, _ in spec.state_pairs}
     for tensor in spec.inputs:
         shape = tensor.shape
-        if tensor.time_axis is not None:
+        if tensor.name in carried:
+            options.append([CARRIED])
+        elif tensor.time_axis is not None:
             # An input whose number of steps differs from the others' may not be a sequence.
             size = shape[tensor.time_axis]
             fixed = isinstance(size, int) and bool(steps - {size})
             options.append([tensor.time_axis, PER_PUSH] if fixed else [tensor.time_axis])
+        elif BATCH not in shape and shape and isinstance(shape[0], str):
+            options.append([0, PER_PUSH])
         elif len(shape) == 2:  # features; or values, one per step
             likely = isinstance(shape[1], str) and shape[1] in steps
             options.append([1, PER_PUSH] if likely else [PER_PUSH, 1])
         else:
             options.append([PER_PUSH])
-    for choice in itertools.islice(itertools.product(*options), 64):
-        if any(isinstance(axis, int) for axis in choice):
+    # With states among the inputs, a call may be a step, and no input has a time axis.
+    last = [[CARRIED if t.name in carried else PER_PUSH for t in spec.inputs]] if carried else []
+    for choice in (*itertools.islice(itertools.product(*options), 64), *last):
+        if any(isinstance(axis, int) for axis in choice) or choice in last:
             yield {t.name: axis for t, axis in zip(spec.inputs, choice, strict=True)}
 
 
@@ -155,12 +162,12 @@ def _times_of(
         If a step needs other steps than the state carries, or the graph computes that state.
     """
     made = tuple(time_axis(axes, times) for axes in operation.axis_map(shapes))
-    sequences = operation.batch_size(shapes[0]) if operation.state_shapes() else BATCH
-    if sequences != BATCH and isinstance(times[0], int):
+    sequences = operation.batch_size(shapes[0]) if operation.state_shapes() else 1
+    if sequences not in (1, BATCH) and isinstance(times[0], int):
         raise UnsupportedError(
             f"runs over {sequences} sequences, and only one for each sample carries its state"
         )
-    if any(time != FIXED for time in operation.initial_states(times)):
+    if any(time not in (FIXED, CARRIED) for time in operation.initial_states(times)):
         raise UnsupportedError(
             f"the initial state of {operation.kind} is computed or given; cut it out with "
             "spec.subgraph and pass the state yourself, as npylstm.decode does"
@@ -172,17 +179,29 @@ def _carried(spec: ModelSpec, times: Mapping[str, Time]) -> Plan:
     """Remove initial states from the graph, so that all states are carried."""
     layers = {layer.name: layer.layer for layer in spec.layers}
     edges, initial_states = [], {}
+    inputs = [t.name for t in spec.inputs if times[t.name] != CARRIED]
+    from_inputs = _computed_from(spec, {t.name for t in spec.inputs} - {*inputs})
     for edge in spec.edges:
         given = layers[edge.layer].initial_states(edge.inputs)
         if given:
-            initial_states[edge.name] = dict(
-                zip(layers[edge.layer].state_shapes(), given, strict=True)
-            )
+            if from_inputs.isdisjoint(given):
+                initial_states[edge.name] = dict(
+                    zip(layers[edge.layer].state_shapes(), given, strict=True)
+                )
             kept = (*edge.inputs[:1], *edge.inputs[1 + len(given) :])
             edge = replace(edge, inputs=kept)
         edges.append(edge)
-    if not initial_states:
+    if edges == [*spec.edges]:
         return Plan(spec, times, {}, spec)
-    carried = replace(spec, edges=tuple(edges))
-    inputs = [t.name for t in spec.inputs]  # without calls that only compute the initial states
+    carried = replace(spec, edges=tuple(edges), state_pairs=())
+    # Without calls that only compute the initial states.
     return Plan(carried.subgraph(inputs, spec.outputs), times, initial_states, spec)
+
+
+def _computed_from(spec: ModelSpec, names: set[str]) -> set[str]:
+    """Return the tensors that depend on some inputs."""
+    found = set(names)
+    for edge in spec.edges:
+        if not found.isdisjoint(edge.inputs):
+            found.update(edge.outputs)
+    return found

@@ -74,6 +74,10 @@ def _infer_shapes(spec: ModelSpec, shapes: dict[str, Shape]) -> Iterator[str]:
             yield f"{edge.layer}: {format_shape(paired[0])} would pair sample with sample"
             return
         shapes |= dict(zip(edge.outputs, made, strict=True))
+    for name, output in spec.state_pairs:
+        same = shapes.get(name) == shapes.get(output)
+        if name not in {t.name for t in spec.inputs} or output not in spec.outputs or not same:
+            yield f"state_pairs: {name!r}, {output!r}: expected an input and an output of one shape"
     missing = [t for t in spec.outputs if t not in shapes]
     yield from (f"output {t!r}: no such tensor" for t in missing)
     if len(set(spec.outputs)) < len(spec.outputs):

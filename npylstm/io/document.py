@@ -58,6 +58,7 @@ def graph_from_json(document: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "outputs": _strings(document, "outputs"),
         "provenance": _typed(document, "provenance", dict),
+        "state_pairs": _pairs({"state_pairs": [], **document}, "state_pairs"),
     }
 
 
@@ -90,6 +91,14 @@ def _strings(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not all(isinstance(v, str) for v in values):
         raise FormatError(f"spec: {key}: expected a list of strings")
     return tuple(values)
+
+
+def _pairs(entry: Mapping[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+    values: list[Any] = _typed(entry, key, list)
+    for value in values:
+        if not isinstance(value, list) or [type(v) for v in value] != [str, str]:
+            raise FormatError(f"spec: {key}: expected pairs of names, got {value!r:.80}")
+    return tuple((first, second) for first, second in values)
 
 
 def _shape(entry: Mapping[str, Any]) -> Shape:

@@ -15,7 +15,7 @@ from npylstm.errors import FormatError, MixedSamplesError, UnsupportedError
 from npylstm.ops.shapes import Shape, format_shape, holds_batch
 
 __all__ = [
-    "FIXED", "LAST_STEP", "PER_PUSH", "At", "AxisMap", "Time", "check_axis", "check_batch",
+    "CARRIED", "FIXED", "LAST_STEP", "PER_PUSH", "At", "AxisMap", "Time", "check_axis", "check_batch",
     "time_axis",
 ]  # fmt: skip
 
@@ -26,6 +26,7 @@ Time = int | str
 FIXED = "fixed"  # the same in every step
 PER_PUSH = "per push"  # passed anew with every push
 LAST_STEP = "last step"  # the value after the last step
+CARRIED = "carried"  # the state that the call before has returned
 
 
 class AxisMap(NamedTuple):
@@ -134,7 +135,7 @@ def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
     axes
         Of the output.
     times
-        For every input its time axis, or ``FIXED``, ``PER_PUSH`` or ``LAST_STEP``.
+        For every input its time axis, or ``FIXED``, ``PER_PUSH``, ``LAST_STEP`` or ``CARRIED``.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
             found.add(targets[0])
         elif k not in axes.unread:
             raise UnsupportedError(f"needs all steps of the time axis {time} at once")
-    if any(times[k] != axis for k, axis in axes.carried):
+    if any(isinstance(times[k], int) and times[k] != axis for k, axis in axes.carried):
         raise UnsupportedError("runs over an axis that is not the time axis of the stream")
     steps = sorted(time for time in found if isinstance(time, int))
     if len(steps) > 1:
@@ -166,4 +167,5 @@ def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
         raise UnsupportedError("combines every time step with a result of the last step")
     if steps:
         return steps[0]
-    return LAST_STEP if LAST_STEP in found else PER_PUSH if PER_PUSH in found else FIXED
+    ranked = (LAST_STEP, PER_PUSH, CARRIED)
+    return next((time for time in ranked if time in found), FIXED)

@@ -24,6 +24,7 @@ from npylstm_converters.onnx.translator import Scope, Translator
 from npylstm_converters.onnx.values import Constant
 from npylstm_converters.registry import Importer
 from npylstm_converters.toolkit.ledger import Entry
+from npylstm_converters.toolkit.state_pairs import state_pairs
 
 __all__ = ["IMPORTER", "from_onnx"]
 
@@ -155,11 +156,12 @@ class _Conversion:
         reasons.raise_if_any()
         outputs = self._named(builder.simplify(builder.finish(made)))
         try:
-            return ModelSpec(
+            spec = ModelSpec(
                 tuple(builder.layers.values()), tuple(builder.edges), builder.inputs, outputs,
                 name=self._model.graph.name or "model", dtype=builder.dtype,
                 provenance=self._provenance(),
             )  # fmt: skip
+            return replace(spec, state_pairs=state_pairs(spec))
         except FormatError as error:
             raise UnsupportedError([str(error)]) from None
 
