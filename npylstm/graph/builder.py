@@ -119,9 +119,7 @@ class GraphBuilder:
         self.shapes |= dict(zip(edge.outputs, shapes, strict=True))
         return edge.outputs
 
-    def replace_layer(
-        self, name: str, operation: Operation, weights: Mapping[str, Array]
-    ) -> None:
+    def replace_layer(self, name: str, operation: Operation, weights: Mapping[str, Array]) -> None:
         """Replace the operation and the weights of a layer; calls and shapes stay as they are."""
         self._shared = {key: layer for key, layer in self._shared.items() if layer != name}
         self.layers[name] = LayerSpec(name, operation, dict(weights))

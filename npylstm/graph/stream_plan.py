@@ -138,10 +138,14 @@ def _follow(
     """Yield the time axes of inputs and outputs; collect the problems of all layers."""
     layers = {layer.name: layer.layer for layer in spec.layers}
     times: dict[str, Time] = dict(axes)
+    per_call = not any(isinstance(axis, int) for axis in axes.values())
+    carried = spec.state_shapes()
     for edge in spec.edges:
         shapes = [spec.shapes[t] for t in edge.inputs]
         try:
-            made = _times_of(layers[edge.layer], [times[t] for t in edge.inputs], shapes)
+            if per_call and edge.name in carried:
+                raise UnsupportedError("starts from zeros in every call, which is one step here")
+            made = _times_of(layers[edge.layer], [times[t] for t in edge.inputs], shapes, per_call)
         except UnsupportedError as error:
             problems.append(f"{edge.layer}: {error}")
             guessed = (TensorSpec(t, spec.shapes[t]).time_axis for t in edge.outputs)
@@ -152,7 +156,7 @@ def _follow(
 
 
 def _times_of(
-    operation: Operation, times: Sequence[Time], shapes: Sequence[Shape]
+    operation: Operation, times: Sequence[Time], shapes: Sequence[Shape], per_call: bool
 ) -> tuple[Time, ...]:
     """Return the time axis of every output of an operation.
 
@@ -161,7 +165,7 @@ def _times_of(
     UnsupportedError
         If a step needs other steps than the state carries, or the graph computes that state.
     """
-    made = tuple(time_axis(axes, times) for axes in operation.axis_map(shapes))
+    made = tuple(time_axis(axes, times, per_call) for axes in operation.axis_map(shapes))
     sequences = operation.batch_size(shapes[0]) if operation.state_shapes() else 1
     if sequences not in (1, BATCH) and isinstance(times[0], int):
         raise UnsupportedError(

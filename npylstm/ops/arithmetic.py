@@ -19,7 +19,7 @@ from npylstm.ops.shapes import Dim, Shape, broadcast
 
 __all__ = ["Arithmetic", "Constant", "Reduce", "Where"]
 
-_BINARY: dict[str, Callable[[Any, Any], Array]] = {
+_BINARY: dict[str, Callable[..., Array]] = {
     "add": np.add,
     "subtract": np.subtract,
     "multiply": np.multiply,

@@ -15,8 +15,8 @@ from npylstm.errors import FormatError, MixedSamplesError, UnsupportedError
 from npylstm.ops.shapes import Shape, format_shape, holds_batch
 
 __all__ = [
-    "CARRIED", "FIXED", "LAST_STEP", "PER_PUSH", "At", "AxisMap", "Time", "check_axis", "check_batch",
-    "time_axis",
+    "CARRIED", "FIXED", "LAST_STEP", "PER_PUSH", "At", "AxisMap", "Time", "check_axis",
+    "check_batch", "time_axis",
 ]  # fmt: skip
 
 At = tuple[int, int]  # (input, axis)
@@ -127,13 +127,15 @@ def check_batch(kind: str, axes: AxisMap, inputs: Sequence[Shape], output: Shape
                 )
 
 
-def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
+def time_axis(axes: AxisMap, times: Sequence[Time], per_call: bool = False) -> Time:
     """Return the time axis of an output when the inputs arrive step by step.
 
     Parameters
     ----------
     axes
         Of the output.
+    per_call
+        A call is a step: an operation may run over an axis of an input that is no time axis.
     times
         For every input its time axis, or ``FIXED``, ``PER_PUSH``, ``LAST_STEP`` or ``CARRIED``.
 
@@ -158,7 +160,7 @@ def time_axis(axes: AxisMap, times: Sequence[Time]) -> Time:
             found.add(targets[0])
         elif k not in axes.unread:
             raise UnsupportedError(f"needs all steps of the time axis {time} at once")
-    if any(isinstance(times[k], int) and times[k] != axis for k, axis in axes.carried):
+    if any(times[k] != axis for k, axis in axes.carried) and not per_call:
         raise UnsupportedError("runs over an axis that is not the time axis of the stream")
     steps = sorted(time for time in found if isinstance(time, int))
     if len(steps) > 1:

@@ -56,7 +56,8 @@ class Operation(Declarations):
         ``kernel`` multiplies the input; with 2 axes it is ``x @ kernel`` over the last axis, with 3
         (window, features, units) it slides over the steps. ``bias`` is added to this product.
         ``recurrent_kernel`` and ``recurrent_bias`` belong to the product with the state. Further
-        products have ``projection`` and ``projection_bias``. A normalization has ``mean``,
+        products have ``projection`` and ``projection_bias``. A ``peephole`` multiplies the cell
+        state element by element. A normalization has ``mean``,
         ``variance``, ``scale`` and ``offset``; ``table`` has one row for each id.
         """
         return None

@@ -112,14 +112,13 @@ class Body:
                 flows[name] = _through(operation.kind, axes, [flows[t] for t in call.inputs])
         return [flows[name] for name in self.outputs]
 
-    def pack(self, weights: Mapping[str, Array]) -> dict[str, Mapping[str, Array]]:
-        """Return the packed weights of every operation."""
-        return {
-            name: operation.pack(
-                {key: weights[f"{name}/{key}"] for key in operation.weight_shapes()}
-            )
-            for name, operation in self.layers
-        }
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the packed weights of all operations, as ``LAYER/ARRAY``."""
+        packed: dict[str, Array] = {}
+        for name, operation in self.layers:
+            own = {key: weights[f"{name}/{key}"] for key in operation.weight_shapes()}
+            packed |= {f"{name}/{key}": array for key, array in operation.pack(own).items()}
+        return packed
 
     def to_json(self) -> dict[str, Any]:
         """Return the graph as JSON values."""
@@ -204,16 +203,19 @@ class StepPlan:
     """
 
     def __init__(
-        self, body: Body, packed: Mapping[str, Mapping[str, Array]],
-        shapes: Sequence[tuple[int, ...]], dtype: Any,
-    ) -> None:  # fmt: skip
+        self, body: Body, packed: Mapping[str, Array], shapes: Sequence[tuple[int, ...]], dtype: Any
+    ) -> None:
         self.inputs = [np.zeros(shape, dtype) for shape in shapes]
         arrays = dict(zip(body.inputs, self.inputs, strict=True))
         operations = dict(body.layers)
+        own: dict[str, dict[str, Array]] = {name: {} for name in operations}
+        for key, array in packed.items():
+            name, _, rest = key.partition("/")
+            own[name][rest] = array
         self._calls: list[Callable[[], object]] = []
         for call in body.calls:
             calls, made = operations[call.layer].prepare(
-                packed[call.layer], [arrays[t] for t in call.inputs]
+                own[call.layer], [arrays[t] for t in call.inputs]
             )
             self._calls += calls
             arrays |= dict(zip(call.outputs, made, strict=True))

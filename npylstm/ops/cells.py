@@ -125,6 +125,10 @@ class LSTM(Recurrent):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"h": (self.output_size,), "c": (self.units,)}
 
+    @property
+    def uses_matrix_products(self) -> bool:  # type: ignore[override]
+        return not self.peepholes
+
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield the forget gate's bias larger or smaller by one (``unit_forget_bias``)."""
         for offset in (1.0, -1.0) if self.use_bias else ():

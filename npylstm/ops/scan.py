@@ -96,7 +96,7 @@ class Scan(Operation):
         rest = [*inputs[: min(self.sequences, 1)], *inputs[min(self.sequences, 1) + len(given) :]]
         return rest[: self.sequences], given, rest[self.sequences :]
 
-    def _step_shapes(self, inputs: Sequence[Shape]) -> tuple[Any, list[Shape]]:
+    def _step_shapes(self, inputs: Sequence[Shape]) -> tuple[Any, list[Any]]:
         """Return the number of steps, and the shapes of the body's inputs."""
         sequences, given, constants = self._split(inputs)
         fewest = len(self.body.inputs) - (self.states if self.sizes else 0)
@@ -152,24 +152,28 @@ class Scan(Operation):
             AxisMap(tuple(map(_sorted, flow.sources)), dict(flow.mixed), carried, frozenset(steps))
             for flow in states
         ]
-        return (*outputs, *finals)
+        every = (*outputs, *finals)
+        if self.states and not self.sizes:
+            return tuple(axes.mixing("carries states that are not of samples") for axes in every)
+        return every
 
-    def pack(self, weights: Mapping[str, Array]) -> dict[str, Any]:
-        """Return the packed weights of the body, and room for plans that no call uses."""
-        return {"body": self.body.pack(weights), "plans": {}}
+    def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Pack the weights of the body, as ``LAYER/ARRAY``."""
+        return _Packed(self.body.pack(weights))
 
     def forward(
-        self, packed: Mapping[str, Any], inputs: Sequence[Array], state: Mapping[str, Array]
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         sequences, given, constants = self._split(inputs)
         dtype = inputs[0].dtype if inputs else np.dtype(np.float32)
         steps, shapes = self._step_shapes([x.shape for x in inputs])
         key = (dtype, *shapes)
-        free = packed["plans"].setdefault(key, [])
+        plans = packed.plans if isinstance(packed, _Packed) else {}
+        free = plans.setdefault(key, [])
         try:  # no check before pop(): another thread may take the plan in between
             plan = free.pop()
         except IndexError:
-            plan = StepPlan(self.body, packed["body"], shapes, dtype)
+            plan = StepPlan(self.body, packed, shapes, dtype)
         first, last = len(sequences), len(sequences) + self.states
         current = plan.inputs[first:last]
         initial = given or [state[name] for name in self.state_shapes() if name in state]
@@ -196,6 +200,14 @@ class Scan(Operation):
             free.append(plan)
         carried = dict(zip(self.state_shapes(), finals, strict=False)) if state else {}
         return (*stacked, *finals), carried
+
+
+class _Packed(dict[str, Array]):
+    """Packed weights, with plans that no call uses, by dtype and sizes."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        super().__init__(arrays)
+        self.plans: dict[Any, list[StepPlan]] = {}
 
 
 def _identity(k: int, rank: int) -> Flow:

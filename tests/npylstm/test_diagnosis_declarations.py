@@ -20,7 +20,7 @@ from npylstm.spec import LayerSpec
 Array = np.ndarray[Any, Any]
 ROLES = {
     "kernel", "bias", "recurrent_kernel", "recurrent_bias", "mean", "variance", "scale", "offset",
-    "table", "projection", "projection_bias",
+    "table", "projection", "projection_bias", "peephole",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from operations import array_cases, cell_cases, normalization_cases, window_cases
+from operations import array_cases, cell_cases, normalization_cases, scan_cases, window_cases
 from operations.case import (
     FIRST,
     FLAT,
@@ -720,6 +720,7 @@ def moving() -> Iterator[Case]:
 CASES: tuple[Case, ...] = (
     *array_cases.CASES,
     *cell_cases.CASES,
+    *scan_cases.CASES,
     *window_cases.CASES,
     *normalization_cases.CASES,
     *recurrent(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size
-from npylstm_converters.onnx.values import Constant, Sizes
+from npylstm_converters.onnx.values import ConstantTensor, Sizes
 
 __all__ = ["Condition", "Counter", "fold_counter"]
 
@@ -47,15 +47,13 @@ class Condition:
 
 def _scalar(value: Any) -> Any:
     """Return a known number, which may be a size."""
-    if isinstance(value, (Constant, Sizes)) and value.array.size == 1:
+    if isinstance(value, (ConstantTensor, Sizes)) and value.array.size == 1:
         (entry,) = np.ravel(value.array).tolist()
         return int(entry) if isinstance(entry, float) and entry.is_integer() else entry
     raise Refusal("computes with the number of the iteration in a way that is not supported")
 
 
-def fold_counter(
-    operator: str, attributes: Mapping[str, Any], values: Sequence[Any]
-) -> Counter | Condition | None:
+def fold_counter(operator: str, values: Sequence[Any]) -> Counter | Condition | None:
     """Evaluate an operator on a counter or a condition; None if it is no such operator.
 
     Raises
@@ -86,7 +84,7 @@ def _both(values: Sequence[Any]) -> Condition:
     for value in values:
         if isinstance(value, Condition):
             ends += value.iterations
-        elif not (isinstance(value, Constant) and value.array.all()):
+        elif not (isinstance(value, ConstantTensor) and value.array.all()):
             raise Refusal("its end depends on the values of an input")
     return Condition(ends)
 

@@ -13,7 +13,7 @@ from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import Constant, Ref, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
 from npylstm_converters.toolkit import array_ops
 
 __all__ = [
@@ -63,8 +63,10 @@ def of_axes(operation: str) -> Callable[..., Any]:
         missing = len(graph.shape(a)) - axis - len(graph.shape(b))
         if missing < 0:
             raise Refusal(f"axis={axis} does not fit shapes {graph.shape(a)}, {graph.shape(b)}")
-        sizes = (*((0, k) for k in range(len(graph.shape(b)))), *(1,) * missing)
-        return combine(graph, a, graph.add(Reshape(sizes), b, part="aligned") if missing else b)
+        sizes: list[Any] = [(0, k) for k in range(len(graph.shape(b)))] + [1] * missing
+        return combine(
+            graph, a, graph.add(Reshape(tuple(sizes)), b, part="aligned") if missing else b
+        )
 
     return apply
 
@@ -78,7 +80,7 @@ def divide(graph: Any, A: Value, B: Value) -> Any:
 
 
 def _is_integer(value: Value) -> bool:
-    if isinstance(value, Constant):
+    if isinstance(value, ConstantTensor):
         return value.array.dtype.kind in "iu"
     return not isinstance(value, Ref) or value.kind == "i"
 
@@ -146,7 +148,7 @@ def clip(
 ) -> Any:  # fmt: skip
     """Bound from below and above; versions before 11 have the bounds as attributes."""
     bounds = [
-        b if a is None else Constant(np.asarray(a, np.float64))
+        b if a is None else ConstantTensor(np.asarray(a, np.float64))
         for a, b in ((min, low), (max, high))
     ]
     bounds = [None if _is_unbounded(b, s) else b for b, s in zip(bounds, (-1, 1), strict=True)]
@@ -157,7 +159,7 @@ def clip(
 
 def _is_unbounded(bound: Value | None, sign: int) -> bool:
     """Whether a bound changes no number of float32."""
-    if not isinstance(bound, Constant):
+    if not isinstance(bound, ConstantTensor):
         return False
     return bool((sign * bound.array.astype(np.float64) >= np.finfo(np.float32).max).all())
 

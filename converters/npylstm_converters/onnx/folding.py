@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size
-from npylstm_converters.onnx.values import Constant, Sizes
+from npylstm_converters.onnx.values import ConstantTensor, Sizes
 
 __all__ = ["can_fold", "fold", "fold_sizes"]
 
@@ -59,15 +59,16 @@ def _check_size(operator: str, arrays: Sequence[Array | None]) -> None:
     at = _SIZED_BY_VALUE.get(operator)
     claimed = 0.0
     if operator == "Range":
-        start, limit, delta = (float(np.ravel(a)[0]) for a in arrays if a is not None)
+        numbers = [float(np.ravel(a)[0]) for a in arrays if a is not None]
+        start, limit, delta = numbers
         claimed = abs((limit - start) / delta) if delta else math.inf
-    elif at is not None and at < len(arrays) and arrays[at] is not None:
-        numbers = [abs(float(n)) for n in np.ravel(arrays[at])]
+    elif at is not None and at < len(arrays) and (sizes := arrays[at]) is not None:
+        numbers = [abs(float(n)) for n in np.ravel(sizes)]
         first = arrays[0] if operator != "ConstantOfShape" else None
         claimed = (1 if first is None else first.size) * math.prod(max(n, 1.0) for n in numbers)
         if operator == "Pad" and first is not None:
-            ends = zip(first.shape, numbers, numbers[first.ndim :], strict=False)
-            claimed = math.prod(size + a + b for size, a, b in ends)
+            pads = np.reshape(numbers[: 2 * first.ndim], (2, -1)).sum(0)
+            claimed = math.prod((np.array(first.shape) + pads).tolist())
     if claimed > _LARGEST:
         raise Refusal(f"a constant of {claimed:.3g} elements, at most {_LARGEST:,} are supported")
 
@@ -113,7 +114,7 @@ def _concat(first: Array, attributes: Mapping[str, Any], *others: Array) -> Arra
     return np.concatenate([first, *others], attributes.get("axis", 0))
 
 
-def _same(x: Array, attributes: Mapping[str, Any]) -> Array:
+def _same(x: Array, _: Mapping[str, Any]) -> Array:
     return x
 
 
@@ -129,7 +130,7 @@ def _each(function: Callable[..., Any]) -> Callable[..., Array]:
     """Return a function of arrays that applies a function to each entry."""
     applied = np.frompyfunc(function, function.__code__.co_argcount, 1)
 
-    def apply(x: Array, attributes: Mapping[str, Any], *others: Array) -> Array:
+    def apply(x: Array, _: Mapping[str, Any], *others: Array) -> Array:
         return np.asarray(applied(x, *others), object)
 
     return apply
@@ -144,16 +145,16 @@ def _divide(x: Any, y: Any) -> Any:
     return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
 
 
-def _reshape(x: Array, attributes: Mapping[str, Any], shape: Array) -> Array:
+def _reshape(x: Array, _: Mapping[str, Any], shape: Array) -> Array:
     return x.reshape([int(d) for d in np.ravel(shape).tolist()])
 
 
-def _expand(x: Array, attributes: Mapping[str, Any], shape: Array) -> Array:
+def _expand(x: Array, _: Mapping[str, Any], shape: Array) -> Array:
     sizes = [int(d) for d in np.ravel(shape).tolist()]
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(sizes)))
 
 
-def _range(start: Array, attributes: Mapping[str, Any], limit: Array, delta: Array) -> Array:
+def _range(start: Array, _: Mapping[str, Any], limit: Array, delta: Array) -> Array:
     return np.array([*range(int(start), _bound(limit.item()), int(delta))], object)
 
 
@@ -180,7 +181,7 @@ _SIZE_OPERATORS: Mapping[str, Callable[..., Array]] = {
 _SHAPED = ("Expand", "Range", "Reshape")
 
 
-def can_fold(operator: str, values: Sequence[Constant | Sizes], to: int | None) -> bool:
+def can_fold(operator: str, values: Sequence[ConstantTensor | Sizes], to: int | None) -> bool:
     """Whether an operator on constants and sizes gives constants or sizes; ``to`` is of a cast."""
     from onnx import TensorProto
 
@@ -191,8 +192,8 @@ def can_fold(operator: str, values: Sequence[Constant | Sizes], to: int | None) 
 
 
 def fold_sizes(
-    operator: str, attributes: Mapping[str, Any], values: Sequence[Constant | Sizes]
-) -> Constant | Sizes:
+    operator: str, attributes: Mapping[str, Any], values: Sequence[ConstantTensor | Sizes]
+) -> ConstantTensor | Sizes:
     """Evaluate an operator that :func:`can_fold` accepts.
 
     Raises
@@ -212,4 +213,4 @@ def fold_sizes(
     dtype = np.bool_ if boolean else np.int64
     if any(isinstance(entry, float) and not entry.is_integer() for entry in entries):
         dtype = np.float64  # type: ignore[assignment]
-    return Constant(np.asarray(made).astype(dtype))
+    return ConstantTensor(np.asarray(made).astype(dtype))

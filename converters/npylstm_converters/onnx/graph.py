@@ -11,8 +11,7 @@ import numpy as np
 from npylstm import NpylstmError
 from npylstm.arrays import Array
 from npylstm.graph.builder import GraphBuilder
-from npylstm.ops.arithmetic import Arithmetic
-from npylstm.ops.arithmetic import Constant as ConstantLayer
+from npylstm.ops.arithmetic import Arithmetic, Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import SizeOf
 from npylstm.ops.shapes import Shape
@@ -20,7 +19,7 @@ from npylstm.ops.shaping import Stack
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size, size_of
-from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value
 
 __all__ = ["OnnxGraph", "readable"]
 
@@ -72,7 +71,7 @@ class OnnxGraph:
         self.expected_batch_axis: int | None = None
         self._inputs = {tensor.name: Ref(tensor.name, kinds[tensor.name]) for tensor in inputs}
         self._constants: dict[int, Ref] = {}
-        self._kept: list[Constant] = []  # their ids identify weights
+        self._kept: list[ConstantTensor] = []  # their ids identify weights
 
     @property
     def inputs(self) -> Mapping[str, Ref]:
@@ -83,7 +82,7 @@ class OnnxGraph:
         """Return a value as a tensor of the model; a constant becomes a layer."""
         if isinstance(value, Ref):
             return value
-        if isinstance(value, Constant):
+        if isinstance(value, ConstantTensor):
             if id(value) not in self._constants:
                 self._constants[id(value)] = self._constant(value)
             return self._constants[id(value)]
@@ -91,10 +90,10 @@ class OnnxGraph:
             return self._tensor_of_sizes(value)
         raise Refusal("expected a tensor, got none")
 
-    def _constant(self, value: Constant) -> Ref:
+    def _constant(self, value: ConstantTensor) -> Ref:
         array = np.asarray(value.array, np.float64)
         (ref,) = self.layer(
-            ConstantLayer(array.shape), {"value": array}, part="constant", values=(value,),
+            Constant(array.shape), {"value": array}, part="constant", values=(value,),
             kind=value.array.dtype.kind,
         )  # fmt: skip
         if not array.any():
@@ -112,10 +111,10 @@ class OnnxGraph:
 
     def _tensor_of_size(self, size: Any) -> Ref:
         if not isinstance(size, Size):
-            return self.tensor(Constant(np.asarray(size)))
+            return self.tensor(ConstantTensor(np.asarray(size)))
         total: Ref | None = None
         for term, number in size.terms.items():
-            product = self.tensor(Constant(np.asarray(number))) if not term else None
+            product = self.tensor(ConstantTensor(np.asarray(number))) if not term else None
             for atom in term:
                 source, axis = self.find_size(Size({(atom,): 1}))
                 made = self.add(SizeOf(axis), source, part="size", kind="i")
@@ -134,7 +133,7 @@ class OnnxGraph:
         """Return a number, or a constant of one element and no axes; None for anything else."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
-        if isinstance(value, Constant) and value.array.size == 1 and value.array.ndim == 0:
+        if isinstance(value, ConstantTensor) and value.array.size == 1 and value.array.ndim == 0:
             number = float(value.array.item())
             return number if math.isfinite(number) else None
         return None
@@ -227,7 +226,7 @@ class OnnxGraph:
             If the operation does not accept these inputs.
         """
         name = f"{self.name}_{part}" if part else self.name
-        constants = [v for v in values if isinstance(v, Constant)]
+        constants = [v for v in values if isinstance(v, ConstantTensor)]
         share = (*map(id, constants), *variant) if weights else ()
         try:
             outputs = self.builder.add(name, operation, [t.name for t in tensors], weights, share)
@@ -250,4 +249,4 @@ class OnnxGraph:
         """Whether a value is absent, or a tensor of zeros."""
         if isinstance(value, Ref):
             return value.name in self.zeros
-        return value is None or (isinstance(value, Constant) and not value.array.any())
+        return value is None or (isinstance(value, ConstantTensor) and not value.array.any())

@@ -21,7 +21,7 @@ from npylstm_converters.onnx.inputs import Choice, GraphInput, batch_choices, te
 from npylstm_converters.onnx.reading import initializers, is_onnx, opset_of, read_model, type_of
 from npylstm_converters.onnx.runner import OnnxRunner
 from npylstm_converters.onnx.translator import Scope, Translator
-from npylstm_converters.onnx.values import Constant
+from npylstm_converters.onnx.values import ConstantTensor
 from npylstm_converters.registry import Importer
 from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.toolkit.state_pairs import state_pairs
@@ -139,8 +139,10 @@ class _Conversion:
         """
         graph, builder, reasons = self._graph, self._graph.builder, Reasons()
         builder.reserve(readable(name) for name in self._outputs)
-        scope: Scope = {name: Constant(a, (name,)) for name, a in self._arrays.items()}
-        scope |= graph.inputs
+        scope: Scope = {
+            **{name: ConstantTensor(a, (name,)) for name, a in self._arrays.items()},
+            **graph.inputs,
+        }
         translator = Translator(graph, opset_of(self._model), reasons, self._outputs)
         translator.run(self._model.graph.node, scope)
         reasons.raise_if_any()

@@ -11,7 +11,7 @@ from npylstm.ops.indexing import Slice
 from npylstm.ops.shaping import Concatenate, Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import equal
-from npylstm_converters.onnx.values import Constant, Ref, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
 from npylstm_converters.toolkit import array_ops, index_ops
 
 __all__ = [
@@ -74,7 +74,7 @@ def scatter_nd(
     """Replace a block of entries, at constant indices that list it in order."""
     if reduction != "none":
         raise Refusal(f"reduction={reduction!r:.40} is not supported")
-    if not isinstance(indices, Constant):
+    if not isinstance(indices, ConstantTensor):
         raise Refusal("indices: are computed from an input, supported for constants only")
     x, new = graph.tensor(data), graph.tensor(updates)
     count = indices.array.shape[-1]
@@ -153,7 +153,7 @@ def cum_sum(graph: Any, x: Value, axis: Value, *, exclusive: int = 0, reverse: i
 
 def one_hot(graph: Any, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Any:
     """Return vectors with one entry on."""
-    if not isinstance(values, Constant):
+    if not isinstance(values, ConstantTensor):
         raise Refusal("values: expected a constant")
     off, on = np.ravel(values.array).tolist()
     made = index_ops.one_hot(graph, indices, int(integers(depth)[0]), axis, float(on), float(off))

@@ -13,7 +13,7 @@ from npylstm.ops.convolution_nd import ConvolutionTranspose
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import PReLU
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import Constant, Ref, Value, flag, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, flag, integers
 from npylstm_converters.toolkit import array_ops, window_ops
 
 __all__ = [
@@ -26,7 +26,7 @@ def optional(value: Value | None, name: str) -> Array | None:
     """Return the array of a constant; None if it is absent."""
     if value is None:
         return None
-    if not isinstance(value, Constant):
+    if not isinstance(value, ConstantTensor):
         raise Refusal(f"{name}: is computed from an input, which is supported for constants only")
     return value.array
 
@@ -43,11 +43,12 @@ def there(**arrays: Array | None) -> dict[str, Array]:
     return {name: array for name, array in arrays.items() if array is not None}
 
 
-def matmul(graph: Any, A: Value, B: Value) -> Ref:
+def matmul(graph: Any, A: Value, B: Value) -> Any:
     """Multiply; by a constant matrix it is a dense layer."""
-    if isinstance(B, Constant) and B.array.ndim == 2 and isinstance(A, Ref):
-        layer = Dense(*B.array.shape, use_bias=False)
-        return graph.layer(layer, {"kernel": B.array}, A, values=(B,), kind="f")[0]  # type: ignore[no-any-return]
+    if isinstance(B, ConstantTensor) and B.array.ndim == 2 and isinstance(A, Ref):
+        features, units = B.array.shape
+        layer = Dense(features, units, use_bias=False)
+        return graph.layer(layer, {"kernel": B.array}, A, values=(B,), kind="f")[0]
     made: Ref = array_ops.matmul(graph, A, B)
     return made
 
@@ -55,7 +56,7 @@ def matmul(graph: Any, A: Value, B: Value) -> Ref:
 def gemm(
     graph: Any, A: Value, B: Value, C: Value | None = None, *, alpha: float = 1.0,
     beta: float = 1.0, transA: int = 0, transB: int = 0,
-) -> Ref:  # fmt: skip
+) -> Any:  # fmt: skip
     """Add ``alpha A B + beta C``, with a constant B."""
     kernel = required(B, "B")
     kernel = kernel.T if transB else kernel
@@ -64,7 +65,7 @@ def gemm(
     if transA:
         x = array_ops.transpose(graph, x)
     units = kernel.shape[1]
-    bias = optional(C, "C") if isinstance(C, Constant) or C is None else None
+    bias = optional(C, "C") if isinstance(C, ConstantTensor) or C is None else None
     if bias is not None:
         bias = bias * np.asarray(beta, bias.dtype) if beta != 1 else bias
         bias = np.broadcast_to(bias, (units,)) if bias.size in (1, units) and bias.ndim < 2 else (
@@ -77,7 +78,7 @@ def gemm(
         part="" if bias is not None or C is None else "product", kind="f",
     )  # fmt: skip
     if bias is not None or C is None:
-        return made  # type: ignore[no-any-return]
+        return made
     rest = C if beta == 1 else graph.add(Arithmetic("multiply", beta), graph.tensor(C), part="beta")
     added: Ref = array_ops.arithmetic("add")(graph, made, rest)
     return added
@@ -184,7 +185,7 @@ def dropout(
     is_test: int = 1,
 ) -> Any:  # fmt: skip
     """Return the input."""
-    if ratio is not None and not isinstance(ratio, Constant):
+    if ratio is not None and not isinstance(ratio, ConstantTensor):
         raise Refusal("ratio: is computed from an input, which is supported for constants only")
     if (training_mode is not None and flag(training_mode)) or not is_test:
         raise Refusal("is on in inference: its result is random")

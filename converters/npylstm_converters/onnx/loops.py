@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,120 +12,16 @@ from npylstm.ops.body import Body, Call
 from npylstm.ops.indexing import Flip, Slice
 from npylstm.ops.scan import Scan
 from npylstm.ops.shapes import BATCH, Shape
-from npylstm.ops.shaping import Full, Reshape
-from npylstm.spec import TensorSpec
+from npylstm.ops.shaping import Full
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.counters import Condition, Counter
 from npylstm_converters.onnx.fusing import fuse_biases
-from npylstm_converters.onnx.graph import OnnxGraph
 from npylstm_converters.onnx.shaping import transpose
 from npylstm_converters.onnx.sizes import size_of
-from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value, integers
+from npylstm_converters.onnx.steps import State, StepGraph, StepScope
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
 
 __all__ = ["loop", "scan"]
-
-
-@dataclass
-class _State:
-    """A value that an iteration passes to the next: its initial value, and its names."""
-
-    initial: Ref
-    read: str
-    made: str
-    shape: Shape
-    step_input: str = ""
-
-
-class _Steps(MutableMapping[str, Any]):
-    """The names that the body of a loop can read; tensors of the outer graph become inputs."""
-
-    def __init__(self, outer: Mapping[str, Any], graph: _StepGraph) -> None:
-        self._outer, self._graph = outer, graph
-        self._own: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._own:
-            value = self._outer[name]
-            self._own[name] = self._graph.capture(value) if isinstance(value, Ref) else value
-        return self._own[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._own[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._own[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._own or name in self._outer
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-
-class _StepGraph(OnnxGraph):
-    """The graph of one iteration.
-
-    Attributes
-    ----------
-    sequences
-        For the inputs that are one step of a tensor, by name: the tensor, and the counter.
-    constants
-        For the inputs that are the same in every iteration: the tensor of the outer graph.
-    """
-
-    def __init__(self, outer: OnnxGraph) -> None:
-        super().__init__((), {}, outer.builder.dtype, outer.exported_batch)
-        self.outer = outer
-        self.sequences: dict[str, tuple[Ref, Counter]] = {}
-        self.constants: dict[str, Ref] = {}
-
-    def add_input(self, name: str, shape: Shape, kind: str) -> Ref:
-        """Add an input of the step."""
-        name = self.builder.unused(name)
-        self.builder.inputs += (TensorSpec(name, shape),)
-        self.builder.shapes[name] = shape
-        ref = Ref(name, kind)
-        self._inputs[name] = ref
-        return ref
-
-    def capture(self, value: Ref) -> Ref:
-        """Return an input for a tensor of the outer graph."""
-        for name, outer in self.constants.items():
-            if outer == value:
-                return Ref(name, value.kind)
-        ref = self.add_input(f"{value.name}", self.outer.shape(value), value.kind)
-        self.constants[ref.name] = value
-        if value.name in self.outer.zeros:
-            self.zeros.add(ref.name)
-        return ref
-
-    def step_of(self, data: Value, counter: Counter, axis: int) -> Ref:
-        """Return the entry of a tensor that a counter is the index of."""
-        outer = self.constants.get(data.name) if isinstance(data, Ref) else None
-        if isinstance(data, Constant):
-            outer = self.outer.tensor(data)
-        if outer is None:
-            raise Refusal("reads an entry of a tensor that the loop itself computes")
-        rank = len(self.outer.shape(outer))
-        if axis:
-            outer = transpose(
-                self.outer, outer, perm=[axis, *(k for k in range(rank) if k != axis)]
-            )
-        for name, known in self.sequences.items():
-            if known == (outer, replace(counter, rank=0)):
-                return self._with_axis(Ref(name, outer.kind), counter, axis)
-        ref = self.add_input(f"{outer.name}_step", self.outer.shape(outer)[1:], outer.kind)
-        self.sequences[ref.name] = (outer, replace(counter, rank=0))
-        return self._with_axis(ref, counter, axis)
-
-    def _with_axis(self, ref: Ref, counter: Counter, axis: int) -> Ref:
-        if not counter.rank:
-            return ref
-        sizes: list[Any] = [(0, k) for k in range(len(self.shape(ref)))]
-        return self.add(Reshape((*sizes[:axis], 1, *sizes[axis:])), ref, part="axis")
 
 
 def loop(call: Any, inputs: Sequence[Value | None], *, body: Any) -> list[Value | None]:
@@ -138,8 +33,8 @@ def loop(call: Any, inputs: Sequence[Value | None], *, body: Any) -> list[Value 
     ends, *made = [value.name for value in body.output]
     names_made = made[: len(names)]
 
-    def bind(steps: _Steps, graph: _StepGraph) -> list[_State]:
-        steps[counter], steps[going] = Counter(0, 1), Constant(np.array(True))
+    def bind(steps: StepScope, graph: StepGraph) -> list[State]:
+        steps[counter], steps[going] = Counter(0, 1), ConstantTensor(np.array(True))
         states = []
         for name, after, value in zip(names, names_made, values, strict=True):
             kind = _carried(body, call.scope, name, after, value)
@@ -149,7 +44,7 @@ def loop(call: Any, inputs: Sequence[Value | None], *, body: Any) -> list[Value 
                 steps[name] = kind
             else:
                 states.append(
-                    _State(call.tensor(value), name, after, call.shape(call.tensor(value)))
+                    State(call.tensor(value), name, after, call.shape(call.tensor(value)))
                 )
         return states
 
@@ -169,13 +64,13 @@ def loop(call: Any, inputs: Sequence[Value | None], *, body: Any) -> list[Value 
 
 
 def _is_true(value: Value) -> bool:
-    return isinstance(value, Constant) and bool(value.array.all())
+    return isinstance(value, ConstantTensor) and bool(value.array.all())
 
 
 def _number(value: Any) -> Value:
     array = np.empty((), object)
     array[()] = value
-    return Constant(np.array(value)) if isinstance(value, int) else Sizes(array)
+    return ConstantTensor(np.array(value)) if isinstance(value, int) else Sizes(array)
 
 
 def _iterations(limit: Value | None, end: Any) -> Any:
@@ -187,7 +82,7 @@ def _iterations(limit: Value | None, end: Any) -> Any:
     if isinstance(end, Condition):
         # Computed in iteration t for the next one, so it holds once more than it is true.
         numbers.append(end.least + 1)
-    elif not (isinstance(end, Constant) and end.array.all()):
+    elif not (isinstance(end, ConstantTensor) and end.array.all()):
         raise Refusal("when it ends depends on the values of an input")
     far = 1 << 31
     numbers = [n for n in numbers if not isinstance(n, int) or n < far]
@@ -209,7 +104,7 @@ def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:
     if found == name:
         return "same"
     node = makers.get(found)
-    whole = isinstance(value, (Constant, Sizes)) and value.array.size == 1
+    whole = isinstance(value, (ConstantTensor, Sizes)) and value.array.size == 1
     if node is None or node.op_type not in ("Add", "Sub") or not whole:
         return "state"
     a, b = map(source, node.input)
@@ -231,8 +126,8 @@ def _constant_in(body: Any, scope: Any, name: str) -> Array | None:
     for node in body.node:
         if node.op_type == "Constant" and node.output[0] == name:
             return np.asarray(numpy_helper.to_array(node.attribute[0].t))
-    value = scope[name] if name in scope else None
-    return value.array if isinstance(value, Constant) else None
+    value = scope.get(name)
+    return value.array if isinstance(value, ConstantTensor) else None
 
 
 def scan(
@@ -249,7 +144,7 @@ def scan(
     backwards = [*scan_input_directions] or [0] * len(data)
     sizes = [call.sizes(x)[axis % len(call.shape(x))] for x, axis in zip(data, axes, strict=True)]
 
-    def bind(steps: _Steps, graph: _StepGraph) -> list[_State]:
+    def bind(steps: StepScope, graph: StepGraph) -> list[State]:
         for name, x, axis, back, size in zip(
             names[count:], data, axes, backwards, sizes, strict=True
         ):
@@ -257,7 +152,7 @@ def scan(
             steps[name] = graph.step_of(graph.capture(x), counter, axis % len(call.shape(x)))
         pairs = zip(names[:count], made[:count], inputs[:count], strict=True)
         return [
-            _State(call.tensor(value), name, after, call.shape(call.tensor(value)))
+            State(call.tensor(value), name, after, call.shape(call.tensor(value)))
             for name, after, value in pairs
         ]
 
@@ -297,9 +192,9 @@ class _Step:
 
     def _translate(self, bind: Any, shapes: Mapping[str, Shape]) -> None:
         call = self._call
-        self._graph = _StepGraph(call.graph)
-        steps = _Steps(call.scope, self._graph)
-        self._states: list[_State] = bind(steps, self._graph)
+        self._graph = StepGraph(call.graph)
+        steps = StepScope(call.scope, self._graph)
+        self._states: list[State] = bind(steps, self._graph)
         for state in self._states:
             state.shape = shapes.get(state.read, state.shape)
             ref = self._graph.add_input(
@@ -358,7 +253,7 @@ class _Step:
             *stacked
         ]
 
-    def _sequence(self, data: Ref, counter: Counter, count: Any) -> Ref:
+    def _sequence(self, data: Ref, counter: Counter, count: Any) -> Any:
         """Return the entries of a tensor in the order of the iterations."""
         call = self._call
         size = call.sizes(data)[0]
@@ -373,7 +268,7 @@ class _Step:
             raise Refusal(f"reads {count} entries of a tensor with {size}")
         if first or rest:
             data = call.add(Slice(0, first, rest or None), data, part="read")
-        return data  # type: ignore[no-any-return]
+        return data
 
     def _initial(
         self, sequences: Sequence[Ref], count: Any
@@ -393,10 +288,10 @@ class _Step:
             raise Refusal(f"has {count} iterations, without a sequence to read")
         return sizes, [self._with_shape(state) for state in self._states]
 
-    def _with_shape(self, state: _State) -> Ref:
+    def _with_shape(self, state: State) -> Any:
         call = self._call
         if call.shape(state.initial) == state.shape:
             return state.initial
         sizes = [d if isinstance(d, int) else size_of(d) for d in state.shape]
         target, sources = call.target(sizes, None)
-        return call.add(Full(target, 0.0), *sources, part="initial")  # type: ignore[no-any-return]
+        return call.add(Full(target, 0.0), *sources, part="initial")

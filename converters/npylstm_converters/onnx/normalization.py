@@ -31,7 +31,7 @@ def batch_normalization(
         raise Refusal("spatial=0 is not supported")
     if len(graph.outputs) > 1 and any(graph.outputs[1:]):
         raise Refusal("returns statistics of training")
-    names = dict(gamma=scale, beta=B, moving_mean=mean, moving_variance=var)
+    names = {"gamma": scale, "beta": B, "moving_mean": mean, "moving_variance": var}
     weights = {name: required(value, name) for name, value in names.items()}
     layer = BatchNormalization(weights["gamma"].size, 1, epsilon)
     return graph.layer(layer, weights, graph.tensor(X), values=(scale, B, mean, var))[0]

@@ -19,7 +19,7 @@ _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 
 
 def is_onnx(head: bytes) -> bool:
     """Whether a file begins like an ONNX model: with fields of ModelProto, the version first."""
-    at, seen = 0, []
+    at, seen = 0, list[int]()
     while at < len(head) and len(seen) < 4:
         tag, at = _varint(head, at)
         number, wire = tag >> 3, tag & 7

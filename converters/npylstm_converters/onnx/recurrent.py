@@ -17,7 +17,7 @@ from npylstm.ops.masking import SequenceMask
 from npylstm.ops.shaping import Reshape, Stack, Transpose
 from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import Constant, Ref, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -58,7 +58,7 @@ class _Cell(NamedTuple):
 
 def _units(hidden_size: int | None, R: Value) -> int:
     """Return the number of units, which files of old versions leave to the weights."""
-    if hidden_size is None and isinstance(R, Constant) and R.array.ndim == 3:
+    if hidden_size is None and isinstance(R, ConstantTensor) and R.array.ndim == 3:
         return int(R.array.shape[-1])
     if hidden_size is None:
         raise Refusal("hidden_size is missing")
@@ -108,7 +108,7 @@ def _activation(name: str, alphas: Any, betas: Any) -> Activation:
 
 
 def _array(value: Value | None, name: str, shape: tuple[int, ...]) -> Array:
-    if not isinstance(value, Constant):
+    if not isinstance(value, ConstantTensor):
         raise Refusal(f"{name}: is computed from an input, which is supported for constants only")
     if value.array.shape != shape:
         raise Refusal(f"{name}: expected shape {shape}, got {value.array.shape}")
@@ -122,7 +122,7 @@ def _biases(value: Value | None, cell: _Cell, gates: int) -> list[Array | None]:
 
 
 def _kernels(W: Value, R: Value, cell: _Cell, gates: int) -> tuple[Array, Array, int]:
-    features = W.array.shape[-1] if isinstance(W, Constant) and W.array.ndim else 0
+    features = W.array.shape[-1] if isinstance(W, ConstantTensor) and W.array.ndim else 0
     rows = gates * cell.units
     w = _array(W, "W", (cell.directions, rows, features))
     return w, _array(R, "R", (cell.directions, rows, cell.units)), features
@@ -133,7 +133,7 @@ def _mask(graph: Any, x: Ref, lengths: Value | None, cell: _Cell) -> list[Ref]:
     steps = graph.shape(x)[1 if cell.layout else 0]
     if lengths is None:
         return []
-    if isinstance(lengths, Constant):
+    if isinstance(lengths, ConstantTensor):
         if isinstance(steps, int) and (lengths.array == steps).all():
             return []
         raise Refusal(
@@ -183,7 +183,7 @@ def _add(
     return [_all_steps(graph, main, cell), *_final_states(graph, finals, cell, len(states))]
 
 
-def _all_steps(graph: Any, main: Ref, cell: _Cell) -> Ref | None:
+def _all_steps(graph: Any, main: Ref, cell: _Cell) -> Any:
     """Return Y: (steps, directions, batch, units), or (batch, steps, directions, units)."""
     if not graph.outputs[0]:
         return None
@@ -213,9 +213,9 @@ def lstm(
     graph: Any, X: Value, W: Value, R: Value, B: Value | None = None,
     sequence_lens: Value | None = None, initial_h: Value | None = None,
     initial_c: Value | None = None, P: Value | None = None, *,
-    hidden_size: int | None = None, direction: str = "forward", layout: int = 0, activations: Sequence[str] | None = None,
-    activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
-    clip: float | None = None, input_forget: int = 0,
+    hidden_size: int | None = None, direction: str = "forward", layout: int = 0,
+    activations: Sequence[str] | None = None, activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (), clip: float | None = None, input_forget: int = 0,
 ) -> list[Any]:  # fmt: skip
     """Add an LSTM."""
     cell = _cell((SIGMOID, TANH, TANH), direction, layout, _units(hidden_size, R), activations,
@@ -229,9 +229,10 @@ def lstm(
     def make(k: int, backwards: bool, options: dict[str, Any]) -> _Layer:
         recurrent, activation, output = cell.activations[k]
         layer = LSTM(
-            features, cell.units, activation, recurrent, go_backwards=backwards,
-            use_bias=biases[k] is not None, peepholes=peepholes[k] is not None,
-            coupled=bool(input_forget), output_activation=None if output == activation else output,
+            features, cell.units, activation, recurrent_activation=recurrent,
+            go_backwards=backwards, use_bias=biases[k] is not None,
+            peepholes=peepholes[k] is not None, coupled=bool(input_forget),
+            output_activation=None if output == activation else output,
             **options,
         )  # fmt: skip
         return layer, layouts.lstm_from_onnx(w[k], r[k], biases[k], peepholes[k])
@@ -243,9 +244,9 @@ def lstm(
 def gru(
     graph: Any, X: Value, W: Value, R: Value, B: Value | None = None,
     sequence_lens: Value | None = None, initial_h: Value | None = None, *,
-    hidden_size: int | None = None, direction: str = "forward", layout: int = 0, activations: Sequence[str] | None = None,
-    activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
-    clip: float | None = None, linear_before_reset: int = 0,
+    hidden_size: int | None = None, direction: str = "forward", layout: int = 0,
+    activations: Sequence[str] | None = None, activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (), clip: float | None = None, linear_before_reset: int = 0,
 ) -> list[Any]:  # fmt: skip
     """Add a GRU."""
     cell = _cell((SIGMOID, TANH), direction, layout, _units(hidden_size, R), activations,
@@ -257,8 +258,8 @@ def gru(
     def make(k: int, backwards: bool, options: dict[str, Any]) -> _Layer:
         recurrent, activation = cell.activations[k]
         layer = GRU(
-            features, cell.units, activation, recurrent, go_backwards=backwards,
-            use_bias=biases[k] is not None, reset_after=after, **options,
+            features, cell.units, activation, recurrent_activation=recurrent,
+            go_backwards=backwards, use_bias=biases[k] is not None, reset_after=after, **options,
         )  # fmt: skip
         return layer, layouts.gru_from_onnx(w[k], r[k], biases[k], after)
 
@@ -268,9 +269,9 @@ def gru(
 def rnn(
     graph: Any, X: Value, W: Value, R: Value, B: Value | None = None,
     sequence_lens: Value | None = None, initial_h: Value | None = None, *,
-    hidden_size: int | None = None, direction: str = "forward", layout: int = 0, activations: Sequence[str] | None = None,
-    activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
-    clip: float | None = None,
+    hidden_size: int | None = None, direction: str = "forward", layout: int = 0,
+    activations: Sequence[str] | None = None, activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (), clip: float | None = None,
 ) -> list[Any]:  # fmt: skip
     """Add a simple recurrent layer."""
     cell = _cell((TANH,), direction, layout, _units(hidden_size, R), activations,
@@ -280,7 +281,7 @@ def rnn(
 
     def make(k: int, backwards: bool, options: dict[str, Any]) -> _Layer:
         layer = SimpleRNN(
-            features, cell.units, *cell.activations[k], go_backwards=backwards,
+            features, cell.units, cell.activations[k][0], go_backwards=backwards,
             use_bias=biases[k] is not None, **options,
         )  # fmt: skip
         return layer, layouts.rnn_from_onnx(w[k], r[k], biases[k])

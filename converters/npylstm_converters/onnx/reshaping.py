@@ -16,13 +16,12 @@ from npylstm.ops.shaping import Concatenate, Expand, Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.shaping import axes_in, full, transpose
 from npylstm_converters.onnx.sizes import Size, equal, size_of
-from npylstm_converters.onnx.values import Constant, Ref, Value, integers
-from npylstm_converters.toolkit import array_ops
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
 
-def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Ref:
+def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Any:
     """Reshape in row-major order; 0 is the input's size, -1 is inferred."""
     x = graph.tensor(data)
     own = graph.sizes(x)
@@ -35,7 +34,7 @@ def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Ref:
     return _reshaped(graph, x, target)
 
 
-def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Ref:
+def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
     """Add a reshape to integers, sizes, and pairs of an input and its axis.
 
     Where the file fixes the size of the batch, a target may have this number in its place.
@@ -60,7 +59,7 @@ def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Ref:
             found, _ = _attempt(graph, x, candidate, unproven=True)
     if found is None:
         raise Refusal(reason)
-    return graph.add(found[0], *found[1])  # type: ignore[no-any-return]
+    return graph.add(found[0], *found[1])
 
 
 def _in_place(graph: Any, shape: Sequence[Any]) -> bool:
@@ -114,7 +113,7 @@ def _with_batch(graph: Any, x: Ref, target: Sequence[Any]) -> list[list[Any]]:
     return candidates
 
 
-def _moved(graph: Any, x: Ref, target: Sequence[Any]) -> Ref | None:
+def _moved(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
     """Reshape all axes but a batch of size one, which moves to a place of size one."""
     shape = graph.shape(x)
     if graph.exported_batch != 1 or BATCH not in shape:
@@ -137,7 +136,7 @@ def _moved(graph: Any, x: Ref, target: Sequence[Any]) -> Ref | None:
     return transpose(graph, made, perm=back)
 
 
-def flatten(graph: Any, input: Value, *, axis: int = 1) -> Ref:
+def flatten(graph: Any, input: Value, *, axis: int = 1) -> Any:
     """Merge the axes before ``axis``, and those from it on."""
     x = graph.tensor(input)
     sizes = graph.sizes(x)
@@ -152,7 +151,7 @@ def flatten(graph: Any, input: Value, *, axis: int = 1) -> Ref:
     return _reshaped(graph, x, target)
 
 
-def unsqueeze(graph: Any, data: Value, axes: Any) -> Ref:
+def unsqueeze(graph: Any, data: Value, axes: Any) -> Any:
     """Insert axes of size one."""
     x = graph.tensor(data)
     places = axes_in(graph, x, axes, len(integers(axes)))
@@ -161,10 +160,10 @@ def unsqueeze(graph: Any, data: Value, axes: Any) -> Ref:
     sizes: list[Any] = [(0, k) for k in range(len(graph.shape(x)))]
     for place in sorted(places):
         sizes.insert(place, 1)
-    return graph.add(Reshape(tuple(sizes)), x)  # type: ignore[no-any-return]
+    return graph.add(Reshape(tuple(sizes)), x)
 
 
-def squeeze(graph: Any, data: Value, axes: Any = None) -> Ref:
+def squeeze(graph: Any, data: Value, axes: Any = None) -> Any:
     """Remove axes of size one."""
     x = graph.tensor(data)
     shape = graph.shape(x)
@@ -178,19 +177,18 @@ def squeeze(graph: Any, data: Value, axes: Any = None) -> Ref:
         if shape[axis] != 1:
             raise Refusal(f"axis {axis}: expected one of size 1, got size {shape[axis]}")
     kept = tuple((0, k) for k in range(len(shape)) if k not in gone)
-    return graph.add(Reshape(kept), x)  # type: ignore[no-any-return]
+    return graph.add(Reshape(kept), x)
 
 
-def expand(graph: Any, input: Value, shape: Value) -> Ref:
+def expand(graph: Any, input: Value, shape: Value) -> Any:
     """Broadcast to a shape; sizes of one in it stay as they are."""
-    if isinstance(input, Constant) and input.array.size == 1:
+    if isinstance(input, ConstantTensor) and input.array.size == 1:
         sizes = integers(shape)
         missing = [1] * (input.array.ndim - len(sizes))
         return full(graph, [*missing, *sizes], float(input.array.item()))
     wanted = integers(shape)
-    if isinstance(input, Constant):
-        input = _without_batch(graph, input, wanted)
-    x = graph.tensor(input)
+    repeated = isinstance(input, ConstantTensor)
+    x = graph.tensor(_without_batch(graph, input, wanted) if repeated else input)
     own = graph.sizes(x)
     rank = max(len(own), len(wanted))
     padded = [1] * (rank - len(own)) + own
@@ -200,12 +198,12 @@ def expand(graph: Any, input: Value, shape: Value) -> Ref:
         keeps = type(theirs) is int and (theirs == 1 or theirs == graph.exported_batch)
         sizes.append(mine if keeps and isinstance(mine, Size) else _larger(mine, theirs))
     if len(sizes) == len(own) and all(map(equal, sizes, own)):
-        return x  # type: ignore[no-any-return]
+        return x
     target, sources = graph.target(sizes, x)
-    return graph.add(Expand(target), *sources)  # type: ignore[no-any-return]
+    return graph.add(Expand(target), *sources)
 
 
-def _without_batch(graph: Any, constant: Constant, wanted: Sequence[Any]) -> Constant:
+def _without_batch(graph: Any, constant: Any, wanted: Sequence[Any]) -> ConstantTensor:
     """Return a constant with one entry where it repeats it for the batch of the exported graph."""
     array = constant.array
     missing = array.ndim - len(wanted)
@@ -213,14 +211,16 @@ def _without_batch(graph: Any, constant: Constant, wanted: Sequence[Any]) -> Con
         first = array.take([0], axis)
         if isinstance(wanted[axis - missing], Size) and array.shape[axis] == graph.exported_batch:
             array = first if (array == first).all() else array
-    return Constant(array, constant.sources) if array.shape != constant.array.shape else constant
+    return (
+        ConstantTensor(array, constant.sources) if array.shape != constant.array.shape else constant
+    )
 
 
 def _larger(mine: Any, theirs: Any) -> Any:
     return mine if type(theirs) is int and theirs == 1 else theirs
 
 
-def tile(graph: Any, input: Value, repeats: Value) -> Ref:
+def tile(graph: Any, input: Value, repeats: Value) -> Any:
     """Repeat a tensor along its axes, as a whole."""
     x = graph.tensor(input)
     counts = integers(repeats)
@@ -237,4 +237,4 @@ def tile(graph: Any, input: Value, repeats: Value) -> Ref:
             raise Refusal("repeats an axis no times")
         elif count > 1:
             x = graph.add(Concatenate(axis), *[x] * int(count))
-    return x  # type: ignore[no-any-return]
+    return x

@@ -9,16 +9,16 @@ import numpy as np
 
 from npylstm.ops.resizing import ReverseSequence
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import Constant, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Value, integers
 from npylstm_converters.toolkit import window_ops
 
 __all__ = ["depth_to_space", "resize", "resize_by", "reverse_sequence", "space_to_depth"]
 
 
 def _numbers(value: Value | None, name: str) -> list[float] | None:
-    if value is None or (isinstance(value, Constant) and not value.array.size):
+    if value is None or (isinstance(value, ConstantTensor) and not value.array.size):
         return None
-    if not isinstance(value, Constant):
+    if not isinstance(value, ConstantTensor):
         raise Refusal(f"{name}: is computed from an input, which is supported for constants only")
     return [float(n) for n in np.ravel(value.array)]
 
@@ -31,9 +31,9 @@ def resize(
     exclude_outside: int = 0,
 ) -> Any:  # fmt: skip
     """Interpolate along some axes, to sizes or by scales."""
-    if roi is not None and _numbers(roi, "roi") is not None:
-        if coordinate_transformation_mode == "tf_crop_and_resize":
-            raise Refusal("coordinate_transformation_mode=tf_crop_and_resize is not supported")
+    crops = coordinate_transformation_mode == "tf_crop_and_resize"
+    if crops or (roi is not None and not isinstance(roi, ConstantTensor)):
+        raise Refusal("a region of interest (tf_crop_and_resize) is not supported")
     for name, value, only in (
         ("antialias", antialias, 0), ("exclude_outside", exclude_outside, 0),
         ("keep_aspect_ratio_policy", keep_aspect_ratio_policy, "stretch"),

@@ -30,7 +30,9 @@ class OnnxRunner:
         Inputs with fixed values.
     """
 
-    sets_state = False
+    sets_state: bool = False
+    sizes: Mapping[str, int]
+    description: str
 
     def __init__(self, source: Any, spec: ModelSpec, constants: Mapping[str, Any]) -> None:
         try:

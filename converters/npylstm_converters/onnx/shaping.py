@@ -17,7 +17,7 @@ from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size, equal
-from npylstm_converters.onnx.values import Constant, Ref, Sizes, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
 from npylstm_converters.toolkit import array_ops, index_ops
 
 __all__ = [
@@ -26,41 +26,45 @@ __all__ = [
 ]  # fmt: skip
 
 
-def same(graph: Any, x: Value) -> Value:
+def same(_: Any, x: Value) -> Value:
     """Return the input."""
     return x
 
 
-def shape(graph: Any, data: Value, *, start: int = 0, end: int | None = None) -> Value:
+def shape(graph: Any, data: Value, *, start: int = 0, end: int | None = None) -> Any:
     """Return the sizes of a tensor."""
-    if isinstance(data, (Constant, Sizes)):
-        return Constant(np.array(data.array.shape[start:end], np.int64))
+    if isinstance(data, (ConstantTensor, Sizes)):
+        return ConstantTensor(np.array(data.array.shape[start:end], np.int64))
     sizes: list[Any] = graph.sizes(data)[start:end]
     if all(isinstance(size, int) for size in sizes):
-        return Constant(np.array(sizes, np.int64))
+        return ConstantTensor(np.array(sizes, np.int64))
     array = np.empty(len(sizes), object)
     array[:] = sizes
     return Sizes(array)
 
 
-def size(graph: Any, data: Value) -> Value:
+def size(graph: Any, data: Value) -> Any:
     """Return the number of elements of a tensor."""
     sizes = integers(shape(graph, data))
     total: Any = math.prod(sizes[1:], start=sizes[0]) if sizes else 1
-    return Sizes(np.array(total, object)) if isinstance(total, Size) else Constant(np.array(total))
+    return (
+        Sizes(np.array(total, object))
+        if isinstance(total, Size)
+        else ConstantTensor(np.array(total))
+    )
 
 
-def constant_of_shape(graph: Any, input: Value, *, value: Any = None) -> Value:
+def constant_of_shape(graph: Any, input: Value, *, value: Any = None) -> Any:
     """Return a tensor of one value."""
     number = 0.0 if value is None else float(np.ravel(value)[0])
     sizes = integers(input)
     if all(isinstance(d, int) for d in sizes) and math.prod(sizes) <= 1 << 20:
         dtype = np.float32 if value is None else np.asarray(value).dtype
-        return Constant(np.full(sizes, number, dtype))
+        return ConstantTensor(np.full(sizes, number, dtype))
     return full(graph, sizes, number)
 
 
-def full(graph: Any, sizes: Sequence[Any], number: float) -> Ref:
+def full(graph: Any, sizes: Sequence[Any], number: float) -> Any:
     """Add a tensor of one value."""
     target, sources = graph.target(sizes, None)
     made: Ref = graph.add(Full(target, number), *sources, kind="f")
@@ -69,7 +73,7 @@ def full(graph: Any, sizes: Sequence[Any], number: float) -> Ref:
     return made
 
 
-def cast(graph: Any, input: Value, *, to: int) -> Value:
+def cast(graph: Any, input: Value, *, to: int) -> Any:
     """Return the input as another type; fractions are cut off where it becomes an integer."""
     from onnx import TensorProto
 
@@ -81,7 +85,7 @@ def cast(graph: Any, input: Value, *, to: int) -> Value:
         return Ref(x.name, "f")
     if name == "BOOL":
         if x.kind == "b":
-            return x  # type: ignore[no-any-return]
+            return x
         return graph.add(Arithmetic("not_equal", 0.0), x, kind="b")
     if not name.startswith(("INT", "UINT")):
         raise Refusal(f"to {name} is not supported")
@@ -95,14 +99,14 @@ def axes_in(graph: Any, x: Ref, axes: Any, extra: int = 0) -> list[int]:
     return [array_ops.axis_of(graph, x, int(a), extra) for a in integers(axes)]
 
 
-def transpose(graph: Any, data: Value, *, perm: Sequence[int] | None = None) -> Ref:
+def transpose(graph: Any, data: Value, *, perm: Sequence[int] | None = None) -> Any:
     """Reorder the axes; without an order, reverse it."""
     x = graph.tensor(data)
     rank = len(graph.shape(x))
     axes = tuple(range(rank))[::-1] if perm is None else tuple(perm)
     if axes == tuple(range(rank)):
-        return x  # type: ignore[no-any-return]
-    return graph.add(Transpose(axes), x)  # type: ignore[no-any-return]
+        return x
+    return graph.add(Transpose(axes), x)
 
 
 def _position(value: Any, dim: Any, start: bool, step: int) -> int | None:
@@ -120,7 +124,7 @@ def _position(value: Any, dim: Any, start: bool, step: int) -> int | None:
 
 def slice_(
     graph: Any, data: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None
-) -> Ref:
+) -> Any:
     """Take ``x[start:end:step]`` along some axes."""
     x = graph.tensor(data)
     begin, stop = integers(starts), integers(ends)
@@ -139,35 +143,31 @@ def slice_(
         ):
             continue
         x = graph.add(Slice(axis, low or 0, high, step), x)
-    return x  # type: ignore[no-any-return]
+    return x
 
 
-def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Ref:
+def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Any:
     """Take entries along an axis: one, several, or those of a tensor of indices."""
-    if isinstance(data, Constant) and data.array.ndim == 2 and axis == 0:
+    if isinstance(data, ConstantTensor) and data.array.ndim == 2 and axis == 0:
         table = data.array
         ids = graph.tensor(indices)
         layer = Embedding(*table.shape)
-        return graph.layer(  # type: ignore[no-any-return]
-            layer, {"embeddings": table}, ids, values=(data,), kind="f"
-        )[0]
+        return graph.layer(layer, {"embeddings": table}, ids, values=(data,), kind="f")[0]
     x = graph.tensor(data)
     axis = array_ops.axis_of(graph, x, axis)
     if isinstance(indices, Ref):
-        return index_ops.take(graph, x, indices, axis)  # type: ignore[no-any-return]
+        return index_ops.take(graph, x, indices, axis)
     dim = graph.sizes(x)[axis]
     positions = [_position(i, dim, True, 1) or 0 for i in integers(indices)]
     if indices.array.ndim == 0:
-        return graph.add(Select(axis, positions[0]), x)  # type: ignore[no-any-return]
+        return graph.add(Select(axis, positions[0]), x)
     if indices.array.ndim == 1 and len(positions) and _consecutive(positions):
         last = positions[-1] + 1
         part = Slice(axis, positions[0], None if last == 0 else last)
         if type(dim) is int and len(positions) == dim:
-            return x  # type: ignore[no-any-return]
-        return graph.add(part, x)  # type: ignore[no-any-return]
-    return index_ops.take(  # type: ignore[no-any-return]
-        graph, x, np.reshape(positions, indices.array.shape).tolist(), axis
-    )
+            return x
+        return graph.add(part, x)
+    return index_ops.take(graph, x, np.reshape(positions, indices.array.shape).tolist(), axis)
 
 
 def _consecutive(positions: Sequence[int]) -> bool:
@@ -175,7 +175,7 @@ def _consecutive(positions: Sequence[int]) -> bool:
     return same_sign and [*positions] == [*range(positions[0], positions[-1] + 1)]
 
 
-def concat(graph: Any, inputs: Sequence[Value], *, axis: int) -> Ref:
+def concat(graph: Any, inputs: Sequence[Value], *, axis: int) -> Any:
     """Concatenate tensors along an axis."""
     tensors = [graph.tensor(x) for x in inputs]
     axis = array_ops.axis_of(graph, tensors[0], axis)
@@ -187,7 +187,7 @@ def concat(graph: Any, inputs: Sequence[Value], *, axis: int) -> Ref:
 
 def split(
     graph: Any, input: Value, split: Any = None, *, axis: int = 0, num_outputs: int | None = None
-) -> list[Ref | None]:
+) -> Any:
     """Cut a tensor into parts along an axis."""
     x = graph.tensor(input)
     axis = array_ops.axis_of(graph, x, axis)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from npylstm.ops.shapes import Dim, split_offset
 from npylstm_converters.errors import Refusal
@@ -33,17 +34,17 @@ class Size:
         self.terms = {term: number for term, number in terms.items() if number}
 
     @staticmethod
-    def _terms_of(value: object) -> Mapping[_Term, int]:
+    def _terms_of(value: Any) -> Mapping[_Term, int]:
         if isinstance(value, Size):
             return value.terms
-        return {(): int(value)}  # type: ignore[call-overload, no-any-return]
+        return {(): int(value)}
 
     @staticmethod
     def _simple(terms: Mapping[_Term, int]) -> Size | int:
         made = Size(terms)
         return made.terms.get((), 0) if set(made.terms) <= {()} else made
 
-    def __add__(self, other: object) -> Size | int:
+    def __add__(self, other: Any) -> Size | int:
         total = Counter(self.terms)
         for term, number in self._terms_of(other).items():
             total[term] += number
@@ -54,13 +55,14 @@ class Size:
     def __neg__(self) -> Size | int:
         return self._simple({term: -number for term, number in self.terms.items()})
 
-    def __sub__(self, other: object) -> Size | int:
+    def __sub__(self, other: Any) -> Size | int:
         return self + Size({t: -n for t, n in self._terms_of(other).items()})
 
-    def __rsub__(self, other: object) -> Size | int:
-        return -self + other
+    def __rsub__(self, other: Any) -> Size | int:
+        made: Size | int = Size(self._terms_of(other)) - self
+        return made
 
-    def __mul__(self, other: object) -> Size | int:
+    def __mul__(self, other: Any) -> Size | int:
         total: Counter[_Term] = Counter()
         for mine, a in self.terms.items():
             for theirs, b in self._terms_of(other).items():
@@ -69,7 +71,7 @@ class Size:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: object) -> Size | int:
+    def __floordiv__(self, other: Any) -> Size | int:
         """Divide and round down; a quotient that is no polynomial is a symbol of its own."""
         divisor = self._terms_of(other)
         if len(divisor) != 1:
@@ -84,11 +86,12 @@ class Size:
             quotient[tuple(sorted(left.elements()))] = mine // number
         return self._simple(quotient)
 
-    def _quotient(self, other: object) -> Size:
+    def _quotient(self, other: Any) -> Size:
         return Size({(f"({self})//({other})".replace("*", "."),): 1})
 
-    def __mod__(self, other: object) -> Size | int:
-        return self - (self // other) * other
+    def __mod__(self, other: Any) -> Size | int:
+        whole: Size | int = self - (self // other) * other
+        return whole
 
     def __hash__(self) -> int:
         return hash(frozenset(self.terms.items()))
@@ -117,7 +120,7 @@ class Size:
         known = all(atom.isidentifier() for term in self.terms for atom in term)
         return known and min(others) > 0 and constant + sum(others) > 0
 
-    def _compare(self, other: object, positive: bool) -> bool:
+    def _compare(self, other: Any, positive: bool) -> bool:
         difference = self - other if positive else Size(self._terms_of(other)) - self
         opposite = -difference
         if Size._is_positive(difference):
@@ -128,16 +131,16 @@ class Size:
         sign = "greater" if positive else "less"
         raise Refusal(_undecided(self, f"{sign} than", other))
 
-    def __gt__(self, other: object) -> bool:
+    def __gt__(self, other: Any) -> bool:
         return self._compare(other, True)
 
-    def __lt__(self, other: object) -> bool:
+    def __lt__(self, other: Any) -> bool:
         return self._compare(other, False)
 
-    def __ge__(self, other: object) -> bool:
+    def __ge__(self, other: Any) -> bool:
         return not self < other
 
-    def __le__(self, other: object) -> bool:
+    def __le__(self, other: Any) -> bool:
         return not self > other
 
     def __bool__(self) -> bool:
@@ -151,7 +154,7 @@ class Size:
         return "+".join(parts).replace("+-", "-")
 
 
-def _undecided(size: Size, relation: str, other: object) -> str:
+def _undecided(size: Size, relation: str, other: Any) -> str:
     return (
         f"whether {size} is {relation} {other} depends on the call; --set NAME=NUMBER fixes a size "
         "of an input"
@@ -166,7 +169,7 @@ def equal(a: object, b: object) -> bool:
 
 
 def size_of(dim: Dim) -> Size | int:
-    """Return the size of an axis of a tensor: a product (``"batch*steps"``), a sum (``"steps-2"``)."""
+    """Return the size of an axis of a tensor, such as ``"batch*steps"`` or ``"steps-2"``."""
     if isinstance(dim, int):
         return dim
     made: Size | int = 1

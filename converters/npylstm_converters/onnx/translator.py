@@ -12,7 +12,7 @@ from npylstm_converters.onnx.folding import can_fold, fold, fold_sizes
 from npylstm_converters.onnx.graph import OnnxGraph, readable
 from npylstm_converters.onnx.reading import initializers
 from npylstm_converters.onnx.rows import ROWS, VARIADIC
-from npylstm_converters.onnx.values import Constant, Sizes, Value
+from npylstm_converters.onnx.values import ConstantTensor, Sizes, Value
 from npylstm_converters.toolkit.translation import Row, translate
 
 __all__ = ["Scope", "Translator", "attributes_of"]
@@ -81,7 +81,7 @@ class Translator:
 
     def subgraph(self, graph: Any, scope: Scope) -> Scope:
         """Translate the nodes of a graph inside a node; return the values of its tensors."""
-        own: dict[str, Any] = {n: Constant(a, (n,)) for n, a in initializers(graph).items()}
+        own: dict[str, Any] = {n: ConstantTensor(a, (n,)) for n, a in initializers(graph).items()}
         inner: Scope = ChainMap(own, scope)
         self.run(graph.node, inner)
         return inner
@@ -90,7 +90,7 @@ class Translator:
         """Return a translator for the graph of one step of a loop."""
         return Translator(graph, self.opset, self.reasons)
 
-    def _value(self, name: str, scope: Scope) -> Value | None:
+    def _value(self, name: str, scope: Scope) -> Any:
         if not name:
             return None
         if name not in scope:
@@ -108,16 +108,16 @@ class Translator:
             raise Refusal(f"operators of {node.domain} are not supported")
         attributes = attributes_of(node)
         there = [v for v in values if v is not None]
-        known = all(isinstance(v, Constant) for v in there) and not _subgraphs(node)
+        known = all(isinstance(v, ConstantTensor) for v in there) and not _subgraphs(node)
         if operator == "Constant":
             return [_constant(attributes)]
         if any(isinstance(v, (Counter, Condition)) for v in there):
             return [self._with_counter(operator, attributes, there)]
         if known and operator != "ConstantOfShape":
-            arrays = [v.array if isinstance(v, Constant) else None for v in values]
-            sources = tuple(s for v in there if isinstance(v, Constant) for s in v.sources)
-            return [Constant(a, sources) for a in fold(node, arrays, self.opset)]
-        sizes = [v for v in there if isinstance(v, (Constant, Sizes))]
+            arrays = [v.array if isinstance(v, ConstantTensor) else None for v in values]
+            sources = tuple(s for v in there if isinstance(v, ConstantTensor) for s in v.sources)
+            return [ConstantTensor(a, sources) for a in fold(node, arrays, self.opset)]
+        sizes = [v for v in there if isinstance(v, (ConstantTensor, Sizes))]
         if len(sizes) == len(there) and can_fold(operator, sizes, attributes.get("to")):
             return [fold_sizes(operator, attributes, sizes)]
         row = self._row(operator)
@@ -135,7 +135,7 @@ class Translator:
         self, operator: str, attributes: Mapping[str, Any], values: Sequence[Any]
     ) -> Any:
         """Translate a node that reads the number of the iteration."""
-        folded = fold_counter(operator, attributes, values)
+        folded = fold_counter(operator, values)
         if folded is not None:
             return folded
         if operator == "Gather" and isinstance(values[1], Counter):
@@ -220,7 +220,7 @@ def _subgraphs(node: Any) -> bool:
     return any(attribute.HasField("g") for attribute in node.attribute)
 
 
-def _constant(attributes: Mapping[str, Any]) -> Constant:
+def _constant(attributes: Mapping[str, Any]) -> ConstantTensor:
     import numpy as np
 
     dtypes = {"value": None, "value_int": "i8", "value_ints": "i8", "value_float": "f4",
@@ -228,4 +228,4 @@ def _constant(attributes: Mapping[str, Any]) -> Constant:
     ((name, value),) = attributes.items()
     if name not in dtypes:
         raise Refusal(f"{name} is not supported")
-    return Constant(np.asarray(value, dtypes[name]))
+    return ConstantTensor(np.asarray(value, dtypes[name]))

@@ -11,11 +11,11 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm_converters.errors import Refusal
 
-__all__ = ["Constant", "Ref", "Sizes", "Value", "flag", "integers", "objects"]
+__all__ = ["ConstantTensor", "Ref", "Sizes", "Value", "flag", "integers", "objects"]
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
+class ConstantTensor:
     """A tensor that depends on no input; ``sources`` names the initializers that it is from."""
 
     array: Array
@@ -46,7 +46,7 @@ class Ref:
     kind: str = "f"
 
 
-Value = Constant | Sizes | Ref
+Value = ConstantTensor | Sizes | Ref
 
 
 def objects(value: Any) -> Array:
@@ -57,7 +57,7 @@ def objects(value: Any) -> Array:
     Refusal
         If they are computed from the values of an input.
     """
-    if isinstance(value, (Constant, Sizes)):
+    if isinstance(value, (ConstantTensor, Sizes)):
         return value.array.astype(object)
     raise Refusal("expected sizes or a constant, got a tensor that is computed from an input")
 
