@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -115,9 +116,12 @@ def compare_one(name: str) -> Callable[..., Any]:
 
 def is_inf(graph: Any, X: Value, *, detect_negative: int = 1, detect_positive: int = 1) -> Any:
     """Return where a tensor is infinite."""
-    if not detect_negative or not detect_positive:
-        raise Refusal("is supported for both signs only")
-    return Ref(array_ops.pointwise("is_inf")(graph, X).name, "b")
+    if detect_negative and detect_positive:
+        return Ref(array_ops.pointwise("is_inf")(graph, X).name, "b")
+    if not detect_negative and not detect_positive:
+        raise Refusal("detects neither sign")
+    limit = Arithmetic("equal", math.inf if detect_positive else -math.inf)
+    return graph.add(limit, graph.tensor(X), kind="b")
 
 
 def where(graph: Any, condition: Value, X: Value, Y: Value) -> Any:

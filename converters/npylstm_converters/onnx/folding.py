@@ -74,9 +74,10 @@ def _check_size(operator: str, arrays: Sequence[Array | None]) -> None:
 
 
 def _slice(x: Array, attributes: Mapping[str, Any], *limits: Array) -> Array:
-    starts, ends, axes, steps = (*limits, *(None,) * (4 - len(limits)))
+    given: list[Any] = [*limits, None, None, None, None]
+    starts, ends, axes, steps = given[:4]
     if starts is None:
-        starts, ends, axes = (attributes.get(k) for k in ("starts", "ends", "axes"))
+        starts, ends, axes = [attributes.get(k) for k in ("starts", "ends", "axes")]
     which = range(len(np.ravel(starts))) if axes is None else np.ravel(axes).tolist()
     strides = [1] * len(list(which)) if steps is None else np.ravel(steps).tolist()
     taken = [slice(None)] * x.ndim

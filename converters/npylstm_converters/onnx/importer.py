@@ -120,7 +120,8 @@ class _Conversion:
         choice: Choice, constants: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self._model, self._arrays, self._inputs = model, arrays, inputs
-        numbers = {name: int(c) for name, c in constants.items() if np.size(c) == 1}
+        whole = {n: np.ravel(c) for n, c in constants.items() if np.asarray(c).dtype.kind in "iu"}
+        numbers = {name: int(values[0]) for name, values in whole.items() if values.size == 1}
         specs, exported_batch = tensor_specs(inputs, choice, numbers)
         kinds = {tensor.name: tensor.kind for tensor in inputs}
         floats = [a.dtype for a in arrays.values() if a.dtype.kind == "f"]

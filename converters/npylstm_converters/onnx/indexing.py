@@ -71,19 +71,26 @@ def scatter(
 def scatter_nd(
     graph: Any, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
 ) -> Any:
-    """Replace a block of entries, at constant indices that list it in order."""
-    if reduction != "none":
+    """Replace entries at indices; a block of neighbours is cut out and put in."""
+    if reduction not in _SCATTER:
         raise Refusal(f"reduction={reduction!r:.40} is not supported")
-    if not isinstance(indices, ConstantTensor):
-        raise Refusal("indices: are computed from an input, supported for constants only")
-    x, new = graph.tensor(data), graph.tensor(updates)
+    block = None
+    if reduction == "none" and isinstance(indices, ConstantTensor):
+        block = _replaced_block(graph, graph.tensor(data), indices, graph.tensor(updates))
+    if block is not None:
+        return block
+    return index_ops.scatter_nd(_SCATTER[reduction])(graph, data, indices, updates)
+
+
+def _replaced_block(graph: Any, x: Ref, indices: ConstantTensor, new: Ref) -> Ref | None:
+    """Replace the entries of a block; None if the indices do not list one in order."""
     count = indices.array.shape[-1]
     rows = indices.array.reshape(-1, count)
     box = [np.unique(column) for column in rows.T]
     listed = np.stack(np.meshgrid(*box, indexing="ij"), -1).reshape(-1, count)
     consecutive = all(len(b) and b[-1] - b[0] + 1 == len(b) and b[0] >= 0 for b in box)
     if not consecutive or listed.shape != rows.shape or (listed != rows).any():
-        raise Refusal("indices: are not a block of neighbours, in order")
+        return None
     blocks = []
     for axis, own in enumerate(box):
         size = graph.sizes(x)[axis]

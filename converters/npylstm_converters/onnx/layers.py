@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,33 @@ def conv(
     return graph.layer(layer, weights, graph.tensor(X), values=(W, B))[0]
 
 
+class _Window:
+    """The windows of a transposed convolution along each axis."""
+
+    def __init__(self, size: Any, strides: Any, dilations: Any, more: Any) -> None:
+        count = len(size)
+        self.size, self.strides = size, strides or [1] * count
+        self.dilations, self.more = dilations or [1] * count, [*(more or [0] * count)]
+
+    def paddings(self, entries: Sequence[Any], wanted: Any, auto_pad: str) -> tuple[int, ...]:
+        """Return the padding for which the output has the wanted sizes, or entries * stride.
+
+        Where the output would be too small, ``more`` grows.
+        """
+        made: list[int] = []
+        for k, n in enumerate(entries):
+            if not isinstance(n, int):
+                raise Refusal(f"pads {n} entries to a size, which depends on the call")
+            size = n * self.strides[k] if wanted is None else wanted[-len(self.size) :][k]
+            span = (self.size[k] - 1) * self.dilations[k] + 1
+            total = self.strides[k] * (n - 1) + self.more[k] + span - size
+            self.more[k] -= min(total, 0)
+            total = max(total, 0)
+            half = total // 2
+            made += [half, total - half] if auto_pad == "SAME_UPPER" else [total - half, half]
+        return tuple(made)
+
+
 def conv_transpose(
     graph: Any, X: Value, W: Value, B: Value | None = None, *, strides: Any = None,
     dilations: Any = None, pads: Any = None, group: int = 1,
@@ -124,17 +151,20 @@ def conv_transpose(
     """Add the transpose of a convolution."""
     kernel, bias = required(W, "W"), optional(B, "B")
     features, per_group, *size = kernel.shape
-    if output_shape is not None or auto_pad not in ("NOTSET", "VALID"):
-        raise Refusal("is supported with pads, without output_shape and auto_pad")
-    padding, _ = _paddings(pads, auto_pad, len(size))
+    x = graph.tensor(X)
+    window = _Window(size, strides, dilations, output_padding)
+    if output_shape is not None or auto_pad.startswith("SAME"):
+        padding = window.paddings(graph.shape(x)[2:], output_shape, auto_pad)
+    else:
+        padding, _ = _paddings(pads, auto_pad, len(size))
     parts = np.split(kernel, group)  # (features / groups, units / groups, *size) each
     grouped = np.concatenate([np.moveaxis(p, (0, 1), (-2, -1)) for p in parts], axis=-1)
     layer = ConvolutionTranspose(
         features, per_group * group, tuple(size), tuple(strides or ()), tuple(dilations or ()),
-        padding, group, True, bias is not None, output_padding=tuple(output_padding or ()),
+        padding, group, True, bias is not None, output_padding=tuple(window.more),
     )  # fmt: skip
     weights = there(kernel=grouped, bias=bias)
-    return graph.layer(layer, weights, graph.tensor(X), values=(W, B))[0]
+    return graph.layer(layer, weights, x, values=(W, B))[0]
 
 
 def pool(operation: str) -> Callable[..., Any]:
@@ -181,17 +211,16 @@ def prelu(graph: Any, X: Value, slope: Value) -> Any:
 
 
 def dropout(
-    graph: Any, data: Value, ratio: Value | None = None, training_mode: Value | None = None, *,
+    graph: Any, data: Value, _ratio: Value | None = None, training_mode: Value | None = None, *,
     is_test: int = 1,
 ) -> Any:  # fmt: skip
     """Return the input."""
-    if ratio is not None and not isinstance(ratio, ConstantTensor):
-        raise Refusal("ratio: is computed from an input, which is supported for constants only")
     if (training_mode is not None and flag(training_mode)) or not is_test:
         raise Refusal("is on in inference: its result is random")
-    if len(graph.outputs) > 1 and any(graph.outputs[1:]):
-        raise Refusal("returns its mask")
-    return data
+    if not any(graph.outputs[1:]):
+        return data
+    x = graph.tensor(data)
+    return [x, Ref(array_ops.arithmetic("logical_or")(graph, x, 1.0).name, "b")]
 
 
 def softmax(name: str) -> Callable[..., Any]:

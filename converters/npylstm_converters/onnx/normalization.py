@@ -42,8 +42,6 @@ def layer_normalization(
     epsilon: float = 1e-5, stash_type: int = 1,
 ) -> Any:  # fmt: skip
     """Normalize the last axes by their own statistics."""
-    if len(graph.outputs) > 1 and any(graph.outputs[1:]):
-        raise Refusal("returns its statistics")
     if stash_type != 1:
         raise Refusal(f"stash_type={stash_type} is not supported, only 1")
     x, gamma, beta = graph.tensor(X), required(Scale, "Scale"), optional(B, "B")
@@ -55,7 +53,14 @@ def layer_normalization(
         for name, array in (("gamma", gamma), ("beta", beta)) if array is not None
     }  # fmt: skip
     layer = LayerNormalization(shape, epsilon, center=beta is not None)
-    return graph.layer(layer, weights, x, values=(Scale, B))[0]
+    (made,) = graph.layer(layer, weights, x, values=(Scale, B))
+    if not any(graph.outputs[1:]):
+        return made
+    axes = [*range(len(graph.shape(x)) - len(shape), len(graph.shape(x)))]
+    variance = array_ops.spread("var")(graph, x, axes, 0, True)
+    shifted = array_ops.arithmetic("add")(graph, variance, epsilon)
+    return [made, array_ops.reduce("mean")(graph, x, axes, True),
+            array_ops.pointwise("rsqrt")(graph, shifted)]  # fmt: skip
 
 
 def instance_normalization(
@@ -101,8 +106,7 @@ def rms_normalization(
 def lp_normalization(graph: Any, input: Value, *, axis: int = -1, p: int = 2) -> Any:
     """Divide by the norm along an axis."""
     x = graph.tensor(input)
-    norm = array_ops.reduce("norm" if p == 2 else "l1")(graph, x, [axis], True)
-    return array_ops.arithmetic("divide")(graph, x, norm)
+    return array_ops.unit_normalization(graph, x, axis, float(p))
 
 
 def lrn(

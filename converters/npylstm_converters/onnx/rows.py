@@ -17,7 +17,7 @@ from npylstm_converters.onnx import (
     resizing,
     shaping,
 )
-from npylstm_converters.toolkit import array_ops
+from npylstm_converters.toolkit import array_ops, index_ops
 from npylstm_converters.toolkit.translation import Row, table
 
 __all__ = ["ROWS", "VARIADIC"]
@@ -86,6 +86,8 @@ def _rows() -> Iterator[tuple[str, int, Row]]:
     yield _row("Concat", shaping.concat)
     yield _row("Split", shaping.split)
     yield _row("Pad", indexing.pad)
+    yield _row("GatherND", index_ops.gather_nd)
+    yield _row("Range", shaping.range_)
     yield _row("GatherElements", indexing.gather_elements)
     yield _row("ScatterElements", indexing.scatter)
     yield _row("Scatter", indexing.scatter)

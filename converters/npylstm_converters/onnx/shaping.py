@@ -18,11 +18,11 @@ from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size, equal
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
-from npylstm_converters.toolkit import array_ops, index_ops
+from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops
 
 __all__ = [
-    "axes_in", "cast", "concat", "constant_of_shape", "full", "gather", "same", "shape", "size",
-    "slice_", "split", "transpose",
+    "axes_in", "cast", "concat", "constant_of_shape", "full", "gather", "range_", "same", "shape",
+    "size", "slice_", "split", "transpose",
 ]  # fmt: skip
 
 
@@ -71,6 +71,15 @@ def full(graph: Any, sizes: Sequence[Any], number: float) -> Any:
     if number == 0:
         graph.zeros.add(made.name)
     return made
+
+
+def range_(graph: Any, start: Value, limit: Value, delta: Value) -> Any:
+    """Return the integers below a size, from zero on."""
+    (first,), (last,), (step,) = (integers(v) for v in (start, limit, delta))
+    if (first, step) != (0, 1) or not isinstance(last, Size):
+        raise Refusal(f"from {first} to {last} by {step} is not supported")
+    source, axis = graph.find_size(last)
+    return Ref(shaping_ops.positions(graph, source, axis).name, "i")
 
 
 def cast(graph: Any, input: Value, *, to: int) -> Any:

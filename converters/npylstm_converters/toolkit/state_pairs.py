@@ -104,8 +104,9 @@ def _follow(
         if all(array is None for array in known):
             continue
         initial = operation.initial_states(known)
-        if initial and all(array is not None for array in initial):
-            states = dict(zip(operation.state_shapes(), initial, strict=True))
+        names = operation.state_shapes()
+        if names and initial and all(array is not None for array in initial):
+            states = dict(zip(names, initial, strict=True))
             _return_states(operation, edge.outputs, states, final)
             others = [a for a in known if a is not None and not any(a is b for b in initial)]
             read += others
