@@ -12,6 +12,7 @@ import numpy as np
 from npylstm.activations import Activation
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.shapes import broadcast
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
@@ -19,7 +20,7 @@ from npylstm_converters.toolkit import array_ops
 
 __all__ = [
     "WITH_PARAMETERS", "clip", "compare", "compare_one", "divide", "gelu", "is_inf", "modulo",
-    "of_all", "of_axes", "where", "with_parameters",
+    "multiply", "of_all", "of_axes", "where", "with_parameters",
 ]  # fmt: skip
 
 # Operators with alpha, beta and so on: the activation, its parameters and their defaults.
@@ -70,6 +71,21 @@ def of_axes(operation: str) -> Callable[..., Any]:
         )
 
     return apply
+
+
+def multiply(graph: Any, A: Value, B: Value) -> Any:
+    """Multiply; by ones it is the other tensor."""
+    for x, ones in ((A, B), (B, A)):
+        if isinstance(x, Ref) and graph.is_uniform(ones, 1):
+            shape = graph.shape(x)
+            other = graph.shape(ones) if isinstance(ones, Ref) else np.shape(_array(ones))
+            if broadcast([shape, other]) == shape:
+                return x
+    return array_ops.arithmetic("multiply")(graph, A, B)
+
+
+def _array(value: Value) -> Any:
+    return value.array if isinstance(value, ConstantTensor) else None
 
 
 def divide(graph: Any, A: Value, B: Value) -> Any:

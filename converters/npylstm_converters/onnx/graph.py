@@ -49,8 +49,8 @@ class OnnxGraph:
     ----------
     builder
         The model under construction.
-    zeros
-        Names of tensors that contain zeros only.
+    uniform
+        The number that is every element of a tensor, by name, for those where this is known.
     sources
         By layer, the initializers that its weights are from.
     name
@@ -65,7 +65,7 @@ class OnnxGraph:
     ) -> None:  # fmt: skip
         self.exported_batch = exported_batch
         self.builder = GraphBuilder(inputs, dtype)
-        self.zeros: set[str] = set()
+        self.uniform: dict[str, float] = {}
         self.sources: dict[str, dict[str, None]] = {}
         self.name = ""
         self.expected_batch_axis: int | None = None
@@ -96,8 +96,8 @@ class OnnxGraph:
             Constant(array.shape), {"value": array}, part="constant", values=(value,),
             kind=value.array.dtype.kind,
         )  # fmt: skip
-        if not array.any():
-            self.zeros.add(ref.name)
+        if array.size and (array == array.flat[0]).all():
+            self.uniform[ref.name] = float(array.flat[0])
         return ref
 
     def _tensor_of_sizes(self, value: Sizes) -> Ref:
@@ -241,12 +241,18 @@ class OnnxGraph:
         if tensors and operation.moves_elements:
             unread = operation.axis_map([self.shape(t) for t in tensors])[0].unread
             read = [t.name for k, t in enumerate(tensors) if k not in unread]
-            if self.zeros.issuperset(read):
-                self.zeros.update(ref.name for ref in refs)
+            numbers = {self.uniform.get(name) for name in read}
+            value = numbers.pop() if len(numbers) == 1 else None
+            if value is not None and (value == 0 or operation.kind != "pad"):
+                self.uniform.update((ref.name, value) for ref in refs)
         return refs
 
     def is_zero(self, value: Value | None) -> bool:
         """Whether a value is absent, or a tensor of zeros."""
+        return value is None or self.is_uniform(value, 0)
+
+    def is_uniform(self, value: Value, number: float) -> bool:
+        """Whether every element of a value is known to be a number."""
         if isinstance(value, Ref):
-            return value.name in self.zeros
-        return value is None or (isinstance(value, ConstantTensor) and not value.array.any())
+            return self.uniform.get(value.name) == number
+        return isinstance(value, ConstantTensor) and bool((value.array == number).all())

@@ -20,6 +20,7 @@ from npylstm_converters.onnx.shaping import transpose
 from npylstm_converters.onnx.sizes import size_of
 from npylstm_converters.onnx.steps import State, StepGraph, StepScope
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
+from npylstm_converters.toolkit.cells import StepBody, recognise
 
 __all__ = ["loop", "scan"]
 
@@ -216,15 +217,60 @@ class _Step:
     ) -> tuple[dict[str, Ref], list[Value | None]]:
         """Add the loop; return the final states by name, and the stacked outputs."""
         call, graph = self._call, self._graph
-        results = [self._made(state.made).name for state in self._states]
-        results += [self._made(name).name for name in outputs]
-        builder = graph.builder
-        results = [*builder.simplify(results)]
-        renamed = fuse_biases(builder, results, graph.sources)
-        results = [*builder.simplify([renamed.get(name, name) for name in results])]
-        read = {t for edge in builder.edges for t in edge.inputs} | {*results}
+        results = self._simplified([*(state.made for state in self._states), *outputs])
+        read = {t for edge in graph.builder.edges for t in edge.inputs} | {*results}
         sequences = [name for name in graph.sequences if name in read]
         constants = [name for name in graph.constants if name in read]
+        tensors = [self._sequence(*graph.sequences[name], count) for name in sequences]
+        made = None
+        if len(sequences) == 1 and not constants:
+            made = self._as_layer(sequences[0], tensors[0], results)
+        if made is None:
+            made = self._as_scan(sequences, constants, tensors, results, count)
+        layer = call.builder.edges[-1].layer
+        for own in graph.sources.values():
+            call.sources.setdefault(layer, {}).update(own)
+        finals, stacked = made
+        named = zip(self._states, finals, strict=True)
+        return {state.read: Ref(final.name, state.initial.kind) for state, final in named}, [
+            *stacked
+        ]
+
+    def _simplified(self, names: Sequence[str]) -> list[str]:
+        """Return the tensors of the step that are its results, after it is made shorter."""
+        builder = self._graph.builder
+        results = builder.simplify([self._made(name).name for name in names])
+        renamed = fuse_biases(builder, results, self._graph.sources)
+        return [*builder.simplify([renamed.get(name, name) for name in results])]
+
+    def _as_layer(
+        self, sequence: str, tensor: Ref, results: Sequence[str]
+    ) -> tuple[list[Ref], list[Ref]] | None:
+        """Add a recurrent layer, if the step is one of its steps."""
+        call, builder, count = self._call, self._graph.builder, len(self._states)
+        shapes = [state.shape for state in self._states]
+        if len(call.shape(tensor)) != 3 or any(len(shape) != 2 for shape in shapes):
+            return None
+        reads = [state.step_input for state in self._states]
+        pairs = [*zip(reads, results, strict=False)]
+        body = StepBody(
+            builder.layers, builder.edges, builder.shapes, sequence, pairs, results[count:]
+        )
+        cell = recognise(body)
+        if cell is None:
+            return None
+        zero = all(call.is_zero(state.initial) for state in self._states)
+        initial = [] if zero else [self._with_shape(self._states[k]) for k in cell.order]
+        main, *finals = call.layer(cell.operation, cell.weights, tensor, *initial)
+        ordered = [finals[cell.order.index(k)] for k in range(count)]
+        return ordered, [main] * (len(results) - count)
+
+    def _as_scan(
+        self, sequences: Sequence[str], constants: Sequence[str], tensors: Sequence[Ref],
+        results: Sequence[str], count: Any,
+    ) -> tuple[list[Ref], list[Ref]]:  # fmt: skip
+        """Add the step as it is, to run once for each entry of the sequences."""
+        call, builder = self._call, self._graph.builder
         states = [state.step_input for state in self._states]
         body = Body(
             (*sequences, *states, *constants),
@@ -237,21 +283,14 @@ class _Step:
             for layer in builder.layers.values()
             for key, array in layer.weights.items()
         }
-        tensors = [self._sequence(*graph.sequences[name], count) for name in sequences]
         sizes, initial = self._initial(tensors, count)
         operation = Scan(body, len(tensors), len(states), sizes, count if not tensors else None)
+        outer = [self._graph.constants[name] for name in constants]
         made = call.layer(
-            operation, weights, *tensors[:1], *initial, *tensors[1:],
-            *(graph.constants[name] for name in constants), kind="f",
-        )  # fmt: skip
-        layer = call.builder.edges[-1].layer
-        for own in graph.sources.values():
-            call.sources.setdefault(layer, {}).update(own)
-        stacked, finals = made[: len(outputs)], made[len(outputs) :]
-        named = zip(self._states, finals, strict=True)
-        return {state.read: Ref(final.name, state.initial.kind) for state, final in named}, [
-            *stacked
-        ]
+            operation, weights, *tensors[:1], *initial, *tensors[1:], *outer, kind="f"
+        )
+        split = len(results) - len(states)
+        return made[split:], made[:split]
 
     def _sequence(self, data: Ref, counter: Counter, count: Any) -> Any:
         """Return the entries of a tensor in the order of the iterations."""

@@ -68,8 +68,7 @@ def full(graph: Any, sizes: Sequence[Any], number: float) -> Any:
     """Add a tensor of one value."""
     target, sources = graph.target(sizes, None)
     made: Ref = graph.add(Full(target, number), *sources, kind="f")
-    if number == 0:
-        graph.zeros.add(made.name)
+    graph.uniform[made.name] = number
     return made
 
 

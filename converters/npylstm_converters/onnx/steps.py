@@ -91,8 +91,8 @@ class StepGraph(OnnxGraph):
                 return Ref(name, value.kind)
         ref = self.add_input(f"{value.name}", self.outer.shape(value), value.kind)
         self.constants[ref.name] = value
-        if value.name in self.outer.zeros:
-            self.zeros.add(ref.name)
+        if value.name in self.outer.uniform:
+            self.uniform[ref.name] = self.outer.uniform[value.name]
         return ref
 
     def step_of(self, data: Value, counter: Counter, axis: int) -> Ref:

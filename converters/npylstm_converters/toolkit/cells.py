@@ -1,0 +1,376 @@
+"""Recognise a recurrent layer in the graph of one of its steps.
+
+Exporters write out cells as products, sums and activations. Where a graph computes what an LSTM, a
+GRU or a simple recurrent layer computes, the layer with the same weights takes its place, which
+runs natively. The structure suggests which product belongs to which gate. Whether the suggestion is
+right is decided by numbers: both are computed in float64 for random inputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npylstm import NpylstmError
+from npylstm.activations import LINEAR, Activation
+from npylstm.arrays import Array
+from npylstm.ops.base import Operation
+from npylstm.ops.cells import GRU, LSTM, SimpleRNN
+from npylstm.ops.shapes import Shape
+from npylstm.spec import Edge, LayerSpec
+
+__all__ = ["Cell", "StepBody", "recognise"]
+
+_SAMPLES = 64
+# Numbers such as 0.2 are rounded to float32 in the graph (6e-8); other formulas differ by far more.
+_TOLERANCE = 1e-6
+_SYMMETRIC = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth", "hard_sigmoid")
+
+
+class StepBody(NamedTuple):
+    """The graph of one step.
+
+    Attributes
+    ----------
+    layers, edges, shapes
+        As of a graph builder.
+    sequence
+        The input that is a step of the sequence.
+    states
+        For every state the input, and the tensor that is its new value.
+    outputs
+        The outputs of the step, which must be the hidden state.
+    """
+
+    layers: Mapping[str, LayerSpec]
+    edges: Sequence[Edge]
+    shapes: Mapping[str, Shape]
+    sequence: str
+    states: Sequence[tuple[str, str]]
+    outputs: Sequence[str] = ()
+
+
+class Cell(NamedTuple):
+    """A recurrent layer that computes the steps.
+
+    Attributes
+    ----------
+    operation, weights
+        The layer: time-major, with all steps and the final states as outputs.
+    order
+        For every state of the layer the index of the state of the graph.
+    """
+
+    operation: Operation
+    weights: dict[str, Array]
+    order: tuple[int, ...]
+
+
+class _Affine(NamedTuple):
+    """A sum of products ``leaf @ matrix`` (None: the leaf itself), and a bias."""
+
+    terms: dict[str, Array | None]
+    bias: Array | None
+
+
+class _Gate(NamedTuple):
+    tensor: str
+    activation: Activation
+    argument: _Affine
+
+
+def recognise(body: StepBody) -> Cell | None:
+    """Return the recurrent layer that the graph of a step is; None if it is another graph."""
+    reader = _Reader(body)
+    for cell in (*reader.simple(), *reader.gru(), *reader.lstm()):
+        h = reader.source(body.states[cell.order[0]][1])
+        if all(reader.source(y) == h for y in body.outputs) and reader.agrees(cell):
+            return cell
+    return None
+
+
+class _Reader:
+    """Finds gates in a graph, and suggests layers."""
+
+    def __init__(self, body: StepBody) -> None:
+        self._body = body
+        self._makers = {t: edge for edge in body.edges for t in edge.outputs}
+        self._gates = [*self._find_gates()]
+        self._expected: tuple[list[Array], list[Array]] | None = None
+
+    def _operation(self, tensor: str) -> Any:
+        return self._body.layers[self._makers[tensor].layer].layer
+
+    def source(self, tensor: str) -> str:
+        """Return the tensor that has the same elements in the same shape, made first."""
+        shape, found = self._body.shapes[tensor], tensor
+        while tensor in self._makers and self._operation(tensor).kind in ("reshape", "identity"):
+            tensor = self._makers[tensor].inputs[0]
+            if self._body.shapes[tensor] == shape:
+                found = tensor
+        return found
+
+    def _number(self, tensor: str, operation: str) -> tuple[str, float] | None:
+        """Return the tensor and the number that an arithmetic operation combines."""
+        if tensor not in self._makers or self._operation(tensor).kind != "arithmetic":
+            return None
+        made = self._operation(tensor)
+        if made.operation != operation or made.number is None:
+            return None
+        return self.source(self._makers[tensor].inputs[0]), made.number
+
+    def affine(self, tensor: str) -> _Affine:
+        """Return a tensor as a sum of products, a leaf where it is no sum."""
+        tensor = self.source(tensor)
+        leaf = _Affine({tensor: None}, None)
+        if tensor not in self._makers:
+            return leaf
+        operation, inputs = self._operation(tensor), self._makers[tensor].inputs
+        weights = self._body.layers[self._makers[tensor].layer].weights
+        if operation.kind == "dense" and operation.activation.name == "linear":
+            return _Affine({self.source(inputs[0]): weights["kernel"]}, weights.get("bias"))
+        if operation.kind == "constant":
+            flat = weights["value"].reshape(-1)
+            return _Affine({}, flat) if flat.size == self._body.shapes[tensor][-1] else leaf
+        if operation.kind == "arithmetic" and operation.operation == "add" and len(inputs) == 2:
+            return _sum(self.affine(inputs[0]), self.affine(inputs[1])) or leaf
+        if operation.kind == "reshape" and self._drops_ones(inputs[0], tensor):
+            return self.affine(inputs[0])
+        last = len(self._body.shapes[tensor]) - 1
+        if operation.kind == "slice" and (operation.axis, operation.step) == (last, 1):
+            columns = slice(operation.start, operation.stop)
+            whole = self.affine(inputs[0])
+            if all(matrix is not None for matrix in whole.terms.values()):
+                return _columns(whole, columns)
+        return leaf
+
+    def _drops_ones(self, before: str, after: str) -> bool:
+        """Whether a reshape removes axes of size one in front, which broadcasting adds again."""
+        old, new = self._body.shapes[before], self._body.shapes[after]
+        missing = len(old) - len(new)
+        return missing > 0 and old[missing:] == new and all(d == 1 for d in old[:missing])
+
+    def _activated(self, tensor: str) -> tuple[Activation, str] | None:
+        """Return the activation that makes a tensor, and its argument."""
+        if tensor not in self._makers:
+            return None
+        operation = self._operation(tensor)
+        if operation.kind == "activation" and operation.activation.name != "clip":
+            return operation.activation, self._makers[tensor].inputs[0]
+        return self._hard_sigmoid(tensor)
+
+    def _hard_sigmoid(self, tensor: str) -> tuple[Activation, str] | None:
+        """Recognise ``min(max(alpha x + beta, 0), 1)``."""
+        upper, lower = self._number(tensor, "minimum"), self._number(tensor, "maximum")
+        if upper is not None and upper[1] == 1:
+            inside = self._number(upper[0], "maximum")
+            limits = inside is not None and inside[1] == 0
+        elif lower is not None and lower[1] == 0:
+            inside = self._number(lower[0], "minimum")
+            limits = inside is not None and inside[1] == 1
+        else:
+            operation = self._operation(tensor)
+            if operation.kind != "activation" or operation.activation.params != (0.0, 1.0):
+                return None
+            inside, limits = (self.source(self._makers[tensor].inputs[0]), 0.0), True
+        if inside is None or not limits:
+            return None
+        shifted = self._number(inside[0], "add")
+        scaled = self._number(shifted[0], "multiply") if shifted is not None else None
+        if shifted is None or scaled is None:
+            return None
+        alpha, beta = scaled[1], shifted[1]
+        fifth = np.float32(alpha) == np.float32(0.2) and beta == 0.5
+        named = Activation.of("hard_sigmoid", alpha=alpha, beta=beta)
+        return (Activation("hard_sigmoid_fifth") if fifth else named), scaled[0]
+
+    def _find_gates(self) -> Iterator[_Gate]:
+        for edge in self._body.edges:
+            made = self._activated(edge.outputs[0])
+            if made is not None:
+                yield _Gate(edge.outputs[0], made[0], self.affine(made[1]))
+
+    def _of(self, *leaves: str) -> list[_Gate]:
+        """Return the gates whose argument is a sum of products with exactly these leaves."""
+        return [
+            gate for gate in self._gates
+            if set(gate.argument.terms) == {*leaves}
+            and all(m is not None for m in gate.argument.terms.values())
+        ]  # fmt: skip
+
+    def simple(self) -> Iterator[Cell]:
+        """Yield simple recurrent layers."""
+        if len(self._body.states) != 1:
+            return
+        ((h, new),) = self._body.states
+        for gate in self._of(self._body.sequence, h):
+            if gate.tensor == self.source(new):
+                yield self._cell(SimpleRNN, {"h": gate}, (0,), activation=gate.activation)
+
+    def lstm(self) -> Iterator[Cell]:
+        """Yield LSTMs, with every order of gates and states."""
+        if len(self._body.states) != 2:
+            return
+        for order in ((0, 1), (1, 0)):
+            h = self._body.states[order[0]][0]
+            gates = self._of(self._body.sequence, h)
+            outer = [g.activation for g in self._gates if g not in gates]
+            if len(gates) != 4 or len(outer) != 1:
+                continue
+            for chosen in itertools.permutations(gates):
+                named = dict(zip("ifoc", chosen, strict=True))
+                recurrent = {named[g].activation for g in "ifo"}
+                if len(recurrent) == 1:
+                    activation = named["c"].activation
+                    yield self._cell(
+                        LSTM, named, order, activation=activation,
+                        recurrent_activation=recurrent.pop(),
+                        output_activation=None if outer[0] == activation else outer[0],
+                    )  # fmt: skip
+
+    def gru(self) -> Iterator[Cell]:
+        """Yield GRUs, with the reset gate before and after the product."""
+        if len(self._body.states) != 1:
+            return
+        x, h = self._body.sequence, self._body.states[0][0]
+        gates = self._of(x, h)
+        sums = (edge.outputs[0] for edge in self._body.edges)
+        linear = [_Gate(t, LINEAR, self.affine(t)) for t in sums if t in self._sums()]
+        for candidate in (*self._gates, *linear):
+            others = [g for g in gates if g is not candidate]
+            inner = [leaf for leaf in candidate.argument.terms if leaf not in (x, h)]
+            if len(others) != 2 or len(inner) != 1 or x not in candidate.argument.terms:
+                continue
+            for z, r in itertools.permutations(others):
+                if z.activation == r.activation:
+                    yield from self._gru_of(z, r, candidate, inner[0])
+
+    def _sums(self) -> set[str]:
+        """Return the tensors that are sums of two."""
+        sums = (t for t in self._makers if self._operation(t).kind == "arithmetic")
+        return {t for t in sums if self._operation(t).operation == "add"}
+
+    def _gru_of(self, z: _Gate, r: _Gate, candidate: _Gate, inner: str) -> Iterator[Cell]:
+        h, kernel = self._body.states[0][0], candidate.argument.terms[inner]
+        terms = {self._body.sequence: candidate.argument.terms[self._body.sequence]}
+        after = kernel is None
+        recurrent_bias = None
+        if after:  # r * (h U + b)
+            factors = [self.affine(t) for t in self._makers[inner].inputs]
+            products = [f for f in factors if set(f.terms) == {h} and f.terms[h] is not None]
+            if len(products) != 1:
+                return
+            terms[h], recurrent_bias = products[0].terms[h], products[0].bias
+        else:
+            terms[h] = kernel
+        made = _Gate(
+            candidate.tensor, candidate.activation, _Affine(terms, candidate.argument.bias)
+        )
+        for update in (z, _inverted(z)):
+            if update is None:
+                continue
+            cell = self._cell(
+                GRU, {"z": update, "r": r, "h": made}, (0,), activation=candidate.activation,
+                recurrent_activation=z.activation, reset_after=after,
+            )  # fmt: skip
+            if after:
+                size = cell.weights["b_h"].size
+                zeros = np.zeros(size, cell.weights["b_h"].dtype)
+                own = zeros if recurrent_bias is None else recurrent_bias
+                cell.weights.update(rb_z=zeros, rb_r=zeros, rb_h=own)
+            yield cell
+
+    def _cell(
+        self, kind: Any, gates: Mapping[str, _Gate], order: tuple[int, ...], **options: Any
+    ) -> Cell:
+        x, h = self._body.sequence, self._body.states[order[0]][0]
+        weights: dict[str, Array] = {}
+        for name, gate in gates.items():
+            W, U = gate.argument.terms[x], gate.argument.terms[h]
+            assert W is not None
+            assert U is not None
+            bias = gate.argument.bias
+            weights |= {f"W_{name}": W, f"U_{name}": U}
+            weights[f"b_{name}"] = np.zeros(W.shape[1], W.dtype) if bias is None else bias
+        features, units = weights[f"W_{next(iter(gates))}"].shape
+        operation = kind(
+            features, units, time_major=True, return_sequences=True, return_state=True, **options
+        )
+        ordered = {}
+        for name in operation.weight_shapes():
+            ordered[name] = weights.get(name, np.zeros(units, np.float32))
+        return Cell(operation, ordered, order)
+
+    def agrees(self, cell: Cell) -> bool:
+        """Whether a layer computes the new states that the graph computes."""
+        shapes = cell.operation.weight_shapes()
+        if any(cell.weights[name].shape != shape for name, shape in shapes.items()):
+            return False
+        if self._expected is None:
+            self._expected = self._computed()
+        inputs, expected = self._expected
+        x, *states = inputs
+        try:
+            packed = cell.operation.pack(
+                {name: w.astype(np.float64) for name, w in cell.weights.items()}
+            )
+            initial = [states[k] for k in cell.order]
+            (_, *made), _ = cell.operation.forward(packed, [x[None], *initial], {})
+        except (NpylstmError, ValueError):
+            return False
+        pairs = zip(made, (expected[k] for k in cell.order), strict=True)
+        return all(np.abs(a - b).max() <= _TOLERANCE * max(1.0, np.abs(b).max()) for a, b in pairs)
+
+    def _computed(self) -> tuple[list[Array], list[Array]]:
+        """Compute the graph in float64 for random inputs; return them, and the new states."""
+        body, rng = self._body, np.random.default_rng(0)
+        names = [body.sequence, *(read for read, _ in body.states)]
+        batch = body.shapes[body.sequence][0]
+        rows = batch if isinstance(batch, int) else _SAMPLES
+        inputs = [2 * rng.standard_normal((_SAMPLES, int(body.shapes[n][-1]))) for n in names]
+        made = [
+            self._step({n: x[k : k + rows] for n, x in zip(names, inputs, strict=True)})
+            for k in range(0, _SAMPLES - rows + 1, rows)
+        ]
+        used = len(made) * rows
+        return [x[:used] for x in inputs], [
+            np.concatenate(part) for part in zip(*made, strict=True)
+        ]
+
+    def _step(self, inputs: Mapping[str, Array]) -> list[Array]:
+        body, tensors = self._body, dict(inputs)
+        for edge in body.edges:
+            layer = body.layers[edge.layer]
+            packed = layer.layer.pack({k: w.astype(np.float64) for k, w in layer.weights.items()})
+            read = [tensors[t] for t in edge.inputs]
+            made, _ = layer.layer.forward(packed, read, {})
+            tensors |= dict(zip(edge.outputs, made, strict=True))
+        return [tensors[new] for _, new in body.states]
+
+
+def _sum(a: _Affine, b: _Affine) -> _Affine | None:
+    terms = dict(a.terms)
+    for leaf, matrix in b.terms.items():
+        mine = terms.get(leaf)
+        if leaf in terms and (mine is None or matrix is None):
+            return None
+        terms[leaf] = matrix if mine is None or matrix is None else mine + matrix
+    biases = [bias for bias in (a.bias, b.bias) if bias is not None]
+    return _Affine(terms, sum(biases[1:], start=biases[0]) if biases else None)
+
+
+def _columns(whole: _Affine, columns: slice) -> _Affine:
+    terms = {leaf: m[:, columns] for leaf, m in whole.terms.items() if m is not None}
+    return _Affine(dict(terms), None if whole.bias is None else whole.bias[columns])
+
+
+def _inverted(gate: _Gate) -> _Gate | None:
+    """Return the gate ``1 - gate``; None if its activation is not symmetric."""
+    if gate.activation.name not in _SYMMETRIC:
+        return None
+    terms = {leaf: None if m is None else -m for leaf, m in gate.argument.terms.items()}
+    bias = None if gate.argument.bias is None else -gate.argument.bias
+    return gate._replace(argument=_Affine(terms, bias))
