@@ -20,7 +20,6 @@ from npylstm_converters.keras.inferred_layers import (
     RECURRENT,
     Config,
     InferredLayer,
-    ListedStore,
     by_word,
     entry_of,
     find_layers,
@@ -30,6 +29,7 @@ from npylstm_converters.keras.inferred_layers import (
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import WITH_ARRAYS
 from npylstm_converters.keras.tensors import LORA_ADVICE
+from npylstm_converters.keras.weights import ListedStore
 from npylstm_converters.toolkit.chain import Step, parse_steps
 
 __all__ = ["with_chain"]
@@ -52,7 +52,7 @@ def with_chain(container: Container, text: str) -> Container:
         If the file holds an architecture, or the text cannot be read.
     """
     if container.document is not None or not isinstance(container.store, ListedStore):
-        raise FormatError("layers: only for weights-only files (.h5)")
+        raise FormatError("layers: only for weights-only files (.h5, TensorFlow checkpoints)")
     steps, reasons = parse_steps(text), Reasons()
     found = find_layers(container.store, container.writer)
     words = by_word(found)

@@ -10,14 +10,12 @@ from typing import Any
 
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.layers import TRANSLATORS
-from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.tensors import Source, role_of
-from npylstm_converters.keras.weights import snake_case
+from npylstm_converters.keras.weights import ListedStore, snake_case
 
 __all__ = [
-    "DEFAULTS", "EITHER", "RECURRENT", "Config", "InferredLayer", "ListedStore",
-    "by_word", "entry_of", "find_layers", "flattened_steps", "reads_sequence",
+    "DEFAULTS", "EITHER", "RECURRENT", "Config", "InferredLayer", "by_word", "entry_of",
+    "find_layers", "flattened_steps", "reads_sequence",
 ]  # fmt: skip
 
 Config = dict[str, Any]
@@ -42,7 +40,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "UpSampling1D": {"size": "2"}, "ZeroPadding1D": {"padding": "1"},
     "Cropping1D": {"cropping": "1"},
 }  # fmt: skip
-ListedStore = LegacyStore | NumberedStore  # stores with layer names
 _NUMBER = re.compile(r"_[0-9]+$")
 
 
@@ -97,9 +94,8 @@ class InferredLayer:
 
 def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:
     """Return the layers in the order of the file, from the names and shapes of their arrays."""
-    labels = store.labels if isinstance(store, NumberedStore) else {}
     found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
-    return [replace(layer, label=labels.get(layer.name, "")) for layer in found]
+    return [replace(layer, label=store.labels.get(layer.name, "")) for layer in found]
 
 
 def by_word(layers: Sequence[InferredLayer]) -> dict[str, InferredLayer]:
