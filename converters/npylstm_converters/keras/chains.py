@@ -86,8 +86,8 @@ def with_chain(container: Container, text: str) -> Container:
     document = _document(entries, shape, container.writer.major)
     said = tuple(_statements(steps, chosen, entries))
     return replace(
-        container, document=document, notes=(*notes, *assumed), by_name=True, stated=said,
-        assumed=tuple(assumed),
+        container, document=document, notes=(*container.notes, *notes, *assumed), by_name=True,
+        stated=said, assumed=tuple(assumed),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from npylstm_converters.tfjs.topology import read_topology, read_writer
 __all__ = ["IMPORTER", "from_tfjs"]
 
 _NUMBERED = re.compile(f"(?:{'|'.join(SavedStore.ROOTS)})/.+/vars/[0-9]+")
+_SPACE = b"\xef\xbb\xbf \t\r\n"  # before the text, with a mark of its encoding
 _KEYS = (b'"modelTopology"', b'"weightsManifest"')
 
 
@@ -98,13 +99,14 @@ class _TfjsImporter(Importer):
     def accepts(self, source: Any, head: bytes) -> bool:
         if not isinstance(source, (str, os.PathLike)):
             return False
-        if os.path.isdir(source):
-            return os.path.isfile(os.path.join(source, "model.json"))
-        if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        if head and not head.lstrip(_SPACE).startswith(b"{"):
             return False
-        with open(source, "rb") as stream:
+        path = os.path.join(source, "model.json") if os.path.isdir(source) else source
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as stream:
             text = stream.read(MAX_JSON + 1)
-        return any(key in text for key in _KEYS)
+        return text.lstrip(_SPACE).startswith(b"{") and any(key in text for key in _KEYS)
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
         return from_tfjs(source, **options)
