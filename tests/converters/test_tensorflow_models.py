@@ -87,10 +87,11 @@ def test_metadata_inside_the_model(folder: Path) -> None:
     graph = b"".join(field(1, node) for node in objects)
     info = field(4, b"serve") + field(5, b"2.4.1")
     (folder / "saved_model.pb").write_bytes(field(2, field(1, info) + field(7, graph)))
-    beside.unlink()
-    spec = nc.convert(folder)
-    agree(spec, INPUTS, EXPECTED["y"])
-    assert "saved by TensorFlow 2.4.1" in spec.provenance["decisions"]
+    for _ in range(2):  # a file that a later version left there belongs to another model
+        spec = nc.convert(folder)
+        agree(spec, INPUTS, EXPECTED["y"])
+        assert "saved by TensorFlow 2.4.1" in spec.provenance["decisions"]
+        beside.write_bytes(b"")
 
 
 def test_a_folder_without_keras(folder: Path) -> None:

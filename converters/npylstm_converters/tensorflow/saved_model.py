@@ -69,14 +69,13 @@ def read_saved_model(folder: str) -> SavedModel:
         tagged = [k for k, info in enumerate(infos) if _SERVE in info.texts(4)]
         number = tagged[0] if tagged else 0
         version = infos[number].text(5)
-        if os.path.isfile(beside):
+        objects = graphs[number].message(7, 1).messages(1, 4)
+        users = (fields.message(4, 1, 3) for fields in objects)
+        found = {number: _metadata(user, 1, 3) for number, user in enumerate(users)}
+        if not any(found.values()) and os.path.isfile(beside):  # since TensorFlow 2.5
             path = beside
             nodes = Message(read_file(path), 1).messages(1, 2, 4, 5)
             found = {node.integer(2): _metadata(node, 4, 5) for node in nodes}
-        else:
-            objects = graphs[number].message(7, 1).messages(1, 4)
-            users = (fields.message(4, 1, 3) for fields in objects)
-            found = {number: _metadata(user, 1, 3) for number, user in enumerate(users)}
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from None
     return SavedModel(version, {number: text for number, text in found.items() if text})
