@@ -300,17 +300,20 @@ def test_the_command_of_info_converts_a_checkpoint(
     assert "the engine agrees with tf_keras" in capsys.readouterr().out
 
 
-def test_a_subclassed_model_is_listed_and_joined_by_a_chain(tmp_path: Path) -> None:
+def test_a_subclassed_model_is_joined_by_a_chain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder holds the configs of its layers, in attributes and lists; their order is stated."""
     keras = pytest.importorskip("tf_keras")
 
     class Own(keras.Model):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.first = keras.layers.SimpleRNN(4, return_sequences=True, name="reader")
-            self.rest = [keras.layers.Dense(3, name="writer")]
+            self.rest = [keras.layers.SimpleRNN(4, activation="relu", name="reader")]
+            self.last = keras.Sequential([keras.layers.Dense(3, activation="softsign")], "head")
 
         def call(self, inputs: Any) -> Any:
-            return self.rest[0](self.first(inputs))
+            return self.last(self.rest[0](inputs))
 
     model = Own()
     model(X)
@@ -318,8 +321,14 @@ def test_a_subclassed_model_is_listed_and_joined_by_a_chain(tmp_path: Path) -> N
     model.save(tmp_path / "own", save_format="tf")
     with pytest.raises(UnsupportedError, match="model class 'Own' is code, not data"):
         nc.convert(tmp_path / "own")
-    spec = nc.convert(tmp_path / "own", layers="reader(sequences, tanh) -> writer(linear)")
+    assert main(["info", str(tmp_path / "own")]) == 0
+    out = capsys.readouterr().out
+    assert "reader: SimpleRNN(3 -> 4)" in out
+    assert '--layers "reader -> head"' in out
+    spec = nc.convert(tmp_path / "own", layers="reader -> head")
     agree(spec, X, model(X))
+    with pytest.raises(UnsupportedError, match="its activation is 'relu' in the file and 'tanh'"):
+        nc.convert(tmp_path / "own", layers="reader(tanh) -> head")
 
 
 def test_functions_of_keras_3_with_an_architecture(tmp_path: Path) -> None:

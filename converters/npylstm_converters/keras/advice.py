@@ -71,6 +71,7 @@ def describe(
         answers = dict(_answers(layer, known[:number], known[number + 1 :], writer))
         words.append(_with_options(layer, answers))
         asked += _questions(layer, answers)
+    asked = asked or ["how are these layers connected? one after the other [in this order]"]
     command, reason = command_of(os.fspath(source), " -> ".join(words), flags), ""
     try:
         convert_container(with_chain(container, " -> ".join(words)), Options())
@@ -101,6 +102,8 @@ def _answers(
     """Yield the likeliest value of each option that a layer's arrays do not determine."""
     asked = dict(layer.asked)
     kind = layer.class_name
+    if layer.stored is not None:
+        return
     if kind == "Bidirectional":
         kind = layer.config["layer"]["class_name"]
     if asked.pop("output", None) is not None:

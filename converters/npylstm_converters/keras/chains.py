@@ -6,7 +6,7 @@ assumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -169,6 +169,9 @@ def _configured(
     if layer.class_name == "?":
         raise Refusal(f"holds {layer.sizes or 'no arrays'}, which shows no layer that is supported")
     said = _said(step)
+    if layer.stored is not None:
+        _check_stored(layer.stored, said)
+        return entry_of(layer)
     asked = dict(layer.asked)
     recurrent = asked.pop("output", None) is not None
     if recurrent and "return_sequences" not in said:
@@ -207,6 +210,24 @@ def _configured(
         if "recurrent_activation" not in {**said, **layer.config}:
             assumed.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")
     return _joined(layer, said, writer)
+
+
+def _check_stored(config: Config, said: Config) -> None:
+    """Compare the user's options with the config in the file.
+
+    Raises
+    ------
+    Refusal
+        If one contradicts it.
+    """
+    inner = config.get("layer")
+    nested = inner.get("config") if isinstance(inner, Mapping) else None
+    known = {**(nested if isinstance(nested, Mapping) else {}), **config}
+    for name, value in said.items():
+        if name not in known or known[name] != value:
+            raise Refusal(
+                f"its {name} is {known.get(name)!r:.60} in the file and {value!r:.60} in layers"
+            )
 
 
 def _said(step: Step) -> Config:

@@ -63,6 +63,8 @@ class InferredLayer:
         Options that the arrays do not determine: option to example.
     label
         Its name in the model, if the file has another one.
+    stored
+        Its whole config, if the file holds it.
     """
 
     name: str
@@ -72,6 +74,7 @@ class InferredLayer:
     asked: Mapping[str, str] = field(default_factory=dict)
     features: int | None = None
     label: str = ""
+    stored: Config | None = None
 
     def __str__(self) -> str:
         named = f" ({self.label!r} in the model)" if self.label not in ("", self.name) else ""
@@ -80,7 +83,7 @@ class InferredLayer:
     @property
     def gives(self) -> int | None:
         """The size of the last axis of its output, if known."""
-        if self.class_name == "Bidirectional":
+        if self.class_name == "Bidirectional" and "layer" in self.config:
             return 2 * int(self.config["layer"]["config"]["units"])
         names = ("units", "filters", "output_dim")
         return next((int(self.config[n]) for n in names if n in self.config), self.features)
@@ -95,7 +98,16 @@ class InferredLayer:
 def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:
     """Return the layers in the order of the file, from the names and shapes of their arrays."""
     found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
-    return [replace(layer, label=store.labels.get(layer.name, "")) for layer in found]
+    labelled = [replace(layer, label=store.labels.get(layer.name, "")) for layer in found]
+    return [_stored(layer, store.configs.get(layer.name)) for layer in labelled]
+
+
+def _stored(layer: InferredLayer, entry: Mapping[str, Any] | None) -> InferredLayer:
+    """Return the layer with the class and the config that the file holds: nothing is asked."""
+    if entry is None:
+        return layer
+    class_name = str(entry.get("class_name"))
+    return replace(layer, class_name=class_name, stored=dict(entry["config"]), asked={})
 
 
 def by_word(layers: Sequence[InferredLayer]) -> dict[str, InferredLayer]:
@@ -239,7 +251,9 @@ def _others(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
 
 
 def entry_of(found: InferredLayer) -> Config:
-    """Return a layer's config entry, as far as its arrays determine it."""
+    """Return a layer's config entry, as far as its arrays or the file determine it."""
+    if found.stored is not None:
+        return {"class_name": found.class_name, "config": {**found.stored, "name": found.name}}
     return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
 
 

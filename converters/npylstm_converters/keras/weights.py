@@ -53,9 +53,12 @@ class ListedStore(Store, Protocol):
     ----------
     labels
         The name of a layer in its model, by its name in the file, where the two differ.
+    configs
+        Class and config of a layer, by its name in the file, where that holds them.
     """
 
     labels: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]]
 
     def listed(self) -> Mapping[str, Sequence[Source]]:
         """Return the arrays of each layer in the order of the file; roles end their paths."""

@@ -14,17 +14,21 @@ from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.tensors import Deal
 from npylstm_converters.keras.weights import Store
-from npylstm_converters.tensorflow.checkpoint import open_checkpoint
+from npylstm_converters.tensorflow.checkpoint import Checkpoint, open_checkpoint
+from npylstm_converters.tensorflow.listing import (
+    ListedObjects,
+    ListedVariables,
+    described_layers,
+    stored_name,
+)
 from npylstm_converters.tensorflow.objects import ObjectGraph
 from npylstm_converters.tensorflow.saved_model import SavedModel, read_saved_model
 from npylstm_converters.tensorflow.sources import SourceFiles
 from npylstm_converters.tensorflow.stores import (
-    ListedVariables,
     NamedVariable,
     ObjectStore,
     model_variables,
     pair_layers,
-    stored_name,
 )
 
 __all__ = ["Opened", "open_tensorflow"]
@@ -94,7 +98,7 @@ def open_tensorflow(
     if document is None:
         if objects is not None:
             notes += _bare_layers(objects, model)
-        store = ListedVariables(variables)
+        store = _listed(checkpoint, objects, model, saved, variables)
     elif objects is not None and objects.layers(model):
         layers = pair_layers(objects, model, parse(document))
         if given is None and saved is not None:
@@ -110,6 +114,21 @@ def open_tensorflow(
     form = "TensorFlow checkpoint" if saved is None else "TensorFlow SavedModel"
     container = Container(document, store, writer, form, notes=tuple(notes))
     return Opened(container, _lacks(saved, found, objects), files, attributes, variables)
+
+
+def _listed(
+    checkpoint: Checkpoint, objects: ObjectGraph | None, model: int, saved: SavedModel | None,
+    variables: Sequence[NamedVariable],
+) -> Store:  # fmt: skip
+    """Return the layers for a chain: with their configs if the source holds them."""
+    if objects is None or saved is None or not saved.describe(model):
+        return ListedVariables(variables)
+    found = described_layers(saved, objects, model)
+    keys = {variable.key for node in found for _, variable in objects.variables(node)}
+    others = [v.variable for v in variables if v.variable.path not in keys]
+    layers = {name: node for node, name in found.items()}
+    configs = {name: saved.describe(node) for name, node in layers.items()}
+    return ListedObjects(checkpoint, objects, layers, configs, others)
 
 
 def _find_model(objects: ObjectGraph | None, key: str | None, search: bool) -> tuple[str, ...]:

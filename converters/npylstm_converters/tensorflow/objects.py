@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from npylstm import FormatError
 from npylstm_converters.toolkit.wire import Message
 
-__all__ = ["Node", "ObjectGraph"]
+__all__ = ["LONGEST_PATH", "Node", "ObjectGraph"]
 
 # Attributes that hold no layers: lists of what is elsewhere in the graph, and training.
 _ASIDE = frozenset({
@@ -20,7 +20,7 @@ _ASIDE = frozenset({
 })  # fmt: skip
 _SEEDS = re.compile("_?seed_generators?(_[0-9]+)?")
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
-_LONGEST_PATH = 1000  # characters
+LONGEST_PATH = 1000  # characters
 # Where Keras lists the layers of a model: Keras 2 numbers them, Keras 3 has lists.
 _LISTS = (("_operations",), ("_functional", "_operations"), ("_layers",))
 
@@ -95,7 +95,7 @@ class ObjectGraph:
 
         Variables themselves, such as counters of steps, are neither.
         """
-        own = {name: k for name, k in self.nodes[0].children.items() if name not in _ASIDE and k}
+        own = {name: k for name, k in self.attributes(0) if k}
         models = [name for name, k in own.items() if self.layers(k)]
         others = [
             name
@@ -114,15 +114,20 @@ class ObjectGraph:
         found: list[tuple[tuple[int, ...], str, Node]] = []
         while queue:
             path, place, number = queue.popleft()
-            if len(path) > _LONGEST_PATH:
+            if len(path) > LONGEST_PATH:
                 raise FormatError(f"object graph: {path:.80}...: objects inside objects, too deep")
             if self.nodes[number].key:
                 found.append((place, path, self.nodes[number]))
-            for k, (name, child) in enumerate(self.nodes[number].children.items()):
-                if child not in seen and name not in _ASIDE and not _SEEDS.fullmatch(name):
+            for k, (name, child) in enumerate(self.attributes(number)):
+                if child not in seen:
                     seen.add(child)
                     queue.append((f"{path}/{name}" if path else name, (*place, k), child))
         return [(path, node) for _, path, node in sorted(found, key=lambda entry: entry[0])]
+
+    def attributes(self, node: int) -> list[tuple[str, int]]:
+        """Return the attributes of an object that may hold layers."""
+        children = self.nodes[node].children.items()
+        return [(n, k) for n, k in children if n not in _ASIDE and not _SEEDS.fullmatch(n)]
 
     def listed_variables(self) -> list[Node]:
         """Return the variables in the list ``variables`` of the saved object, if it has one."""

@@ -52,10 +52,10 @@ def load_runner(opened: Opened, spec: ModelSpec, layers: str | None) -> KerasRun
     document = spelt_out(container.document) if major < 3 else container.document
     try:
         model = keras.models.model_from_json(json.dumps(document))
-        if isinstance(container.store, ObjectStore):
-            _restore(model, opened)
-        elif isinstance(container.store, ListedStore):
+        if isinstance(container.store, ListedStore):
             _assign_chain(model, container.store)
+        elif isinstance(container.store, ObjectStore):
+            _restore(model, opened)
         else:
             _assign(model, opened.variables)
     except Exception as error:  # frameworks raise anything

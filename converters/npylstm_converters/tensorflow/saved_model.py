@@ -43,7 +43,12 @@ class SavedModel:
         text = self.metadata.get(number)
         if text is None:
             return {}
-        made = _plain(parse_json(text, f"metadata of object {number}"))
+        try:
+            made = _plain(parse_json(text, f"metadata of object {number}"))
+        except RecursionError:
+            raise FormatError(
+                f"metadata of object {number}: objects inside objects, too deep"
+            ) from None
         if not isinstance(made, Mapping):
             raise FormatError(f"metadata of object {number}: expected an object, got {made!r:.60}")
         return made

@@ -1,10 +1,9 @@
-"""The weights of a checkpoint by layer: along the object graph, or by the names of variables."""
+"""The variables of a model in a checkpoint, and its weights by the objects of its layers."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from npylstm import UnsupportedError
@@ -15,16 +14,8 @@ from npylstm_converters.keras.weights import Store
 from npylstm_converters.tensorflow.checkpoint import Checkpoint, Variable
 from npylstm_converters.tensorflow.objects import Node, ObjectGraph
 
-__all__ = [
-    "ListedVariables", "NamedVariable", "ObjectStore", "model_variables", "pair_layers",
-    "stored_name",
-]  # fmt: skip
+__all__ = ["NamedVariable", "ObjectStore", "model_variables", "pair_layers", "public"]
 
-# Parts of a layer in the path of a variable: attributes, or the scopes of its name.
-_PART = re.compile(
-    "(forward|backward)_.*|layer|cells|(.*_)?cells?(_[0-9]+)?|[0-9]+(?=/kernel)|.*_dense"
-)
-_CELL = re.compile("(.*_)?cell(_[0-9]+)?")
 # Variables of training and of random generators, by the names of TensorFlow 1.
 _TRAINING = re.compile(
     "(.*/)?(Adam|AdamW|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|Nadam|SGD|Adamax)(_[0-9]+)?(/.*)?"
@@ -118,8 +109,10 @@ class ObjectStore:
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
         node = self._layers.pop(layer.name, None)
-        sources = [] if node is None else [*self._sources(layer.name, node)]
-        return LayerTensors(layer.name, sources)
+        if node is None:
+            return LayerTensors(layer.name, [])
+        self._check_stored(node)
+        return LayerTensors(layer.name, self.sources(layer.name, node))
 
     def inner(self, layer: RawLayer) -> Store:
         node = self._layers.pop(layer.name, None)
@@ -139,84 +132,25 @@ class ObjectStore:
         return self._models[-1]
 
     def unread(self) -> list[Source]:
-        left = [s for name, node in self._layers.items() for s in self._sources(name, node)]
+        left = [s for name, node in self._layers.items() for s in self.sources(name, node)]
         return left + [source for model in self._models for source in model.unread()]
 
-    def _sources(self, name: str, node: int) -> Iterator[Source]:
+    def sources(self, name: str, node: int) -> list[Source]:
+        """Return the variables of an object, under the name of a layer."""
+        stored = self._checkpoint.variables
+        return [
+            stored[variable.key].named(f"{self._prefix}{name}/{public(path)}")
+            for path, variable in self._objects.variables(node)
+            if variable.key in stored
+        ]
+
+    def _check_stored(self, node: int) -> None:
         for path, variable in self._objects.variables(node):
-            stored = self._checkpoint.variables.get(variable.key)
-            if stored is None:
+            if variable.key not in self._checkpoint.variables:
                 raise Refusal(f"{path}: the checkpoint has no variable {variable.key!r:.80}")
-            yield stored.named(f"{self._prefix}{name}/{_public(path)}")
 
 
-def _public(path: str) -> str:
+def public(path: str) -> str:
     """Return a path whose last part is a role: Keras 3 stores the kernel as ``_kernel``."""
     start, slash, role = path.rpartition("/")
     return f"{start}{slash}{role.lstrip('_')}"
-
-
-class ListedVariables:
-    """Variables by layer without an architecture, for a chain.
-
-    A layer is called as in the model, by the names of its variables, or by its path in the object
-    graph where that is ambiguous.
-
-    Parameters
-    ----------
-    variables
-        The variables of the model.
-    """
-
-    def __init__(self, variables: Sequence[NamedVariable]) -> None:
-        self.labels: Mapping[str, str] = {}
-        groups: dict[str, list[tuple[str, NamedVariable]]] = {}
-        for named in variables:
-            layer, rest = _split(named.path)
-            groups.setdefault(layer, []).append((rest, named))
-        names = {p: stored_name(v.full_name for _, v in own) for p, own in groups.items()}
-        counts = Counter(names.values())
-        self._layers: dict[str, list[Source]] = {}
-        for path, own in groups.items():
-            name = names[path] if names[path] and counts[names[path]] == 1 else path
-            sources = [v.variable.named(f"{name}/{rest}") for rest, v in own]
-            self._layers[name] = _bare_cells(sources)
-
-    def listed(self) -> dict[str, list[Source]]:
-        return {name: [*sources] for name, sources in self._layers.items()}
-
-    def tensors(self, layer: RawLayer) -> LayerTensors:
-        return LayerTensors(layer.name, self._layers.pop(layer.name, []), "names")
-
-    def inner(self, layer: RawLayer) -> Store:
-        raise Refusal("a model inside a model needs the architecture")
-
-    def unread(self) -> list[Source]:
-        return [source for sources in self._layers.values() for source in sources]
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Return the layer in the path of a variable, and the rest: ``cell/kernel``."""
-    parts = _public(path).split("/")
-    at = len(parts) - 1
-    while at > 1 and _PART.fullmatch(parts[at - 1]):
-        at -= 1
-    return "/".join(parts[: max(at, 1)]), "/".join(parts[at:])
-
-
-def stored_name(full_names: Iterable[str]) -> str:
-    """Return the layer's name in the names of all its variables; empty if they differ."""
-    names = {_split(name)[0].rpartition("/")[2] for name in full_names}
-    return names.pop() if len(names) == 1 else ""
-
-
-def _bare_cells(sources: Sequence[Variable]) -> list[Source]:
-    """Return the variables, whose paths show a cell of TensorFlow 1.
-
-    Its kernel is that of inputs and states in one, so it must not look like a Dense layer's.
-    """
-    parts = [variable.path.split("/") for variable in sources]
-    in_cell = any(_CELL.fullmatch(part) for path in parts for part in path[1:-1])
-    if not in_cell or any(path[-1] == "recurrent_kernel" for path in parts):
-        return [*sources]
-    return [v.named(f"{v.path.rpartition('/')[0]}.{v.path.rpartition('/')[2]}") for v in sources]
