@@ -6,6 +6,7 @@ so a changed letter may give another model, or a refusal, but never a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import time
@@ -88,6 +89,39 @@ def test_mutants(folder: Path, sound: ModelSpec, name: str, count: int) -> None:
         if spec is not None and name in (INDEX, DATA):
             same_weights(spec, sound)
     assert refused > count // 10
+
+
+def test_mutants_of_a_model_of_a_class_of_its_own(folder: Path) -> None:
+    """`info` lists the layers with the configs that the metadata hold, whatever they say."""
+    path = folder / "keras_metadata.pb"
+    nodes = [*Message(path.read_bytes(), 1).messages(1, 2, 4, 5)]
+    texts = [b'{"class_name": "Own", "config": {}}', *(bytes(n.data(5) or b"") for n in nodes[1:])]
+    data = b"".join(
+        field(1, field(2, n.integer(2)) + field(4, n.text(4).encode()) + field(5, text))
+        for n, text in zip(nodes, texts, strict=True)
+    )
+    rng, importer = random.Random(9), nc.find_importer(FOLDER)
+    path.write_bytes(data)
+    assert len(importer.describe(folder)["modules"]) == 7  # and two inputs
+    for _ in range(100):
+        path.write_bytes(damage(data, rng))
+        with contextlib.suppress(FormatError, UnsupportedError):
+            importer.describe(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]", b"3", b"{}", b'{"config": 3}', b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"1",
+        b'{"class_name": "Sequential", "config": {"layers": [' + b'{"config":' * 300 + b"1",
+        b'{"class_name": "Functional", "config": {"layers": [{}]}}',
+        b'{"class_name": 5, "config": {"layers": [1]}, "keras_version": 7}',
+    ],
+)  # fmt: skip
+def test_metadata_of_other_forms(folder: Path, text: bytes) -> None:
+    node = field(2, 0) + field(4, b"_tf_keras_network") + field(5, text)
+    (folder / "keras_metadata.pb").write_bytes(field(1, node))
+    assert converted(folder) is None
 
 
 # --- with checksums that fit ----------------------------------------------------------------------
