@@ -6,6 +6,7 @@ an entry point of the same group in its own distribution; nothing here changes.
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -76,7 +77,8 @@ class Importer(ABC):
         source
             A path or an object.
         head
-            The first 512 bytes of a file; empty for a folder or an object.
+            The first 512 bytes of a file; empty for a folder, an object, or a path without a
+            file, such as the prefix of several files.
 
         Returns
         -------
@@ -242,7 +244,7 @@ def find_importer(source: Any) -> Importer:
         path = Path(source)
         if path.exists() and not path.is_file() and not path.is_dir():
             raise FormatError(f"{label}: expected a file")
-        if not path.is_dir():
+        if path.is_file():
             with open(source, "rb") as stream:
                 head = stream.read(512)
             if not head:
@@ -252,5 +254,7 @@ def find_importer(source: Any) -> Importer:
     for importer in importers():
         if importer.accepts(source, head):
             return importer
+    if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), label)
     names = ", ".join(i.name for i in importers())
     raise FormatError(f"{label}: no importer knows this kind of source; known are: {names}")

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     def source_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--architecture", metavar="JSON",
-            help="Keras weights-only files: the text of model.to_json()",
+            help="weights-only files of Keras and TensorFlow: the text of model.to_json()",
         )  # fmt: skip
         sub.add_argument(
             "--layers", metavar="CHAIN",
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
             help="PyTorch state_dicts: inputs are (steps, batch, features)",
         )  # fmt: skip
         sub.add_argument(
-            "--key", metavar="NAME", help="PyTorch checkpoints: where in it the state_dict is"
+            "--key", metavar="NAME", help="checkpoints: where in it the state_dict or the model is"
         )
         sub.add_argument(
             "--allow-unused", metavar="NAME", nargs="+",
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     sub = command(convert, "Convert a trained model to .npz.")
-    sub.add_argument("source", metavar="SOURCE", help="the framework's file")
+    sub.add_argument("source", metavar="SOURCE", help="the framework's file or folder")
     sub.add_argument("output", metavar="MODEL.npz", help="the file to write")
     sub.add_argument(
         "--record", metavar="N", type=_count, default=None,

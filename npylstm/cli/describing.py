@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from npylstm import console
@@ -24,7 +25,7 @@ def info(options: argparse.Namespace) -> int:
     """Describe a converted model, or the model that a source would give."""
     if options.proof:
         return _proof(options)
-    if model_file.is_model(options.model):
+    if os.path.exists(options.model) and model_file.is_model(options.model):
         spec = model_file.read(options.model)
     else:
         importer = find_importer(options.model)

@@ -229,9 +229,3 @@ def test_things_that_are_no_model() -> None:
         nc.from_keras(3)
     with pytest.raises(FormatError, match="int: no importer knows this kind of source"):
         nc.convert(3)
-
-
-def test_a_saved_model_folder_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(b"")
-    with pytest.raises(UnsupportedError, match=r"folders \(TensorFlow SavedModel\).*model.save"):
-        nc.convert(tmp_path)

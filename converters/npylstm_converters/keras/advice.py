@@ -15,11 +15,11 @@ from npylstm_converters.keras.inferred_layers import (
     DEFAULTS,
     RECURRENT,
     InferredLayer,
-    ListedStore,
     find_layers,
     reads_sequence,
 )
 from npylstm_converters.keras.translating import Options
+from npylstm_converters.keras.weights import ListedStore
 from npylstm_converters.toolkit.chain import command_of
 
 __all__ = ["ask_for_architecture", "describe"]
@@ -38,10 +38,13 @@ def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -
     )
 
 
-def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, Any]:
+def describe(
+    container: Container, source: str | os.PathLike[str], flags: str = ""
+) -> dict[str, Any]:
     """Return the layers of a weights-only file, the open questions, and a command.
 
-    It reads the weights to check that the command runs, which uses up the container.
+    It reads the weights to check that the command runs, which uses up the container. The command
+    ends with ``flags``.
 
     Raises
     ------
@@ -53,6 +56,7 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
     writer = container.writer
     found = find_layers(container.store, writer)
     notes = [f"written by {writer.framework} {writer.version}: {writer.evidence}"]
+    notes += container.notes
     notes += [
         f"{f.name}: holds no arrays, and its name is no class of Keras: state its class, such as "
         "Dropout, or leave it out"
@@ -67,7 +71,8 @@ def describe(container: Container, source: str | os.PathLike[str]) -> dict[str, 
         answers = dict(_answers(layer, known[:number], known[number + 1 :], writer))
         words.append(_with_options(layer, answers))
         asked += _questions(layer, answers)
-    command, reason = command_of(os.fspath(source), " -> ".join(words)), ""
+    asked = asked or ["how are these layers connected? one after the other [in this order]"]
+    command, reason = command_of(os.fspath(source), " -> ".join(words), flags), ""
     try:
         convert_container(with_chain(container, " -> ".join(words)), Options())
     except NpylstmError as error:
@@ -97,6 +102,8 @@ def _answers(
     """Yield the likeliest value of each option that a layer's arrays do not determine."""
     asked = dict(layer.asked)
     kind = layer.class_name
+    if layer.stored is not None:
+        return
     if kind == "Bidirectional":
         kind = layer.config["layer"]["class_name"]
     if asked.pop("output", None) is not None:

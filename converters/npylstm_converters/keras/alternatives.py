@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from npylstm import FormatError, ModelSpec, UnsupportedError
+from npylstm_converters.keras.assembling import convert_container
+from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, ACTIVATIONS
-from npylstm_converters.keras.inferred_layers import RECURRENT, InferredLayer
-from npylstm_converters.toolkit.chain import Step, plausible_values
+from npylstm_converters.keras.files import Container
+from npylstm_converters.keras.inferred_layers import RECURRENT, InferredLayer, by_word, find_layers
+from npylstm_converters.keras.translating import Options
+from npylstm_converters.keras.weights import ListedStore
+from npylstm_converters.toolkit.chain import Step, parse_steps, plausible_values
 
-__all__ = ["other_chains"]
+__all__ = ["convert_others", "other_chains"]
 
 _POOLS = ("GlobalAveragePooling1D", "GlobalMaxPooling1D")
 _WORDS = {
@@ -20,6 +27,38 @@ _WORDS = {
     "padding": ("valid", "same", "causal"),
 }
 _OUTPUTS = ("sequences", "last")  # written without the name of an option
+
+
+def convert_others(
+    opened: Callable[[], Container], chain: str, options: Options
+) -> Iterator[tuple[str, ModelSpec]]:
+    """Convert weights without an architecture with every alternative to a chain.
+
+    Parameters
+    ----------
+    opened
+        Returns a new container of the weights; each conversion uses one up.
+    chain
+        The stated chain.
+    options
+        As for the stated chain.
+
+    Yields
+    ------
+    statement
+        The alternative as an option of the command line.
+    spec
+        The model.
+    """
+    first = opened()
+    if not isinstance(first.store, ListedStore):
+        return
+    layers = by_word(find_layers(first.store, first.writer))
+    for steps in other_chains(parse_steps(chain), layers):
+        text = " -> ".join(map(str, steps))
+        with contextlib.suppress(UnsupportedError, FormatError):
+            spec = convert_container(with_chain(opened(), text), options)
+            yield f'--layers "{text}"', spec
 
 
 def other_chains(

@@ -6,7 +6,7 @@ assumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from npylstm_converters.keras.inferred_layers import (
     RECURRENT,
     Config,
     InferredLayer,
-    ListedStore,
     by_word,
     entry_of,
     find_layers,
@@ -30,6 +29,7 @@ from npylstm_converters.keras.inferred_layers import (
 from npylstm_converters.keras.layers import TRANSLATORS
 from npylstm_converters.keras.legacy import WITH_ARRAYS
 from npylstm_converters.keras.tensors import LORA_ADVICE
+from npylstm_converters.keras.weights import ListedStore
 from npylstm_converters.toolkit.chain import Step, parse_steps
 
 __all__ = ["with_chain"]
@@ -52,7 +52,7 @@ def with_chain(container: Container, text: str) -> Container:
         If the file holds an architecture, or the text cannot be read.
     """
     if container.document is not None or not isinstance(container.store, ListedStore):
-        raise FormatError("layers: only for weights-only files (.h5)")
+        raise FormatError("layers: only for weights-only files (.h5, TensorFlow checkpoints)")
     steps, reasons = parse_steps(text), Reasons()
     found = find_layers(container.store, container.writer)
     words = by_word(found)
@@ -86,8 +86,8 @@ def with_chain(container: Container, text: str) -> Container:
     document = _document(entries, shape, container.writer.major)
     said = tuple(_statements(steps, chosen, entries))
     return replace(
-        container, document=document, notes=(*notes, *assumed), by_name=True, stated=said,
-        assumed=tuple(assumed),
+        container, document=document, notes=(*container.notes, *notes, *assumed), by_name=True,
+        stated=said, assumed=tuple(assumed),
     )  # fmt: skip
 
 
@@ -169,6 +169,9 @@ def _configured(
     if layer.class_name == "?":
         raise Refusal(f"holds {layer.sizes or 'no arrays'}, which shows no layer that is supported")
     said = _said(step)
+    if layer.stored is not None:
+        _check_stored(layer.stored, said)
+        return entry_of(layer)
     asked = dict(layer.asked)
     recurrent = asked.pop("output", None) is not None
     if recurrent and "return_sequences" not in said:
@@ -207,6 +210,24 @@ def _configured(
         if "recurrent_activation" not in {**said, **layer.config}:
             assumed.append(f"{step.word}: recurrent_activation {default}, the default of its Keras")
     return _joined(layer, said, writer)
+
+
+def _check_stored(config: Config, said: Config) -> None:
+    """Compare the user's options with the config in the file.
+
+    Raises
+    ------
+    Refusal
+        If one contradicts it.
+    """
+    inner = config.get("layer")
+    nested = inner.get("config") if isinstance(inner, Mapping) else None
+    known = {**(nested if isinstance(nested, Mapping) else {}), **config}
+    for name, value in said.items():
+        if name not in known or known[name] != value:
+            raise Refusal(
+                f"its {name} is {known.get(name)!r:.60} in the file and {value!r:.60} in layers"
+            )
 
 
 def _said(step: Step) -> Config:

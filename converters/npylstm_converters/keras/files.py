@@ -26,7 +26,8 @@ from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
-    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "read_json",
+    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
+    "read_architecture", "read_json",
 ]  # fmt: skip
 
 MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
@@ -73,11 +74,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         If it cannot be read.
     """
     with open(path, "rb") as stream:
-        return _parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
+        return parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
 
 
-def _parse_json(data: bytes | str, label: str) -> Any:
-    """Return a JSON document of bounded length; raises FormatError if it is not JSON."""
+def read_architecture(architecture: str | os.PathLike[str]) -> Any:
+    """Return a model config from the text of ``model.to_json()``, or from a file that holds it.
+
+    Raises
+    ------
+    FormatError
+        If it is not JSON.
+    OSError
+        If the file cannot be read.
+    """
+    if isinstance(architecture, str) and architecture.lstrip().startswith("{"):
+        return _unwrapped(parse_json(architecture, "architecture"))
+    return _unwrapped(read_json(architecture))
+
+
+def parse_json(data: bytes | str, label: str) -> Any:
+    """Return a JSON document of bounded length.
+
+    Raises
+    ------
+    FormatError
+        If it is too long or not JSON.
+    """
     if len(data) > MAX_JSON:
         raise FormatError(f"{label}: expected up to {MAX_JSON} bytes of JSON")
     try:
@@ -112,7 +134,7 @@ def open_container(
     path
         A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, detected by content.
     architecture
-        A JSON file with the config, for weights-only files.
+        The config as JSON, or a file with it, for weights-only files.
 
     Raises
     ------
@@ -121,10 +143,10 @@ def open_container(
     path = Path(path)
     if path.is_dir():
         raise UnsupportedError(
-            f"{path}: folders (TensorFlow SavedModel) are not supported; "
-            "load it where it was trained and call model.save('model.keras')"
+            f"{path}: is a folder, and Keras files are files; "
+            "from_savedmodel reads the SavedModel folders of TensorFlow"
         )
-    given = _unwrapped(read_json(architecture)) if architecture is not None else None
+    given = read_architecture(architecture) if architecture is not None else None
     if path.exists() and not path.is_file():
         raise FormatError(f"{path}: expected a file")
     with open(path, "rb") as stream:
@@ -163,7 +185,7 @@ def _from_hdf5(root: hdf5.File, given: Any) -> Container:
     weights = root.group("model_weights") or root
     version = root.attribute("keras_version") or weights.attribute("keras_version")
     is_legacy = weights.names("layer_names") is not None
-    document = _unwrapped(_parse_json(text, f"{root.label}: model_config")) if text else None
+    document = _unwrapped(parse_json(text, f"{root.label}: model_config")) if text else None
     if is_legacy:
         store: Store = LegacyStore(weights)
     elif any(root.group(name) for name in SavedStore.ROOTS) or _has_backslashes(root):
@@ -252,7 +274,7 @@ def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
         raise FormatError(f"{label}: expected up to {MAX_JSON} bytes, got {info.file_size}")
     data = io.BytesIO()
     _copy_member(archive, info, path, data)
-    return _parse_json(data.getvalue(), label)
+    return parse_json(data.getvalue(), label)
 
 
 def _copy_member(

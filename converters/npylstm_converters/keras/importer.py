@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
-from npylstm_converters.keras.alternatives import other_chains
+from npylstm_converters.keras.alternatives import convert_others
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
@@ -26,12 +25,10 @@ from npylstm_converters.keras.files import (
     open_container,
     open_weights,
 )
-from npylstm_converters.keras.inferred_layers import ListedStore, by_word, find_layers
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
-from npylstm_converters.keras.weights import LiveStore
+from npylstm_converters.keras.weights import ListedStore, LiveStore
 from npylstm_converters.registry import Importer
-from npylstm_converters.toolkit.chain import parse_steps
 
 __all__ = ["IMPORTER", "from_keras"]
 
@@ -52,7 +49,7 @@ def from_keras(
         A path to a ``.keras`` file, a full-model ``.h5`` or a weights-only ``.h5`` of Keras 1, 2
         or 3; or a Keras 3 or tf_keras model object.
     architecture
-        A JSON file with the text of ``model.to_json()``, for weights-only files.
+        The text of ``model.to_json()`` or a JSON file with it, for weights-only files.
     layers
         The chain of layers, for weights-only files without an architecture:
         ``"lstm_1 -> dropout_1 -> dense_1(softmax)"``.
@@ -156,8 +153,6 @@ class _KerasImporter(Importer):
     options = ("architecture", "layers", "allow_unused", "custom")
 
     def accepts(self, source: Any, head: bytes) -> bool:
-        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            return os.path.exists(os.path.join(source, "saved_model.pb"))
         if not head:
             return is_model(source)
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
@@ -179,15 +174,8 @@ class _KerasImporter(Importer):
         if "layers" not in options:
             return
         said = Options(tuple(options.get("allow_unused") or ()), dict(options.get("custom") or {}))
-        with open_weights(source) as container:
-            first = container()
-            assert isinstance(first.store, ListedStore)
-            layers = by_word(find_layers(first.store, first.writer))
-            for steps in other_chains(parse_steps(options["layers"]), layers):
-                text = " -> ".join(map(str, steps))
-                with contextlib.suppress(UnsupportedError, FormatError):
-                    spec = convert_container(with_chain(container(), text), said)
-                    yield f'--layers "{text}"', spec
+        with open_weights(source) as opened:
+            yield from convert_others(opened, options["layers"], said)
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
         return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))

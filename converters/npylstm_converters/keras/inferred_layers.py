@@ -10,14 +10,12 @@ from typing import Any
 
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.layers import TRANSLATORS
-from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.numbered import NumberedStore
 from npylstm_converters.keras.tensors import Source, role_of
-from npylstm_converters.keras.weights import snake_case
+from npylstm_converters.keras.weights import ListedStore, snake_case
 
 __all__ = [
-    "DEFAULTS", "EITHER", "RECURRENT", "Config", "InferredLayer", "ListedStore",
-    "by_word", "entry_of", "find_layers", "flattened_steps", "reads_sequence",
+    "DEFAULTS", "EITHER", "RECURRENT", "Config", "InferredLayer", "by_word", "entry_of",
+    "find_layers", "flattened_steps", "reads_sequence",
 ]  # fmt: skip
 
 Config = dict[str, Any]
@@ -42,7 +40,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "UpSampling1D": {"size": "2"}, "ZeroPadding1D": {"padding": "1"},
     "Cropping1D": {"cropping": "1"},
 }  # fmt: skip
-ListedStore = LegacyStore | NumberedStore  # stores with layer names
 _NUMBER = re.compile(r"_[0-9]+$")
 
 
@@ -66,6 +63,8 @@ class InferredLayer:
         Options that the arrays do not determine: option to example.
     label
         Its name in the model, if the file has another one.
+    stored
+        Its whole config, if the file holds it.
     """
 
     name: str
@@ -75,6 +74,7 @@ class InferredLayer:
     asked: Mapping[str, str] = field(default_factory=dict)
     features: int | None = None
     label: str = ""
+    stored: Config | None = None
 
     def __str__(self) -> str:
         named = f" ({self.label!r} in the model)" if self.label not in ("", self.name) else ""
@@ -83,7 +83,7 @@ class InferredLayer:
     @property
     def gives(self) -> int | None:
         """The size of the last axis of its output, if known."""
-        if self.class_name == "Bidirectional":
+        if self.class_name == "Bidirectional" and "layer" in self.config:
             return 2 * int(self.config["layer"]["config"]["units"])
         names = ("units", "filters", "output_dim")
         return next((int(self.config[n]) for n in names if n in self.config), self.features)
@@ -97,9 +97,17 @@ class InferredLayer:
 
 def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:
     """Return the layers in the order of the file, from the names and shapes of their arrays."""
-    labels = store.labels if isinstance(store, NumberedStore) else {}
     found = [_judge(name, sources, writer) for name, sources in store.listed().items()]
-    return [replace(layer, label=labels.get(layer.name, "")) for layer in found]
+    labelled = [replace(layer, label=store.labels.get(layer.name, "")) for layer in found]
+    return [_stored(layer, store.configs.get(layer.name)) for layer in labelled]
+
+
+def _stored(layer: InferredLayer, entry: Mapping[str, Any] | None) -> InferredLayer:
+    """Return the layer with the class and the config that the file holds: nothing is asked."""
+    if entry is None:
+        return layer
+    class_name = str(entry.get("class_name"))
+    return replace(layer, class_name=class_name, stored=dict(entry["config"]), asked={})
 
 
 def by_word(layers: Sequence[InferredLayer]) -> dict[str, InferredLayer]:
@@ -243,7 +251,9 @@ def _others(name: str, shapes: Shapes, _: Writer) -> InferredLayer | None:
 
 
 def entry_of(found: InferredLayer) -> Config:
-    """Return a layer's config entry, as far as its arrays determine it."""
+    """Return a layer's config entry, as far as its arrays or the file determine it."""
+    if found.stored is not None:
+        return {"class_name": found.class_name, "config": {**found.stored, "name": found.name}}
     return {"class_name": found.class_name, "config": {"name": found.name, **found.config}}
 
 

@@ -40,6 +40,9 @@ _BARE: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 class LegacyStore:
     """Groups by layer name, with the attributes ``layer_names`` and ``weight_names``."""
 
+    labels: Mapping[str, str] = {}
+    configs: Mapping[str, Mapping[str, Any]] = {}
+
     def __init__(self, root: File) -> None:
         names = root.names("layer_names")
         if names is None:

@@ -7,8 +7,9 @@ Arrays are numbered, so the class of a layer determines the role of each array:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
@@ -44,6 +45,8 @@ class NumberedStore:
     labels
         The layer name that Keras 3 stored, by group name.
     """
+
+    configs: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self, root: File) -> None:
         paths = {path.replace("\\", "/"): root.group(path) for path in root.written()}

@@ -22,7 +22,7 @@ from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
 from npylstm_converters.keras.numbered import NumberedStore
 
-__all__ = ["KerasRunner"]
+__all__ = ["KerasRunner", "find_keras", "spelt_out"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 States = Mapping[str, Arrays]
@@ -297,12 +297,12 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
                 arrays = _arrays_of(container.store)
         else:
             apart = container.format == "HDF5 weights" or architecture is not None
-            silent = major == 2 and _spelt_out(container.document) != container.document
+            silent = major == 2 and spelt_out(container.document) != container.document
             document = container.document if apart or silent else None
-    name, keras = _find_keras(major)
+    name, keras = find_keras(major)
     try:
         if document is not None:
-            text = json.dumps(_spelt_out(document) if major == 2 else document)
+            text = json.dumps(spelt_out(document) if major == 2 else document)
             model = keras.models.model_from_json(text)
             # A chain may list the file's layers in any order.
             by_name = {"by_name": True} if layers is not None else {}
@@ -324,17 +324,17 @@ def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
     return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
 
 
-def _spelt_out(value: Any) -> Any:
+def spelt_out(value: Any) -> Any:
     """Return a config with the keys that early Keras 2 did not write.
 
     A GRU without the key means ``reset_after=False``; later versions default to True. The dtype of
     an Embedding was that of the ids.
     """
     if isinstance(value, list):
-        return [_spelt_out(entry) for entry in value]
+        return [spelt_out(entry) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    said = {key: _spelt_out(entry) for key, entry in value.items()}
+    said = {key: spelt_out(entry) for key, entry in value.items()}
     config = said.get("config")
     if isinstance(config, dict) and said.get("class_name") == "GRU":
         config.setdefault("reset_after", False)
@@ -344,7 +344,7 @@ def _spelt_out(value: Any) -> Any:
     return said
 
 
-def _find_keras(major: int) -> tuple[str, Any]:
+def find_keras(major: int) -> tuple[str, Any]:
     """Return version and module of an installed Keras whose formulas are those of ``major``."""
     if major < 2:
         raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from npylstm_converters.errors import Refusal
 
 __all__ = [
-    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "first_axis", "merge_lora",
-    "read_array", "role_of",
+    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "direction_of", "first_axis",
+    "merge_lora", "read_array", "role_of",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -173,7 +173,7 @@ class LayerTensors:
         Refusal
             If ``deal`` is ``"order"`` and the paths contradict the order.
         """
-        marks = [_direction(source.path) for source in self.sources]
+        marks = [direction_of(source.path) for source in self.sources]
         middle = len(marks) // 2
         kept = ["forward"] * middle + ["backward"] * (len(marks) - middle)
         kept = kept[::-1] if backward_first else kept
@@ -198,7 +198,8 @@ def conflict(what: str, found: Sequence[str]) -> str:
     )
 
 
-def _direction(path: str) -> str:
+def direction_of(path: str) -> str:
+    """Return the direction that an array's path names: ``forward``, ``backward`` or nothing."""
     parts = path.split("/")[::-1]  # the layer's own name, the first part, may be such a word
     return next(
         (w for part in parts for w in ("forward", "backward") if part.startswith(f"{w}_")), ""

@@ -11,9 +11,9 @@ A store returns a layer's arrays in the framework's order and records the unread
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, Source
 
-__all__ = ["LiveStore", "SavedStore", "StackedCellStore", "Store", "snake_case"]
+__all__ = [
+    "ListedStore", "LiveStore", "SavedStore", "StackedCellStore", "Store", "snake_case",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +42,26 @@ class Store(Protocol):
 
     def unread(self) -> list[Source]:
         """Return the arrays that no layer has read."""
+        ...
+
+
+@runtime_checkable
+class ListedStore(Store, Protocol):
+    """Weights of a file that lists its layers, so that a chain can name them.
+
+    Attributes
+    ----------
+    labels
+        The name of a layer in its model, by its name in the file, where the two differ.
+    configs
+        Class and config of a layer, by its name in the file, where that holds them.
+    """
+
+    labels: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]]
+
+    def listed(self) -> Mapping[str, Sequence[Source]]:
+        """Return the arrays of each layer in the order of the file; roles end their paths."""
         ...
 
 
