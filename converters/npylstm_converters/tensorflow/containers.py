@@ -174,12 +174,12 @@ def _document(found: Mapping[str, Any]) -> Any:
 
 def _check_names(saved: SavedModel, layers: Mapping[str, int]) -> None:
     """Compare the names in a model's config with those in the metadata of its layers."""
+    stored = {number: saved.describe(number).get("name") for number in {*layers.values()}}
     for name, number in layers.items():
-        stored = saved.describe(number).get("name", name)
-        if stored != name:
+        if stored[number] not in (None, name):
             raise FormatError(
                 f"the model contradicts itself: layer {name!r:.80} is object {number}, "
-                f"which is called {stored!r:.80}"
+                f"which is called {stored[number]!r:.80}"
             )
 
 
