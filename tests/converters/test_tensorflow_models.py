@@ -169,11 +169,24 @@ def test_the_cell_of_tensorflow_1_is_no_dense_layer(tmp_path: Path) -> None:
         nc.convert(first(tmp_path, cell), layers="rnn")
 
 
-@pytest.mark.parametrize("how", ["ck.index", "ck.data-00000-of-00001", "checkpoint", "", "ck"])
+@pytest.mark.parametrize(
+    "how", ["ck.index", "ck.meta", "ck.data-00000-of-00001", "checkpoint", "", "ck"]
+)
 def test_ways_to_name_a_checkpoint(tmp_path: Path, how: str) -> None:
     first(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/somewhere/else/ck"\n')
+    (tmp_path / "ck.meta").write_bytes(b"graph")
     assert nc.convert(tmp_path / how, layers=CHAIN).layers[0].name == "lstm"
+
+
+def test_names_that_collide_lose_no_variable(tmp_path: Path) -> None:
+    """Two layers of one name, and a path that is the name of another layer."""
+    names = ("a/out/kernel", "b/out/kernel", "out/kernel", "c/b/out/bias")
+    arrays = {name: np.zeros((2, 3)[: 2 - name.endswith("bias")]) for name in names}
+    with pytest.raises(UnsupportedError) as caught:
+        nc.convert(first(tmp_path, arrays), layers="Dropout")
+    for path in ("a/out", "b/out", "out", "c/b/out"):
+        assert f"{path}: " in str(caught.value)
 
 
 def test_a_folder_of_checkpoints(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from npylstm import FormatError, UnsupportedError
 from npylstm_converters.keras.config import Writer, find_writer
 from npylstm_converters.keras.files import Container, read_architecture
+from npylstm_converters.keras.graph import MODELS
 from npylstm_converters.keras.legacy import PathStore
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.tensors import Deal
@@ -34,6 +37,7 @@ from npylstm_converters.tensorflow.stores import (
 __all__ = ["Opened", "open_tensorflow"]
 
 _SEEDS = "seed_generator"
+_VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -147,16 +151,17 @@ def _find_model(objects: ObjectGraph | None, key: str | None, search: bool) -> t
         return ()
     models, others = objects.parts()
     if len(models) > 1:
-        raise UnsupportedError(
-            f"the checkpoint holds several models: say which by --key {' or --key '.join(models)}"
-        )
+        listed = " or ".join(f"--key {shlex.quote(name)}" for name in models)
+        raise UnsupportedError(f"the checkpoint holds several models: say which by {listed:.500}")
     return tuple(models) if not others else ()
 
 
 def _document(found: Mapping[str, Any]) -> Any:
-    """Return the config in the metadata of a model; None if that has no graph."""
+    """Return the config in the metadata of a model; None if its class is code of the user's own."""
     config = found.get("config")
-    if not isinstance(config, Mapping) or not config.get("layers"):
+    if found.get("class_name") not in MODELS or not isinstance(config, Mapping):
+        return None
+    if not config.get("layers"):  # a class of the user's own may be called Model
         return None
     shape = found.get("build_input_shape")
     if found.get("class_name") == "Sequential" and isinstance(shape, list):
@@ -169,12 +174,12 @@ def _document(found: Mapping[str, Any]) -> Any:
 
 def _check_names(saved: SavedModel, layers: Mapping[str, int]) -> None:
     """Compare the names in a model's config with those in the metadata of its layers."""
+    stored = {number: saved.describe(number).get("name") for number in {*layers.values()}}
     for name, number in layers.items():
-        stored = saved.describe(number).get("name", name)
-        if stored != name:
+        if stored[number] not in (None, name):
             raise FormatError(
                 f"the model contradicts itself: layer {name!r:.80} is object {number}, "
-                f"which is called {stored!r:.80}"
+                f"which is called {stored[number]!r:.80}"
             )
 
 
@@ -195,7 +200,7 @@ def _writer(
 
 
 def _notes(saved: SavedModel | None, variables: list[NamedVariable]) -> Iterator[str]:
-    if saved is not None and saved.version:
+    if saved is not None and _VERSION.fullmatch(saved.version):
         yield f"saved by TensorFlow {saved.version}"
     for kind in sorted({v.variable.half for v in variables} - {""}):
         names = ", ".join(v.full_name for v in variables if v.variable.half == kind)
@@ -235,7 +240,11 @@ def _lacks(saved: SavedModel | None, found: Mapping[str, Any], objects: ObjectGr
         )
     own = {} if objects is None else objects.nodes[0].children
     models = [name for name, number in own.items() if _document(saved.describe(number))]
-    inside = f" (the model inside it, without its functions: --key {models[0]})" if models else ""
+    inside = (
+        f" (the model inside it, without its functions: --key {shlex.quote(models[0])})"
+        if models
+        else ""
+    )
     return (
         "the folder holds functions and weights, as model.export() and tf.saved_model.save write "
         "them, and no layers: save the model by model.save('model.keras') and convert that"

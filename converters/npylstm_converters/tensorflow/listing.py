@@ -24,7 +24,7 @@ __all__ = ["ListedObjects", "ListedVariables", "described_layers", "stored_name"
 
 # Parts of a layer in the path of a variable: attributes, or the scopes of its name.
 _PART = re.compile(
-    "(forward|backward)_.*|layer|cells|(.*_)?cells?(_[0-9]+)?|[0-9]+(?=/kernel)|.*_dense"
+    "(forward|backward)_.*|layer|(.*_)?cells?(_[0-9]+)?|_?(query|key|value|output)_dense"
 )
 _CELL = re.compile("(.*_)?cell(_[0-9]+)?")
 
@@ -47,8 +47,8 @@ def described_layers(saved: SavedModel, objects: ObjectGraph, model: int) -> dic
             continue
         below = [(f"{path}/{name}" if path else name, k) for name, k in objects.attributes(number)]
         stack += reversed(below)
-    counts = Counter(name for name, _ in found.values())
-    return {k: name if counts[name] == 1 else path for k, (name, path) in found.items()}
+    names = _unique({path: name for name, path in found.values()})
+    return {number: names[path] for number, (_, path) in found.items()}
 
 
 class ListedObjects(ObjectStore):
@@ -99,13 +99,11 @@ class ListedVariables:
         for named in variables:
             layer, rest = _split(named.path)
             groups.setdefault(layer, []).append((rest, named))
-        names = {p: stored_name(v.full_name for _, v in own) for p, own in groups.items()}
-        counts = Counter(names.values())
-        self._layers: dict[str, list[Source]] = {}
-        for path, own in groups.items():
-            name = names[path] if names[path] and counts[names[path]] == 1 else path
-            sources = [v.variable.named(f"{name}/{rest}") for rest, v in own]
-            self._layers[name] = _bare_cells(sources)
+        names = _unique({p: stored_name(v.full_name for _, v in g) for p, g in groups.items()})
+        self._layers = {
+            names[p]: _bare_cells([v.variable.named(f"{names[p]}/{rest}") for rest, v in group])
+            for p, group in groups.items()
+        }
 
     def listed(self) -> dict[str, list[Source]]:
         return {name: [*sources] for name, sources in self._layers.items()}
@@ -118,6 +116,15 @@ class ListedVariables:
 
     def unread(self) -> list[Source]:
         return [source for sources in self._layers.values() for source in sources]
+
+
+def _unique(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of layers by path, or the paths of those whose name is not their own."""
+    counts = Counter(names.values())
+    return {
+        path: name if name and counts[name] == 1 and name not in names else path
+        for path, name in names.items()
+    }
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ _ASIDE = frozenset({
 _SEEDS = re.compile("_?seed_generators?(_[0-9]+)?")
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 LONGEST_PATH = 1000  # characters
+_MOST_VISITS = 100  # of each object on average; a conversion makes about ten
 # Where Keras lists the layers of a model: Keras 2 numbers them, Keras 3 has lists.
 _LISTS = (("_operations",), ("_functional", "_operations"), ("_layers",))
 
@@ -66,6 +67,8 @@ class ObjectGraph:
                     raise FormatError(f"object graph: {name!r:.80}: no object {number}")
         if not self.nodes:
             raise FormatError("object graph: no objects")
+        # Objects may share others, so that all paths together are far longer than the graph.
+        self._left = _MOST_VISITS * sum(1 + len(node.children) for node in self.nodes)
 
     def find(self, node: int, *names: str) -> int | None:
         """Return the object that a path of attributes leads to, or None."""
@@ -114,6 +117,9 @@ class ObjectGraph:
         found: list[tuple[tuple[int, ...], str, Node]] = []
         while queue:
             path, place, number = queue.popleft()
+            self._left -= 1 + len(self.nodes[number].children)
+            if self._left < 0:
+                raise FormatError("object graph: too many objects share others")
             if len(path) > LONGEST_PATH:
                 raise FormatError(f"object graph: {path:.80}...: objects inside objects, too deep")
             if self.nodes[number].key:

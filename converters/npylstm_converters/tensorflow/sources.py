@@ -15,6 +15,7 @@ __all__ = ["SourceFiles", "find_files"]
 
 _MODEL, _METADATA, _LATEST = "saved_model.pb", "keras_metadata.pb", "checkpoint"
 _DATA = re.compile(r"\.data-[0-9]{5}-of-[0-9]{5}$")
+_SUFFIX = re.compile(rf"\.index$|\.meta$|{_DATA.pattern}")
 _LONGEST = 1 << 16  # of the text file `checkpoint`
 
 
@@ -58,7 +59,7 @@ def find_files(source: Any) -> SourceFiles | None:
         return _in_folder(path.parent)
     if path.name == _LATEST and path.is_file():
         return _latest(path)
-    for prefix in (str(path), str(path).removesuffix(".index"), _DATA.sub("", str(path))):
+    for prefix in (str(path), _SUFFIX.sub("", str(path))):
         if _is_index(f"{prefix}.index"):
             return SourceFiles(prefix)
     return None

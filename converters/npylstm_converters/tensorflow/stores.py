@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from npylstm_converters.tensorflow.objects import Node, ObjectGraph
 
 __all__ = ["NamedVariable", "ObjectStore", "model_variables", "pair_layers", "public"]
 
+_MOST_USES = 16  # of one variable in layers that models share
 # Variables of training and of random generators, by the names of TensorFlow 1.
 _TRAINING = re.compile(
     "(.*/)?(Adam|AdamW|Momentum|RMSProp|Adagrad|Adadelta|Ftrl|Nadam|SGD|Adamax)(_[0-9]+)?(/.*)?"
@@ -106,12 +108,13 @@ class ObjectStore:
         self._checkpoint, self._objects, self._prefix = checkpoint, objects, prefix
         self._layers = dict(layers)
         self._models: list[ObjectStore] = []
+        self._uses: Counter[str] = Counter()  # of variables, in all models
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
         node = self._layers.pop(layer.name, None)
         if node is None:
             return LayerTensors(layer.name, [])
-        self._check_stored(node)
+        self._count_uses(node)
         return LayerTensors(layer.name, self.sources(layer.name, node))
 
     def inner(self, layer: RawLayer) -> Store:
@@ -129,6 +132,7 @@ class ObjectStore:
                 layers = pair_layers(objects, model, layer.inner)
         prefix = f"{self._prefix}{layer.name}/"
         self._models.append(ObjectStore(self._checkpoint, objects, layers, prefix))
+        self._models[-1]._uses = self._uses
         return self._models[-1]
 
     def unread(self) -> list[Source]:
@@ -144,10 +148,14 @@ class ObjectStore:
             if variable.key in stored
         ]
 
-    def _check_stored(self, node: int) -> None:
+    def _count_uses(self, node: int) -> None:
+        """Check that the variables of a layer are stored, and not read again and again."""
         for path, variable in self._objects.variables(node):
             if variable.key not in self._checkpoint.variables:
                 raise Refusal(f"{path}: the checkpoint has no variable {variable.key!r:.80}")
+            self._uses[variable.key] += 1
+            if self._uses[variable.key] > _MOST_USES:
+                raise Refusal(f"{path}: is a variable of more than {_MOST_USES} layers")
 
 
 def public(path: str) -> str:
