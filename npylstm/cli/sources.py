@@ -25,10 +25,7 @@ def import_converters() -> ModuleType:
 
 def find_importer(source: str) -> Any:
     """Return the importer of a source."""
-    try:
-        return import_converters().find_importer(source)
-    except ImportError as error:
-        raise NpylstmError(f"{error}; pip install 'npylstm[keras]'") from None
+    return import_converters().find_importer(source)
 
 
 def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]:
