@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
@@ -15,6 +16,7 @@ from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.alternatives import other_chains
+from npylstm_converters.keras.archives import is_archive_folder
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
@@ -25,12 +27,13 @@ from npylstm_converters.keras.files import (
     is_keras_file,
     open_container,
     open_weights,
+    shards_of,
 )
 from npylstm_converters.keras.inferred_layers import ListedStore, by_word, find_layers
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
 from npylstm_converters.keras.weights import LiveStore
-from npylstm_converters.registry import Importer
+from npylstm_converters.registry import Importer, on_disk
 from npylstm_converters.toolkit.chain import parse_steps
 
 __all__ = ["IMPORTER", "from_keras"]
@@ -49,8 +52,9 @@ def from_keras(
     Parameters
     ----------
     source
-        A path to a ``.keras`` file, a full-model ``.h5`` or a weights-only ``.h5`` of Keras 1, 2
-        or 3; or a Keras 3 or tf_keras model object.
+        A ``.keras`` file, the folder that it was unzipped to, a full-model ``.h5``, or the weights
+        of Keras 1, 2 or 3 alone (``.h5``, ``.weights.h5``, ``.weights.json`` with its shards): a
+        path, the bytes, or an open binary file. Or a Keras 3 or tf_keras model object.
     architecture
         A JSON file with the text of ``model.to_json()``, for weights-only files.
     layers
@@ -78,6 +82,13 @@ def from_keras(
         If a file cannot be read.
     """
     options = Options(tuple(allow_unused or ()), dict(custom or {}))
+    with on_disk(source) as source:
+        return _convert(source, architecture, layers, options)
+
+
+def _convert(
+    source: Any, architecture: str | os.PathLike[str] | None, layers: str | None, options: Options
+) -> ModelSpec:
     if not isinstance(source, (str, os.PathLike)):
         if architecture is not None or layers is not None:
             raise NpylstmError("architecture and layers go with a weights-only file")
@@ -93,7 +104,8 @@ def from_keras(
             text = str(error)
             label = os.fspath(source)
             raise FormatError(text if text.startswith(label) else f"{label}: {text}") from None
-    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(source)})
+    files = IMPORTER.files(source)
+    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(*files)})
 
 
 def _open_object(model: Any, options: Options) -> Container:
@@ -157,9 +169,12 @@ class _KerasImporter(Importer):
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-            return os.path.exists(os.path.join(source, "saved_model.pb"))
+            pb = os.path.exists(os.path.join(source, "saved_model.pb"))
+            return pb or is_archive_folder(source)
         if not head:
             return is_model(source)
+        if head.lstrip().startswith(b"{"):
+            return bool(shards_of(Path(source)))
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
@@ -188,6 +203,12 @@ class _KerasImporter(Importer):
                 with contextlib.suppress(UnsupportedError, FormatError):
                     spec = convert_container(with_chain(container(), text), said)
                     yield f'--layers "{text}"', spec
+
+    def files(self, source: Any) -> list[str]:
+        files = super().files(source)
+        if len(files) == 1 and not os.path.isdir(source):
+            files += [os.fspath(shard) for shard in shards_of(Path(source))]
+        return files
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
         return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))

@@ -11,12 +11,14 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.keras.archives import as_plain_zip
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
@@ -312,7 +314,8 @@ def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tup
             else:
                 model.load_weights(os.fspath(source), **by_name)
         else:
-            model = keras.models.load_model(os.fspath(source), compile=False)
+            with as_plain_zip(Path(source)) as path:
+                model = keras.models.load_model(os.fspath(path), compile=False)
     except Exception as error:  # frameworks raise anything; it is theirs, not ours
         text = " ".join(str(error).split())[:200]
         raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
