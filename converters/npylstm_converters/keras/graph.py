@@ -26,6 +26,7 @@ __all__ = [
     "Slot",
     "Tensor",
     "display_path",
+    "is_custom",
     "read_call",
     "read_tensors",
     "safe_names",
@@ -159,6 +160,16 @@ class Graph:
                 yield from layer.inner.leaves(f"{prefix}{layer.name}{PATH_SEPARATOR}")
             else:
                 yield f"{prefix}{layer.name}", layer
+
+
+def is_custom(entry: Mapping[str, Any]) -> bool:
+    """Whether a serialised object is a custom one, even if it has the name of a Keras class."""
+    registered, module = entry.get("registered_name"), entry.get("module", "keras")
+    if isinstance(registered, str) and registered != entry.get("class_name"):
+        return True
+    # Keras writes null for an unknown module of a class.
+    own = ("keras", "tf_keras", "tensorflow")
+    return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
 
 
 def display_path(path: str) -> str:

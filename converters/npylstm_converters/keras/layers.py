@@ -29,8 +29,7 @@ from npylstm_converters.keras.config import (
     refuse_reduced_precision,
     without_weights,
 )
-from npylstm_converters.keras.graph import REVERSED, RawLayer
-from npylstm_converters.keras.parsing import is_custom
+from npylstm_converters.keras.graph import REVERSED, RawLayer, is_custom
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, merge_lora, read_array
 
 __all__ = ["TRANSLATORS", "translate"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
+from npylstm_converters.keras.early_names import with_names_of_today
 from npylstm_converters.keras.graph import (
     MODELS,
     PATH_SEPARATOR,
@@ -16,12 +17,13 @@ from npylstm_converters.keras.graph import (
     Graph,
     RawLayer,
     Tensor,
+    is_custom,
     read_call,
     read_tensors,
 )
 from npylstm_converters.keras.operations import NAMES
 
-__all__ = ["is_custom", "parse"]
+__all__ = ["parse"]
 
 
 def parse(document: Any) -> Graph:
@@ -43,6 +45,7 @@ def parse(document: Any) -> Graph:
     if not isinstance(document, Mapping) or not isinstance(document.get("class_name"), str):
         raise FormatError("model config: expected an object with a class_name")
     try:
+        document = with_names_of_today(document)
         return _graph(document["class_name"], document.get("config"))
     except RecursionError:
         raise FormatError("model config: models inside models, too deep") from None
@@ -159,16 +162,6 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
             states = 2 if stored == "LSTMCell" else 1
             outputs += [Tensor(name, 0, k) for k in range(1, 1 + states)]
     return Graph("cells", tuple(layers), tuple(calls), (start.layer,), (tensor, *outputs))
-
-
-def is_custom(entry: Mapping[str, Any]) -> bool:
-    """Whether a serialised object is a custom one, even if it has the name of a Keras class."""
-    registered, module = entry.get("registered_name"), entry.get("module", "keras")
-    if isinstance(registered, str) and registered != entry.get("class_name"):
-        return True
-    # Keras writes null for an unknown module of a class.
-    own = ("keras", "tf_keras", "tensorflow")
-    return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
 
 
 def _sequential(config: Any) -> Graph:

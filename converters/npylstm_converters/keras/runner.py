@@ -20,6 +20,7 @@ import numpy.typing as npt
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.keras.archives import as_plain_zip
 from npylstm_converters.keras.chains import with_chain
+from npylstm_converters.keras.early_names import with_names_of_today
 from npylstm_converters.keras.execution import executions, leaf_layers
 from npylstm_converters.keras.files import open_container
 from npylstm_converters.keras.numbered import NumberedStore
@@ -327,17 +328,21 @@ def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
     return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
 
 
-def _spelt_out(value: Any) -> Any:
-    """Return a config with the keys that early Keras 2 did not write.
+def _spelt_out(document: Any) -> Any:
+    """Return a config with the names and the keys that early Keras 2 did not write.
 
     A GRU without the key means ``reset_after=False``; later versions default to True. The dtype of
     an Embedding was that of the ids.
     """
+    return _with_keys(with_names_of_today(document))
+
+
+def _with_keys(value: Any) -> Any:
     if isinstance(value, list):
-        return [_spelt_out(entry) for entry in value]
+        return [_with_keys(entry) for entry in value]
     if not isinstance(value, Mapping):
         return value
-    said = {key: _spelt_out(entry) for key, entry in value.items()}
+    said = {key: _with_keys(entry) for key, entry in value.items()}
     config = said.get("config")
     if isinstance(config, dict) and said.get("class_name") == "GRU":
         config.setdefault("reset_after", False)
