@@ -93,7 +93,7 @@ def activation_of_mine(x: Any) -> Any:
         (lambda: Custom(name="a"), "a: layer class 'Custom' is a class of the user's own"),
         (lambda: L.Lambda(lambda x: x, name="a"), "a: layer class 'Lambda' is not supported"),
         (lambda: L.Dense(3, activation=activation_of_mine, name="a"), "a: activation .*activation_of_mine"),
-        (lambda: L.Dense(3, dtype="mixed_float16", name="a"), "a: dtype 'mixed_float16' is not supported: it computes in reduced precision"),
+        (lambda: L.Dense(3, dtype="float16", name="a"), "a: dtype 'float16' is not supported: it computes in reduced precision"),
         (lambda: L.TimeDistributed(L.GroupNormalization(1), name="a"), "a: layer class 'GroupNormalization' is not supported"),
         (lambda: L.Flatten(data_format="channels_first", name="a"), "a: Flatten with data_format='channels_first'"),
         (lambda: L.Bidirectional(L.RNN([L.GRUCell(2), L.GRUCell(3)]), name="a"), "a: RNN of 2 cells is not supported"),

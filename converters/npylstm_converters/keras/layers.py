@@ -26,10 +26,10 @@ from npylstm_converters.keras.config import (
     Translation,
     Writer,
     activation_from_layer,
-    refuse_reduced_precision,
     without_weights,
 )
 from npylstm_converters.keras.graph import REVERSED, RawLayer, is_custom
+from npylstm_converters.keras.precision import check_precision, dequantize
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, merge_lora, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
@@ -215,9 +215,10 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
         raise Refusal(f"layer class {layer.class_name!r} is {what}")
     # An Embedding's dtype was once that of its input ids.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
-        refuse_reduced_precision(layer.config.get("dtype"))
+        check_precision(layer.class_name, layer.config.get("dtype"))
     config = Config(layer.config, writer)
     config.neutral(*_COMMON)
+    tensors = dequantize(layer.class_name, layer.config.get("dtype"), tensors)
     tensors = merge_lora(layer.config, tensors)
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
     config.finish()

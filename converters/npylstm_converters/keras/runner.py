@@ -1,29 +1,23 @@
-"""Runs a Keras source in Keras; the only module that imports the framework."""
+"""Runs a Keras source in Keras."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib
-import json
 import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.keras.archives import as_plain_zip
-from npylstm_converters.keras.chains import with_chain
-from npylstm_converters.keras.early_names import with_names_of_today
 from npylstm_converters.keras.execution import executions, leaf_layers
-from npylstm_converters.keras.files import open_container
-from npylstm_converters.keras.numbered import NumberedStore
+from npylstm_converters.keras.loading import load
 
 __all__ = ["KerasRunner"]
 
@@ -76,7 +70,7 @@ class KerasRunner:
         if isinstance(source, (str, os.PathLike)):
             digits = re.match("[0-9]{1,4}", str(version))
             major = int(digits[0]) if digits else 3
-            model, self.description = _load(source, architecture, layers, major)
+            model, self.description = load(source, architecture, layers, major)
         else:
             model, self.description = source, f"Keras {version}"
         self._model, self._spec = model, spec
@@ -288,82 +282,3 @@ def _leaves(y: Any) -> list[Any]:
     if isinstance(y, (list, tuple)):
         return [leaf for part in y for leaf in _leaves(part)]
     return [y]
-
-
-def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
-    # Damaged files raise before the framework is imported.
-    with open_container(source, architecture) as container:
-        arrays: dict[str, list[Any]] = {}
-        if layers is not None:
-            document = with_chain(container, layers).document
-            if isinstance(container.store, NumberedStore):
-                arrays = _arrays_of(container.store)
-        else:
-            apart = container.format == "HDF5 weights" or architecture is not None
-            silent = major == 2 and _spelt_out(container.document) != container.document
-            document = container.document if apart or silent else None
-    name, keras = _find_keras(major)
-    try:
-        if document is not None:
-            text = json.dumps(_spelt_out(document) if major == 2 else document)
-            model = keras.models.model_from_json(text)
-            # A chain may list the file's layers in any order.
-            by_name = {"by_name": True} if layers is not None else {}
-            if arrays:  # Keras would pair them by class and number
-                for layer in model.layers:
-                    layer.set_weights(arrays.get(layer.name, []))
-            else:
-                model.load_weights(os.fspath(source), **by_name)
-        else:
-            with as_plain_zip(Path(source)) as path:
-                model = keras.models.load_model(os.fspath(path), compile=False)
-    except Exception as error:  # frameworks raise anything; it is theirs, not ours
-        text = " ".join(str(error).split())[:200]
-        raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
-    return model, name
-
-
-def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
-    """Return the arrays of every layer, in the order of ``set_weights``."""
-    return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
-
-
-def _spelt_out(document: Any) -> Any:
-    """Return a config with the names and the keys that early Keras 2 did not write.
-
-    A GRU without the key means ``reset_after=False``; later versions default to True. The dtype of
-    an Embedding was that of the ids.
-    """
-    return _with_keys(with_names_of_today(document))
-
-
-def _with_keys(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_keys(entry) for entry in value]
-    if not isinstance(value, Mapping):
-        return value
-    said = {key: _with_keys(entry) for key, entry in value.items()}
-    config = said.get("config")
-    if isinstance(config, dict) and said.get("class_name") == "GRU":
-        config.setdefault("reset_after", False)
-    ids = isinstance(config, dict) and config.get("dtype") in ("int32", "int64")
-    if isinstance(config, dict) and ids and said.get("class_name") == "Embedding":
-        config["dtype"] = "float32"
-    return said
-
-
-def _find_keras(major: int) -> tuple[str, Any]:
-    """Return version and module of an installed Keras whose formulas are those of ``major``."""
-    if major < 2:
-        raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")
-    for package in ("keras",) if major >= 3 else ("tf_keras", "keras"):
-        try:
-            module = importlib.import_module(package)
-        except ImportError:
-            continue
-        version = str(module.__version__)
-        generation = 3 if package == "keras" and not version.startswith("2.") else 2
-        if generation == min(major, 3):
-            return f"{package} {version}", module
-    wanted = "keras>=3 with a backend" if major >= 3 else "tf_keras"
-    raise NpylstmError(f"running this model needs Keras {min(major, 3)}: pip install {wanted}")

@@ -32,6 +32,7 @@ from npylstm_converters.keras.graph import (
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
+from npylstm_converters.keras.precision import precision_notes
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.toolkit.ledger import Entry, became
 
@@ -115,6 +116,7 @@ class TranslatedLayers:
         store = self._container.store
         if isinstance(store, LegacyStore) and not self._container.by_name:
             self.notes = store.pair(self._graph.layers, self._options.allow_unused)
+        self.notes += precision_notes(self.raws)
         self._translate(self._graph, store, called, "")
 
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
