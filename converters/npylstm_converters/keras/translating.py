@@ -29,6 +29,7 @@ from npylstm_converters.keras.graph import (
     display_path,
     safe_names,
 )
+from npylstm_converters.keras.inputs import INTEGERS, SMALL_INTEGERS
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
@@ -195,15 +196,20 @@ class TranslatedLayers:
             yield "is stateful and called twice"
 
     def _check_input(self, name: str, calls: Sequence[Call]) -> None:
-        """Check the dtype of an input: integers are ids, or are used as floats."""
+        """Check the dtype of an input: integers are ids, or exact as floats."""
         dtype, tensor = dtype_name(self.raws[name].config.get("dtype")), Tensor(name)
+        if dtype in (None, "float32", "float64"):
+            return
         readers = [self.specs.get(call.layer) for call in calls if tensor in call.reads]
-        ids = all(
-            made is None or made.layer.innermost.vocabulary_size is not None for made in readers
-        )
-        if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
+        if dtype in SMALL_INTEGERS:
+            if not all(made is not None and made.weights for made in readers):
+                self._reasons.add(
+                    f"{name}: inputs of dtype {dtype!r} are supported for layers with weights; "
+                    "others compute with numbers of that size"
+                )
+        elif dtype not in INTEGERS:
             self._reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
-        elif dtype in ("int32", "int64") and self._container.writer.major < 3:
+        elif self._container.writer.major < 3:
             for path in self._integer_operations(tensor, calls):
                 self._reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
 
@@ -211,10 +217,12 @@ class TranslatedLayers:
         """Yield operations downstream of an integer input that TensorFlow computes in integers."""
         integers = {tensor}
         for call in calls:
-            raw = self.raws.get(call.layer)
-            if raw is None or not raw.is_operation or not integers & {*call.reads}:
+            raw, made = self.raws.get(call.layer), self.specs.get(call.layer)
+            if raw is None or not integers & {*call.reads} or (made is not None and made.weights):
                 continue
-            if not keeps_integers(raw):
+            if raw.is_operation and not keeps_integers(raw):
+                yield call.layer
+            if raw.class_name == "GlobalAveragePooling1D":  # TensorFlow cuts the mean
                 yield call.layer
             integers.add(Tensor(call.layer, call.number))
 
