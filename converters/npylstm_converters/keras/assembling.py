@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import npylstm
@@ -13,6 +14,7 @@ from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.attention import ATTENTION_MASK
 from npylstm.ops.base import Operation
+from npylstm.ops.pointwise import Identity
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import LayerSpec, TensorSpec
@@ -20,7 +22,7 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path, safe_name
 from npylstm_converters.keras.inlining import FlatGraph, flatten
 from npylstm_converters.keras.inputs import read_inputs
 from npylstm_converters.keras.masks import Flow, created_mask, give_masks, used_masks
@@ -61,6 +63,7 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
     for call in flat.calls:
         assembly.call(call)
     names, builder = assembly.outputs(flat.outputs), assembly.builder
+    names = [assembly.named(*pair) for pair in zip_longest(names, graph.output_names, fillvalue="")]
     uncalled = [spec.name for spec in assembly.layers.values() if spec.name not in builder.layers]
     if uncalled:
         raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
@@ -158,6 +161,13 @@ class _Assembly:
             return [self.find(tensor) for tensor in tensors]
         key = (tensors.layer, tensors.call)
         return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
+
+    def named(self, tensor: str, key: str) -> str:
+        """Return the name of an output: the key of a dictionary, if there is one."""
+        name = safe_name(key)
+        if name in ("", tensor):
+            return tensor
+        return self._add_layer(Identity(), self.builder.unused(name), tensor)
 
     def call(self, call: Call) -> None:
         """Add a call."""

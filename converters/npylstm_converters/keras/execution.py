@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from npylstm_converters.keras.graph import PATH_SEPARATOR, safe_names
+from npylstm_converters.keras.graph import PATH_SEPARATOR, Keys, safe_names
 
 __all__ = ["executions", "is_model", "leaf_layers"]
 
@@ -54,7 +54,7 @@ def executions(model: Any) -> list[Execution]:
     paths: list[str] = []
     for path, layer in leaf_layers(model):
         paths += [path, *(f"{path}{PATH_SEPARATOR}cell_{k}" for k in range(_cells(layer)))]
-    names = safe_names(paths)
+    names = safe_names(paths, _keys(model))
     made = []
     for path, layer, trail in calls:
         number = sorted(trails[path]).index(trail)
@@ -62,6 +62,30 @@ def executions(model: Any) -> list[Execution]:
         end = f"#{number + 1}" if number else ""
         made.append(Execution(layer, tuple(f"{names[p]}{end}" for p in own)))
     return made
+
+
+def _keys(model: Any) -> Keys:
+    """Return the keys of dictionaries of inputs and outputs."""
+    inputs = {layer: key for key, (layer, _) in _histories(model, "input").items()}
+    outputs = {
+        k: layer if first else "" for k, (layer, first) in _histories(model, "output").items()
+    }
+    return Keys(inputs, outputs)
+
+
+def _histories(model: Any, which: str) -> dict[str, tuple[str, bool]]:
+    """Return the layer of each tensor in a dictionary, and whether it is its main output."""
+    try:
+        tensors = getattr(model, which)
+    except (AttributeError, ValueError, RuntimeError):  # a model without a graph has none
+        return {}
+    found = {}
+    for key, tensor in tensors.items() if isinstance(tensors, dict) else ():
+        history = getattr(tensor, "_keras_history", None)
+        if history is not None:
+            layer = getattr(history, "operation", None) or history.layer
+            found[key] = layer.name, (history.node_index, history.tensor_index) == (0, 0)
+    return found
 
 
 def _run(

@@ -150,8 +150,25 @@ class KerasRunner:
         around = self._observed(state, mask, seen) if watched else contextlib.nullcontext()
         with around, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes that this program chose
-            y = self._model(given[0] if len(given) == 1 else given, training=False)
+            y = self._model(self._packed(given), training=False)
         return _leaves(y)
+
+    def _packed(self, given: Sequence[Any]) -> Any:
+        """Return the inputs in the dictionaries and lists that the model takes."""
+        queue = iter(given)
+
+        def fill(structure: Any) -> Any:
+            if isinstance(structure, Mapping):
+                filled = {key: fill(structure[key]) for key in sorted(structure)}
+                return {key: filled[key] for key in structure}
+            if isinstance(structure, (list, tuple)):
+                return [fill(entry) for entry in structure]
+            return next(queue)
+
+        structure = getattr(self._model, "input", None)
+        return (
+            given[0] if len(given) == 1 and not isinstance(structure, Mapping) else fill(structure)
+        )
 
     @contextlib.contextmanager
     def _observed(
@@ -276,9 +293,9 @@ def _plain_graph() -> Iterator[None]:
 
 
 def _leaves(y: Any) -> list[Any]:
-    """Return all tensors of nested lists and dictionaries, in order."""
+    """Return all tensors of nested lists and dictionaries, in Keras' order: keys are sorted."""
     if isinstance(y, Mapping):
-        y = list(y.values())
+        y = [y[key] for key in sorted(y)]
     if isinstance(y, (list, tuple)):
         return [leaf for part in y for leaf in _leaves(part)]
     return [y]

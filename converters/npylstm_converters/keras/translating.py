@@ -81,7 +81,7 @@ class TranslatedLayers:
         self._graph, self._container = graph, container
         self._options, self._reasons = options, reasons
         self.raws = dict(graph.leaves())
-        self.names = safe_names([*self.raws])
+        self.names = safe_names([*self.raws], graph.keys)
         self.specs: dict[str, LayerSpec] = {}
         self.custom: dict[str, External] = {}
         self.ledger: list[Entry] = []
