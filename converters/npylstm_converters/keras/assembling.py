@@ -28,6 +28,7 @@ from npylstm_converters.keras.inputs import read_inputs
 from npylstm_converters.keras.masks import Flow, created_mask, give_masks, used_masks
 from npylstm_converters.keras.operations import plan_of
 from npylstm_converters.keras.parsing import parse
+from npylstm_converters.keras.preprocessing import sentences, without_preprocessing
 from npylstm_converters.keras.translating import Options, TranslatedLayers
 
 __all__ = ["convert_container"]
@@ -46,6 +47,7 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
     graph, writer, reasons = parse(container.document), container.writer, Reasons()
     for reason in container.foreign:
         reasons.add(reason)
+    graph, outside = without_preprocessing(graph, container.vocabulary, reasons)
     layers = TranslatedLayers(graph, container, options, reasons)
     layers.refuse_foreign()
     flat = flatten(graph, layers.raws)
@@ -72,15 +74,18 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
         spec = ModelSpec(
             layers=tuple(builder.layers.values()),
             edges=tuple(builder.edges), inputs=builder.inputs, outputs=outputs,
-            name=graph.name, dtype=dtype, provenance=_provenance(container, layers),
+            name=graph.name, dtype=dtype, provenance=_provenance(container, layers, outside),
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
     return _with_free_steps(spec) if free_steps else spec
 
 
-def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any]:
+def _provenance(
+    container: Container, layers: TranslatedLayers, outside: list[dict[str, Any]]
+) -> dict[str, Any]:
     writer = container.writer
+    outside = [{**entry, "input": layers.names[entry["input"]]} for entry in outside]
     return {
         "framework": writer.framework,
         "framework_version": writer.version,
@@ -90,6 +95,7 @@ def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
             *layers.notes,
+            *sentences(outside),
             *_name_conflicts(layers.raws),
             *(
                 f"layer {display_path(old)!r} is called {new!r} here"
@@ -100,6 +106,7 @@ def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any
         "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
         "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
         "tensors": [entry.to_json() for entry in layers.ledger],
+        **({"preprocessing": outside} if outside else {}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -25,8 +26,10 @@ from npylstm_converters.keras.archives import (
     read_member,
 )
 from npylstm_converters.keras.config import Writer, find_writer
+from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.numbered import NumberedStore
+from npylstm_converters.keras.preprocessing import Vocabulary
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "shards_of",
 ]  # fmt: skip
 
+_MAX_VOCABULARY = 64 << 20
 MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"  # first bytes of a file
 
@@ -51,6 +55,7 @@ class Container:
     by_name: bool = False  # legacy weights are paired by the names in the user's chain
     stated: tuple[str, ...] = ()  # structure that the user stated and no file proves
     assumed: tuple[str, ...] = ()  # defaults for options that neither determines
+    vocabulary: Vocabulary = lambda raw: None  # words that are apart from the config
 
 
 def is_keras_file(head: bytes) -> bool:
@@ -266,7 +271,22 @@ def _from_archive(path: Path, given: Any) -> Iterator[Container]:
         with weights.open("wb") as target:
             archive.copy(WEIGHTS, target)
         with hdf5.open_file(weights, f"{path}: {WEIGHTS}") as root:
-            yield Container(document, _saved(root), writer, "Keras archive")
+            store = _saved(root)
+            words = functools.partial(_words, archive, store)
+            yield Container(document, store, writer, "Keras archive", vocabulary=words)
+
+
+def _words(archive: Archive, store: SavedStore, raw: RawLayer) -> list[Any] | None:
+    """Return the words of a layer from ``assets/layers/string_lookup/vocabulary.txt``."""
+    group = store.claim(raw)
+    names = [f"assets/{root}/{group}/vocabulary.txt" for root in store.ROOTS]
+    name = next((name for name in names if name in archive.names), None)
+    if name is None or archive.size(name) > _MAX_VOCABULARY:
+        return None
+    words = read_member(archive, name).decode("utf-8", "replace").split("\n")
+    if raw.class_name == "IntegerLookup" and all(re.fullmatch("-?[0-9]{1,19}", w) for w in words):
+        return [int(word) for word in words]
+    return words
 
 
 def _member_json(archive: Archive, name: str, path: Path) -> Any:

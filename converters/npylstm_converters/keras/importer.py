@@ -29,6 +29,7 @@ from npylstm_converters.keras.files import (
     open_weights,
     shards_of,
 )
+from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.inferred_layers import ListedStore, by_word, find_layers
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
@@ -124,7 +125,14 @@ def _open_object(model: Any, options: Options) -> Container:
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
     foreign = tuple(_foreign_code(model, options.custom))
-    return Container(document, LiveStore(model), writer, "model object", foreign)
+
+    def words(raw: RawLayer) -> list[Any] | None:
+        layer = next(layer for layer in model.layers if layer.name == raw.name)
+        found = layer.get_vocabulary() if hasattr(layer, "get_vocabulary") else None
+        return None if found is None else [getattr(w, "item", lambda w=w: w)() for w in found]
+
+    store = LiveStore(model)
+    return Container(document, store, writer, "model object", foreign, vocabulary=words)
 
 
 def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:

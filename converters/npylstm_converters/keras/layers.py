@@ -30,6 +30,8 @@ from npylstm_converters.keras.config import (
 )
 from npylstm_converters.keras.graph import REVERSED, RawLayer, is_custom
 from npylstm_converters.keras.precision import check_precision, dequantize
+from npylstm_converters.keras.preprocessing import CLASSES as PREPROCESSING
+from npylstm_converters.keras.preprocessing import advice
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, merge_lora, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
@@ -211,6 +213,8 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
         With the first reason why this layer is not supported.
     """
     if layer.custom or layer.class_name not in TRANSLATORS:
+        if layer.class_name in PREPROCESSING and not layer.custom:
+            raise Refusal(advice(layer.class_name))
         what = "a class of the user's own" if layer.custom else "not supported"
         raise Refusal(f"layer class {layer.class_name!r} is {what}")
     # An Embedding's dtype was once that of its input ids.

@@ -16,8 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.keras.execution import executions, leaf_layers
+from npylstm_converters.keras.execution import (
+    executions,
+    leaf_layers,
+    packed,
+    without_first_layers,
+)
 from npylstm_converters.keras.loading import load
+from npylstm_converters.toolkit.runners import one_line
 
 __all__ = ["KerasRunner"]
 
@@ -73,11 +79,15 @@ class KerasRunner:
             model, self.description = load(source, architecture, layers, major)
         else:
             model, self.description = source, f"Keras {version}"
-        self._model, self._spec = model, spec
         packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
         self._keras = importlib.import_module(
             next(p for p in packages if p in ("keras", "tf_keras"))
         )
+        try:
+            model = without_first_layers(self._keras, model, _first_layers(spec))
+        except Exception as error:  # the spec may be that of another model
+            raise NpylstmError(f"{self.description}: {one_line(error, 200)}") from None
+        self._model, self._spec = model, spec
         if hasattr(self._keras, "ops"):
             self._to_tensor = self._keras.ops.convert_to_tensor
         else:
@@ -155,20 +165,9 @@ class KerasRunner:
 
     def _packed(self, given: Sequence[Any]) -> Any:
         """Return the inputs in the dictionaries and lists that the model takes."""
-        queue = iter(given)
-
-        def fill(structure: Any) -> Any:
-            if isinstance(structure, Mapping):
-                filled = {key: fill(structure[key]) for key in sorted(structure)}
-                return {key: filled[key] for key in structure}
-            if isinstance(structure, (list, tuple)):
-                return [fill(entry) for entry in structure]
-            return next(queue)
-
         structure = getattr(self._model, "input", None)
-        return (
-            given[0] if len(given) == 1 and not isinstance(structure, Mapping) else fill(structure)
-        )
+        one = len(given) == 1 and not isinstance(structure, Mapping)
+        return given[0] if one else packed(structure, given)
 
     @contextlib.contextmanager
     def _observed(
@@ -290,6 +289,14 @@ def _plain_graph() -> Iterator[None]:
         yield
     finally:
         options.set_experimental_options({"disable_meta_optimizer": False, **before})
+
+
+def _first_layers(spec: ModelSpec) -> list[str | None]:
+    """Return for each input the layer that computes its ids and is no part of the spec."""
+    entries: Any = spec.provenance.get("preprocessing")
+    known = [entry for entry in entries if isinstance(entry, dict)] if entries else []
+    layers = {entry.get("input"): entry.get("layer") for entry in known}
+    return [layers.get(tensor.name) for tensor in spec.inputs]
 
 
 def _leaves(y: Any) -> list[Any]:
