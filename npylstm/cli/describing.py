@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from npylstm import console
@@ -73,7 +74,7 @@ def _proof(options: argparse.Namespace) -> int:
     if not model_file.is_model(options.model):
         raise NpylstmError(
             f"{options.model}: --proof needs a converted model; first run "
-            f"`npylstm convert {options.model} MODEL.npz`"
+            f"`npylstm convert {shlex.quote(options.model)} MODEL.npz`"
         )
     document, report = prove(options.model)
     if options.json:

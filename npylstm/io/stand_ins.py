@@ -9,7 +9,7 @@ from typing import IO
 
 from npylstm.errors import FormatError
 
-__all__ = ["check_content", "check_no_pointer", "check_unpacked"]
+__all__ = ["check_content", "check_no_pointer", "check_unpacked", "reason_against"]
 
 _POINTERS = (
     b"version https://git-lfs.github.com/spec/",
@@ -44,10 +44,16 @@ def check_content(path: str | os.PathLike[str]) -> None:
     >>> check_content("models/sine_keras/sine.keras")
     """
     with open(path, "rb") as stream:
-        head = stream.read(512)
-        reason = _pointer(head) or _page(head) or _incomplete(stream, head)
+        reason = reason_against(stream)
     if reason:
         raise FormatError(f"{os.fspath(path)}: {reason}")
+
+
+def reason_against(stream: IO[bytes]) -> str:
+    """Return why a file is none that :func:`check_content` accepts; empty if it is one."""
+    stream.seek(0)
+    head = stream.read(512)
+    return _pointer(head) or _page(head) or _incomplete(stream, head)
 
 
 def check_no_pointer(path: str | os.PathLike[str]) -> None:

@@ -21,6 +21,7 @@ from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.execution import is_model
+from npylstm_converters.keras.external import code_instead
 from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
@@ -137,9 +138,10 @@ def _open_object(model: Any, options: Options) -> Container:
 
 def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
     """Yield a message for each custom class or function; a config may give it a Keras name."""
-    wrapped = [getattr(layer, "layer", None) for layer in model.layers]
-    for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
-        if layer.name in known or type(layer).__name__ in known:
+    wrapped = [(getattr(outer, "layer", None), outer) for outer in model.layers]
+    pairs = [(outer, outer) for outer in model.layers] + [p for p in wrapped if p[0] is not None]
+    for layer, outer in pairs:
+        if {layer.name, outer.name, type(layer).__name__} & {*known}:
             continue
         if getattr(layer, "causal", False) and "causal" not in layer.get_config():
             yield (
@@ -148,7 +150,7 @@ def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
             )
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
-            yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
+            yield f"{layer.name}: {code_instead(outer.name, type(layer).__name__, own=True)}"
         elif is_model(layer):
             yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer, known))
         for name in ("activation", "recurrent_activation"):

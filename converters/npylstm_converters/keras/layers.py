@@ -28,6 +28,7 @@ from npylstm_converters.keras.config import (
     activation_from_layer,
     without_weights,
 )
+from npylstm_converters.keras.external import code_instead
 from npylstm_converters.keras.graph import REVERSED, RawLayer, is_custom
 from npylstm_converters.keras.precision import check_precision, dequantize
 from npylstm_converters.keras.preprocessing import CLASSES as PREPROCESSING
@@ -215,8 +216,9 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
     if layer.custom or layer.class_name not in TRANSLATORS:
         if layer.class_name in PREPROCESSING and not layer.custom:
             raise Refusal(advice(layer.class_name))
-        what = "a class of the user's own" if layer.custom else "not supported"
-        raise Refusal(f"layer class {layer.class_name!r} is {what}")
+        if layer.custom or layer.class_name == "Lambda":
+            raise Refusal(code_instead(layer.name, layer.class_name, own=layer.custom))
+        raise Refusal(f"layer class {layer.class_name!r} is not supported")
     # An Embedding's dtype was once that of its input ids.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
         check_precision(layer.class_name, layer.config.get("dtype"))
