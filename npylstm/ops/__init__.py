@@ -36,6 +36,7 @@ _TABLE = {
     "identity": "pointwise.Identity",
     "rescaling": "pointwise.Rescaling",
     "arithmetic": "arithmetic.Arithmetic",
+    "where": "arithmetic.Where",
     # Along axes.
     "reduce": "arithmetic.Reduce",
     "matmul": "arithmetic.MatMul",

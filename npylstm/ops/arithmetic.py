@@ -15,7 +15,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input
 from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
 
-__all__ = ["Arithmetic", "Constant", "Dot", "MatMul", "Reduce"]
+__all__ = ["Arithmetic", "Constant", "Dot", "MatMul", "Reduce", "Where"]
 
 _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "add": np.add,
@@ -25,7 +25,24 @@ _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "maximum": np.maximum,
     "minimum": np.minimum,
     "power": np.power,
+    "mod": np.mod,
+    "fmod": np.fmod,
+    "floor_divide": np.floor_divide,
+    "atan2": np.arctan2,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
 }
+# Keras allows a merge of one tensor where order does not matter.
+_MERGES = ("add", "multiply", "maximum", "minimum", "average")
+# A further operand would be compared with 0 or 1.
+_OF_TWO = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
 _REDUCTIONS = ("mean", "sum", "max", "min", "norm")
 
@@ -42,8 +59,12 @@ class Arithmetic(Operation):
     Parameters
     ----------
     operation
-        ``add``, ``subtract``, ``multiply``, ``divide``, ``maximum``, ``minimum``, ``power``, or
-        ``average``: the sum, divided by the number of operands.
+        ``add``, ``subtract``, ``multiply``, ``divide``, ``maximum``, ``minimum``, ``power``,
+        ``atan2``, ``floor_divide``; ``mod``, with the sign of the divisor, and ``fmod``, with that
+        of the dividend; or ``average``: the sum, divided by the number of operands. Comparisons of
+        two operands, ``equal``, ``not_equal``, ``less``, ``less_equal``, ``greater`` and
+        ``greater_equal``, and ``logical_and``, ``logical_or`` and ``logical_xor``, for which every
+        number but zero is true, give 0 or 1.
     number
         An operand that is a number, cast to the inputs' dtype; it comes after the inputs.
     number_first
@@ -68,9 +89,9 @@ class Arithmetic(Operation):
         return MaskedMerge(self.operation, tuple(sorted(which)))
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        # Keras allows a merge of one tensor where order does not matter.
-        fewest = 2 if self.operation in ("subtract", "divide", "power") else 1
-        if not inputs or len(inputs) + (self.number is not None) < fewest:
+        count = len(inputs) + (self.number is not None)
+        fewest = 1 if self.operation in _MERGES else 2
+        if not inputs or count < fewest or (self.operation in _OF_TWO and count > 2):
             raise FormatError(f"{self.operation}: expected two operands")
         return (broadcast([*self._spread(inputs)]),)
 
@@ -100,7 +121,42 @@ class Arithmetic(Operation):
         y = operands[0]
         for operand in operands[1:]:
             y = _BINARY["add" if self.operation == "average" else self.operation](y, operand)
-        return (y / len(operands) if self.operation == "average" else y,), {}
+        y = y / len(operands) if self.operation == "average" else y
+        return (y.astype(inputs[0].dtype, copy=False),), {}
+
+
+@dataclass(frozen=True)
+class Where(Operation):
+    """``x`` where the first input is not zero, ``y`` elsewhere, with NumPy's broadcasting.
+
+    Parameters
+    ----------
+    x, y
+        Numbers, cast to the inputs' dtype. Those that are None are inputs behind the first: ``x``
+        before ``y``.
+    """
+
+    kind: ClassVar[str] = "where"
+
+    x: float | None = None
+    y: float | None = None
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        expected = 1 + (self.x is None) + (self.y is None)
+        if len(inputs) != expected:
+            raise FormatError(f"expected {expected} inputs, got {len(inputs)}")
+        return (broadcast(inputs),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        return (AxisMap.aligned(shapes),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        condition, *tensors = inputs
+        number = condition.dtype.type
+        x, y = (tensors.pop(0) if v is None else number(v) for v in (self.x, self.y))
+        return (np.where(condition != 0, x, y),), {}
 
 
 @dataclass(frozen=True)

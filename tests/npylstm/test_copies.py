@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from backends import COMPILED
 from builders import make_chain, make_layer
+from operations.cases import CASES
 
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
@@ -47,6 +48,7 @@ LAYERS = [
     Transpose((0, 2, 1)), Stack(1, 3), Select(1, -1), Slice(1, 0, None, 2), SizeOf(1),
     Transpose((1, 0, 2)), Flip((1,)), Reshape(((0, 0), -1)), Expand((4, (0, 0))), Concatenate(2),
     Stack(1), Full(((0, 0), 2), 0.5), Repeat(1, 2), Pad(1, 1, 0),
+    *{c.layer.kind: c.layer for c in CASES if c.layer.function is None}.values(),
 ]  # fmt: skip
 
 ROUND_TRIPS: dict[str, Callable[[Any], Any]] = {

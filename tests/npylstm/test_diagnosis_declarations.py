@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from operations.cases import CASES, Case
+from operations.case import Case
+from operations.cases import CASES
 from operations.check import SIZES, Probe
 
 from npylstm.activations import LINEAR

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import oracle
+from operations import array_cases
+from operations.case import (
+    FIRST,
+    FLAT,
+    MAJOR,
+    MASK,
+    NESTED,
+    OTHER,
+    SEQUENCE,
+    STATE,
+    Case,
+    Refused,
+    case,
+    of,
+)  # fmt: skip
 
 from npylstm.activations import TABLE, Activation
 from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, MatMul, Reduce
 from npylstm.ops.attention import Attention, MultiHeadAttention
-from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.convolution import Conv1D, Pool1D
@@ -27,69 +40,10 @@ from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 
-__all__ = ["CASES", "REFUSED", "Case", "Refused"]
+__all__ = ["CASES", "REFUSED"]
 
 Array = np.ndarray[Any, Any]
 Weights = Mapping[str, Array]
-
-FLAT: Shape = ("batch", 3)
-SEQUENCE: Shape = ("batch", "steps", 3)
-MAJOR: Shape = ("steps", "batch", 3)
-FIRST: Shape = ("batch", 3, "steps")  # channels first
-MASK: Shape = ("batch", "steps")
-OTHER: Shape = ("batch", "other", 3)
-NESTED: Shape = ("batch", "steps", "other", 3)
-STATE: Shape = ("batch", 4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A layer and shapes of its inputs; the rest goes to ``check_operation``."""
-
-    layer: Operation
-    shapes: tuple[Shape, ...]
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    note: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.layer.kind}-{self.note or told(self.layer)}".rstrip("-")
-
-
-@dataclasses.dataclass(frozen=True)
-class Refused:
-    """A layer that must not take such inputs, as it would mix samples."""
-
-    layer: Operation
-    shapes: tuple[Shape, ...]
-    # Whether moving one sample shows it: not where samples are counted, where the axes are taken for
-    # others in the state as well, or where they would stay apart after all.
-    mixes: bool = True
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.layer.kind}-{told(self.layer)}".rstrip("-")
-
-
-def told(layer: Operation) -> str:
-    """Name what of a config is not the default."""
-    parts = []
-    for field in dataclasses.fields(layer):
-        value = getattr(layer, field.name)
-        if value == field.default or field.name in ("features", "units"):
-            continue
-        if isinstance(value, Operation):
-            parts.append(f"{value.kind}({told(value)})")
-        elif value is True:
-            parts.append(field.name)
-        else:
-            text = str(value).replace(" ", "").strip("()").rstrip(",")
-            parts.append(text if isinstance(value, str | Activation) else f"{field.name}={text}")
-    return "-".join(parts)
-
-
-def case(layer: Operation, *shapes: Shape, note: str = "", **options: Any) -> Case:
-    """Write a case as ``check_operation`` is called."""
-    return Case(layer, shapes, options, note)
 
 
 def softmax(axis: int, name: str = "softmax") -> ActivationLayer:
@@ -100,11 +54,6 @@ def softmax_of(x: Array, axis: int = -1) -> Array:
     e = np.exp(x - x.max(axis, keepdims=True))
     total: Array = e / e.sum(axis, keepdims=True)
     return total
-
-
-def of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make an oracle of a function of the inputs alone."""
-    return lambda weights, *inputs: function(*inputs)
 
 
 def masked_mean(keepdims: bool) -> Callable[..., Array]:
@@ -755,6 +704,7 @@ def moving() -> Iterator[Case]:
 
 
 CASES: tuple[Case, ...] = (
+    *array_cases.CASES,
     *recurrent(),
     *bidirectional(),
     *weighted(),

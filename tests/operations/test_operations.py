@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from operations.cases import CASES, MAJOR, REFUSED, SEQUENCE, Case, Refused, softmax
+from operations.case import MAJOR, SEQUENCE, Case, Refused
+from operations.cases import CASES, REFUSED, softmax
 from operations.check import Probe, assignments, check_operation, missed_streams, mixes_samples
 
 from npylstm import FormatError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce, Where
 from npylstm.ops.indexing import Flip
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
@@ -20,7 +20,7 @@ from npylstm_converters.toolkit.translation import Graph
 
 __all__ = [
     "arithmetic", "axes_of", "axis_of", "concatenate", "expand_dims", "flip", "identity", "matmul",
-    "pointwise", "reduce", "softmax", "squeeze", "stack", "transpose",
+    "pointwise", "reduce", "softmax", "squeeze", "stack", "transpose", "where",
 ]  # fmt: skip
 
 
@@ -82,6 +82,13 @@ def arithmetic(operation: str) -> Callable[..., Any]:
         )
 
     return combine
+
+
+def where(graph: Graph, condition: Any, x: Any, y: Any) -> Any:
+    """Return ``x`` where the condition is not zero, else ``y``; both are tensors or numbers."""
+    a, b = graph.number(x), graph.number(y)
+    tensors = [graph.tensor(v) for v, n in ((x, a), (y, b)) if n is None]
+    return graph.add(Where(a, b), graph.tensor(condition), *tensors)
 
 
 def reduce(operation: str) -> Callable[..., Any]:
