@@ -115,6 +115,10 @@ def _silu(x: Array) -> Array:
     return x * _sigmoid(x)
 
 
+def _shrink(x: Array, bias: float, lambd: float) -> Array:
+    return np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x)))
+
+
 @dataclass(frozen=True)
 class Row:
     """One activation: its kernel code, NumPy function and default parameters.
@@ -160,19 +164,46 @@ TABLE: dict[str, Row] = {
     "sparse_plus": Row(None, _sparse_plus),
     "sparse_sigmoid": Row(None, _sparse_sigmoid),
     "thresholded_relu": Row(None, _thresholded_relu, {"theta": 1.0}),
+    "affine": Row(None, lambda x, alpha, beta: alpha * x + beta, {"alpha": 1.0, "beta": 0.0}),
+    "clip": Row(None, np.clip, {"low": -math.inf, "high": math.inf}),
+    "hard_sigmoid": Row(None, lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
+                        {"alpha": 0.2, "beta": 0.5}),
+    "scaled_tanh": Row(None, lambda x, alpha, beta: alpha * np.tanh(beta * x),
+                       {"alpha": 1.0, "beta": 1.0}),
+    "shrink": Row(None, _shrink, {"bias": 0.0, "lambd": 0.5}),
     # Functions of one number that models use elsewhere than as activations.
     "abs": Row(None, np.abs),
+    "acos": Row(None, np.arccos),
+    "acosh": Row(None, np.arccosh),
+    "asin": Row(None, np.arcsin),
+    "asinh": Row(None, np.arcsinh),
+    "atan": Row(None, np.arctan),
+    "atanh": Row(None, np.arctanh),
+    "ceil": Row(None, np.ceil),
     "cos": Row(None, np.cos),
+    "cosh": Row(None, np.cosh),
+    "erf": Row(None, _erf),
+    "exp2": Row(None, np.exp2),
     "expm1": Row(None, np.expm1),
+    "floor": Row(None, np.floor),
+    "is_inf": Row(None, np.isinf),
+    "is_nan": Row(None, np.isnan),
     "log": Row(None, np.log),
+    "log10": Row(None, np.log10),
     "log1p": Row(None, np.log1p),
+    "log2": Row(None, np.log2),
+    "logical_not": Row(None, np.logical_not),
     "negative": Row(None, np.negative),
     "reciprocal": Row(None, np.reciprocal),
+    "round": Row(None, np.rint),  # half to even
     "rsqrt": Row(None, lambda x: 1 / np.sqrt(x)),
     "sign": Row(None, np.sign),
     "sin": Row(None, np.sin),
+    "sinh": Row(None, np.sinh),
     "sqrt": Row(None, np.sqrt),
     "square": Row(None, np.square),
+    "tan": Row(None, np.tan),
+    "trunc": Row(None, np.trunc),
 }  # fmt: skip
 
 
@@ -234,7 +265,7 @@ class Activation:
         for key, value in params.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             whole = isinstance(value, int) and not isinstance(value, bool)
-            unbounded = value == row.params[key] == math.inf
+            unbounded = value == row.params[key] and math.isinf(value)
             fits = number and (unbounded or abs(value) <= _LARGEST)
             if not fits or (key == "axis" and not whole):
                 raise FormatError(

@@ -59,7 +59,9 @@ def tolerance(x: np.ndarray, y: np.ndarray, dtype: type) -> np.ndarray:
     return ULPS * eps * np.maximum(np.abs(y), np.minimum(1.0, np.abs(x)))
 
 
-POSITIVE = ("log", "log1p", "reciprocal", "rsqrt", "sqrt")  # of others they are nan, or infinite
+# Of other numbers they are nan, or infinite.
+POSITIVE = ("log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sqrt")
+BOUNDS = {"acos": (-1, 1), "acosh": (1, 20), "asin": (-1, 1), "atanh": (-0.99, 0.99)}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -67,6 +69,8 @@ POSITIVE = ("log", "log1p", "reciprocal", "rsqrt", "sqrt")  # of others they are
 def test_numpy_form(name: str, dtype: type) -> None:
     x = GRID.astype(dtype)
     x = x[x > 0] if name in POSITIVE else x
+    low, high = BOUNDS.get(name, (-20, 20))
+    x = x[(x >= low) & (x <= high)]
     y = Activation.of(name)(x)
     assert y.dtype == dtype
     exact = reference(name, x)
@@ -143,6 +147,31 @@ def test_thresholded_relu_keeps_nan() -> None:
     np.testing.assert_array_equal(y, [np.nan, 0, 1.5])
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("is_nan", [0, 0, 1, 0, 0]),
+        ("is_inf", [1, 1, 0, 0, 0]),
+        ("logical_not", [0, 0, 0, 1, 0]),
+        ("round", [-np.inf, np.inf, np.nan, 0, 2]),  # half to even
+    ],
+)
+def test_special_numbers(name: str, expected: list[float]) -> None:
+    y = Activation.of(name)(np.array([-np.inf, np.inf, np.nan, 0, 2.5], np.float32))
+    np.testing.assert_array_equal(y, np.array(expected, np.float32))
+
+
+def test_clip_has_bounds_on_both_sides_or_on_one() -> None:
+    x = np.array([-3.0, 0.5, np.inf, -np.inf, np.nan])
+    np.testing.assert_array_equal(Activation.of("clip")(x), x)
+    np.testing.assert_array_equal(
+        Activation.of("clip", low=-1, high=6)(x), [-1, 0.5, 6, -1, np.nan]
+    )
+    np.testing.assert_array_equal(
+        Activation.of("clip", low=0, high=math.inf)(x), [0, 0.5, np.inf, 0, np.nan]
+    )
+
+
 def test_the_two_hard_sigmoids_differ() -> None:
     x = np.array([1.0])
     assert Activation.of("hard_sigmoid_fifth")(x) == pytest.approx(0.7)
@@ -176,7 +205,8 @@ def test_every_code_has_a_loop(name: str) -> None:
 @pytest.mark.parametrize(
     "activation",
     [Activation.of("tanh"), Activation.of("elu", alpha=0.5), Activation.of("relu", max_value=6.0),
-     Activation.of("relu", negative_slope=0.2, max_value=math.inf)],
+     Activation.of("relu", negative_slope=0.2, max_value=math.inf), Activation.of("clip"),
+     Activation.of("clip", low=-math.inf, high=3.0), Activation.of("clip", low=-1.0)],
 )  # fmt: skip
 def test_json_round_trip(activation: Activation) -> None:
     assert Activation.from_json(activation.to_json()) == activation
@@ -190,6 +220,7 @@ def test_json_round_trip(activation: Activation) -> None:
         ({"name": "elu", "alpha": "x"}, "alpha must be a finite number"),
         ({"name": "elu", "alpha": float("nan")}, "alpha must be a finite number"),
         ({"name": "elu", "alpha": 10**400}, "alpha must be a finite number"),
+        ({"name": "clip", "low": float("inf")}, "low must be a finite number"),
         ({"name": "elu", "cls": 1}, "unknown parameter 'cls'"),
         ({"name": "softmax", "axis": 0.5}, "axis: an integer"),
         (3, "expected a name"),

@@ -71,8 +71,9 @@ def test_packed_arrays_are_used_in_products_and_sums_alone(case: Case) -> None:
     state = probe.state(probe.batch_of(inputs))
     packed = case.layer.pack(probe.spec.weights)
     operands: Any = {name: Operand(array) for name, array in packed.items()}
-    expected, _ = case.layer.forward(packed, inputs, state)
-    found, _ = case.layer.forward(operands, inputs, state)
+    with np.errstate(invalid="ignore"):  # acos and others have no value for some inputs
+        expected, _ = case.layer.forward(packed, inputs, state)
+        found, _ = case.layer.forward(operands, inputs, state)
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mine, other)
 

@@ -155,6 +155,9 @@ def recurrent() -> Iterator[Case]:
             own.append({"recurrent_activation": Activation("hard_sigmoid_fifth")})
             own.append({"recurrent_activation": Activation("softmax"), "return_sequences": True})
         if kind is LSTM:
+            for activation in (*WITH_PARAMETERS, Activation("erf"), Activation("asinh")):
+                gates = Activation.of("hard_sigmoid", alpha=0.75, beta=0.25)
+                own.append({"activation": activation, "recurrent_activation": gates})
             own.append({"projection": 2, "return_sequences": True, "return_state": True})
             own.append({"projection": 2, "go_backwards": True, "time_major": True})
             own.append({"projection": 5, "masked": True})
@@ -418,17 +421,29 @@ PARAMETERS: dict[str, dict[str, float]] = {
 }
 
 
+WITH_PARAMETERS = (
+    Activation.of("affine", alpha=0.75, beta=0.125),
+    Activation.of("clip", low=-0.25, high=0.5),
+    Activation.of("clip", high=0.25),
+    Activation.of("hard_sigmoid", alpha=0.75, beta=0.25),
+    Activation.of("scaled_tanh", alpha=1.5, beta=0.5),
+    Activation.of("shrink", bias=0.25, lambd=0.125),
+)
+
+
 def activated(name: str) -> Callable[..., Any]:
     return of(lambda x: np.apply_along_axis(lambda row: oracle.activate(name, list(row)), -1, x))
 
 
 def elementwise() -> Iterator[Case]:
     for name in TABLE:
-        positive = name in ("log", "log1p", "reciprocal", "rsqrt", "sqrt")
+        positive = name in ("log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sqrt")
         layer = ActivationLayer(Activation(name))
         yield case(layer, SEQUENCE, oracle=activated(name), positive=positive)
     for name, params in PARAMETERS.items():
         yield case(ActivationLayer(Activation.of(name, **params)), SEQUENCE)
+    for activation in WITH_PARAMETERS:
+        yield case(ActivationLayer(activation), SEQUENCE, oracle=activated(str(activation)))
     yield case(ActivationLayer(Activation("tanh")), ("batch*steps", 3), note="tanh-merged")
     yield case(softmax(1), SEQUENCE, oracle=of(lambda x: softmax_of(x, 1)))
     yield case(softmax(-2), SEQUENCE, oracle=of(lambda x: softmax_of(x, 1)))
