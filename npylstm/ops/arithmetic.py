@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,7 +45,30 @@ _MERGES = ("add", "multiply", "maximum", "minimum", "average")
 # A further operand would be compared with 0 or 1.
 _OF_TWO = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
-_REDUCTIONS = ("mean", "sum", "max", "min", "norm")
+
+def _log_sum_exp(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)  # inf - inf would be nan
+    total = np.log(np.exp(x - top).sum(axis=axis, keepdims=keepdims))
+    sum_: Array = total + (top if keepdims else top.squeeze(axis))
+    return sum_
+
+
+# Functions of an array in float64, axes and keepdims.
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "mean": np.mean,
+    "sum": np.sum,
+    "prod": np.prod,
+    "norm": lambda x, axis, keepdims: np.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
+    "l1": lambda x, axis, keepdims: np.abs(x).sum(axis=axis, keepdims=keepdims),
+    "sum_square": lambda x, axis, keepdims: (x * x).sum(axis=axis, keepdims=keepdims),
+    "log_sum": lambda x, axis, keepdims: np.log(x.sum(axis=axis, keepdims=keepdims)),
+    "log_sum_exp": _log_sum_exp,
+    "any": lambda x, axis, keepdims: (x != 0).any(axis=axis, keepdims=keepdims),
+    "all": lambda x, axis, keepdims: (x != 0).all(axis=axis, keepdims=keepdims),
+}
+_EXTREMES = {"max": np.max, "min": np.min}
+_SPREADS = ("var", "std")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -161,9 +185,22 @@ class Where(Operation):
 
 @dataclass(frozen=True)
 class Reduce(Operation):
-    """Mean, sum, maximum, minimum or Euclidean norm along axes.
+    """Combine the entries along axes.
 
     Sums are computed in float64.
+
+    Parameters
+    ----------
+    operation
+        ``mean``, ``sum``, ``prod``, ``max``, ``min``; ``norm`` (Euclidean), ``l1``, ``sum_square``;
+        ``var``, ``std``; ``log_sum``, ``log_sum_exp``; ``any``, ``all``: 1 if any entry, or every
+        entry, is not zero, else 0.
+    axes
+        From 0 on.
+    keepdims
+        The axes are kept with size 1.
+    ddof
+        ``var`` and ``std`` divide by the number of entries minus this (PyTorch: ``correction``).
     """
 
     kind: ClassVar[str] = "reduce"
@@ -171,9 +208,12 @@ class Reduce(Operation):
     operation: str
     axes: tuple[int, ...]
     keepdims: bool = False
+    ddof: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("operation", self.operation, _REDUCTIONS)
+        _one_of("operation", self.operation, (*_REDUCTIONS, *_EXTREMES, *_SPREADS))
+        if self.ddof and self.operation not in _SPREADS:
+            raise FormatError(f"ddof: expected 0 for {self.operation}, got {self.ddof}")
 
     @property
     def mask_input_count(self) -> int:
@@ -186,7 +226,7 @@ class Reduce(Operation):
 
     @property
     def reduction(self) -> tuple[int, int | str] | None:
-        one = len(self.axes) == 1 and not self.keepdims
+        one = len(self.axes) == 1 and not self.keepdims and not self.ddof
         return (self.axes[0], self.operation) if one else None
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -209,15 +249,19 @@ class Reduce(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
-        if self.operation in ("max", "min"):
-            extreme = x.max if self.operation == "max" else x.min
-            return (extreme(axis=self.axes, keepdims=self.keepdims),), {}
+        if self.operation in _EXTREMES:
+            return (_EXTREMES[self.operation](x, axis=self.axes, keepdims=self.keepdims),), {}
         wide = x.astype(np.float64, copy=False)
-        if self.operation == "norm":
-            length = np.sqrt((wide * wide).sum(axis=self.axes, keepdims=self.keepdims))
-            return (np.asarray(length, x.dtype),), {}
-        total = wide.mean if self.operation == "mean" else wide.sum
-        return (np.asarray(total(axis=self.axes, keepdims=self.keepdims), x.dtype),), {}
+        combine = self._spread if self.operation in _SPREADS else _REDUCTIONS[self.operation]
+        return (np.asarray(combine(wide, axis=self.axes, keepdims=self.keepdims), x.dtype),), {}
+
+    def _spread(self, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+        """Return the variance or its root; nan or inf if no entry is left to divide by."""
+        off = x - x.mean(axis=axis, keepdims=True)
+        count = math.prod(x.shape[k] for k in axis)
+        total = (off * off).sum(axis=axis, keepdims=keepdims)
+        variance: Array = total / np.float64(max(count - self.ddof, 0))
+        return np.sqrt(variance) if self.operation == "std" else variance
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, case, of
 
-from npylstm.ops.arithmetic import Arithmetic, Where
+from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 
 __all__ = ["CASES"]
 
@@ -57,4 +58,47 @@ def arithmetic() -> Iterator[Case]:
     yield case(Where(1.0, 0.5), SEQUENCE, oracle=each(lambda c: 1.0 if c else 0.5), **bits)
 
 
-CASES: tuple[Case, ...] = (*arithmetic(),)
+REDUCTIONS: dict[str, Callable[[list[float]], float]] = {
+    "prod": math.prod,
+    "l1": lambda v: math.fsum(map(abs, v)),
+    "sum_square": lambda v: math.fsum(x * x for x in v),
+    "log_sum": lambda v: math.log(math.fsum(v)),
+    "log_sum_exp": lambda v: math.log(math.fsum(map(math.exp, v))),
+    "var": statistics.pvariance,
+    "std": statistics.pstdev,
+    "any": lambda v: float(any(v)),
+    "all": lambda v: float(all(v)),
+}
+
+
+def along(axes: tuple[int, ...], function: Callable[[list[float]], float]) -> Callable[..., Any]:
+    """An oracle that combines the entries along axes, which it keeps."""
+
+    def compute(x: Array) -> Array:
+        kept = [k for k in range(x.ndim) if k not in axes]
+        made = np.zeros([1 if k in axes else n for k, n in enumerate(x.shape)])
+        for at in np.ndindex(*(x.shape[k] for k in kept)):
+            where: list[Any] = [slice(None)] * x.ndim
+            for k, n in zip(kept, at, strict=True):
+                where[k] = n
+            entries = x[tuple(where)].reshape(-1).tolist()
+            made[tuple(0 if isinstance(n, slice) else n for n in where)] = function(entries)
+        return made
+
+    return of(compute)
+
+
+def reductions() -> Iterator[Case]:
+    for name, function in REDUCTIONS.items():
+        options = {"positive": name == "log_sum", "masks": (0,) if name in ("any", "all") else ()}
+        one, two = (along(axes, function) for axes in ((2,), (1, 3)))
+        flat = (lambda oracle: lambda w, x: oracle(w, x)[..., 0])(one)
+        yield case(Reduce(name, (2,)), SEQUENCE, oracle=flat, **options)
+        yield case(Reduce(name, (1, 3), True), NESTED, oracle=two, **options)
+    yield case(Reduce("std", (1,), True, 1), SEQUENCE, oracle=along((1,), statistics.stdev))
+    yield case(Reduce("var", (0,), True, 1), MAJOR, oracle=along((0,), statistics.variance))
+    yield case(Reduce("var", (2,), True, 3), SEQUENCE, note="nothing-left")
+    yield case(Reduce("any", ()), SEQUENCE, masks=(0,), note="any-none")
+
+
+CASES: tuple[Case, ...] = (*arithmetic(), *reductions())

@@ -19,8 +19,8 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.translation import Graph
 
 __all__ = [
-    "arithmetic", "axes_of", "axis_of", "concatenate", "expand_dims", "flip", "identity", "matmul",
-    "pointwise", "reduce", "softmax", "squeeze", "stack", "transpose", "where",
+    "arithmetic", "axes_of", "axis_of", "clip", "concatenate", "expand_dims", "flip", "identity",
+    "matmul", "pointwise", "reduce", "softmax", "spread", "squeeze", "stack", "transpose", "where",
 ]  # fmt: skip
 
 
@@ -92,13 +92,38 @@ def where(graph: Graph, condition: Any, x: Any, y: Any) -> Any:
 
 
 def reduce(operation: str) -> Callable[..., Any]:
-    """Return a function that reduces along axes: ``mean``, ``sum``, ``max``, ``min``, ``norm``."""
+    """Return a function that combines entries along axes: a word of ``Reduce``."""
 
     def apply(graph: Graph, x: Any, axis: Any = None, keepdims: Any = False) -> Any:
         x = graph.tensor(x)
         return graph.add(Reduce(operation, axes_of(graph, x, axis), bool(keepdims)), x)
 
     return apply
+
+
+def spread(operation: str) -> Callable[..., Any]:
+    """Return a function that computes the variance ``var`` or the standard deviation ``std``."""
+
+    def apply(graph: Graph, x: Any, axis: Any = None, ddof: Any = 0, keepdims: Any = False) -> Any:
+        x = graph.tensor(x)
+        if type(ddof) is not int:
+            raise Refusal(f"ddof: expected an integer, got {ddof!r:.60}")
+        return graph.add(Reduce(operation, axes_of(graph, x, axis), bool(keepdims), ddof), x)
+
+    return apply
+
+
+def clip(graph: Graph, x: Any, low: Any = None, high: Any = None) -> Any:
+    """Bound from below and above; a bound is a number, a tensor, or None."""
+    numbers = {
+        name: None if bound is None else graph.number(bound)
+        for name, bound in (("low", low), ("high", high))
+    }
+    if (numbers["low"] is None) == (low is None) and (numbers["high"] is None) == (high is None):
+        given = {name: number for name, number in numbers.items() if number is not None}
+        return graph.add(ActivationLayer(Activation.of("clip", **given)), graph.tensor(x))
+    x = x if low is None else arithmetic("maximum")(graph, x, low)
+    return x if high is None else arithmetic("minimum")(graph, x, high)
 
 
 def _tensors(graph: Graph, xs: Any) -> list[Any]:
