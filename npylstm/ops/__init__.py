@@ -39,8 +39,8 @@ _TABLE = {
     "where": "arithmetic.Where",
     # Along axes.
     "reduce": "arithmetic.Reduce",
-    "matmul": "arithmetic.MatMul",
-    "dot": "arithmetic.Dot",
+    "matmul": "products.MatMul",
+    "dot": "products.Dot",
     "pool1d": "convolution.Pool1D",
     "unit_normalization": "normalization.UnitNormalization",
     # With masks.

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, reductions along axes, matrix products, constants."""
+"""Elementwise arithmetic, choices, reductions along axes, constants."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import FormatError, SizeMismatchError
+from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input
-from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
+from npylstm.ops.shapes import Dim, Shape, broadcast
 
-__all__ = ["Arithmetic", "Constant", "Dot", "MatMul", "Reduce", "Where"]
+__all__ = ["Arithmetic", "Constant", "Reduce", "Where"]
 
 _BINARY: dict[str, Callable[[Any, Any], Array]] = {
     "add": np.add,
@@ -262,107 +262,6 @@ class Reduce(Operation):
         total = (off * off).sum(axis=axis, keepdims=keepdims)
         variance: Array = total / np.float64(max(count - self.ddof, 0))
         return np.sqrt(variance) if self.operation == "std" else variance
-
-
-@dataclass(frozen=True)
-class MatMul(Operation):
-    """Multiply two tensors as stacks of matrices, as ``numpy.matmul`` does."""
-
-    kind: ClassVar[str] = "matmul"
-
-    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        if len(inputs) != 2 or any(len(shape) < 2 for shape in inputs):
-            listed = ", ".join(map(format_shape, inputs))
-            raise FormatError(f"expected two inputs of at least 2 axes, got {listed}")
-        a, b = inputs
-        if a[-1] != b[-2]:
-            raise FormatError(f"cannot multiply {format_shape(a)} by {format_shape(b)}")
-        return ((*broadcast([a[:-2], b[:-2]]), a[-2], b[-1]),)
-
-    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        a, b = (len(shape) for shape in shapes)
-        leading = AxisMap.aligned([shape[:-2] for shape in shapes]).sources
-        mixed = {(0, a - 1): "sums", (1, b - 2): "sums"}
-        return (AxisMap((*leading, ((0, a - 2),), ((1, b - 1),)), mixed),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.matmul(inputs[0], inputs[1]),), {}
-
-
-@dataclass(frozen=True)
-class Dot(Operation):
-    """Multiply two tensors sample by sample and sum along one axis of each.
-
-    The remaining axes of the first input come before those of the second: ``(batch, a, n)`` and
-    ``(batch, b, n)`` along axes 2 and 2 give ``(batch, a, b)``; two vectors give ``(batch, 1)``.
-    Sums are computed in float64.
-
-    Parameters
-    ----------
-    axes
-        One of each input; negative axes count from the end.
-    normalize
-        Divide both by their norm along the axis first: cosine similarity.
-    epsilon
-        Lower bound of the norm in this division: 1e-6 in Keras 2, 1e-7 in Keras 3.
-    """
-
-    kind: ClassVar[str] = "dot"
-
-    axes: tuple[int, ...]
-    normalize: bool = False
-    epsilon: float = 1e-7
-
-    def __post_init__(self) -> None:
-        if len(self.axes) != 2:
-            raise FormatError(f"axes: expected two, got {self.axes}")
-
-    def _along(self, shapes: Sequence[Shape]) -> list[int]:
-        if len(shapes) != 2 or any(len(shape) < 2 for shape in shapes):
-            raise FormatError(f"expected two inputs of at least 2 axes, got {len(shapes)}")
-        axes = [a + len(s) if a < 0 else a for a, s in zip(self.axes, shapes, strict=True)]
-        for axis, shape in zip(axes, shapes, strict=True):
-            if axis == 0:
-                raise FormatError(f"axes: expected two behind the first, got {self.axes}")
-            check_axis(shape, axis)
-        return axes
-
-    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        a, b = axes = self._along(inputs)
-        for p, q in ((inputs[0][0], inputs[1][0]), (inputs[0][a], inputs[1][b])):
-            if p != q:
-                listed = " and ".join(map(format_shape, inputs))
-                raise SizeMismatchError(f"cannot multiply {listed} along axes {axes}", (p, q))
-        rest = [d for s, axis in zip(inputs, axes, strict=True) for d in s[1:axis] + s[axis + 1 :]]
-        return ((inputs[0][0], *(rest or [1])),)
-
-    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        along = self._along(shapes)
-        rest: list[tuple[At, ...]] = [
-            ((k, axis),)
-            for k, shape in enumerate(shapes)
-            for axis in range(1, len(shape))
-            if axis != along[k]
-        ]
-        mixed = dict.fromkeys(enumerate(along), "sums")
-        return (AxisMap((((0, 0), (1, 0)), *(rest or [()])), mixed),)
-
-    def forward(
-        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        axes = self._along([x.shape for x in inputs])
-        (target,) = self.output_shapes([x.shape for x in inputs])
-        flat = []
-        for x, axis in zip(inputs, axes, strict=True):
-            moved = np.moveaxis(x.astype(np.float64), axis, -1)
-            if self.normalize:
-                length = (moved * moved).sum(axis=-1, keepdims=True)
-                moved = moved / np.maximum(np.sqrt(length), self.epsilon)
-            flat.append(moved.reshape(len(x), -1, moved.shape[-1]))
-        y = flat[0] @ flat[1].swapaxes(1, 2)
-        return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}
 
 
 @dataclass(frozen=True)

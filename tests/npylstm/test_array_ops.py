@@ -10,7 +10,7 @@ from builders import make_layer
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Reduce
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.cells import LSTM
 from npylstm.ops.convolution import Conv1D, Pool1D
@@ -19,6 +19,7 @@ from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
 from npylstm.ops.masking import MaskedMean, MaskedSoftmax, Masking
 from npylstm.ops.normalization import UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer
+from npylstm.ops.products import Dot, MatMul
 from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.spec import Edge, TensorSpec

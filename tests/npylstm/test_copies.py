@@ -19,7 +19,7 @@ import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.activations import Activation
 from npylstm.ops import OPERATIONS
-from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Reduce
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
@@ -30,6 +30,7 @@ from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
 from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
+from npylstm.ops.products import Dot, MatMul
 from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import Case, LayerSpec, TensorSpec

@@ -11,12 +11,13 @@ from npylstm import FormatError, Model, ModelSpec
 from npylstm.errors import MixedSamplesError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.graph.parts import TensorSpec
-from npylstm.ops.arithmetic import Arithmetic, Constant, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Reduce
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
 from npylstm.ops.indexing import Select
 from npylstm.ops.pointwise import Rescaling
+from npylstm.ops.products import MatMul
 
 RNG = np.random.default_rng(3)
 X = TensorSpec("x", ("batch", "steps", 3))

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 import npylstm
 from npylstm import Model, ModelSpec, NpylstmError, ShapeError, StateError, UnsupportedError
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, Constant, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Reduce
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.convolution import Conv1D, Pool1D
@@ -35,6 +35,7 @@ from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU
+from npylstm.ops.products import MatMul
 from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.spec import Edge, LayerSpec, TensorSpec
 

@@ -25,7 +25,7 @@ from operations.case import (
 )  # fmt: skip
 
 from npylstm.activations import TABLE, Activation
-from npylstm.ops.arithmetic import Arithmetic, Constant, Dot, MatMul, Reduce
+from npylstm.ops.arithmetic import Arithmetic, Constant, Reduce
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
@@ -36,6 +36,7 @@ from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
 from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
+from npylstm.ops.products import Dot, MatMul
 from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
 from npylstm.ops.time_distributed import TimeDistributed

@@ -13,7 +13,7 @@ from operations.check import Probe, assignments, check_operation, missed_streams
 
 from npylstm import FormatError
 from npylstm.ops import OPERATIONS
-from npylstm.ops.arithmetic import Dot, Reduce
+from npylstm.ops.arithmetic import Reduce
 from npylstm.ops.attention import Attention
 from npylstm.ops.axis_map import FIXED, AxisMap
 from npylstm.ops.base import Operation
@@ -21,6 +21,7 @@ from npylstm.ops.cells import LSTM, SimpleRNN
 from npylstm.ops.convolution import Conv1D
 from npylstm.ops.dense import Dense
 from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.products import Dot
 from npylstm.ops.shapes import Shape, batch_axes
 
 Array = np.ndarray[Any, Any]

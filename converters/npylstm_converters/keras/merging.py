@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from npylstm.ops.arithmetic import Arithmetic, Dot
+from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
+from npylstm.ops.products import Dot
 from npylstm.ops.shaping import Concatenate
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation, without_weights

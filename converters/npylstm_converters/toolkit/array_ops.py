@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from npylstm.activations import Activation
-from npylstm.ops.arithmetic import Arithmetic, MatMul, Reduce, Where
+from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.indexing import Flip
 from npylstm.ops.pointwise import ActivationLayer, Identity
+from npylstm.ops.products import MatMul
 from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.translation import Graph
