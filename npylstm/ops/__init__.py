@@ -39,6 +39,9 @@ _TABLE = {
     "where": "arithmetic.Where",
     # Along axes.
     "reduce": "arithmetic.Reduce",
+    "arg_reduce": "sorting.ArgReduce",
+    "top_k": "sorting.TopK",
+    "cumulative": "sorting.Cumulative",
     "matmul": "products.MatMul",
     "dot": "products.Dot",
     "pool1d": "convolution.Pool1D",

@@ -13,7 +13,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input
+from npylstm.ops.checks import one_input, one_of
 from npylstm.ops.shapes import Dim, Shape, broadcast
 
 __all__ = ["Arithmetic", "Constant", "Reduce", "Where"]
@@ -71,11 +71,6 @@ _EXTREMES = {"max": np.max, "min": np.min}
 _SPREADS = ("var", "std")
 
 
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise FormatError(f"{name}: expected one of {', '.join(known)}, got {value!r:.40}")
-
-
 @dataclass(frozen=True)
 class Arithmetic(Operation):
     """Combine inputs element by element, from left to right, with NumPy's broadcasting.
@@ -105,7 +100,7 @@ class Arithmetic(Operation):
     after_batch: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("operation", self.operation, (*_BINARY, "average"))
+        one_of("operation", self.operation, (*_BINARY, "average"))
 
     def with_masks(self, which: Collection[int]) -> Operation:
         from npylstm.ops.masking import MaskedMerge
@@ -211,7 +206,7 @@ class Reduce(Operation):
     ddof: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("operation", self.operation, (*_REDUCTIONS, *_EXTREMES, *_SPREADS))
+        one_of("operation", self.operation, (*_REDUCTIONS, *_EXTREMES, *_SPREADS))
         if self.ddof and self.operation not in _SPREADS:
             raise FormatError(f"ddof: expected 0 for {self.operation}, got {self.ddof}")
 

@@ -8,13 +8,19 @@ from npylstm.activations import Activation
 from npylstm.errors import FormatError
 from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = ["check_feature_activation", "check_features", "one_input", "positive"]
+__all__ = ["check_feature_activation", "check_features", "one_input", "one_of", "positive"]
 
 
 def positive(name: str, value: int) -> None:
     """Check that a size is at least one."""
     if value < 1:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Check that a word is one of those known."""
+    if value not in known:
+        raise FormatError(f"{name}: expected one of {', '.join(known)}, got {value!r:.40}")
 
 
 def check_features(shape: Shape, features: int, rank: int | None = None) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, case, of
+from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, Refused, case, of
 
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
+from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "REFUSED"]
 
 Array = np.ndarray[Any, Any]
 
@@ -101,4 +102,72 @@ def reductions() -> Iterator[Case]:
     yield case(Reduce("any", ()), SEQUENCE, masks=(0,), note="any-none")
 
 
-CASES: tuple[Case, ...] = (*arithmetic(), *reductions())
+def rows(axis: int, function: Callable[[list[float]], list[float]]) -> Callable[..., Any]:
+    """An oracle that computes every row along an axis from this row alone."""
+    return of(lambda x: np.apply_along_axis(lambda row: np.array(function(row.tolist())), axis, x))
+
+
+def extreme(of_all: Callable[..., float], last: bool = False) -> Callable[[list[float]], float]:
+    def find(row: list[float]) -> float:
+        places = [k for k, value in enumerate(row) if value == of_all(row)]
+        return places[-1 if last else 0]
+
+    return find
+
+
+def ranked(k: int | None, largest: bool, indices: bool) -> Callable[[list[float]], list[float]]:
+    def rank(row: list[float]) -> list[float]:
+        sign = -1 if largest else 1
+        order = sorted(range(len(row)), key=lambda n: (sign * row[n], n))[:k]
+        return [*map(float, order)] if indices else [row[n] for n in order]
+
+    return rank
+
+
+def running(function: Callable[[list[float]], float], exclusive: bool, reverse: bool) -> Any:
+    def run(row: list[float]) -> list[float]:
+        row = row[::-1] if reverse else row
+        made = [function(row[: k + 1 - exclusive]) for k in range(len(row))]
+        return made[::-1] if reverse else made
+
+    return run
+
+
+def ordered() -> Iterator[Case]:
+    for name, of_all in (("max", max), ("min", min)):
+        yield case(ArgReduce(name, 1), SEQUENCE, oracle=rows(1, extreme(of_all)))
+        yield case(ArgReduce(name, 2), SEQUENCE, oracle=rows(2, extreme(of_all)))
+        yield case(ArgReduce(name, 0, True), MAJOR, oracle=along((0,), extreme(of_all)))
+        ties = ArgReduce(name, 1, last=True)
+        yield case(ties, SEQUENCE, masks=(0,), oracle=rows(1, extreme(of_all, True)))
+    yield case(ArgReduce("max", 1), SEQUENCE, masks=(0,), oracle=rows(1, extreme(max)), note="ties")
+    for axis, k, largest, indices in (
+        (2, 2, True, False), (2, 2, True, True), (1, 3, False, False), (1, 3, False, True),
+        (2, None, True, False), (1, None, False, True), (1, None, True, True),
+    ):  # fmt: skip
+        oracle = rows(axis, ranked(k, largest, indices))
+        yield case(TopK(axis, k, largest, indices), SEQUENCE, oracle=oracle)
+    yield case(TopK(0, 2), MAJOR, oracle=rows(0, ranked(2, True, False)))
+    for largest in (True, False):
+        oracle = rows(1, ranked(None, largest, True))
+        ties = TopK(1, None, largest, True)
+        yield case(ties, SEQUENCE, masks=(0,), oracle=oracle, note=f"ties-{largest}")
+    for name, function in {
+        "sum": math.fsum, "prod": math.prod, "max": max, "min": min,
+        "log_sum_exp": REDUCTIONS["log_sum_exp"],
+    }.items():  # fmt: skip
+        for exclusive in (False, True)[: 1 + (name in ("sum", "prod"))]:
+            for reverse in (False, True):
+                oracle = rows(1, running(function, exclusive, reverse))
+                yield case(Cumulative(name, 1, exclusive, reverse), SEQUENCE, oracle=oracle)
+    yield case(Cumulative("sum", 2), SEQUENCE, oracle=rows(2, running(math.fsum, False, False)))
+    yield case(Cumulative("sum", 0), MAJOR, oracle=rows(0, running(math.fsum, False, False)))
+
+
+CASES: tuple[Case, ...] = (*arithmetic(), *reductions(), *ordered())
+
+REFUSED: tuple[Refused, ...] = (
+    Refused(ArgReduce("max", 0), (SEQUENCE,)),
+    Refused(TopK(0), (SEQUENCE,)),
+    Refused(Cumulative("sum", 0), (SEQUENCE,)),
+)

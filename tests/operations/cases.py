@@ -731,6 +731,7 @@ CASES: tuple[Case, ...] = (
 )
 
 REFUSED: tuple[Refused, ...] = (
+    *array_cases.REFUSED,
     Refused(softmax(0), (SEQUENCE,)),
     Refused(softmax(1), (MAJOR,)),
     Refused(Reduce("mean", (0,)), (SEQUENCE,)),

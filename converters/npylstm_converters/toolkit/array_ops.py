@@ -16,12 +16,14 @@ from npylstm.ops.indexing import Flip
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.products import MatMul
 from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
+from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.translation import Graph
 
 __all__ = [
-    "arithmetic", "axes_of", "axis_of", "clip", "concatenate", "expand_dims", "flip", "identity",
-    "matmul", "pointwise", "reduce", "softmax", "spread", "squeeze", "stack", "transpose", "where",
+    "arg_reduce", "arithmetic", "axes_of", "axis_of", "clip", "concatenate", "cumulative",
+    "expand_dims", "flip", "identity", "matmul", "pointwise", "reduce", "softmax", "spread",
+    "squeeze", "stack", "top_k", "transpose", "where",
 ]  # fmt: skip
 
 
@@ -110,6 +112,41 @@ def spread(operation: str) -> Callable[..., Any]:
         if type(ddof) is not int:
             raise Refusal(f"ddof: expected an integer, got {ddof!r:.60}")
         return graph.add(Reduce(operation, axes_of(graph, x, axis), bool(keepdims), ddof), x)
+
+    return apply
+
+
+def arg_reduce(operation: str) -> Callable[..., Any]:
+    """Return a function that finds the index of the largest (``max``) or smallest entry."""
+
+    def apply(graph: Graph, x: Any, axis: Any, keepdims: Any = False, last: Any = False) -> Any:
+        x = graph.tensor(x)
+        axis = axis_of(graph, x, axis)
+        return graph.add(ArgReduce(operation, axis, bool(keepdims), bool(last)), x)
+
+    return apply
+
+
+def top_k(result: str) -> Callable[..., Any]:
+    """Return a function that sorts along an axis and returns ``values`` or ``indices``."""
+
+    def apply(graph: Graph, x: Any, k: Any = None, axis: Any = -1, largest: Any = True) -> Any:
+        x = graph.tensor(x)
+        if k is not None and type(k) is not int:
+            raise Refusal(f"k: expected an integer, got {k!r:.60}")
+        axis = axis_of(graph, x, axis)
+        return graph.add(TopK(axis, k, bool(largest), result == "indices"), x)
+
+    return apply
+
+
+def cumulative(operation: str) -> Callable[..., Any]:
+    """Return a function of running totals: ``sum``, ``prod``, ``max``, ``min``, ``log_sum_exp``."""
+
+    def apply(graph: Graph, x: Any, axis: Any, exclusive: Any = False, reverse: Any = False) -> Any:
+        x = graph.tensor(x)
+        axis = axis_of(graph, x, axis)
+        return graph.add(Cumulative(operation, axis, bool(exclusive), bool(reverse)), x)
 
     return apply
 

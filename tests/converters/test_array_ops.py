@@ -1,0 +1,98 @@
+"""The array operations that importers share compute what NumPy computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from npylstm_converters.errors import Refusal
+from npylstm_converters.toolkit import array_ops
+
+from npylstm import Model, ModelSpec
+from npylstm.graph.builder import GraphBuilder
+from npylstm.ops.base import Operation
+from npylstm.spec import TensorSpec
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(2, 5, 3))  # (batch, steps, 3)
+Z = RNG.normal(size=(2, 5, 3))
+INPUTS = {"x": X, "z": Z}
+
+
+class Names:
+    """A graph whose tensors are names."""
+
+    def __init__(self) -> None:
+        shape = ("batch", "steps", 3)
+        specs = [TensorSpec(name, shape) for name in INPUTS]
+        self.builder = GraphBuilder(specs, dtype="float64")
+
+    def tensor(self, value: Any) -> str:
+        if value not in self.builder.shapes:
+            raise Refusal(f"no tensor {value!r}")
+        return str(value)
+
+    def number(self, value: Any) -> float | None:
+        return value if isinstance(value, (int, float)) else None
+
+    def shape(self, tensor: str) -> Any:
+        return self.builder.shapes[tensor]
+
+    def add(self, operation: Operation, *tensors: str, part: str = "") -> str:
+        return self.builder.add(part or "op", operation, tensors)[0]
+
+
+def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
+    """Run a function on a graph of the inputs x and z."""
+    graph = Names()
+    outputs = graph.builder.finish([function(graph, *args, **named)])
+    outputs = graph.builder.simplify(outputs)
+    builder = graph.builder
+    read = {name for edge in builder.edges for name in edge.inputs}
+    inputs = tuple(t for t in builder.inputs if t.name in read)
+    layers = tuple(builder.layers.values())
+    spec = ModelSpec(layers, tuple(builder.edges), inputs, outputs, dtype="float64")
+    y: Array = Model(spec, "numpy").predict({t.name: INPUTS[t.name] for t in inputs})
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "expected"),
+    [
+        (array_ops.arithmetic("less"), ["x", "z"], X < Z),
+        (array_ops.arithmetic("less"), [0.25, "z"], Z > 0.25),
+        (array_ops.arithmetic("atan2"), ["x", "z"], np.arctan2(X, Z)),
+        (array_ops.where, ["x", "z", 0.5], np.where(X != 0, Z, 0.5)),
+        (array_ops.where, ["x", -1.5, "z"], np.where(X != 0, -1.5, Z)),
+        (array_ops.reduce("prod"), ["x", [1, -1]], X.prod((1, 2))),
+        (array_ops.spread("var"), ["x", -1, 1, True], X.var(-1, ddof=1, keepdims=True)),
+        (array_ops.clip, ["x", -0.5, 0.25], X.clip(-0.5, 0.25)),
+        (array_ops.clip, ["x", None, 0.25], np.minimum(X, 0.25)),
+        (array_ops.clip, ["x", 0.0, "z"], np.minimum(np.maximum(X, 0), Z)),
+        (array_ops.clip, ["x", "z"], np.maximum(X, Z)),
+        (array_ops.arg_reduce("max"), ["x", -1], X.argmax(-1)),
+        (array_ops.top_k("values"), ["x", 2], np.sort(X)[..., :0:-1]),
+        (array_ops.top_k("indices"), ["x", None, 1, False], X.argsort(1)),
+        (array_ops.cumulative("sum"), ["x", 1], X.cumsum(1)),
+    ],
+)  # fmt: skip
+def test_values(function: Callable[..., Any], arguments: list[Any], expected: Array) -> None:
+    y = computed(function, *arguments)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-14)  # some sums of few terms
+
+
+def test_nan_is_the_largest() -> None:
+    from npylstm.ops.sorting import ArgReduce, TopK
+
+    x = np.array([[1.0, np.nan, 3.0]])
+    for operation, expected in (
+        (TopK(1), [[np.nan, 3, 1]]),
+        (TopK(1, largest=False), [[1, 3, np.nan]]),
+        (ArgReduce("max", 1), [1]),
+    ):
+        (y,), _ = operation.forward({}, [x], {})
+        np.testing.assert_array_equal(y, expected)
