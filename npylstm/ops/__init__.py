@@ -67,6 +67,11 @@ _TABLE = {
     "flip": "indexing.Flip",
     "repeat": "indexing.Repeat",
     "pad": "indexing.Pad",
+    "trilu": "indexing.Trilu",
+    "take": "gathering.Take",
+    "take_along_axis": "gathering.TakeAlongAxis",
+    "scatter_elements": "gathering.ScatterElements",
+    "one_hot": "gathering.OneHot",
 }
 
 

@@ -16,9 +16,9 @@ from npylstm.errors import (
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input, positive
-from npylstm.ops.shapes import Dim, Shape, size_symbol
+from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
 
-__all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice"]
+__all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice", "Trilu"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,45 @@ class Flip(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         return (np.flip(inputs[0], self.axes),), {}
+
+
+@dataclass(frozen=True)
+class Trilu(Operation):
+    """Zeros above or below a diagonal of the last two axes, as ``numpy.tril`` and ``triu`` do.
+
+    Parameters
+    ----------
+    upper
+        The entries on the diagonal and above are kept, else those on it and below.
+    k
+        The diagonal: above the main one if positive.
+    """
+
+    kind: ClassVar[str] = "trilu"
+    keeps_shape: ClassVar[bool] = True
+    moves_elements: ClassVar[bool] = True
+
+    upper: bool = False
+    k: int = 0
+
+    def input_value(self, output: float) -> float | None:
+        return None  # the zeros have another
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if len(shape) < 2:
+            raise FormatError(f"expected at least 2 axes, got an input {format_shape(shape)}")
+        return (shape,)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        mixed = dict.fromkeys((rank - 2, rank - 1), "zeros entries by their position")
+        return (AxisMap.same(rank, mixed),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        return ((np.triu if self.upper else np.tril)(inputs[0], self.k),), {}
 
 
 @dataclass(frozen=True)

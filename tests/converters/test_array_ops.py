@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from npylstm_converters.errors import Refusal
-from npylstm_converters.toolkit import array_ops
+from npylstm_converters.toolkit import array_ops, index_ops
 
-from npylstm import Model, ModelSpec
+from npylstm import Model, ModelSpec, ShapeError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.base import Operation
 from npylstm.spec import TensorSpec
@@ -19,7 +19,11 @@ Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(2, 5, 3))  # (batch, steps, 3)
 Z = RNG.normal(size=(2, 5, 3))
-INPUTS = {"x": X, "z": Z}
+N = RNG.integers(0, 3, size=(2, 5, 3))
+SUMS = np.array(
+    [[[Z[b, t][N[b, t] == k].sum() for k in range(3)] for t in range(5)] for b in range(2)]
+)
+INPUTS = {"x": X, "z": Z, "n": N.astype(float)}
 
 
 class Names:
@@ -77,12 +81,33 @@ def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
         (array_ops.top_k("values"), ["x", 2], np.sort(X)[..., :0:-1]),
         (array_ops.top_k("indices"), ["x", None, 1, False], X.argsort(1)),
         (array_ops.cumulative("sum"), ["x", 1], X.cumsum(1)),
+        (index_ops.take, ["x", [[0, -1], [1, 1]], 2], X[..., [[0, -1], [1, 1]]]),
+        (index_ops.take, ["x", -2, 1], X[:, -2]),
+        (index_ops.take, ["x", np.array([3, 0]), 1], X[:, [3, 0]]),
+        (index_ops.take, ["x", "n", -1, 2], np.take_along_axis(X, N, -1)),
+        (index_ops.take_along_axis, ["x", "n", 2], np.take_along_axis(X, N, 2)),
+        (index_ops.scatter_elements("add"), ["x", "n", "z", 2], X + SUMS),
+        (index_ops.one_hot, ["n", 3, -1, 2.0, -1.0], np.where(N[..., None] == [0, 1, 2], 2, -1)),
+        (index_ops.trilu, ["x", -1], np.tril(X, -1)),
     ],
 )  # fmt: skip
 def test_values(function: Callable[..., Any], arguments: list[Any], expected: Array) -> None:
     y = computed(function, *arguments)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-14)  # some sums of few terms
+
+
+def test_an_index_beyond_the_axis_is_named() -> None:
+    from npylstm.ops.gathering import Take
+
+    for wrong in (3.0, -4.0, 0.5, np.nan):
+        at = np.array([0.0, wrong])
+        with pytest.raises(
+            ShapeError, match=r"index .* at \(1,\): expected an integer from -3 to 2"
+        ):
+            Take(1).forward({}, [np.zeros((2, 3)), at], {})
+    with pytest.raises(ShapeError, match="index -4 does not fit axis 1"):
+        Take(1, (-4,)).output_shapes([("batch", 3)])
 
 
 def test_nan_is_the_largest() -> None:

@@ -11,6 +11,9 @@ import numpy as np
 from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, Refused, case, of
 
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
+from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
+from npylstm.ops.indexing import Trilu
+from npylstm.ops.shapes import Shape
 from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 
 __all__ = ["CASES", "REFUSED"]
@@ -164,10 +167,112 @@ def ordered() -> Iterator[Case]:
     yield case(Cumulative("sum", 0), MAJOR, oracle=rows(0, running(math.fsum, False, False)))
 
 
-CASES: tuple[Case, ...] = (*arithmetic(), *reductions(), *ordered())
+def looked_up(axis: int, batch_dims: int = 0) -> Callable[..., Any]:
+    """Take entries one by one."""
+
+    def compute(x: Array, at: Array) -> Array:
+        rows, front = x.shape[:batch_dims], x.shape[batch_dims:axis]
+        inner, behind = at.shape[batch_dims:], x.shape[axis + 1 :]
+        made = np.zeros((*rows, *front, *inner, *behind))
+        for place in np.ndindex(*made.shape):
+            row, rest = place[:batch_dims], place[batch_dims:]
+            before, rest = rest[: len(front)], rest[len(front) :]
+            index, rest = rest[: len(inner)], rest[len(inner) :]
+            made[place] = x[(*row, *before, int(at[(*row, *index)]), *rest)]
+        return made
+
+    return of(compute)
+
+
+def gathered(axis: int) -> Callable[..., Any]:
+    def compute(x: Array, at: Array) -> Array:
+        made = np.zeros(at.shape)
+        for place in np.ndindex(*at.shape):
+            made[place] = x[(*place[:axis], int(at[place]), *place[axis + 1 :])]
+        return made
+
+    return of(compute)
+
+
+def scattered(axis: int, mode: str) -> Callable[..., Any]:
+    def compute(x: Array, at: Array, updates: Array) -> Array:
+        made = x.copy()
+        for place in np.ndindex(*at.shape):
+            target = (*place[:axis], int(at[place]), *place[axis + 1 :])
+            old, new = made[target], updates[place]
+            made[target] = {
+                "set": new, "add": old + new, "multiply": old * new,
+                "maximum": max(old, new), "minimum": min(old, new),
+            }[mode]  # fmt: skip
+        return made
+
+    return of(compute)
+
+
+def indexed() -> Iterator[Case]:
+    yield case(Take(2, (2, 0, -1, 0)), SEQUENCE, oracle=of(lambda x: x[..., [2, 0, -1, 0]]))
+    yield case(Take(1, (3, -2)), SEQUENCE, oracle=of(lambda x: x[:, [3, -2]]))
+    yield case(Take(0, (1,)), MAJOR, oracle=of(lambda x: x[[1]]))
+    ids: dict[str, Any] = {"integer": {1: (-3, 3)}}
+    yield case(Take(0), (3, 4), MASK, oracle=looked_up(0), note="table", **ids)
+    yield case(Take(2), SEQUENCE, (2, 4), oracle=looked_up(2), note="same", **ids)
+    yield case(Take(1), (2, 3, "steps"), ("batch", 2), oracle=looked_up(1), note="new", **ids)
+    yield case(Take(2), SEQUENCE, (), oracle=looked_up(2), note="scalar", **ids)
+    row = Take(2, batch_dims=1)
+    yield case(row, SEQUENCE, ("batch", 2), oracle=looked_up(2, 1), note="own", **ids)
+    step = Take(2, batch_dims=2)
+    yield case(step, SEQUENCE, ("batch", "steps", 4), oracle=looked_up(2, 2), note="step", **ids)
+    each = Take(1, batch_dims=1)
+    yield case(each, ("batch", 3, "other"), MASK, oracle=looked_up(1, 1), note="each", **ids)
+    yield case(each, ("batch", 3, 2), ("batch",), oracle=looked_up(1, 1), note="one", **ids)
+    last = Take(3, batch_dims=1)
+    yield case(last, NESTED, ("batch", 2), oracle=looked_up(3, 1), note="late", **ids)
+    wide: Shape = ("batch", "steps", 4)
+    yield case(TakeAlongAxis(2), SEQUENCE, wide, oracle=gathered(2), **ids)
+    yield case(TakeAlongAxis(1), ("batch", 3, 2), ("batch", "steps", 2), oracle=gathered(1), **ids)
+    yield case(TakeAlongAxis(0), (3, 3), (5, 2), oracle=gathered(0), note="fewer", **ids)
+    yield case(TakeAlongAxis(0), (4, "batch"), ("steps", "batch"), oracle=gathered(0), **ids)
+    for mode in ("set", "add", "multiply", "maximum", "minimum"):
+        # With "set" no index may occur twice: the order of the updates would matter.
+        one: Shape = ("batch", "steps", 1 if mode == "set" else 4)
+        oracle = scattered(2, mode)
+        yield case(ScatterElements(2, mode), SEQUENCE, one, one, oracle=oracle, **ids)
+    some: Shape = ("batch", 4, 2)
+    add = ScatterElements(1, "add")
+    yield case(add, ("batch", 3, 2), some, some, oracle=scattered(1, "add"), note="few", **ids)
+    few = {"integer": {1: (-3, 3)}, "note": "fewer", "oracle": scattered(1, "add")}
+    yield case(add, ("batch", 3, 5), some, some, **few)
+
+    def hot(depth: int, on: float, off: float, negative: bool) -> Callable[..., Any]:
+        def compute(x: float) -> list[float]:
+            at = x + depth if negative and x < 0 else x
+            return [on if at == k else off for k in range(depth)]
+
+        return lambda w, x: np.array([[compute(v) for v in row] for row in x.tolist()])
+
+    some_ids: dict[str, Any] = {"integer": {0: (-4, 5)}}
+    yield case(OneHot(3), MASK, oracle=hot(3, 1, 0, False), **some_ids)
+    yield case(OneHot(3, -1, 2.5, -1.0, True), MASK, oracle=hot(3, 2.5, -1, True), **some_ids)
+    moved = of(lambda x: np.moveaxis(hot(4, 1, 0, False)(None, x), -1, 1))
+    yield case(OneHot(4, 1), MASK, oracle=moved, **some_ids)
+    yield case(OneHot(4, 0), ("steps", "batch"), note="first", **some_ids)
+
+    def kept(condition: Callable[[Array, Array], Array]) -> Callable[..., Any]:
+        return of(lambda x: x * condition(*np.indices(x.shape)[-2:]))
+
+    yield case(Trilu(), ("batch", 4, 3), oracle=kept(lambda i, j: j <= i))
+    yield case(Trilu(True), ("batch", "steps", 4, 3), oracle=kept(lambda i, j: j >= i))
+    yield case(Trilu(True, 1), SEQUENCE, oracle=kept(lambda i, j: j >= i + 1))
+    yield case(Trilu(False, -1), SEQUENCE, oracle=kept(lambda i, j: j <= i - 1))
+
+
+CASES: tuple[Case, ...] = (*arithmetic(), *reductions(), *ordered(), *indexed())
 
 REFUSED: tuple[Refused, ...] = (
     Refused(ArgReduce("max", 0), (SEQUENCE,)),
     Refused(TopK(0), (SEQUENCE,)),
     Refused(Cumulative("sum", 0), (SEQUENCE,)),
+    Refused(Take(0, (1, 0)), (SEQUENCE,)),
+    Refused(Take(1), (SEQUENCE, MASK), mixes=False),
+    Refused(Trilu(), (("steps", "batch"),), mixes=False),
 )

@@ -70,7 +70,7 @@ def check_operation(
     layer: Operation,
     *shapes: Shape,
     dtype: str = "float64",
-    integer: Sequence[int] = (),
+    integer: Sequence[int] | Mapping[int, tuple[int, int]] = (),
     masks: Sequence[int] = (),
     positive: bool = False,
     without_effect: Sequence[str] = (),
@@ -88,7 +88,7 @@ def check_operation(
     dtype
         In which it computes; claims about time and samples are about dependence, not rounding.
     integer
-        Which inputs are ids: integers from 0 to below :func:`vocabulary`.
+        Which inputs are ids: integers from 0 to below :func:`vocabulary`; or the range of each.
     masks
         Which inputs are masks of zeros and ones, besides those that the layer calls ``masked``.
     positive
@@ -141,14 +141,15 @@ class Probe:
         shapes: Sequence[Shape],
         *,
         dtype: str = "float64",
-        integer: Sequence[int] = (),
+        integer: Sequence[int] | Mapping[int, tuple[int, int]] = (),
         masks: Sequence[int] = (),
         positive: bool = False,
     ) -> None:
         self.layer = layer
         self.shapes = tuple(shapes)
         self.dtype = dtype
-        self.ids = set(integer)
+        usual = dict.fromkeys(integer, (0, vocabulary(layer)))
+        self.ids = integer if isinstance(integer, Mapping) else usual
         self.masks = {*masks, *mask_inputs(layer, len(self.shapes))}
         self.positive = positive
         self.spec = with_variances(make_layer("op", layer, np.random.default_rng(7), dtype))
@@ -168,7 +169,7 @@ class Probe:
 
     def _values(self, k: int, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if k in self.ids:
-            return rng.integers(0, vocabulary(self.layer), shape)
+            return rng.integers(*self.ids[k], shape)
         if k in self.masks:
             mask: Array = rng.integers(0, 2, shape)
             if mask.ndim > 1:  # something counts in every row
@@ -181,9 +182,9 @@ class Probe:
     def moved(self, k: int, x: Array, where: Array) -> Iterator[Array]:
         """Change an input at some entries, in a few ways: a maximum must not hide a change."""
         if k in self.ids:
-            shifts = (1, 2)
-            for shift in shifts:
-                yield np.where(where, (x + shift) % vocabulary(self.layer), x)
+            low, end = self.ids[k]
+            for shift in (1, 2):
+                yield np.where(where, (x - low + shift) % (end - low) + low, x)
         elif k in self.masks:
             yield np.where(where, 1 - x, x)
             yield np.where(where, 1.0, x)

@@ -1,0 +1,95 @@
+"""Array operations that read and write entries by index, for all importers.
+
+See :mod:`npylstm_converters.toolkit.array_ops`. Indices are a tensor or constant integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
+from npylstm.ops.indexing import Select, Trilu
+from npylstm.ops.shaping import Reshape
+from npylstm_converters.errors import Refusal
+from npylstm_converters.toolkit.array_ops import axis_of
+from npylstm_converters.toolkit.translation import Graph
+
+__all__ = ["one_hot", "scatter_elements", "take", "take_along_axis", "trilu"]
+
+
+def take(graph: Graph, x: Any, indices: Any, axis: Any = 0, batch_dims: Any = 0) -> Any:
+    """Take entries along an axis; the axes of the indices replace it.
+
+    With ``batch_dims`` the first axes of both tensors are the same axes. Constant indices are an
+    integer, an array, or lists of integers.
+    """
+    x = graph.tensor(x)
+    axis = axis_of(graph, x, axis)
+    if not isinstance(indices, (int, list, tuple, np.ndarray, np.integer)):
+        if type(batch_dims) is not int:
+            raise Refusal(f"batch_dims: expected an integer, got {batch_dims!r:.60}")
+        at = graph.tensor(indices)
+        dims = batch_dims + len(graph.shape(at)) if batch_dims < 0 else batch_dims
+        return graph.add(Take(axis, batch_dims=dims), x, at)
+    constant = np.asarray(indices)
+    if constant.dtype.kind not in "iu" or not constant.size:
+        raise Refusal(f"indices: expected integers, got {indices!r:.60}")
+    if batch_dims:
+        raise Refusal(f"batch_dims={batch_dims!r:.60} is not supported with constant indices")
+    if constant.ndim == 0:
+        return graph.add(Select(axis, int(constant)), x)
+    y = graph.add(Take(axis, tuple(map(int, constant.reshape(-1)))), x)
+    if constant.ndim == 1:
+        return y
+    sizes: list[Any] = [(0, k) for k in range(len(graph.shape(y)))]
+    return graph.add(Reshape((*sizes[:axis], *constant.shape, *sizes[axis + 1 :])), y)
+
+
+def take_along_axis(graph: Graph, x: Any, indices: Any, axis: Any = -1) -> Any:
+    """Take, for every index of a tensor, the entry at this place: ``torch.gather``."""
+    x = graph.tensor(x)
+    return graph.add(TakeAlongAxis(axis_of(graph, x, axis)), x, graph.tensor(indices))
+
+
+def scatter_elements(mode: str = "set") -> Callable[..., Any]:
+    """Return a function that writes, for every index, an update to this place.
+
+    ``mode`` is a word of :class:`npylstm.ops.gathering.ScatterElements`.
+    """
+
+    def apply(graph: Graph, x: Any, indices: Any, updates: Any, axis: Any = 0) -> Any:
+        x = graph.tensor(x)
+        tensors = graph.tensor(indices), graph.tensor(updates)
+        return graph.add(ScatterElements(axis_of(graph, x, axis), mode), x, *tensors)
+
+    return apply
+
+
+def one_hot(
+    graph: Graph,
+    x: Any,
+    depth: Any,
+    axis: Any = -1,
+    on: Any = 1.0,
+    off: Any = 0.0,
+    negative: Any = False,
+) -> Any:
+    """Return ``on`` at the index along a new axis, ``off`` elsewhere."""
+    x = graph.tensor(x)
+    if type(depth) is not int:
+        raise Refusal(f"depth: expected an integer, got {depth!r:.60}")
+    values = graph.number(on), graph.number(off)
+    if values[0] is None or values[1] is None:
+        raise Refusal(f"expected two numbers on and off, got {on!r:.60} and {off!r:.60}")
+    place = axis_of(graph, x, axis, extra=1)
+    return graph.add(OneHot(depth, place, values[0], values[1], bool(negative)), x)
+
+
+def trilu(graph: Graph, x: Any, k: Any = 0, upper: Any = False) -> Any:
+    """Keep the entries on a diagonal of the last two axes and below (``upper``: above)."""
+    if type(k) is not int:
+        raise Refusal(f"k: expected an integer, got {k!r:.60}")
+    return graph.add(Trilu(bool(upper), k), graph.tensor(x))
