@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from npylstm.errors import (
 )
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input, positive
-from npylstm.ops.shapes import Dim, Shape, format_shape, size_symbol
+from npylstm.ops.checks import one_input, one_of, positive
+from npylstm.ops.shapes import Dim, Shape, format_shape, resize_axis, size_symbol
 
 __all__ = ["Flip", "Pad", "Repeat", "Select", "SizeOf", "Slice", "Trilu"]
 
@@ -65,9 +65,10 @@ class Select(Operation):
 
 @dataclass(frozen=True)
 class Slice(Operation):
-    """Take ``x[start:stop:step]`` along an axis; a stop of None is the end.
+    """Take ``x[start:stop:step]`` along an axis.
 
-    ``size`` is the expected number of entries, if known.
+    A start or stop of None is the end on its side. ``size`` is the expected number of entries, if
+    known.
     """
 
     kind: ClassVar[str] = "slice"
@@ -75,13 +76,18 @@ class Slice(Operation):
     keeps_relative_errors: ClassVar[bool] = True
 
     axis: int
-    start: int = 0
+    start: int | None = 0
     stop: int | None = None
     step: int = 1
     size: int | None = None
 
     def __post_init__(self) -> None:
-        positive("step", self.step)
+        if not self.step:
+            raise FormatError("step: expected an integer other than 0, got 0")
+
+    @property
+    def _bounds(self) -> str:
+        return ":".join("" if v is None else str(v) for v in (self.start, self.stop))
 
     def magnitudes(
         self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
@@ -99,17 +105,18 @@ class Slice(Operation):
                 raise ShapeError(f"axis {self.axis} of {shape}: expected {self.size} to take")
         elif self.size is not None:
             taken = self.size
-        elif self.step == 1 and self.start >= 0 and (self.stop is None or self.stop < 0):
-            taken = size_symbol(f"{size}-{self.start - (self.stop or 0)}")
+        elif (self.start, self.stop, self.step) == (None, None, -1):
+            taken = size
+        elif self.step == 1 and (self.start or 0) >= 0 and (self.stop is None or self.stop < 0):
+            taken = size_symbol(f"{size}-{(self.start or 0) - (self.stop or 0)}")
         else:
-            stop = "" if self.stop is None else self.stop
-            taken = size_symbol(f"{size}[{self.start}:{stop}:{self.step}]")
+            taken = size_symbol(f"{size}[{self._bounds}:{self.step}]")
         return ((*shape[: self.axis], taken, *shape[self.axis + 1 :]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        entries = f"takes the entries {self.start}:{'' if self.stop is None else self.stop}"
+        entries = f"takes the entries {self._bounds}" if self.step > 0 else "reverses the order"
         axes = AxisMap.same(len(shapes[0]), {self.axis: entries})
-        if (self.start, self.stop) != (-1, None):
+        if (self.start, self.stop) != (-1, None) or self.step < 0:
             return (axes,)
         return (axes._replace(mixed={}, last=frozenset({(0, self.axis)})),)
 
@@ -236,37 +243,80 @@ class Repeat(Operation):
         return (np.repeat(inputs[0], self.times, self.axis),), {}
 
 
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")
+
+
 @dataclass(frozen=True)
 class Pad(Operation):
-    """Put zeros before and after, along an axis."""
+    """Put entries before and after, along an axis; negative numbers remove entries.
+
+    Parameters
+    ----------
+    axis
+        From 0 on.
+    before, after
+        How many entries; both of one sign unless ``mode`` is ``constant``.
+    mode
+        ``constant``: ``value``; ``reflect``: mirrored, without the entry at the end; ``edge``: the
+        entry at the end; ``wrap``: from the other end. Names and results are those of
+        ``numpy.pad``.
+    value
+        Cast to the input's dtype.
+    """
 
     kind: ClassVar[str] = "pad"
-    moves_elements: ClassVar[bool] = True
 
     axis: int
     before: int
     after: int
+    mode: str = "constant"
+    value: float = 0.0
 
-    def input_value(self, output: float) -> float | None:
-        return None  # the padding has another
+    @property
+    def keeps_ids(self) -> bool:
+        return self.value == 0
 
     def __post_init__(self) -> None:
-        if min(self.before, self.after) < 0:
-            raise FormatError(f"padding: expected 0 or more, got {self.before}, {self.after}")
+        one_of("mode", self.mode, _PAD_MODES)
+        if self.mode == "constant":
+            return
+        if self.value:
+            raise FormatError(f"value: expected 0 for the mode {self.mode}, got {self.value}")
+        if min(self.before, self.after) < 0 < max(self.before, self.after):
+            raise FormatError(
+                f"padding: expected two numbers of one sign for the mode {self.mode}, got "
+                f"{self.before}, {self.after}"
+            )
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         check_axis(shape, self.axis)
         size, more = shape[self.axis], self.before + self.after
-        made = size + more if isinstance(size, int) else size_symbol(f"{size}+{more}")
-        return ((*shape[: self.axis], made, *shape[self.axis + 1 :]),)
+        made = size_symbol(f"{size}{more:+}") if isinstance(size, str) else size + more
+        fewest = 1 - min(self.before, 0) - min(self.after, 0)
+        largest = max(self.before, self.after)
+        fewest = max(fewest, {"reflect": largest + 1, "wrap": largest}.get(self.mode, 1))
+        if isinstance(size, int) and size < fewest:
+            raise ShapeError(
+                f"padding {self.before}, {self.after} ({self.mode}): expected at least {fewest} "
+                f"entries on axis {self.axis}, got an input {format_shape(shape)}"
+            )
+        return (resize_axis(shape, self.axis, made),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        return (AxisMap.same(len(shapes[0]), {self.axis: "pads"}),)
+        verb = "pads" if max(self.before, self.after) > 0 else "removes entries"
+        return (AxisMap.same(len(shapes[0]), {self.axis: verb}),)
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        pads = [(0, 0)] * inputs[0].ndim
-        pads[self.axis] = (self.before, self.after)
-        return (np.pad(inputs[0], pads),), {}
+        (x,) = inputs
+        self.output_shapes([x.shape])
+        kept = slice(max(-self.before, 0), x.shape[self.axis] - max(-self.after, 0))
+        x = x[(slice(None),) * self.axis + (kept,)]
+        pads = [(0, 0)] * x.ndim
+        pads[self.axis] = (max(self.before, 0), max(self.after, 0))
+        options: dict[str, Any] = {"mode": self.mode}
+        if self.mode == "constant":
+            options["constant_values"] = self.value
+        return (np.pad(x, pads, **options),), {}

@@ -10,9 +10,12 @@ import pytest
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit import array_ops, index_ops
 
-from npylstm import Model, ModelSpec, ShapeError
+from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.base import Operation
+from npylstm.ops.gathering import Take
+from npylstm.ops.indexing import Pad, Slice
+from npylstm.ops.sorting import ArgReduce, TopK
 from npylstm.spec import TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -89,6 +92,14 @@ def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
         (index_ops.scatter_elements("add"), ["x", "n", "z", 2], X + SUMS),
         (index_ops.one_hot, ["n", 3, -1, 2.0, -1.0], np.where(N[..., None] == [0, 1, 2], 2, -1)),
         (index_ops.trilu, ["x", -1], np.tril(X, -1)),
+        (index_ops.slice_axis, ["x", 1, None, None, -1], X[:, ::-1]),
+        (index_ops.slice_axis, ["x", 1, -1, -(2**63), -2], X[:, ::-2]),
+        (index_ops.slice_axis, ["x", -1, 1, 2**31 - 1], X[..., 1:]),
+        (index_ops.slice_axis, ["x", 1, -(2**31), -2, 1], X[:, :-2]),
+        (index_ops.pad, ["x", [(0, 0), (2, -1), (0, 1)], "constant", 0.5],
+         np.pad(X[:, :-1], [(0, 0), (2, 0), (0, 1)], constant_values=0.5)),
+        (index_ops.pad, ["x", [(0, 0), (2, 1), (1, 2)], "reflect"],
+         np.pad(X, [(0, 0), (2, 1), (1, 2)], "reflect")),
     ],
 )  # fmt: skip
 def test_values(function: Callable[..., Any], arguments: list[Any], expected: Array) -> None:
@@ -98,8 +109,6 @@ def test_values(function: Callable[..., Any], arguments: list[Any], expected: Ar
 
 
 def test_an_index_beyond_the_axis_is_named() -> None:
-    from npylstm.ops.gathering import Take
-
     for wrong in (3.0, -4.0, 0.5, np.nan):
         at = np.array([0.0, wrong])
         with pytest.raises(
@@ -110,9 +119,24 @@ def test_an_index_beyond_the_axis_is_named() -> None:
         Take(1, (-4,)).output_shapes([("batch", 3)])
 
 
-def test_nan_is_the_largest() -> None:
-    from npylstm.ops.sorting import ArgReduce, TopK
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (lambda: Pad(1, 3, 0, "reflect").output_shapes([(2, 3)]), "expected at least 4 entries"),
+        (lambda: Pad(1, -2, -1).output_shapes([(2, 3)]), "expected at least 4 entries on axis 1"),
+        (lambda: Pad(1, 4, 0, "wrap").output_shapes([(2, 3)]), "expected at least 4 entries"),
+        (lambda: Pad(1, 1, -1, "edge"), "expected two numbers of one sign"),
+        (lambda: Pad(1, 1, 1, "edge", 2.0), "value: expected 0 for the mode edge"),
+        (lambda: Pad(1, 1, 1, "symmetric"), "mode: expected one of constant, reflect, edge, wrap"),
+        (lambda: Slice(1, step=0), "step: expected an integer other than 0"),
+    ],
+)
+def test_what_is_wrong_is_named(operation: Callable[[], Any], message: str) -> None:
+    with pytest.raises((FormatError, ShapeError), match=message):
+        operation()
 
+
+def test_nan_is_the_largest() -> None:
     x = np.array([[1.0, np.nan, 3.0]])
     for operation, expected in (
         (TopK(1), [[np.nan, 3, 1]]),

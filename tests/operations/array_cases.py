@@ -12,7 +12,7 @@ from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, Refused, 
 
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
-from npylstm.ops.indexing import Trilu
+from npylstm.ops.indexing import Pad, Slice, Trilu
 from npylstm.ops.shapes import Shape
 from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 
@@ -266,13 +266,58 @@ def indexed() -> Iterator[Case]:
     yield case(Trilu(False, -1), SEQUENCE, oracle=kept(lambda i, j: j <= i - 1))
 
 
-CASES: tuple[Case, ...] = (*arithmetic(), *reductions(), *ordered(), *indexed())
+def padded(axis: int, before: int, after: int, mode: str, value: float) -> Callable[..., Any]:
+    """Pad every row entry by entry."""
+
+    def pad(row: list[float]) -> list[float]:
+        n = len(row)
+        made = []
+        for k in range(-before, n + after):
+            if 0 <= k < n:
+                made.append(row[k])
+            elif mode == "constant":
+                made.append(value)
+            elif mode == "edge":
+                made.append(row[0 if k < 0 else n - 1])
+            else:
+                made.append(row[k % n] if mode == "wrap" else row[-k if k < 0 else 2 * n - 2 - k])
+        return made
+
+    return rows(axis, pad)
+
+
+def sliced() -> Iterator[Case]:
+    for start, stop, step in (
+        (None, None, -1), (None, None, -2), (-1, None, -1), (-2, 0, -1), (3, 1, -1), (-1, -4, -2),
+        (None, 2, 1), (-3, -1, 1),
+    ):  # fmt: skip
+        of_all = (lambda *b: of(lambda x: x[:, slice(*b)]))(start, stop, step)
+        note = f"{start}:{stop}:{step}"
+        yield case(Slice(1, start, stop, step), SEQUENCE, oracle=of_all, note=note)
+    yield case(Slice(2, None, None, -1), SEQUENCE, oracle=of(lambda x: x[..., ::-1]), note="back")
+    for mode, before, after, value in (
+        ("constant", 2, 1, 0.75), ("constant", -1, 2, -1.5), ("constant", 0, -2, 0.0),
+        ("reflect", 2, 1, 0.0), ("reflect", 0, 3, 0.0), ("reflect", -1, -1, 0.0),
+        ("edge", 2, 3, 0.0), ("wrap", 1, 2, 0.0), ("wrap", 4, 0, 0.0),
+    ):  # fmt: skip
+        oracle = padded(1, before, after, mode, value)
+        yield case(Pad(1, before, after, mode, value), SEQUENCE, oracle=oracle)
+    yield case(Pad(0, 1, 1, "reflect"), MAJOR, oracle=padded(0, 1, 1, "reflect", 0))
+    yield case(Pad(2, 2, 2, "reflect"), SEQUENCE, oracle=padded(2, 2, 2, "reflect", 0))
+    yield case(Pad(2, 0, -1), SEQUENCE, oracle=of(lambda x: x[..., :-1]), note="crops")
+
+
+CASES: tuple[Case, ...] = (
+    *arithmetic(), *reductions(), *ordered(), *indexed(), *sliced(),
+)  # fmt: skip
 
 REFUSED: tuple[Refused, ...] = (
     Refused(ArgReduce("max", 0), (SEQUENCE,)),
     Refused(TopK(0), (SEQUENCE,)),
     Refused(Cumulative("sum", 0), (SEQUENCE,)),
     Refused(Take(0, (1, 0)), (SEQUENCE,)),
+    Refused(Pad(0, 1, 1, "edge"), (SEQUENCE,)),
+    Refused(Slice(0, None, None, -1), (SEQUENCE,)),
     Refused(Take(1), (SEQUENCE, MASK), mixes=False),
     Refused(Trilu(), (("steps", "batch"),), mixes=False),
 )

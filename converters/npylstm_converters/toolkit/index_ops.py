@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
-from npylstm.ops.indexing import Select, Trilu
+from npylstm.ops.indexing import Pad, Select, Slice, Trilu
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.array_ops import axis_of
 from npylstm_converters.toolkit.translation import Graph
 
-__all__ = ["one_hot", "scatter_elements", "take", "take_along_axis", "trilu"]
+__all__ = ["one_hot", "pad", "scatter_elements", "slice_axis", "take", "take_along_axis", "trilu"]
 
 
 def take(graph: Graph, x: Any, indices: Any, axis: Any = 0, batch_dims: Any = 0) -> Any:
@@ -46,6 +46,42 @@ def take(graph: Graph, x: Any, indices: Any, axis: Any = 0, batch_dims: Any = 0)
         return y
     sizes: list[Any] = [(0, k) for k in range(len(graph.shape(y)))]
     return graph.add(Reshape((*sizes[:axis], *constant.shape, *sizes[axis + 1 :])), y)
+
+
+_HUGE = 2**31 - 1  # exporters write such a bound, or a larger one, for the end
+
+
+def slice_axis(
+    graph: Graph, x: Any, axis: Any, start: Any = None, stop: Any = None, step: Any = 1
+) -> Any:
+    """Take ``x[start:stop:step]`` along an axis, with Python's meaning of every bound."""
+    x = graph.tensor(x)
+    axis = axis_of(graph, x, axis)
+    for name, bound in (("start", start), ("stop", stop), ("step", step)):
+        if type(bound) is not int and (bound is not None or name == "step"):
+            raise Refusal(f"{name}: expected an integer, got {bound!r:.60}")
+    sign = 1 if step > 0 else -1
+    start = None if start is not None and sign * start <= -_HUGE else start
+    stop = None if stop is not None and sign * stop >= _HUGE else stop
+    return graph.add(Slice(axis, 0 if start is None and step > 0 else start, stop, step), x)
+
+
+def pad(graph: Graph, x: Any, widths: Any, mode: str = "constant", value: Any = 0.0) -> Any:
+    """Pad along axes: ``widths`` has a pair ``(before, after)`` for each axis of the tensor.
+
+    Negative numbers remove entries. ``mode`` is a word of :class:`npylstm.ops.indexing.Pad`.
+    """
+    x = graph.tensor(x)
+    rank, number = len(graph.shape(x)), graph.number(value)
+    pairs = [tuple(pair) for pair in widths] if isinstance(widths, (list, tuple)) else []
+    if len(pairs) != rank or any(len(p) != 2 or {*map(type, p)} != {int} for p in pairs):
+        raise Refusal(f"padding: expected {rank} pairs of integers, got {widths!r:.60}")
+    if number is None:
+        raise Refusal(f"value: expected a number, got {value!r:.60}")
+    for axis, (before, after) in enumerate(pairs):
+        if before or after:
+            x = graph.add(Pad(axis, before, after, mode, number), x)
+    return x
 
 
 def take_along_axis(graph: Graph, x: Any, indices: Any, axis: Any = -1) -> Any:
