@@ -25,6 +25,8 @@ _TABLE = {
     "dense": "dense.Dense",
     "embedding": "dense.Embedding",
     "conv1d": "convolution.Conv1D",
+    "convolution": "convolution_nd.Convolution",
+    "convolution_transpose": "convolution_nd.ConvolutionTranspose",
     "batch_normalization": "normalization.BatchNormalization",
     "layer_normalization": "normalization.LayerNormalization",
     "prelu": "pointwise.PReLU",
@@ -45,6 +47,8 @@ _TABLE = {
     "matmul": "products.MatMul",
     "dot": "products.Dot",
     "pool1d": "convolution.Pool1D",
+    "pool": "pooling.Pool",
+    "adaptive_pool": "pooling.AdaptivePool",
     "unit_normalization": "normalization.UnitNormalization",
     # With masks.
     "masking": "masking.Masking",

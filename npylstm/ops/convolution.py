@@ -11,12 +11,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
-from npylstm.errors import FormatError, ShapeError
+from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, one_input, positive
 from npylstm.ops.conventions import Convention
-from npylstm.ops.shapes import BATCH, STEPS, Dim, Shape, format_shape, size_symbol
+from npylstm.ops.shapes import BATCH, STEPS, Dim, Shape, format_shape
+from npylstm.ops.windows import Window
 
 __all__ = ["Conv1D", "Pool1D"]
 
@@ -26,21 +27,6 @@ def _check_padding(padding: tuple[int, ...]) -> None:
         raise FormatError(f"padding: expected two numbers from 0 on, got {padding}")
 
 
-def _windows(size: Dim, window: int, stride: int, padding: int, same: bool) -> Dim:
-    """Return the number of positions of a window that spans ``window`` steps."""
-    if same:
-        if isinstance(size, int):
-            return -(-size // stride)
-        return size if stride == 1 else size_symbol(f"({size}+{stride - 1})//{stride}")
-    if not isinstance(size, int):
-        if stride == 1 and padding == window - 1:
-            return size
-        return size_symbol(f"({size}+{padding}-{window})//{stride}+1")
-    if size + padding < window:
-        raise ShapeError(f"expected at least {window - padding} steps, got {size}")
-    return (size + padding - window) // stride + 1
-
-
 def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
     """Return steps and features of a sequence."""
     if len(shape) != 3:
@@ -48,14 +34,10 @@ def _steps_of(shape: Shape, channels_first: bool) -> tuple[Dim, Dim]:
     return (shape[2], shape[1]) if channels_first else (shape[1], shape[2])
 
 
-def _pads(
-    steps: int, window: int, stride: int, padding: tuple[int, ...], same: bool
-) -> tuple[int, int]:
-    """Return the padding before and after; ``same`` puts the odd step after, as TensorFlow does."""
-    if not same:
-        return padding[0], padding[1]
-    total = max((-(-steps // stride) - 1) * stride + window - steps, 0)
-    return total // 2, total - total // 2
+def _window(operation: Conv1D | Pool1D) -> Window:
+    before, after = operation.padding
+    same = "upper" if operation.same else ""
+    return Window(operation.size, operation.stride, operation.dilation, before, after, same)
 
 
 def _sides(padding: tuple[int, ...]) -> str:
@@ -74,7 +56,7 @@ def _other_paddings(operation: Conv1D | Pool1D, total: int, own: str) -> Iterato
 def _slides(operation: Conv1D | Pool1D) -> AxisMap:
     """Return the axis map: mixed along the steps, except for windows of size 1 with stride 1."""
     steps = 2 if operation.channels_first else 1
-    alone = (operation.size, operation.stride, sum(operation.padding)) == (1, 1, 0)
+    alone = _window(operation).is_alone
     return AxisMap.same(3, {} if alone else {steps: "slides a window"})
 
 
@@ -128,11 +110,11 @@ class Conv1D(Operation):
 
     @property
     def _span(self) -> int:
-        return (self.size - 1) * self.dilation + 1
+        return _window(self).span
 
     def pads(self, steps: int) -> tuple[int, int]:
         """Return the number of zero steps before and after the sequence."""
-        return _pads(steps, self._span, self.stride, self.padding, self.same)
+        return _window(self).pads(steps)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         kernel = (self.size, self.features // self.groups, self.units)
@@ -164,7 +146,7 @@ class Conv1D(Operation):
             raise FormatError(
                 f"expected {self.features} features, got an input {format_shape(shape)}"
             )
-        made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
+        made = _window(self).count(steps)
         return ((shape[0], *((self.units, made) if self.channels_first else (made, self.units))),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -233,7 +215,7 @@ class Pool1D(Operation):
 
     @property
     def _span(self) -> int:
-        return (self.size - 1) * self.dilation + 1
+        return _window(self).span
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield the mean with or without the padding, and the padding on other sides."""
@@ -247,7 +229,7 @@ class Pool1D(Operation):
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         steps, features = _steps_of(shape, self.channels_first)
-        made = _windows(steps, self._span, self.stride, sum(self.padding), self.same)
+        made = _window(self).count(steps)
         return ((shape[0], *((features, made) if self.channels_first else (made, features))),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
@@ -262,7 +244,7 @@ class Pool1D(Operation):
         return (y.swapaxes(1, 2) if self.channels_first else y,), {}
 
     def _places(self, x: Array, nothing: float) -> Array:
-        pads = _pads(x.shape[1], self._span, self.stride, self.padding, self.same)
+        pads = _window(self).pads(x.shape[1])
         padded = np.pad(x, ((0, 0), pads, (0, 0)), constant_values=nothing)
         windows = sliding_window_view(padded, self._span, axis=1)
         taken: Array = windows[:, :: self.stride, :, :: self.dilation]

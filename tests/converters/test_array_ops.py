@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from npylstm_converters.errors import Refusal
-from npylstm_converters.toolkit import array_ops, index_ops
+from npylstm_converters.toolkit import array_ops, index_ops, window_ops
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.base import Operation
+from npylstm.ops.convolution import Conv1D, Pool1D
+from npylstm.ops.convolution_nd import Convolution, ConvolutionTranspose
 from npylstm.ops.gathering import Take
 from npylstm.ops.indexing import Pad, Slice
+from npylstm.ops.pooling import AdaptivePool, Pool
 from npylstm.ops.sorting import ArgReduce, TopK
 from npylstm.spec import TensorSpec
 
@@ -100,12 +103,53 @@ def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
          np.pad(X[:, :-1], [(0, 0), (2, 0), (0, 1)], constant_values=0.5)),
         (index_ops.pad, ["x", [(0, 0), (2, 1), (1, 2)], "reflect"],
          np.pad(X, [(0, 0), (2, 1), (1, 2)], "reflect")),
+        (window_ops.global_pool("mean"), ["x"], X.mean(1)),
+        (window_ops.global_pool("max", True), ["x", True], X.max(2, keepdims=True)),
+        (window_ops.adaptive_pool("mean"), ["x", 2], np.stack([X[:, :3].mean(1), X[:, 2:].mean(1)], 1)),
+        (window_ops.adaptive_pool("max", True), ["x", [None]], X),
     ],
 )  # fmt: skip
 def test_values(function: Callable[..., Any], arguments: list[Any], expected: Array) -> None:
     y = computed(function, *arguments)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-14)  # some sums of few terms
+
+
+def test_one_axis_has_its_own_layers() -> None:
+    conv, pool = window_ops.convolution, window_ops.pool
+    one = Conv1D(3, 4, 2, stride=2, padding=(1, 0), channels_first=True)
+    assert conv(3, 4, [2], stride=[2], padding=[1, 0], channels_first=True) == one
+    assert conv(3, 4, [2], same="upper") == Conv1D(3, 4, 2, same=True)
+    assert conv(3, 4, [2], same="lower").kind == "convolution"
+    assert conv(3, 4, [2, 1]).kind == "convolution"
+    assert pool("max", [2], stride=[2]) == Pool1D("max", 2, 2)
+    assert pool("max", [2], ceil=True).kind == "pool"
+    assert window_ops.pairs("padding", [1, 2], 2) == (1, 1, 2, 2)
+    with pytest.raises(Refusal, match="stride: expected 2 integers"):
+        window_ops.integers("stride", [1, 2, 3], 2)
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (lambda: Convolution(3, 4, (2, 2), (1,)), "stride: expected 2 integers from 1 on"),
+        (lambda: Convolution(3, 4, (2,), padding=(1, -1)), "padding: expected 2 integers from 0 on"),
+        (lambda: Convolution(3, 4, ()), "size: expected at least one axis"),
+        (lambda: Convolution(3, 4, (2,), padding=(1, 1), same="upper"), "same: expected no padding"),
+        (lambda: Convolution(3, 4, (2,), same="both"), "same: expected one of , upper, lower"),
+        (lambda: Convolution(3, 4, (2,), groups=2), "groups: expected a divisor of 3 and 4"),
+        (lambda: Convolution(3, 4, (7,)).output_shapes([(1, 5, 3)]), "expected at least 7 steps"),
+        (lambda: Convolution(3, 4, (2, 2)).output_shapes([(1, 5, 3)]), "expected an input of 4 axes"),
+        (lambda: Pool("median", (2,)), "operation: expected one of max, mean"),
+        (lambda: Pool("lp", (2,), p=0.0), "p: expected a number above 0"),
+        (lambda: AdaptivePool("max", (0,)), "size: expected a positive integer"),
+        (lambda: ConvolutionTranspose(3, 4, (1,), padding=(3, 3)).output_shapes([(1, 5, 3)]),
+         "no entry remains"),
+    ],
+)  # fmt: skip
+def test_windows_that_do_not_fit_are_named(operation: Callable[[], Any], message: str) -> None:
+    with pytest.raises((FormatError, ShapeError), match=message):
+        operation()
 
 
 def test_an_index_beyond_the_axis_is_named() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from operations import array_cases
+from operations import array_cases, window_cases
 from operations.case import (
     FIRST,
     FLAT,
@@ -721,6 +721,7 @@ def moving() -> Iterator[Case]:
 
 CASES: tuple[Case, ...] = (
     *array_cases.CASES,
+    *window_cases.CASES,
     *recurrent(),
     *bidirectional(),
     *weighted(),
@@ -732,6 +733,7 @@ CASES: tuple[Case, ...] = (
 
 REFUSED: tuple[Refused, ...] = (
     *array_cases.REFUSED,
+    *window_cases.REFUSED,
     Refused(softmax(0), (SEQUENCE,)),
     Refused(softmax(1), (MAJOR,)),
     Refused(Reduce("mean", (0,)), (SEQUENCE,)),
