@@ -29,6 +29,8 @@ _TABLE = {
     "convolution_transpose": "convolution_nd.ConvolutionTranspose",
     "batch_normalization": "normalization.BatchNormalization",
     "layer_normalization": "normalization.LayerNormalization",
+    "rms_normalization": "normalization.RMSNormalization",
+    "group_normalization": "group_normalization.GroupNormalization",
     "prelu": "pointwise.PReLU",
     "attention": "attention.Attention",
     "multi_head_attention": "attention.MultiHeadAttention",
@@ -50,6 +52,7 @@ _TABLE = {
     "pool": "pooling.Pool",
     "adaptive_pool": "pooling.AdaptivePool",
     "unit_normalization": "normalization.UnitNormalization",
+    "local_response_normalization": "group_normalization.LocalResponseNormalization",
     # With masks.
     "masking": "masking.Masking",
     "masked_mean": "masking.MaskedMean",

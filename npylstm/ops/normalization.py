@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from npylstm.ops.checks import one_input
 from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = ["BatchNormalization", "LayerNormalization", "UnitNormalization"]
+__all__ = [
+    "ROLES", "BatchNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
+    "other_epsilons", "positive_number",
+]  # fmt: skip
 
 
-_ROLES = {
+ROLES = {
     "gamma": "scale",
     "beta": "offset",
     "moving_mean": "mean",
@@ -31,14 +34,16 @@ _ROLES = {
 _EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
 
 
-def _other_epsilons(operation: BatchNormalization | LayerNormalization) -> Iterator[Convention]:
+def other_epsilons(operation: Any) -> Iterator[Convention]:
+    """Yield a normalization with the other usual epsilons."""
     for epsilon in _EPSILONS:
         if epsilon != operation.epsilon:
             detail = {"from": operation.epsilon, "to": epsilon}
             yield Convention("epsilon", detail, replace(operation, epsilon=epsilon))
 
 
-def _positive_number(name: str, value: float) -> None:
+def positive_number(name: str, value: float) -> None:
+    """Check that a number is above zero and finite."""
     if not (value > 0 and math.isfinite(value)):
         raise FormatError(f"{name}: expected a positive number, got {value}")
 
@@ -83,11 +88,11 @@ class BatchNormalization(Operation):
         return dict.fromkeys(names, (self.features,))
 
     def weight_role(self, name: str) -> str | None:
-        return _ROLES.get(name)
+        return ROLES.get(name)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield other epsilons, and epsilon added outside the square root."""
-        yield from _other_epsilons(self)
+        yield from other_epsilons(self)
         variance = weights["moving_variance"]
         outside = (np.sqrt(variance.astype(np.float64)) + self.epsilon) ** 2 - self.epsilon
         detail = {"from": self.epsilon, "to": self.epsilon, "place": "outside the root"}
@@ -153,7 +158,7 @@ class LayerNormalization(Operation):
     centered: bool = True
 
     def __post_init__(self) -> None:
-        _positive_number("epsilon", self.epsilon)
+        positive_number("epsilon", self.epsilon)
         if not self.shape:
             raise FormatError("shape: expected at least one axis")
 
@@ -161,11 +166,11 @@ class LayerNormalization(Operation):
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
 
     def weight_role(self, name: str) -> str | None:
-        return _ROLES.get(name)
+        return ROLES.get(name)
 
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield other epsilons."""
-        return _other_epsilons(self)
+        return other_epsilons(self)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -202,8 +207,69 @@ class LayerNormalization(Operation):
 
 
 @dataclass(frozen=True)
+class RMSNormalization(Operation):
+    """``y = x / sqrt(mean of x ** 2 + epsilon) * gamma`` over the last axes, those of ``shape``.
+
+    Means are computed in float64.
+
+    Weights
+    -------
+    With ``scale`` ``gamma`` (shape).
+
+    References
+    ----------
+    Zhang, Sennrich: Root Mean Square Layer Normalization, NeurIPS 2019.
+    """
+
+    kind: ClassVar[str] = "rms_normalization"
+    keeps_shape: ClassVar[bool] = True
+
+    shape: tuple[int, ...]
+    epsilon: float
+    scale: bool = True
+
+    def __post_init__(self) -> None:
+        positive_number("epsilon", self.epsilon)
+        if not self.shape:
+            raise FormatError("shape: expected at least one axis")
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"gamma": self.shape} if self.scale else {}
+
+    def weight_role(self, name: str) -> str | None:
+        return ROLES.get(name)
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield other epsilons."""
+        return other_epsilons(self)
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        if shape[-len(self.shape) :] != self.shape:
+            raise FormatError(
+                f"expected last axes of sizes {format_shape(self.shape)}, got an input "
+                f"{format_shape(shape)}"
+            )
+        return (shape,)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        rank = len(shapes[0])
+        axes = range(rank - len(self.shape), rank)
+        return (AxisMap.same(rank, dict.fromkeys(axes, "takes the mean")),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        x = inputs[0].astype(np.float64)
+        axes = tuple(range(-len(self.shape), 0))
+        y = x / np.sqrt(np.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
+        y = y * packed["gamma"] if self.scale else y
+        return (y.astype(inputs[0].dtype),), {}
+
+
+@dataclass(frozen=True)
 class UnitNormalization(Operation):
-    """``y = x / max(norm, epsilon)``, with the Euclidean norm over some axes.
+    """``y = x / max(norm, epsilon)``, with the norm ``(sum of abs(x) ** p) ** (1 / p)`` over axes.
 
     Sums are computed in float64.
 
@@ -213,6 +279,8 @@ class UnitNormalization(Operation):
         Negative axes count from the end.
     epsilon
         Lower bound of the norm: 1e-6 in Keras 2, 1e-12 in Keras 3.
+    p
+        2 for the Euclidean norm.
     """
 
     kind: ClassVar[str] = "unit_normalization"
@@ -220,8 +288,10 @@ class UnitNormalization(Operation):
 
     axes: tuple[int, ...] = (-1,)
     epsilon: float = 1e-12
+    p: float = 2.0
 
     def __post_init__(self) -> None:
+        positive_number("p", self.p)
         if not self.axes or not self.epsilon > 0:
             raise FormatError(
                 f"expected axes and an epsilon above 0, got {self.axes}, {self.epsilon}"
@@ -244,5 +314,9 @@ class UnitNormalization(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0].astype(np.float64)
-        length = np.sqrt((x * x).sum(axis=self._along(x.ndim), keepdims=True))
+        axes = self._along(x.ndim)
+        if self.p == 2:
+            length = np.sqrt((x * x).sum(axis=axes, keepdims=True))
+        else:
+            length = (np.abs(x) ** self.p).sum(axis=axes, keepdims=True) ** (1 / self.p)
         return ((x / np.maximum(length, self.epsilon)).astype(inputs[0].dtype),), {}

@@ -87,6 +87,8 @@ def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
         (array_ops.top_k("values"), ["x", 2], np.sort(X)[..., :0:-1]),
         (array_ops.top_k("indices"), ["x", None, 1, False], X.argsort(1)),
         (array_ops.cumulative("sum"), ["x", 1], X.cumsum(1)),
+        (array_ops.standardize, ["x", 1, 1, 0.5], (X - X.mean(1, keepdims=True)) / (X.std(1, ddof=1, keepdims=True) + 0.5)),
+        (array_ops.unit_normalization, ["x", 1, 1], X / np.abs(X).sum(1, keepdims=True)),
         (index_ops.take, ["x", [[0, -1], [1, 1]], 2], X[..., [[0, -1], [1, 1]]]),
         (index_ops.take, ["x", -2, 1], X[:, -2]),
         (index_ops.take, ["x", np.array([3, 0]), 1], X[:, [3, 0]]),

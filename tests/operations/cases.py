@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from operations import array_cases, window_cases
+from operations import array_cases, normalization_cases, window_cases
 from operations.case import (
     FIRST,
     FLAT,
@@ -722,6 +722,7 @@ def moving() -> Iterator[Case]:
 CASES: tuple[Case, ...] = (
     *array_cases.CASES,
     *window_cases.CASES,
+    *normalization_cases.CASES,
     *recurrent(),
     *bidirectional(),
     *weighted(),
@@ -734,6 +735,7 @@ CASES: tuple[Case, ...] = (
 REFUSED: tuple[Refused, ...] = (
     *array_cases.REFUSED,
     *window_cases.REFUSED,
+    *normalization_cases.REFUSED,
     Refused(softmax(0), (SEQUENCE,)),
     Refused(softmax(1), (MAJOR,)),
     Refused(Reduce("mean", (0,)), (SEQUENCE,)),

@@ -13,6 +13,7 @@ from typing import Any
 from npylstm.activations import Activation
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.indexing import Flip
+from npylstm.ops.normalization import UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity
 from npylstm.ops.products import MatMul
 from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
@@ -23,7 +24,7 @@ from npylstm_converters.toolkit.translation import Graph
 __all__ = [
     "arg_reduce", "arithmetic", "axes_of", "axis_of", "clip", "concatenate", "cumulative",
     "expand_dims", "flip", "identity", "matmul", "pointwise", "reduce", "softmax", "spread",
-    "squeeze", "stack", "top_k", "transpose", "where",
+    "squeeze", "stack", "standardize", "top_k", "transpose", "unit_normalization", "where",
 ]  # fmt: skip
 
 
@@ -149,6 +150,23 @@ def cumulative(operation: str) -> Callable[..., Any]:
         return graph.add(Cumulative(operation, axis, bool(exclusive), bool(reverse)), x)
 
     return apply
+
+
+def standardize(graph: Graph, x: Any, axis: Any = None, ddof: Any = 0, epsilon: float = 0.0) -> Any:
+    """Return ``(x - mean) / (std + epsilon)``, with the mean and deviation along axes."""
+    off = arithmetic("subtract")(graph, x, reduce("mean")(graph, x, axis, True))
+    deviation = spread("std")(graph, x, axis, ddof, True)
+    if epsilon:
+        deviation = arithmetic("add")(graph, deviation, epsilon)
+    return arithmetic("divide")(graph, off, deviation)
+
+
+def unit_normalization(
+    graph: Graph, x: Any, axis: Any = -1, p: float = 2.0, epsilon: float = 1e-12
+) -> Any:
+    """Divide by the norm along axes, or by ``epsilon`` if that is larger."""
+    x = graph.tensor(x)
+    return graph.add(UnitNormalization(axes_of(graph, x, axis), epsilon, float(p)), x)
 
 
 def clip(graph: Graph, x: Any, low: Any = None, high: Any = None) -> Any:
