@@ -1,7 +1,8 @@
-"""Products of two tensors, summed along axes."""
+"""Products of tensors, summed along axes."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,9 +13,9 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.shapes import Shape, broadcast, format_shape
+from npylstm.ops.shapes import Dim, Shape, broadcast, format_shape
 
-__all__ = ["Dot", "MatMul"]
+__all__ = ["Dot", "Einsum", "MatMul"]
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,97 @@ class Dot(Operation):
             flat.append(moved.reshape(len(x), -1, moved.shape[-1]))
         y = flat[0] @ flat[1].swapaxes(1, 2)
         return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}
+
+
+_LETTERS = string.ascii_letters
+
+
+@dataclass(frozen=True)
+class Einsum(Operation):
+    """Multiply tensors and sum, by an equation of ``numpy.einsum``: ``btn,bsn->bts``.
+
+    An ellipsis represents further axes, which are broadcast. Without ``->`` the output has the
+    letters that occur once, in alphabetical order.
+    """
+
+    kind: ClassVar[str] = "einsum"
+
+    equation: str
+
+    def __post_init__(self) -> None:
+        text = self.equation.replace(" ", "")
+        inputs, arrow, output = text.partition("->")
+        terms = [*inputs.split(","), output]
+        plain = [term.replace("...", "", 1) for term in terms]
+        letters = set("".join(plain[:-1]))
+        if not all(c in _LETTERS for term in plain for c in term):
+            raise FormatError(
+                f"equation: expected letters, commas and ->, got {self.equation!r:.80}"
+            )
+        if len(set(plain[-1])) < len(plain[-1]) or not set(plain[-1]) <= letters:
+            raise FormatError(
+                f"equation: expected an output of different letters of the inputs, got "
+                f"{self.equation!r:.80}"
+            )
+        if not arrow:
+            once = sorted(c for c in letters if "".join(plain[:-1]).count(c) == 1)
+            ellipsis = "..." if "..." in inputs else ""
+            text = f"{inputs}->{ellipsis}{''.join(once)}"
+        object.__setattr__(self, "equation", text)
+
+    def _terms(self, shapes: Sequence[Shape]) -> list[str]:
+        """Return the letters of the axes of each input and of the output, without ellipses."""
+        inputs, _, output = self.equation.partition("->")
+        terms = inputs.split(",")
+        if len(terms) != len(shapes):
+            raise FormatError(f"{self.equation}: expected {len(terms)} inputs, got {len(shapes)}")
+        unused = [c for c in _LETTERS if c not in self.equation]
+        counts = [
+            len(shape) - len(term.replace("...", ""))
+            for term, shape in zip(terms, shapes, strict=True)
+        ]
+        for term, count, shape in zip(terms, counts, shapes, strict=True):
+            if count < 0 or (count and "..." not in term):
+                raise FormatError(
+                    f"{self.equation}: expected the axes {term}, got an input {format_shape(shape)}"
+                )
+        more = "".join(unused[: max(counts)])  # the last axes of every ellipsis are the same
+        full = [
+            term.replace("...", more[len(more) - count :])
+            for term, count in zip(terms, counts, strict=True)
+        ]
+        return [*full, output.replace("...", more)]
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        *terms, output = self._terms(inputs)
+        sizes: dict[str, Dim] = {}
+        for term, shape in zip(terms, inputs, strict=True):
+            for letter, size in zip(term, shape, strict=True):
+                known = sizes.get(letter, 1)
+                if known != size and 1 not in (known, size):
+                    listed = " and ".join(map(format_shape, inputs))
+                    raise SizeMismatchError(
+                        f"{self.equation}: {letter} has several sizes in {listed}", (known, size)
+                    )
+                sizes[letter] = size if known == 1 else known
+        return (tuple(sizes[letter] for letter in output),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        *terms, output = self._terms(shapes)
+        places = [(letter, (k, n)) for k, term in enumerate(terms) for n, letter in enumerate(term)]
+        sources = tuple(tuple(at for own, at in places if own == letter) for letter in output)
+        mixed = {at: "sums" for letter, at in places if letter not in output}
+        mixed |= {
+            (k, n): "takes a diagonal"
+            for k, term in enumerate(terms)
+            for n, letter in enumerate(term)
+            if term.count(letter) > 1
+        }
+        return (AxisMap(sources, mixed),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([x.shape for x in inputs])
+        *terms, output = self._terms([x.shape for x in inputs])
+        return (np.einsum(f"{','.join(terms)}->{output}", *inputs, optimize=True),), {}

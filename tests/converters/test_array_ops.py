@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from npylstm.ops.convolution_nd import Convolution, ConvolutionTranspose
 from npylstm.ops.gathering import Take
 from npylstm.ops.indexing import Pad, Slice
 from npylstm.ops.pooling import AdaptivePool, Pool
+from npylstm.ops.shapes import Shape
 from npylstm.ops.sorting import ArgReduce, TopK
 from npylstm.spec import TensorSpec
 
@@ -35,9 +36,8 @@ INPUTS = {"x": X, "z": Z, "n": N.astype(float)}
 class Names:
     """A graph whose tensors are names."""
 
-    def __init__(self) -> None:
-        shape = ("batch", "steps", 3)
-        specs = [TensorSpec(name, shape) for name in INPUTS]
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        specs = [TensorSpec(name, shape) for name, shape in shapes.items()]
         self.builder = GraphBuilder(specs, dtype="float64")
 
     def tensor(self, value: Any) -> str:
@@ -48,24 +48,28 @@ class Names:
     def number(self, value: Any) -> float | None:
         return value if isinstance(value, (int, float)) else None
 
-    def shape(self, tensor: str) -> Any:
+    def shape(self, tensor: str) -> Shape:
         return self.builder.shapes[tensor]
 
     def add(self, operation: Operation, *tensors: str, part: str = "") -> str:
         return self.builder.add(part or "op", operation, tensors)[0]
 
+    def model(self, *outputs: str) -> Model:
+        """Return the model of the inputs that are used."""
+        builder = self.builder
+        names = builder.simplify(builder.finish(outputs))
+        read = {name for edge in builder.edges for name in edge.inputs}
+        inputs = tuple(t for t in builder.inputs if t.name in read)
+        layers = tuple(builder.layers.values())
+        spec = ModelSpec(layers, tuple(builder.edges), inputs, names, dtype="float64")
+        return Model(spec, "numpy")
 
-def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
-    """Run a function on a graph of the inputs x and z."""
-    graph = Names()
-    outputs = graph.builder.finish([function(graph, *args, **named)])
-    outputs = graph.builder.simplify(outputs)
-    builder = graph.builder
-    read = {name for edge in builder.edges for name in edge.inputs}
-    inputs = tuple(t for t in builder.inputs if t.name in read)
-    layers = tuple(builder.layers.values())
-    spec = ModelSpec(layers, tuple(builder.edges), inputs, outputs, dtype="float64")
-    y: Array = Model(spec, "numpy").predict({t.name: INPUTS[t.name] for t in inputs})
+
+def computed(function: Callable[..., Any], *args: Any) -> Array:
+    """Run a function on a graph of the inputs x, z and n."""
+    graph = Names(dict.fromkeys(INPUTS, ("batch", "steps", 3)))
+    model = graph.model(function(graph, *args))
+    y: Array = model.predict({t.name: INPUTS[t.name] for t in model.inputs})
     return y
 
 
@@ -105,6 +109,11 @@ def computed(function: Callable[..., Any], *args: Any, **named: Any) -> Array:
          np.pad(X[:, :-1], [(0, 0), (2, 0), (0, 1)], constant_values=0.5)),
         (index_ops.pad, ["x", [(0, 0), (2, 1), (1, 2)], "reflect"],
          np.pad(X, [(0, 0), (2, 1), (1, 2)], "reflect")),
+        (array_ops.einsum, ["btn,bsn->bts", ["x", "z"]], X @ Z.swapaxes(1, 2)),
+        (array_ops.cosine_similarity, ["x", "z", -1],
+         (X * Z).sum(-1) / np.linalg.norm(X, axis=-1) / np.linalg.norm(Z, axis=-1)),
+        (window_ops.resize, ["x", [1, 2], [10, 6]], X.repeat(2, 1).repeat(2, 2)),
+        (window_ops.resize, ["x", [1, 2], None, [1.0, 2.0]], X.repeat(2, 2)),
         (window_ops.global_pool("mean"), ["x"], X.mean(1)),
         (window_ops.global_pool("max", True), ["x", True], X.max(2, keepdims=True)),
         (window_ops.adaptive_pool("mean"), ["x", 2], np.stack([X[:, :3].mean(1), X[:, 2:].mean(1)], 1)),
@@ -115,6 +124,23 @@ def test_values(function: Callable[..., Any], arguments: list[Any], expected: Ar
     y = computed(function, *arguments)
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-14)  # some sums of few terms
+
+
+@pytest.mark.parametrize("depth_first", [True, False])
+def test_blocks_move_to_positions_and_back(depth_first: bool) -> None:
+    x = RNG.normal(size=(2, 8, 3, 5))
+    graph = Names({"x": ("batch", 8, "height", "width")})
+    wide = window_ops.depth_to_space(graph, "x", 2, depth_first)
+    deep = window_ops.space_to_depth(graph, wide, 2, depth_first)
+    model = graph.model(wide, deep)
+    made = model.predict({"x": x})
+    expected = np.zeros((2, 2, 6, 10))
+    for b, c, i, j in np.ndindex(*expected.shape):
+        row, column = i % 2, j % 2
+        source = (row * 2 + column) * 2 + c if depth_first else c * 4 + row * 2 + column
+        expected[b, c, i, j] = x[b, source, i // 2, j // 2]
+    np.testing.assert_array_equal(made[wide], expected)
+    np.testing.assert_array_equal(made[deep], x)
 
 
 def test_one_axis_has_its_own_layers() -> None:

@@ -13,6 +13,7 @@ from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, Refused, 
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
 from npylstm.ops.indexing import Pad, Slice, Trilu
+from npylstm.ops.products import Einsum
 from npylstm.ops.shapes import Shape
 from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 
@@ -307,8 +308,53 @@ def sliced() -> Iterator[Case]:
     yield case(Pad(2, 0, -1), SEQUENCE, oracle=of(lambda x: x[..., :-1]), note="crops")
 
 
+def summed(equation: str) -> Callable[..., Any]:
+    """Evaluate an equation for every value of every letter."""
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+
+    def compute(*arrays: Array) -> Array:
+        sizes = {
+            c: n
+            for t, x in zip(terms, arrays, strict=True)
+            for c, n in zip(t, x.shape, strict=True)
+        }
+        made = np.zeros([sizes[c] for c in output])
+        for values in np.ndindex(*sizes.values()):
+            at = dict(zip(sizes, values, strict=True))
+            factors = [x[tuple(at[c] for c in t)] for t, x in zip(terms, arrays, strict=True)]
+            made[tuple(at[c] for c in output)] += math.prod(factors)
+        return made
+
+    return of(compute)
+
+
+def products() -> Iterator[Case]:
+    value: Shape = ("batch", "other", 3)
+    for equation, shapes in {
+        "btn,bsn->bts": (SEQUENCE, value),
+        "bsn,nk->bsk": (SEQUENCE, (3, 4)),
+        "bsn->bns": (SEQUENCE,),
+        "bsn->bn": (SEQUENCE,),
+        "bsn,bsn->bs": (SEQUENCE, SEQUENCE),
+        "sbn,bn->sb": (MAJOR, FLAT),
+        "btn,nm,bsm->bts": (SEQUENCE, (3, 2), ("batch", "other", 2)),
+        "bii->bi": (("batch", 3, 3),),
+        "bt,bn->btn": (MASK, FLAT),
+    }.items():
+        yield case(Einsum(equation), *shapes, oracle=summed(equation), note=equation)
+    implicit = summed("bsn,nk->bks")
+    yield case(Einsum("bsn,nk"), SEQUENCE, (3, 4), oracle=implicit, note="implicit")
+    any_axes = Einsum("...n, nk -> ...k")
+    yield case(any_axes, NESTED, (3, 2), oracle=of(lambda x, w: x @ w), note="ellipsis")
+    pairs = Einsum("b...n,...n->b...")
+    own = of(lambda x, y: (x * y).sum(-1))
+    yield case(pairs, NESTED, ("other", 3), oracle=own, note="aligned")
+    yield case(Einsum("b...->b"), SEQUENCE, oracle=of(lambda x: x.sum((1, 2))), note="rest")
+
+
 CASES: tuple[Case, ...] = (
-    *arithmetic(), *reductions(), *ordered(), *indexed(), *sliced(),
+    *products(),    *arithmetic(), *reductions(), *ordered(), *indexed(), *sliced(),
 )  # fmt: skip
 
 REFUSED: tuple[Refused, ...] = (
@@ -318,6 +364,8 @@ REFUSED: tuple[Refused, ...] = (
     Refused(Take(0, (1, 0)), (SEQUENCE,)),
     Refused(Pad(0, 1, 1, "edge"), (SEQUENCE,)),
     Refused(Slice(0, None, None, -1), (SEQUENCE,)),
+    Refused(Einsum("bsn->sn"), (SEQUENCE,)),
+    Refused(Einsum("an,bn->ab"), (FLAT, FLAT), mixes=False),
     Refused(Take(1), (SEQUENCE, MASK), mixes=False),
     Refused(Trilu(), (("steps", "batch"),), mixes=False),
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from operations.case import Case, Refused, case, of
+from operations.case import FIRST, MAJOR, OTHER, SEQUENCE, Case, Refused, case, of
 
 from npylstm.activations import Activation
 from npylstm.ops.convolution_nd import Convolution, ConvolutionTranspose
 from npylstm.ops.pooling import AdaptivePool, Pool
+from npylstm.ops.resizing import Resize, ReverseSequence
 from npylstm.ops.shapes import Shape
 
 __all__ = ["CASES", "REFUSED"]
@@ -211,7 +213,96 @@ def pools() -> Iterator[Case]:
             yield case(adaptive, shape_of(adaptive, len(size)), oracle=adapted(adaptive))
 
 
-CASES: Sequence[Case] = (*convolutions(), *pools())
+def cubic(d: float, a: float) -> float:
+    d = abs(d)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def interpolated(layer: Resize, count_of: Callable[[int], int]) -> Callable[..., Any]:
+    """Interpolate output by output, with fractions."""
+
+    def coordinate(k: int, n: int, m: int) -> Fraction:
+        scale = Fraction(m, n) if layer.scale is None else Fraction(layer.scale)
+        half = (k + Fraction(1, 2)) / scale - Fraction(1, 2)
+        return {
+            "half_pixel": half,
+            "pytorch_half_pixel": half if m > 1 else Fraction(0),
+            "half_pixel_symmetric": half + Fraction(n, 2) * (1 - m / (scale * n)),
+            "align_corners": Fraction(k * (n - 1), m - 1) if m > 1 else Fraction(0),
+            "asymmetric": k / scale,
+        }[layer.coordinates]
+
+    def row(values: Array) -> list[float]:
+        n, m = len(values), count_of(len(values))
+        made = []
+        for k in range(m):
+            at = coordinate(k, n, m)
+            if layer.mode == "nearest":
+                low = math.floor(at)
+                up = {
+                    "floor": False,
+                    "ceil": at > low,
+                    "round_prefer_floor": at - low > Fraction(1, 2),
+                    "round_prefer_ceil": at - low >= Fraction(1, 2),
+                }[layer.rounding]
+                weights = {low + up: 1.0}
+            else:
+                kernel = (
+                    (lambda d: cubic(d, layer.cubic_a))
+                    if layer.mode == "cubic"
+                    else lambda d: max(1 - abs(d), 0.0)
+                )
+                near = range(math.floor(at) - 2, math.floor(at) + 4)
+                weights = {i: kernel(float(at - i)) for i in near}
+            made.append(sum(w * values[min(max(i, 0), n - 1)] for i, w in weights.items()))
+        return made
+
+    return of(lambda x, *rest: np.apply_along_axis(row, layer.axis, x))
+
+
+def resized() -> Iterator[Case]:
+    for mode in ("nearest", "linear", "cubic"):
+        for coordinates in (
+            "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric",
+        ):  # fmt: skip
+            for size in (8, 3):
+                layer = Resize(1, (size,), None, mode, coordinates)
+                oracle = interpolated(layer, (lambda m: lambda n: m)(size))
+                yield case(layer, SEQUENCE, oracle=oracle)
+            layer = Resize(1, (), 1.5, mode, coordinates, "round_prefer_ceil")
+            yield case(layer, SEQUENCE, oracle=interpolated(layer, lambda n: n * 3 // 2))
+    for rounding in ("floor", "ceil", "round_prefer_ceil"):
+        layer = Resize(1, (), 2.0, "nearest", "half_pixel", rounding)
+        yield case(layer, SEQUENCE, oracle=interpolated(layer, lambda n: 2 * n))
+    for mode, coordinates in (("nearest", "asymmetric"), ("linear", "align_corners")):
+        layer = Resize(1, (7,), None, mode, coordinates, "floor", pytorch=True)
+        yield case(layer, SEQUENCE, note=f"{mode}-pytorch")
+    one = Resize(2, (1,), None, "linear", "pytorch_half_pixel")
+    yield case(one, SEQUENCE, oracle=interpolated(one, lambda n: 1))
+    steeper = Resize(0, (4,), None, "cubic", cubic_a=-0.5)
+    yield case(steeper, MAJOR, oracle=interpolated(steeper, lambda n: 4))
+    lent = Resize(1, ((1, 1),), None, "linear")
+    yield case(lent, SEQUENCE, OTHER, note="lent", oracle=interpolated(lent, lambda n: 7))
+    yield case(Resize(1, scale=1.0), SEQUENCE, oracle=of(lambda x: x), note="same")
+
+
+def turned(x: Array, lengths: Array) -> Array:
+    rows = [[*x[b, : int(n)][::-1], *x[b, int(n) :]] for b, n in enumerate(lengths)]
+    return np.array(rows)
+
+
+def reversed_() -> Iterator[Case]:
+    ids: dict[str, Any] = {"integer": {1: (0, 5)}}
+    yield case(ReverseSequence(), SEQUENCE, ("batch",), oracle=of(turned), **ids)
+    major = of(lambda x, n: turned(x.swapaxes(0, 1), n).swapaxes(0, 1))
+    yield case(ReverseSequence(0, 1), MAJOR, ("batch",), oracle=major, **ids)
+    last = of(lambda x, n: np.moveaxis(turned(np.moveaxis(x, 2, 1), n), 1, 2))
+    yield case(ReverseSequence(2, 0), FIRST, ("batch",), oracle=last, **ids)
+
+
+CASES: Sequence[Case] = (*convolutions(), *pools(), *resized(), *reversed_())
 
 MIXED: Shape = ("steps", "batch", 6, 4)
 
@@ -220,4 +311,7 @@ REFUSED: tuple[Refused, ...] = (
     Refused(ConvolutionTranspose(4, 3, (2, 2)), (MIXED,)),
     Refused(Pool("max", (2, 2)), (MIXED,)),
     Refused(AdaptivePool("mean", (2, 2)), (MIXED,)),
+    Refused(Resize(0, (4,)), (SEQUENCE,), mixes=False),
+    Refused(Resize(1, ((1, 0),)), (SEQUENCE, SEQUENCE), mixes=False),
+    Refused(ReverseSequence(0, 1), (("batch", 3), (3,)), options={"integer": {1: (0, 3)}}),
 )

@@ -15,16 +15,17 @@ from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.indexing import Flip
 from npylstm.ops.normalization import UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity
-from npylstm.ops.products import MatMul
+from npylstm.ops.products import Einsum, MatMul
 from npylstm.ops.shaping import Concatenate, Reshape, Stack, Transpose
 from npylstm.ops.sorting import ArgReduce, Cumulative, TopK
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.translation import Graph
 
 __all__ = [
-    "arg_reduce", "arithmetic", "axes_of", "axis_of", "clip", "concatenate", "cumulative",
-    "expand_dims", "flip", "identity", "matmul", "pointwise", "reduce", "softmax", "spread",
-    "squeeze", "stack", "standardize", "top_k", "transpose", "unit_normalization", "where",
+    "arg_reduce", "arithmetic", "axes_of", "axis_of", "clip", "concatenate",
+    "cosine_similarity", "cumulative", "einsum", "expand_dims", "flip", "identity", "matmul",
+    "pointwise", "reduce", "softmax", "spread", "squeeze", "stack", "standardize", "top_k",
+    "transpose", "unit_normalization", "where",
 ]  # fmt: skip
 
 
@@ -231,6 +232,19 @@ def transpose(graph: Graph, x: Any, axes: Any = None) -> Any:
 def matmul(graph: Graph, x: Any, y: Any) -> Any:
     """Multiply two tensors as stacks of matrices."""
     return graph.add(MatMul(), graph.tensor(x), graph.tensor(y))
+
+
+def einsum(graph: Graph, equation: Any, xs: Any) -> Any:
+    """Multiply tensors and sum, by an equation of ``numpy.einsum``."""
+    if not isinstance(equation, str):
+        raise Refusal(f"equation: expected a string, got {equation!r:.60}")
+    return graph.add(Einsum(equation), *_tensors(graph, xs))
+
+
+def cosine_similarity(graph: Graph, x: Any, y: Any, axis: Any = 1, epsilon: float = 1e-8) -> Any:
+    """Return the product of two tensors of norm 1, summed along an axis."""
+    a, b = (unit_normalization(graph, v, axis, 2.0, epsilon) for v in (x, y))
+    return reduce("sum")(graph, arithmetic("multiply")(graph, a, b), axis)
 
 
 def flip(graph: Graph, x: Any, axis: Any = None) -> Any:
