@@ -161,7 +161,7 @@ def test_shapes_follow_symbols() -> None:
         (lambda d: d["layers"][0]["config"].update(units=True), "units: expected an integer, got True"),
         (lambda d: d["layers"][0]["config"].update(size=3), "unknown config key 'size'"),
         (lambda d: d["layers"][0]["config"].update(use_bias=1), "use_bias: expected true or false"),
-        (lambda d: d["layers"][0]["config"].update(activation="tan"), "activation: .*unknown name 'tan'"),
+        (lambda d: d["layers"][0]["config"].update(activation="tahn"), "activation: .*unknown name 'tahn'"),
         (lambda d: d.update(layers={}), "layers: expected list"),
         (lambda d: d.update(outputs=[1]), "outputs: expected a list of strings"),
         (lambda d: d["inputs"][0].update(shape=[1.5]), "shape: expected integers and symbols"),
