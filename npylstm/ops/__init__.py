@@ -81,6 +81,9 @@ _TABLE = {
     "take": "gathering.Take",
     "take_along_axis": "gathering.TakeAlongAxis",
     "scatter_elements": "gathering.ScatterElements",
+    "gather_nd": "gathering_nd.GatherND",
+    "scatter_nd": "gathering_nd.ScatterND",
+    "sliding_windows": "pooling.SlidingWindows",
     "one_hot": "gathering.OneHot",
 }
 

@@ -15,7 +15,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input, one_of, positive
 from npylstm.ops.shapes import Shape, format_shape, resize_axis
 
-__all__ = ["OneHot", "ScatterElements", "Take", "TakeAlongAxis"]
+__all__ = ["SCATTER", "OneHot", "ScatterElements", "Take", "TakeAlongAxis", "indices_of"]
 
 
 def indices_of(x: Array, size: int) -> Array:
@@ -191,7 +191,8 @@ class TakeAlongAxis(Operation):
         return (x[_grid(self.axis, indices_of(indices, x.shape[self.axis]))],), {}
 
 
-_SCATTER: dict[str, Any] = {
+# How an update is combined with what is there.
+SCATTER: dict[str, Any] = {
     "add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
 }  # fmt: skip
 
@@ -219,7 +220,7 @@ class ScatterElements(Operation):
     mode: str = "set"
 
     def __post_init__(self) -> None:
-        one_of("mode", self.mode, ("set", *_SCATTER))
+        one_of("mode", self.mode, ("set", *SCATTER))
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         _two(inputs, 3)
@@ -246,7 +247,7 @@ class ScatterElements(Operation):
         if self.mode == "set":
             y[at] = updates
         else:
-            _SCATTER[self.mode].at(y, at, updates)
+            SCATTER[self.mode].at(y, at, updates)
         return (y,), {}
 
 

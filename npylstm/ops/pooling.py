@@ -1,4 +1,4 @@
-"""Pooling over any number of axes."""
+"""Pooling over any number of axes, and the windows themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
-from npylstm.ops.axis_map import AxisMap
+from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input, one_of, positive
-from npylstm.ops.shapes import Shape
+from npylstm.ops.shapes import Shape, resize_axis
 from npylstm.ops.windows import (
     Window,
     per_axis,
@@ -25,7 +25,7 @@ from npylstm.ops.windows import (
     with_channels,
 )
 
-__all__ = ["AdaptivePool", "Pool"]
+__all__ = ["AdaptivePool", "Pool", "SlidingWindows"]
 
 
 @dataclass(frozen=True)
@@ -177,3 +177,47 @@ class AdaptivePool(Operation):
             parts = [moved[k * n // count : -(-(k + 1) * n // count)] for k in range(count)]
             y = np.moveaxis(np.stack([combine(part, axis=0) for part in parts]), 0, axis)
         return (y.astype(x.dtype, copy=False),), {}
+
+
+@dataclass(frozen=True)
+class SlidingWindows(Operation):
+    """All windows along an axis, as the last axis: ``unfold`` of PyTorch's tensors.
+
+    Window ``k`` has the entries from ``k * stride`` on; what does not fill a window is left out.
+
+    Parameters
+    ----------
+    axis
+        From 0 on; its size becomes the number of windows.
+    size, stride
+        Entries of a window, and from one window to the next.
+    """
+
+    kind: ClassVar[str] = "sliding_windows"
+    moves_elements: ClassVar[bool] = True
+
+    axis: int
+    size: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        positive("size", self.size)
+        positive("stride", self.stride)
+
+    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        shape = one_input(inputs)
+        check_axis(shape, self.axis)
+        count = Window(self.size, self.stride).count(shape[self.axis])
+        return ((*resize_axis(shape, self.axis, count), self.size),)
+
+    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
+        alone = Window(self.size, self.stride).is_alone
+        axes = AxisMap.same(len(shapes[0]), {} if alone else {self.axis: "slides a window"})
+        return (axes._replace(sources=(*axes.sources, ())),)
+
+    def forward(
+        self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.output_shapes([inputs[0].shape])
+        view = np.lib.stride_tricks.sliding_window_view(inputs[0], self.size, axis=self.axis)
+        return (view[(slice(None),) * self.axis + (slice(None, None, self.stride),)],), {}

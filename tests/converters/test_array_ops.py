@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from npylstm_converters.errors import Refusal
-from npylstm_converters.toolkit import array_ops, index_ops, window_ops
+from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops, window_ops
 
 from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.graph.builder import GraphBuilder
+from npylstm.ops.arithmetic import Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.convolution_nd import Convolution, ConvolutionTranspose
@@ -114,6 +116,17 @@ def computed(function: Callable[..., Any], *args: Any) -> Array:
          (X * Z).sum(-1) / np.linalg.norm(X, axis=-1) / np.linalg.norm(Z, axis=-1)),
         (window_ops.resize, ["x", [1, 2], [10, 6]], X.repeat(2, 1).repeat(2, 2)),
         (window_ops.resize, ["x", [1, 2], None, [1.0, 2.0]], X.repeat(2, 2)),
+        (array_ops.expand_dims, ["x", [0, -1]], X[None, ..., None]),
+        (array_ops.merge("maximum"), [["x", "z", "n"]], np.maximum(np.maximum(X, Z), N)),
+        (shaping_ops.flatten, ["x"], X.reshape(2, -1)),
+        (shaping_ops.flatten, ["x", -1], X.reshape(-1, 3)),
+        (shaping_ops.tile, ["x", [1, 2, 3]], np.tile(X, (1, 2, 3))),
+        (shaping_ops.repeat, ["x", 2, -1], X.repeat(2, -1)),
+        (shaping_ops.roll, ["x", 2, 1], np.roll(X, 2, 1)),
+        (shaping_ops.roll, ["x", -2, 1], np.roll(X, -2, 1)),
+        (shaping_ops.roll, ["x", 5, 2], np.roll(X, 5, 2)),
+        (shaping_ops.sliding_windows, ["x", 2, 1, 1], np.lib.stride_tricks.sliding_window_view(X, 2, 1)),
+        (shaping_ops.positions, ["x", 1], np.arange(5)),
         (window_ops.global_pool("mean"), ["x"], X.mean(1)),
         (window_ops.global_pool("max", True), ["x", True], X.max(2, keepdims=True)),
         (window_ops.adaptive_pool("mean"), ["x", 2], np.stack([X[:, :3].mean(1), X[:, 2:].mean(1)], 1)),
@@ -141,6 +154,35 @@ def test_blocks_move_to_positions_and_back(depth_first: bool) -> None:
         expected[b, c, i, j] = x[b, source, i // 2, j // 2]
     np.testing.assert_array_equal(made[wide], expected)
     np.testing.assert_array_equal(made[deep], x)
+
+
+def test_parts_of_a_tensor() -> None:
+    graph = Names({"x": ("batch", "steps", 3)})
+    parts = shaping_ops.split(graph, "x", [1, 2], -1)
+    made = graph.model(*parts).predict({"x": X})
+    for part, expected in zip(parts, (X[..., :1], X[..., 1:]), strict=True):
+        np.testing.assert_array_equal(made[part], expected)
+    with pytest.raises(Refusal, match="sizes: expected a sum of 3, got"):
+        shaping_ops.split(graph, "x", [1, 1], 2)
+    with pytest.raises(Refusal, match="times: expected a positive integer, got 0"):
+        shaping_ops.tile(graph, "x", [1, 0, 1])
+
+
+def test_vectors_are_multiplied_and_axes_of_size_one_removed() -> None:
+    graph = Names({"x": ("batch", "steps", 1, 3)})
+    x = X[:, :, None]
+    weight = array_ops.reduce("sum")(graph, "x", [1, 2])  # (batch, 3)
+    plain = array_ops.squeeze(graph, "x")
+    every = array_ops.squeeze(graph, "x", [2])
+    assert graph.shape(plain) == graph.shape(every) == ("batch", "steps", 3)
+    vector = graph.add(Constant((3,)))
+    graph.builder.layers[vector] = replace(
+        graph.builder.layers[vector], weights={"value": np.array([1.0, -2.0, 0.5])}
+    )
+    outputs = array_ops.matmul(graph, plain, vector), array_ops.matmul(graph, vector, vector)
+    made = graph.model(outputs[0], weight).predict({"x": x})
+    np.testing.assert_allclose(made[outputs[0]], X @ [1.0, -2.0, 0.5], rtol=1e-14)
+    assert graph.shape(outputs[1]) == ()
 
 
 def test_one_axis_has_its_own_layers() -> None:

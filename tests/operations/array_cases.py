@@ -12,6 +12,7 @@ from operations.case import FLAT, MAJOR, MASK, NESTED, SEQUENCE, Case, Refused, 
 
 from npylstm.ops.arithmetic import Arithmetic, Reduce, Where
 from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
+from npylstm.ops.gathering_nd import GatherND, ScatterND
 from npylstm.ops.indexing import Pad, Slice, Trilu
 from npylstm.ops.products import Einsum
 from npylstm.ops.shapes import Shape
@@ -267,6 +268,52 @@ def indexed() -> Iterator[Case]:
     yield case(Trilu(False, -1), SEQUENCE, oracle=kept(lambda i, j: j <= i - 1))
 
 
+def gathered_nd(batch_dims: int) -> Callable[..., Any]:
+    def compute(x: Array, at: Array) -> Array:
+        made = [x[(*k[:batch_dims], *map(int, at[k]))] for k in np.ndindex(*at.shape[:-1])]
+        behind = x.shape[batch_dims + at.shape[-1] :]
+        return np.array(made).reshape(at.shape[:-1] + behind)
+
+    return of(compute)
+
+
+def scattered_nd(mode: str) -> Callable[..., Any]:
+    def compute(x: Array, at: Array, updates: Array) -> Array:
+        made = x.copy()
+        for k in np.ndindex(*at.shape[:-1]):
+            place = tuple(map(int, at[k]))
+            old, new = made[place], updates[k]
+            made[place] = {
+                "set": new, "add": old + new, "multiply": old * new,
+                "maximum": np.maximum(old, new), "minimum": np.minimum(old, new),
+            }[mode]  # fmt: skip
+        return made
+
+    return of(compute)
+
+
+def indexed_on_several_axes() -> Iterator[Case]:
+    ids: dict[str, Any] = {"integer": {1: (-3, 3)}}
+    last_steps: Shape = ("batch", 1)  # x[sample, length - 1], the usual use
+    yield case(GatherND(1), SEQUENCE, last_steps, oracle=gathered_nd(1), note="step", **ids)
+    each: Shape = ("batch", "other", 2)
+    yield case(GatherND(1), SEQUENCE, each, oracle=gathered_nd(1), note="entry", **ids)
+    table: Shape = (3, 4, 2)
+    yield case(GatherND(), table, ("batch", "steps", 2), oracle=gathered_nd(0), **ids)
+    yield case(
+        GatherND(), table, ("batch", 3), oracle=gathered_nd(0), note="all", integer={1: (-2, 2)}
+    )
+    yield case(GatherND(), (3, "batch", 2), (5, 1), oracle=gathered_nd(0), note="rows", **ids)
+    both: Shape = ("batch", "steps", 1)
+    yield case(GatherND(2), SEQUENCE, both, oracle=gathered_nd(2), note="both", **ids)
+    for mode in ("set", "add", "multiply", "maximum", "minimum"):
+        count = 1 if mode == "set" else 6  # of several to one place the last wins
+        shapes: tuple[Shape, ...] = ((4, 3, "batch"), (count, 2), (count, "batch"))
+        yield case(ScatterND(mode), *shapes, oracle=scattered_nd(mode), **ids)
+    rows: tuple[Shape, ...] = ((4, "batch", "steps"), (2, 3, 1), (2, 3, "batch", "steps"))
+    yield case(ScatterND("add"), *rows, oracle=scattered_nd("add"), note="rows", **ids)
+
+
 def padded(axis: int, before: int, after: int, mode: str, value: float) -> Callable[..., Any]:
     """Pad every row entry by entry."""
 
@@ -354,8 +401,14 @@ def products() -> Iterator[Case]:
 
 
 CASES: tuple[Case, ...] = (
-    *products(),    *arithmetic(), *reductions(), *ordered(), *indexed(), *sliced(),
-)  # fmt: skip
+    *arithmetic(),
+    *reductions(),
+    *ordered(),
+    *products(),
+    *indexed(),
+    *indexed_on_several_axes(),
+    *sliced(),
+)
 
 REFUSED: tuple[Refused, ...] = (
     Refused(ArgReduce("max", 0), (SEQUENCE,)),
@@ -366,6 +419,8 @@ REFUSED: tuple[Refused, ...] = (
     Refused(Slice(0, None, None, -1), (SEQUENCE,)),
     Refused(Einsum("bsn->sn"), (SEQUENCE,)),
     Refused(Einsum("an,bn->ab"), (FLAT, FLAT), mixes=False),
+    Refused(GatherND(), (SEQUENCE, (4, 2)), mixes=False, options={"integer": {1: (0, 3)}}),
+    Refused(ScatterND(), (FLAT, (1, 1), (1, 3)), mixes=False),
     Refused(Take(1), (SEQUENCE, MASK), mixes=False),
     Refused(Trilu(), (("steps", "batch"),), mixes=False),
 )

@@ -13,7 +13,7 @@ from operations.case import FIRST, MAJOR, OTHER, SEQUENCE, Case, Refused, case, 
 
 from npylstm.activations import Activation
 from npylstm.ops.convolution_nd import Convolution, ConvolutionTranspose
-from npylstm.ops.pooling import AdaptivePool, Pool
+from npylstm.ops.pooling import AdaptivePool, Pool, SlidingWindows
 from npylstm.ops.resizing import Resize, ReverseSequence
 from npylstm.ops.shapes import Shape
 
@@ -302,7 +302,23 @@ def reversed_() -> Iterator[Case]:
     yield case(ReverseSequence(2, 0), FIRST, ("batch",), oracle=last, **ids)
 
 
-CASES: Sequence[Case] = (*convolutions(), *pools(), *resized(), *reversed_())
+def unfolded(axis: int, size: int, stride: int) -> Callable[..., Any]:
+    def compute(x: Array) -> Array:
+        count = (x.shape[axis] - size) // stride + 1
+        taken = [x.take(range(k * stride, k * stride + size), axis) for k in range(count)]
+        return np.stack([np.moveaxis(t, axis, -1) for t in taken], axis)
+
+    return of(compute)
+
+
+def sliding() -> Iterator[Case]:
+    for axis, size, stride in ((1, 3, 1), (1, 2, 2), (1, 1, 1), (2, 2, 1)):
+        layer = SlidingWindows(axis, size, stride)
+        yield case(layer, SEQUENCE, oracle=unfolded(axis, size, stride))
+    yield case(SlidingWindows(0, 2), MAJOR, oracle=unfolded(0, 2, 1))
+
+
+CASES: Sequence[Case] = (*sliding(), *convolutions(), *pools(), *resized(), *reversed_())
 
 MIXED: Shape = ("steps", "batch", 6, 4)
 
@@ -311,6 +327,7 @@ REFUSED: tuple[Refused, ...] = (
     Refused(ConvolutionTranspose(4, 3, (2, 2)), (MIXED,)),
     Refused(Pool("max", (2, 2)), (MIXED,)),
     Refused(AdaptivePool("mean", (2, 2)), (MIXED,)),
+    Refused(SlidingWindows(0, 2), (SEQUENCE,)),
     Refused(Resize(0, (4,)), (SEQUENCE,), mixes=False),
     Refused(Resize(1, ((1, 0),)), (SEQUENCE, SEQUENCE), mixes=False),
     Refused(ReverseSequence(0, 1), (("batch", 3), (3,)), options={"integer": {1: (0, 3)}}),

@@ -24,8 +24,8 @@ from npylstm_converters.toolkit.translation import Graph
 __all__ = [
     "arg_reduce", "arithmetic", "axes_of", "axis_of", "clip", "concatenate",
     "cosine_similarity", "cumulative", "einsum", "expand_dims", "flip", "identity", "matmul",
-    "pointwise", "reduce", "softmax", "spread", "squeeze", "stack", "standardize", "top_k",
-    "transpose", "unit_normalization", "where",
+    "merge", "pointwise", "reduce", "softmax", "spread", "squeeze", "stack", "standardize",
+    "top_k", "transpose", "unit_normalization", "where",
 ]  # fmt: skip
 
 
@@ -85,6 +85,16 @@ def arithmetic(operation: str) -> Callable[..., Any]:
         return graph.add(
             Arithmetic(operation, a if b is None else b, number_first=b is None), tensor
         )
+
+    return combine
+
+
+def merge(operation: str) -> Callable[..., Any]:
+    """Return a function that combines any number of tensors, from left to right."""
+
+    def combine(graph: Graph, xs: Sequence[Any]) -> Any:
+        tensors = _tensors(graph, xs)
+        return graph.add(Arithmetic(operation), *tensors)
 
     return combine
 
@@ -202,20 +212,28 @@ def stack(graph: Graph, xs: Sequence[Any], axis: Any = 0) -> Any:
 
 
 def expand_dims(graph: Graph, x: Any, axis: Any) -> Any:
-    """Insert an axis of size one."""
+    """Insert axes of size one; the positions are those in the result."""
     x = graph.tensor(x)
+    several = axis if isinstance(axis, (list, tuple)) else [axis]
+    places = sorted(axis_of(graph, x, a, extra=len(several)) for a in several)
     sizes: list[int | tuple[int, int]] = [(0, k) for k in range(len(graph.shape(x)))]
-    sizes.insert(axis_of(graph, x, axis, extra=1), 1)
+    for place in places:
+        sizes.insert(place, 1)
     return graph.add(Reshape(tuple(sizes)), x)
 
 
-def squeeze(graph: Graph, x: Any, axis: Any) -> Any:
-    """Remove an axis of size one."""
+def squeeze(graph: Graph, x: Any, axis: Any = None) -> Any:
+    """Remove axes of size one; without ``axis`` all of them."""
     x = graph.tensor(x)
-    shape, gone = graph.shape(x), axis_of(graph, x, axis)
-    if shape[gone] != 1:
-        raise Refusal(f"axis {gone}: expected one of size 1, got size {shape[gone]}")
-    return graph.add(Reshape(tuple((0, k) for k in range(len(shape)) if k != gone)), x)
+    shape = graph.shape(x)
+    if axis is None:
+        axis = [k for k, size in enumerate(shape) if size == 1]
+    several = axis if isinstance(axis, (list, tuple)) else [axis]
+    gone = {axis_of(graph, x, a) for a in several}
+    for k in sorted(gone):
+        if shape[k] != 1:
+            raise Refusal(f"axis {k}: expected one of size 1, got size {shape[k]}")
+    return graph.add(Reshape(tuple((0, k) for k in range(len(shape)) if k not in gone)), x)
 
 
 def transpose(graph: Graph, x: Any, axes: Any = None) -> Any:
@@ -230,8 +248,15 @@ def transpose(graph: Graph, x: Any, axes: Any = None) -> Any:
 
 
 def matmul(graph: Graph, x: Any, y: Any) -> Any:
-    """Multiply two tensors as stacks of matrices."""
-    return graph.add(MatMul(), graph.tensor(x), graph.tensor(y))
+    """Multiply two tensors as stacks of matrices, or a vector with such a stack."""
+    x, y = graph.tensor(x), graph.tensor(y)
+    vectors = len(graph.shape(x)) == 1, len(graph.shape(y)) == 1
+    if not any(vectors):
+        return graph.add(MatMul(), x, y)
+    equation = {
+        (True, True): "n,n->", (True, False): "n,...nk->...k", (False, True): "...n,n->...",
+    }[vectors]  # fmt: skip
+    return graph.add(Einsum(equation), x, y)
 
 
 def einsum(graph: Graph, equation: Any, xs: Any) -> Any:

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from npylstm.ops.gathering import OneHot, ScatterElements, Take, TakeAlongAxis
+from npylstm.ops.gathering_nd import GatherND, ScatterND
 from npylstm.ops.indexing import Pad, Select, Slice, Trilu
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.array_ops import axis_of
 from npylstm_converters.toolkit.translation import Graph
 
-__all__ = ["one_hot", "pad", "scatter_elements", "slice_axis", "take", "take_along_axis", "trilu"]
+__all__ = [
+    "gather_nd", "one_hot", "pad", "scatter_elements", "scatter_nd", "slice_axis", "take",
+    "take_along_axis", "trilu",
+]  # fmt: skip
 
 
 def take(graph: Graph, x: Any, indices: Any, axis: Any = 0, batch_dims: Any = 0) -> Any:
@@ -100,6 +104,23 @@ def scatter_elements(mode: str = "set") -> Callable[..., Any]:
         x = graph.tensor(x)
         tensors = graph.tensor(indices), graph.tensor(updates)
         return graph.add(ScatterElements(axis_of(graph, x, axis), mode), x, *tensors)
+
+    return apply
+
+
+def gather_nd(graph: Graph, x: Any, indices: Any, batch_dims: Any = 0) -> Any:
+    """Take entries by their indices on the first axes, which are the last axis of ``indices``."""
+    if type(batch_dims) is not int:
+        raise Refusal(f"batch_dims: expected an integer, got {batch_dims!r:.60}")
+    return graph.add(GatherND(batch_dims), graph.tensor(x), graph.tensor(indices))
+
+
+def scatter_nd(mode: str = "set") -> Callable[..., Any]:
+    """Return a function that writes entries by their indices on the first axes."""
+
+    def apply(graph: Graph, x: Any, indices: Any, updates: Any) -> Any:
+        tensors = (graph.tensor(v) for v in (x, indices, updates))
+        return graph.add(ScatterND(mode), *tensors)
 
     return apply
 
