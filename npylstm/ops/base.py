@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
@@ -281,4 +282,6 @@ def _to_json(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, Operation):
         return {"kind": value.kind, "config": value.to_json()}
+    if isinstance(value, float) and math.isinf(value):  # JSON has no such number
+        return str(value)
     return [_to_json(v) for v in value] if isinstance(value, tuple) else value

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from npylstm.activations import Activation
 from npylstm.errors import FormatError
 from npylstm.ops.shapes import Shape, format_shape
 
-__all__ = ["check_feature_activation", "check_features", "one_input", "one_of", "positive"]
+__all__ = [
+    "check_feature_activation",
+    "check_features",
+    "one_input",
+    "one_of",
+    "positive",
+    "positive_number",
+]
 
 
 def positive(name: str, value: int) -> None:
     """Check that a size is at least one."""
     if value < 1:
         raise FormatError(f"{name}: expected a positive integer, got {value}")
+
+
+def positive_number(name: str, value: float) -> None:
+    """Check that a number is above zero and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise FormatError(f"{name}: expected a positive number, got {value}")
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -13,9 +13,9 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input, positive
+from npylstm.ops.checks import one_input, positive, positive_number
 from npylstm.ops.conventions import Convention
-from npylstm.ops.normalization import ROLES, other_epsilons, positive_number
+from npylstm.ops.normalization import ROLES, other_epsilons
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["GroupNormalization", "LocalResponseNormalization"]

@@ -13,13 +13,13 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input
+from npylstm.ops.checks import one_input, positive_number
 from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = [
     "ROLES", "BatchNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
-    "other_epsilons", "positive_number",
+    "other_epsilons",
 ]  # fmt: skip
 
 
@@ -40,12 +40,6 @@ def other_epsilons(operation: Any) -> Iterator[Convention]:
         if epsilon != operation.epsilon:
             detail = {"from": operation.epsilon, "to": epsilon}
             yield Convention("epsilon", detail, replace(operation, epsilon=epsilon))
-
-
-def positive_number(name: str, value: float) -> None:
-    """Check that a number is above zero and finite."""
-    if not (value > 0 and math.isfinite(value)):
-        raise FormatError(f"{name}: expected a positive number, got {value}")
 
 
 @dataclass(frozen=True)

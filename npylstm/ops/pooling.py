@@ -10,10 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input, one_of, positive
+from npylstm.ops.checks import one_input, one_of, positive, positive_number
 from npylstm.ops.shapes import Shape, resize_axis
 from npylstm.ops.windows import (
     Window,
@@ -74,8 +73,7 @@ class Pool(Operation):
         for name, count, default in (("stride", axes, 1), ("dilation", axes, 1),
                                      ("padding", 2 * axes, 0)):  # fmt: skip
             object.__setattr__(self, name, per_axis(name, getattr(self, name), count, default))
-        if not self.p > 0:
-            raise FormatError(f"p: expected a number above 0, got {self.p}")
+        positive_number("p", self.p)
         _ = self.windows
 
     @property

@@ -49,6 +49,8 @@ def _read_str(name: str, value: object) -> str:
 
 
 def _read_float(name: str, value: object) -> float:
+    if value in ("inf", "-inf"):
+        return float(str(value))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise FormatError(f"{name}: expected a number, got {value!r:.80}")
     return float(value)

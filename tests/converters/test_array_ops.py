@@ -211,7 +211,7 @@ def test_one_axis_has_its_own_layers() -> None:
         (lambda: Convolution(3, 4, (7,)).output_shapes([(1, 5, 3)]), "expected at least 7 steps"),
         (lambda: Convolution(3, 4, (2, 2)).output_shapes([(1, 5, 3)]), "expected an input of 4 axes"),
         (lambda: Pool("median", (2,)), "operation: expected one of max, mean"),
-        (lambda: Pool("lp", (2,), p=0.0), "p: expected a number above 0"),
+        (lambda: Pool("lp", (2,), p=0.0), "p: expected a positive number"),
         (lambda: AdaptivePool("max", (0,)), "size: expected a positive integer"),
         (lambda: ConvolutionTranspose(3, 4, (1,), padding=(3, 3)).output_shapes([(1, 5, 3)]),
          "no entry remains"),

@@ -61,6 +61,8 @@ def arithmetic() -> Iterator[Case]:
     yield case(Where(), SEQUENCE, SEQUENCE, SEQUENCE, oracle=either, note="numbers")
     yield case(Where(x=2.5), MASK, MASK, oracle=each(lambda c, y: 2.5 if c else y), **bits)
     yield case(Where(y=-1.5), NESTED, (3,), oracle=each(lambda c, x: x if c else -1.5), **bits)
+    masked = of(lambda c: np.where(c != 0, -np.inf, 0.0))
+    yield case(Where(-math.inf, 0.0), SEQUENCE, oracle=masked, **bits)
     yield case(Where(1.0, 0.5), SEQUENCE, oracle=each(lambda c: 1.0 if c else 0.5), **bits)
 
 
