@@ -169,9 +169,10 @@ def dense(weights: Mapping[str, Array], x: Array, activation: str = "linear") ->
 
 
 def gru(
-    w: Mapping[str, Array], x: Array, h0: Array | None = None, reset_after: bool = True
-) -> Array:
-    """Hidden states (batch, steps, units) of a GRU with tanh and sigmoid."""
+    w: Mapping[str, Array], x: Array, h0: Array | None = None, reset_after: bool = True,
+    activation: str = "tanh", recurrent: str = "sigmoid",
+) -> Array:  # fmt: skip
+    """Hidden states (batch, steps, units) of a GRU."""
     batch, steps, _ = x.shape
     units = w["U_h"].shape[0]
     y = np.zeros((batch, steps, units))
@@ -180,14 +181,16 @@ def gru(
         for t in range(steps):
             part = {g: affine(x[r, t], w[f"W_{g}"], w.get(f"b_{g}")) for g in "zrh"}
             back = {g: affine(h, w[f"U_{g}"], w.get(f"rb_{g}")) for g in "zr"}
-            z = [sigmoid(a + b) for a, b in zip(part["z"], back["z"], strict=True)]
-            reset = [sigmoid(a + b) for a, b in zip(part["r"], back["r"], strict=True)]
+            z, reset = (
+                activate(recurrent, [a + b for a, b in zip(part[g], back[g], strict=True)])
+                for g in "zr"
+            )
             if reset_after:
                 inner = affine(h, w["U_h"], w.get("rb_h"))
                 inner = [a * b for a, b in zip(reset, inner, strict=True)]
             else:
                 inner = affine([a * b for a, b in zip(reset, h, strict=True)], w["U_h"], None)
-            new = [math.tanh(a + b) for a, b in zip(part["h"], inner, strict=True)]
+            new = activate(activation, [a + b for a, b in zip(part["h"], inner, strict=True)])
             h = [z[j] * h[j] + (1 - z[j]) * new[j] for j in range(units)]
             y[r, t] = h
     return y

@@ -155,10 +155,10 @@ def recurrent() -> Iterator[Case]:
         if kind is not SimpleRNN:
             own.append({"recurrent_activation": Activation("hard_sigmoid_fifth")})
             own.append({"recurrent_activation": Activation("softmax"), "return_sequences": True})
+        for activation in (*WITH_PARAMETERS, Activation("erf"), Activation("asinh")):
+            gates = {} if kind is SimpleRNN else {"recurrent_activation": WITH_PARAMETERS[3]}
+            own.append({"activation": activation, **gates})
         if kind is LSTM:
-            for activation in (*WITH_PARAMETERS, Activation("erf"), Activation("asinh")):
-                gates = Activation.of("hard_sigmoid", alpha=0.75, beta=0.25)
-                own.append({"activation": activation, "recurrent_activation": gates})
             own.append({"projection": 2, "return_sequences": True, "return_state": True})
             own.append({"projection": 2, "go_backwards": True, "time_major": True})
             own.append({"projection": 5, "masked": True})
@@ -185,12 +185,10 @@ def recurrent() -> Iterator[Case]:
 
 
 def cell_oracle(layer: Any) -> Any:
-    """An oracle for a layer without a mask, from zeros, with the usual activations."""
+    """An oracle for a layer without a mask, from zeros."""
     usual = {"activation": "tanh", "recurrent_activation": "sigmoid"}
     given = {name: str(getattr(layer, name, value)) for name, value in usual.items()}
     if layer.masked or getattr(layer, "projection", 0):
-        return None
-    if given != usual and not isinstance(layer, LSTM):
         return None
 
     def compute(weights: Weights, x: Array) -> Array:
@@ -204,9 +202,9 @@ def cell_oracle(layer: Any) -> Any:
                 recurrent=given["recurrent_activation"],
             )
         elif isinstance(layer, GRU):
-            y = oracle.gru(weights, x, reset_after=layer.reset_after)
+            y = oracle.gru(weights, x, None, layer.reset_after, *given.values())
         else:
-            y = oracle.simple_rnn(weights, x)
+            y = oracle.simple_rnn(weights, x, None, given["activation"])
         if not layer.return_sequences:
             return y[:, -1]
         return y.swapaxes(0, 1) if layer.time_major else y
