@@ -152,10 +152,16 @@ class _Assembly:
         self._major = writer.major
         self._flow: Flow[str] = Flow(graph, writer, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
+        self._sizes: dict[Tensor, Any] = {}  # calls that compute sizes, and no tensor
         self._current_layer = ""  # the layer in progress
 
     def find(self, tensor: Tensor) -> str:
         """Return the name of a tensor."""
+        if tensor in self._sizes:
+            raise UnsupportedError(
+                [f"{display_path(tensor.layer)}: the sizes of a tensor are supported as arguments "
+                 "of shapes only"]
+            )  # fmt: skip
         if tensor not in self._tensors:
             raise FormatError(
                 f"model config: {display_path(tensor.layer)} has no output {tensor.output}"
@@ -214,28 +220,32 @@ class _Assembly:
 
     def _operate(self, call: Call) -> None:
         """Add the layers that compute an operation on tensors."""
-        reads = [self.find(t) for t in call.reads]
         path, name = call.layer, self._names[call.layer]
         times = self._raws[path].times
-        shapes = [self.builder.shapes[tensor] for tensor in reads]
+        values = [self._sizes.get(tensor) for tensor in call.reads]
+        reads = ["" if t in self._sizes else self.find(t) for t in call.reads]
+        shapes = [self.builder.shapes[tensor] if tensor else () for tensor in reads]
+        inner = [(*s[:1], *s[1 + times :]) for s in shapes]
         try:
-            plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
+            plan, results, value = plan_of(self._raws[path], call, reads, inner, values)
         except Refusal as error:
             raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
-        tensors = list(reads)
-        for k, step in enumerate(plan.steps):
+        if results is None:
+            self._sizes[Tensor(path, call.number)] = value
+            return
+        tensors = dict(plan.tensors)
+        for step in plan.steps:
             operation = step.operation
             for _ in range(times):
                 operation = TimeDistributed(operation)
+            weights = {key: array.astype(self._dtype) for key, array in step.weights.items()}
+            is_main = step.made == results[0].number
+            what = "" if is_main and not call.number else "again" if is_main else "part"
+            own = self.builder.unused(f"{name}.{what}") if what else name
             operands = [tensors[n] for n in step.reads]
-            if k < len(plan.steps) - 1:
-                made = self._add_helper(operation, name, *operands, what="part")
-            elif call.number:
-                made = self._add_helper(operation, name, *operands, what="again")
-            else:
-                made = self._add_layer(operation, name, *operands)
-            tensors.append(made)
-        self._tensors[Tensor(path, call.number)] = tensors[-1]
+            (tensors[step.made],) = self._call(LayerSpec(own, operation, weights), operands)
+        for k, result in enumerate(results):
+            self._tensors[Tensor(path, call.number, k)] = tensors[result.number]
 
     def _with_output_shape(self, path: str, named: LayerSpec, reads: Sequence[str]) -> LayerSpec:
         """Return the layer with the output shape of its custom function."""

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from npylstm import FormatError
 from npylstm_converters.keras.graph import Call, Slot, Tensor, flat
 
@@ -70,6 +72,7 @@ def read_call(layer: str, number: int, node: Any) -> Call:
     options: dict[str, tuple[Tensor, ...]] = {}
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
+    structures: dict[str, Any] = {}
     problem = ""
     for entry in _unwrap_list(node):
         if isinstance(entry, list) and entry and entry[0] == "_CONSTANT_VALUE":
@@ -85,11 +88,13 @@ def read_call(layer: str, number: int, node: Any) -> Call:
             tensors = tuple(_listed_tensors(value))
             if tensors:
                 options[key] = tensors
+                structures[key] = _listed_slots(value, itertools.count())
             else:
                 keywords[key] = value
     return Call(
-        layer, number, tuple(inputs), options, problem, (), tuple(positional), keywords, names=names
-    )
+        layer, number, tuple(inputs), options, problem, (), tuple(positional), keywords,
+        names=names, structures=structures,
+    )  # fmt: skip
 
 
 def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
@@ -106,14 +111,16 @@ def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
     if not isinstance(kwargs, Mapping):
         raise FormatError(f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}")
     keywords: dict[str, Any] = {}
+    structures: dict[str, Any] = {}
     for key, value in kwargs.items():
         tensors = tuple(_keras_tensors(layer, value))
         if tensors and not inputs and key in _FIRST:
             inputs += tensors
         elif tensors:
             options[key] = tensors
+            structures[key] = _with_slots(value, itertools.count())
         else:
-            keywords[key] = value
+            keywords[key] = _with_slots(value, itertools.count())
     numbers = tuple(v for v in flat(node["args"]) if type(v) in (int, float))
     slots = itertools.count()
     given = node["args"] if isinstance(node["args"], list) else [node["args"]]
@@ -122,7 +129,7 @@ def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
     masks = tuple(_masks(layer, kwargs.get("mask")))
     return Call(
         layer, number, tuple(inputs), options, problem, numbers, positional, keywords,
-        names=names, masks=masks,
+        names=names, masks=masks, structures=structures,
     )  # fmt: skip
 
 
@@ -157,8 +164,32 @@ def _with_slots(value: Any, slots: Iterator[int]) -> Any:
     """Return arguments with a slot for each tensor, in the order of :func:`_keras_tensors`."""
     if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
         return Slot(next(slots))
+    if isinstance(value, Mapping) and value.get("class_name") in ("__numpy__", "__tensor__"):
+        return _constant(value.get("config"))
     if isinstance(value, (list, tuple)):
         return [_with_slots(entry, slots) for entry in value]
+    return value
+
+
+def _constant(config: Any) -> Any:
+    """Return an array that a call of Keras 3 holds."""
+    held = config if isinstance(config, Mapping) else {}
+    try:
+        array = np.asarray(held.get("value"), np.dtype(str(held.get("dtype"))))
+    except (TypeError, ValueError, OverflowError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise FormatError(f"model config: expected an array of numbers, got {config!r:.80}")
+    return array
+
+
+def _listed_slots(value: Any, slots: Iterator[int]) -> Any:
+    """Return an argument of Keras 2 with a slot for each tensor, as :func:`_listed_tensors`."""
+    match value:
+        case [str(), int(), int(), *_]:
+            return Slot(next(slots))
+        case [*entries]:
+            return [_listed_slots(entry, slots) for entry in entries]
     return value
 
 

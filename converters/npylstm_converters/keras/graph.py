@@ -117,6 +117,8 @@ class Call:
     positional, keyword_arguments
         All positional arguments, with a :class:`Slot` for each of ``inputs``; all named arguments
         without tensors.
+    structures
+        Of ``options`` that mix tensors and numbers: lists with a :class:`Slot` for each tensor.
     names
         The names of ``inputs``, where a call passes them in a dictionary.
     masks
@@ -132,6 +134,7 @@ class Call:
     positional: tuple[Any, ...] = ()
     keyword_arguments: Mapping[str, Any] = field(default_factory=dict)
     place: tuple[Place, ...] = ()
+    structures: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     masks: tuple[Tensor | None, ...] = ()
 
