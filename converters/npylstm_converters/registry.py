@@ -268,7 +268,7 @@ def find_importer(source: Any) -> Importer:
             if is_model(source):
                 raise FormatError(f"{label}: is a model of npylstm already")
             check_content(source)
-    loaded, broken = _load()
+    loaded = importers()
     for importer in loaded:
         if importer.accepts(source, head):
             for file in importer.files(source) if not head else ():
@@ -277,7 +277,7 @@ def find_importer(source: Any) -> Importer:
     if head:
         check_unpacked(source)
     names = ", ".join(i.name for i in loaded)
-    reasons = [f"{label}: no importer knows this kind of source; known are: {names}", *broken]
+    reasons = [f"{label}: no importer knows this kind of source; known are: {names}", *_load()[1]]
     raise FormatError("; ".join(reasons))
 
 
