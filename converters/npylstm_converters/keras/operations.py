@@ -21,7 +21,7 @@ from npylstm_converters.keras.plans import Operand, Plan
 from npylstm_converters.keras.rows import ROWS, TAKE_LISTS
 from npylstm_converters.toolkit.translation import Row, translate
 
-__all__ = ["NAMES", "keeps_integers", "plan_of", "refuse_unknown"]
+__all__ = ["NAMES", "keeps_integers", "may_return_its_input", "plan_of", "refuse_unknown"]
 
 NAMES = tuple(ROWS)
 
@@ -193,3 +193,8 @@ _EXACT = (
 def keeps_integers(raw: RawLayer) -> bool:
     """Whether TensorFlow computes an operation equally for integers and floats."""
     return _name(raw) in _EXACT
+
+
+def may_return_its_input(raw: RawLayer) -> bool:
+    """Whether TensorFlow may return the tensor that it gets, or copies its attributes."""
+    return _name(raw) in ("cast", "Cast", "identity", "Identity", "math.add_n", "AddN")
