@@ -83,6 +83,10 @@ KERAS: dict[str, Function] = {
     "take, one": lambda a, b, i: K.take(a, 2, axis=1),
     "take, array": lambda a, b, i: K.take(a, np.array([[1, 2]]), axis=-1),
     "take_along_axis": lambda a, b, i: K.take_along_axis(a, K.expand_dims(i, -1) % 4, axis=2),
+    "take_along_axis, all features": lambda a, b, i: K.take_along_axis(
+        a, K.expand_dims(i[:, :2], -1), axis=1),
+    "take_along_axis, of one": lambda a, b, i: K.take_along_axis(
+        a[:, :, :1], K.cast(K.abs(K.round(b)), "int32"), axis=1),
     "split": lambda a, b, i: [*K.split(a, 2, axis=-1)],
     "split, places": lambda a, b, i: [*K.split(a, [1, 3], axis=1)],
     "hsplit": lambda a, b, i: [*K.hsplit(a, 3)],

@@ -10,6 +10,7 @@ import keras
 import npylstm_converters as nc
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 import npylstm
@@ -89,3 +90,36 @@ def test_a_mean_that_tensorflow_cuts() -> None:
         UnsupportedError, match=r"pooling1d.*: TensorFlow computes it with integers"
     ):
         nc.from_keras(model)
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "a sum of ids": (lambda x: tf.one_hot(tf.reduce_sum(x, axis=-1) % 7, 7), True),
+    "a float mean": (lambda x: tf.reduce_mean(tf.cast(x, tf.float32), axis=1, keepdims=True), True),
+    "a mean of integers": (
+        lambda x: tf.cast(tf.reduce_mean(x, axis=1, keepdims=True), tf.float32),
+        False,
+    ),
+    "a mean of indices": (
+        lambda x: tf.cast(tf.reduce_mean(tf.argmax(x, axis=1), axis=-1), tf.float32)[:, None, None],
+        False,
+    ),
+    "a mean of cut floats": (
+        lambda x: tf.cast(
+            tf.reduce_mean(tf.cast(tf.cast(x, tf.float32) * 0.4, tf.int32), 1, True), tf.float32
+        ),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_integers_in_tensorflow(name: str) -> None:
+    """TensorFlow cuts the mean of integers, wherever they come from."""
+    function, exact = FUNCTIONS[name]
+    model = built(tf_keras, lambda L, x: L.LSTM(3)(function(x)), "int32")
+    if not exact:
+        with pytest.raises(UnsupportedError, match="TensorFlow computes it with integers"):
+            nc.from_keras(model)
+        return
+    y = npylstm.Model(nc.from_keras(model)).predict(np.abs(X))
+    np.testing.assert_allclose(y, np.asarray(model(np.abs(X))), rtol=2e-5, atol=2e-6)

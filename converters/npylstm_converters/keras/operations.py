@@ -21,7 +21,14 @@ from npylstm_converters.keras.plans import Operand, Plan
 from npylstm_converters.keras.rows import ROWS, TAKE_LISTS
 from npylstm_converters.toolkit.translation import Row, translate
 
-__all__ = ["NAMES", "keeps_integers", "may_return_its_input", "plan_of", "refuse_unknown"]
+__all__ = [
+    "NAMES",
+    "keeps_integers",
+    "may_return_its_input",
+    "plan_of",
+    "refuse_unknown",
+    "result_type",
+]
 
 NAMES = tuple(ROWS)
 
@@ -187,12 +194,29 @@ _EXACT = (
     "math.less", "math.less_equal", "math.greater", "math.greater_equal", "math.argmax",
     "math.argmin", "math.reduce_max", "math.reduce_min", "math.maximum", "math.minimum",
     "zeros_like", "ones_like", "compat.v1.shape", "broadcast_to", "stop_gradient",
+    # Unless they overflow.
+    "math.add", "__operators__.add", "math.subtract", "math.multiply", "math.floormod",
+    "compat.v1.floor_div", "math.abs", "math.negative", "math.reduce_sum", "math.cumsum", "sort",
+    "argsort", "math.top_k", "math.add_n",
 )  # fmt: skip
 
 
 def keeps_integers(raw: RawLayer) -> bool:
     """Whether TensorFlow computes an operation equally for integers and floats."""
     return _name(raw) in _EXACT
+
+
+def result_type(raw: RawLayer, call: Call) -> str:
+    """Return ``integer`` or ``float`` if an operation has results of this type, else nothing."""
+    name = _name(raw)
+    if name in ("math.argmax", "math.argmin", "argsort"):
+        return "integer"
+    if name in ("one_hot", "math.truediv", "math.divide"):
+        return "float"
+    if name == "cast":
+        dtype = str(call.keyword_arguments.get("dtype", *call.positional[1:]))
+        return "float" if dtype.startswith("float") else "integer"
+    return ""
 
 
 def may_return_its_input(raw: RawLayer) -> bool:

@@ -234,6 +234,14 @@ def tensordot(graph: Graph, x: Any, y: Any, axes: Any = 2) -> Any:
     return array_ops.einsum(graph, equation, [x, y])
 
 
+def dot(graph: Graph, x: Any, y: Any) -> Any:
+    """Multiply with a matrix or a vector; NumPy's product of two stacks would mix samples."""
+    x, y = graph.tensor(x), graph.tensor(y)
+    if len(graph.shape(y)) > 2:
+        raise Refusal("dot of two stacks of matrices is not supported; use matmul or einsum")
+    return array_ops.matmul(graph, x, y)
+
+
 def einsum(graph: Graph, operands: Sequence[Any], subscripts: Any) -> Any:
     """Multiply and sum by an equation."""
     return array_ops.einsum(graph, subscripts, operands)

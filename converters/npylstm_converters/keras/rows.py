@@ -13,7 +13,6 @@ from npylstm_converters.toolkit.array_ops import (
     concatenate,
     flip,
     identity,
-    matmul,
     pointwise,
     reduce,
     softmax,
@@ -161,7 +160,7 @@ _ALIASES: dict[tuple[str, ...], Row] = {
     ("Take",): Row("", shape_ops.take),
     ("compat.v1.gather", "gather"): Row("", shape_ops.gather, {"params": "x"},
                                         only={"validate_indices": (None,)}),
-    ("TakeAlongAxis",): Row("", index_ops.take_along_axis),
+    ("TakeAlongAxis",): Row("", shape_ops.take_along_axis),
     ("compat.v1.gather_nd", "gather_nd"): Row("", index_ops.gather_nd, {"params": "x"},
                                               only={"bad_indices_policy": ("", None)}),
     ("OneHot", "one_hot"): Row(
@@ -173,7 +172,7 @@ _ALIASES: dict[tuple[str, ...], Row] = {
     ("linalg.band_part",): Row("", ops.band_part, _ONE),
     ("Matmul", "linalg.matmul"): Row("", ops.matmul, _TWO, only=dict.fromkeys(
         ("a_is_sparse", "b_is_sparse", "output_type", "grad_a", "grad_b"), _OFF)),
-    ("Dot",): Row("", matmul, _TWO),
+    ("Dot",): Row("", ops.dot, _TWO),
     ("Tensordot", "tensordot"): Row("", ops.tensordot, _TWO),
     ("Einsum",): Row("", ops.einsum),
     ("ExtractSequences",): Row("", shaping_ops.sliding_windows,

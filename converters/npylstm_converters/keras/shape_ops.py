@@ -240,3 +240,25 @@ def ensure_shape(graph: Graph, x: Any, shape: Any) -> Any:
     ):
         raise Refusal(f"shape: expected {format_shape(own)}, got {shape!r:.60}")
     return array_ops.identity(graph, x)
+
+
+def take_along_axis(graph: Graph, x: Any, indices: Any, axis: Any = None) -> Any:
+    """Take an entry for each index; the other axes are broadcast, as NumPy does."""
+    if axis is None:
+        raise Refusal("axis=None: would mix samples; expected an axis behind the batch")
+    x, indices = graph.tensor(x), graph.tensor(indices)
+    place = axis_of(graph, x, axis)
+    own, other = graph.shape(x), graph.shape(indices)
+    if len(own) != len(other):
+        raise Refusal(f"expected indices of {len(own)} axes, got {format_shape(other)}")
+
+    def spread(tensor: Any, shape: Any, towards: Any, sizes: Any) -> Any:
+        wanted = [
+            (1, k) if k != place and shape[k] == 1 and sizes[k] != 1 else (0, k)
+            for k in range(len(shape))
+        ]
+        kept = all(source == 0 for source, _ in wanted)
+        return tensor if kept else graph.add(Expand(tuple(wanted)), tensor, towards)
+
+    indices, x = spread(indices, other, x, own), spread(x, own, indices, other)
+    return index_ops.take_along_axis(graph, x, indices, place)

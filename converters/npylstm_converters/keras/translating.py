@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from npylstm_converters.keras.graph import (
 from npylstm_converters.keras.inputs import INTEGERS, SMALL_INTEGERS
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
+from npylstm_converters.keras.operations import keeps_integers, refuse_unknown, result_type
 from npylstm_converters.keras.precision import precision_notes
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.toolkit.ledger import Entry, became
@@ -111,6 +111,11 @@ class TranslatedLayers:
                 self._reasons.add(f"{display_path(call.layer)}: {problem}")
         for name in self._graph.inputs:
             self._check_input(name, calls)
+        if self._container.writer.major < 3:
+            dtypes = {n: dtype_name(self.raws[n].config.get("dtype")) for n in self._graph.inputs}
+            integers = [Tensor(name) for name, dtype in dtypes.items() if dtype in INTEGERS]
+            for path in self._integer_operations(integers, calls):
+                self._reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
 
     def _translate_all(self, called: Collection[str]) -> None:
         """Translate every layer in the order of the config, except operations not ``called``."""
@@ -209,22 +214,24 @@ class TranslatedLayers:
                 )
         elif dtype not in INTEGERS:
             self._reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
-        elif self._container.writer.major < 3:
-            for path in self._integer_operations(tensor, calls):
-                self._reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
 
-    def _integer_operations(self, tensor: Tensor, calls: Sequence[Call]) -> Iterator[str]:
-        """Yield operations downstream of an integer input that TensorFlow computes in integers."""
-        integers = {tensor}
+    def _integer_operations(
+        self, tensors: Iterable[Tensor], calls: Sequence[Call]
+    ) -> Iterator[str]:
+        """Yield operations behind integers that TensorFlow computes in another way than floats."""
+        integers = {*tensors}
         for call in calls:
             raw, made = self.raws.get(call.layer), self.specs.get(call.layer)
-            if raw is None or not integers & {*call.reads} or (made is not None and made.weights):
+            if raw is None or (made is not None and made.weights):
                 continue
-            if raw.is_operation and not keeps_integers(raw):
+            kind = result_type(raw, call) if raw.is_operation else ""
+            reads = bool(integers & {*call.reads})
+            differs = raw.is_operation and not keeps_integers(raw) and kind != "float"
+            # TensorFlow cuts the mean of integers.
+            if reads and (differs or raw.class_name == "GlobalAveragePooling1D"):
                 yield call.layer
-            if raw.class_name == "GlobalAveragePooling1D":  # TensorFlow cuts the mean
-                yield call.layer
-            integers.add(Tensor(call.layer, call.number))
+            if kind == "integer" or (reads and kind != "float"):
+                integers.add(Tensor(call.layer, call.number))
 
     def dtype(self) -> str:
         """Return the one element type of the weights, for which attention computes its masks."""
