@@ -16,7 +16,7 @@ from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.author import AuthorCheck, check_author
 from npylstm_converters.comparing import assert_parity, compare
 from npylstm_converters.recording import make_cases, record
-from npylstm_converters.registry import GROUP, Importer, Runner, find_importer
+from npylstm_converters.registry import GROUP, Importer, Runner, find_importer, on_disk
 
 if TYPE_CHECKING:
     from npylstm_converters.keras import from_keras
@@ -46,7 +46,8 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     Parameters
     ----------
     source
-        A path, recognised by its content and not its suffix, or a model object.
+        A path of a file or folder, recognised by its content and not its suffix; the bytes of a
+        file, or an open binary file; or a model object.
     **options
         Arguments of the framework's function, such as ``architecture`` of :func:`from_keras`.
 
@@ -69,12 +70,13 @@ def convert(source: Any, **options: Any) -> ModelSpec:
     >>> convert("models/sine_keras/sine.keras").outputs
     ('output',)
     """
-    importer = find_importer(source)
-    unknown = sorted(set(options) - set(importer.options))
-    if unknown:
-        known = ", ".join(importer.options) or "none"
-        raise NpylstmError(f"{importer.name} sources take no {unknown[0]!r}, expected: {known}")
-    return importer.convert(source, **options)
+    with on_disk(source) as source:
+        importer = find_importer(source)
+        unknown = sorted(set(options) - set(importer.options))
+        if unknown:
+            known = ", ".join(importer.options) or "none"
+            raise NpylstmError(f"{importer.name} sources take no {unknown[0]!r}, expected: {known}")
+        return importer.convert(source, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from npylstm.parity.diagnosing import diagnose_cases
 from npylstm.parity.examples import bind_case
 from npylstm.parity.variants import CachedRun
 from npylstm_converters.recording import record
-from npylstm_converters.registry import Runner, find_importer
+from npylstm_converters.registry import Runner, find_importer, on_disk
 
 __all__ = ["assert_parity", "compare", "compare_with_runner"]
 
@@ -71,7 +71,8 @@ def compare(
     if isinstance(model, (str, os.PathLike)):
         model = npylstm.load(model)
     model = Model(model) if isinstance(model, ModelSpec) else model
-    runner = find_importer(source).runner(source, model.spec, **options)
+    with on_disk(source) as path:
+        runner = find_importer(path).runner(path, model.spec, **options)
     wanted: int | list[Any] | None = cases if inputs is None else [inputs]
     recorded = record(model.spec, runner, wanted, seed=seed).cases
     return compare_with_runner(model, runner, recorded)

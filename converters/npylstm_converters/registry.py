@@ -6,8 +6,11 @@ an entry point of the same group in its own distribution; nothing here changes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -17,10 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from npylstm import FormatError, ModelSpec, NpylstmError
+from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.io.model_file import is_model
+from npylstm.io.stand_ins import check_content, check_no_pointer, check_unpacked
 
-__all__ = ["GROUP", "Importer", "Runner", "find_importer", "importers"]
+__all__ = ["GROUP", "Importer", "Runner", "find_importer", "importers", "on_disk"]
 
 GROUP = "npylstm.converters"
 
@@ -198,24 +202,37 @@ class Importer(ABC):
 
 
 def importers() -> list[Importer]:
-    """Load every importer.
+    """Load every importer that can be loaded.
 
     Raises
     ------
     NpylstmError
         If two have the same name or none is registered.
     """
+    return _load()[0]
+
+
+def _load() -> tuple[list[Importer], list[str]]:
+    """Return the importers, and a sentence about each one that cannot be loaded."""
     found: dict[str, Importer] = {}
+    broken: list[str] = []
     for entry in entry_points(group=GROUP):
-        importer: Importer = entry.load()
+        try:
+            importer: Importer = entry.load()
+        except Exception as error:  # the code of a third party may raise anything
+            broken.append(
+                f"the importer {entry.name!r} ({entry.value}) cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            )
+            continue
         if importer.name in found and found[importer.name] is not importer:
             raise NpylstmError(f"importer {importer.name!r}: registered twice in {GROUP}")
         found[importer.name] = importer
-    if not found:
+    if not found and not broken:
         raise NpylstmError(
             f"no importers in {GROUP}: install npylstm with pip, so that it has metadata"
         )
-    return list(found.values())
+    return [*found.values()], broken
 
 
 def find_importer(source: Any) -> Importer:
@@ -234,12 +251,13 @@ def find_importer(source: Any) -> Importer:
     Raises
     ------
     FormatError
-        If no importer accepts it.
+        If no importer accepts it, or it is a file in place of a model, such as a web page.
     OSError
         If the file cannot be read.
     """
     head, label = b"", type(source).__name__
-    if isinstance(source, (str, os.PathLike)):
+    is_path = isinstance(source, (str, os.PathLike))
+    if is_path:
         label = os.fspath(source)
         path = Path(source)
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -251,10 +269,45 @@ def find_importer(source: Any) -> Importer:
                 raise FormatError(f"{label}: is empty")
             if is_model(source):
                 raise FormatError(f"{label}: is a model of npylstm already")
-    for importer in importers():
+            check_content(source)
+    loaded = importers()
+    for importer in loaded:
         if importer.accepts(source, head):
+            for file in importer.files(source) if not head else ():
+                check_no_pointer(file)
             return importer
     if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), label)
-    names = ", ".join(i.name for i in importers())
-    raise FormatError(f"{label}: no importer knows this kind of source; known are: {names}")
+    if head:
+        check_unpacked(source)
+    names = ", ".join(i.name for i in loaded)
+    reasons = [f"{label}: no importer knows this kind of source; known are: {names}", *_load()[1]]
+    raise FormatError("; ".join(reasons))
+
+
+@contextlib.contextmanager
+def on_disk(source: Any) -> Iterator[Any]:
+    """Yield a source as importers take it: bytes and open files become a temporary file.
+
+    Errors name it ``bytes``, or as the open file is named.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        label, data = "bytes", source
+    elif isinstance(source, io.IOBase):
+        name = getattr(source, "name", None)
+        label, data = name if isinstance(name, str) else "file", source.read()
+        if not isinstance(data, bytes):
+            raise FormatError(f"{label}: expected a file opened for reading bytes (mode 'rb')")
+    else:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        path.write_bytes(data)
+        try:
+            yield path
+        except UnsupportedError as error:
+            reasons = [reason.replace(str(path), label) for reason in error.reasons]
+            raise UnsupportedError(reasons) from None
+        except FormatError as error:
+            raise FormatError(str(error).replace(str(path), label)) from None

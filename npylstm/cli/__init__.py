@@ -18,6 +18,7 @@ from npylstm.cli.computing import predict, trace
 from npylstm.cli.converting import convert
 from npylstm.cli.describing import info
 from npylstm.cli.examining import doctor
+from npylstm.cli.printing import print_json
 from npylstm.cli.timing import bench, warmup
 from npylstm.errors import NpylstmError, ParityError
 from npylstm.printable import printable
@@ -28,15 +29,26 @@ __all__ = ["main"]
 Command = Callable[[argparse.Namespace], int]
 
 
+class UsageError(NpylstmError):
+    """Wrong arguments; ``command`` is the one that they are wrong for, or empty."""
+
+    def __init__(self, message: str, command: str) -> None:
+        self.command = command
+        super().__init__(message)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print the error in one line, with a hint to ``--help``."""
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        """Raise the error, with a hint to ``--help``."""
+        command = self.prog.partition(" ")[2]
+        raise UsageError(f"{message}; see {self.prog} --help", command)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="npylstm", description="Trained recurrent networks, run with NumPy alone."
+        prog="npylstm",
+        description="Trained recurrent networks, run with NumPy alone.",
+        epilog="In place of a file of arrays, - is standard input or output.",
     )
     parser.add_argument("--version", action="version", version=f"npylstm {__version__}")
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -50,7 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     def backend(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--backend", choices=BACKENDS, default="auto", help="default: auto")
 
+    def functions(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--custom", metavar="NAME=module:function", action="append",
+            help="a NumPy function for a layer that is code, by its name or class",
+        )  # fmt: skip
+
     def source_options(sub: argparse.ArgumentParser) -> None:
+        functions(sub)
         sub.add_argument(
             "--architecture", metavar="JSON",
             help="weights-only files of Keras and TensorFlow: the text of model.to_json()",
@@ -86,6 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         "--record", metavar="N", type=_count, default=None,
         help="cases to record with the framework; by default 8 where it is installed, 0 for none",
     )  # fmt: skip
+    sub.add_argument(
+        "--free-steps", action="store_true",
+        help="let inputs have any number of steps, where the source fixes it",
+    )  # fmt: skip
     sub.add_argument("--check-input", metavar="X.npy", help="inputs that the author used")
     sub.add_argument(
         "--check-output", metavar="Y.npy", help="what the author's own program gave for them"
@@ -115,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     backend(sub)
 
     sub = command(diagnose, "Say why another program's outputs differ from the model's.")
+    functions(sub)
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz or .csv")
     sub.add_argument(
@@ -143,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resample", choices=("soxr",), default=None,
         help="audio: resample a file whose sample rate is not the model's",
     )  # fmt: skip
+    functions(sub)
     backend(sub)
 
     sub = command(trace, "Show what happens inside the recurrent layers.")
@@ -152,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="GATES.png", required=True, help=".png, .svg or .npz"
     )
     sub.add_argument("--sample", metavar="K", type=_count, default=0, help="which row; default: 0")
+    functions(sub)
 
     sub = command(bench, "Measure the time of a call on this machine.")
     sub.add_argument("model", metavar="MODEL.npz")
@@ -183,22 +209,24 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    as_json = "--json" in given
     try:
+        options = _parser().parse_args(given)
         status: int = options.run(options)
         sys.stdout.flush()
         return status
     except ParityError as error:
-        return _complain(str(error), 1)
+        return _complain(error, str(error), as_json, status=1)
     except NpylstmError as error:
-        return _complain(str(error), 2)
+        return _complain(error, str(error), as_json)
     except BrokenPipeError:
         # The reader has closed the pipe; suppress Python's error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _complain(what, 2)
+        return _complain(error, what, as_json)
     except KeyboardInterrupt:
         return 130
 
@@ -206,10 +234,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _MAX_MESSAGE = 3500
 
 
-def _complain(message: str, status: int) -> int:
+def _complain(error: Exception, message: str, as_json: bool, status: int = 2) -> int:
     """Print one line, without control characters, which names from files may contain."""
     line = printable(" ".join(message.split()))
+    if as_json:
+        print_json({"error": line, "kind": type(error).__name__})
+        return status
     if len(line) > _MAX_MESSAGE:
         line = f"{line[:_MAX_MESSAGE]} ... ({len(line)} characters)"
-    print(f"npylstm: error: {line}", file=sys.stderr)
+    command = f" {error.command}" if isinstance(error, UsageError) else ""
+    print(f"npylstm{command}: error: {line}", file=sys.stderr)
     return status

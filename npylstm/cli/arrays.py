@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,17 @@ from npylstm.io import npz
 from npylstm.ops.shapes import format_shape
 from npylstm.spec import TensorSpec
 
-__all__ = ["print_csv", "read_example", "read_inputs", "read_outputs", "read_state", "write"]
+__all__ = [
+    "STANDARD",
+    "print_csv",
+    "read_example",
+    "read_inputs",
+    "read_outputs",
+    "read_state",
+    "write",
+]
+
+STANDARD = "-"  # standard input or output
 
 
 def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -28,7 +39,8 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     path
         ``.npy``: one array. ``.npz``: one array per input, by name (for one input, any name).
         ``.csv``: one sample per row if the columns are the values of a sample; otherwise one
-        sequence, one time step per row.
+        sequence, one time step per row; the first line may name the columns. ``-``: any of these
+        from standard input.
     expected
         The model's inputs.
 
@@ -39,24 +51,37 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     ShapeError
         If the inputs are not those of the model.
     """
-    if not os.path.exists(path):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    suffix = Path(path).suffix.lower()
+    suffix, source = _opened(path)
     names = [t.name for t in expected]
     if suffix == ".npz":
-        with npz.Archive(path) as archive:
+        with npz.Archive(source) as archive:
             found = {key: archive.array(key) for key in sorted(archive.keys)}
         if len(names) == 1 and len(found) == 1:
             return {names[0]: next(iter(found.values()))}
         if set(found) != set(names):
             raise ShapeError(f"{path}: expected arrays {sorted(names)}, got {sorted(found)}")
         return found
-    if suffix not in (".npy", ".csv"):
-        raise FormatError(f"{path}: expected a .npy, .npz or .csv file")
     if len(names) > 1:
         raise ShapeError(f"{path}: expected an .npz with the arrays {sorted(names)}")
-    array = npz.read_npy(path) if suffix == ".npy" else _read_csv(path, expected[0])
+    array = npz.read_npy(source) if suffix == ".npy" else _read_csv(source, path, expected[0])
     return {names[0]: array}
+
+
+def _opened(path: str) -> tuple[str, str | io.BytesIO]:
+    """Return the suffix of a file of arrays, and the file; ``-`` is standard input."""
+    if path == STANDARD:
+        data = sys.stdin.buffer.read()
+        if not data:
+            raise FormatError("-: standard input is empty, expected .npy, .npz or CSV")
+        kinds = {b"\x93NUMPY": ".npy", b"PK": ".npz"}
+        suffix = next((kind for magic, kind in kinds.items() if data.startswith(magic)), ".csv")
+        return suffix, io.BytesIO(data)
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npy", ".npz", ".csv"):
+        raise FormatError(f"{path}: expected a .npy, .npz or .csv file")
+    return suffix, path
 
 
 def read_outputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -72,11 +97,11 @@ def read_outputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     if Path(path).suffix.lower() != ".csv" or len(expected) != 1:
         return read_inputs(path, expected)
     (output,) = expected
-    table = _table(path)
+    table = _table(path, path)
     sizes = [d for d in output.shape[1:] if isinstance(d, int)]
     if len(sizes) == len(output.shape) - 1:
         return {output.name: table.reshape(len(table), *sizes)}
-    return {output.name: _read_csv(path, output)}
+    return {output.name: _read_csv(path, path, output)}
 
 
 def read_state(path: str) -> dict[str, dict[str, Array]]:
@@ -89,16 +114,32 @@ def read_state(path: str) -> dict[str, dict[str, Array]]:
     return state
 
 
-def _table(path: str) -> Array:
+def _table(source: str | io.BytesIO, path: str) -> Array:
+    """Read the numbers of a CSV file; a first line of names only is left out."""
     try:
-        table: Array = np.loadtxt(path, delimiter=",", ndmin=2)
+        data = source.getvalue() if isinstance(source, io.BytesIO) else Path(source).read_bytes()
+        lines = data.decode("utf-8-sig").splitlines()
+        first = next((k for k, line in enumerate(lines) if line.strip()), 0)
+        names = not any(map(_is_number, lines[first].split(","))) if lines else False
+        rows = [line for line in lines[first + names :] if line.strip()]
+        if not rows:
+            raise ValueError("there are none")
+        table: Array = np.loadtxt(rows, delimiter=",", ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: expected rows of numbers with commas: {error}") from None
     return table
 
 
-def _read_csv(path: str, expected: TensorSpec) -> Array:
-    table = _table(path)
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_csv(source: str | io.BytesIO, path: str, expected: TensorSpec) -> Array:
+    table = _table(source, path)
     inner = expected.shape[1:]
     sample = [d for d in inner if isinstance(d, int)]
     if len(sample) == len(inner) and np.prod(sample) == table.shape[1]:
@@ -112,9 +153,10 @@ def _read_csv(path: str, expected: TensorSpec) -> Array:
 
 def read_example(path: str) -> Any:
     """Read arrays of any shape: one, or those of an ``.npz`` by name."""
-    if not path.endswith(".npz"):
-        return npz.read_npy(path)
-    with npz.Archive(path) as archive:
+    suffix, source = _opened(path) if path == STANDARD else (Path(path).suffix, path)
+    if suffix != ".npz":
+        return npz.read_npy(source)
+    with npz.Archive(source) as archive:
         return {key: archive.array(key) for key in archive.keys}
 
 
@@ -142,6 +184,9 @@ def write(outputs: Mapping[str, Array], path: str) -> None:
             np.savetxt(stream, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")
 
 
-def print_csv(array: Array) -> None:
-    """Print an array, one sample per row."""
-    np.savetxt(sys.stdout, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")
+def print_csv(outputs: Mapping[str, Array]) -> None:
+    """Print outputs, one sample per row; each of several behind a line with its name."""
+    for name, array in outputs.items():
+        if len(outputs) > 1:
+            print(f"# {name} {format_shape(array.shape)}")
+        np.savetxt(sys.stdout, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shlex
 
 from npylstm import console, parity, plot
 from npylstm.cli import arrays
 from npylstm.cli.outputs import check_page, check_written
 from npylstm.cli.printing import print_json
-from npylstm.cli.sources import find_importer, import_converters, source_options
+from npylstm.cli.sources import (
+    custom_functions,
+    find_importer,
+    import_converters,
+    source_options,
+)
 from npylstm.errors import NpylstmError
 from npylstm.io import npz
 from npylstm.runtime.model import load
@@ -21,7 +27,7 @@ def verify(options: argparse.Namespace) -> int:
     """Replay recorded or new cases and print the parity table."""
     check_written(options.plot, options.model, options.against)
     check_page(options.html, options.model, options.against)
-    model = load(options.model, options.backend)
+    model = load(options.model, options.backend, custom_functions(options))
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
@@ -30,7 +36,7 @@ def verify(options: argparse.Namespace) -> int:
             raise NpylstmError(
                 f"{options.model}: holds no recorded cases, so there is nothing to verify; convert "
                 "it again where its framework is installed, or compare it with its source: npylstm "
-                f"verify {options.model} --against SOURCE"
+                f"verify {shlex.quote(options.model)} --against SOURCE"
             )
         report = model.verify()
     else:
@@ -60,7 +66,7 @@ def verify(options: argparse.Namespace) -> int:
 def diagnose(options: argparse.Namespace) -> int:
     """Print which mistake explains outputs of another program."""
     check_page(options.html, options.model, options.input, options.output)
-    model = load(options.model, options.backend)
+    model = load(options.model, options.backend, custom_functions(options))
     inputs = arrays.read_inputs(options.input, model.inputs)
     outputs = arrays.read_outputs(options.output, model.outputs)
     state = arrays.read_state(options.state) if options.state else None

@@ -8,6 +8,7 @@ from npylstm import plot
 from npylstm.cli import arrays, audio
 from npylstm.cli.outputs import check_written
 from npylstm.cli.printing import print_json
+from npylstm.cli.sources import custom_functions
 from npylstm.errors import NpylstmError
 from npylstm.io import npz
 from npylstm.ops.shapes import format_shape
@@ -24,34 +25,32 @@ def predict(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None:
             raise NpylstmError(f"--{name} goes with audio: {options.input} is no audio file")
     check_written(options.output, options.model, options.input)
-    model = load(options.model, options.backend)
+    model = load(options.model, options.backend, custom_functions(options))
     inputs = arrays.read_inputs(options.input, model.inputs)
     y = model.predict(
         inputs, batch_size=options.batch_size, threads=options.threads,
         progress=options.batch_size is not None,
     )  # fmt: skip
     outputs = y if isinstance(y, dict) else {model.outputs[0].name: y}
-    if options.output:
-        arrays.write(outputs, options.output)
+    output = None if options.output == arrays.STANDARD else options.output
+    if output:
+        arrays.write(outputs, output)
     if options.json:
         shapes = {name: list(array.shape) for name, array in outputs.items()}
-        values = None if options.output else {k: v.tolist() for k, v in outputs.items()}
-        print_json({"output": options.output, "shapes": shapes, "values": values})
-    elif options.output:
+        values = None if output else {k: v.tolist() for k, v in outputs.items()}
+        print_json({"output": output, "shapes": shapes, "values": values})
+    elif output:
         listed = ", ".join(f"{k} {format_shape(v.shape)}" for k, v in outputs.items())
-        print(f"{options.output}: {listed}, {model.backend} back end")
+        print(f"{output}: {listed}, {model.backend} back end")
     else:
-        for name, array in outputs.items():
-            if len(outputs) > 1:
-                print(f"# {name} {format_shape(array.shape)}")
-            arrays.print_csv(array)
+        arrays.print_csv(outputs)
     return 0
 
 
 def trace(options: argparse.Namespace) -> int:
     """Compute the gates of all recurrent layers and draw or write them."""
     check_written(options.output, options.model, options.input)
-    model = load(options.model, "numpy")
+    model = load(options.model, "numpy", custom_functions(options))
     inputs = arrays.read_inputs(options.input, model.inputs)
     gates = model.trace(inputs)
     if not gates:

@@ -25,6 +25,8 @@ def convert(options: argparse.Namespace) -> int:
     check_target(options, importer)
     extra = source_options(options, importer)
     spec: ModelSpec = importer.convert(options.source, **extra)
+    if options.free_steps:
+        spec = spec.with_free_steps()
     check = _author_check(spec, options, extra)
     if check is not None and not check.report.passed and not options.force:
         if options.json:

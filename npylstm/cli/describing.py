@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import Any
 
 from npylstm import console
@@ -48,9 +49,23 @@ def info(options: argparse.Namespace) -> int:
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:
-                print(console.wrapped(f"{key}: {entry}", "  "))
+                print(console.wrapped(f"{key}: {_in_short(entry)}", "  "))
     print_ledger(spec)
     return 0
+
+
+_SHOWN = 12  # entries of a list
+
+
+def _in_short(value: Any) -> str:
+    """Return an entry of the provenance; of long lists, such as vocabularies, the first entries."""
+    if isinstance(value, dict):
+        listed = (f"{key}: {_in_short(entry)}" for key, entry in value.items() if entry is not None)
+        return ", ".join(listed)
+    if isinstance(value, list) and len(value) > _SHOWN:
+        first = ", ".join(map(repr, value[:_SHOWN]))
+        return f"[{first}, ...] ({len(value):,} entries)"
+    return str(value)
 
 
 def _proof(options: argparse.Namespace) -> int:
@@ -60,7 +75,7 @@ def _proof(options: argparse.Namespace) -> int:
     if not model_file.is_model(options.model):
         raise NpylstmError(
             f"{options.model}: --proof needs a converted model; first run "
-            f"`npylstm convert {options.model} MODEL.npz`"
+            f"`npylstm convert {shlex.quote(options.model)} MODEL.npz`"
         )
     document, report = prove(options.model)
     if options.json:

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from npylstm.cli.arrays import STANDARD
 from npylstm.errors import NpylstmError
 from npylstm.io.model_file import is_model
 
@@ -14,7 +15,7 @@ __all__ = ["check_page", "check_target", "check_written"]
 
 def check_written(path: str | None, *reads: str | None) -> None:
     """Check that an output file replaces neither an input nor a model."""
-    if path is None:
+    if path in (None, STANDARD):
         return
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):

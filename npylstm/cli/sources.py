@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from types import ModuleType
 from typing import Any
 
 from npylstm.cli import arrays
 from npylstm.errors import NpylstmError
+from npylstm.ops.external import Function
 
-__all__ = ["find_importer", "import_converters", "source_options"]
+__all__ = ["custom_functions", "find_importer", "import_converters", "source_options"]
 
-_OPTIONS = ("architecture", "layers", "batch_first", "key", "allow_unused", "example")
+_OPTIONS = ("architecture", "layers", "batch_first", "key", "allow_unused", "example", "custom")
 
 
 def import_converters() -> ModuleType:
@@ -25,10 +28,7 @@ def import_converters() -> ModuleType:
 
 def find_importer(source: str) -> Any:
     """Return the importer of a source."""
-    try:
-        return import_converters().find_importer(source)
-    except ImportError as error:
-        raise NpylstmError(f"{error}; pip install 'npylstm[keras]'") from None
+    return import_converters().find_importer(source)
 
 
 def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]:
@@ -41,4 +41,45 @@ def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]
         raise NpylstmError(f"--{option} does not go with a source of {importer.name}")
     if "example" in given:
         given["example"] = arrays.read_example(given["example"])
+    if "custom" in given:
+        given["custom"] = custom_functions(options)
     return given
+
+
+def custom_functions(options: argparse.Namespace) -> dict[str, Function] | None:
+    """Return the functions of ``--custom NAME=module:function``, by name; None without.
+
+    Modules are found in the working directory first.
+
+    Raises
+    ------
+    NpylstmError
+        If an option has another form, or its function cannot be imported.
+    """
+    if not options.custom:
+        return None
+    functions: dict[str, Function] = {}
+    for text in options.custom:
+        name, _, target = text.rpartition("=")
+        module, _, attribute = target.partition(":")
+        if not name or not module or not attribute:
+            raise NpylstmError(f"--custom {text}: expected NAME=module:function")
+        if name in functions:
+            raise NpylstmError(f"--custom {name}: is given twice")
+        functions[name] = _imported(module, attribute, text)
+    return functions
+
+
+def _imported(module: str, attribute: str, text: str) -> Function:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            value = getattr(value, part)
+    except Exception as error:  # the user's module may raise anything
+        raise NpylstmError(f"--custom {text}: {type(error).__name__}: {error}") from None
+    if not callable(value):
+        raise NpylstmError(f"--custom {text}: expected a function, got {type(value).__name__}")
+    function: Function = value
+    return function

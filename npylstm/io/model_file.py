@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.io.document import graph_from_json
-from npylstm.io.npz import Archive, Source, write_arrays
+from npylstm.io.npz import Archive, NotAnArchiveError, Source, write_arrays
 from npylstm.spec import Case, LayerSpec, ModelSpec
 from npylstm.storage import StoredWeight, storage_type
 
@@ -71,15 +72,34 @@ def read(source: Source) -> ModelSpec:
     OSError
         If the file cannot be opened.
     """
-    with Archive(source) as archive:
+    with _opened(source) as archive:
         name = archive.name
         if SPEC_KEY not in archive.keys:
-            raise FormatError(f"{name}: no {SPEC_KEY}, so this is not an npylstm model")
+            hint = "" if archive.holds_arrays else f"; {_convert_first(name)}"
+            raise FormatError(f"{name}: no {SPEC_KEY}, so this is not an npylstm model{hint}")
         try:
             return _read_model(archive)
         except FormatError as error:
             named = str(error).startswith(name)
             raise FormatError(str(error) if named else f"{name}: {error}") from None
+
+
+def _opened(source: Source) -> Archive:
+    """Open a file; a path that is no zip file may be that of a framework's model."""
+    path = source if isinstance(source, (str, os.PathLike)) else ""
+    if path and os.path.isdir(path):
+        raise FormatError(f"{path}: a folder, not an npylstm model; {_convert_first(str(path))}")
+    try:
+        return Archive(source)
+    except NotAnArchiveError as error:
+        hint = f"; {_convert_first(str(path))}" if path else ""
+        raise FormatError(f"{error}{hint}") from None
+
+
+def _convert_first(name: str) -> str:
+    return (
+        f"a framework's model is converted first: `npylstm convert {shlex.quote(name)} MODEL.npz`"
+    )
 
 
 def _read_model(archive: Archive) -> ModelSpec:

@@ -21,8 +21,12 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
+from npylstm.io.stand_ins import reason_against
 
-__all__ = ["Archive", "Source", "atomic_write", "check_zip_bomb", "read_npy", "write_arrays"]
+__all__ = [
+    "Archive", "NotAnArchiveError", "Source", "atomic_write", "check_zip_bomb", "read_npy",
+    "write_arrays",
+]  # fmt: skip
 
 _LONGEST_WORD = 40  # characters of a text
 _NUMBERS = "fiub"  # kinds of NumPy dtypes
@@ -60,6 +64,10 @@ def _open(source: Source) -> tuple[str, IO[bytes]]:
         raise FormatError(f"{label}: expected {wanted}, got {type(data).__name__}") from None
 
 
+class NotAnArchiveError(FormatError):
+    """A file is of another kind."""
+
+
 class Archive:
     """An untrusted ``.npz``, read member by member; an open file is read to its end and stays open.
 
@@ -85,8 +93,16 @@ class Archive:
             self.close()
             raise FormatError(f"{self.name}: {error}") from None
         except _DAMAGE as error:
+            reason = reason_against(self._stream)
+            is_other = not reason and self._stream.seek(0, os.SEEK_END) and not self._is_zip()
             self.close()
-            raise FormatError(f"{self.name}: not an .npz file: {error or 'damaged'}") from None
+            kind = NotAnArchiveError if is_other else FormatError
+            what = f"it {reason}" if reason else error or "damaged"
+            raise kind(f"{self.name}: not an .npz file: {what}") from None
+
+    def _is_zip(self) -> bool:
+        self._stream.seek(0)
+        return self._stream.read(2) == b"PK"
 
     def __enter__(self) -> Archive:
         return self
@@ -97,6 +113,11 @@ class Archive:
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()
+
+    @property
+    def holds_arrays(self) -> bool:
+        """Whether a member is named as an array."""
+        return any(info.filename.endswith(".npy") for info in self._members.values())
 
     @property
     def keys(self) -> set[str]:
@@ -173,7 +194,7 @@ def check_zip_bomb(stream: IO[bytes], claimed: int = 0) -> None:
         )
 
 
-def read_npy(path: str | os.PathLike[str]) -> Array:
+def read_npy(source: Source) -> Array:
     """Read a ``.npy`` of numbers.
 
     Raises
@@ -183,16 +204,18 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
     OSError
         If it cannot be opened.
     """
-    with open(path, "rb") as stream:
+    name, stream = _open(source)
+    with stream:
         try:
             header = _read_header(stream)
             declared = math.prod(header.shape) * header.dtype.itemsize
-            held = max(0, os.fstat(stream.fileno()).st_size - header.size)
+            held = max(0, stream.seek(0, os.SEEK_END) - header.size)
             if declared != held:
                 raise FormatError(f"declares {declared} bytes of data, the file holds {held}")
+            stream.seek(header.size)
             return header.view(stream.read())
         except _DAMAGE as error:
-            raise FormatError(f"{path}: not a .npy file of numbers: {error}") from None
+            raise FormatError(f"{name}: not a .npy file of numbers: {error}") from None
 
 
 class _Header(NamedTuple):

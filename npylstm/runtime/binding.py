@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -296,7 +297,7 @@ def bind_functions(spec: ModelSpec, custom: Mapping[str, Function]) -> ModelSpec
         elif name is not None and layer.function is None:
             missing.append(
                 f"{named.name}: is computed by a function that the file does not hold; give it: "
-                f"custom={{{name!r}: function}}"
+                f"custom={{{name!r}: function}}, or --custom {shlex.quote(name)}=module:function"
             )
         layers.append(named)
     if missing:

@@ -1840,7 +1840,9 @@ def test_everything_at_once(tmp_path: Path) -> None:
 def test_everything_at_once_in_tf_keras(tmp_path: Path) -> None:
     k = tf_keras
     L, a, b = k.layers, k.Input((6, 3), name="a"), k.Input((6, 3), name="b")
-    inner = k.Sequential([k.Input((6, 3)), L.GroupNormalization(1, name="norm")], name="inner")
+    inner = k.Sequential(
+        [k.Input((6, 3)), L.EinsumDense("abc,cd->abd", (6, 3), name="norm")], name="inner"
+    )
     y = L.Lambda(lambda t: t, name="code")(inner(a)) + L.Conv1DTranspose(3, 3, padding="same", name="conv")(b)  # fmt: skip
     y = L.Bidirectional(L.RNN([L.LSTMCell(3), L.LSTMCell(2)]), name="cell")(y)
     model = k.Model([a, b], y)

@@ -55,6 +55,30 @@ def test_parity(framework: str, name: str, way: str, tmp_path: Path) -> None:
     assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
 
 
+TRAINED: dict[str, Callable[[Any], Any]] = {
+    "one group": lambda L: L.GroupNormalization(1),
+    "groups of two": lambda L: L.GroupNormalization(2, epsilon=1e-4),
+    "each feature": lambda L: L.GroupNormalization(-1, scale=False),
+    "no offset": lambda L: L.GroupNormalization(4, center=False),
+    "mean square": lambda L: L.RMSNormalization(epsilon=1e-3),
+    "mean square of two axes": lambda L: L.RMSNormalization(axis=[-2, -1]),
+}
+
+
+@pytest.mark.parametrize("way", ["live", "keras", "h5"])
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_trained_numbers(framework: str, name: str, way: str, tmp_path: Path) -> None:
+    k = FRAMEWORKS[framework]
+    if "square" in name and not hasattr(k.layers, "RMSNormalization"):
+        return
+    layers = [TRAINED[name](k.layers), k.layers.LSTM(4)]
+    model = k.Sequential([k.Input((STEPS, 4)), *layers])
+    randomise(model, 3)
+    xs = make_inputs(model, 4, STEPS, 1)
+    assert_parity(convert(model, way, tmp_path), [(xs, run(model, xs))])
+
+
 @pytest.mark.parametrize("name", ["given", "given, one number", "rescaling by feature"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_double_precision(framework: str, name: str) -> None:

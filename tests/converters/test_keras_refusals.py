@@ -32,19 +32,20 @@ def test_a_class_of_the_users_own_under_one_of_keras_names(tmp_path: Path) -> No
         with pytest.raises(UnsupportedError) as caught:
             nc.from_keras(source)
         own = "layer class 'Dense' is a class of the user's own"
-        assert {f"wrapped: {own}", f"bare: {own}"} <= set(caught.value.reasons)
+        found = {reason.partition(";")[0] for reason in caught.value.reasons}
+        assert {f"wrapped: {own}", f"bare: {own}"} <= found
 
 
 def test_all_reasons_at_once() -> None:
     model = sequential(
-        L.Conv1DTranspose(4, 2, name="conv"), L.LSTM(5, activation="sparsemax", name="odd"), L.GroupNormalization(1, name="norm")
+        L.Conv1DTranspose(4, 2, name="conv"), L.LSTM(5, activation="sparsemax", name="odd"), L.EinsumDense("ab,bc->ac", 2, name="norm")
     )  # fmt: skip
     with pytest.raises(UnsupportedError) as caught:
         nc.from_keras(model)
     assert caught.value.reasons == (
         "conv: layer class 'Conv1DTranspose' is not supported",
         "odd: activation 'sparsemax' is not supported",
-        "norm: layer class 'GroupNormalization' is not supported",
+        "norm: layer class 'EinsumDense' is not supported",
     )
 
 
@@ -93,8 +94,8 @@ def activation_of_mine(x: Any) -> Any:
         (lambda: Custom(name="a"), "a: layer class 'Custom' is a class of the user's own"),
         (lambda: L.Lambda(lambda x: x, name="a"), "a: layer class 'Lambda' is not supported"),
         (lambda: L.Dense(3, activation=activation_of_mine, name="a"), "a: activation .*activation_of_mine"),
-        (lambda: L.Dense(3, dtype="mixed_float16", name="a"), "a: dtype 'mixed_float16' is not supported: it computes in reduced precision"),
-        (lambda: L.TimeDistributed(L.GroupNormalization(1), name="a"), "a: layer class 'GroupNormalization' is not supported"),
+        (lambda: L.Dense(3, dtype="float16", name="a"), "a: dtype 'float16' is not supported: it computes in reduced precision"),
+        (lambda: L.TimeDistributed(L.Conv1DTranspose(2, 1), name="a"), "a: layer class 'Conv1DTranspose' is not supported"),
         (lambda: L.Flatten(data_format="channels_first", name="a"), "a: Flatten with data_format='channels_first'"),
         (lambda: L.Bidirectional(L.RNN([L.GRUCell(2), L.GRUCell(3)]), name="a"), "a: RNN of 2 cells is not supported"),
     ],
@@ -135,7 +136,7 @@ def test_impostors_in_model_objects(layer: Any, reason: str) -> None:
         nc.from_keras(sequential(layer()))
 
 
-@pytest.mark.parametrize("dtype", ["int32", "float16"])
+@pytest.mark.parametrize("dtype", ["bool", "float16"])
 def test_inputs_that_keras_would_cut(dtype: str) -> None:
     model = keras.Sequential([keras.Input((6, 3), dtype=dtype, name="x"), L.LSTM(2)])
     with pytest.raises(UnsupportedError, match=f"x: inputs of dtype '{dtype}' are not supported"):

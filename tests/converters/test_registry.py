@@ -83,3 +83,15 @@ def test_no_importers_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arrays_are_no_source() -> None:
     with pytest.raises(FormatError, match="ndarray: no importer knows this kind of source"):
         nc.convert(np.zeros(3))
+
+
+def test_a_broken_importer_is_named_where_it_may_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path
+) -> None:
+    """Other importers go on; where none accepts a source, the reason is there."""
+    with_entry(monkeypatch, "NOT_THERE")
+    assert nc.convert(root / "models/sine_keras/sine.keras")
+    path = tmp_path / "a.toy"
+    path.write_bytes(b"TOY")
+    with pytest.raises(FormatError, match=r"the importer 'other' .* cannot be loaded: KeyError"):
+        nc.convert(path)

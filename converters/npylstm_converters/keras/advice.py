@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def ask_for_architecture(container: Container, source: str | os.PathLike[str]) -
         return f"{text}--architecture model.json"
     return (
         f"{text}--architecture model.json, or state the layers by --layers: "
-        f"`npylstm info {os.fspath(source)}` shows what to state"
+        f"`npylstm info {shlex.quote(os.fspath(source))}` shows what to state"
     )
 
 

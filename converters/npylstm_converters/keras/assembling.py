@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import npylstm
@@ -13,6 +14,7 @@ from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.attention import ATTENTION_MASK
 from npylstm.ops.base import Operation
+from npylstm.ops.pointwise import Identity
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import LayerSpec, TensorSpec
@@ -20,12 +22,13 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.files import Container
-from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path
+from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path, safe_name
 from npylstm_converters.keras.inlining import FlatGraph, flatten
 from npylstm_converters.keras.inputs import read_inputs
 from npylstm_converters.keras.masks import Flow, created_mask, give_masks, used_masks
 from npylstm_converters.keras.operations import plan_of
 from npylstm_converters.keras.parsing import parse
+from npylstm_converters.keras.preprocessing import sentences, without_preprocessing
 from npylstm_converters.keras.translating import Options, TranslatedLayers
 
 __all__ = ["convert_container"]
@@ -44,6 +47,7 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
     graph, writer, reasons = parse(container.document), container.writer, Reasons()
     for reason in container.foreign:
         reasons.add(reason)
+    graph, outside = without_preprocessing(graph, container.vocabulary, reasons)
     layers = TranslatedLayers(graph, container, options, reasons)
     layers.refuse_foreign()
     flat = flatten(graph, layers.raws)
@@ -61,6 +65,7 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
     for call in flat.calls:
         assembly.call(call)
     names, builder = assembly.outputs(flat.outputs), assembly.builder
+    names = [assembly.named(*pair) for pair in zip_longest(names, graph.output_names, fillvalue="")]
     uncalled = [spec.name for spec in assembly.layers.values() if spec.name not in builder.layers]
     if uncalled:
         raise FormatError(f"the model contradicts itself: {', '.join(uncalled)}: never called")
@@ -69,15 +74,18 @@ def convert_container(container: Container, options: Options) -> ModelSpec:
         spec = ModelSpec(
             layers=tuple(builder.layers.values()),
             edges=tuple(builder.edges), inputs=builder.inputs, outputs=outputs,
-            name=graph.name, dtype=dtype, provenance=_provenance(container, layers),
+            name=graph.name, dtype=dtype, provenance=_provenance(container, layers, outside),
         )  # fmt: skip
     except FormatError as error:
         raise FormatError(f"the model contradicts itself: {error}") from None
     return _with_free_steps(spec) if free_steps else spec
 
 
-def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any]:
+def _provenance(
+    container: Container, layers: TranslatedLayers, outside: list[dict[str, Any]]
+) -> dict[str, Any]:
     writer = container.writer
+    outside = [{**entry, "input": layers.names[entry["input"]]} for entry in outside]
     return {
         "framework": writer.framework,
         "framework_version": writer.version,
@@ -87,6 +95,7 @@ def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any
             f"written by {writer.framework} {writer.version}: {writer.evidence}",
             *container.notes,
             *layers.notes,
+            *sentences(outside),
             *_name_conflicts(layers.raws),
             *(
                 f"layer {display_path(old)!r} is called {new!r} here"
@@ -97,6 +106,7 @@ def _provenance(container: Container, layers: TranslatedLayers) -> dict[str, Any
         "proof": "assumed" if container.assumed else "stated" if container.stated else "proven",
         "stated": [*container.stated, *(f"assumed: {fact}" for fact in container.assumed)],
         "tensors": [entry.to_json() for entry in layers.ledger],
+        **({"preprocessing": outside} if outside else {}),
     }
 
 
@@ -142,10 +152,16 @@ class _Assembly:
         self._major = writer.major
         self._flow: Flow[str] = Flow(graph, writer, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
+        self._sizes: dict[Tensor, Any] = {}  # calls that compute sizes, and no tensor
         self._current_layer = ""  # the layer in progress
 
     def find(self, tensor: Tensor) -> str:
         """Return the name of a tensor."""
+        if tensor in self._sizes:
+            raise UnsupportedError(
+                [f"{display_path(tensor.layer)}: the sizes of a tensor are supported as arguments "
+                 "of shapes only"]
+            )  # fmt: skip
         if tensor not in self._tensors:
             raise FormatError(
                 f"model config: {display_path(tensor.layer)} has no output {tensor.output}"
@@ -158,6 +174,13 @@ class _Assembly:
             return [self.find(tensor) for tensor in tensors]
         key = (tensors.layer, tensors.call)
         return [name for t, name in self._tensors.items() if (t.layer, t.call) == key]
+
+    def named(self, tensor: str, key: str) -> str:
+        """Return the name of an output: the key of a dictionary, if there is one."""
+        name = safe_name(key)
+        if name in ("", tensor):
+            return tensor
+        return self._add_layer(Identity(), self.builder.unused(name), tensor)
 
     def call(self, call: Call) -> None:
         """Add a call."""
@@ -197,28 +220,32 @@ class _Assembly:
 
     def _operate(self, call: Call) -> None:
         """Add the layers that compute an operation on tensors."""
-        reads = [self.find(t) for t in call.reads]
         path, name = call.layer, self._names[call.layer]
         times = self._raws[path].times
-        shapes = [self.builder.shapes[tensor] for tensor in reads]
+        values = [self._sizes.get(tensor) for tensor in call.reads]
+        reads = ["" if t in self._sizes else self.find(t) for t in call.reads]
+        shapes = [self.builder.shapes[tensor] if tensor else () for tensor in reads]
+        inner = [(*s[:1], *s[1 + times :]) for s in shapes]
         try:
-            plan = plan_of(self._raws[path], call, [(*s[:1], *s[1 + times :]) for s in shapes])
+            plan, results, value = plan_of(self._raws[path], call, reads, inner, values)
         except Refusal as error:
             raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
-        tensors = list(reads)
-        for k, step in enumerate(plan.steps):
+        if results is None:
+            self._sizes[Tensor(path, call.number)] = value
+            return
+        tensors = dict(plan.tensors)
+        for step in plan.steps:
             operation = step.operation
             for _ in range(times):
                 operation = TimeDistributed(operation)
+            weights = {key: array.astype(self._dtype) for key, array in step.weights.items()}
+            is_main = step.made == results[0].number
+            what = "" if is_main and not call.number else "again" if is_main else "part"
+            own = self.builder.unused(f"{name}.{what}") if what else name
             operands = [tensors[n] for n in step.reads]
-            if k < len(plan.steps) - 1:
-                made = self._add_helper(operation, name, *operands, what="part")
-            elif call.number:
-                made = self._add_helper(operation, name, *operands, what="again")
-            else:
-                made = self._add_layer(operation, name, *operands)
-            tensors.append(made)
-        self._tensors[Tensor(path, call.number)] = tensors[-1]
+            (tensors[step.made],) = self._call(LayerSpec(own, operation, weights), operands)
+        for k, result in enumerate(results):
+            self._tensors[Tensor(path, call.number, k)] = tensors[result.number]
 
     def _with_output_shape(self, path: str, named: LayerSpec, reads: Sequence[str]) -> LayerSpec:
         """Return the layer with the output shape of its custom function."""

@@ -19,8 +19,7 @@ from npylstm_converters.errors import Refusal
 
 __all__ = [
     "ACTIVATIONS", "ACTIVATION_LAYERS", "WEIGHT_SHAPERS", "Config", "Translation", "Writer",
-    "activation_from_layer", "dtype_name", "find_writer", "refuse_reduced_precision",
-    "without_weights",
+    "activation_from_layer", "dtype_name", "find_writer", "without_weights",
 ]  # fmt: skip
 
 Translation = tuple[Operation, dict[str, Array]]
@@ -239,23 +238,6 @@ def dtype_name(dtype: Any) -> Any:
         config = dtype.get("config")
         return config.get("name") if isinstance(config, Mapping) else None
     return dtype
-
-
-def refuse_reduced_precision(dtype: Any) -> None:
-    """Accept float32 and float64 only; a policy such as mixed_float16 computes differently."""
-    name = dtype_name(dtype)
-    policy = dtype.get("config") if isinstance(dtype, Mapping) else None
-    mode = policy.get("mode") if isinstance(policy, Mapping) else None
-    if mode is not None:
-        raise Refusal(
-            f"is quantized to {mode!r:.20}, which is not supported: convert the model as it was "
-            "before quantize()"
-        )
-    if name not in (None, "float32", "float64"):
-        raise Refusal(
-            f"dtype {name!r} is not supported: it computes in reduced precision; load the model "
-            "with dtype float32 and save it again"
-        )
 
 
 # Activations by name, with the formula of the version that wrote the file.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from npylstm_converters.keras.graph import PATH_SEPARATOR, safe_names
+from npylstm_converters.keras.graph import PATH_SEPARATOR, Keys, safe_names
 
-__all__ = ["executions", "is_model", "leaf_layers"]
+__all__ = ["executions", "is_model", "leaf_layers", "packed", "without_first_layers"]
 
 
 class Execution(NamedTuple):
@@ -54,7 +55,7 @@ def executions(model: Any) -> list[Execution]:
     paths: list[str] = []
     for path, layer in leaf_layers(model):
         paths += [path, *(f"{path}{PATH_SEPARATOR}cell_{k}" for k in range(_cells(layer)))]
-    names = safe_names(paths)
+    names = safe_names(paths, _keys(model))
     made = []
     for path, layer, trail in calls:
         number = sorted(trails[path]).index(trail)
@@ -62,6 +63,82 @@ def executions(model: Any) -> list[Execution]:
         end = f"#{number + 1}" if number else ""
         made.append(Execution(layer, tuple(f"{names[p]}{end}" for p in own)))
     return made
+
+
+def _keys(model: Any) -> Keys:
+    """Return the keys of dictionaries of inputs and outputs."""
+    inputs = {layer: key for key, (layer, _) in _histories(model, "input").items()}
+    outputs = {
+        k: layer if first else "" for k, (layer, first) in _histories(model, "output").items()
+    }
+    return Keys(inputs, outputs)
+
+
+def _histories(model: Any, which: str) -> dict[str, tuple[str, bool]]:
+    """Return the layer of each tensor in a dictionary, and whether it is its main output."""
+    try:
+        tensors = getattr(model, which)
+    except (AttributeError, ValueError, RuntimeError):  # a model without a graph has none
+        return {}
+    found = {}
+    for key, tensor in tensors.items() if isinstance(tensors, dict) else ():
+        history = getattr(tensor, "_keras_history", None)
+        if history is not None:
+            layer = getattr(history, "operation", None) or history.layer
+            found[key] = layer.name, (history.node_index, history.tensor_index) == (0, 0)
+    return found
+
+
+def packed(structure: Any, tensors: Sequence[Any]) -> Any:
+    """Return tensors in a structure of dictionaries and lists, in Keras' order of its leaves."""
+    queue = iter(tensors)
+
+    def fill(structure: Any) -> Any:
+        if isinstance(structure, Mapping):
+            filled = {key: fill(structure[key]) for key in sorted(structure)}
+            return {key: filled[key] for key in structure}
+        if isinstance(structure, (list, tuple)):
+            return [fill(entry) for entry in structure]
+        return next(queue)
+
+    return fill(structure)
+
+
+def without_first_layers(keras: Any, model: Any, layers: Sequence[str | None]) -> Any:
+    """Return a model whose inputs are what its first layers compute.
+
+    Parameters
+    ----------
+    keras
+        The module of its Keras.
+    model
+        The model.
+    layers
+        For each input the name of its only layer, which the new model is without; or None.
+    """
+    if not any(layers):
+        return model
+    if type(model).__name__ == "Sequential":
+        first, *others = model.layers
+        x = keras.Input(batch_shape=first.compute_output_shape(model.input_shape), dtype="int64")
+        return keras.Sequential([x, *others], name=model.name)
+    inputs = [
+        tensor if name is None else _output_for(model.get_layer(name), tensor)
+        for name, tensor in zip(layers, model.inputs, strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the names of tensors are no keys of dictionaries
+        return keras.Model(packed(model.input, inputs), model.output)
+
+
+def _output_for(layer: Any, tensor: Any) -> Any:
+    """Return the output of the call of a layer that reads a tensor."""
+    for node in layer._inbound_nodes:
+        read = node.input_tensors if hasattr(node, "input_tensors") else node.keras_inputs
+        if any(x is tensor for x in (read if isinstance(read, (list, tuple)) else [read])):
+            made = node.outputs
+            return made[0] if isinstance(made, (list, tuple)) else made
+    raise ValueError(f"{layer.name} is never called on {tensor.name}")
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,10 +14,19 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.tensors import LayerTensors, read_array
 
-__all__ = ["external", "infer_output_shape"]
+__all__ = ["code_instead", "external", "infer_output_shape"]
 
 # Values of the free sizes in two probe calls: they show which output size depends on which.
 _FIRST, _SECOND = (3, 7, 13, 19, 29), (5, 11, 17, 23, 31)
+
+
+def code_instead(layer: str, class_name: str, *, own: bool) -> str:
+    """Return the reason against a layer that is code, with the way to replace it."""
+    what = "a class of the user's own" if own else "not supported"
+    return (
+        f"layer class {class_name!r} is {what}; its code is never run: pass a NumPy function for "
+        f"it, custom={{{layer!r}: function}} or --custom {shlex.quote(layer)}=module:function"
+    )
 
 
 def external(

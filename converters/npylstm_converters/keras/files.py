@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import functools
 import json
 import os
 import re
-import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from npylstm import FormatError, UnsupportedError
-from npylstm.io.npz import check_zip_bomb
+from npylstm.io.stand_ins import check_content
 from npylstm_converters.files import zip_names
 from npylstm_converters.keras import hdf5
+from npylstm_converters.keras.archives import (
+    CONFIG,
+    WEIGHTS,
+    Archive,
+    is_archive_folder,
+    open_archive,
+    read_member,
+)
 from npylstm_converters.keras.config import Writer, find_writer
+from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.legacy import LegacyStore
 from npylstm_converters.keras.numbered import NumberedStore
+from npylstm_converters.keras.preprocessing import Vocabulary
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
     "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
-    "read_architecture", "read_json",
+    "read_architecture", "read_json", "shards_of",
 ]  # fmt: skip
 
+_MAX_VOCABULARY = 64 << 20
 MAX_JSON = 3 << 20  # the worst JSON takes Python thirty times as much memory
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"  # first bytes of a file
-_WEIGHTS = "model.weights.h5"
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
-               NotImplementedError, OverflowError, OSError, MemoryError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Container:
     by_name: bool = False  # legacy weights are paired by the names in the user's chain
     stated: tuple[str, ...] = ()  # structure that the user stated and no file proves
     assumed: tuple[str, ...] = ()  # defaults for options that neither determines
+    vocabulary: Vocabulary = lambda raw: None  # words that are apart from the config
 
 
 def is_keras_file(head: bytes) -> bool:
@@ -59,8 +65,39 @@ def is_keras_file(head: bytes) -> bool:
 
 def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
     """Whether a zip has no member that Keras writes."""
-    own = ("config.json", "metadata.json", "model.weights.h5")
-    return not any(name.split("/")[-1] in own for name in zip_names(path))
+    own = (CONFIG, "metadata.json", WEIGHTS)
+    names = (name.replace("\\", "/") for name in zip_names(path))
+    return not any(name.split("/")[-1] in own for name in names)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """Return the files of weights that Keras 3 saved in several; empty for another file.
+
+    ``model.weights.json`` lists them: ``{"metadata": ..., "weight_map": {"/layers/lstm/vars":
+    "model_00000.weights.h5", ...}}``; the value may be a list.
+
+    Raises
+    ------
+    FormatError
+        If one of the files is missing, or its name is not one of the same folder.
+    """
+    with open(path, "rb") as stream:
+        if not stream.read(64).lstrip().startswith(b"{"):
+            return []
+    document = read_json(path)
+    listed = document.get("weight_map") if isinstance(document, Mapping) else None
+    if not isinstance(listed, Mapping):
+        return []
+    values = [v for held in listed.values() for v in (held if isinstance(held, list) else [held])]
+    for name in values:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise FormatError(f"{path}: weight_map: expected names of files, got {name!r:.80}")
+        if not (path.parent / name).is_file():
+            raise FormatError(
+                f"{path}: lists the file {name}, which is missing: copy it into the same folder"
+            )
+        check_content(path.parent / name)
+    return [path.parent / name for name in dict.fromkeys(values)]
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -132,7 +169,8 @@ def open_container(
     Parameters
     ----------
     path
-        A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, detected by content.
+        A ``.keras``, full-model ``.h5`` or weights-only ``.h5`` file, detected by content; an
+        unzipped ``.keras``; or the ``.weights.json`` of weights in several files.
     architecture
         The config as JSON, or a file with it, for weights-only files.
 
@@ -141,21 +179,27 @@ def open_container(
     FormatError, UnsupportedError, OSError
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_archive_folder(path):
         raise UnsupportedError(
             f"{path}: is a folder, and Keras files are files; "
             "from_savedmodel reads the SavedModel folders of TensorFlow"
         )
     given = read_architecture(architecture) if architecture is not None else None
+    if path.is_dir():
+        with _from_archive(path, given) as container:
+            yield container
+        return
     if path.exists() and not path.is_file():
         raise FormatError(f"{path}: expected a file")
+    check_content(path)
     with open(path, "rb") as stream:
         head = stream.read(8)
-    if head.startswith(_HDF5):
-        with hdf5.open_file(path, str(path)) as root:
+    shards = shards_of(path)
+    if head.startswith(_HDF5) or shards:
+        with hdf5.open_files(shards or [path], str(path)) as root:
             yield _from_hdf5(root, given)
     elif head.startswith(_ZIP):
-        with _from_zip(path, given) as container:
+        with _from_archive(path, given) as container:
             yield container
     else:
         what = "empty" if not head else f"begins with {head!r}"
@@ -175,7 +219,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Callable[[], Containe
     ------
     FormatError, OSError
     """
-    with hdf5.open_file(Path(path), str(path)) as root:
+    with hdf5.open_files(shards_of(Path(path)) or [Path(path)], str(path)) as root:
         yield lambda: _from_hdf5(root, None)
 
 
@@ -233,59 +277,41 @@ def _has_backslashes(root: hdf5.File) -> bool:
 
 
 @contextlib.contextmanager
-def _from_zip(path: Path, given: Any) -> Iterator[Container]:
-    with open(path, "rb") as stream, tempfile.TemporaryDirectory() as folder:
-        try:
-            check_zip_bomb(stream)
-            archive = zipfile.ZipFile(stream)
-            infos = archive.infolist()
-            check_zip_bomb(stream, sum(info.file_size for info in infos))
-        except FormatError as error:
-            raise FormatError(f"{path}: {error}") from None
-        except _ZIP_DAMAGE as error:
-            raise FormatError(f"{path}: damaged zip: {error}") from None
-        members = {info.filename.replace("\\", "/"): info for info in infos}
-        if len(members) != len(infos):
-            raise FormatError(f"{path}: a name is in the zip twice")
-        if "config.json" not in members:
-            raise FormatError(f"{path}: a zip without config.json, so not a .keras file")
-        if _WEIGHTS not in members:
-            listed = ", ".join(sorted(members)[:20])
-            raise FormatError(f"{path}: no {_WEIGHTS} in it; found {listed}")
-        document = _member_json(archive, members["config.json"], path)
+def _from_archive(path: Path, given: Any) -> Iterator[Container]:
+    with open_archive(path) as archive, tempfile.TemporaryDirectory() as folder:
+        document = _member_json(archive, CONFIG, path)
         metadata: Any = {}
-        if "metadata.json" in members:
-            metadata = _member_json(archive, members["metadata.json"], path)
+        if "metadata.json" in archive.names:
+            metadata = _member_json(archive, "metadata.json", path)
         version = metadata.get("keras_version") if isinstance(metadata, Mapping) else None
         if given is not None:
             document = given
         writer = find_writer(document, version if isinstance(version, str) else None)
         # libhdf5 needs a separate file.
-        weights = Path(folder) / _WEIGHTS
+        weights = Path(folder) / WEIGHTS
         with weights.open("wb") as target:
-            _copy_member(archive, members[_WEIGHTS], path, target)
-        with hdf5.open_file(weights, f"{path}: {_WEIGHTS}") as root:
-            yield Container(document, _saved(root), writer, "Keras archive")
+            archive.copy(WEIGHTS, target)
+        with hdf5.open_file(weights, f"{path}: {WEIGHTS}") as root:
+            store = _saved(root)
+            words = functools.partial(_words, archive, store)
+            yield Container(document, store, writer, "Keras archive", vocabulary=words)
 
 
-def _member_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
-    label = f"{path}: {info.filename}"
-    if info.file_size > MAX_JSON:
-        raise FormatError(f"{label}: expected up to {MAX_JSON} bytes, got {info.file_size}")
-    data = io.BytesIO()
-    _copy_member(archive, info, path, data)
-    return parse_json(data.getvalue(), label)
+def _words(archive: Archive, store: SavedStore, raw: RawLayer) -> list[Any] | None:
+    """Return the words of a layer from ``assets/layers/string_lookup/vocabulary.txt``."""
+    group = store.claim(raw)
+    names = [f"assets/{root}/{group}/vocabulary.txt" for root in store.ROOTS]
+    name = next((name for name in names if name in archive.names), None)
+    if name is None or archive.size(name) > _MAX_VOCABULARY:
+        return None
+    words = read_member(archive, name).decode("utf-8", "replace").split("\n")
+    if raw.class_name == "IntegerLookup" and all(re.fullmatch("-?[0-9]{1,19}", w) for w in words):
+        return [int(word) for word in words]
+    return words
 
 
-def _copy_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, target: IO[bytes]
-) -> None:
-    """Unpack a member in pieces and verify its checksum; stop if its size is not the stated one."""
-    label = f"{path}: {info.filename}"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise FormatError(f"{label}: expected a stored or deflated member")
-    try:
-        with archive.open(info) as source:
-            shutil.copyfileobj(source, target, 1 << 20)
-    except _ZIP_DAMAGE as error:
-        raise FormatError(f"{label}: damaged: {error}") from None
+def _member_json(archive: Archive, name: str, path: Path) -> Any:
+    label, size = f"{path}: {name}", archive.size(name)
+    if size > MAX_JSON:
+        raise FormatError(f"{label}: expected up to {MAX_JSON} bytes, got {size}")
+    return parse_json(read_member(archive, name), label)

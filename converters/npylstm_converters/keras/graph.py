@@ -1,18 +1,17 @@
 """A Keras model as a graph: layers with their raw configs, and calls that join them.
 
-The configs of Keras 1, 2 and 3 write calls in different forms; :func:`read_call` reads all.
-:mod:`npylstm_converters.keras.layers` translates the layers.
+The configs of Keras 1, 2 and 3 write calls in different forms, which
+:mod:`npylstm_converters.keras.calls` reads. :mod:`npylstm_converters.keras.layers` translates the
+layers.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from npylstm import FormatError, UnsupportedError
 from npylstm.spec import RESERVED
 
 __all__ = [
@@ -21,13 +20,15 @@ __all__ = [
     "REVERSED",
     "Call",
     "Graph",
+    "Keys",
     "Place",
     "RawLayer",
     "Slot",
     "Tensor",
     "display_path",
-    "read_call",
-    "read_tensors",
+    "flat",
+    "is_custom",
+    "safe_name",
     "safe_names",
 ]  # fmt: skip
 
@@ -116,6 +117,12 @@ class Call:
     positional, keyword_arguments
         All positional arguments, with a :class:`Slot` for each of ``inputs``; all named arguments
         without tensors.
+    structures
+        Of ``options`` that mix tensors and numbers: lists with a :class:`Slot` for each tensor.
+    names
+        The names of ``inputs``, where a call passes them in a dictionary.
+    masks
+        The masks of ``inputs``, None for each one without.
     """
 
     layer: str
@@ -127,6 +134,9 @@ class Call:
     positional: tuple[Any, ...] = ()
     keyword_arguments: Mapping[str, Any] = field(default_factory=dict)
     place: tuple[Place, ...] = ()
+    structures: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    masks: tuple[Tensor | None, ...] = ()
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
@@ -137,12 +147,31 @@ class Call:
     def arguments(self) -> dict[str, Any]:
         """Named arguments without tensors, other than None and False."""
         values = self.keyword_arguments.items()
-        return {k: v for k, v in values if any(e not in (None, False) for e in _flat(v))}
+        return {k: v for k, v in values if any(e not in (None, False) for e in flat(v))}
+
+
+class Keys(NamedTuple):
+    """The keys of dictionaries of inputs and outputs.
+
+    Attributes
+    ----------
+    inputs
+        By the path of the input layer.
+    outputs
+        For each key the path of the layer whose main output it is; empty for another tensor.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model: its layers in the config's order, its calls in the order of computation."""
+    """A model: its layers in the config's order, its calls in the order of computation.
+
+    ``input_names`` and ``output_names`` are the keys of dictionaries of inputs and outputs; empty
+    for a tensor without a key.
+    """
 
     name: str
     layers: tuple[RawLayer, ...]
@@ -151,6 +180,16 @@ class Graph:
     outputs: tuple[Tensor, ...]
     build_shape: tuple[int | None, ...] | None = None
     sequential: bool = False  # returns all outputs of its last layer, not ``outputs``
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> Keys:
+        """Return the keys of inputs and outputs that dictionaries name."""
+        inputs = {n: key for n, key in zip(self.inputs, self.input_names, strict=False) if key}
+        named = zip(self.outputs, self.output_names, strict=False)
+        outputs = {key: t.layer if t == Tensor(t.layer) else "" for t, key in named if key}
+        return Keys(inputs, outputs)
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, RawLayer]]:
         """Yield all layers that are not models, with paths, including those of nested models."""
@@ -161,17 +200,40 @@ class Graph:
                 yield f"{prefix}{layer.name}", layer
 
 
+def is_custom(entry: Mapping[str, Any]) -> bool:
+    """Whether a serialised object is a custom one, even if it has the name of a Keras class."""
+    registered, module = entry.get("registered_name"), entry.get("module", "keras")
+    if isinstance(registered, str) and registered != entry.get("class_name"):
+        return True
+    # Keras writes null for an unknown module of a class.
+    own = ("keras", "tf_keras", "tensorflow")
+    return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
+
+
 def display_path(path: str) -> str:
     """Return a path of :meth:`Graph.leaves` in readable form: ``encoder.lstm``."""
     return path.replace(PATH_SEPARATOR, ".")
 
 
-def safe_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return names that can be keys of the file: no slashes, none that the file reserves."""
+def safe_name(name: str) -> str:
+    """Return a name without the characters that the file uses."""
+    return _UNSAFE.sub("_", name)
+
+
+def safe_names(paths: Sequence[str], keys: Keys | None = None) -> dict[str, str]:
+    """Return names that can be keys of the file: no slashes, none that the file reserves.
+
+    Inputs have the keys of a dictionary; a key of an output is the name of no other layer.
+    """
     names: dict[str, str] = {}
     taken = {".", "..", *RESERVED}
-    for path in paths:
-        name = _UNSAFE.sub("_", display_path(path))
+    inputs = keys.inputs if keys is not None else {}
+    own = {path: safe_name(inputs.get(path, display_path(path))) for path in paths}
+    outputs = keys.outputs if keys is not None else {}
+    reserved = {safe_name(key) for key, path in outputs.items() if path != key}
+    taken |= reserved - {own[path] for path in inputs}
+    for path in sorted(paths, key=lambda path: path not in inputs):
+        name = own[path]
         while name in taken:
             name += "_"
         taken.add(name)
@@ -179,145 +241,10 @@ def safe_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-_FIRST = ("inputs", "sequences", "sequence")  # names of a layer's first argument
-
-
-def read_tensors(value: Any, label: str) -> list[Tensor]:
-    """Read ``[["lstm", 0, 0], ...]``, the bare ``["lstm", 0, 0]`` of Keras 3, lists in lists."""
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        value = [value]
-    if isinstance(value, Mapping):
-        raise UnsupportedError(
-            f"{label}: given by name, {', '.join(map(str, value))}; rebuild the model with a list"
-        )
-    if not isinstance(value, list) or not value:
-        raise FormatError(f"model config: {label}: expected a list of tensors, got {value!r:.80}")
-    tensors: list[Tensor] = []
-    for entry in value:
-        nested = isinstance(entry, list) and entry and isinstance(entry[0], list)
-        tensors += read_tensors(entry, label) if nested else [_tensor(entry, label)]
-    return tensors
-
-
-def _tensor(entry: Any, label: str) -> Tensor:
-    match entry:
-        case [str(layer), int(call), int(output), *_]:
-            return Tensor(layer, call, output)
-    raise FormatError(f"model config: {label}: expected [layer, call, output], got {entry!r:.80}")
-
-
-def read_call(layer: str, number: int, node: Any) -> Call:
-    """Read one call, in the dialect of Keras 1 and 2 (lists) or 3 (args and kwargs)."""
-    if isinstance(node, Mapping) and "args" in node:
-        return _read_keras_3(layer, number, node)
-    if isinstance(node, Mapping):
-        return Call(layer, number, (), problem="is called with inputs by name")
-    if isinstance(node, list) and node and isinstance(node[0], str):
-        node = [node]  # one tensor, not wrapped
-    if not isinstance(node, list):
-        raise FormatError(f"model config: {layer}: expected a call, got {node!r:.80}")
-    inputs: list[Tensor] = []
-    options: dict[str, tuple[Tensor, ...]] = {}
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    problem = ""
-    for entry in _unwrap_list(node):
-        if isinstance(entry, list) and entry and entry[0] == "_CONSTANT_VALUE":
-            problem = "is called with a number"
-            positional.append(entry[2] if len(entry) > 2 else None)
-        else:
-            positional.append(Slot(len(inputs)))
-            inputs.append(_tensor(entry, layer))
-        given = entry[3] if len(entry) > 3 else None
-        if given is not None and not isinstance(given, Mapping):
-            raise FormatError(f"model config: {layer}: expected an object, got {given!r:.80}")
-        for key, value in (given or {}).items():
-            tensors = tuple(_listed_tensors(value))
-            if tensors:
-                options[key] = tensors
-            else:
-                keywords[key] = value
-    return Call(layer, number, tuple(inputs), options, problem, (), tuple(positional), keywords)
-
-
-def _read_keras_3(layer: str, number: int, node: Mapping[str, Any]) -> Call:
-    inputs = [*_keras_tensors(layer, node["args"])]
-    options: dict[str, tuple[Tensor, ...]] = {}
-    problems: list[str] = []
-    for value in _flat([node["args"], list(_values(node.get("kwargs")))]):
-        if isinstance(value, Mapping) and "class_name" not in value:
-            problems.append("is called with inputs by name")
-        elif isinstance(value, Mapping) and value["class_name"] != "__keras_tensor__":
-            problems.append("is called with a constant")
-    kwargs = node.get("kwargs", {})
-    if not isinstance(kwargs, Mapping):
-        raise FormatError(f"model config: {layer}: kwargs: expected an object, got {kwargs!r:.80}")
-    keywords: dict[str, Any] = {}
-    for key, value in kwargs.items():
-        tensors = tuple(_keras_tensors(layer, value))
-        if tensors and not inputs and key in _FIRST:
-            inputs += tensors
-        elif tensors:
-            options[key] = tensors
-        else:
-            keywords[key] = value
-    numbers = tuple(v for v in _flat(node["args"]) if type(v) in (int, float))
-    slots = itertools.count()
-    given = node["args"] if isinstance(node["args"], list) else [node["args"]]
-    positional = tuple(_with_slots(value, slots) for value in given)
-    problem = "; ".join(problems)
-    return Call(layer, number, tuple(inputs), options, problem, numbers, positional, keywords)
-
-
-def _unwrap_list(node: list[Any]) -> list[Any]:
-    """Return the inner list of ``[[tensor, ...]]``, the form of TensorFlow's functions."""
-    if len(node) == 1 and isinstance(node[0], list) and node[0] and isinstance(node[0][0], list):
-        inner: list[Any] = node[0]
-        return inner
-    return node
-
-
-def _with_slots(value: Any, slots: Iterator[int]) -> Any:
-    """Return arguments with a slot for each tensor, in the order of :func:`_keras_tensors`."""
-    if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
-        return Slot(next(slots))
-    if isinstance(value, (list, tuple)):
-        return [_with_slots(entry, slots) for entry in value]
-    return value
-
-
-def _values(arguments: Any) -> Iterator[Any]:
-    return iter(arguments.values()) if isinstance(arguments, Mapping) else iter(())
-
-
-def _flat(value: Any) -> Iterator[Any]:
+def flat(value: Any) -> Iterator[Any]:
+    """Yield the entries of nested lists."""
     if isinstance(value, (list, tuple)):
         for entry in value:
-            yield from _flat(entry)
+            yield from flat(entry)
     else:
         yield value
-
-
-def _listed_tensors(value: Any) -> Iterator[Tensor]:
-    """Find tensors in an argument of Keras 2: ``["lstm", 0, 1]``, or a list of such."""
-    match value:
-        case [str(layer), int(call), int(output), *_]:
-            yield Tensor(layer, call, output)
-        case [*entries]:
-            for entry in entries:
-                yield from _listed_tensors(entry)
-
-
-def _keras_tensors(layer: str, value: Any) -> Iterator[Tensor]:
-    """Find every tensor in the nested arguments of a Keras 3 call."""
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            config = value.get("config")
-            history = config.get("keras_history") if isinstance(config, Mapping) else None
-            yield _tensor(history, layer)
-        else:
-            for entry in value.values():
-                yield from _keras_tensors(layer, entry)
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _keras_tensors(layer, entry)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from npylstm import NpylstmError
 from npylstm_converters.errors import DamagedError
 
-__all__ = ["Dataset", "File", "open_file"]
+__all__ = ["Dataset", "File", "open_file", "open_files"]
 
 _READER = Path(__file__).with_name("hdf5_reader.py")
 
@@ -100,6 +100,40 @@ def open_file(path: Path, label: str) -> Iterator[File]:
         reader.close()
 
 
+@contextlib.contextmanager
+def open_files(paths: Sequence[Path], label: str) -> Iterator[File]:
+    """Open one file, or several whose groups and arrays together are one.
+
+    Raises
+    ------
+    DamagedError, NpylstmError
+        As :func:`open_file`; or if two files have the same array.
+    """
+    with contextlib.ExitStack() as stack:
+        if len(paths) == 1:
+            yield stack.enter_context(open_file(paths[0], label))
+            return
+        files = [stack.enter_context(open_file(p, f"{label}: {p.name}")) for p in paths]
+        listed: dict[str, dict[str, Any]] = {"groups": {}, "arrays": {}}
+        readers = _Readers()
+        for file in files:
+            for group, attributes in file._listed["groups"].items():
+                listed["groups"].setdefault(group, {}).update(attributes)
+            for key, entry in file._listed["arrays"].items():
+                if key in readers:
+                    raise DamagedError(f"{file.label}: {key}: is in another file, too")
+                listed["arrays"][key], readers[key] = entry, file._reader
+        yield File(readers, listed, label)
+
+
+class _Readers(dict[str, "_Reader | _Readers"]):
+    """The reader of each array."""
+
+    def array(self, path: str) -> bytes:
+        """Request an array and return it."""
+        return self[path].array(path)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """An array in the file, not read yet. ``path`` has slashes on all systems."""
@@ -107,7 +141,7 @@ class Dataset:
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    _reader: _Reader
+    _reader: _Reader | _Readers
     _key: str
 
     def read(self) -> npt.NDArray[Any]:
@@ -122,7 +156,7 @@ class File:
     """Groups, attributes and arrays of an HDF5 file, relative to one of its groups."""
 
     def __init__(
-        self, reader: _Reader, listed: Mapping[str, Any], label: str, root: str = ""
+        self, reader: _Reader | _Readers, listed: Mapping[str, Any], label: str, root: str = ""
     ) -> None:
         self._reader, self._listed, self._root = reader, listed, root
         self.label = label

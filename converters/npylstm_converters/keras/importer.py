@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
@@ -14,21 +15,25 @@ from npylstm.ops.external import Function
 from npylstm_converters.files import sha256_of
 from npylstm_converters.keras.advice import ask_for_architecture, describe
 from npylstm_converters.keras.alternatives import convert_others
+from npylstm_converters.keras.archives import is_archive_folder
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
 from npylstm_converters.keras.config import Writer
 from npylstm_converters.keras.execution import is_model
+from npylstm_converters.keras.external import code_instead
 from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
     is_keras_file,
     open_container,
     open_weights,
+    shards_of,
 )
+from npylstm_converters.keras.graph import RawLayer
 from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
 from npylstm_converters.keras.weights import ListedStore, LiveStore
-from npylstm_converters.registry import Importer
+from npylstm_converters.registry import Importer, on_disk
 
 __all__ = ["IMPORTER", "from_keras"]
 
@@ -46,8 +51,9 @@ def from_keras(
     Parameters
     ----------
     source
-        A path to a ``.keras`` file, a full-model ``.h5`` or a weights-only ``.h5`` of Keras 1, 2
-        or 3; or a Keras 3 or tf_keras model object.
+        A ``.keras`` file, the folder that it was unzipped to, a full-model ``.h5``, or the weights
+        of Keras 1, 2 or 3 alone (``.h5``, ``.weights.h5``, ``.weights.json`` with its shards): a
+        path, the bytes, or an open binary file. Or a Keras 3 or tf_keras model object.
     architecture
         The text of ``model.to_json()`` or a JSON file with it, for weights-only files.
     layers
@@ -75,6 +81,13 @@ def from_keras(
         If a file cannot be read.
     """
     options = Options(tuple(allow_unused or ()), dict(custom or {}))
+    with on_disk(source) as source:
+        return _convert(source, architecture, layers, options)
+
+
+def _convert(
+    source: Any, architecture: str | os.PathLike[str] | None, layers: str | None, options: Options
+) -> ModelSpec:
     if not isinstance(source, (str, os.PathLike)):
         if architecture is not None or layers is not None:
             raise NpylstmError("architecture and layers go with a weights-only file")
@@ -90,7 +103,8 @@ def from_keras(
             text = str(error)
             label = os.fspath(source)
             raise FormatError(text if text.startswith(label) else f"{label}: {text}") from None
-    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(source)})
+    files = IMPORTER.files(source)
+    return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(*files)})
 
 
 def _open_object(model: Any, options: Options) -> Container:
@@ -109,14 +123,22 @@ def _open_object(model: Any, options: Options) -> Container:
     version = document.get("keras_version") or _module_version(model)
     writer = Writer("Keras", version, f"a model object of Keras {version}")
     foreign = tuple(_foreign_code(model, options.custom))
-    return Container(document, LiveStore(model), writer, "model object", foreign)
+
+    def words(raw: RawLayer) -> list[Any] | None:
+        layer = next(layer for layer in model.layers if layer.name == raw.name)
+        found = layer.get_vocabulary() if hasattr(layer, "get_vocabulary") else None
+        return None if found is None else [getattr(w, "item", lambda w=w: w)() for w in found]
+
+    store = LiveStore(model)
+    return Container(document, store, writer, "model object", foreign, vocabulary=words)
 
 
 def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
     """Yield a message for each custom class or function; a config may give it a Keras name."""
-    wrapped = [getattr(layer, "layer", None) for layer in model.layers]
-    for layer in [*model.layers, *(inner for inner in wrapped if inner is not None)]:
-        if layer.name in known or type(layer).__name__ in known:
+    wrapped = [(getattr(outer, "layer", None), outer) for outer in model.layers]
+    pairs = [(outer, outer) for outer in model.layers] + [p for p in wrapped if p[0] is not None]
+    for layer, outer in pairs:
+        if {layer.name, outer.name, type(layer).__name__} & {*known}:
             continue
         if getattr(layer, "causal", False) and "causal" not in layer.get_config():
             yield (
@@ -125,7 +147,7 @@ def _foreign_code(model: Any, known: Collection[str]) -> Iterator[str]:
             )
         bases = type(layer).__mro__
         if not _of_keras(bases[0]) and any(map(_of_keras, bases)):
-            yield f"{layer.name}: layer class {type(layer).__name__!r} is a class of the user's own"
+            yield f"{layer.name}: {code_instead(outer.name, type(layer).__name__, own=True)}"
         elif is_model(layer):
             yield from (f"{layer.name}.{reason}" for reason in _foreign_code(layer, known))
         for name in ("activation", "recurrent_activation"):
@@ -153,8 +175,12 @@ class _KerasImporter(Importer):
     options = ("architecture", "layers", "allow_unused", "custom")
 
     def accepts(self, source: Any, head: bytes) -> bool:
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            return is_archive_folder(source)
         if not head:
             return is_model(source)
+        if head.lstrip().startswith(b"{"):
+            return bool(shards_of(Path(source)))
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
@@ -176,6 +202,12 @@ class _KerasImporter(Importer):
         said = Options(tuple(options.get("allow_unused") or ()), dict(options.get("custom") or {}))
         with open_weights(source) as opened:
             yield from convert_others(opened, options["layers"], said)
+
+    def files(self, source: Any) -> list[str]:
+        files = super().files(source)
+        if len(files) == 1 and not os.path.isdir(source):
+            files += [os.fspath(shard) for shard in shards_of(Path(source))]
+        return files
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
         return KerasRunner(source, spec, options.get("architecture"), options.get("layers"))

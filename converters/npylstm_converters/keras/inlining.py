@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import NamedTuple
 
 from npylstm import FormatError
@@ -96,8 +97,17 @@ def flatten(graph: Graph, raws: Mapping[str, RawLayer]) -> FlatGraph:
             options = {k: tuple(map(find, tensors)) for k, tensors in call.options.items()}
             place = (*around, *(call.place or ((0, call.layer, call.number),)))
             problem = call.problem
+            stated = call.masks or call.options.get("mask", ())
+            masks = [None if mask is None else find(mask) for mask in stated]
             if raw.inner is not None and not raw.is_model and len(given) != 1:
                 problem = problem or f"is called with {len(given)} tensors"
+            if call.names and raw.inner is None:
+                problem = problem or "is called with inputs by name"
+            elif call.names and raw.inner is not None:
+                order = _order(call.names, raw.inner)
+                problem = problem or ("" if order else f"is called with {', '.join(call.names)}")
+                given = tuple(given[k] for k in order) if order else given
+                masks = [masks[k] for k in order] if order and masks else masks
             if raw.inner is not None and not problem:
                 if len(given) != len(raw.inner.inputs):
                     raise FormatError(
@@ -112,9 +122,10 @@ def flatten(graph: Graph, raws: Mapping[str, RawLayer]) -> FlatGraph:
                 if raw.class_name == "TimeDistributed":
                     ends = [result] if isinstance(result, Tensor) else result
                     steps.update(dict.fromkeys(ends, given[0]))
-                masks = options.pop("mask", ())
+                options.pop("mask", None)
                 if len(masks) in (0, len(given)) and not options and not call.arguments:
-                    claims.extend(zip(given, masks, strict=False))
+                    pairs = zip(given, masks, strict=False)
+                    claims.extend((tensor, mask) for tensor, mask in pairs if mask is not None)
                     continue
                 problem = f"is called with {', '.join([*options, *call.arguments]) or 'masks'}"
             made.setdefault((call.layer, call.number), Tensor(path, counts[path]))
@@ -161,6 +172,13 @@ def flatten(graph: Graph, raws: Mapping[str, RawLayer]) -> FlatGraph:
     given, calls, claimed = _without_masks(raws, calls, ends, claims)
     calls = [_with_positional_inputs(raws.get(call.layer), call) for call in calls]
     return FlatGraph(raws, calls, outputs, given, dict(claimed), steps, models)
+
+
+def _order(names: Sequence[str], graph: Graph) -> list[int]:
+    """Return for each input of a model its place among names; empty if they are others."""
+    pairs = zip_longest(graph.inputs, graph.input_names, fillvalue="")
+    own = [key or name for name, key in pairs]
+    return [names.index(name) for name in own] if sorted(own) == sorted(names) else []
 
 
 def _without_masks(

@@ -11,10 +11,15 @@ from npylstm import FormatError
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Dim
 from npylstm.spec import TensorSpec
+from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.graph import Call, Graph, RawLayer, Tensor
 from npylstm_converters.keras.inlining import FlatGraph
 
-__all__ = ["read_inputs"]
+__all__ = ["INTEGERS", "SMALL_INTEGERS", "read_inputs"]
+
+# Floats hold the numbers of practice exactly; Keras computes with them until weights are floats.
+INTEGERS = ("int32", "int64")
+SMALL_INTEGERS = ("int8", "uint8", "int16", "uint16", "uint32")  # sums of these overflow
 
 
 def read_inputs(
@@ -60,7 +65,9 @@ def read_inputs(
             else:
                 shape.append(int(size))
         readers = [*_readers(Tensor(name), flat.calls, layers, _keeps_ids)]
-        integer = bool(readers) and all(_reads_ids(layer) for layer in readers)
+        ids = bool(readers) and all(_reads_ids(layer) for layer in readers)
+        stated = dtype_name(flat.raws[name].config.get("dtype"))
+        integer = ids or stated in (*INTEGERS, *SMALL_INTEGERS)
         inputs.append(TensorSpec(names[name], tuple(shape), integer))
     # Nobody fixes the batch size without a stateful layer, so it shows the shape of a first call.
     declared = _batch_shape(graph, flat.raws[graph.inputs[0]])

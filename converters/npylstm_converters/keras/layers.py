@@ -26,11 +26,13 @@ from npylstm_converters.keras.config import (
     Translation,
     Writer,
     activation_from_layer,
-    refuse_reduced_precision,
     without_weights,
 )
-from npylstm_converters.keras.graph import REVERSED, RawLayer
-from npylstm_converters.keras.parsing import is_custom
+from npylstm_converters.keras.external import code_instead
+from npylstm_converters.keras.graph import REVERSED, RawLayer, is_custom
+from npylstm_converters.keras.precision import check_precision, dequantize
+from npylstm_converters.keras.preprocessing import CLASSES as PREPROCESSING
+from npylstm_converters.keras.preprocessing import advice
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, merge_lora, read_array
 
 __all__ = ["TRANSLATORS", "translate"]
@@ -212,13 +214,17 @@ def translate(layer: RawLayer, tensors: LayerTensors, writer: Writer) -> Transla
         With the first reason why this layer is not supported.
     """
     if layer.custom or layer.class_name not in TRANSLATORS:
-        what = "a class of the user's own" if layer.custom else "not supported"
-        raise Refusal(f"layer class {layer.class_name!r} is {what}")
+        if layer.class_name in PREPROCESSING and not layer.custom:
+            raise Refusal(advice(layer.class_name))
+        if layer.custom or layer.class_name == "Lambda":
+            raise Refusal(code_instead(layer.name, layer.class_name, own=layer.custom))
+        raise Refusal(f"layer class {layer.class_name!r} is not supported")
     # An Embedding's dtype was once that of its input ids.
     if layer.class_name != "Embedding" or layer.config.get("dtype") not in ("int32", "int64"):
-        refuse_reduced_precision(layer.config.get("dtype"))
+        check_precision(layer.class_name, layer.config.get("dtype"))
     config = Config(layer.config, writer)
     config.neutral(*_COMMON)
+    tensors = dequantize(layer.class_name, layer.config.get("dtype"), tensors)
     tensors = merge_lora(layer.config, tensors)
     made, weights = TRANSLATORS[layer.class_name](config, tensors)
     config.finish()

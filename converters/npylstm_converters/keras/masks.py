@@ -16,6 +16,7 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.keras.config import ACTIVATION_LAYERS, Writer
 from npylstm_converters.keras.graph import REVERSED, Call, RawLayer, Tensor, display_path
 from npylstm_converters.keras.inlining import FlatGraph, Sources
+from npylstm_converters.keras.operations import may_return_its_input
 
 __all__ = ["Flow", "created_mask", "give_masks", "used_masks"]
 
@@ -356,8 +357,12 @@ def give_masks(
     for call in graph.calls:
         raw = graph.raws[call.layer]
         if raw.is_operation:  # its output has no mask
-            if major < 3 and any(t in flow.attached for t in call.reads):
-                reasons.add(f"{display_path(call.layer)}: an operation on a masked tensor")
+            masked = any(t in flow.attached for t in call.reads)
+            if major < 3 and masked and may_return_its_input(raw):
+                reasons.add(
+                    f"{display_path(call.layer)}: an operation on a masked tensor, whose mask "
+                    "TensorFlow may pass on"
+                )
             continue
         layer = layers[call.layer].layer
         given = flow.given(call)

@@ -9,7 +9,13 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.ops.base import Operation
-from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
+from npylstm.ops.group_normalization import GroupNormalization
+from npylstm.ops.normalization import (
+    BatchNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from npylstm.ops.pointwise import Rescaling
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import WEIGHT_SHAPERS, Config, Translation, without_weights
@@ -58,6 +64,32 @@ def _layer_normalization(config: Config, tensors: LayerTensors) -> Translation:
     first = axes[0] if axes[0] >= 0 else None
     layer = LayerNormalization(shape, epsilon, scale, center, first, not uncentered)
     return layer, weights
+
+
+def _group_normalization(config: Config, tensors: LayerTensors) -> Translation:
+    axis, groups = config.axis("axis"), config.take("groups", default=32)
+    config.neutral(*_NEUTRAL)
+    scale, center = config.flag("scale", default=True), config.flag("center", default=True)
+    epsilon = config.number("epsilon", default=1e-3)
+    sources = tensors.take(*(["gamma"] * scale + ["beta"] * center))
+    if not sources:
+        raise Refusal("without scale and center its size is nowhere to be seen")
+    (features,) = {source.shape[0] for source in sources.values() if len(source.shape) == 1} or {0}
+    if type(groups) is not int or not (groups == -1 or 0 < groups <= features):
+        raise Refusal(f"groups: expected -1 or a number up to {features}, got {groups!r:.40}")
+    weights = {role: read_array(source, (features,)) for role, source in sources.items()}
+    count = features if groups == -1 else groups
+    return GroupNormalization(features, count, axis, epsilon, scale, center), weights
+
+
+def _rms_normalization(config: Config, tensors: LayerTensors) -> Translation:
+    axes = config.axes("axis")
+    source = tensors.take("scale")["scale"]
+    if axes not in ((-1,), tuple(range(-len(axes), 0))) or len(source.shape) != len(axes):
+        raise Refusal(f"axis {list(axes)}: expected the last axes")
+    epsilon = config.number("epsilon", default=1e-6)
+    layer = RMSNormalization(source.shape, epsilon)
+    return layer, {"gamma": read_array(source, source.shape)}
 
 
 def _unit_normalization(config: Config) -> Operation:
@@ -117,6 +149,8 @@ def _rescaling(config: Config) -> Translation:
 TRANSLATORS: dict[str, Callable[[Config, LayerTensors], Translation]] = {
     "BatchNormalization": _batch_normalization,
     "LayerNormalization": _layer_normalization,
+    "GroupNormalization": _group_normalization,
+    "RMSNormalization": _rms_normalization,
     "UnitNormalization": without_weights(_unit_normalization),
     "Normalization": _normalization,
     "Rescaling": lambda config, _: _rescaling(config),

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
+from npylstm_converters.keras.calls import read_call, read_tensors
+from npylstm_converters.keras.early_names import with_names_of_today
 from npylstm_converters.keras.graph import (
     MODELS,
     PATH_SEPARATOR,
@@ -16,12 +18,11 @@ from npylstm_converters.keras.graph import (
     Graph,
     RawLayer,
     Tensor,
-    read_call,
-    read_tensors,
+    is_custom,
 )
 from npylstm_converters.keras.operations import NAMES
 
-__all__ = ["is_custom", "parse"]
+__all__ = ["parse"]
 
 
 def parse(document: Any) -> Graph:
@@ -43,6 +44,7 @@ def parse(document: Any) -> Graph:
     if not isinstance(document, Mapping) or not isinstance(document.get("class_name"), str):
         raise FormatError("model config: expected an object with a class_name")
     try:
+        document = with_names_of_today(document)
         return _graph(document["class_name"], document.get("config"))
     except RecursionError:
         raise FormatError("model config: models inside models, too deep") from None
@@ -96,9 +98,14 @@ def _is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     if "module" in entry:
         return ".ops." in str(entry["module"])
     nodes = entry.get("inbound_nodes")
-    of_keras_3 = isinstance(nodes, list) and any(isinstance(node, Mapping) for node in nodes)
     known = entry["class_name"] in (*NAMES, *_OF_MASKS)
-    return of_keras_3 and known and "trainable" not in config
+    return _is_of_keras_3(nodes) and known and "trainable" not in config
+
+
+def _is_of_keras_3(nodes: Any) -> bool:
+    """Whether calls have the form of Keras 3; those of Keras 2 are lists, or inputs by name."""
+    calls = nodes if isinstance(nodes, list) else []
+    return any(isinstance(node, Mapping) and "args" in node for node in calls)
 
 
 def _step_by_step(entry: Any) -> Graph | None:
@@ -161,16 +168,6 @@ def _stack_of_cells(config: Mapping[str, Any]) -> Graph | None:
     return Graph("cells", tuple(layers), tuple(calls), (start.layer,), (tensor, *outputs))
 
 
-def is_custom(entry: Mapping[str, Any]) -> bool:
-    """Whether a serialised object is a custom one, even if it has the name of a Keras class."""
-    registered, module = entry.get("registered_name"), entry.get("module", "keras")
-    if isinstance(registered, str) and registered != entry.get("class_name"):
-        return True
-    # Keras writes null for an unknown module of a class.
-    own = ("keras", "tf_keras", "tensorflow")
-    return module is None or (isinstance(module, str) and module.split(".")[0] not in own)
-
-
 def _sequential(config: Any) -> Graph:
     # Up to Keras 2.2.2 the config was only the list.
     entries = config.get("layers") if isinstance(config, Mapping) else config
@@ -217,8 +214,10 @@ def _functional(config: Any) -> Graph:
         if not layer.is_input
         for number, node in enumerate(nodes[layer.name])
     ]
-    inputs = tuple(t.layer for t in read_tensors(config.get("input_layers"), "input_layers"))
-    outputs = tuple(read_tensors(config.get("output_layers"), "output_layers"))
+    first, input_names = read_tensors(config.get("input_layers"), "input_layers")
+    inputs = tuple(t.layer for t in first)
+    last, output_names = read_tensors(config.get("output_layers"), "output_layers")
+    outputs = tuple(last)
     known = {layer.name for layer in layers}
     unknown = [n for n in (*inputs, *(t.layer for t in outputs)) if n not in known]
     if unknown:
@@ -229,7 +228,7 @@ def _functional(config: Any) -> Graph:
     # A nested model may number its construction as call 0: up to Keras 2 always, in Keras 3
     # only in the list of outputs and only for functional models.
     begun = {t.layer for t in outputs if t.call == 0}
-    if any(isinstance(node, Mapping) for entries in nodes.values() for node in entries):
+    if any(map(_is_of_keras_3, nodes.values())):
         late = {m.name for m in layers if m.is_model and m.class_name != "Sequential"}
         outputs = tuple(
             Tensor(t.layer, t.call - (t.layer in late - begun), t.output) for t in outputs
@@ -245,7 +244,11 @@ def _functional(config: Any) -> Graph:
     if absent and not foreign:
         raise FormatError(f"model config: {absent[0].layer} has no call {absent[0].call}")
     ordered = _by_depth([*_in_order(calls, inputs, foreign)])
-    return Graph(str(config.get("name", "model")), tuple(layers), ordered, inputs, outputs)
+    name = str(config.get("name", "model"))
+    return Graph(
+        name, tuple(layers), ordered, inputs, outputs,
+        input_names=tuple(input_names), output_names=tuple(output_names),
+    )  # fmt: skip
 
 
 def _by_depth(calls: Sequence[Call]) -> tuple[Call, ...]:

@@ -13,8 +13,7 @@ from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import Config, Translation
-from npylstm_converters.keras.graph import RawLayer
-from npylstm_converters.keras.parsing import is_custom
+from npylstm_converters.keras.graph import RawLayer, is_custom
 from npylstm_converters.keras.tensors import LayerTensors, first_axis, read_array
 
 __all__ = ["NAMES", "translators"]

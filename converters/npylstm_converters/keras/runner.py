@@ -1,11 +1,10 @@
-"""Runs a Keras source in Keras; the only module that imports the framework."""
+"""Runs a Keras source in Keras."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib
-import json
 import os
 import re
 import warnings
@@ -17,12 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.keras.chains import with_chain
-from npylstm_converters.keras.execution import executions, leaf_layers
-from npylstm_converters.keras.files import open_container
-from npylstm_converters.keras.numbered import NumberedStore
+from npylstm_converters.keras.execution import (
+    executions,
+    leaf_layers,
+    packed,
+    without_first_layers,
+)
+from npylstm_converters.keras.loading import load
+from npylstm_converters.toolkit.runners import one_line
 
-__all__ = ["KerasRunner", "find_keras", "spelt_out"]
+__all__ = ["KerasRunner"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 States = Mapping[str, Arrays]
@@ -73,14 +76,18 @@ class KerasRunner:
         if isinstance(source, (str, os.PathLike)):
             digits = re.match("[0-9]{1,4}", str(version))
             major = int(digits[0]) if digits else 3
-            model, self.description = _load(source, architecture, layers, major)
+            model, self.description = load(source, architecture, layers, major)
         else:
             model, self.description = source, f"Keras {version}"
-        self._model, self._spec = model, spec
         packages = (cls.__module__.split(".")[0] for cls in type(model).__mro__)
         self._keras = importlib.import_module(
             next(p for p in packages if p in ("keras", "tf_keras"))
         )
+        try:
+            model = without_first_layers(self._keras, model, _first_layers(spec))
+        except Exception as error:  # the spec may be that of another model
+            raise NpylstmError(f"{self.description}: {one_line(error, 200)}") from None
+        self._model, self._spec = model, spec
         if hasattr(self._keras, "ops"):
             self._to_tensor = self._keras.ops.convert_to_tensor
         else:
@@ -153,8 +160,14 @@ class KerasRunner:
         around = self._observed(state, mask, seen) if watched else contextlib.nullcontext()
         with around, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes that this program chose
-            y = self._model(given[0] if len(given) == 1 else given, training=False)
+            y = self._model(self._packed(given), training=False)
         return _leaves(y)
+
+    def _packed(self, given: Sequence[Any]) -> Any:
+        """Return the inputs in the dictionaries and lists that the model takes."""
+        structure = getattr(self._model, "input", None)
+        one = len(given) == 1 and not isinstance(structure, Mapping)
+        return given[0] if one else packed(structure, given)
 
     @contextlib.contextmanager
     def _observed(
@@ -278,84 +291,18 @@ def _plain_graph() -> Iterator[None]:
         options.set_experimental_options({"disable_meta_optimizer": False, **before})
 
 
+def _first_layers(spec: ModelSpec) -> list[str | None]:
+    """Return for each input the layer that computes its ids and is no part of the spec."""
+    entries: Any = spec.provenance.get("preprocessing")
+    known = [entry for entry in entries if isinstance(entry, dict)] if entries else []
+    layers = {entry.get("input"): entry.get("layer") for entry in known}
+    return [layers.get(tensor.name) for tensor in spec.inputs]
+
+
 def _leaves(y: Any) -> list[Any]:
-    """Return all tensors of nested lists and dictionaries, in order."""
+    """Return all tensors of nested lists and dictionaries, in Keras' order: keys are sorted."""
     if isinstance(y, Mapping):
-        y = list(y.values())
+        y = [y[key] for key in sorted(y)]
     if isinstance(y, (list, tuple)):
         return [leaf for part in y for leaf in _leaves(part)]
     return [y]
-
-
-def _load(source: Any, architecture: Any, layers: str | None, major: int) -> tuple[Any, str]:
-    # Damaged files raise before the framework is imported.
-    with open_container(source, architecture) as container:
-        arrays: dict[str, list[Any]] = {}
-        if layers is not None:
-            document = with_chain(container, layers).document
-            if isinstance(container.store, NumberedStore):
-                arrays = _arrays_of(container.store)
-        else:
-            apart = container.format == "HDF5 weights" or architecture is not None
-            silent = major == 2 and spelt_out(container.document) != container.document
-            document = container.document if apart or silent else None
-    name, keras = find_keras(major)
-    try:
-        if document is not None:
-            text = json.dumps(spelt_out(document) if major == 2 else document)
-            model = keras.models.model_from_json(text)
-            # A chain may list the file's layers in any order.
-            by_name = {"by_name": True} if layers is not None else {}
-            if arrays:  # Keras would pair them by class and number
-                for layer in model.layers:
-                    layer.set_weights(arrays.get(layer.name, []))
-            else:
-                model.load_weights(os.fspath(source), **by_name)
-        else:
-            model = keras.models.load_model(os.fspath(source), compile=False)
-    except Exception as error:  # frameworks raise anything; it is theirs, not ours
-        text = " ".join(str(error).split())[:200]
-        raise NpylstmError(f"{name} cannot load {os.fspath(source)}: {text}") from None
-    return model, name
-
-
-def _arrays_of(store: NumberedStore) -> dict[str, list[Any]]:
-    """Return the arrays of every layer, in the order of ``set_weights``."""
-    return {name: [a.read() for a in store.arrays(name)] for name in store.listed()}
-
-
-def spelt_out(value: Any) -> Any:
-    """Return a config with the keys that early Keras 2 did not write.
-
-    A GRU without the key means ``reset_after=False``; later versions default to True. The dtype of
-    an Embedding was that of the ids.
-    """
-    if isinstance(value, list):
-        return [spelt_out(entry) for entry in value]
-    if not isinstance(value, Mapping):
-        return value
-    said = {key: spelt_out(entry) for key, entry in value.items()}
-    config = said.get("config")
-    if isinstance(config, dict) and said.get("class_name") == "GRU":
-        config.setdefault("reset_after", False)
-    ids = isinstance(config, dict) and config.get("dtype") in ("int32", "int64")
-    if isinstance(config, dict) and ids and said.get("class_name") == "Embedding":
-        config["dtype"] = "float32"
-    return said
-
-
-def find_keras(major: int) -> tuple[str, Any]:
-    """Return version and module of an installed Keras whose formulas are those of ``major``."""
-    if major < 2:
-        raise NpylstmError("no installed Keras runs models of Keras 1: they need Keras 1 itself")
-    for package in ("keras",) if major >= 3 else ("tf_keras", "keras"):
-        try:
-            module = importlib.import_module(package)
-        except ImportError:
-            continue
-        version = str(module.__version__)
-        generation = 3 if package == "keras" and not version.startswith("2.") else 2
-        if generation == min(major, 3):
-            return f"{package} {version}", module
-    wanted = "keras>=3 with a backend" if major >= 3 else "tf_keras"
-    raise NpylstmError(f"running this model needs Keras {min(major, 3)}: pip install {wanted}")

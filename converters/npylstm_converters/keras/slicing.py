@@ -15,6 +15,8 @@ __all__ = ["get_item", "strided_slice"]
 
 def get_item(graph: Graph, x: Any, key: Any) -> Any:
     """Add ``x[key]``, as Keras 3 and TensorFlow's functions write it."""
+    if isinstance(x, list):  # the sizes of a tensor
+        return _of_sizes(x, key)
     x = graph.tensor(x)
     entries = _without_ellipsis(key if isinstance(key, list) else [key], len(graph.shape(x)))
     made, axis = x, 0
@@ -22,6 +24,19 @@ def get_item(graph: Graph, x: Any, key: Any) -> Any:
         made, kept = _index(graph, made, entry, axis)
         axis += kept
     return identity(graph, x) if made is x else made
+
+
+def _of_sizes(sizes: list[Any], key: Any) -> Any:
+    """Return one or some of the sizes of a tensor."""
+    (entry,) = key if isinstance(key, list) and len(key) == 1 else [key]
+    if type(entry) is int and -len(sizes) <= entry < len(sizes):
+        return sizes[entry]
+    held = entry.get("config", entry) if isinstance(entry, Mapping) else None
+    names = ("start", "stop", "step")
+    bounds: list[Any] = [""] if held is None else [held.get(name) for name in names]
+    if any(v is not None and type(v) is not int for v in bounds):
+        raise Refusal(f"takes {key!r:.60} of {len(sizes)} sizes: expected numbers and slices")
+    return sizes[slice(*bounds)]
 
 
 def _without_ellipsis(key: Sequence[Any], rank: int) -> list[Any]:

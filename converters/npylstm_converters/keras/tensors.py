@@ -12,7 +12,8 @@ import numpy.typing as npt
 from npylstm_converters.errors import Refusal
 
 __all__ = [
-    "LORA_ADVICE", "Deal", "LayerTensors", "Source", "conflict", "direction_of", "first_axis",
+    "LORA_ADVICE", "Array", "Deal", "LayerTensors", "Source", "conflict", "direction_of",
+    "first_axis",
     "merge_lora", "read_array", "role_of",
 ]  # fmt: skip
 
@@ -31,7 +32,7 @@ def _is_lora(path: str) -> bool:
 
 
 class Source(Protocol):
-    """An array not read yet."""
+    """An array not read yet; one computed from several has these as ``parts``."""
 
     @property
     def path(self) -> str: ...
@@ -95,7 +96,7 @@ class LayerTensors:
         self.taken += [
             Taken(self._prefix, role, part)
             for role, source in dealt.items()
-            for part in (source.parts if isinstance(source, _Merged) else (source,))
+            for part in getattr(source, "parts", (source,))
         ]
         return dealt
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,9 +29,11 @@ from npylstm_converters.keras.graph import (
     display_path,
     safe_names,
 )
+from npylstm_converters.keras.inputs import INTEGERS, SMALL_INTEGERS
 from npylstm_converters.keras.layers import TRANSLATORS, translate
 from npylstm_converters.keras.legacy import LegacyStore
-from npylstm_converters.keras.operations import keeps_integers, refuse_unknown
+from npylstm_converters.keras.operations import keeps_integers, refuse_unknown, result_type
+from npylstm_converters.keras.precision import precision_notes
 from npylstm_converters.keras.weights import Store
 from npylstm_converters.toolkit.ledger import Entry, became
 
@@ -79,7 +81,7 @@ class TranslatedLayers:
         self._graph, self._container = graph, container
         self._options, self._reasons = options, reasons
         self.raws = dict(graph.leaves())
-        self.names = safe_names([*self.raws])
+        self.names = safe_names([*self.raws], graph.keys)
         self.specs: dict[str, LayerSpec] = {}
         self.custom: dict[str, External] = {}
         self.ledger: list[Entry] = []
@@ -109,12 +111,18 @@ class TranslatedLayers:
                 self._reasons.add(f"{display_path(call.layer)}: {problem}")
         for name in self._graph.inputs:
             self._check_input(name, calls)
+        if self._container.writer.major < 3:
+            dtypes = {n: dtype_name(self.raws[n].config.get("dtype")) for n in self._graph.inputs}
+            integers = [Tensor(name) for name, dtype in dtypes.items() if dtype in INTEGERS]
+            for path in self._integer_operations(integers, calls):
+                self._reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
 
     def _translate_all(self, called: Collection[str]) -> None:
         """Translate every layer in the order of the config, except operations not ``called``."""
         store = self._container.store
         if isinstance(store, LegacyStore) and not self._container.by_name:
             self.notes = store.pair(self._graph.layers, self._options.allow_unused)
+        self.notes += precision_notes(self.raws)
         self._translate(self._graph, store, called, "")
 
     def _translate(self, graph: Graph, store: Store, called: Collection[str], prefix: str) -> None:
@@ -193,28 +201,37 @@ class TranslatedLayers:
             yield "is stateful and called twice"
 
     def _check_input(self, name: str, calls: Sequence[Call]) -> None:
-        """Check the dtype of an input: integers are ids, or are used as floats."""
+        """Check the dtype of an input: integers are ids, or exact as floats."""
         dtype, tensor = dtype_name(self.raws[name].config.get("dtype")), Tensor(name)
+        if dtype in (None, "float32", "float64"):
+            return
         readers = [self.specs.get(call.layer) for call in calls if tensor in call.reads]
-        ids = all(
-            made is None or made.layer.innermost.vocabulary_size is not None for made in readers
-        )
-        if dtype not in (None, "float32", "float64") and not (ids and dtype in ("int32", "int64")):
+        if dtype in SMALL_INTEGERS:
+            if not all(made is not None and made.weights for made in readers):
+                self._reasons.add(
+                    f"{name}: inputs of dtype {dtype!r} are supported for layers with weights; "
+                    "others compute with numbers of that size"
+                )
+        elif dtype not in INTEGERS:
             self._reasons.add(f"{name}: inputs of dtype {dtype!r} are not supported")
-        elif dtype in ("int32", "int64") and self._container.writer.major < 3:
-            for path in self._integer_operations(tensor, calls):
-                self._reasons.add(f"{display_path(path)}: TensorFlow computes it with integers")
 
-    def _integer_operations(self, tensor: Tensor, calls: Sequence[Call]) -> Iterator[str]:
-        """Yield operations downstream of an integer input that TensorFlow computes in integers."""
-        integers = {tensor}
+    def _integer_operations(
+        self, tensors: Iterable[Tensor], calls: Sequence[Call]
+    ) -> Iterator[str]:
+        """Yield operations behind integers that TensorFlow computes in another way than floats."""
+        integers = {*tensors}
         for call in calls:
-            raw = self.raws.get(call.layer)
-            if raw is None or not raw.is_operation or not integers & {*call.reads}:
+            raw, made = self.raws.get(call.layer), self.specs.get(call.layer)
+            if raw is None or (made is not None and made.weights):
                 continue
-            if not keeps_integers(raw):
+            kind = result_type(raw, call) if raw.is_operation else ""
+            reads = bool(integers & {*call.reads})
+            differs = raw.is_operation and not keeps_integers(raw) and kind != "float"
+            # TensorFlow cuts the mean of integers.
+            if reads and (differs or raw.class_name == "GlobalAveragePooling1D"):
                 yield call.layer
-            integers.add(Tensor(call.layer, call.number))
+            if kind == "integer" or (reads and kind != "float"):
+                integers.add(Tensor(call.layer, call.number))
 
     def dtype(self) -> str:
         """Return the one element type of the weights, for which attention computes its masks."""

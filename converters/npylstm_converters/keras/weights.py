@@ -125,20 +125,20 @@ class SavedStore:
             else:
                 self._others.append(dataset)
 
-    def _next(self, layer: RawLayer) -> str | None:
+    def claim(self, layer: RawLayer) -> str | None:
         """Return the group of the next layer of a class; call it in the model's order."""
         queue = self._queues.get(snake_case(layer.stored or layer.class_name))
         return queue.pop(0) if queue else None
 
     def tensors(self, layer: RawLayer) -> LayerTensors:
         """Return the arrays of a layer; call it in the model's order, which numbers the groups."""
-        datasets = self._groups.pop(self._next(layer) or "", [])
+        datasets = self._groups.pop(self.claim(layer) or "", [])
         return LayerTensors(
             layer.name, [d for _, d in sorted(datasets, key=lambda d: _numbered(d[0]))]
         )
 
     def inner(self, layer: RawLayer) -> Store:
-        name, start = self._next(layer) or "", f"{layer.below}/" if layer.below else ""
+        name, start = self.claim(layer) or "", f"{layer.below}/" if layer.below else ""
         below = [
             p.split("/", 2)[2].removeprefix(start)
             for p in self._paths
@@ -229,4 +229,5 @@ def _variables(layer: Any) -> list[LiveVariable]:
     return [
         LiveVariable(str(getattr(v, "path", getattr(v, "name", number))), v)
         for number, v in enumerate(layer.weights)
+        if hasattr(v, "shape")  # the vocabulary of a lookup is no array
     ]

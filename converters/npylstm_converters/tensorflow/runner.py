@@ -14,7 +14,8 @@ from typing import Any
 
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.keras.chains import with_chain
-from npylstm_converters.keras.runner import KerasRunner, find_keras, spelt_out
+from npylstm_converters.keras.loading import find_keras, spelt_out
+from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.tensors import Source, direction_of, role_of
 from npylstm_converters.keras.weights import ListedStore
 from npylstm_converters.tensorflow.containers import Opened

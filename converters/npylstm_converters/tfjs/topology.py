@@ -22,11 +22,6 @@ _GRAPH = ("inbound_nodes", "input_layers", "output_layers")
 _NULLABLE = ("activation", "recurrent_activation", "merge_mode")
 # Arguments of Keras that TensorFlow.js ignores.
 _IGNORED = ("time_major", "zero_output_for_mask")
-_CLASSES = {
-    "UnifiedLSTM": "LSTM",
-    "UnifiedGRU": "GRU",
-    "BatchNormalizationV1": "BatchNormalization",
-}
 
 
 def read_topology(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -110,9 +105,7 @@ def _in_keras_words(value: Any, class_name: str = "") -> Any:
             raise FormatError(f"modelTopology: {key!r} is there twice, in two spellings")
         if entry is None and not (key in _NULLABLE and own != "SimpleRNN"):
             continue
-        if key == "class_name":
-            made[key] = _CLASSES.get(entry, entry) if isinstance(entry, str) else entry
-        elif key in _IGNORED:
+        if key in _IGNORED:
             continue
         elif key in _NAMES or key in _GRAPH:
             made[key] = entry
