@@ -13,6 +13,7 @@ from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
 from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.branches import check_branches
+from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
@@ -26,7 +27,7 @@ from npylstm_converters.torch.sources import (
     unguarded,
 )
 from npylstm_converters.torch.tracing import export_module, quiet
-from npylstm_converters.torch.weights import describe, from_state_dict
+from npylstm_converters.torch.weights import from_state_dict
 
 __all__ = ["IMPORTER", "from_torch"]
 
@@ -210,7 +211,7 @@ class _TorchImporter(Importer):
         return from_torch(source, **options)
 
     def can_describe(self, source: Any, **options: Any) -> bool:
-        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS)
+        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS, Kind.PICKLE)
         return "layers" not in options and sniff(source) in weights_only
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:

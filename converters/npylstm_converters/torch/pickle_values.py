@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from npylstm import FormatError
 
@@ -41,6 +44,7 @@ class Storage:
     count: int
     start: int = 0  # offset of a view, in elements
     shown: int = -1  # number of elements in the view
+    data: bytes | memoryview | None = field(default=None, repr=False, compare=False)  # if inside
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,61 @@ class Tensor:
     negative: bool = False  # the storage holds the negated values
 
 
-@dataclass
+@dataclass(slots=True)
 class NumpyType:
     """An element type of NumPy."""
 
     descr: str
+    order: str = "<"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.descr)
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class NumpyArray:
-    """A NumPy array; None before its state is set."""
+    """A NumPy array; None before its state is set, or if it holds objects."""
 
     array: Any = None
 
 
-@dataclass
+@dataclass(eq=False, slots=True, repr=False)
 class Opaque:
-    """Represents an object of a forbidden class, which is not created: class and attributes."""
+    """Represents an object of a class that is not known here, which is not created.
+
+    Attributes
+    ----------
+    name
+        Its class, or the function that would return it.
+    arguments
+        The arguments of the call; None for the class or function itself.
+    state
+        What the pickle sets as its state.
+    items, parts
+        Items of a mapping and of a sequence that the pickle adds to it.
+    """
 
     name: Global
-    state: dict[Any, Any] = field(default_factory=dict)
+    arguments: tuple[Any, ...] | None = None
+    state: Any = None
+    items: dict[Any, Any] | None = None
+    parts: list[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def attributes(self) -> Mapping[Any, Any]:
+        """Its attributes by name: the state, or the first part of a state with slots."""
+        state = self.state
+        if isinstance(state, tuple) and state:
+            state = state[0]
+        return state if isinstance(state, dict) else {}
+
+    def children(self) -> list[Any]:
+        """Return everything that the pickle has put into it."""
+        return [self.arguments, self.state, self.items, self.parts]
 
 
 def check_type(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
@@ -105,6 +144,8 @@ def checked_key(value: Any) -> Any:
         seen += 1
         if isinstance(part, tuple):
             todo += part[:_MOST_KEY_PARTS]
+        elif isinstance(part, Opaque):  # equal to itself only
+            continue
         elif not isinstance(part, _PLAIN) or (
             isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
         ):
