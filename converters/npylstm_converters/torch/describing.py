@@ -7,9 +7,10 @@ import shlex
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
-from npylstm_converters.toolkit.chain import Step, command_of
+from npylstm_converters.toolkit.chain import command_of
 from npylstm_converters.torch.chain_words import BEYOND
-from npylstm_converters.torch.open_questions import suggest
+from npylstm_converters.torch.module_options import LOSS
+from npylstm_converters.torch.open_questions import WHICH_AXIS, suggest
 from npylstm_converters.torch.weight_file import WeightFile
 from npylstm_converters.torch.weights import build_chain
 
@@ -29,24 +30,36 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
     file = WeightFile(path, key)
     root = file.checkpoint.modules.get("")
     own = file.own_chain
-    suggestion = suggest([m for m in file.modules if not m.refused or m.tensors])
-    command, reason, order = "", "", None
+    losses = [m.name for m in file.modules if m.refused == LOSS and m.tensors]
+    network = [m for m in file.modules if m.tensors or not m.refused]
+    suggestion = suggest([m for m in network if m.name not in losses], file.joined())
+    command, reason, known = "", "", False
     try:
         steps = own if own is not None else file.steps(suggestion.chain)
-        order = True if suggestion.timed and own is None else None
-        if own is None and file.knows_batch_first(steps):
-            order = file.batch_first(steps, None)
-        build_chain(file, steps, order, own=own is not None)
+        known = own is not None or file.knows_batch_first(steps)
+        order = file.batch_first(steps, None) if known else True if suggestion.timed else None
+        build_chain(file, steps, order, losses, own=own is not None)
     except (UnsupportedError, FormatError) as error:
         reason = str(error)
     else:
         flags = f" --key {shlex.quote(key)}" if key is not None else ""
-        command = _command(file, own, suggestion.chain, order, flags)
+        flags += "".join(f" --allow-unused {shlex.quote(name)}" for name in losses)
+        axes = " --batch-first" if suggestion.timed and not known else ""
+        command = (
+            f"npylstm convert {shlex.quote(file.label)} MODEL.npz{flags}"
+            if own is not None
+            else command_of(file.label, suggestion.chain, f"{axes}{flags}")
+        )
         reason = "" if command else "names hold characters that cannot be typed"
-    what = "the submodules of the nn.Sequential cannot be converted" if own is not None else (
+    what = (
         "no chain of these modules in the order of the file fits"
-    )  # fmt: skip
-    questions = suggestion.questions if own is None else ()
+        if own is None
+        else "a submodule of the nn.Sequential cannot be converted"
+    )
+    advice = f"{what}: {reason}" + ("" if BEYOND in reason else f"; {BEYOND}")
+    questions = [] if own is not None else [
+        q for q in suggestion.questions if not (known and q.question == WHICH_AXIS)
+    ]  # fmt: skip
     return {
         "format": file.checkpoint.format,
         "what": "a state_dict" if root is None else f"a pickled {root.cls}",
@@ -57,17 +70,6 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
         ],
         "notes": list(file.checkpoint.notes),
         "command": command,
-        "advice": "" if command else f"{what}: {reason}; {BEYOND}",
+        "advice": "" if command else advice,
         "sources": dict(file.checkpoint.sources),
     }
-
-
-def _command(
-    file: WeightFile, own: list[Step] | None, chain: str, order: bool | None, flags: str
-) -> str:
-    """Return the command that converts the file; empty if its names cannot be typed."""
-    if own is not None:
-        return f"npylstm convert {shlex.quote(file.label)} MODEL.npz{flags}"
-    known = file.knows_batch_first(file.steps(chain))
-    axes = "" if order is None or known else " --batch-first"
-    return command_of(file.label, chain, f"{axes}{flags}")

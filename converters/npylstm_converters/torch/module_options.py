@@ -14,9 +14,10 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.torch.pickled_modules import PickledModule
 
-__all__ = ["SEQUENTIAL", "Options", "options_of"]
+__all__ = ["LOSS", "SEQUENTIAL", "Options", "options_of"]
 
 _PACKAGE = "torch.nn.modules."
+LOSS = "is a loss, which the network does not apply"
 SEQUENTIAL = f"{_PACKAGE}container.Sequential"
 Attributes = Mapping[str, Any]
 
@@ -48,6 +49,8 @@ def options_of(module: PickledModule) -> Options:
     if not module.cls.startswith(_PACKAGE):
         return Options()
     kind = module.short
+    if module.cls.startswith(f"{_PACKAGE}loss."):
+        return Options(kind, refused=LOSS)
     try:
         if kind in _LAYERS:
             return Options(kind, _LAYERS[kind](module.attributes))

@@ -109,6 +109,9 @@ def _pickled(name: str, own: Mapping[str, Array], module: PickledModule) -> Foun
     if options.refused or not own:
         listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
         refused = options.refused or ("" if options.word else "has no weights")
+        if options.word is not None:
+            values = (*options.word.values, *(f"{k}={v}" for k, v in options.word.options.items()))
+            listed = ", ".join(values)
         return Found(
             name, options.kind, listed, own, word=options.word, refused=refused, of_torch=True
         )

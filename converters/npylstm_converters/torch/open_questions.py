@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from npylstm_converters.torch.modules import RECURRENT, Found
 
-__all__ = ["OpenQuestion", "Suggestion", "gap_between", "suggest"]
+__all__ = ["WHICH_AXIS", "OpenQuestion", "Suggestion", "gap_between", "suggest"]
 
+WHICH_AXIS = "which axis comes first?"
 _BETWEEN = "relu, tanh, sigmoid or another activation; dropout or no word for nothing"
 _READS = (
     "last (the last step), hidden (the final hidden state), mean, max, sum; no word: every step"
@@ -65,12 +66,19 @@ class Suggestion:
     timed: bool
 
 
-def suggest(modules: Sequence[Found]) -> Suggestion:
+def suggest(modules: Sequence[Found], joined: Collection[str] = ()) -> Suggestion:
     """Return the open questions, and a chain with the likeliest answers.
 
-    The modules are in the order of the file. Only building the chain shows whether it fits.
+    Only building the chain shows whether it fits.
+
+    Parameters
+    ----------
+    modules
+        In the order of the file.
+    joined
+        Names of modules that follow the module before them in an nn.Sequential, as the file says.
     """
-    draft = _Draft(modules)
+    draft = _Draft(modules, joined)
     for number in range(len(modules)):
         draft.add(number)
     draft.end()
@@ -80,8 +88,9 @@ def suggest(modules: Sequence[Found]) -> Suggestion:
 class _Draft:
     """A chain under construction: words, questions, and the current tensor's axes."""
 
-    def __init__(self, modules: Sequence[Found]) -> None:
-        self._modules = modules
+    def __init__(self, modules: Sequence[Found], joined: Collection[str]) -> None:
+        self._modules, self._joined = modules, joined
+        self._before: Found | None = None  # the last module with tensors
         self.words: list[str] = []
         self.questions: list[OpenQuestion] = []
         recurrent = [k for k, m in enumerate(modules) if m.kind in RECURRENT]
@@ -97,11 +106,15 @@ class _Draft:
     def add(self, number: int) -> None:
         """Add a module and the words before it."""
         module = self._modules[number]
+        if module.word is not None:
+            self._add_word(module, module.word.word)
+            return
         kind = self._kind(number)
-        if number:
-            self._between(self._modules[number - 1], module, number)
-        else:
+        if self._before is None:
             self._input(module, kind)
+        elif module.name not in self._joined:
+            self._between(self._before, module, number)
+        self._before = module
         self.words.append(self._with_options(module, kind))
         if kind == "Conv1d":
             self._axes = "channels"
@@ -112,12 +125,25 @@ class _Draft:
         elif kind not in _NORMS:
             self._weighted = False
 
+    def _add_word(self, module: Found, word: str) -> None:
+        """Add a module without tensors, which the file names but does not place."""
+        if word in ("dropout", "identity"):
+            return
+        if module.name in self._joined:
+            self.words.append(module.name)
+        else:
+            question = "where is it applied?"
+            self._ask(
+                module.name, question, "here, elsewhere in the chain, or nowhere", module.name
+            )
+        self._weighted = False
+
     def end(self) -> None:
         """Add the questions after the last module."""
-        if not self._modules:
+        last = self._before
+        if last is None:
             return
-        last = self._modules[-1]
-        if self._last_recurrent == len(self._modules) - 1:
+        if last is self._modules[self._last_recurrent]:
             self._ask(f"after {last.name}", "what is the output?", _READS, "")
         else:
             answers = "softmax, log_softmax, sigmoid, tanh or another; no word for nothing"
@@ -125,7 +151,7 @@ class _Draft:
 
     def _input(self, module: Found, kind: str) -> None:
         gap = gap_before(module.name)
-        if gap:
+        if gap and not module.of_torch:
             self._ask(f"before {module.name}", _of_gap(gap), f"{_BETWEEN}; flatten", "identity")
         if kind == "Embedding":
             if not self.timed:
@@ -142,12 +168,13 @@ class _Draft:
         else:
             axes = "--batch-first: (batch, steps, features), --sequence-first: (steps, batch, ...)"
         if self.timed:
-            asked = OpenQuestion("input", "which axis comes first?", axes, "--batch-first")
+            asked = OpenQuestion("input", WHICH_AXIS, axes, "--batch-first")
             self.questions.append(asked)
 
     def _between(self, before: Found, module: Found, number: int) -> None:
         place = f"between {before.name} and {module.name}"
-        gap = gap_between(before.name, module.name)
+        # A pickled module holds the modules without tensors, too.
+        gap = [] if module.of_torch else gap_between(before.name, module.name)
         recurrent = before.kind in RECURRENT
         activation = self._activation(before, module, bool(gap))
         if not recurrent and (gap or module.kind != "PReLU"):

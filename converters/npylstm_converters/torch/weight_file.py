@@ -60,6 +60,18 @@ class WeightFile:
         # A recurrent module returns its state, too, which no other module of torch reads.
         return None if not modules or any(m.kind in RECURRENT for m in modules) else steps
 
+    def joined(self) -> set[str]:
+        """Return the names of modules that follow the one before them in an nn.Sequential."""
+        found: set[str] = set()
+        modules = self.checkpoint.modules
+        for module in modules.values():
+            for child in module.children[1:] if module.cls == SEQUENTIAL else ():
+                first = child
+                while modules[first].cls == SEQUENTIAL and modules[first].children:
+                    first = modules[first].children[0]
+                found.add(first)
+        return found
+
     def steps(self, layers: str | None) -> list[Step]:
         """Return the steps of a chain, with the full names of modules.
 
