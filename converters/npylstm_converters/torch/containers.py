@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from npylstm import FormatError
+from npylstm import FormatError, UnsupportedError
 from npylstm.io.npz import check_zip_bomb
 from npylstm_converters.torch.legacy import load_legacy
 from npylstm_converters.torch.mapping import MAX_PICKLE, mapped, span
@@ -108,5 +108,12 @@ def read_pickle(path: str | os.PathLike[str]) -> Contents:
     """Return the contents of a file of Python's ``pickle.dump``."""
     data = mapped(path)
     machine = Unpickler(data)
-    value = machine.load()
+    try:
+        value = machine.load()
+    except FormatError:
+        if any(name.module.startswith("joblib.") for name in machine.foreign):
+            raise UnsupportedError(
+                ["a file of joblib; save the state_dict by torch.save"]
+            ) from None
+        raise
     return Contents(value, Storages(data, {}, "storage "), tuple(machine.foreign), machine.sources)

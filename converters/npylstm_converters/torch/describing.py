@@ -71,5 +71,9 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
         "notes": list(file.checkpoint.notes),
         "command": command,
         "advice": "" if command else advice,
-        "sources": dict(file.checkpoint.sources),
+        "sources": {
+            name: text
+            for name, text in file.checkpoint.sources.items()
+            if not name.startswith("torch.")
+        },
     }

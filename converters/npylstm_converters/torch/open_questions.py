@@ -143,7 +143,7 @@ class _Draft:
         last = self._before
         if last is None:
             return
-        if last is self._modules[self._last_recurrent]:
+        if last.kind in RECURRENT:
             self._ask(f"after {last.name}", "what is the output?", _READS, "")
         else:
             answers = "softmax, log_softmax, sigmoid, tanh or another; no word for nothing"

@@ -47,7 +47,7 @@ class Storage:
     data: bytes | memoryview | None = field(default=None, repr=False, compare=False)  # if inside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tensor:
     """A tensor as the pickle describes it, not checked and not read."""
 
@@ -137,20 +137,27 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
 
 
 def checked_key(value: Any) -> Any:
-    """Return a key if it is plain or a small tuple: hashing nested tuples could take forever."""
+    """Return a key that can be hashed in little time.
+
+    Foreign objects and tensors are equal to themselves only. A key of many parts, or a number that
+    can be chosen to have the hash of others, becomes an :class:`Opaque` of its own.
+
+    Raises
+    ------
+    FormatError
+        If it is no key.
+    """
     todo, seen = [value], 0
-    while todo and seen < _MOST_KEY_PARTS:
+    while todo:
         part = todo.pop()
         seen += 1
-        if isinstance(part, tuple):
-            todo += part[:_MOST_KEY_PARTS]
-        elif isinstance(part, Opaque):  # equal to itself only
+        if isinstance(part, (tuple, frozenset)):
+            todo += list(part)[:_MOST_KEY_PARTS]
+        elif isinstance(part, (Opaque, Tensor)):
             continue
-        elif not isinstance(part, _PLAIN) or (
-            isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
-        ):
-            break
-    else:
-        if not todo:
-            return value
-    raise FormatError(f"pickle: a {type(value).__name__} as a key")
+        elif not isinstance(part, _PLAIN):
+            raise FormatError(f"pickle: a {type(part).__name__} as a key")
+        large = isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
+        if large or seen > _MOST_KEY_PARTS:
+            return Opaque(Global("pickle", "key"), (value,))
+    return value

@@ -10,7 +10,7 @@ from npylstm_converters.torch.pickle_values import NumpyArray, Opaque, Storage, 
 __all__ = ["reachable", "walk"]
 
 _DEEPEST, _LONGEST_KEY = 30, 1000
-_CONTAINERS = (dict, list, tuple, set, Opaque)
+_CONTAINERS = (dict, list, tuple, set, frozenset, Opaque)
 _LEAVES = (Tensor, NumpyArray)
 
 
@@ -28,7 +28,7 @@ def reachable(value: Any) -> Iterator[Any]:
             todo += [*item.keys(), *item.values()]
         elif isinstance(item, Opaque):
             todo += item.children()
-        elif isinstance(item, (list, tuple, set)):
+        elif isinstance(item, (list, tuple, set, frozenset)):
             todo += item
 
 

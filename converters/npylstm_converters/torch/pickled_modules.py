@@ -130,7 +130,11 @@ def _persistent(state: Mapping[Any, Any], path: str) -> dict[str, Any]:
     """Return the buffers that a state_dict would hold."""
     left_out = state.get("_non_persistent_buffers_set")
     buffers = _table(state, "_buffers", path)
-    return {k: v for k, v in buffers.items() if not isinstance(left_out, set) or k not in left_out}
+    return {
+        k: v
+        for k, v in buffers.items()
+        if not isinstance(left_out, (set, frozenset)) or k not in left_out
+    }
 
 
 def _additions(path: str, module: Opaque) -> list[str]:

@@ -96,7 +96,7 @@ class TorchRunner:
             file = WeightFile(source, key)
             steps = file.steps(layers)
             chain = ChainRunner(
-                file.modules, steps, file.batch_first(steps, batch_first) is not False,
+                [*file.by_name.values()], steps, file.batch_first(steps, batch_first) is not False,
                 spec.inputs[0].time_axis or 0,
             )  # fmt: skip
             self._run, modules = chain, chain.made

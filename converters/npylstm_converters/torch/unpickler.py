@@ -372,7 +372,7 @@ _OPCODES: Mapping[int, Callable[[Unpickler], Any]] = {
         pickle.SETITEMS: lambda s: s._set_items(s._pop_mark()),
         pickle.EMPTY_SET: lambda s: s._container(set()),
         pickle.ADDITEMS: lambda s: s._add(s._pop_mark()),
-        pickle.FROZENSET: lambda s: s._container(make_set(s._pop_mark())),
+        pickle.FROZENSET: lambda s: s._container(frozenset(make_set(s._pop_mark()))),
         # The memo.
         pickle.GET: lambda s: s._get(s._reader.memo_line()),
         pickle.BINGET: lambda s: s._get(s._reader.number("<B")),

@@ -38,13 +38,17 @@ class WeightFile:
         The contents.
     modules
         All modules, also those without tensors if the file is a pickled module.
+    by_name
+        Those that a chain may name, by name.
     """
 
     def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
         self.label = os.fspath(path)
         self.checkpoint: Checkpoint = read_checkpoint(path, key)
         self.modules: list[Found] = find_modules(self.checkpoint.tensors, self.checkpoint.modules)
-        self.by_name = {m.name: m for m in self.modules}
+        # A chain never names the others: it names the word that they are.
+        self.by_name = {m.name: m for m in self.modules if m.word is None}
+        self._words = {m.name: m.word for m in self.modules if m.word is not None}
 
     @property
     def own_chain(self) -> list[Step] | None:
@@ -149,9 +153,7 @@ class WeightFile:
 
     def _is_short(self, name: str) -> bool:
         """Whether a name means steps of other names: a Sequential, or a module that is a word."""
-        if name in self.by_name:
-            return self.by_name[name].word is not None
-        return name in self.checkpoint.modules
+        return name not in self.by_name and name in self.checkpoint.modules
 
     def _parts(self, step: Step) -> Iterator[str]:
         """Yield the names that the parts of a joining word mean."""
@@ -182,8 +184,11 @@ class WeightFile:
         """Yield the steps of a pickled module: those of its submodules for an nn.Sequential."""
         module = self.checkpoint.modules[path]
         found = self.by_name.get(path or ("" if module.children else "model"))
-        if found is not None and found.word is not None:
-            yield found.word
+        word = self._words.get(path or "model")
+        if word is not None and word.word in self.by_name:
+            raise Refusal(f"{path}: is the word {word}, which is the name of another module, too")
+        if word is not None:
+            yield word
         elif found is not None and found.of_torch:
             yield Step(found.name)
         elif module.cls == SEQUENTIAL:

@@ -80,7 +80,7 @@ def build_chain(
     left_out = _left_out(file, steps)
     try:
         start = read_input(steps, by_name, batch_first)
-        chain = Chain(modules, batch_first is not False, start, dtype)
+        chain = Chain([*by_name.values()], batch_first is not False, start, dtype)
     except (Refusal, KeyError) as error:
         raise UnsupportedError([f"layers: {error}"]) from None
     for step in steps:
