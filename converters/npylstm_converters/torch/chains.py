@@ -278,6 +278,8 @@ def read_input(
     module = modules[modules_in(first, modules)[0]]
     if first.word != module.name:
         first = Step(module.name)
+    if module.refused:
+        raise Refusal(f"{module} {module.refused}; {BEYOND}")
     kind = _kind_of(module, first)
     timed = batch_first is not None or is_timed(steps, modules)
     sequence: tuple[int | str, ...] = (BATCH, STEPS) if batch_first is not False else (STEPS, BATCH)
@@ -292,8 +294,7 @@ def read_input(
         sized = ("weight_ih_l0", "weight_ih", "weight", "running_mean")
         weight = next((module.tensors[n] for n in sized if n in module.tensors), None)
         if kind not in (*RECURRENT, *_LAYERS) or weight is None:
-            why = module.refused or "is not supported here"
-            raise Refusal(f"{module} {why}; {BEYOND}")
+            raise Refusal(f"{module} is not supported here; {BEYOND}")
         shape = (*sequence, weight.shape[-1])
     for step in reversed(steps[: numbers[0]]):
         if step.word == "transpose" and len(shape) == 3:

@@ -49,6 +49,8 @@ def options_of(module: PickledModule) -> Options:
     if not module.cls.startswith(_PACKAGE):
         return Options()
     kind = module.short
+    if module.cls == SEQUENTIAL:  # without submodules
+        return Options(kind, word=Step("identity"))
     if module.cls.startswith(f"{_PACKAGE}loss."):
         return Options(kind, refused=LOSS)
     try:

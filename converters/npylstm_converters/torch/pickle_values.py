@@ -47,7 +47,7 @@ class Storage:
     data: bytes | memoryview | None = field(default=None, repr=False, compare=False)  # if inside
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tensor:
     """A tensor as the pickle describes it, not checked and not read."""
 
@@ -57,6 +57,9 @@ class Tensor:
     stride: tuple[int, ...]
     dtype: str
     negative: bool = False  # the storage holds the negated values
+
+    def __repr__(self) -> str:
+        return f"<tensor of size {self.size}>"
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from npylstm_converters.torch.pickle_values import NumpyArray, Opaque, Storage, Tensor
@@ -54,7 +54,8 @@ def walk(
         path, item = todo.pop()
         yield path, item
         shallow = path.count(".") < _DEEPEST and len(path) < _LONGEST_KEY
-        optimizer = isinstance(item, dict) and {"state", "param_groups"} <= item.keys()
+        names = item.attributes if isinstance(item, Opaque) else item
+        optimizer = isinstance(names, Mapping) and {"state", "param_groups"} <= names.keys()
         if not isinstance(item, _CONTAINERS) or not shallow or (optimizer and not optimizers):
             continue
         if id(item) in seen or closed(item):
