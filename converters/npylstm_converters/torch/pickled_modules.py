@@ -15,7 +15,7 @@ from npylstm_converters.torch.pickle_values import Opaque, Tensor
 
 __all__ = ["PickledModule", "flatten", "foreign_reason", "is_module"]
 
-_MOST_MODULES = 100_000
+_MOST_MODULES = 20_000
 _DEEPEST = 100
 # Hooks that only compute a weight; their tensors are folded (torch/reparametrized.py).
 _HOOKS_OF_WEIGHTS = (
@@ -84,8 +84,8 @@ def flatten(root: Opaque) -> tuple[dict[str, Tensor], dict[str, PickledModule]]:
         path, module, above = todo.pop()
         if id(module) in above or len(above) > _DEEPEST:
             raise FormatError(f"{path:.200}: a module that contains itself, or is too deep")
-        if len(modules) > _MOST_MODULES or len(tensors) > _MOST_MODULES:
-            raise FormatError(f"more than {_MOST_MODULES} modules or tensors")
+        if len(modules) > _MOST_MODULES:
+            raise FormatError(f"more than {_MOST_MODULES} modules")
         dot = f"{path}." if path else ""
         state = module.attributes
         own = _table(state, "_parameters", path) | _persistent(state, path)
