@@ -47,15 +47,18 @@ def from_torch(
     ----------
     source
         A ``torch.nn.Module`` that ``torch.export`` can trace; an ``ExportedProgram``; or the path
-        of a saved program (``.pt2``), of TorchScript, or of a state_dict (``.pt``, ``.pth``,
-        ``.safetensors``), detected by content. Only programs and modules need torch.
+        of a saved program (``.pt2``), of TorchScript, or of weights: a state_dict or a pickled
+        module (``.pt``, ``.pth``, ``.ckpt``, ``.safetensors``, ``.pkl``), detected by content. Only
+        programs and modules in memory need torch.
     example
         For a module and for TorchScript: example inputs, a tensor or a tuple of all of forward's
         arguments, or a dictionary of them by name. Free sizes stay free.
     layers
-        For a state_dict: the chain of its modules, ``"rnn -> last -> output_layer"``.
+        For weights: the chain of modules, ``"rnn -> last -> output_layer"``. A pickled
+        nn.Sequential needs none.
     batch_first
-        For a state_dict with recurrent modules: whether inputs are (batch, steps, features).
+        For a state_dict with recurrent modules: whether inputs are (batch, steps, features). A
+        pickled module holds it.
     key
         For a file with more contents: the path of the state_dict, ``"model_state"``.
     allow_unused
