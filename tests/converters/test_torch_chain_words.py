@@ -192,3 +192,23 @@ def test_a_chain_over_features_may_have_steps(tmp_path: Path) -> None:
     assert nc.from_torch(tmp_path / "w.pt", layers=chain).inputs[0].shape == ("batch", 8)
     spec = nc.from_torch(tmp_path / "w.pt", layers=chain, batch_first=True)
     assert spec.inputs[0].shape == ("batch", "steps", 8)
+
+
+SUGGESTED = {
+    "attention": ({"rnn": nn.LSTM(3, 8), "attention": nn.Linear(8, 1, bias=False), "fc": nn.Linear(8, 2)},
+                  "rnn -> attention(attention) -> fc"),
+    "autoencoder": ({"encoder": nn.LSTM(3, 8), "decoder": nn.LSTM(8, 8), "fc": nn.Linear(8, 3)},
+                    "encoder -> hidden -> repeat -> decoder -> last -> fc"),
+    "a stack": ({"a": nn.LSTM(3, 8), "b": nn.LSTM(8, 8), "score": nn.Linear(8, 1)}, "a -> b -> last -> score"),
+    "loss": ({"rnn": nn.LSTM(3, 8), "fc": nn.Linear(8, 2), "loss_fn": nn.CrossEntropyLoss(torch.ones(2))},
+             "rnn -> last -> fc"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUGGESTED)
+def test_the_suggested_chain(name: str, tmp_path: Path) -> None:
+    parts, chain = SUGGESTED[name]
+    torch.save(nn.ModuleDict(parts).state_dict(), tmp_path / "w.pt")
+    found = describe(tmp_path / "w.pt")
+    assert f'"{chain}" --batch-first' in found["command"]
+    assert found["command"].endswith("--allow-unused loss_fn") == (name == "loss")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from npylstm import FormatError, ModelSpec, UnsupportedError
 from npylstm_converters.toolkit.chain import Step, plausible_values
 from npylstm_converters.torch.chain_words import ACTIVATIONS, DEFAULTS, READINGS
+from npylstm_converters.torch.chains import named
 from npylstm_converters.torch.modules import Found
 from npylstm_converters.torch.weight_file import WeightFile
 from npylstm_converters.torch.weights import build_chain
@@ -68,9 +69,9 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
     """
     for number, step in enumerate(steps):
         before, behind = [*steps[:number]], [*steps[number + 1 :]]
-        for other in _other_steps(step, modules.get(step.word)):
+        for other in _other_steps(step, named(step, modules)):
             yield [*before, *other, *behind]
-        if step.word in modules:
+        if named(step, modules) is not None:
             places = [k for k, s in enumerate(behind) if s.word in modules]
             until = places[0] if places else len(behind)
             if not any(s.word in ACTIVATIONS for s in behind[:until]):

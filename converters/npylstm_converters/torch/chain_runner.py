@@ -9,7 +9,7 @@ import numpy as np
 
 from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.torch.chain_words import INPUT, pooling
-from npylstm_converters.torch.chains import modules_in
+from npylstm_converters.torch.chains import modules_in, named
 from npylstm_converters.torch.modules import RECURRENT, Found
 
 __all__ = ["ChainRunner"]
@@ -44,7 +44,7 @@ class ChainRunner:
         self._steps, self._batch_first, self._time = steps, batch_first, time
         by_name = {m.name: m for m in modules}
         said = {name: Step(name) for step in steps for name in modules_in(step, by_name)}
-        said |= {step.word: step for step in steps if step.word in by_name}
+        said |= {step.word: step for step in steps if named(step, by_name) is not None}
         self.made = {name: _make(by_name[name], step, batch_first) for name, step in said.items()}
 
     def __call__(self, given: list[Any]) -> Any:
@@ -69,7 +69,7 @@ class _Run:
         """Apply one step of the chain."""
         import torch
 
-        module = self._made.get(step.word)
+        module = named(step, self._made)
         if module is not None:
             if isinstance(module, torch.nn.Conv1d):
                 self._time = 2

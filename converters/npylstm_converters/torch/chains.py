@@ -6,6 +6,7 @@ A chain joins names of modules, and words for the operations between them, by ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from npylstm.arrays import Array
 from npylstm.ops.base import Operation
@@ -29,7 +30,9 @@ from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["Chain", "is_timed", "modules_in", "read_input"]
+__all__ = ["Chain", "is_timed", "modules_in", "named", "read_input"]
+
+T = TypeVar("T")
 
 
 class Chain:
@@ -71,7 +74,7 @@ class Chain:
 
     def follow(self, step: Step) -> None:
         """Append the layers of one step of the chain."""
-        module = self.modules.get(step.word)
+        module = named(step, self.modules)
         if module is not None:
             self.used.add(step.word)
             _check_options(module, step)
@@ -258,9 +261,18 @@ def is_timed(steps: Sequence[Step], modules: Mapping[str, Found]) -> bool:
 
 def modules_in(step: Step, modules: Mapping[str, Found]) -> list[str]:
     """Return the modules that a step names: itself, or the parts of a word that joins."""
-    if step.word in modules:
+    if named(step, modules) is not None:
         return [step.word]
     return [v for v in step.values if v in modules] if step.word in JOINING else []
+
+
+def named(step: Step, modules: Mapping[str, T]) -> T | None:
+    """Return the module that a step applies; None for a word.
+
+    ``attention(attention)`` is the word: its option is the name of a module.
+    """
+    parts = (v in modules or v in WORDS or v == INPUT for v in step.values)
+    return None if step.word in JOINING and any(parts) else modules.get(step.word)
 
 
 def read_input(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import Any
 
@@ -10,11 +11,14 @@ from npylstm import FormatError, UnsupportedError
 from npylstm_converters.toolkit.chain import command_of
 from npylstm_converters.torch.chain_words import BEYOND
 from npylstm_converters.torch.module_options import LOSS
+from npylstm_converters.torch.modules import Found
 from npylstm_converters.torch.open_questions import WHICH_AXIS, suggest
 from npylstm_converters.torch.weight_file import WeightFile
 from npylstm_converters.torch.weights import build_chain
 
 __all__ = ["describe"]
+
+_LOSS = re.compile(r"(^|[._])(loss|criterion)", re.IGNORECASE)
 
 
 def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
     file = WeightFile(path, key)
     root = file.checkpoint.modules.get("")
     own = file.own_chain
-    losses = [m.name for m in file.modules if m.refused == LOSS and m.tensors]
+    losses = [m.name for m in file.modules if m.tensors and _is_loss(m)]
     network = [m for m in file.modules if m.tensors or not m.refused]
     suggestion = suggest([m for m in network if m.name not in losses], file.joined())
     command, reason, known = "", "", False
@@ -68,7 +72,10 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
             f"{question} [{question.suggested or 'no word'}]" if command else str(question)
             for question in questions
         ],
-        "notes": list(file.checkpoint.notes),
+        "notes": [
+            *file.checkpoint.notes,
+            *(f"{name}: not a part of the network, by its name or class" for name in losses),
+        ],
         "command": command,
         "advice": "" if command else advice,
         "sources": {
@@ -77,3 +84,10 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
             if not name.startswith("torch.")
         },
     }
+
+
+def _is_loss(module: Found) -> bool:
+    """Whether a module belongs to training; of a state_dict, by its name and a single tensor."""
+    return module.refused == LOSS or (
+        not module.of_torch and len(module.tensors) == 1 and _LOSS.search(module.name) is not None
+    )

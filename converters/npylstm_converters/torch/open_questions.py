@@ -20,6 +20,7 @@ _BETWEEN = "relu, tanh, sigmoid or another activation; dropout or no word for no
 _READS = (
     "last (the last step), hidden (the final hidden state), mean, max, sum; no word: every step"
 )
+_SCORE = re.compile(r"att|score|energy")
 _NORMS = ("BatchNorm1d", "LayerNorm")
 _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
 
@@ -109,6 +110,12 @@ class _Draft:
         if module.word is not None:
             self._add_word(module, module.word.word)
             return
+        if self._scores_steps(module, number):
+            question = "is it the score of a step, by which the steps are summed?"
+            answers = "attention(NAME): a softmax over the steps; else the name, and last or mean"
+            self._ask(module.name, question, answers, f"attention({module.name})")
+            self._before, self._axes = module, "features"
+            return
         kind = self._kind(number)
         if self._before is None:
             self._input(module, kind)
@@ -124,6 +131,17 @@ class _Draft:
             self._weighted = True
         elif kind not in _NORMS:
             self._weighted = False
+
+    def _scores_steps(self, module: Found, number: int) -> bool:
+        """Whether a module's name and size are those of attention over a recurrent layer."""
+        return (
+            self._before is not None
+            and self._before.kind in RECURRENT
+            and self._last_recurrent < number < len(self._modules) - 1
+            and module.kind.startswith("Linear")
+            and module.tensors["weight"].shape[0] == 1
+            and _SCORE.search(module.name.lower()) is not None
+        )
 
     def _add_word(self, module: Found, word: str) -> None:
         """Add a module without tensors, which the file names but does not place."""
@@ -195,8 +213,9 @@ class _Draft:
                 self._axes = "channels"
             elif module.kind in RECURRENT or number < self._last_recurrent:
                 if recurrent:
-                    answers = "no word: every step; for one step repeated: from_torch(module)"
-                    self._ask(place, f"what does {module.name} read?", answers, "")
+                    answers = "no word: every step; hidden -> repeat: the final state at every step"
+                    repeated = "hidden -> repeat" if _decodes(before, module) else ""
+                    self._ask(place, f"what does {module.name} read?", answers, repeated)
             else:
                 pooled = "last" if self._last_recurrent >= 0 else "mean"
                 self._ask(place, f"what does {module.name} read?", _READS, pooled)
@@ -255,6 +274,18 @@ class _Draft:
         stated = ", ".join(options)
         self.questions.append(OpenQuestion(module.name, question, ", ".join(choices), stated))
         return f"{module.name}({stated})"
+
+
+def _decodes(before: Found, module: Found) -> bool:
+    """Whether the names and sizes of two recurrent modules are those of an autoencoder."""
+    units = before.tensors.get("weight_hh_l0")
+    return (
+        module.kind in RECURRENT
+        and units is not None
+        and "enc" in before.name.lower()
+        and "dec" in module.name.lower()
+        and _features(module) == units.shape[1]
+    )
 
 
 def _features(module: Found) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from npylstm.spec import TensorSpec
 from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.torch.chain_words import DEFAULTS
-from npylstm_converters.torch.chains import is_timed, modules_in
+from npylstm_converters.torch.chains import is_timed, modules_in, named
 from npylstm_converters.torch.modules import RECURRENT, Found
 from npylstm_converters.torch.open_questions import gap_before, gap_between
 
@@ -38,7 +38,7 @@ def statements(
     before: Found | None = None
     words: list[Step] = []
     for step in steps:
-        module = modules.get(step.word)
+        module = named(step, modules)
         if module is None:
             words.append(step)
             continue

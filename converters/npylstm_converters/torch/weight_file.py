@@ -12,7 +12,7 @@ from dataclasses import replace
 from npylstm import UnsupportedError
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.chain import Step, parse_steps
-from npylstm_converters.torch.chain_words import BEYOND, JOINING, WORDS
+from npylstm_converters.torch.chain_words import BEYOND, INPUT, JOINING, WORDS
 from npylstm_converters.torch.chains import modules_in
 from npylstm_converters.torch.files import Checkpoint, read_checkpoint
 from npylstm_converters.torch.module_options import SEQUENTIAL
@@ -142,14 +142,19 @@ class WeightFile:
     def _resolved(self, step: Step) -> Iterator[Step]:
         """Yield the steps that a stated one means."""
         name = self._full_name(step.word)
-        if self._is_short(name):
+        if step.word in JOINING and self._names_parts(step):
+            yield replace(step, values=tuple(self._parts(step)))
+        elif self._is_short(name):
             if step.values or step.options:
                 raise Refusal(f"{name}: takes no options, got {step}")
             yield from self._expanded(name)
-        elif step.word in JOINING and step.word not in self.by_name:
-            yield replace(step, values=tuple(self._parts(step)))
         else:
             yield replace(step, word=name)
+
+    def _names_parts(self, step: Step) -> bool:
+        """Whether the options of a step name modules or words."""
+        known = {*self.by_name, *self.checkpoint.modules, *WORDS, INPUT}
+        return any(self._full_name(value) in known for value in step.values)
 
     def _is_short(self, name: str) -> bool:
         """Whether a name means steps of other names: a Sequential, or a module that is a word."""
