@@ -117,9 +117,17 @@ def _describe(found: dict[str, Any], as_json: bool) -> int:
         print(f"  {printable(line)}")
     for line in found["notes"]:
         print(f"note: {printable(line)}")
+    for name, source in found.get("sources", {}).items():
+        print(f"the source of {printable(name)}, as the file holds it:")
+        for line in source.splitlines():
+            print(f"    {printable(line)}")
     what = found.get("what", "a state_dict")
     if not found["asked"]:
-        print(printable(found["advice"]))
+        if found["command"]:
+            print(f"{what} says how they are joined. This command converts it:")
+        print(
+            f"  {printable(found['command'])}" if found["command"] else printable(found["advice"])
+        )
         return 0
     print(f"{what} does not prove how they are joined. Open questions, with possible answers"
           f"{' and [the one taken below]' if found['command'] else ''}:")  # fmt: skip

@@ -565,13 +565,14 @@ def test_not_executed(name: str, framing: str, reader: Reader) -> None:
         {"x": [(payload, 3)], "model": f.state()}, {"model": f.state(), (payload, 3): 4},
         {"model": f.state(), payload: 3}, [f.state(), payload],
     ]  # fmt: skip
-    kind = "UnsupportedError" if message else "NpylstmError"
     outcomes = reader.read_all(f.file(program(x, protocol_of(name))) for x in things)
     for thing, outcome in zip(things, outcomes, strict=True):
-        if isinstance(thing, dict) and set(thing) & {payload, (payload, 3)}:
-            refused(outcome)  # for its name, or for what makes a bad key
-        else:
-            refused(outcome, kind, message)
+        apart = isinstance(thing, list) or (isinstance(thing, dict) and "model" in thing)
+        refused_or_harmless(outcome)
+        if not apart:  # the weights themselves hold it
+            # The other legacy files list a storage that nothing in them names.
+            alone = framing == "legacy" and not (isinstance(thing, dict) and "x" in thing)
+            refused(outcome, "NpylstmError", "" if alone else message)
 
 
 @pytest.mark.parametrize("field", ["kind", "key", "location", "count", "word", "size", "stride",
@@ -589,10 +590,10 @@ def test_not_executed_within_a_tensor(field: str, framing: str, reader: Reader) 
         case _:
             tensor = f.tensor(**{field: MKDIR})
     outcome = reader.read(f.file(program({"w": tensor})))
-    if field == "whole id":
-        refused(outcome)  # for its name, or for what is no id
+    if field in ("location", "rest", "rest 2"):  # devices and hooks are not read
+        refused_or_harmless(outcome)
     else:
-        refused(outcome, "UnsupportedError", "os.mkdir")
+        refused(outcome)
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -602,7 +603,7 @@ def test_not_executed_around_the_legacy_pickle(at: int, value: Any, reader: Read
     around = [*PREAMBLE, program(["0"], 2)]
     around[at] = program(value)
     data = legacy(program(LEGACY.state()), keys=around[3], preamble=tuple(around[:3]))
-    refused(reader.read(data))
+    refused_or_harmless(reader.read(data))
 
 
 def tarred(pickled: bytes) -> bytes:
@@ -674,7 +675,7 @@ NAMES = [
     "collections.namedtuple", "functools.partial", "itertools.count", "logging.config.listen",
     "numpy.load", "numpy.fromfile", "numpy.memmap", "numpy.testing._private.utils.runstring",
     "torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load", "torch.classes.load_library",
-    "torch.storage._load_from_bytes", "torch.nn.modules.rnn.LSTM", "torch.nn.Module",
+    "torch.nn.modules.rnn.LSTM", "torch.nn.Module",
     "torch.utils.cpp_extension.load", "torch.set_default_device", "torch.from_file",
     "torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_tensor_v9", "torch._utils.exec",
     "torch._tensor._rebuild_from_type_v3", "__main__.Net", "__torch__.Net", "net.Net", "Net.Net",
@@ -740,18 +741,9 @@ def test_every_refused_name_at_once(framing: str, reader: Reader) -> None:
     outcome = reader.read(f.file(program(thing)))
     refused(outcome, "UnsupportedError")
     assert [name for name in names if name not in outcome.text] == []
-    refused(
-        reader.read(f.file(program({"model": f.state(), **thing})), key="model"), "UnsupportedError"
-    )
-
-
-def test_a_module_is_told_apart_from_an_attack(reader: Reader) -> None:
-    """The two ways out are for whoever saved a whole module."""
-    for framing in FRAMINGS:
-        outcome = reader.read(saved(nn.Sequential(nn.LSTM(3, 5), nn.Linear(5, 1)), framing))
-        refused(outcome, "UnsupportedError", "torch.nn.modules.container.Sequential")
-        assert "state_dict" in outcome.text
-        assert "torch.export" in outcome.text
+    outcome = reader.read(f.file(program({"model": f.state(), **thing})), key="model")
+    assert outcome.tensors == PLAIN  # nothing of it is needed, and nothing was run
+    assert outcome.misbehaviour() == []
 
 
 # --- objects that are dressed up ---------------------------------------------------------------------

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from npylstm_converters.toolkit.chain import parse_steps
+from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import read_checkpoint
+from npylstm_converters.torch.modules import find_modules
 from npylstm_converters.torch.runner import TorchRunner
-from npylstm_converters.torch.weights import describe, find_modules
 from torch import nn
 
 from npylstm import Model, NpylstmError, UnsupportedError

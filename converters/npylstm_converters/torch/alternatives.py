@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from npylstm import FormatError, ModelSpec, UnsupportedError
-from npylstm_converters.toolkit.chain import Step, parse_steps, plausible_values
-from npylstm_converters.torch.chains import ACTIVATIONS, DEFAULTS, READINGS
-from npylstm_converters.torch.files import read_checkpoint
-from npylstm_converters.torch.modules import Found, find_modules
+from npylstm_converters.toolkit.chain import Step, plausible_values
+from npylstm_converters.torch.chain_words import ACTIVATIONS, DEFAULTS, READINGS
+from npylstm_converters.torch.chains import named
+from npylstm_converters.torch.modules import Found
+from npylstm_converters.torch.weight_file import WeightFile
 from npylstm_converters.torch.weights import build_chain
 
 __all__ = ["alternatives", "other_chains"]
@@ -40,17 +41,18 @@ def alternatives(
     spec
         The model. Chains that do not fit are skipped.
     """
-    checkpoint = read_checkpoint(path, key)
-    modules = find_modules(checkpoint.tensors)
-    steps = parse_steps(layers)
+    file = WeightFile(path, key)
+    steps = file.steps(layers)
+    known = file.knows_batch_first(steps)
+    batch_first = file.batch_first(steps, batch_first)
     asked: list[tuple[list[Step], bool | None]] = [
-        (chain, batch_first) for chain in other_chains(steps, {m.name: m for m in modules})
+        (chain, batch_first) for chain in other_chains(steps, file.by_name)
     ]
-    if batch_first is not None:
+    if batch_first is not None and not known:
         asked.append((steps, not batch_first))
     for chain, first in asked:
         with contextlib.suppress(UnsupportedError, FormatError):
-            spec = build_chain(os.fspath(path), checkpoint, modules, chain, first, allow_unused)
+            spec = build_chain(file, chain, first, allow_unused)
             axes = "" if first is None else " --batch-first" if first else " --sequence-first"
             yield f'--layers "{" -> ".join(map(str, chain))}"{axes}', spec
 
@@ -67,9 +69,9 @@ def other_chains(steps: Sequence[Step], modules: Mapping[str, Found]) -> Iterato
     """
     for number, step in enumerate(steps):
         before, behind = [*steps[:number]], [*steps[number + 1 :]]
-        for other in _other_steps(step, modules.get(step.word)):
+        for other in _other_steps(step, named(step, modules)):
             yield [*before, *other, *behind]
-        if step.word in modules:
+        if named(step, modules) is not None:
             places = [k for k, s in enumerate(behind) if s.word in modules]
             until = places[0] if places else len(behind)
             if not any(s.word in ACTIVATIONS for s in behind[:until]):

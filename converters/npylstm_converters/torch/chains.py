@@ -6,26 +6,33 @@ A chain joins names of modules, and words for the operations between them, by ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from npylstm.activations import Activation
 from npylstm.arrays import Array
-from npylstm.ops.arithmetic import Arithmetic, Reduce
 from npylstm.ops.base import Operation
-from npylstm.ops.indexing import Select
-from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
-from npylstm.ops.shaping import Concatenate, Reshape, Transpose
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.torch import layers
 from npylstm_converters.torch.builder import Builder, Ref
+from npylstm_converters.torch.chain_words import (
+    BARE,
+    BEYOND,
+    INPUT,
+    JOINING,
+    WORDS,
+    axes_of,
+    is_sequence_word,
+)
 from npylstm_converters.torch.ledger import entries_of_module
 from npylstm_converters.torch.modules import LAYER_OF_NAME, RECURRENT, Found
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
-__all__ = ["ACTIVATIONS", "DEFAULTS", "READINGS", "Chain", "is_timed", "read_input"]
+__all__ = ["Chain", "is_timed", "modules_in", "named", "read_input"]
+
+T = TypeVar("T")
 
 
 class Chain:
@@ -35,8 +42,10 @@ class Chain:
         self.modules = {m.name: m for m in modules}
         self.batch_first = batch_first
         self.builder = Builder({input: ()}, dtype)
-        self.tensor = Ref(input.name, ())
+        self.tensor = self.input = Ref(input.name, ())
         self.hidden: list[Ref] = []  # final states of the last recurrent layer, by direction
+        self.fixed_steps: int | None = None  # the time axis, if its size is fixed
+        self.outputs: dict[str, Ref] = {}  # of modules, by name
         self.used: set[str] = set()
         self.ledger: list[Entry] = []
 
@@ -48,6 +57,8 @@ class Chain:
     def steps_axis(self) -> int:
         """The index of the time axis."""
         axes = [k for k, d in enumerate(self.shape) if isinstance(d, str) and d != BATCH]
+        if not axes and self.fixed_steps is not None and len(self.shape) == 3:
+            return self.fixed_steps
         if len(axes) != 1:
             raise Refusal(f"expected a sequence, the tensor here is {format_shape(self.shape)}")
         return axes[0]
@@ -63,28 +74,57 @@ class Chain:
 
     def follow(self, step: Step) -> None:
         """Append the layers of one step of the chain."""
-        module = self.modules.get(step.word)
+        module = named(step, self.modules)
         if module is not None:
             self.used.add(step.word)
             _check_options(module, step)
             before = {*self.builder.layers}
-            kind = _kind_of(module, step)
+            kind = self._kind_of(module, step)
+            if module.refused:
+                raise Refusal(
+                    f"is a {module.kind}({module.sizes}), which {module.refused}; {BEYOND}"
+                )
             if kind in RECURRENT:
                 _add_recurrent(self, module, step)
             elif kind in _LAYERS:
                 self.add(module.name, *_LAYERS[kind](self, module, step))
             else:
-                raise Refusal(f"is a {module.kind}({module.sizes}), which is not supported here")
+                raise Refusal(
+                    f"is a {module.kind}({module.sizes}), which is not supported here; {BEYOND}"
+                )
             made = [n for k, n in self.builder.layers.items() if k not in before and n.weights]
             shapes = {name: array.shape for name, array in module.tensors.items()}
             self.ledger += entries_of_module(module.name, shapes, made)
-        elif step.word in _WORDS:
-            if (step.values or step.options) and step.word in _BARE:
+            self.outputs[module.name] = self.tensor
+        elif step.word in WORDS:
+            if (step.values or step.options) and step.word in BARE:
                 raise Refusal(f"takes no options, got {step}")
-            _WORDS[step.word](self, step)
+            WORDS[step.word](self, step)
         else:
             names = ", ".join(self.modules)
-            raise Refusal(f"is no module ({names}) and no word ({', '.join(_WORDS)})")
+            raise Refusal(f"is no module ({names}) and no word ({', '.join(WORDS)}); {BEYOND}")
+
+    def part(self, word: str) -> Ref:
+        """Return what a part of ``concat``, ``add`` or ``attention`` names.
+
+        It is the model's input, the output of a module that the chain has applied, or the result of
+        a module or a word that is applied to the current tensor.
+        """
+        if word == INPUT and word not in self.modules:
+            return self.input
+        if word in self.outputs:
+            return self.outputs[word]
+        current, hidden = self.tensor, self.hidden
+        self.follow(Step(word))
+        made, self.tensor = self.tensor, current
+        self.hidden = hidden if self.hidden is hidden else []  # of several, none is the last
+        return made
+
+    def _kind_of(self, module: Found, step: Step) -> str:
+        integers = self.tensor.name == self.input.name and self.builder.inputs[0].integer
+        if module.kind == "Linear or Embedding" and not step.values and not integers:
+            return "Linear"  # an Embedding reads ids, which no module returns
+        return _kind_of(module, step)
 
 
 def _kind_of(module: Found, step: Step) -> str:
@@ -103,6 +143,8 @@ def _check_options(module: Found, step: Step) -> None:
     taken = 1 if {"nonlinearity", "kind"} & set(module.asked) else 0
     odd = [*step.values[taken:], *(f"{k}={v}" for k, v in step.options.items()
                                    if k not in module.asked)]  # fmt: skip
+    if odd and module.known:
+        raise Refusal(f"is a {module.kind}, whose options are in the file; got {', '.join(odd)}")
     if odd:
         known = ", ".join(f"{k}={v}" for k, v in module.asked.items()) or "none"
         raise Refusal(
@@ -112,7 +154,9 @@ def _check_options(module: Found, step: Step) -> None:
 
 
 def _option(module: Found, step: Step, name: str) -> str:
-    """Return a stated option that the tensors do not determine; it has no default."""
+    """Return an option that the tensors do not determine; it has no default."""
+    if name in module.known:
+        return module.known[name]
     if name not in step.options:
         wanted = ", ".join(f"{k}={v}" for k, v in module.asked.items())
         raise Refusal(f"its {name} is not in a state_dict: write {module.name}({wanted}), say")
@@ -136,7 +180,16 @@ def _number(module: Found, step: Step, name: str) -> float:
 
 def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
     mode = module.kind.removesuffix("Cell")
-    if mode == "RNN":
+    batch_first = module.known.get("batch_first", str(chain.batch_first)) == "True"
+    if "batch_first" in module.known and chain.shape[not batch_first] != BATCH:
+        reads = "(batch, steps, features)" if batch_first else "(steps, batch, features)"
+        raise Refusal(
+            f"has batch_first={batch_first} in the file and reads {reads}; the tensor here is "
+            f"{format_shape(chain.shape)}: transpose(0, 1) before it exchanges the axes"
+        )
+    if mode == "RNN" and "nonlinearity" in module.known:
+        mode = f"RNN_{module.known['nonlinearity'].upper()}"
+    elif mode == "RNN":
         if step.values not in (("tanh",), ("relu",)):
             raise Refusal(
                 f"its nonlinearity is not in a state_dict: write {module.name}(tanh) or "
@@ -155,20 +208,28 @@ def _add_recurrent(chain: Chain, module: Found, step: Step) -> None:
         raise Refusal(f"tensors missing or left over: {', '.join(odd)}")
     for number in range(number_of_layers):
         directions = [Weights(**{n: own[f"{n}_l{number}{way}"] for n in wanted}) for way in ways]
-        layer, weights = make_layer(mode, directions, chain.batch_first)
+        layer, weights = make_layer(mode, directions, batch_first)
         name = module.name if number_of_layers == 1 else f"{module.name}_l{number}"
         states = chain.add(name, layer, weights)
         chain.hidden = states[:: MODES[mode].states]
 
 
-def _conv(_: Chain, module: Found, step: Step) -> layers.Layer:
-    stride, padding, dilation, groups = (
-        _whole(module, step, name) for name in ("stride", "padding", "dilation", "groups")
+def _conv(chain: Chain, module: Found, step: Step) -> layers.Layer:
+    stride, dilation, groups = (
+        _whole(module, step, name) for name in ("stride", "dilation", "groups")
     )
+    total = dilation * (module.tensors["weight"].shape[2] - 1)
+    match _option(module, step, "padding"):
+        case "same" if stride == 1:
+            padding = (total // 2, total - total // 2)
+        case "valid":
+            padding = (0, 0)
+        case _:
+            padding = (_whole(module, step, "padding"),) * 2
+    chain.fixed_steps = None if chain.fixed_steps is None else 2
     return layers.conv1d(
-        **module.tensors, stride=stride, padding=(padding, padding), dilation=dilation,
-        groups=groups,
-    )  # fmt: skip
+        **module.tensors, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 def _batch_norm(_: Chain, module: Found, step: Step) -> layers.Layer:
@@ -189,128 +250,52 @@ _LAYERS: dict[str, Callable[[Chain, Found, Step], layers.Layer]] = {
 }  # fmt: skip
 
 
-def _last(chain: Chain, _: Step) -> None:
-    chain.add("last", Select(chain.steps_axis, -1))
-
-
-def _hidden(chain: Chain, _: Step) -> None:
-    if not chain.hidden:
-        raise Refusal("there is no recurrent module before it")
-    if len(chain.hidden) == 1:
-        chain.tensor = chain.hidden[0]
-    else:
-        layer = Concatenate(1)
-        chain.tensor = chain.builder.add_traced("hidden", layer, chain.hidden, [()])[0]
-
-
-def _over_time(operation: str) -> Callable[[Chain, Step], None]:
-    def reduce(chain: Chain, _: Step) -> None:
-        chain.add(operation, Reduce(operation, (chain.steps_axis,)))
-
-    return reduce
-
-
-def _flatten(chain: Chain, _: Step) -> None:
-    if BATCH not in chain.shape[:1]:
-        raise Refusal("expected the batch as the first axis")
-    chain.add("flatten", Reshape(((0, 0), -1)))
-
-
-# Axes of a transposition, by the text in parentheses.
-_TRANSPOSED: dict[tuple[str, ...], tuple[int, int, int]] = {
-    (): (0, 2, 1), ("1", "2"): (0, 2, 1), ("2", "1"): (0, 2, 1),
-    ("0", "1"): (1, 0, 2), ("1", "0"): (1, 0, 2),
-}  # fmt: skip
-
-
-def _axes_of(step: Step) -> tuple[int, int, int]:
-    if step.values not in _TRANSPOSED or step.options:
-        raise Refusal(f"expected transpose, transpose(1, 2) or transpose(0, 1), got {step}")
-    return _TRANSPOSED[step.values]
-
-
-def _transpose(chain: Chain, step: Step) -> None:
-    axes = _axes_of(step)
-    if len(chain.shape) != 3:
-        raise Refusal(f"expected a tensor of 3 axes, got {len(chain.shape)}")
-    chain.add("transpose", Transpose(axes))
-
-
-def _normalize(chain: Chain, _: Step) -> None:
-    """Divide by the norm along the last axis, as ``x / x.norm(dim=-1, keepdim=True)``."""
-    source = chain.tensor
-    chain.add("length", Reduce("norm", (len(chain.shape) - 1,), keepdims=True))
-    pair = [source, chain.tensor]
-    chain.tensor = chain.builder.add_traced("normalize", Arithmetic("divide"), pair, [()])[0]
-
-
-def _nothing(_chain: Chain, _: Step) -> None:
-    """Add nothing: for dropout, and words that only document the chain."""
-
-
-# Activations with a parameter: torch's name of the activation, the parameter, torch's default.
-DEFAULTS = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
-
-
-def _activation(name: str, **fixed: float) -> Callable[[Chain, Step], None]:
-    def activate(chain: Chain, step: Step) -> None:
-        option, default = DEFAULTS.get(step.word, ("", 0.0))
-        given = [*step.values, *(v for k, v in step.options.items() if k == option)]
-        if len(given) > bool(option) or {*step.options} - {option}:
-            raise Refusal(f"expected {option or 'no options'}, got {step}")
-        try:
-            value = float(given[0]) if given else default
-        except ValueError:
-            raise Refusal(f"{option}: expected a number, got {given[0]!r:.40}") from None
-        params = {**fixed, option: value} if option else fixed
-        chain.add(step.word, ActivationLayer(Activation.of(name, **params)))
-
-    return activate
-
-
-_READINGS: dict[str, Callable[[Chain, Step], None]] = {
-    "last": _last, "hidden": _hidden, "mean": _over_time("mean"), "max": _over_time("max"),
-    "sum": _over_time("sum"),
-}  # fmt: skip
-_ACTIVATIONS: dict[str, Callable[[Chain, Step], None]] = {
-    **{word: _activation(word) for word in ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu",
-                                            "selu", "softplus", "softsign", "mish", "softmax",
-                                            "log_softmax", "hard_tanh", "log_sigmoid")},
-    "elu": _activation("elu"), "leaky_relu": _activation("relu"),
-    "hardsigmoid": _activation("hard_sigmoid_sixth"), "hardswish": _activation("hard_silu"),
-    "relu6": _activation("relu", max_value=6.0),
-}  # fmt: skip
-READINGS, ACTIVATIONS = tuple(_READINGS), tuple(_ACTIVATIONS)
-_WORDS: dict[str, Callable[[Chain, Step], None]] = {
-    **_READINGS, "flatten": _flatten, "transpose": _transpose, "dropout": _nothing,
-    "identity": _nothing, "normalize": _normalize, **_ACTIVATIONS,
-}  # fmt: skip
-
-
-_BARE = (*READINGS, "flatten", "normalize", "identity")
-
-
 def is_timed(steps: Sequence[Step], modules: Mapping[str, Found]) -> bool:
     """Whether a chain reads sequences."""
     return any(
-        step.word in ("last", "mean", "max", "sum", "transpose")
-        or (step.word in modules and modules[step.word].kind in RECURRENT)
+        is_sequence_word(step)
+        or any(modules[name].kind in RECURRENT for name in modules_in(step, modules))
         for step in steps
     )
 
 
+def modules_in(step: Step, modules: Mapping[str, Found]) -> list[str]:
+    """Return the modules that a step names: itself, or the parts of a word that joins."""
+    if named(step, modules) is not None:
+        return [step.word]
+    return [v for v in step.values if v in modules] if step.word in JOINING else []
+
+
+def named(step: Step, modules: Mapping[str, T]) -> T | None:
+    """Return the module that a step applies; None for a word.
+
+    ``attention(attention)`` is the word: its option is the name of a module.
+    """
+    parts = (v in modules or v in WORDS or v == INPUT for v in step.values)
+    return None if step.word in JOINING and any(parts) else modules.get(step.word)
+
+
 def read_input(
-    steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool
+    steps: Sequence[Step], modules: Mapping[str, Found], batch_first: bool | None
 ) -> TensorSpec:
-    """Return the model's input, from the first module with weights and the steps before it."""
-    numbers = [k for k, step in enumerate(steps) if step.word in modules]
+    """Return the model's input, from the first module with weights and the steps before it.
+
+    ``batch_first``: the order of batch and steps; None if the chain decides if there are steps.
+    """
+    numbers = [k for k, step in enumerate(steps) if modules_in(step, modules)]
     if not numbers:
-        raise Refusal("names no module that has weights")
+        names = ", ".join(modules)
+        raise Refusal(f"names no module that has weights; the file has {names}")
     first = steps[numbers[0]]
-    module = modules[first.word]
+    module = modules[modules_in(first, modules)[0]]
+    if first.word != module.name:
+        first = Step(module.name)
+    if module.refused:
+        raise Refusal(f"{module} {module.refused}; {BEYOND}")
     kind = _kind_of(module, first)
-    sequence: tuple[int | str, ...] = (BATCH, STEPS) if batch_first else (STEPS, BATCH)
-    sequence = sequence if is_timed(steps, modules) else (BATCH,)
+    timed = batch_first is not None or is_timed(steps, modules)
+    sequence: tuple[int | str, ...] = (BATCH, STEPS) if batch_first is not False else (STEPS, BATCH)
+    sequence = sequence if timed else (BATCH,)
     if kind == "Embedding":
         return TensorSpec("input", sequence, integer=True)
     shape: Shape
@@ -318,13 +303,13 @@ def read_input(
         channels = module.tensors["weight"].shape[1] * _whole(module, first, "groups")
         shape = (BATCH, channels, STEPS)
     else:
-        names = ("weight_ih_l0", "weight_ih", "weight", "running_mean")
-        weight = next((module.tensors[n] for n in names if n in module.tensors), None)
+        sized = ("weight_ih_l0", "weight_ih", "weight", "running_mean")
+        weight = next((module.tensors[n] for n in sized if n in module.tensors), None)
         if kind not in (*RECURRENT, *_LAYERS) or weight is None:
-            raise Refusal(f"{module} is not supported here")
+            raise Refusal(f"{module} is not supported here; {BEYOND}")
         shape = (*sequence, weight.shape[-1])
     for step in reversed(steps[: numbers[0]]):
         if step.word == "transpose" and len(shape) == 3:
-            axes = _axes_of(step)
+            axes = axes_of(step)
             shape = tuple(shape[axes.index(k)] for k in range(3))
     return TensorSpec("input", shape)

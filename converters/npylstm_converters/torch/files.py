@@ -5,6 +5,7 @@ form                      detected by
 ========================  ==================================================================
 zip of tensors            a zip with ``NAME/data.pkl`` (torch >= 1.6)
 legacy pickle             a magic number, pickled (torch before 1.6)
+pickle                    any other pickle of protocol 2 or later, as pickle.dump writes it
 safetensors               the length of a header, and the header, which is JSON
 JSON of tensors           JSON whose keys are names of tensors, and nothing else
 TorchScript               a zip with ``NAME/code/``
@@ -16,26 +17,29 @@ from __future__ import annotations
 
 import enum
 import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from npylstm import FormatError
 from npylstm.arrays import Array
 from npylstm_converters.files import zip_names
 from npylstm_converters.toolkit.json_files import is_json
-from npylstm_converters.torch.containers import read_legacy, read_safetensors, read_zip, walk
+from npylstm_converters.torch.choosing import choose
+from npylstm_converters.torch.containers import Contents, read_legacy, read_pickle, read_zip
 from npylstm_converters.torch.json_tensors import is_json_state_dict, read_json_tensors
+from npylstm_converters.torch.legacy import LEGACY_HEAD
 from npylstm_converters.torch.mapping import damage_named
 from npylstm_converters.torch.pickle_values import Tensor
-from npylstm_converters.torch.storages import Storages, read_tensor, refuse_repetition
-from npylstm_converters.torch.wrappers import without_prefix, without_weight_norm
+from npylstm_converters.torch.pickled_modules import PickledModule
+from npylstm_converters.torch.reparametrized import without_reparametrizations
+from npylstm_converters.torch.safetensors_reader import read_safetensors
+from npylstm_converters.torch.storages import read_tensor, refuse_repetition
+from npylstm_converters.torch.wrappers import without_wrappers
 
 __all__ = ["Checkpoint", "Kind", "read_checkpoint", "sniff", "sniff_head"]
-
-_LEGACY_HEAD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_MOST_LISTED = 20
 
 
 class Kind(enum.Enum):
@@ -45,6 +49,7 @@ class Kind(enum.Enum):
     LEGACY = "PyTorch legacy pickle"
     SAFETENSORS = "safetensors"
     JSON = "JSON state_dict"
+    PICKLE = "a pickle"
     TORCHSCRIPT = "TorchScript"
     PROGRAM = "an exported program"
 
@@ -91,17 +96,14 @@ def sniff(path: str | os.PathLike[str]) -> Kind:
         if kind is None:
             raise FormatError(f"{label}: a zip without data.pkl, or damaged")
         return kind
-    if _LEGACY_HEAD in head:
+    if LEGACY_HEAD in head:
         return Kind.LEGACY
     if is_json(head) and is_json_state_dict(path):
         return Kind.JSON
     if head[8:9] == b"{" and not is_json(head):
         return Kind.SAFETENSORS
     if head.startswith(b"\x80"):
-        raise FormatError(
-            f"{label}: a pickle that torch.save did not write; save it by "
-            "torch.save(module.state_dict(), path)"
-        )
+        return Kind.PICKLE
     raise FormatError(f"{label}: expected a file of torch.save or safetensors, or it is damaged")
 
 
@@ -117,27 +119,37 @@ class Checkpoint:
         The form of the file.
     notes
         Decisions of the reader.
+    modules
+        For a pickled module: all modules by path.
+    sources
+        Source texts of classes by name, which torch before 1.6 wrote.
     """
 
     tensors: dict[str, Array]
     format: str
     notes: tuple[str, ...] = ()
+    modules: Mapping[str, PickledModule] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
-    """Return the tensors of a weight file without PyTorch; nothing in it is executed.
+    """Return the weights in a file without PyTorch; nothing in it is executed.
+
+    Weights are a state_dict, also in a checkpoint, or the tensors of a pickled module. Foreign
+    objects beside them are ignored.
 
     Parameters
     ----------
     path
-        A ``.pt``, ``.pth``, ``.safetensors`` or JSON of tensors, detected by content.
+        A ``.pt``, ``.pth``, ``.ckpt``, ``.pkl``, ``.safetensors`` or JSON of tensors, detected by
+        content.
     key
         Dotted path of the state_dict in the file; None if there is only one.
 
     Raises
     ------
     UnsupportedError
-        If the file names code; every name is listed.
+        If the weights, or a file without any, hold foreign objects; every one is listed.
     FormatError
         If it is damaged, or holds no state_dict or several.
     OSError
@@ -152,56 +164,34 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     with damage_named(path):
         if kind is Kind.JSON:
             arrays = read_json_tensors(path)
-            return Checkpoint(without_weight_norm(without_prefix(arrays)), kind.value)
-        value, storages = _READERS[kind](path)
-        tensors, notes = _choose(value, key)
-        refuse_repetition(tensors, storages)
-        arrays = {name: read_tensor(name, tensor, storages) for name, tensor in tensors.items()}
-        arrays = without_weight_norm(without_prefix(arrays))
-    return Checkpoint(arrays, kind.value, tuple(notes))
+            names = without_wrappers(list(arrays))
+            arrays = {names[name]: array for name, array in arrays.items()}
+            arrays, folded = without_reparametrizations(arrays)
+            return Checkpoint(arrays, kind.value, tuple(folded))
+        contents = _READERS[kind](path)
+        choice = choose(contents, key)
+        tensors = [t for t in choice.tensors.values() if isinstance(t, Tensor)]
+        refuse_repetition(tensors, contents.storages)
+        arrays = {
+            name: read_tensor(name, tensor, contents.storages)
+            if isinstance(tensor, Tensor)
+            else np.asarray(tensor.array)
+            for name, tensor in choice.tensors.items()
+        }
+        names = without_wrappers([*arrays, *choice.modules])
+        arrays = {names[name]: array for name, array in arrays.items()}
+        modules = {
+            names[path]: replace(m, children=tuple(names[c] for c in m.children))
+            for path, m in choice.modules.items()
+        }
+        arrays, folded = without_reparametrizations(arrays)
+    form = kind.value if not modules else f"a pickled module ({kind.value})"
+    return Checkpoint(arrays, form, (*choice.notes, *folded), modules, dict(contents.sources))
 
 
-_READERS: Mapping[Kind, Callable[[Any], tuple[Any, Storages]]] = {
+_READERS: Mapping[Kind, Callable[[Any], Contents]] = {
     Kind.ZIP: read_zip,
     Kind.LEGACY: read_legacy,
     Kind.SAFETENSORS: read_safetensors,
+    Kind.PICKLE: read_pickle,
 }
-
-
-def _is_state_dict(value: Any) -> bool:
-    """Whether a value maps names to tensors only."""
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(k, str) for k in value)
-        and all(isinstance(v, Tensor) for v in value.values())
-    )
-
-
-def _choose(value: Any, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the state_dict in a file's object, and notes."""
-    found: dict[str, dict[str, Tensor]] = {}
-    judged: dict[int, bool] = {}  # one dictionary may occur at many paths
-    for path, item in walk(value, optimizers=False):
-        if id(item) not in judged:
-            judged[id(item)] = _is_state_dict(item)
-        if judged[id(item)] and not re.search(r"(^|\.)state\.\d+$", path):
-            if path in found and found[path] is not item:
-                raise FormatError(f"holds two state_dicts under {path!r}; save one by itself")
-            found[path] = item
-    if key is not None:
-        if key not in found:
-            known = ", ".join(sorted(map(repr, found))[:_MOST_LISTED]) or "none"
-            raise FormatError(f"key {key!r:.80}: no state_dict there; there are: {known}")
-        return found[key], [f"key {key!r}, as told"]
-    if not found:
-        raise FormatError(
-            f"expected a state_dict, names of tensors, got a {type(value).__name__}; save it by "
-            "torch.save(module.state_dict(), path)"
-        )
-    if len(found) > 1 and "" not in found:
-        names = ", ".join(sorted(map(repr, found))[:_MOST_LISTED])
-        raise FormatError(f"holds {len(found)} state_dicts, choose one by key (--key): {names}")
-    path = "" if "" in found else next(iter(found))
-    notes = [f"key {path!r}, the only state_dict in the file"] if path else []
-    return found[path], notes

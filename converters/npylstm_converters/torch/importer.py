@@ -13,6 +13,7 @@ from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
 from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.branches import check_branches
+from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
@@ -26,7 +27,7 @@ from npylstm_converters.torch.sources import (
     unguarded,
 )
 from npylstm_converters.torch.tracing import export_module, quiet
-from npylstm_converters.torch.weights import describe, from_state_dict
+from npylstm_converters.torch.weights import from_state_dict
 
 __all__ = ["IMPORTER", "from_torch"]
 
@@ -46,16 +47,18 @@ def from_torch(
     ----------
     source
         A ``torch.nn.Module`` that ``torch.export`` can trace; an ``ExportedProgram``; or the path
-        of a saved program (``.pt2``), of TorchScript, or of a state_dict (``.pt``, ``.pth``,
-        ``.safetensors``, or JSON of nested lists), detected by content. Only programs and modules
-        need torch.
+        of a saved program (``.pt2``), of TorchScript, or of weights: a state_dict or a pickled
+        module (``.pt``, ``.pth``, ``.ckpt``, ``.safetensors``, ``.pkl``), or a state_dict in JSON
+        (nested lists), detected by content. Only programs and modules in memory need torch.
     example
         For a module and for TorchScript: example inputs, a tensor or a tuple of all of forward's
         arguments, or a dictionary of them by name. Free sizes stay free.
     layers
-        For a state_dict: the chain of its modules, ``"rnn -> last -> output_layer"``.
+        For weights: the chain of modules, ``"rnn -> last -> output_layer"``. A pickled
+        nn.Sequential needs none.
     batch_first
-        For a state_dict with recurrent modules: whether inputs are (batch, steps, features).
+        For a state_dict with recurrent modules: whether inputs are (batch, steps, features). A
+        pickled module holds it.
     key
         For a file with more contents: the path of the state_dict, ``"model_state"``.
     allow_unused
@@ -211,7 +214,7 @@ class _TorchImporter(Importer):
         return from_torch(source, **options)
 
     def can_describe(self, source: Any, **options: Any) -> bool:
-        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS, Kind.JSON)
+        weights_only = (Kind.ZIP, Kind.LEGACY, Kind.SAFETENSORS, Kind.PICKLE, Kind.JSON)
         return "layers" not in options and sniff(source) in weights_only
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from npylstm import FormatError, NpylstmError, UnsupportedError
 __all__ = ["MAX_HEADER", "MAX_PICKLE", "damage_named", "mapped", "span"]
 
 MAX_HEADER = 4 << 20
-MAX_PICKLE = 64 << 20
+MAX_PICKLE = 1 << 30
 
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError,

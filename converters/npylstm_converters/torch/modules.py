@@ -1,12 +1,15 @@
-"""The modules of a state_dict, inferred from the names and shapes of its tensors."""
+"""The modules of a weight file: inferred from names and shapes of tensors, or named by a pickle."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from npylstm.arrays import Array
+from npylstm_converters.toolkit.chain import Step
+from npylstm_converters.torch.module_options import options_of
+from npylstm_converters.torch.pickled_modules import PickledModule
 
 __all__ = ["GATES", "LAYER_OF_NAME", "RECURRENT", "Found", "find_modules"]
 
@@ -18,7 +21,7 @@ RECURRENT = (*GATES.values(), *(f"{kind}Cell" for kind in GATES.values()))
 
 @dataclass(frozen=True)
 class Found:
-    """A module inferred from a state_dict.
+    """A module of a weight file.
 
     Attributes
     ----------
@@ -34,6 +37,14 @@ class Found:
         Options that its tensors do not determine: option to example.
     twin
         Another class with the same tensors.
+    known
+        Options that a pickled module holds: option to value.
+    word
+        For a module without tensors: the word of the chain that it is.
+    refused
+        Why a module of a pickle is not supported; empty if it is.
+    of_torch
+        Whether the file says that it is of this class of torch, and not of a class of the author's.
     """
 
     name: str
@@ -42,30 +53,86 @@ class Found:
     tensors: Mapping[str, Array]
     asked: Mapping[str, str] = field(default_factory=dict)
     twin: str = ""
+    known: Mapping[str, str] = field(default_factory=dict)
+    word: Step | None = None
+    refused: str = ""
+    of_torch: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.kind}({self.sizes})"
+        options = (f", {k}={v}" for k, v in self.known.items())
+        return f"{self.name}: {self.kind}({self.sizes}){''.join(options)}"
 
 
-def find_modules(tensors: Mapping[str, Array]) -> list[Found]:
-    """Return the modules in the order of the file, from the names and shapes of their tensors."""
-    groups: dict[str, dict[str, Array]] = {}
+def find_modules(
+    tensors: Mapping[str, Array], pickled: Mapping[str, PickledModule] | None = None
+) -> list[Found]:
+    """Return the modules in the order of the file.
+
+    Parameters
+    ----------
+    tensors
+        Arrays by name; their names and shapes determine the modules of a state_dict.
+    pickled
+        The modules of a pickle by path, with their classes and options.
+    """
+    groups: dict[str, dict[str, Array]] = {path: {} for path in pickled or {}}
     for name, array in tensors.items():
         path, _, leaf = name.rpartition(".")
         groups.setdefault(path, {})[leaf] = array
     found = []
     for path, own in groups.items():
         own.pop("num_batches_tracked", None)
-        name = path or "model"
-        for judge in (_recurrent, _cell, _normalization, _weighted):
-            module = judge(name, own)
-            if module is not None:
-                found.append(module)
-                break
-        else:
-            listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
-            found.append(Found(name, "?", listed, own))
+        module = (pickled or {}).get(path)
+        if module is None:
+            found.append(_judged(path or "model", own))
+        elif own or (not module.children and module.cls.startswith("torch.nn.")):
+            found.append(_pickled(path or "model", own, module))
     return found
+
+
+def _judged(name: str, own: Mapping[str, Array]) -> Found:
+    """Return the module that tensors suggest."""
+    for judge in (_recurrent, _cell, _normalization, _weighted):
+        module = judge(name, own)
+        if module is not None:
+            return module
+    listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
+    return Found(name, "?", listed, own)
+
+
+def _pickled(name: str, own: Mapping[str, Array], module: PickledModule) -> Found:
+    """Return a module of a pickle, of the class that the file names."""
+    options = options_of(module)
+    if not options.kind:  # a class of the author's; tensors may suggest a base class
+        judged = _judged(name, own)
+        return judged if judged.kind != "?" else replace(judged, kind=module.short)
+    if options.refused or not own:
+        listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
+        refused = options.refused or ("" if options.word else "has no weights")
+        if options.word is not None:
+            values = (*options.word.values, *(f"{k}={v}" for k, v in options.word.options.items()))
+            listed = ", ".join(values)
+        return Found(
+            name, options.kind, listed, own, word=options.word, refused=refused, of_torch=True
+        )
+    judged = _judged(name, own)
+    like = (*judged.kind.split(" or "), *(("LayerNorm",) if judged.kind == "PReLU" else ()))
+    if options.kind not in like:  # a LayerNorm without bias looks like a PReLU
+        refused = f"holds {judged.sizes}, which is no {options.kind}"
+        return Found(name, options.kind, judged.sizes, own, refused=refused, of_torch=True)
+    asked = {k: v for k, v in judged.asked.items() if k not in options.known and k != "kind"}
+    return replace(
+        judged, kind=options.kind, sizes=_sizes(judged, options.kind), asked=asked, twin="",
+        known=options.known, of_torch=True,
+    )  # fmt: skip
+
+
+def _sizes(judged: Found, kind: str) -> str:
+    """Return the sizes in words, for tensors that fit two kinds."""
+    if judged.kind != "Linear or Embedding":
+        return judged.sizes
+    rows, columns = judged.tensors["weight"].shape
+    return f"{rows} ids -> {columns}" if kind == "Embedding" else f"{columns} -> {rows}, no bias"
 
 
 def _recurrent(name: str, own: Mapping[str, Array]) -> Found | None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from npylstm_converters.torch.modules import RECURRENT, Found
 
-__all__ = ["OpenQuestion", "Suggestion", "gap_between", "suggest"]
+__all__ = ["WHICH_AXIS", "OpenQuestion", "Suggestion", "gap_between", "suggest"]
 
+WHICH_AXIS = "which axis comes first?"
 _BETWEEN = "relu, tanh, sigmoid or another activation; dropout or no word for nothing"
 _READS = (
     "last (the last step), hidden (the final hidden state), mean, max, sum; no word: every step"
 )
+_SCORE = re.compile(r"att|score|energy")
 _NORMS = ("BatchNorm1d", "LayerNorm")
 _NUMBERED = re.compile(r"(?:(.*)\.)?(\d+)")
 
@@ -65,12 +67,19 @@ class Suggestion:
     timed: bool
 
 
-def suggest(modules: Sequence[Found]) -> Suggestion:
+def suggest(modules: Sequence[Found], joined: Collection[str] = ()) -> Suggestion:
     """Return the open questions, and a chain with the likeliest answers.
 
-    The modules are in the order of the file. Only building the chain shows whether it fits.
+    Only building the chain shows whether it fits.
+
+    Parameters
+    ----------
+    modules
+        In the order of the file.
+    joined
+        Names of modules that follow the module before them in an nn.Sequential, as the file says.
     """
-    draft = _Draft(modules)
+    draft = _Draft(modules, joined)
     for number in range(len(modules)):
         draft.add(number)
     draft.end()
@@ -80,8 +89,9 @@ def suggest(modules: Sequence[Found]) -> Suggestion:
 class _Draft:
     """A chain under construction: words, questions, and the current tensor's axes."""
 
-    def __init__(self, modules: Sequence[Found]) -> None:
-        self._modules = modules
+    def __init__(self, modules: Sequence[Found], joined: Collection[str]) -> None:
+        self._modules, self._joined = modules, joined
+        self._before: Found | None = None  # the last module with tensors
         self.words: list[str] = []
         self.questions: list[OpenQuestion] = []
         recurrent = [k for k, m in enumerate(modules) if m.kind in RECURRENT]
@@ -97,11 +107,21 @@ class _Draft:
     def add(self, number: int) -> None:
         """Add a module and the words before it."""
         module = self._modules[number]
+        if module.word is not None:
+            self._add_word(module, module.word.word)
+            return
+        if self._scores_steps(module, number):
+            question = "is it the score of a step, by which the steps are summed?"
+            answers = "attention(NAME): a softmax over the steps; else the name, and last or mean"
+            self._ask(module.name, question, answers, f"attention({module.name})")
+            self._before, self._axes = module, "features"
+            return
         kind = self._kind(number)
-        if number:
-            self._between(self._modules[number - 1], module, number)
-        else:
+        if self._before is None:
             self._input(module, kind)
+        elif module.name not in self._joined:
+            self._between(self._before, module, number)
+        self._before = module
         self.words.append(self._with_options(module, kind))
         if kind == "Conv1d":
             self._axes = "channels"
@@ -112,12 +132,36 @@ class _Draft:
         elif kind not in _NORMS:
             self._weighted = False
 
+    def _scores_steps(self, module: Found, number: int) -> bool:
+        """Whether a module's name and size are those of attention over a recurrent layer."""
+        return (
+            self._before is not None
+            and self._before.kind in RECURRENT
+            and self._last_recurrent < number < len(self._modules) - 1
+            and module.kind.startswith("Linear")
+            and module.tensors["weight"].shape[0] == 1
+            and _SCORE.search(module.name.lower()) is not None
+        )
+
+    def _add_word(self, module: Found, word: str) -> None:
+        """Add a module without tensors, which the file names but does not place."""
+        if word in ("dropout", "identity"):
+            return
+        if module.name in self._joined:
+            self.words.append(module.name)
+        else:
+            question = "where is it applied?"
+            self._ask(
+                module.name, question, "here, elsewhere in the chain, or nowhere", module.name
+            )
+        self._weighted = False
+
     def end(self) -> None:
         """Add the questions after the last module."""
-        if not self._modules:
+        last = self._before
+        if last is None:
             return
-        last = self._modules[-1]
-        if self._last_recurrent == len(self._modules) - 1:
+        if last.kind in RECURRENT:
             self._ask(f"after {last.name}", "what is the output?", _READS, "")
         else:
             answers = "softmax, log_softmax, sigmoid, tanh or another; no word for nothing"
@@ -125,7 +169,7 @@ class _Draft:
 
     def _input(self, module: Found, kind: str) -> None:
         gap = gap_before(module.name)
-        if gap:
+        if gap and not module.of_torch:
             self._ask(f"before {module.name}", _of_gap(gap), f"{_BETWEEN}; flatten", "identity")
         if kind == "Embedding":
             if not self.timed:
@@ -142,12 +186,13 @@ class _Draft:
         else:
             axes = "--batch-first: (batch, steps, features), --sequence-first: (steps, batch, ...)"
         if self.timed:
-            asked = OpenQuestion("input", "which axis comes first?", axes, "--batch-first")
+            asked = OpenQuestion("input", WHICH_AXIS, axes, "--batch-first")
             self.questions.append(asked)
 
     def _between(self, before: Found, module: Found, number: int) -> None:
         place = f"between {before.name} and {module.name}"
-        gap = gap_between(before.name, module.name)
+        # A pickled module holds the modules without tensors, too.
+        gap = [] if module.of_torch else gap_between(before.name, module.name)
         recurrent = before.kind in RECURRENT
         activation = self._activation(before, module, bool(gap))
         if not recurrent and (gap or module.kind != "PReLU"):
@@ -168,8 +213,9 @@ class _Draft:
                 self._axes = "channels"
             elif module.kind in RECURRENT or number < self._last_recurrent:
                 if recurrent:
-                    answers = "no word: every step; for one step repeated: from_torch(module)"
-                    self._ask(place, f"what does {module.name} read?", answers, "")
+                    answers = "no word: every step; hidden -> repeat: the final state at every step"
+                    repeated = "hidden -> repeat" if _decodes(before, module) else ""
+                    self._ask(place, f"what does {module.name} read?", answers, repeated)
             else:
                 pooled = "last" if self._last_recurrent >= 0 else "mean"
                 self._ask(place, f"what does {module.name} read?", _READS, pooled)
@@ -228,6 +274,18 @@ class _Draft:
         stated = ", ".join(options)
         self.questions.append(OpenQuestion(module.name, question, ", ".join(choices), stated))
         return f"{module.name}({stated})"
+
+
+def _decodes(before: Found, module: Found) -> bool:
+    """Whether the names and sizes of two recurrent modules are those of an autoencoder."""
+    units = before.tensors.get("weight_hh_l0")
+    return (
+        module.kind in RECURRENT
+        and units is not None
+        and "enc" in before.name.lower()
+        and "dec" in module.name.lower()
+        and _features(module) == units.shape[1]
+    )
 
 
 def _features(module: Found) -> int:

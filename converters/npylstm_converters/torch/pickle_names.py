@@ -58,7 +58,9 @@ def _parameter(tensor: Any, *_: Any) -> Tensor:
     return made
 
 
-def _tensor_of_class(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
+def _tensor_of_class(function: Any, kind: Any, arguments: Any, _state: Any) -> Any:
+    if isinstance(kind, Opaque):
+        raise FormatError(f"pickle: a tensor of class {kind.name}")
     if not str(check_type(function, Global, "a function")).startswith("torch._utils._rebuild_"):
         raise FormatError(f"pickle: makes a tensor by {function}")
     return call(function, check_type(arguments, tuple, "arguments"))
@@ -93,17 +95,27 @@ def _encode(text: Any, encoding: Any) -> bytes:
         raise FormatError("pickle: expected bytes as latin1") from None
 
 
-def _numpy_type(descr: Any, *_: Any) -> NumpyType:
-    if descr not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-        raise FormatError("pickle: expected a NumPy type of plain numbers")
-    return NumpyType(descr)
+_NUMPY_TYPES = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1")
+
+
+def _numpy_type(descr: Any, *_: Any) -> NumpyType | Opaque:
+    """Return a type of plain numbers; types of texts, objects and records stay names."""
+    name = str(check_type(descr, str, "the name of a NumPy type"))
+    if name.lstrip("<>|=") not in _NUMPY_TYPES:
+        return Opaque(Global("numpy", "dtype"), (name,))
+    return NumpyType(name.lstrip("<>|="), ">" if name.startswith(">") else "<")
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    kind = np.dtype(check_type(dtype, NumpyType, "a NumPy type").descr)
+    kind = check_type(dtype, NumpyType, "a NumPy type").dtype
     if len(check_type(data, bytes, "bytes")) != kind.itemsize:
         raise FormatError("pickle: a NumPy number of another size than its type")
     return np.frombuffer(data, kind)[0].item()
+
+
+def _array_of_bytes(data: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArray:
+    """Return the array of protocol 5."""
+    return NumpyArray(_array((1, shape, dtype, order == "F", data)))
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -129,12 +141,17 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
             "_reconstruct": lambda *_: NumpyArray(),
         }.items()
     },
+    "numpy.core.numeric._frombuffer": _array_of_bytes,
+    "numpy._core.numeric._frombuffer": _array_of_bytes,
+    "collections.defaultdict": lambda *_: {},
+    # Classes whose objects are the tensor itself; also arguments of _rebuild_from_type_v2.
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.autograd.variable.Variable": _parameter,
 }
 # Names that are values, not functions.
 CONSTANTS: dict[str, Any] = {
     **{f"torch.{name}": name for name in DTYPES},
     "numpy.ndarray": None,
-    "torch.nn.parameter.Parameter": None,
     "torch.Tensor": None,
     "torch._tensor.Tensor": None,
 }
@@ -165,8 +182,9 @@ def set_state(value: Any, state: Any) -> None:
         value.array = _array(state)
     elif isinstance(value, NumpyType):
         order = check_type(state, tuple, "a state")[1:2]
-        if order not in (("<",), ("|",)):
-            raise FormatError("pickle: expected a little-endian NumPy type")
+        if order not in (("<",), ("|",), (">",)):
+            raise FormatError("pickle: expected the byte order of a NumPy type")
+        value.order = ">" if order == (">",) else "<"
     elif not isinstance(value, (dict, Tensor)):
         raise FormatError(f"pickle: sets the state of a {type(value).__name__}")
     elif not isinstance(state, (dict, tuple, Opaque)) and state is not None:
@@ -176,8 +194,17 @@ def set_state(value: Any, state: Any) -> None:
 def _array(state: Any) -> Any:
     """Return the array of a state: version, shape, type, whether in Fortran order, data."""
     match state:
-        case (_, tuple(shape), NumpyType(descr), bool(fortran), bytes(data)):
-            kind = np.dtype(descr)
+        case (_, _, Opaque(), _, _):  # of texts or objects
+            return None
+        case (
+            _,
+            tuple(shape),
+            NumpyType() as described,
+            bool(fortran),
+            (bytes() | memoryview() | str()) as data,
+        ):
+            kind = described.dtype
+            data = _encode(data, "latin1") if isinstance(data, str) else data  # Python 2
             sizes = integers(shape, "a shape")
             if min(sizes, default=0) < 0 or math.prod(sizes) * kind.itemsize != len(data):
                 raise FormatError("pickle: a NumPy array of another size than its shape")

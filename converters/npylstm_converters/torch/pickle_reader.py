@@ -8,14 +8,19 @@ from typing import Any
 
 from npylstm import FormatError
 
-__all__ = ["PickleReader"]
+__all__ = ["Buffer", "PickleReader"]
+
+Buffer = bytes | mmap.mmap | memoryview
 
 _LONGEST_NUMBER = 1000  # bytes
 _LONGEST_LINE = 10_000
-_LONGEST_TEXT = 16 << 20
 # Opcodes, and items that functions iterate over. A state_dict needs about fifty for each tensor.
-_MOST_WORK = 1_000_000
-_BYTES_A_STEP = 64  # one step for each 64 bytes of text
+_MOST_WORK = 4_000_000
+# Containers, foreign objects, and entries of the memo. A vocabulary of 400,000 words has one each.
+_MOST_OBJECTS = 1_000_000
+# Texts and short bytes, which are copied out of the pickle. Longer bytes are views of the file.
+_MOST_BYTES = 128 << 20
+_LONG_BYTES = 1 << 16
 
 
 class PickleReader:
@@ -29,10 +34,10 @@ class PickleReader:
         Offset of its first byte.
     """
 
-    def __init__(self, data: bytes | mmap.mmap, position: int = 0) -> None:
-        self._data = data
+    def __init__(self, data: Buffer, position: int = 0) -> None:
+        self._data = memoryview(data)
         self.position = position
-        self._work = 0
+        self._work = self._objects = self._bytes = 0
 
     def count_work(self, work: int) -> None:
         """Add to the work counter; raise an error beyond the limit."""
@@ -40,13 +45,39 @@ class PickleReader:
         if self._work > _MOST_WORK:
             raise FormatError(f"pickle: takes more than {_MOST_WORK} steps to build")
 
+    def count_objects(self, count: int) -> None:
+        """Count objects that stay in memory; raise an error beyond the limit."""
+        self._objects += count
+        if self._objects > _MOST_OBJECTS:
+            raise FormatError(f"pickle: has more than {_MOST_OBJECTS} objects")
+
+    def count_bytes(self, count: int) -> None:
+        """Count bytes that are copied; raise an error beyond the limit."""
+        self._bytes += count
+        if self._bytes > _MOST_BYTES:
+            raise FormatError(f"pickle: has more than {_MOST_BYTES} bytes of texts")
+
+    def count_other(self, other: PickleReader) -> None:
+        """Count what the reader of a pickle in this pickle has counted."""
+        self.count_work(other._work)
+        self._objects += other._objects
+        self.count_bytes(other._bytes)
+
+    def opcode(self) -> int:
+        """Return the next byte."""
+        if self.position >= len(self._data):
+            raise FormatError("pickle: ends in the middle")
+        self.position += 1
+        return self._data[self.position - 1]
+
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
+        self.count_bytes(count if count > 0 else 0)
+        return bytes(self._view(count))
+
+    def _view(self, count: int) -> memoryview:
         if count < 0 or self.position + count > len(self._data):
             raise FormatError("pickle: ends in the middle")
-        if count > _LONGEST_TEXT:
-            raise FormatError(f"pickle: {count} bytes in one piece")
-        self.count_work(count // _BYTES_A_STEP)
         self.position += count
         return self._data[self.position - count : self.position]
 
@@ -54,20 +85,25 @@ class PickleReader:
         """Return a number in a form of :mod:`struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
-    def data(self, form: str) -> bytes:
-        """Return bytes that follow their number."""
-        return self.take(self.number(form))
+    def data(self, form: str) -> bytes | memoryview:
+        """Return bytes that follow their number; if they are many, as a view of the pickle."""
+        count = self.number(form)
+        return self.take(count) if count < _LONG_BYTES else self._view(count)
 
     def text(self, form: str) -> str:
         """Return text that follows the number of its bytes."""
-        return _decoded(self.data(form))
+        return _decoded(self.take(self.number(form)))
+
+    def old_text(self, form: str) -> str:
+        """Return a string of Python 2: bytes that represent text."""
+        return self.take(self.number(form)).decode("latin1")
 
     def line(self) -> str:
         """Return the text up to the end of the line."""
-        end = self._data.find(b"\n", self.position, self.position + _LONGEST_LINE)
+        end = bytes(self._data[self.position : self.position + _LONGEST_LINE]).find(b"\n")
         if end < 0:
             raise FormatError("pickle: ends in the middle of a line")
-        return _decoded(self.take(end + 1 - self.position)[:-1])
+        return _decoded(self.take(end + 1)[:-1])
 
     def integer(self, form: str) -> int:
         """Return an integer of any size, which follows the number of its bytes."""

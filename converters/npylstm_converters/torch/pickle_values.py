@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from npylstm import FormatError
 
@@ -41,9 +44,10 @@ class Storage:
     count: int
     start: int = 0  # offset of a view, in elements
     shown: int = -1  # number of elements in the view
+    data: bytes | memoryview | None = field(default=None, repr=False, compare=False)  # if inside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tensor:
     """A tensor as the pickle describes it, not checked and not read."""
 
@@ -54,27 +58,65 @@ class Tensor:
     dtype: str
     negative: bool = False  # the storage holds the negated values
 
+    def __repr__(self) -> str:
+        return f"<tensor of size {self.size}>"
 
-@dataclass
+
+@dataclass(slots=True)
 class NumpyType:
     """An element type of NumPy."""
 
     descr: str
+    order: str = "<"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.descr)
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class NumpyArray:
-    """A NumPy array; None before its state is set."""
+    """A NumPy array; None before its state is set, or if it holds objects."""
 
     array: Any = None
 
 
-@dataclass
+@dataclass(eq=False, slots=True, repr=False)
 class Opaque:
-    """Represents an object of a forbidden class, which is not created: class and attributes."""
+    """Represents an object of a class that is not known here, which is not created.
+
+    Attributes
+    ----------
+    name
+        Its class, or the function that would return it.
+    arguments
+        The arguments of the call; None for the class or function itself.
+    state
+        What the pickle sets as its state.
+    items, parts
+        Items of a mapping and of a sequence that the pickle adds to it.
+    """
 
     name: Global
-    state: dict[Any, Any] = field(default_factory=dict)
+    arguments: tuple[Any, ...] | None = None
+    state: Any = None
+    items: dict[Any, Any] | None = None
+    parts: list[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    @property
+    def attributes(self) -> Mapping[Any, Any]:
+        """Its attributes by name: the state, or the first part of a state with slots."""
+        state = self.state
+        if isinstance(state, tuple) and state:
+            state = state[0]
+        return state if isinstance(state, dict) else {}
+
+    def children(self) -> list[Any]:
+        """Return everything that the pickle has put into it."""
+        return [self.arguments, self.state, self.items, self.parts]
 
 
 def check_type(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
@@ -98,18 +140,27 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
 
 
 def checked_key(value: Any) -> Any:
-    """Return a key if it is plain or a small tuple: hashing nested tuples could take forever."""
+    """Return a key that can be hashed in little time.
+
+    Foreign objects and tensors are equal to themselves only. A key of many parts, or a number that
+    can be chosen to have the hash of others, becomes an :class:`Opaque` of its own.
+
+    Raises
+    ------
+    FormatError
+        If it is no key.
+    """
     todo, seen = [value], 0
-    while todo and seen < _MOST_KEY_PARTS:
+    while todo:
         part = todo.pop()
         seen += 1
-        if isinstance(part, tuple):
-            todo += part[:_MOST_KEY_PARTS]
-        elif not isinstance(part, _PLAIN) or (
-            isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
-        ):
-            break
-    else:
-        if not todo:
-            return value
-    raise FormatError(f"pickle: a {type(value).__name__} as a key")
+        if isinstance(part, (tuple, frozenset)):
+            todo += list(part)[:_MOST_KEY_PARTS]
+        elif isinstance(part, (Opaque, Tensor)):
+            continue
+        elif not isinstance(part, _PLAIN):
+            raise FormatError(f"pickle: a {type(part).__name__} as a key")
+        large = isinstance(part, (int, float)) and abs(part) > _LARGEST_KEY
+        if large or seen > _MOST_KEY_PARTS:
+            return Opaque(Global("pickle", "key"), (value,))
+    return value

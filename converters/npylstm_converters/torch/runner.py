@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.toolkit.chain import Step, parse_steps
 from npylstm_converters.toolkit.runners import fixed_sizes, one_line
-from npylstm_converters.torch.files import Kind, read_checkpoint, sniff
+from npylstm_converters.torch.chain_runner import ChainRunner
+from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.hooks import Hooks
-from npylstm_converters.torch.modules import RECURRENT, Found, find_modules
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
@@ -24,6 +23,7 @@ from npylstm_converters.torch.sources import (
     unguarded,
 )
 from npylstm_converters.torch.tracing import inference, quiet
+from npylstm_converters.torch.weight_file import WeightFile
 
 __all__ = ["TorchRunner"]
 
@@ -93,13 +93,12 @@ class TorchRunner:
         elif kind is Kind.PROGRAM:
             self._run_program(load_program(source, kind, example))
         else:
-            if layers is None:
-                raise NpylstmError(
-                    f"{source}: is a state_dict: give --layers (layers=...) as at its conversion"
-                )
-            found = find_modules(read_checkpoint(source, key).tensors)
-            time = spec.inputs[0].time_axis or 0
-            chain = _Chain(torch, found, parse_steps(layers), batch_first is not False, time)
+            file = WeightFile(source, key)
+            steps = file.steps(layers)
+            chain = ChainRunner(
+                [*file.by_name.values()], steps, file.batch_first(steps, batch_first) is not False,
+                spec.inputs[0].time_axis or 0,
+            )  # fmt: skip
             self._run, modules = chain, chain.made
         self._hooks = Hooks(modules, spec)
         self.sets_state = bool(modules) and self._hooks.sets_state
@@ -186,118 +185,3 @@ def _run_module(module: Any, example: Any = None) -> Callable[[list[Any]], Any]:
             return module(*args, **kwargs)
 
     return run
-
-
-class _Chain:
-    """The modules of a state_dict in PyTorch, joined by the user's chain."""
-
-    def __init__(
-        self,
-        torch: Any,
-        modules: Sequence[Found],
-        steps: Sequence[Step],
-        batch_first: bool,
-        time: int,
-    ) -> None:
-        self._torch = torch
-        self._steps = steps
-        self._time = time
-        self._modules = {m.name: m for m in modules}
-        said = {s.word: s for s in steps}
-        self.made = {
-            m.name: _make(torch, m, said[m.name], batch_first) for m in modules if m.name in said
-        }
-
-    def __call__(self, given: list[Any]) -> Any:
-        torch, (x,), hidden = self._torch, given, None
-        time = self._time
-        for step in self._steps:
-            module = self.made.get(step.word)
-            if isinstance(module, torch.nn.Conv1d):
-                time = 2
-            if isinstance(module, torch.nn.RNNBase):
-                x, final = module(x)
-                h = final[0] if isinstance(final, tuple) else final
-                hidden = torch.cat(list(h[-2:] if module.bidirectional else h[-1:]), 1)
-            elif module is not None:
-                x = module(x)
-            elif step.word == "hidden":
-                x = hidden
-            else:
-                x = _word(torch, step, x, time)
-                if step.word == "transpose":
-                    a, b = map(int, step.values or ("1", "2"))
-                    time = {a: b, b: a}.get(time, time)
-        return x
-
-
-def _make(torch: Any, module: Found, step: Step, batch_first: bool) -> Any:
-    """Return a ``torch.nn`` module with its tensors."""
-    own = {name: torch.from_numpy(np.array(a)) for name, a in module.tensors.items()}
-    if module.kind.endswith("Cell"):
-        own = {f"{name}_l0": array for name, array in own.items()}
-    weight: Any = own.get("weight")
-    bias = "bias" in own or any(name.startswith("bias_ih") for name in own)
-    nn = torch.nn
-    options: dict[str, Any] = {k: _number(v) for k, v in step.options.items()}
-    if module.kind in RECURRENT:
-        hh = own["weight_hh_l0"]
-        kind = module.kind.removesuffix("Cell")
-        if kind == "RNN":
-            options["nonlinearity"] = step.values[0]
-        if "weight_hr_l0" in own:
-            options["proj_size"] = hh.shape[1]
-        units = own["weight_hr_l0"].shape[1] if "weight_hr_l0" in own else hh.shape[1]
-        made = getattr(nn, kind)(
-            own["weight_ih_l0"].shape[1], units, bias=bias, batch_first=batch_first,
-            num_layers=sum(n.startswith("weight_ih_l") and not n.endswith("_reverse") for n in own),
-            bidirectional="weight_ih_l0_reverse" in own, **options,
-        )  # fmt: skip
-    elif module.kind == "Conv1d":
-        groups = int(options.pop("groups"))
-        made = nn.Conv1d(
-            weight.shape[1] * groups, *weight.shape[::2], bias=bias, groups=groups, **options
-        )
-    elif module.kind == "BatchNorm1d":
-        made = nn.BatchNorm1d(len(own["running_mean"]), affine=weight is not None, **options)
-    elif module.kind == "LayerNorm":
-        made = nn.LayerNorm(len(weight), **options)
-    elif module.kind == "PReLU":
-        made = nn.PReLU(len(weight))
-    elif step.values == ("embedding",):
-        made = nn.Embedding(*weight.shape)
-    else:
-        made = nn.Linear(*reversed(weight.shape), bias=bias)
-    made = made.to(next(iter(own.values())).dtype)
-    made.load_state_dict(own, strict=module.kind != "BatchNorm1d")
-    return made.eval()
-
-
-def _number(text: str) -> float | int:
-    return int(text) if text.isdigit() else float(text)
-
-
-def _word(torch: Any, step: Step, x: Any, time: int) -> Any:
-    """Return the output of one word of the chain, computed by torch."""
-    F = torch.nn.functional
-    numbers = (*step.values, *step.options.values())
-    values = [] if step.word in ("transpose", "dropout") else [float(v) for v in numbers]
-    words: dict[str, Callable[[], Any]] = {
-        "last": lambda: x.select(time, -1),
-        "mean": lambda: x.mean(time),
-        "max": lambda: x.amax(time),
-        "sum": lambda: x.sum(time),
-        "flatten": lambda: x.flatten(1),
-        "transpose": lambda: x.transpose(0, 1) if step.values == ("0", "1") else x.transpose(1, 2),
-        "dropout": lambda: x,
-        "identity": lambda: x,
-        "normalize": lambda: x / torch.norm(x, dim=-1, keepdim=True),
-        "gelu_tanh": lambda: F.gelu(x, approximate="tanh"),
-        "softmax": lambda: F.softmax(x, -1),
-        "log_softmax": lambda: F.log_softmax(x, -1),
-        "hard_tanh": lambda: F.hardtanh(x),
-        "log_sigmoid": lambda: F.logsigmoid(x),
-        "tanh": lambda: torch.tanh(x),
-        "sigmoid": lambda: torch.sigmoid(x),
-    }
-    return words[step.word]() if step.word in words else getattr(F, step.word)(x, *values)

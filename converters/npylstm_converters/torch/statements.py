@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from npylstm.spec import TensorSpec
 from npylstm_converters.toolkit.chain import Step
-from npylstm_converters.torch.chains import DEFAULTS, is_timed
+from npylstm_converters.torch.chain_words import DEFAULTS
+from npylstm_converters.torch.chains import is_timed, modules_in, named
 from npylstm_converters.torch.modules import RECURRENT, Found
 from npylstm_converters.torch.open_questions import gap_before, gap_between
 
@@ -37,7 +38,7 @@ def statements(
     before: Found | None = None
     words: list[Step] = []
     for step in steps:
-        module = modules.get(step.word)
+        module = named(step, modules)
         if module is None:
             words.append(step)
             continue
@@ -54,12 +55,17 @@ def assumptions(
 ) -> list[str]:
     """Return sentences on defaults, for options that the user did not state."""
     found = []
-    first = next(modules[step.word] for step in steps if step.word in modules)
+    first = next(modules[name] for step in steps for name in modules_in(step, modules))
     # Conv1d fixes the axes of its input.
     if is_timed(steps, modules) and batch_first is None and first.kind != "Conv1d":
         found.append(f"assumed: inputs are {_axes(input)}")
     for step in steps:
-        if step.word in DEFAULTS and not step.values and not step.options:
+        if (
+            step.word in DEFAULTS
+            and step.word not in modules
+            and not step.values
+            and not step.options
+        ):
             option, value = DEFAULTS[step.word]
             found.append(f"assumed: {step.word} has {option} {value}")
     return found

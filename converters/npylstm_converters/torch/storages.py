@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import mmap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from npylstm import FormatError
 from npylstm.arrays import Array
-from npylstm_converters.torch.pickle_values import DTYPES, Tensor
+from npylstm_converters.torch.pickle_values import DTYPES, Storage, Tensor
 
 __all__ = ["Storages", "read_tensor", "refuse_repetition"]
 
@@ -60,15 +60,22 @@ class Storages:
         start, end = self._spans[key]
         return end - start
 
-    def read(self, key: str, dtype: str, count: int) -> Array:
+    def size_of(self, storage: Storage) -> int:
+        """Return the number of bytes of a storage, in the pickle or outside it."""
+        return self.bytes_of(storage.key) if storage.data is None else len(storage.data)
+
+    def read(self, storage: Storage, dtype: str) -> Array:
         """Return a storage as an array that shares the file's memory."""
-        held = self.bytes_of(key)
-        kind = np.dtype(self._order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
+        key, count, held = storage.key, storage.count, self.size_of(storage)
+        order = self._order if storage.data is None else "<"
+        kind = np.dtype(order + DTYPES[dtype]) if dtype != "bool" else np.dtype("?")
         if count * kind.itemsize != held:
             raise FormatError(
                 f"{self._label}{key}: expected {count} elements of {dtype}, the file holds "
                 f"{held} bytes"
             )
+        if storage.data is not None:
+            return np.frombuffer(storage.data, kind)
         start, end = self._spans[key]
         checksum = self._checksums.pop(key, None)
         if checksum is not None and zlib.crc32(memoryview(self._data)[start:end]) != checksum:
@@ -76,10 +83,14 @@ class Storages:
         return np.frombuffer(self._data, kind, count, start) if count else np.zeros(0, kind)
 
 
-def refuse_repetition(tensors: Mapping[str, Tensor], storages: Storages) -> None:
+def refuse_repetition(tensors: Iterable[Tensor], storages: Storages) -> None:
     """Raise FormatError if the tensors have far more elements than their storages."""
-    wanted = sum(math.prod(t.size) for t in tensors.values())
-    held = sum(storages.bytes_of(key) for key in {t.storage.key for t in tensors.values()})
+    several = list(tensors)
+    wanted = sum(math.prod(t.size) for t in several)
+    apart = {
+        t.storage.key if t.storage.data is None else id(t.storage.data): t.storage for t in several
+    }
+    held = sum(map(storages.size_of, apart.values()))
     if wanted > max(_MOST_REPEATS * held, _MOST_REPEATED):
         raise FormatError(f"tensors of {wanted} elements in storages of {held} bytes")
 
@@ -95,7 +106,7 @@ def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
     last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if count and last >= storage.shown:
         raise FormatError(f"{name}: reaches to element {last} of a storage of {storage.shown}")
-    flat = storages.read(storage.key, storage.dtype or tensor.dtype, storage.count)
+    flat = storages.read(storage, storage.dtype or tensor.dtype)
     if storage.dtype is None and tensor.dtype not in DTYPES:
         raise FormatError(f"{name}: unknown dtype {tensor.dtype}")
     itemsize = flat.dtype.itemsize

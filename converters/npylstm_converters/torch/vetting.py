@@ -73,4 +73,4 @@ def _refuse_code(content: bytes, name: str) -> None:
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
                 raise FormatError(f"{name}: {info.filename}: is compressed, or damaged")
             if info.filename.endswith(".pkl"):
-                Unpickler(inner.read(info)).load()
+                Unpickler(inner.read(info)).load_plain()
