@@ -97,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--example", metavar="X.npy", help="TorchScript: an input to trace it with"
         )
+        sub.add_argument(
+            "--set", metavar="NAME=VALUE", action="append", dest="constants",
+            help="ONNX: a fixed value for an input, as sr=16000, or for a size, as batch_size=1",
+        )  # fmt: skip
 
     sub = command(convert, "Convert a trained model to .npz.")
     sub.add_argument("source", metavar="SOURCE", help="the framework's file or folder")

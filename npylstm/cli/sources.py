@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +17,11 @@ from npylstm.ops.external import Function
 
 __all__ = ["custom_functions", "find_importer", "import_converters", "source_options"]
 
-_OPTIONS = ("architecture", "layers", "batch_first", "key", "allow_unused", "example", "custom")
+_OPTIONS = (
+    "architecture", "layers", "batch_first", "key", "allow_unused", "example", "custom",
+    "constants",
+)  # fmt: skip
+_WRITTEN = {"constants": "set"}  # where an option is not called as the importer's argument
 
 
 def import_converters() -> ModuleType:
@@ -37,13 +43,41 @@ def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]
     given = {name: value for name, value in given.items() if value is not None}
     foreign = [name for name in given if name not in importer.options]
     if foreign:
-        option = foreign[0].replace("_", "-")
+        option = _WRITTEN.get(foreign[0], foreign[0]).replace("_", "-")
         raise NpylstmError(f"--{option} does not go with a source of {importer.name}")
     if "example" in given:
         given["example"] = arrays.read_example(given["example"])
     if "custom" in given:
         given["custom"] = custom_functions(options)
+    if "constants" in given:
+        given["constants"] = _constants(given["constants"])
     return given
+
+
+def _constants(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the values of ``--set NAME=VALUE``, by name: numbers, or lists of them.
+
+    Raises
+    ------
+    NpylstmError
+        If an option has another form.
+    """
+    constants: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        numbers = number if isinstance(number, list) else [number]
+        if not name or not all(isinstance(n, (int, float)) for n in numbers):
+            raise NpylstmError(
+                f"--set {text}: expected NAME=VALUE with a number, true or false, or a list [1, 2]"
+            )
+        if name in constants:
+            raise NpylstmError(f"--set {name}: is given twice")
+        constants[name] = number
+    return constants
 
 
 def custom_functions(options: argparse.Namespace) -> dict[str, Function] | None:

@@ -96,7 +96,7 @@ def _inputs(
     if unknown:
         raise NpylstmError(
             f"constants: the graph has no input or size {unknown[0]!r}; it has "
-            f"{', '.join([*types, *sorted(symbols)])}"
+            f"{', '.join([*types, *sorted({*symbols, STEPS})])}"
         )
     inputs, fixed = [], {}
     for name, (kind, dtype, dims) in types.items():

@@ -100,7 +100,8 @@ class _TfjsImporter(Importer):
         if not isinstance(source, (str, os.PathLike)):
             return False
         if os.path.isdir(source):
-            return os.path.isfile(os.path.join(source, "model.json"))
+            path = os.path.join(source, "model.json")
+            return os.path.isfile(path) and bool(_KEYS & top_keys(path))
         return is_json(head) and bool(_KEYS & top_keys(source))
 
     def convert(self, source: Any, **options: Any) -> ModelSpec:
