@@ -65,6 +65,11 @@ def from_savedmodel(
         If a file is damaged or missing, or the source is neither a SavedModel nor a checkpoint.
     OSError
         If a file cannot be read.
+
+    Examples
+    --------
+    >>> from_savedmodel("tests/data/tensorflow/functional").outputs
+    ('out',)
     """
     files = _files(source)
     options = Options(tuple(allow_unused or ()), dict(custom or {}))
