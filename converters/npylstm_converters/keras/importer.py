@@ -26,6 +26,7 @@ from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
     is_keras_file,
+    is_list_of_shards,
     open_container,
     open_weights,
     shards_of,
@@ -183,7 +184,7 @@ class _KerasImporter(Importer):
             return pb or is_archive_folder(source)
         if not head:
             return is_model(source)
-        if head.lstrip().startswith(b"{"):
+        if is_list_of_shards(head):
             return bool(shards_of(Path(source)))
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 
