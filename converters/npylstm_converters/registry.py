@@ -7,7 +7,6 @@ an entry point of the same group in its own distribution; nothing here changes.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -289,7 +288,7 @@ def on_disk(source: Any) -> Iterator[Any]:
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         label, data = "bytes", source
-    elif isinstance(source, io.IOBase):
+    elif callable(getattr(source, "read", None)):
         name = getattr(source, "name", None)
         label, data = name if isinstance(name, str) else "file", source.read()
         if not isinstance(data, bytes):

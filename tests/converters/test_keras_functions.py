@@ -275,6 +275,8 @@ def test_an_argument_too_many(framework: str, names: tuple[str, ...]) -> None:
 
 
 REFUSED: dict[str, tuple[Function, str]] = {
+    "dot of stacks": (lambda a, b, i: K.dot(a, K.transpose(b, (0, 2, 1))), "dot of two stacks"),
+    "many copies": (lambda a, b, i: K.tile(a, (1, 1, 20_000)), "repeats: expected up to 10000"),
     "over the batch": (lambda a, b, i: K.cumsum(a, axis=0), "along axis 0"),
     "of everything": (lambda a, b, i: K.argmax(a), "axis=None: would mix samples"),
     "flattened": (lambda a, b, i: K.take(a, [1, 2]), "axis=None: expected the axis"),
