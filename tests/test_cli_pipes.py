@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from builders import make_chain
 import npylstm
 from npylstm.cli import main
 from npylstm.ops.cells import LSTM
-from npylstm.ops.dense import Dense
+from npylstm.ops.dense import Dense, Embedding
 
 X = np.random.default_rng(0).normal(size=(1, 7, 2)).astype("float32")
 DATA = Path(__file__).parent / "data" / "keras"
@@ -195,6 +196,18 @@ def test_functions_of_the_user(lambda_file: Path, capsys: Any) -> None:
     assert "--custom 'my mean'=module:function" in stderr
     assert run(capsys, *arguments, "--custom", own)[0] == 0
     assert np.load("y.npy").shape == (4, 1)
+    for command in ("bench", "warmup"):
+        options = ["--seconds", 0.01] if command == "bench" else []
+        assert run(capsys, command, "m.npz", *options)[0] == 2
+        assert run(capsys, command, "m.npz", *options, "--custom", own)[0] == 0
+
+
+def test_bench_of_ids(tmp_path: Path, capsys: Any) -> None:
+    """Inputs that must be integers are not drawn from a normal distribution."""
+    spec = make_chain(Embedding(5, 2), LSTM(2, 3), shape=("batch", "steps"))
+    spec = replace(spec, inputs=(replace(spec.inputs[0], integer=True),))
+    npylstm.save(spec, tmp_path / "m.npz")
+    assert run(capsys, "bench", tmp_path / "m.npz", "--seconds", 0.01)[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -293,7 +292,7 @@ def on_disk(source: Any) -> Iterator[Any]:
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         label, data = "bytes", source
-    elif isinstance(source, io.IOBase):
+    elif callable(getattr(source, "read", None)):
         name = getattr(source, "name", None)
         label, data = name if isinstance(name, str) else "file", source.read()
         if not isinstance(data, bytes):

@@ -188,8 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
     sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
     sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
+    functions(sub)
 
     sub = command(warmup, "Compile what a model needs, into Numba's cache.")
+    functions(sub)
     sub.add_argument("model", metavar="MODEL.npz", nargs="+")
 
     sub = command(doctor, "Say which back end computes here and why, and check every kernel.")

@@ -13,8 +13,8 @@ import numpy as np
 
 from npylstm import console
 from npylstm.cli.printing import print_json
+from npylstm.cli.sources import custom_functions
 from npylstm.errors import NpylstmError
-from npylstm.io import model_file
 from npylstm.ops.shapes import BATCH, format_shape
 from npylstm.runtime.engines import LIBRARIES
 from npylstm.runtime.model import Model, load
@@ -24,7 +24,7 @@ __all__ = ["bench", "warmup"]
 
 def bench(options: argparse.Namespace) -> int:
     """Time whole calls with all back ends that can be used here, and print medians."""
-    spec = model_file.read(options.model)
+    spec = load(options.model, "numpy", custom_functions(options)).spec
     models = [Model(spec, "numpy")]
     for backend in ("numba", "native"):
         with contextlib.suppress(NpylstmError):
@@ -34,17 +34,16 @@ def bench(options: argparse.Namespace) -> int:
     with console.progress("bench", len(options.batch) * len(models)) as advance:
         for batch in options.batch:
             sizes = {BATCH: batch}
-            x = {
-                t.name: rng.standard_normal(
-                    [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
-                ).astype(spec.dtype)
-                for t in spec.inputs
-            }
+            x = {}
+            for t in spec.inputs:
+                shape = [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
+                drawn = np.zeros(shape) if t.integer else rng.standard_normal(shape)
+                x[t.name] = drawn.astype(spec.dtype)
             for model in models:
                 times = _time(lambda: model.predict(x), options.seconds)  # noqa: B023
-                shape = next(iter(x.values())).shape
                 results.append(
-                    {"backend": model.backend, "input": list(shape), "calls": len(times),
+                    {"backend": model.backend, "calls": len(times),
+                     "input": list(next(iter(x.values())).shape),
                      "median_us": 1e6 * statistics.median(times), "min_us": 1e6 * min(times)}
                 )  # fmt: skip
                 advance()
@@ -71,7 +70,7 @@ def warmup(options: argparse.Namespace) -> int:
     with console.progress("warmup", len(options.model)) as advance:
         for path in options.model:
             start = time.perf_counter()
-            model = load(path, backend="auto" if shipped else "numba")
+            model = load(path, "auto" if shipped else "numba", custom_functions(options))
             seconds = time.perf_counter() - start
             results.append({"model": path, "backend": model.backend, "seconds": seconds})
             advance()

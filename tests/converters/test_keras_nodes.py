@@ -114,3 +114,26 @@ def test_nodes_without_a_row() -> None:
     with pytest.raises(Refusal, match="operation 'RandomUniform of a TensorFlow graph'"):
         planned(replace(raw, config={**raw.config, "node_def": held}), call, shapes)
     assert set(NODES) <= set(ROWS)
+
+
+def test_a_state_of_zeros() -> None:
+    """``tf.zeros([tf.shape(x)[0], 5])``, as TensorFlow 2.0 stored it: four nodes, one operation."""
+    value: Any = None
+    for name, constants, attributes in (
+        ("Shape", {}, {"out_type": {"type": "DT_INT32"}}),
+        ("StridedSlice", {"1": [0], "2": [1], "3": [1]}, {"shrink_axis_mask": {"i": "1"}}),
+        ("Pack", {"1": 5}, {"N": {"i": "2"}, "axis": {"i": "0"}}),
+        ("Fill", {"1": 0.5}, {"index_type": {"type": "DT_INT32"}}),
+    ):
+        held = {"op": name, "attr": {"T": {"type": "DT_FLOAT"}, **attributes}}
+        raw = RawLayer(
+            "y", "TensorFlowOpLayer", {"name": "y", "node_def": held, "constants": constants}
+        )
+        call = Call("y", 0, (Tensor("x"),), positional=(Slot(0),))
+        tensor, shape = ("x", ("batch", 6, 4)) if value is None else ("", ())
+        plan, results, value = plan_of(raw, call, [tensor], [shape], [value])
+    assert results is not None
+    (step,) = plan.steps
+    assert [plan.tensors[k] for k in step.reads] == ["x"]
+    (y,), _ = step.operation.forward({}, [A], {})
+    np.testing.assert_array_equal(y, np.full((3, 5), 0.5))

@@ -100,3 +100,12 @@ def test_other_quantized_weights(mode: str, tmp_path: Path) -> None:
     made.save(tmp_path / "m.keras")
     with pytest.raises(UnsupportedError, match=f"head: is quantized to '{mode}.*before quantize"):
         nc.convert(tmp_path / "m.keras")
+
+
+def test_quantized_parts_of_another_layer(tmp_path: Path) -> None:
+    x = keras.Input((5, 4))
+    made = keras.Model(x, keras.layers.MultiHeadAttention(2, 2, name="heads")(x, x))
+    made.quantize("int8")
+    made.save(tmp_path / "m.keras")
+    with pytest.raises(UnsupportedError, match="heads: is quantized to int8, which is supported"):
+        nc.convert(tmp_path / "m.keras")

@@ -182,5 +182,20 @@ def counted(k: Any) -> Any:
     ],
 )
 def test_refused(model: Callable[[Any], Any], reason: str) -> None:
-    with pytest.raises(UnsupportedError, match=reason):
+    with pytest.raises(UnsupportedError, match=reason) as caught:
         nc.from_keras(model(keras))
+    assert len([text for text in caught.value.reasons if "words" in text]) == 1
+
+
+def test_hashes_have_no_words(tmp_path: Path) -> None:
+    x = keras.Input((4,), dtype="string", name="text")
+    layer = keras.layers.Hashing(12, name="hashes")
+    model = keras.Model(x, behind(keras, layer(x)))
+    model.save(tmp_path / "m.keras")
+    spec = nc.convert(tmp_path / "m.keras")
+    (entry,) = spec.provenance["preprocessing"]
+    assert (entry["class"], entry["vocabulary"]) == ("Hashing", None)
+    assert entry["options"]["num_bins"] == 12
+    words = tf.constant([["a", "b", "c", "a"]])
+    y = npylstm.Model(spec).predict(np.asarray(layer(words)))
+    np.testing.assert_allclose(y, np.asarray(model(words)), rtol=2e-5, atol=2e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -65,3 +66,17 @@ def test_a_pointer_inside_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.weights.h5").write_bytes(LFS)
     with pytest.raises(NpylstmError, match=r"model\.weights\.h5: is a Git LFS pointer"):
         nc.convert(tmp_path)
+
+
+def test_a_pointer_beside_a_file(tmp_path: Path, root: Path, keras_data: Path) -> None:
+    """Weights of TensorFlow.js and an architecture are files of their own."""
+    source = root / "models/stateful_sine_tfjs"
+    folder = next(path.parent for path in source.rglob("model.json"))
+    shutil.copytree(folder, tmp_path / "tfjs")
+    shard = next((tmp_path / "tfjs").glob("*.bin"))
+    shard.write_bytes(LFS)
+    with pytest.raises(FormatError, match=rf"{shard.name}: is a Git LFS pointer"):
+        nc.convert(tmp_path / "tfjs/model.json")
+    (tmp_path / "m.json").write_bytes(LFS)
+    with pytest.raises(FormatError, match=r"m\.json: is a Git LFS pointer"):
+        nc.convert(keras_data / "keras22_stacked_weights.h5", architecture=tmp_path / "m.json")

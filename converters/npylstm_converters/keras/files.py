@@ -33,8 +33,8 @@ from npylstm_converters.keras.preprocessing import Vocabulary
 from npylstm_converters.keras.weights import SavedStore, Store
 
 __all__ = [
-    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "open_container", "parse_json",
-    "read_architecture", "read_json", "shards_of",
+    "MAX_JSON", "Container", "is_foreign_zip", "is_keras_file", "is_list_of_shards",
+    "open_container", "parse_json", "read_architecture", "read_json", "shards_of",
 ]  # fmt: skip
 
 _MAX_VOCABULARY = 64 << 20
@@ -70,6 +70,11 @@ def is_foreign_zip(path: str | os.PathLike[str]) -> bool:
     return not any(name.split("/")[-1] in own for name in names)
 
 
+def is_list_of_shards(head: bytes) -> bool:
+    """Whether a file with these first bytes may be the ``.weights.json`` of Keras 3."""
+    return head.lstrip().startswith(b"{") and b'"weight_map"' in head
+
+
 def shards_of(path: Path) -> list[Path]:
     """Return the files of weights that Keras 3 saved in several; empty for another file.
 
@@ -82,7 +87,7 @@ def shards_of(path: Path) -> list[Path]:
         If one of the files is missing, or its name is not one of the same folder.
     """
     with open(path, "rb") as stream:
-        if not stream.read(64).lstrip().startswith(b"{"):
+        if not is_list_of_shards(stream.read(512)):
             return []
     document = read_json(path)
     listed = document.get("weight_map") if isinstance(document, Mapping) else None
@@ -110,6 +115,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     OSError
         If it cannot be read.
     """
+    check_content(path)
     with open(path, "rb") as stream:
         return parse_json(stream.read(MAX_JSON + 1), os.fspath(path))
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from npylstm.spec import RESERVED
 
 __all__ = [
@@ -147,7 +149,11 @@ class Call:
     def arguments(self) -> dict[str, Any]:
         """Named arguments without tensors, other than None and False."""
         values = self.keyword_arguments.items()
-        return {k: v for k, v in values if any(e not in (None, False) for e in flat(v))}
+        return {k: v for k, v in values if any(map(_is_given, flat(v)))}
+
+
+def _is_given(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or value not in (None, False)
 
 
 class Keys(NamedTuple):

@@ -25,6 +25,7 @@ from npylstm_converters.keras.files import (
     Container,
     is_foreign_zip,
     is_keras_file,
+    is_list_of_shards,
     open_container,
     open_weights,
     shards_of,
@@ -179,7 +180,7 @@ class _KerasImporter(Importer):
             return is_archive_folder(source)
         if not head:
             return is_model(source)
-        if head.lstrip().startswith(b"{"):
+        if is_list_of_shards(head):
             return bool(shards_of(Path(source)))
         return is_keras_file(head) and not (head.startswith(b"PK") and is_foreign_zip(source))
 

@@ -44,7 +44,7 @@ _REDUCE = {
     "all": "All",
 }  # fmt: skip
 _TYPES = ("Tidx", "Tindices", "Tparams", "Tperm", "Tshape", "Tmultiples", "Tpaddings", "Tdim",
-          "TI", "SrcT", "output_type", "out_type", "N", "Taxis")  # fmt: skip
+          "TI", "SrcT", "output_type", "out_type", "index_type", "N", "Taxis")  # fmt: skip
 
 
 def _concatenate(graph: Graph, xs: Any, axis: Any) -> Any:

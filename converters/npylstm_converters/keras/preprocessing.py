@@ -57,10 +57,12 @@ def without_preprocessing(
         words = vocabulary(raw)
         try:
             graph, inputs = _without(graph, raw)
-            options, listed = _options(raw, words)
         except Refusal as error:
             reasons.add(f"{raw.name}: {error}")
             continue
+        for problem in _problems(raw):
+            reasons.add(f"{raw.name}: {problem}")
+        options, listed = _options(raw, words)
         own = {"layer": raw.name, "class": raw.class_name, "options": options, "vocabulary": listed}
         entries += [_limited({"input": name, **own}) for name in inputs]
     return graph, entries
@@ -78,15 +80,6 @@ def _without(graph: Graph, raw: RawLayer) -> tuple[Graph, list[str]]:
         inputs[Tensor(raw.name, call.number)] = source
     if any(tensor in inputs for tensor in graph.outputs) or not calls:
         raise Refusal(advice(raw.class_name))
-    for option, value in (("ragged", True), ("invert", True)):
-        if raw.config.get(option) == value:
-            raise Refusal(f"{raw.class_name} with {option}={value} is not supported")
-    mode = raw.config.get("output_mode", "int")
-    if mode != "int":
-        raise Refusal(
-            f"{raw.class_name} with output_mode={mode!r:.40} is not supported, only 'int'; cut the "
-            "model behind it yourself"
-        )
 
     def ids(tensor: Tensor) -> Tensor:
         return inputs.get(tensor, tensor)
@@ -99,6 +92,19 @@ def _without(graph: Graph, raw: RawLayer) -> tuple[Graph, list[str]]:
         if layer is not raw
     ]
     return replace(graph, layers=tuple(layers), calls=tuple(kept), build_shape=None), sources
+
+
+def _problems(raw: RawLayer) -> Iterator[str]:
+    """Yield a message for each option with which a layer computes something else than ids."""
+    for option in ("ragged", "invert"):
+        if raw.config.get(option):
+            yield f"{raw.class_name} with {option}={raw.config[option]!r:.40} is not supported"
+    mode = raw.config.get("output_mode", "int")
+    if mode != "int":
+        yield (
+            f"{raw.class_name} with output_mode={mode!r:.40} is not supported, only 'int'; cut the "
+            "model behind it yourself"
+        )
 
 
 def _reading(call: Call, ids: Callable[[Tensor], Tensor]) -> Call:

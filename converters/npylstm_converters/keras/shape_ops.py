@@ -18,6 +18,8 @@ from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops
 from npylstm_converters.toolkit.array_ops import arithmetic, axis_of, pointwise
 from npylstm_converters.toolkit.translation import Graph
 
+_MOST_PARTS = 10_000  # each is an operation of the model
+
 
 def expand_dims(graph: Graph, x: Any, axis: Any) -> Any:
     """Insert an axis behind the batch."""
@@ -119,8 +121,8 @@ def split(graph: Graph, x: Any, parts: Any, axis: Any = 0, *, ends: bool = False
     if not isinstance(size, int):
         raise Refusal(f"axis {place}: expected one of a fixed size, got {size!r}")
     if type(parts) is int:
-        if parts < 1 or size % parts:
-            raise Refusal(f"expected a number that divides {size}, got {parts}")
+        if not 1 <= parts <= _MOST_PARTS or size % parts:
+            raise Refusal(f"expected a number up to {_MOST_PARTS} that divides {size}, got {parts}")
         lengths = [size // parts] * parts
     else:
         numbers = _integers("parts", parts)
@@ -154,8 +156,11 @@ def unstack(graph: Graph, x: Any, num: Any = None, axis: Any = 0) -> list[Any]:
     x = graph.tensor(x)
     place = axis_of(graph, x, axis)
     size = graph.shape(x)[place]
-    if not isinstance(size, int) or num not in (None, size):
-        raise Refusal(f"axis {place}: expected {num or 'one'} of a fixed size, got {size!r}")
+    if not isinstance(size, int) or num not in (None, size) or size > _MOST_PARTS:
+        raise Refusal(
+            f"axis {place}: expected a fixed size up to {_MOST_PARTS}{f' ({num})' if num else ''}, "
+            f"got {size!r}"
+        )
     return [graph.add(Select(place, k), x) for k in range(size)]
 
 
@@ -170,6 +175,8 @@ def tile(graph: Graph, x: Any, times: Any) -> Any:
     """Repeat as a whole; fewer numbers are those of the last axes."""
     x = graph.tensor(x)
     numbers = _integers("repeats", [times] if type(times) is int else times)
+    if any(number > _MOST_PARTS for number in numbers):
+        raise Refusal(f"repeats: expected up to {_MOST_PARTS}, got {max(numbers)}")
     ones = [1] * (len(graph.shape(x)) - len(numbers))
     return shaping_ops.tile(graph, x, [*ones, *numbers])
 

@@ -89,6 +89,11 @@ class LayerTensors:
             spare = " ".join(s.path for s in self._spare(roles))
             if any(_is_lora(source.path) for source in self.sources):
                 raise Refusal(f"{LORA_ADVICE}; found {found}")
+            if any(source.dtype == np.int8 for source in self.sources):
+                raise Refusal(
+                    "is quantized to int8, which is supported for Dense and Embedding only: "
+                    f"convert the model as it was before quantize(); found {found}"
+                )
             advice = f" (to leave over: --allow-unused {spare})" if spare else ""
             wanted = ", ".join(roles) or "none"
             raise Refusal(f"expected the weights {wanted}; found {found}{advice}")

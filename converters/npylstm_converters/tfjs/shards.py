@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import FormatError, UnsupportedError
+from npylstm.io.stand_ins import check_no_pointer
 
 __all__ = ["Weight", "read_manifest"]
 
@@ -140,6 +141,7 @@ def _inside(folder: Path, path: str) -> Path:
         raise FormatError(f"weightsManifest: path {path!r:.80}: leaves the folder of model.json")
     if not os.path.isfile(target):
         raise FormatError(f"weightsManifest: path {path!r:.80}: no such file beside model.json")
+    check_no_pointer(target)
     return Path(target)
 
 
