@@ -149,8 +149,20 @@ def _mask(graph: Any, x: Ref, lengths: Value | None, cell: _Cell) -> list[Ref]:
     return [graph.add(SequenceMask(int(cell.layout)), x, graph.tensor(lengths), part="mask")]
 
 
+def _last_size(graph: Any, state: Value) -> Any:
+    shape = state.array.shape if isinstance(state, ConstantTensor) else graph.shape(state)
+    return shape[-1] if shape else None
+
+
 def _initial(graph: Any, states: Sequence[Value | None], cell: _Cell) -> list[Ref]:
     """Return the initial states, direction by direction; none if all are zeros."""
+    for letter, state in zip("hc", states, strict=False):
+        width = None if state is None else _last_size(graph, state)
+        if width not in (None, cell.units):
+            raise Refusal(
+                f"initial_{letter}: has {width} units, the layer {cell.units}; if this was an LSTM "
+                "with proj_size, PyTorch's exporter has left weights out (dynamo=True)"
+            )
     if all(graph.is_zero(state) for state in states):
         return []
     given = []
