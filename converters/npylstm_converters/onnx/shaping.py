@@ -151,7 +151,8 @@ def slice_(
             type(dim) is int and range(dim)[low:high:step] == range(dim)
         ):
             continue
-        x = graph.add(Slice(axis, low or 0, high, step), x)
+        one = (low, high, step) in ((0, 1, 1), (-1, None, 1)) and type(dim) is not int
+        x = graph.add(Slice(axis, low or 0, high, step, 1 if one else None), x)
     return x
 
 
