@@ -81,7 +81,10 @@ def _attempt(
     own = graph.sizes(x)
     try:
         sizes = [own[d[1]] if isinstance(d, tuple) else d for d in target]
-        made, sources = graph.target(sizes, x, infer=True)
+        try:
+            made, sources = graph.target(sizes, x, infer=True)
+        except Refusal:
+            made, sources = graph.target(_computed(own, sizes), x, infer=True)
         pairs = zip(target, made, strict=True)
         operation = Reshape(tuple(d if isinstance(d, tuple) else own for d, own in pairs))
         (shape,) = operation.output_shapes([graph.shape(s) for s in sources])
@@ -90,6 +93,15 @@ def _attempt(
     if not unproven and not _same_count(graph.shape(x), shape):
         return None, f"whether {list(target)} has as many elements depends on the call"
     return (operation, sources, shape), ""
+
+
+def _computed(own: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:
+    """Return sizes with what is inferred computed, so that another one can be inferred."""
+    if -1 not in sizes:
+        return [*sizes]
+    known = math.prod((d for d in sizes if not equal(d, -1)), start=Size({(): 1}))
+    inferred = math.prod(own, start=Size({(): 1})) // known
+    return [inferred if equal(d, -1) else d for d in sizes]
 
 
 def _same_count(old: Sequence[Any], new: Sequence[Any]) -> bool:
