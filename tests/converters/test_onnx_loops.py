@@ -262,7 +262,10 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (every_second, "Mul at: computes with the number of the iteration"),
     (reads_beyond_the_end, "Loop loop: reads steps entries of a tensor with steps"),
     (computes_with_the_number, "Mul st: computes with the number of the iteration"),
-    (state_that_grows, r"MatMul q: expected 4 features, got an input \(batch, 8\); Loop loop: its body"),
+    (
+        state_that_grows,
+        r"MatMul q: expected 4 features, got an input \(batch, 8\); Loop loop: its body",
+    ),
     (unknown_operator, "Bernoulli new: is not supported"),
 ]
 
