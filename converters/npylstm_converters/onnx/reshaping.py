@@ -20,6 +20,8 @@ from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
+_MOST_COPIES = 4096  # of a tensor that is repeated
+
 
 def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Any:
     """Reshape in row-major order; 0 is the input's size, -1 is inferred."""
@@ -245,8 +247,8 @@ def tile(graph: Any, input: Value, repeats: Value) -> Any:
                 raise Refusal(f"repeats axis {axis} {count} times, which depends on the call")
             target, sources = graph.target([*own[:axis], count, *own[axis + 1 :]], x)
             x = graph.add(Expand(target), *sources)
-        elif count == 0:
-            raise Refusal("repeats an axis no times")
+        elif not 0 < count <= _MOST_COPIES:
+            raise Refusal(f"repeats axis {axis} {count} times; expected 1 to {_MOST_COPIES}")
         elif count > 1:
             x = graph.add(Concatenate(axis), *[x] * int(count))
     return x
