@@ -14,12 +14,14 @@ from onnx_graphs import (
     ATOL,
     Array,
     agree,
+    body,
     draw,
     graph_of,
     node,
     predict,
     recurrent_weights,
     run_onnxruntime,
+    value,
 )
 
 import npylstm
@@ -326,3 +328,24 @@ def test_what_is_not_a_pair(make: Callable[[], Model], pairs: Any) -> None:
     if make not in (swapped, of_another_layer):
         with pytest.raises(UnsupportedError, match="initial state of lstm is computed or given"):
             npylstm.Model(spec).session()
+
+
+def test_the_state_of_a_scan_is_a_pair() -> None:
+    """What the scan stacks is not its state, though it is its first output."""
+    step = body(
+        [node("Add", ["s", "xt"], ["new"]), node("Identity", ["new"], ["seen"])],
+        [value("s", ["batch", F]), value("xt", ["batch", F])],
+        [value("new", ["batch", F]), value("seen", ["batch", F])],
+    )
+    nodes = [node("Scan", ["total", "x"], ["total_out", "totals"], body=step, num_scan_inputs=1,
+                  scan_output_axes=[1])]  # fmt: skip
+    model = graph_of(
+        nodes, {"x": ["steps", "batch", F], "total": ["batch", F]}, ["total_out", "totals"]
+    )
+    spec = nc.from_onnx(model)
+    assert spec.state_pairs == (("total", "total_out"),)
+    agree(model, drawn(spec, 4, 2))
+    session = npylstm.Model(spec).session(2)
+    x = drawn(spec, 6, 2)["x"]
+    parts = [session.push({"x": part})["totals"] for part in np.split(x, [1, 4])]
+    np.testing.assert_allclose(np.concatenate(parts, 1), x.cumsum(0).swapaxes(0, 1), atol=1e-5)
