@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import FormatError, NpylstmError
+from npylstm.errors import FormatError, NpylstmError, SizeMismatchError
 from npylstm.ops.axis_map import At
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
@@ -96,6 +96,8 @@ class Body:
         for call in self.calls:
             try:
                 made = operations[call.layer].infer_shapes([known[t] for t in call.inputs])
+            except SizeMismatchError as error:
+                raise SizeMismatchError(f"{call.layer}: {error}", error.sizes) from None
             except NpylstmError as error:
                 raise type(error)(f"{call.layer}: {error}") from None
             known |= dict(zip(call.outputs, made, strict=True))

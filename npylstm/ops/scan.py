@@ -77,6 +77,10 @@ class Scan(Operation):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         return {f"s{k}": size for k, size in enumerate(self.sizes)}
 
+    @property
+    def returns_sequence(self) -> bool:
+        return len(self.body.outputs) > self.states
+
     def batch_size(self, shape: Sequence[Any]) -> Any:
         return shape[1] if len(shape) > 1 else 1
 

@@ -99,7 +99,7 @@ def divide(graph: Any, A: Value, B: Value) -> Any:
 def _is_integer(value: Value) -> bool:
     if isinstance(value, ConstantTensor):
         return value.array.dtype.kind in "iu"
-    return not isinstance(value, Ref) or value.kind == "i"
+    return value.kind == "i"
 
 
 def modulo(graph: Any, A: Value, B: Value, *, fmod: int = 0) -> Any:

@@ -180,6 +180,9 @@ _SIZE_OPERATORS: Mapping[str, Callable[..., Array]] = {
 
 # Operators whose result has the sizes that are their later inputs.
 _SHAPED = ("Expand", "Range", "Reshape")
+# What is evaluated on sizes that were cast to floats.
+_ON_FLOATS = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Equal", "Less", "Greater", "LessOrEqual",
+              "GreaterOrEqual")  # fmt: skip
 
 
 def can_fold(operator: str, values: Sequence[ConstantTensor | Sizes], to: int | None) -> bool:
@@ -188,8 +191,27 @@ def can_fold(operator: str, values: Sequence[ConstantTensor | Sizes], to: int | 
 
     if operator in _SHAPED and any(isinstance(v, Sizes) for v in values[operator != "Range" :]):
         return False
-    whole = to is None or TensorProto.DataType.Name(to).startswith(("INT", "UINT", "BOOL"))
+    floats = [v for v in values if _is_float(v)]
+    if floats and (operator not in _ON_FLOATS or not all(map(_is_whole, floats))):
+        return False
+    names = ("INT", "UINT", "BOOL")
+    whole = to is None or TensorProto.DataType.Name(to).startswith(names) or _is_float_type(to)
     return operator in _SIZE_OPERATORS and whole
+
+
+def _is_float(value: ConstantTensor | Sizes) -> bool:
+    return (value.kind if isinstance(value, Sizes) else value.array.dtype.kind) == "f"
+
+
+def _is_float_type(to: int) -> bool:
+    from onnx import TensorProto
+
+    return TensorProto.DataType.Name(to) in ("FLOAT", "DOUBLE")
+
+
+def _is_whole(value: ConstantTensor | Sizes) -> bool:
+    """Whether all entries are integers, if only by value."""
+    return isinstance(value, Sizes) or bool((value.array == np.trunc(value.array)).all())
 
 
 def fold_sizes(
@@ -207,11 +229,13 @@ def fold_sizes(
         made = _SIZE_OPERATORS[operator](first, attributes, *others)
     except (TypeError, ValueError, IndexError) as error:
         raise Refusal(f"cannot be computed from sizes: {error}") from None
-    if any(isinstance(entry, Size) for entry in np.ravel(made).tolist()):
-        return Sizes(np.asarray(made, object))
     entries = np.ravel(made).tolist()
+    to = attributes.get("to")
+    floats = any(map(_is_float, values)) if to is None else _is_float_type(to)
+    if any(isinstance(entry, Size) for entry in entries):
+        return Sizes(np.asarray(made, object), "f" if floats else "i")
     boolean = entries and all(isinstance(entry, (bool, np.bool_)) for entry in entries)
-    dtype = np.bool_ if boolean else np.int64
+    dtype = np.bool_ if boolean else np.float32 if floats else np.int64
     if any(isinstance(entry, float) and not entry.is_integer() for entry in entries):
-        dtype = np.float64  # type: ignore[assignment]
+        dtype = np.float64
     return ConstantTensor(np.asarray(made).astype(dtype))

@@ -87,7 +87,7 @@ class OnnxGraph:
                 self._constants[id(value)] = self._constant(value)
             return self._constants[id(value)]
         if isinstance(value, Sizes):
-            return self._tensor_of_sizes(value)
+            return Ref(self._tensor_of_sizes(value).name, value.kind)
         raise Refusal("expected a tensor, got none")
 
     def _constant(self, value: ConstantTensor) -> Ref:

@@ -172,25 +172,27 @@ class _Conversion:
         """Fuse biases, and give the outputs the graph's names."""
         builder = self._graph.builder
         renamed = fuse_biases(builder, made, self._graph.sources)
-        current = builder.simplify([renamed.get(name, name) for name in made])
-        names = []
-        for name, wanted in zip(current, map(readable, self._outputs), strict=True):
-            if name != wanted:
-                self._rename(name, wanted)
-            names.append(wanted)
+        current = [*builder.simplify([renamed.get(name, name) for name in made])]
+        names = [readable(name) for name in self._outputs]
+        for k, wanted in enumerate(names):
+            if current[k] != wanted:
+                renamed = self._rename(current[k], wanted)
+                current = [renamed.get(name, name) for name in current]
         return tuple(names)
 
-    def _rename(self, name: str, wanted: str) -> None:
+    def _rename(self, name: str, wanted: str) -> dict[str, str]:
+        """Give a tensor another name; return the new names of tensors by their former names."""
         builder = self._graph.builder
         makers = [edge for edge in builder.edges if edge.name == name]
         own = {readable(n) for n in self._outputs}
         calls = [edge.layer for edge in builder.edges]
         if makers and calls.count(makers[0].layer) == 1 and name not in own:
-            builder.rename(makers[0].layer, wanted)
+            renamed = builder.rename(makers[0].layer, wanted)
             if makers[0].layer in self._graph.sources:
                 self._graph.sources[wanted] = self._graph.sources.pop(makers[0].layer)
-            return
+            return renamed
         builder.add_named(wanted, name)
+        return {}
 
     def _provenance(self) -> dict[str, Any]:
         model, builder = self._model, self._graph.builder

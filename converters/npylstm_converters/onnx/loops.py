@@ -82,7 +82,7 @@ def _iterations(limit: Value | None, end: Any) -> Any:
         numbers.append(most)
     if isinstance(end, Condition):
         # Computed in iteration t for the next one, so it holds once more than it is true.
-        numbers.append(end.least + 1)
+        numbers += [n + 1 for n in end.iterations]
     elif not (isinstance(end, ConstantTensor) and end.array.all()):
         raise Refusal("when it ends depends on the values of an input")
     far = 1 << 31

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ __all__ = ["initializers", "is_onnx", "opset_of", "read_model", "type_of"]
 
 # Fields of ModelProto: number and wire type (0 a number, 2 bytes).
 _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+
+_DEEPEST = 32  # graphs inside nodes; programs write two or three
 
 
 def is_onnx(head: bytes) -> bool:
@@ -80,7 +83,33 @@ def read_model(source: Any) -> Any:
         raise FormatError(f"{label}: is no ONNX model, or a damaged one: {reason}") from None
     if not model.HasField("graph") or not model.graph.output:
         raise FormatError(f"{label}: has no graph with outputs")
+    _check_names(model, label)
     return model
+
+
+def _check_names(model: Any, label: str) -> None:
+    """Check that names are text and unique, and that graphs in nodes are not nested too deep."""
+    level = [model.graph]
+    for _ in range(_DEEPEST):
+        inner = []
+        for graph in level:
+            values = {value.name for value in (*graph.input, *graph.initializer)}
+            made = [*values, *(name for node in graph.node for name in node.output if name)]
+            names = [*made, *(value.name for value in graph.output)]
+            for node in graph.node:
+                names += [node.op_type, node.domain, node.name, *node.input]
+                names += [attribute.name for attribute in node.attribute]
+                inner += [a.g for a in node.attribute if a.HasField("g")]
+            wrong = [name for name in names if not isinstance(name, str)]
+            if wrong:
+                raise FormatError(f"{label}: is damaged: the name {wrong[0]!r:.40} is no text")
+            twice = [name for name, count in Counter(made).items() if count > 1]
+            if twice:
+                raise FormatError(f"{label}: is damaged: two nodes make {twice[0]!r:.80}")
+        level = inner
+        if not level:
+            return
+    raise FormatError(f"{label}: graphs inside nodes are nested more than {_DEEPEST} deep")
 
 
 def opset_of(model: Any) -> int:

@@ -21,17 +21,18 @@ from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
 
 __all__ = ["gru", "lstm", "rnn"]
 
-# ONNX' activations: name here, and the defaults of alpha and beta by the names of parameters.
-_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+# ONNX' activations: name here, and the defaults of alpha and beta by the names of parameters; None
+# where onnxruntime has another default than the standard, or the standard has none.
+_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float | None]]] = {
     "relu": ("relu", {}),
     "tanh": ("tanh", {}),
     "sigmoid": ("sigmoid", {}),
     "softsign": ("softsign", {}),
     "softplus": ("softplus", {}),
-    "affine": ("affine", {"alpha": 1.0, "beta": 0.0}),
+    "affine": ("affine", {"alpha": None, "beta": None}),
     "leakyrelu": ("relu", {"negative_slope": 0.01}),
-    "thresholdedrelu": ("thresholded_relu", {"theta": 1.0}),
-    "scaledtanh": ("scaled_tanh", {"alpha": 1.0, "beta": 1.0}),
+    "thresholdedrelu": ("thresholded_relu", {"theta": None}),
+    "scaledtanh": ("scaled_tanh", {"alpha": None, "beta": None}),
     "hardsigmoid": ("hard_sigmoid", {"alpha": 0.2, "beta": 0.5}),
     "elu": ("elu", {"alpha": 1.0}),
 }
@@ -100,10 +101,15 @@ def _activation(name: str, alphas: Any, betas: Any) -> Activation:
         raise Refusal(f"activation {name!r:.40} is not supported, only {known}")
     ours, defaults = row
     given = (alphas, betas)
-    params = {
-        key: float(next(values, default))
-        for (key, default), values in zip(defaults.items(), given, strict=False)
-    }
+    params = {}
+    for (key, default), values in zip(defaults.items(), given, strict=False):
+        number = next(values, default)
+        if number is None:
+            raise Refusal(
+                f"activation {name!r}: the file does not state {key}, and programs differ in what "
+                "they take instead"
+            )
+        params[key] = float(number)
     return Activation.of(ours, **params)
 
 
@@ -143,8 +149,20 @@ def _mask(graph: Any, x: Ref, lengths: Value | None, cell: _Cell) -> list[Ref]:
     return [graph.add(SequenceMask(int(cell.layout)), x, graph.tensor(lengths), part="mask")]
 
 
+def _last_size(graph: Any, state: Value) -> Any:
+    shape = state.array.shape if isinstance(state, ConstantTensor) else graph.shape(state)
+    return shape[-1] if shape else None
+
+
 def _initial(graph: Any, states: Sequence[Value | None], cell: _Cell) -> list[Ref]:
     """Return the initial states, direction by direction; none if all are zeros."""
+    for letter, state in zip("hc", states, strict=False):
+        width = None if state is None else _last_size(graph, state)
+        if width not in (None, cell.units):
+            raise Refusal(
+                f"initial_{letter}: has {width} units, the layer {cell.units}; if this was an LSTM "
+                "with proj_size, PyTorch's exporter has left weights out (dynamo=True)"
+            )
     if all(graph.is_zero(state) for state in states):
         return []
     given = []

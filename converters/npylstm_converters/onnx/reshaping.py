@@ -20,6 +20,8 @@ from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
+_MOST_COPIES = 4096  # of a tensor that is repeated
+
 
 def reshape(graph: Any, data: Value, shape: Any, *, allowzero: int = 0) -> Any:
     """Reshape in row-major order; 0 is the input's size, -1 is inferred."""
@@ -81,7 +83,10 @@ def _attempt(
     own = graph.sizes(x)
     try:
         sizes = [own[d[1]] if isinstance(d, tuple) else d for d in target]
-        made, sources = graph.target(sizes, x, infer=True)
+        try:
+            made, sources = graph.target(sizes, x, infer=True)
+        except Refusal:
+            made, sources = graph.target(_computed(own, sizes), x, infer=True)
         pairs = zip(target, made, strict=True)
         operation = Reshape(tuple(d if isinstance(d, tuple) else own for d, own in pairs))
         (shape,) = operation.output_shapes([graph.shape(s) for s in sources])
@@ -90,6 +95,15 @@ def _attempt(
     if not unproven and not _same_count(graph.shape(x), shape):
         return None, f"whether {list(target)} has as many elements depends on the call"
     return (operation, sources, shape), ""
+
+
+def _computed(own: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:
+    """Return sizes with what is inferred computed, so that another one can be inferred."""
+    if -1 not in sizes:
+        return [*sizes]
+    known = math.prod((d for d in sizes if not equal(d, -1)), start=Size({(): 1}))
+    inferred = math.prod(own, start=Size({(): 1})) // known
+    return [inferred if equal(d, -1) else d for d in sizes]
 
 
 def _same_count(old: Sequence[Any], new: Sequence[Any]) -> bool:
@@ -233,8 +247,8 @@ def tile(graph: Any, input: Value, repeats: Value) -> Any:
                 raise Refusal(f"repeats axis {axis} {count} times, which depends on the call")
             target, sources = graph.target([*own[:axis], count, *own[axis + 1 :]], x)
             x = graph.add(Expand(target), *sources)
-        elif count == 0:
-            raise Refusal("repeats an axis no times")
+        elif not 0 < count <= _MOST_COPIES:
+            raise Refusal(f"repeats axis {axis} {count} times; expected 1 to {_MOST_COPIES}")
         elif count > 1:
             x = graph.add(Concatenate(axis), *[x] * int(count))
     return x

@@ -58,6 +58,8 @@ def constant_of_shape(graph: Any, input: Value, *, value: Any = None) -> Any:
     """Return a tensor of one value."""
     number = 0.0 if value is None else float(np.ravel(value)[0])
     sizes = integers(input)
+    if any(isinstance(d, int) and d < 0 for d in sizes):
+        raise Refusal(f"expected sizes, got {sizes!r:.80}")
     if all(isinstance(d, int) for d in sizes) and math.prod(sizes) <= 1 << 20:
         dtype = np.float32 if value is None else np.asarray(value).dtype
         return ConstantTensor(np.full(sizes, number, dtype))
@@ -150,7 +152,8 @@ def slice_(
             type(dim) is int and range(dim)[low:high:step] == range(dim)
         ):
             continue
-        x = graph.add(Slice(axis, low or 0, high, step), x)
+        one = (low, high, step) in ((0, 1, 1), (-1, None, 1)) and type(dim) is not int
+        x = graph.add(Slice(axis, low or 0, high, step, 1 if one else None), x)
     return x
 
 

@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from npylstm import NpylstmError
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.onnx.counters import Condition, Counter, fold_counter
 from npylstm_converters.onnx.folding import can_fold, fold, fold_sizes
@@ -13,12 +14,16 @@ from npylstm_converters.onnx.graph import OnnxGraph, readable
 from npylstm_converters.onnx.reading import initializers
 from npylstm_converters.onnx.rows import ROWS, VARIADIC
 from npylstm_converters.onnx.values import ConstantTensor, Sizes, Value
+from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.toolkit.translation import Row, translate
 
 __all__ = ["Scope", "Translator", "attributes_of"]
 
 # Domains that exporters write for operators of the standard.
 _STANDARD = ("", "ai.onnx")
+
+# What attributes and constants of a wrong type, shape or value raise.
+_MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 Scope = MutableMapping[str, Any]  # values by name; None where a node was refused
 
@@ -74,8 +79,11 @@ class Translator:
                 made = self._translate(node, values, scope)
             except _Unknown:
                 made = [None] * len(node.output)
-            except Refusal as error:
+            except (Refusal, NpylstmError) as error:
                 self.reasons.add(f"{label}: {error}")
+                made = [None] * len(node.output)
+            except _MALFORMED as error:
+                self.reasons.add(f"{label}: is malformed: {one_line(error, 200)}")
                 made = [None] * len(node.output)
             scope.update(zip(node.output, made, strict=False))
 

@@ -24,9 +24,18 @@ class ConstantTensor:
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """Integers of which some depend on the sizes of inputs: an array of objects."""
+    """Integers of which some depend on the sizes of inputs: an array of objects.
+
+    Attributes
+    ----------
+    array
+        The integers.
+    kind
+        Their type in the graph, as :attr:`Ref.kind`: sizes may be cast to floats.
+    """
 
     array: Array
+    kind: str = "i"
 
 
 @dataclass(frozen=True)
