@@ -97,7 +97,7 @@ class GraphBuilder:
         key = (operation, *share)
         if share and key in self._shared:
             return self.call(self.layers[self._shared[key]], inputs)
-        arrays = {k: np.ascontiguousarray(w, self.dtype) for k, w in (weights or {}).items()}
+        arrays = {k: np.asarray(w, self.dtype, order="C") for k, w in (weights or {}).items()}
         layer = LayerSpec(self.unused(name), operation, arrays)
         outputs = self.call(layer, inputs)
         if share:
@@ -124,7 +124,7 @@ class GraphBuilder:
         self._shared = {key: layer for key, layer in self._shared.items() if layer != name}
         self.layers[name] = LayerSpec(name, operation, dict(weights))
 
-    def rename(self, layer: str, name: str) -> None:
+    def rename(self, layer: str, name: str) -> dict[str, str]:
         """Rename a layer that is called once, and the tensors that it makes.
 
         Parameters
@@ -133,6 +133,11 @@ class GraphBuilder:
             The layer.
         name
             An unused name.
+
+        Returns
+        -------
+        dict
+            New names of these tensors by their former names.
         """
         number = next(k for k, edge in enumerate(self.edges) if edge.layer == layer)
         old, renamed = self.edges[number], replace(self.layers[layer], name=name)
@@ -144,6 +149,7 @@ class GraphBuilder:
         self.shapes = {names.get(k, k): shape for k, shape in self.shapes.items()}
         for k, edge in enumerate(self.edges):
             self.edges[k] = replace(edge, inputs=tuple(names.get(t, t) for t in edge.inputs))
+        return names
 
     def add_named(self, name: str, tensor: str) -> None:
         """Add an identity, so that a tensor has a reserved name, too."""

@@ -97,7 +97,8 @@ class Body:
             try:
                 made = operations[call.layer].infer_shapes([known[t] for t in call.inputs])
             except NpylstmError as error:
-                raise type(error)(f"{call.layer}: {error}") from None
+                error.args = (f"{call.layer}: {error}",)
+                raise
             known |= dict(zip(call.outputs, made, strict=True))
         return known
 
