@@ -157,7 +157,7 @@ class _Conversion:
             except Refusal as error:
                 reasons.add(f"output {name}: {error}")
         reasons.raise_if_any()
-        outputs = self._named(builder.simplify(builder.finish(made)))
+        outputs = self._named(builder.simplify(builder.finish(made, keep_inputs=True)))
         try:
             spec = ModelSpec(
                 tuple(builder.layers.values()), tuple(builder.edges), builder.inputs, outputs,
@@ -172,25 +172,27 @@ class _Conversion:
         """Fuse biases, and give the outputs the graph's names."""
         builder = self._graph.builder
         renamed = fuse_biases(builder, made, self._graph.sources)
-        current = builder.simplify([renamed.get(name, name) for name in made])
-        names = []
-        for name, wanted in zip(current, map(readable, self._outputs), strict=True):
-            if name != wanted:
-                self._rename(name, wanted)
-            names.append(wanted)
+        current = [*builder.simplify([renamed.get(name, name) for name in made])]
+        names = [*map(readable, self._outputs)]
+        for k, wanted in enumerate(names):
+            if current[k] != wanted:
+                changed = self._rename(current[k], wanted)
+                current = [changed.get(name, name) for name in current]
         return tuple(names)
 
-    def _rename(self, name: str, wanted: str) -> None:
+    def _rename(self, name: str, wanted: str) -> Mapping[str, str]:
+        """Give a tensor a name; return new names of other tensors by their former names."""
         builder = self._graph.builder
         makers = [edge for edge in builder.edges if edge.name == name]
         own = {readable(n) for n in self._outputs}
         calls = [edge.layer for edge in builder.edges]
         if makers and calls.count(makers[0].layer) == 1 and name not in own:
-            builder.rename(makers[0].layer, wanted)
+            changed = builder.rename(makers[0].layer, wanted)
             if makers[0].layer in self._graph.sources:
                 self._graph.sources[wanted] = self._graph.sources.pop(makers[0].layer)
-            return
+            return changed
         builder.add_named(wanted, name)
+        return {}
 
     def _provenance(self) -> dict[str, Any]:
         model, builder = self._model, self._graph.builder
