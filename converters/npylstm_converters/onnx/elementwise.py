@@ -14,7 +14,7 @@ from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, kind_of
 from npylstm_converters.toolkit import array_ops
 
 __all__ = [
@@ -75,15 +75,9 @@ def of_axes(operation: str) -> Callable[..., Any]:
 def divide(graph: Any, A: Value, B: Value) -> Any:
     """Divide; the quotient of integers is cut off."""
     made = array_ops.arithmetic("divide")(graph, A, B)
-    if not (_is_integer(A) and _is_integer(B)):
+    if kind_of(A) != "i":
         return made
     return graph.add(ActivationLayer(Activation("trunc")), made, part="whole", kind="i")
-
-
-def _is_integer(value: Value) -> bool:
-    if isinstance(value, ConstantTensor):
-        return value.array.dtype.kind in "iu"
-    return not isinstance(value, Ref) or value.kind == "i"
 
 
 def modulo(graph: Any, A: Value, B: Value, *, fmod: int = 0) -> Any:
@@ -127,8 +121,7 @@ def is_inf(graph: Any, X: Value, *, detect_negative: int = 1, detect_positive: i
 def where(graph: Any, condition: Value, X: Value, Y: Value) -> Any:
     """Choose between two tensors; a constant condition of one value chooses one of them."""
     made = array_ops.where(graph, condition, X, Y)
-    kinds = {v.kind for v in (X, Y) if isinstance(v, Ref)}
-    return Ref(made.name, kinds.pop() if len(kinds) == 1 else "f")
+    return Ref(made.name, kind_of(X))
 
 
 def of_all(operation: str) -> Callable[..., Any]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.convolution_nd import ConvolutionTranspose
 from npylstm.ops.dense import Dense
-from npylstm.ops.pointwise import PReLU
+from npylstm.ops.pointwise import ActivationLayer, PReLU
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, flag, integers
 from npylstm_converters.toolkit import array_ops, window_ops
@@ -262,6 +263,9 @@ def reduce(operation: str) -> Callable[..., Any]:
         which = None if axes is None else [int(a) for a in integers(axes)]
         if not which and noop_with_empty_axes:
             return data
-        return along(graph, data, which, bool(keepdims))
+        made = along(graph, data, which, bool(keepdims))
+        if operation != "mean" or made.kind != "i":
+            return made
+        return graph.add(ActivationLayer(Activation("trunc")), made, part="whole")
 
     return apply

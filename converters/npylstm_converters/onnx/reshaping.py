@@ -16,7 +16,7 @@ from npylstm.ops.shaping import Concatenate, Expand, Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.shaping import axes_in, full, transpose
 from npylstm_converters.onnx.sizes import Size, equal, size_of
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers, kind_of
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
@@ -185,7 +185,7 @@ def expand(graph: Any, input: Value, shape: Value) -> Any:
     if isinstance(input, ConstantTensor) and input.array.size == 1:
         sizes = integers(shape)
         missing = [1] * (input.array.ndim - len(sizes))
-        return full(graph, [*missing, *sizes], float(input.array.item()))
+        return full(graph, [*missing, *sizes], float(input.array.item()), kind_of(input))
     wanted = integers(shape)
     repeated = isinstance(input, ConstantTensor)
     x = graph.tensor(_without_batch(graph, input, wanted) if repeated else input)
