@@ -220,3 +220,54 @@ def test_loops_without_sequences(limit: int, least: int | None) -> None:
 def test_a_loop_without_iterations_is_refused(limit: int) -> None:
     with pytest.raises(UnsupportedError, match="has no iteration"):
         from_onnx(doubling(limit))
+
+
+def test_indices_below_zero_of_one_hot_count_from_the_end() -> None:
+    nodes = [node("OneHot", ["x", "depth", "values"], ["y"], axis=1)]
+    constants = {"depth": np.array(9), "values": np.array([0.25, 0.75], np.float32)}
+    model = graph(nodes, [value("x", ["N", "S"], INT64)], [value("y", None)], constants)
+    same_as_onnxruntime(model, x=counts(2, 5))
+
+
+def test_integer_inputs_are_no_states() -> None:
+    nodes = [node("GatherND", ["x", "at"], ["y"], batch_dims=1)]
+    inputs = [value("x", ["N", 4, 3]), value("at", ["N", 1], INT64)]
+    spec = same_as_onnxruntime(
+        graph(nodes, inputs, [value("y", None)]), x=numbers(2, 4, 3), at=np.array([[3], [1]])
+    )
+    assert not spec.state_pairs
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_softmax_of_old_versions_over_several_axes(operator: str) -> None:
+    model = graph([node(operator, ["x"], ["y"], axis=1)], [X], [value("y", None)], opset=11)
+    same_as_onnxruntime(model, x=numbers(2, 5, 3))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_a_pad_that_repeats_entries_does_not_use_its_value(mode: str) -> None:
+    pad = node("Pad", ["x"], ["y"], mode=mode, pads=[0, 1, 2, 0, 1, 1], value=0.5)
+    model = graph([pad], [X], [value("y", None)], opset=7)
+    same_as_onnxruntime(model, x=numbers(2, 5, 3))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"alpha": 1.5, "gamma": 0.5}])
+def test_selu(parameters: dict[str, float]) -> None:
+    model = graph([node("Selu", ["x"], ["y"], **parameters)], [X], [value("y", None)])
+    same_as_onnxruntime(model, x=numbers(2, 5, 3))
+
+
+def test_half_of_the_steps_as_a_size() -> None:
+    nodes, constants = size_of_steps("Div", 2)
+    constants |= {"first": np.array([0]), "six": np.array([6])}
+    nodes += [node("Gather", ["all", "first"], ["n"]),
+              node("Concat", ["n", "v", "six"], ["to"], axis=0),
+              node("Reshape", ["x", "to"], ["y"])]  # fmt: skip
+    same_as_onnxruntime(graph(nodes, [X], [value("y", None)], constants), x=numbers(2, 4, 3))
+
+
+def test_a_vector_times_a_matrix() -> None:
+    constants = {"flat": np.array([-1]), "w": numbers(15, 2)}
+    nodes = [node("Reshape", ["x", "flat"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
+    model = graph(nodes, [value("x", [1, 5, 3])], [value("y", None)], constants)
+    same_as_onnxruntime(model, x=numbers(1, 5, 3))

@@ -19,7 +19,7 @@ from npylstm_converters.toolkit import array_ops
 
 __all__ = [
     "WITH_PARAMETERS", "clip", "compare", "compare_one", "divide", "gelu", "is_inf", "modulo",
-    "of_all", "of_axes", "where", "with_parameters",
+    "of_all", "of_axes", "selu", "where", "with_parameters",
 ]  # fmt: skip
 
 # Operators with alpha, beta and so on: the activation, its parameters and their defaults.
@@ -159,6 +159,14 @@ def _is_unbounded(bound: Value | None, sign: int) -> bool:
     if not isinstance(bound, ConstantTensor):
         return False
     return bool((sign * bound.array.astype(np.float64) >= np.finfo(np.float32).max).all())
+
+
+def selu(
+    graph: Any, X: Value, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805
+) -> Any:
+    """Apply SELU."""
+    scaled = graph.add(ActivationLayer(Activation.of("elu", alpha=alpha)), graph.tensor(X))
+    return graph.add(Arithmetic("multiply", gamma), scaled, part="scaled")
 
 
 def gelu(graph: Any, X: Value, *, approximate: str = "none") -> Any:

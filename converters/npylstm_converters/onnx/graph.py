@@ -188,7 +188,8 @@ class OnnxGraph:
             try:
                 source, axis = self.find_size(size, sources)
             except Refusal:
-                if not infer or -1 in [*made, *(s for s in sizes if not isinstance(s, Size))]:
+                known = [*made, *(s for s in sizes if not isinstance(s, Size))]
+                if not infer or any(type(s) is int and s == -1 for s in known):
                     raise
                 made.append(-1)
                 continue

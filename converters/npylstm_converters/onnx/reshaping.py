@@ -51,15 +51,22 @@ def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
             moved = _moved(graph, x, target)
             if moved is not None:
                 return moved
-    if found is None and -1 in target:  # the batch may be what is inferred, if the rest fits
+    if found is None and graph.exported_batch is None:  # the file's own sizes fit in any call
+        found, _ = _attempt(graph, x, target, unproven=True)
+    inferred = _inferred(target)
+    if found is None and inferred is not None:  # it may be the batch, if the rest fits
         at = next((k for k, d in enumerate(graph.shape(x)) if holds_batch(d)), None)
-        inferred = [*target].index(-1)
         if at is not None:
             candidate = [*target[:inferred], (0, at), *target[inferred + 1 :]]
             found, _ = _attempt(graph, x, candidate, unproven=True)
     if found is None:
         raise Refusal(reason)
     return graph.add(found[0], *found[1])
+
+
+def _inferred(target: Sequence[Any]) -> int | None:
+    """Return the axis of -1, if there is one; comparing it with sizes may be refused."""
+    return next((k for k, d in enumerate(target) if type(d) is int and d == -1), None)
 
 
 def _in_place(graph: Any, shape: Sequence[Any]) -> bool:
@@ -108,7 +115,7 @@ def _with_batch(graph: Any, x: Ref, target: Sequence[Any]) -> list[list[Any]]:
             continue
         if entry == exported and shape[at] == BATCH:
             candidates.append([*target[:k], (0, at), *target[k + 1 :]])
-        elif -1 not in target:
+        elif _inferred(target) is None:
             candidates.append([*target[:k], -1, *target[k + 1 :]])
     return candidates
 

@@ -34,7 +34,7 @@ def state_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
     tuple
         Names of an input and an output.
     """
-    candidates = [t for t in spec.inputs if not any(_is_free(d) for d in t.shape)]
+    candidates = [t for t in spec.inputs if not t.integer and not any(_is_free(d) for d in t.shape)]
     shapes = _shapes(spec)
     if not candidates or shapes is None:
         return ()
