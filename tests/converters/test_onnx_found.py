@@ -271,3 +271,37 @@ def test_a_vector_times_a_matrix() -> None:
     nodes = [node("Reshape", ["x", "flat"], ["v"]), node("MatMul", ["v", "w"], ["y"])]
     model = graph(nodes, [value("x", [1, 5, 3])], [value("y", None)], constants)
     same_as_onnxruntime(model, x=numbers(1, 5, 3))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        node("Slice", ["x", "one"], ["y"]),
+        node("ConstantOfShape", [""], ["y"]),
+        node("Constant", [], ["y"]),
+        node("Cast", ["x"], ["y"], to=-1),
+        node("Gemm", ["x", "one"], ["y"]),
+        node("Unsqueeze", ["x", ""], ["y"]),
+        node("CumSum", ["x", "several"], ["y"]),
+        node("OneHot", ["x", "one", "one"], ["y"]),
+        node("Relu", [], ["y"]),
+    ],
+    ids=lambda broken: broken.op_type,
+)
+def test_damaged_nodes_are_refused_by_name(broken: Any) -> None:
+    constants = {"one": np.array([1]), "several": np.array([1, 2])}
+    with pytest.raises(UnsupportedError, match=f"{broken.op_type} y: "):
+        from_onnx(graph([broken], [X], [value("y", None)], constants))
+
+
+def test_a_recurrent_input_with_too_few_axes_is_refused() -> None:
+    weights = {"W": numbers(1, 4, 3), "R": numbers(1, 4, 4)}
+    model = graph([node("RNN", ["x", "W", "R"], ["y"])], [value("x", ["N"])], [value("y", None)],
+                  weights)  # fmt: skip
+    with pytest.raises(UnsupportedError, match="expected 3 axes, got 1"):
+        from_onnx(model)
+
+
+def test_inputs_of_any_size_are_no_reason_to_allocate_them() -> None:
+    model = graph([node("Relu", ["x"], ["y"])], [value("x", ["N", 1 << 40])], [value("y", None)])
+    assert not from_onnx(model).state_pairs

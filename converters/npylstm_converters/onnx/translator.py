@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from npylstm import NpylstmError
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.onnx.counters import Condition, Counter, fold_counter
 from npylstm_converters.onnx.folding import can_fold, fold, fold_sizes
@@ -19,6 +20,9 @@ __all__ = ["Scope", "Translator", "attributes_of"]
 
 # Domains that exporters write for operators of the standard.
 _STANDARD = ("", "ai.onnx")
+
+# What comes of nodes with too few inputs, attributes of a wrong kind, and so on.
+_INVALID = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 Scope = MutableMapping[str, Any]  # values by name; None where a node was refused
 
@@ -76,6 +80,12 @@ class Translator:
                 made = [None] * len(node.output)
             except Refusal as error:
                 self.reasons.add(f"{label}: {error}")
+                made = [None] * len(node.output)
+            except NpylstmError:
+                raise
+            except _INVALID as error:
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                self.reasons.add(f"{label}: is no valid node, or not understood ({what:.200})")
                 made = [None] * len(node.output)
             scope.update(zip(node.output, made, strict=False))
 
