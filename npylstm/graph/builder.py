@@ -97,7 +97,7 @@ class GraphBuilder:
         key = (operation, *share)
         if share and key in self._shared:
             return self.call(self.layers[self._shared[key]], inputs)
-        arrays = {k: np.ascontiguousarray(w, self.dtype) for k, w in (weights or {}).items()}
+        arrays = {k: np.asarray(w, self.dtype, order="C") for k, w in (weights or {}).items()}
         layer = LayerSpec(self.unused(name), operation, arrays)
         outputs = self.call(layer, inputs)
         if share:

@@ -171,6 +171,8 @@ def _times_of(
         raise UnsupportedError(
             f"runs over {sequences} sequences, and only one for each sample carries its state"
         )
+    if operation.state_shapes() and not isinstance(times[0], int) and not per_call:
+        raise UnsupportedError("runs over an axis that is not the time axis of the stream")
     if any(time not in (FIXED, CARRIED) for time in operation.initial_states(times)):
         raise UnsupportedError(
             f"the initial state of {operation.kind} is computed or given; cut it out with "

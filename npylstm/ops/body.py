@@ -99,7 +99,8 @@ class Body:
             except SizeMismatchError as error:
                 raise SizeMismatchError(f"{call.layer}: {error}", error.sizes) from None
             except NpylstmError as error:
-                raise type(error)(f"{call.layer}: {error}") from None
+                error.args = (f"{call.layer}: {error}",)
+                raise
             known |= dict(zip(call.outputs, made, strict=True))
         return known
 

@@ -75,14 +75,16 @@ class Scan(Operation):
         return self.body.weight_shapes()
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        if not self.sequences:  # a call of a fixed number of steps is given its states
+            return {}
         return {f"s{k}": size for k, size in enumerate(self.sizes)}
+
+    def batch_size(self, shape: Sequence[Any]) -> Any:
+        return shape[1] if len(shape) > 1 else 1
 
     @property
     def returns_sequence(self) -> bool:
         return len(self.body.outputs) > self.states
-
-    def batch_size(self, shape: Sequence[Any]) -> Any:
-        return shape[1] if len(shape) > 1 else 1
 
     def initial_states(self, inputs: Sequence[Any]) -> Sequence[Any]:
         first = min(self.sequences, 1)

@@ -45,7 +45,8 @@ class Node:
         try:
             return self.layer.forward(self.packed, inputs, state, **options)
         except NpylstmError as error:
-            raise type(error)(f"{self.name}: {error}") from None
+            error.args = (f"{self.name}: {error}",)
+            raise
 
 
 class NumpyEngine:

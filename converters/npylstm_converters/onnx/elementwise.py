@@ -15,12 +15,12 @@ from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shapes import broadcast
 from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, kind_of
 from npylstm_converters.toolkit import array_ops
 
 __all__ = [
     "WITH_PARAMETERS", "clip", "compare", "compare_one", "divide", "gelu", "is_inf", "modulo",
-    "multiply", "of_all", "of_axes", "where", "with_parameters",
+    "multiply", "of_all", "of_axes", "selu", "where", "with_parameters",
 ]  # fmt: skip
 
 # Operators with alpha, beta and so on: the activation, its parameters and their defaults.
@@ -91,15 +91,9 @@ def _array(value: Value) -> Any:
 def divide(graph: Any, A: Value, B: Value) -> Any:
     """Divide; the quotient of integers is cut off."""
     made = array_ops.arithmetic("divide")(graph, A, B)
-    if not (_is_integer(A) and _is_integer(B)):
+    if kind_of(A) != "i":
         return made
     return graph.add(ActivationLayer(Activation("trunc")), made, part="whole", kind="i")
-
-
-def _is_integer(value: Value) -> bool:
-    if isinstance(value, ConstantTensor):
-        return value.array.dtype.kind in "iu"
-    return value.kind == "i"
 
 
 def modulo(graph: Any, A: Value, B: Value, *, fmod: int = 0) -> Any:
@@ -143,8 +137,7 @@ def is_inf(graph: Any, X: Value, *, detect_negative: int = 1, detect_positive: i
 def where(graph: Any, condition: Value, X: Value, Y: Value) -> Any:
     """Choose between two tensors; a constant condition of one value chooses one of them."""
     made = array_ops.where(graph, condition, X, Y)
-    kinds = {v.kind for v in (X, Y) if isinstance(v, Ref)}
-    return Ref(made.name, kinds.pop() if len(kinds) == 1 else "f")
+    return Ref(made.name, kind_of(X))
 
 
 def of_all(operation: str) -> Callable[..., Any]:
@@ -182,6 +175,14 @@ def _is_unbounded(bound: Value | None, sign: int) -> bool:
     if not isinstance(bound, ConstantTensor):
         return False
     return bool((sign * bound.array.astype(np.float64) >= np.finfo(np.float32).max).all())
+
+
+def selu(
+    graph: Any, X: Value, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805
+) -> Any:
+    """Apply SELU."""
+    scaled = graph.add(ActivationLayer(Activation.of("elu", alpha=alpha)), graph.tensor(X))
+    return graph.add(Arithmetic("multiply", gamma), scaled, part="scaled")
 
 
 def gelu(graph: Any, X: Value, *, approximate: str = "none") -> Any:

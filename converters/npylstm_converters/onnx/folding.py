@@ -119,6 +119,17 @@ def _same(x: Array, _: Mapping[str, Any]) -> Array:
     return x
 
 
+def _cast(x: Array, attributes: Mapping[str, Any]) -> Array:
+    from onnx import TensorProto
+
+    truth = attributes["to"] == TensorProto.BOOL
+    return np.asarray(np.frompyfunc(bool if truth else _whole, 1, 1)(x), object)
+
+
+def _whole(value: Any) -> Any:
+    return value if isinstance(value, Size) else int(value)
+
+
 def _reduce(function: Callable[..., Array]) -> Callable[..., Array]:
     def apply(x: Array, attributes: Mapping[str, Any], *axes: Array) -> Array:
         keep = bool(attributes.get("keepdims", 1))
@@ -146,6 +157,12 @@ def _divide(x: Any, y: Any) -> Any:
     return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
 
 
+def _modulo(x: Array, attributes: Mapping[str, Any], y: Array) -> Array:
+    if attributes.get("fmod"):
+        raise Refusal("a remainder of sizes with fmod=1")
+    return _each(lambda a, b: a % b)(x, attributes, y)
+
+
 def _reshape(x: Array, _: Mapping[str, Any], shape: Array) -> Array:
     return x.reshape([int(d) for d in np.ravel(shape).tolist()])
 
@@ -161,14 +178,14 @@ def _range(start: Array, _: Mapping[str, Any], limit: Array, delta: Array) -> Ar
 
 # Operators on sizes: functions of the first array, the attributes, and the other arrays.
 _SIZE_OPERATORS: Mapping[str, Callable[..., Array]] = {
-    "Identity": _same, "Cast": _same,
+    "Identity": _same, "Cast": _cast,
     "Transpose": lambda x, attributes: np.transpose(x, attributes.get("perm")),
     "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather,
     "Concat": _concat, "Reshape": _reshape, "Expand": _expand, "Range": _range,
     "ReduceProd": _reduce(np.prod), "ReduceSum": _reduce(np.sum),
     "ReduceMax": _reduce(np.max), "ReduceMin": _reduce(np.min),
     "Add": _each(lambda x, y: x + y), "Sub": _each(lambda x, y: x - y),
-    "Mul": _each(lambda x, y: x * y), "Div": _each(_divide), "Mod": _each(lambda x, y: x % y),
+    "Mul": _each(lambda x, y: x * y), "Div": _each(_divide), "Mod": _modulo,
     "Neg": _each(lambda x: -x), "Min": _each(lambda x, y: min(x, y)),
     "Max": _each(lambda x, y: max(x, y)), "Equal": _each(lambda x, y: x == y),
     "Less": _each(lambda x, y: x < y), "Greater": _each(lambda x, y: x > y),
@@ -227,7 +244,7 @@ def fold_sizes(
     first, *others = (value.array.astype(object) for value in values)
     try:
         made = _SIZE_OPERATORS[operator](first, attributes, *others)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise Refusal(f"cannot be computed from sizes: {error}") from None
     entries = np.ravel(made).tolist()
     to = attributes.get("to")

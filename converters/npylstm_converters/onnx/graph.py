@@ -19,7 +19,7 @@ from npylstm.ops.shaping import Stack
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size, size_of
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, kind_of
 
 __all__ = ["OnnxGraph", "readable"]
 
@@ -94,7 +94,7 @@ class OnnxGraph:
         array = np.asarray(value.array, np.float64)
         (ref,) = self.layer(
             Constant(array.shape), {"value": array}, part="constant", values=(value,),
-            kind=value.array.dtype.kind,
+            kind=kind_of(value),
         )  # fmt: skip
         if array.size and (array == array.flat[0]).all():
             self.uniform[ref.name] = float(array.flat[0])
@@ -188,7 +188,8 @@ class OnnxGraph:
             try:
                 source, axis = self.find_size(size, sources)
             except Refusal:
-                if not infer or -1 in [*made, *(s for s in sizes if not isinstance(s, Size))]:
+                known = [*made, *(s for s in sizes if not isinstance(s, Size))]
+                if not infer or any(type(s) is int and s == -1 for s in known):
                     raise
                 made.append(-1)
                 continue

@@ -157,7 +157,7 @@ class _Conversion:
             except Refusal as error:
                 reasons.add(f"output {name}: {error}")
         reasons.raise_if_any()
-        outputs = self._named(builder.simplify(builder.finish(made)))
+        outputs = self._named(builder.simplify(builder.finish(made, keep_inputs=True)))
         try:
             spec = ModelSpec(
                 tuple(builder.layers.values()), tuple(builder.edges), builder.inputs, outputs,

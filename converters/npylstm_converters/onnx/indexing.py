@@ -41,6 +41,7 @@ def pad(
         if number is None and not graph.is_zero(constant_value):
             raise Refusal("constant_value: expected a constant number")
         value = number or 0.0
+    value = value if mode == "constant" else 0.0
     widths = [(0, 0)] * len(graph.shape(x))
     for k, axis in enumerate(which):
         widths[array_ops.axis_of(graph, x, axis)] = (numbers[k], numbers[k + len(which)])
@@ -163,7 +164,8 @@ def one_hot(graph: Any, indices: Value, depth: Value, values: Value, *, axis: in
     if not isinstance(values, ConstantTensor):
         raise Refusal("values: expected a constant")
     off, on = np.ravel(values.array).tolist()
-    made = index_ops.one_hot(graph, indices, int(integers(depth)[0]), axis, float(on), float(off))
+    size = int(integers(depth)[0])
+    made = index_ops.one_hot(graph, indices, size, axis, float(on), float(off), negative=True)
     return Ref(made.name, {"f": "f", "b": "b"}.get(values.array.dtype.kind, "i"))
 
 

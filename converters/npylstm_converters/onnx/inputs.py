@@ -51,7 +51,7 @@ def _axes_of_recurrent(inputs: Sequence[GraphInput], nodes: Sequence[Any]) -> It
     """Yield inputs that a recurrent operator reads, with the axis of its batch."""
     same = {tensor.name: tensor.name for tensor in inputs}
     for node in nodes:
-        if node.op_type in _PASSING and node.input and node.input[0] in same:
+        if node.op_type in _PASSING and node.output and {*node.input[:1]} & {*same}:
             same[node.output[0]] = same[node.input[0]]
         elif node.op_type in ("LSTM", "GRU", "RNN"):
             layout = next((a.i for a in node.attribute if a.name == "layout"), 0)
@@ -75,7 +75,7 @@ def _options(tensor: GraphInput, names: set[str], known: int | None) -> list[int
             *ones,
             *range(rank),
         ]
-    if known is not None:
+    if known is not None and known < rank:
         order = [known, *order]
     return [*dict.fromkeys(order), None]
 

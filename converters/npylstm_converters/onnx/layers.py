@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.convolution_nd import ConvolutionTranspose
 from npylstm.ops.dense import Dense
-from npylstm.ops.pointwise import PReLU
+from npylstm.ops.pointwise import ActivationLayer, PReLU
+from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, flag, integers
 from npylstm_converters.toolkit import array_ops, window_ops
@@ -45,7 +47,8 @@ def there(**arrays: Array | None) -> dict[str, Array]:
 
 def matmul(graph: Any, A: Value, B: Value) -> Any:
     """Multiply; by a constant matrix it is a dense layer."""
-    if isinstance(B, ConstantTensor) and B.array.ndim == 2 and isinstance(A, Ref):
+    vector = len(graph.shape(graph.tensor(A))) == 1
+    if isinstance(B, ConstantTensor) and B.array.ndim == 2 and not vector:
         features, units = B.array.shape
         layer = Dense(features, units, use_bias=False)
         return graph.layer(layer, {"kernel": B.array}, A, values=(B,), kind="f")[0]
@@ -241,12 +244,13 @@ def softmax_of_rows(name: str) -> Callable[..., Any]:
         x = graph.tensor(input)
         rank = len(graph.shape(x))
         axis = array_ops.axis_of(graph, x, axis)
-        rest = graph.shape(x)[axis + 1 :]
-        if any(d != 1 for d in rest):
-            raise Refusal(
-                f"over all axes from {axis} on of {graph.shape(x)} is supported for the last only"
-            )
-        return along(graph, x, axis - rank)
+        if all(d == 1 for d in graph.shape(x)[axis + 1 :]):
+            return along(graph, x, axis)
+        kept: list[Any] = [(0, k) for k in range(axis)]
+        merged = graph.add(Reshape((*kept, -1)), x, part="merged")
+        made = along(graph, merged, axis)
+        sizes = tuple((1, k) for k in range(rank))
+        return graph.add(Reshape(sizes), made, x, part="shaped")
 
     return apply
 
@@ -262,6 +266,9 @@ def reduce(operation: str) -> Callable[..., Any]:
         which = None if axes is None else [int(a) for a in integers(axes)]
         if not which and noop_with_empty_axes:
             return data
-        return along(graph, data, which, bool(keepdims))
+        made = along(graph, data, which, bool(keepdims))
+        if operation != "mean" or made.kind != "i":
+            return made
+        return graph.add(ActivationLayer(Activation("trunc")), made, part="whole")
 
     return apply

@@ -82,14 +82,17 @@ def _iterations(limit: Value | None, end: Any) -> Any:
         numbers.append(most)
     if isinstance(end, Condition):
         # Computed in iteration t for the next one, so it holds once more than it is true.
-        numbers += [n + 1 for n in end.iterations]
+        numbers += [(max(n, 0) if isinstance(n, int) else n) + 1 for n in end.iterations]
     elif not (isinstance(end, ConstantTensor) and end.array.all()):
         raise Refusal("when it ends depends on the values of an input")
     far = 1 << 31
     numbers = [n for n in numbers if not isinstance(n, int) or n < far]
     if not numbers:
         raise Refusal("never ends")
-    return Condition(tuple(numbers)).least
+    least = Condition(tuple(numbers)).least
+    if isinstance(least, int) and least < 1:
+        raise Refusal("has no iteration")
+    return least
 
 
 def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:

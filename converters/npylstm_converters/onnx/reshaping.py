@@ -16,7 +16,7 @@ from npylstm.ops.shaping import Concatenate, Expand, Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.shaping import axes_in, full, transpose
 from npylstm_converters.onnx.sizes import Size, equal, size_of
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers, kind_of
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
@@ -53,15 +53,22 @@ def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
             moved = _moved(graph, x, target)
             if moved is not None:
                 return moved
-    if found is None and -1 in target:  # the batch may be what is inferred, if the rest fits
+    if found is None and graph.exported_batch is None:  # the file's own sizes fit in any call
+        found, _ = _attempt(graph, x, target, unproven=True)
+    inferred = _inferred(target)
+    if found is None and inferred is not None:  # it may be the batch, if the rest fits
         at = next((k for k, d in enumerate(graph.shape(x)) if holds_batch(d)), None)
-        inferred = [*target].index(-1)
         if at is not None:
             candidate = [*target[:inferred], (0, at), *target[inferred + 1 :]]
             found, _ = _attempt(graph, x, candidate, unproven=True)
     if found is None:
         raise Refusal(reason)
     return graph.add(found[0], *found[1])
+
+
+def _inferred(target: Sequence[Any]) -> int | None:
+    """Return the axis of -1, if there is one; comparing it with sizes may be refused."""
+    return next((k for k, d in enumerate(target) if type(d) is int and d == -1), None)
 
 
 def _in_place(graph: Any, shape: Sequence[Any]) -> bool:
@@ -122,7 +129,7 @@ def _with_batch(graph: Any, x: Ref, target: Sequence[Any]) -> list[list[Any]]:
             continue
         if entry == exported and shape[at] == BATCH:
             candidates.append([*target[:k], (0, at), *target[k + 1 :]])
-        elif -1 not in target:
+        elif _inferred(target) is None:
             candidates.append([*target[:k], -1, *target[k + 1 :]])
     return candidates
 
@@ -199,7 +206,7 @@ def expand(graph: Any, input: Value, shape: Value) -> Any:
     if isinstance(input, ConstantTensor) and input.array.size == 1:
         sizes = integers(shape)
         missing = [1] * (input.array.ndim - len(sizes))
-        return full(graph, [*missing, *sizes], float(input.array.item()))
+        return full(graph, [*missing, *sizes], float(input.array.item()), kind_of(input))
     wanted = integers(shape)
     repeated = isinstance(input, ConstantTensor)
     x = graph.tensor(_without_batch(graph, input, wanted) if repeated else input)

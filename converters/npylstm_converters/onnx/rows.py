@@ -149,6 +149,7 @@ def _rows() -> Iterator[tuple[str, int, Row]]:
         made = elementwise.with_parameters(function, params)
         yield _row(name, made, neutral=("consumed_inputs",))
     yield _row("Gelu", elementwise.gelu)
+    yield _row("Selu", elementwise.selu, neutral=("consumed_inputs",))
 
 
 def _by_version() -> dict[str, Versions]:

@@ -16,8 +16,8 @@ from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.sizes import Size, equal
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
+from npylstm_converters.onnx.sizes import Size
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers, kind_of
 from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops
 
 __all__ = [
@@ -63,13 +63,14 @@ def constant_of_shape(graph: Any, input: Value, *, value: Any = None) -> Any:
     if all(isinstance(d, int) for d in sizes) and math.prod(sizes) <= 1 << 20:
         dtype = np.float32 if value is None else np.asarray(value).dtype
         return ConstantTensor(np.full(sizes, number, dtype))
-    return full(graph, sizes, number)
+    kind = "f" if value is None else kind_of(ConstantTensor(np.asarray(value)))
+    return full(graph, sizes, number, kind)
 
 
-def full(graph: Any, sizes: Sequence[Any], number: float) -> Any:
-    """Add a tensor of one value."""
+def full(graph: Any, sizes: Sequence[Any], number: float, kind: str = "f") -> Any:
+    """Add a tensor of one value; ``kind`` is its type."""
     target, sources = graph.target(sizes, None)
-    made: Ref = graph.add(Full(target, number), *sources, kind="f")
+    made: Ref = graph.add(Full(target, number), *sources, kind=kind)
     graph.uniform[made.name] = number
     return made
 
@@ -119,17 +120,43 @@ def transpose(graph: Any, data: Value, *, perm: Sequence[int] | None = None) -> 
     return graph.add(Transpose(axes), x)
 
 
-def _position(value: Any, dim: Any, start: bool, step: int) -> int | None:
-    """Return a limit of a slice as Python means it; None is the end."""
-    if isinstance(value, Size) or (isinstance(dim, Size) and equal(value, dim)):
-        value = value - dim
-        if isinstance(value, Size):
-            raise Refusal(f"a slice that ends at {value + dim} of {dim} entries is not supported")
-        return None if value >= 0 and not start else int(value)
-    far = (1 << 31) - 1
+_FAR = (1 << 31) - 1  # exporters write such a bound, or a larger one, for the end
+
+
+def _relative(value: Any, dim: Any) -> int:
+    """Return a bound that depends on a size, counted from the end of the axis."""
+    offset = value - dim
+    if isinstance(offset, Size):
+        raise Refusal(f"a slice that ends at {value} of {dim} entries is not supported")
+    return int(offset)
+
+
+def _first(value: Any, dim: Any, step: int = 1) -> int:
+    """Return the start of a slice, or an index, as Python means it."""
+    if isinstance(value, Size):
+        value = _relative(value, dim)
+        if value >= 0 and step < 0:
+            return -1
+        if value >= 0:
+            raise Refusal(f"begins {value} entries behind the last of {dim}")
     if step > 0:
-        return None if not start and value >= far else max(int(value), -far)
-    return None if value <= -far else min(int(value), far)
+        return max(int(value), -_FAR)
+    if value < -1:  # ONNX begins at the first entry if there are fewer, Python at none
+        if not isinstance(dim, int):
+            raise Refusal(f"goes backwards from {value} in {dim} entries, which is not supported")
+        return max(int(value) + dim, 0)
+    return min(int(value), _FAR)
+
+
+def _end(value: Any, dim: Any, step: int) -> int | None:
+    """Return the end of a slice as Python means it; None is that of the axis."""
+    if isinstance(value, Size):
+        value = _relative(value, dim)
+        if value >= 0:
+            value = _FAR
+    if step > 0:
+        return None if value >= _FAR else max(int(value), -_FAR)
+    return None if value <= -_FAR else min(int(value), _FAR)
 
 
 def slice_(
@@ -142,18 +169,19 @@ def slice_(
     strides = [1] * len(begin) if steps is None else [int(s) for s in integers(steps)]
     for axis, first, last, step in zip(which, begin, stop, strides, strict=True):
         dim = graph.sizes(x)[axis]
-        low, high = (
-            _position(first, dim, True, step), _position(last, dim, False, step)
-        )  # fmt: skip
-        if step < 0 and high is None and (low is None or low in (-1, (1 << 31) - 1)):
+        low, high = _first(first, dim, step), _end(last, dim, step)
+        if step < 0 and high is None and low in (-1, _FAR):
             x = graph.add(Flip((axis,)), x, part="reversed")
             low, step = 0, -step
-        if (low or 0, high, step) == (0, None, 1) or (
+        if (low, high, step) == (0, None, 1) or (
             type(dim) is int and range(dim)[low:high:step] == range(dim)
         ):
             continue
-        one = (low, high, step) in ((0, 1, 1), (-1, None, 1)) and type(dim) is not int
-        x = graph.add(Slice(axis, low or 0, high, step, 1 if one else None), x)
+        # With fewer entries, a start that depends on their number is another one.
+        size = -low if isinstance(first, Size) and (high, step) == (None, 1) else None
+        if (low, high, step) in ((0, 1, 1), (-1, None, 1)) and type(dim) is not int:
+            size = 1
+        x = graph.add(Slice(axis, low, high, step, size), x)
     return x
 
 
@@ -163,18 +191,18 @@ def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Any:
         table = data.array
         ids = graph.tensor(indices)
         layer = Embedding(*table.shape)
-        return graph.layer(layer, {"embeddings": table}, ids, values=(data,), kind="f")[0]
+        return graph.layer(layer, {"embeddings": table}, ids, values=(data,), kind=kind_of(data))[0]
     x = graph.tensor(data)
     axis = array_ops.axis_of(graph, x, axis)
     if isinstance(indices, Ref):
         return index_ops.take(graph, x, indices, axis)
     dim = graph.sizes(x)[axis]
-    positions = [_position(i, dim, True, 1) or 0 for i in integers(indices)]
+    positions = [_first(i, dim) for i in integers(indices)]
     if indices.array.ndim == 0:
         return graph.add(Select(axis, positions[0]), x)
     if indices.array.ndim == 1 and len(positions) and _consecutive(positions):
         last = positions[-1] + 1
-        part = Slice(axis, positions[0], None if last == 0 else last)
+        part = Slice(axis, positions[0], None if last == 0 else last, size=len(positions))
         if type(dim) is int and len(positions) == dim:
             return x
         return graph.add(part, x)

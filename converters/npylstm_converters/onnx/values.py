@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm_converters.errors import Refusal
 
-__all__ = ["ConstantTensor", "Ref", "Sizes", "Value", "flag", "integers", "objects"]
+__all__ = ["ConstantTensor", "Ref", "Sizes", "Value", "flag", "integers", "kind_of", "objects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,14 @@ class Ref:
 
 
 Value = ConstantTensor | Sizes | Ref
+
+
+def kind_of(value: Value) -> str:
+    """Return the type of a value, as :attr:`Ref.kind`."""
+    if isinstance(value, Ref):
+        return value.kind
+    kind = value.array.dtype.kind
+    return kind if kind in "fb" else "i"
 
 
 def objects(value: Any) -> Array:

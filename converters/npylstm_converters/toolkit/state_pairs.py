@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["state_pairs"]
 
 # Sizes to try for axes whose size depends on the call; windows need several entries.
 _SIZES = (3, 16, 512, 1024, 4096)
+_MOST = 1 << 24  # elements of inputs that may be states
 
 
 def state_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
@@ -34,9 +36,11 @@ def state_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
     tuple
         Names of an input and an output.
     """
-    candidates = [t for t in spec.inputs if not any(_is_free(d) for d in t.shape)]
+    candidates = [t for t in spec.inputs if not t.integer and not any(_is_free(d) for d in t.shape)]
     shapes = _shapes(spec)
     if not candidates or shapes is None:
+        return ()
+    if sum(math.prod(shapes[t.name]) for t in candidates) > _MOST:
         return ()
     numbers: dict[str, Array] = {}
     first = 1
