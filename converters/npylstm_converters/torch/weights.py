@@ -127,7 +127,7 @@ def build_chain(
         "tensors": [
             *(entry.to_json() for entry in chain.ledger),
             *(
-                Entry(f"{m.name}.{k}", array.shape).to_json()
+                Entry(f"{m.prefix}{k}", array.shape).to_json()
                 for m in unused
                 for k, array in m.tensors.items()
             ),
