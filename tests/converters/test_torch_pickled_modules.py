@@ -232,6 +232,35 @@ def test_info_of_a_module(tmp_path: Path, capsys: Any) -> None:
     assert f"npylstm convert {tmp_path / 's.pt'} MODEL.npz\n" in out
 
 
+class Scale(nn.Module):
+    """Its tensors are those of a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3))
+
+
+def test_a_class_of_the_author_is_named(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Linear(3, 3), Scale()), tmp_path / "m.pt")
+    found = describe(tmp_path / "m.pt")
+    assert any("test_torch_pickled_modules.Scale, compute what a Linear does?" in q
+               for q in found["asked"])  # fmt: skip
+    with pytest.raises(UnsupportedError, match="The forward of a class is not in the file"):
+        nc.from_torch(tmp_path / "m.pt")
+    spec = nc.from_torch(tmp_path / "m.pt", layers="0 -> 1")
+    assert any(s.endswith("Scale, computes what a Linear does") for s in spec.provenance["stated"])
+
+
+def test_parameters_beside_a_submodule_of_the_name_model(tmp_path: Path) -> None:
+    torch.save({"query": torch.ones(3), **nn.ModuleDict({"model": nn.Linear(3, 2)}).state_dict()},
+               tmp_path / "m.pt")  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"root: .*query .3,.*: is not in layers"):
+        nc.from_torch(tmp_path / "m.pt", layers="model")
+    spec = nc.from_torch(tmp_path / "m.pt", layers="model", allow_unused=["root"])
+    sources = {entry["source"] for entry in spec.provenance["tensors"]}
+    assert sources == {"query", "model.weight", "model.bias"}
+
+
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 def test_the_source_in_an_older_file_is_shown(tmp_path: Path, capsys: Any) -> None:
     """Before torch 1.6 a class was a persistent id with its source."""

@@ -94,7 +94,7 @@ class Chain:
                 )
             made = [n for k, n in self.builder.layers.items() if k not in before and n.weights]
             shapes = {name: array.shape for name, array in module.tensors.items()}
-            self.ledger += entries_of_module(module.name, shapes, made)
+            self.ledger += entries_of_module(module.prefix, shapes, made)
             self.outputs[module.name] = self.tensor
         elif step.word in WORDS:
             if (step.values or step.options) and step.word in BARE:

@@ -175,7 +175,7 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
         arrays = {
             name: read_tensor(name, tensor, contents.storages)
             if isinstance(tensor, Tensor)
-            else np.asarray(tensor.array)
+            else _native(tensor.array)
             for name, tensor in choice.tensors.items()
         }
         names = without_wrappers([*arrays, *choice.modules])
@@ -187,6 +187,12 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
         arrays, folded = without_reparametrizations(arrays)
     form = kind.value if not modules else f"a pickled module ({kind.value})"
     return Checkpoint(arrays, form, (*choice.notes, *folded), modules, dict(contents.sources))
+
+
+def _native(array: Array) -> Array:
+    """Return an array of a pickle in this machine's byte order, as :func:`read_tensor` does."""
+    native: Array = np.array(array, array.dtype.newbyteorder("="))
+    return native.astype(np.float32) if native.dtype == np.float16 else native
 
 
 _READERS: Mapping[Kind, Callable[[Any], Contents]] = {

@@ -27,14 +27,14 @@ def entry_of(source: str, shape: Sequence[int], layer: LayerSpec) -> Entry:
 
 
 def entries_of_module(
-    name: str, shapes: Mapping[str, Sequence[int]], layers: Sequence[LayerSpec]
+    prefix: str, shapes: Mapping[str, Sequence[int]], layers: Sequence[LayerSpec]
 ) -> list[Entry]:
     """Return the ledger entries of a module's tensors; a module may be several layers.
 
     Parameters
     ----------
-    name
-        The module's name.
+    prefix
+        What stands before the names of its tensors.
     shapes
         The shapes of its tensors, by their names in the module.
     layers
@@ -42,7 +42,7 @@ def entries_of_module(
     """
     entries = []
     for leaf, shape in shapes.items():
-        source = leaf if name == "model" else f"{name}.{leaf}"
+        source = f"{prefix}{leaf}"
         match = _RECURRENT.fullmatch(leaf)
         number = int(match[2]) if match and match[2] and len(layers) > 1 else 0
         known = number < len(layers)

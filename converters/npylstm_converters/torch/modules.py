@@ -44,7 +44,11 @@ class Found:
     refused
         Why a module of a pickle is not supported; empty if it is.
     of_torch
-        Whether the file says that it is of this class of torch, and not of a class of the author's.
+        Whether the file says that it is of this class of torch.
+    cls
+        The author's class that a pickle names; its tensors are those of ``kind``.
+    root
+        Whether it is the whole model, so that its tensors have no prefix.
     """
 
     name: str
@@ -57,6 +61,13 @@ class Found:
     word: Step | None = None
     refused: str = ""
     of_torch: bool = False
+    cls: str = ""
+    root: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the names of its tensors in the file."""
+        return "" if self.root else f"{self.name}."
 
     def __str__(self) -> str:
         options = (f", {k}={v}" for k, v in self.known.items())
@@ -83,10 +94,11 @@ def find_modules(
     for path, own in groups.items():
         own.pop("num_batches_tracked", None)
         module = (pickled or {}).get(path)
+        name = path or ("model" if "model" not in groups else "root")
         if module is None:
-            found.append(_judged(path or "model", own))
+            found.append(replace(_judged(name, own), root=not path))
         elif own or (not module.children and module.cls.startswith("torch.nn.")):
-            found.append(_pickled(path or "model", own, module))
+            found.append(replace(_pickled(name, own, module), root=not path))
     return found
 
 
@@ -105,7 +117,9 @@ def _pickled(name: str, own: Mapping[str, Array], module: PickledModule) -> Foun
     options = options_of(module)
     if not options.kind:  # a class of the author's; tensors may suggest a base class
         judged = _judged(name, own)
-        return judged if judged.kind != "?" else replace(judged, kind=module.short)
+        if judged.kind == "?":
+            return replace(judged, kind=module.short)
+        return replace(judged, cls=module.cls, twin="")
     if options.refused or not own:
         listed = ", ".join(f"{k} {v.shape}" for k, v in own.items())
         refused = options.refused or ("" if options.word else "has no weights")

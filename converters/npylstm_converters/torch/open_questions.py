@@ -256,6 +256,9 @@ class _Draft:
 
     def _with_options(self, module: Found, kind: str) -> str:
         """Return a module's text in the chain, with options that its tensors do not determine."""
+        if module.cls:
+            question = f"does its class, {module.cls}, compute what a {module.kind} does?"
+            self._ask(module.name, question, "if not: from_torch(module, example)", "")
         if module.twin:
             question = f"is it a {module.kind}? A {module.twin} has the same tensors:"
             self._ask(module.name, question, "from_torch(module, example)", "")

@@ -143,10 +143,11 @@ def _additions(path: str, module: Opaque) -> list[str]:
     label = f"{path or 'the module'} ({module.name.name})"
     for table in ("_forward_hooks", "_forward_pre_hooks"):
         hooks = module.attributes.get(table)
-        for hook in hooks.values() if isinstance(hooks, dict) else ():
+        several = [*hooks.values()] if isinstance(hooks, dict) else [hooks] if hooks else []
+        for hook in several:
             name = str(hook.name) if isinstance(hook, Opaque) else type(hook).__name__
             if not name.startswith(_HOOKS_OF_WEIGHTS):
                 found.append(f"{label}: has a hook on its forward, {name}; {_WAY_OUT}")
-    if "forward" in module.attributes:
+    if {"forward", "_call_impl"} & module.attributes.keys():
         found.append(f"{label}: its forward was replaced on the object; {_WAY_OUT}")
     return found

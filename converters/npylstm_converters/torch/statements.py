@@ -83,6 +83,8 @@ def _options(step: Step, module: Found) -> Iterator[str]:
     """Yield a sentence for each option that a module's tensors do not determine."""
     if module.twin:
         yield f"{step.word} is a {module.kind}, not a {module.twin}"
+    if module.cls:
+        yield f"{step.word}, of class {module.cls}, computes what a {module.kind} does"
     what = "is of kind" if "kind" in module.asked else "has nonlinearity"
     yield from (f"{step.word} {what} {value}" for value in step.values)
     if step.options:

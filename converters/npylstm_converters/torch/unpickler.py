@@ -25,19 +25,18 @@ from npylstm_converters.torch.pickle_names import (
     set_state,
 )
 from npylstm_converters.torch.pickle_reader import Buffer, PickleReader
+from npylstm_converters.torch.pickle_stack import PickleStack
 from npylstm_converters.torch.pickle_values import (
     Global,
     Opaque,
     Storage,
     check_type,
-    checked_key,
 )
 
 __all__ = ["Unpickler", "refusals"]
 
 _STOP = pickle.STOP[0]
 _MOST_REASONS, _LONGEST_NAME = 50, 1000
-_DEEPEST = 1000  # marks that are open at once
 # Functions that only make an object of the class that is their first argument.
 _MAKERS = ("copyreg.__newobj__", "copy_reg.__newobj__",
            "copyreg._reconstructor", "copy_reg._reconstructor")  # fmt: skip
@@ -45,7 +44,7 @@ _MAKERS = ("copyreg.__newobj__", "copy_reg.__newobj__",
 _STORAGE_IN_BYTES = "torch.storage._load_from_bytes"
 
 
-class Unpickler:
+class Unpickler(PickleStack):
     """Runs one pickle.
 
     Parameters
@@ -70,11 +69,8 @@ class Unpickler:
     """
 
     def __init__(self, data: Buffer, position: int = 0, inner: bool = False) -> None:
-        self._reader = PickleReader(data, position)
+        super().__init__(PickleReader(data, position))
         self._inner = inner
-        self._stack: list[Any] = []  # since the last mark
-        self._marked: list[list[Any]] = []  # the stacks below each mark
-        self._memo: dict[int, Any] = {}
         self.foreign: dict[Global, None] = {}
         self.sources: dict[str, str] = {}
         self.storages: list[Storage] = []
@@ -118,85 +114,6 @@ class Unpickler:
         version = self._reader.number("<B")
         if version > 5:
             raise FormatError(f"pickle: expected a protocol up to 5, got {version}")
-
-    # The stack.
-
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def _pop(self) -> Any:
-        if not self._stack:
-            raise FormatError("pickle: takes from an empty stack")
-        return self._stack.pop()
-
-    def _pop_several(self, count: int) -> list[Any]:
-        return [self._pop() for _ in range(count)][::-1]
-
-    def _top(self) -> Any:
-        value = self._pop()
-        self._push(value)
-        return value
-
-    def _container(self, value: Any) -> None:
-        self._reader.count_objects(1)
-        self._stack.append(value)
-
-    def _mark(self) -> None:
-        if len(self._marked) >= _DEEPEST:
-            raise FormatError(f"pickle: nested more than {_DEEPEST} deep")
-        self._marked.append(self._stack)
-        self._stack = []
-
-    def _pop_mark(self) -> list[Any]:
-        if not self._marked:
-            raise FormatError("pickle: takes from a mark that was never set")
-        items, self._stack = self._stack, self._marked.pop()
-        return items
-
-    def _get(self, index: int) -> None:
-        if index not in self._memo:
-            raise FormatError(f"pickle: no memo {index}")
-        self._push(self._memo[index])
-
-    def _put(self, index: int) -> None:
-        self._reader.count_objects(1)
-        self._memo[index] = self._top()
-
-    # Containers.
-
-    def _append(self, items: list[Any]) -> None:
-        target = self._top()
-        if isinstance(target, Opaque):
-            target.parts = [] if target.parts is None else target.parts
-            target.parts.extend(items)
-        elif isinstance(target, list):
-            target.extend(items)
-        else:
-            raise FormatError(f"pickle: appends to a {type(target).__name__}")
-
-    def _add(self, items: list[Any]) -> None:
-        target = self._top()
-        if isinstance(target, Opaque):
-            self._append(items)
-        elif isinstance(target, set):
-            target.update(checked_key(item) for item in items)
-        else:
-            raise FormatError(f"pickle: adds to a {type(target).__name__}")
-
-    def _set_items(self, items: list[Any]) -> None:
-        target = self._top()
-        if isinstance(target, Opaque):
-            target.items = {} if target.items is None else target.items
-            target = target.items
-        if not isinstance(target, dict) or len(items) % 2:
-            raise FormatError(f"pickle: sets items of a {type(target).__name__}")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[checked_key(key)] = value
-
-    def _dict(self) -> None:
-        items = self._pop_mark()
-        self._container({})
-        self._set_items(items)
 
     # Names and objects.
 

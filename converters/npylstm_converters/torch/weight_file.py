@@ -48,6 +48,7 @@ class WeightFile:
         self.modules: list[Found] = find_modules(self.checkpoint.tensors, self.checkpoint.modules)
         # A chain never names the others: it names the word that they are.
         self.by_name = {m.name: m for m in self.modules if m.word is None}
+        self._names = {*self.by_name, *self.checkpoint.modules}
         self._words = {m.name: m.word for m in self.modules if m.word is not None}
 
     @property
@@ -153,8 +154,8 @@ class WeightFile:
 
     def _names_parts(self, step: Step) -> bool:
         """Whether the options of a step name modules or words."""
-        known = {*self.by_name, *self.checkpoint.modules, *WORDS, INPUT}
-        return any(self._full_name(value) in known for value in step.values)
+        names = map(self._full_name, step.values)
+        return any(n in self._names or n in WORDS or n == INPUT for n in names)
 
     def _is_short(self, name: str) -> bool:
         """Whether a name means steps of other names: a Sequential, or a module that is a word."""
@@ -173,14 +174,13 @@ class WeightFile:
 
     def _full_name(self, word: str) -> str:
         """Return the name of the module that a word means, or the word itself."""
-        names = {*self.by_name, *self.checkpoint.modules}
         plain = ".".join(part for part in word.split(".") if part not in WRAPPERS)
         for exact in (word, plain):
-            if exact in names:
+            if exact in self._names:
                 return exact
         if word in WORDS:
             return word
-        ends = [n for n in names if n.endswith(f".{plain}")]
+        ends = [n for n in self._names if n.endswith(f".{plain}")]
         if len(ends) > 1:
             raise Refusal(f"{word}: fits several modules: {', '.join(sorted(ends)[:20])}")
         return ends[0] if ends else word

@@ -26,6 +26,8 @@ from npylstm_converters.torch.weight_file import WeightFile
 
 __all__ = ["build_chain", "from_state_dict"]
 
+_MOST_LISTED = 10
+
 
 def from_state_dict(
     path: str | os.PathLike[str],
@@ -127,7 +129,7 @@ def build_chain(
         "tensors": [
             *(entry.to_json() for entry in chain.ledger),
             *(
-                Entry(f"{m.name}.{k}", array.shape).to_json()
+                Entry(f"{m.prefix}{k}", array.shape).to_json()
                 for m in unused
                 for k, array in m.tensors.items()
             ),
@@ -144,7 +146,8 @@ def _left_out(file: WeightFile, steps: Sequence[Step]) -> str:
     """Return a text on the modules that a chain does not name, for its errors."""
     named = {name for step in steps for name in modules_in(step, file.by_name)}
     missing = [str(m) for m in file.modules if m.tensors and m.name not in named]
-    return f"; the chain leaves out {'; '.join(missing)}" if missing else ""
+    more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
+    return f"; the chain leaves out {'; '.join(missing[:_MOST_LISTED])}{more}" if missing else ""
 
 
 def _computes(module: Found, steps: Sequence[Step]) -> bool:
