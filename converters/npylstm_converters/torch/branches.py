@@ -27,7 +27,7 @@ _FEW = _SIZES[:9]
 _TOLERANCE = 1e-2
 
 
-def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
+def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = None) -> list[str]:
     """Run a module with other sizes than the example's and compare with its conversion.
 
     Parameters
@@ -38,6 +38,8 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
         The program of ``torch.export``.
     spec
         The converted program.
+    original
+        What to run, if it is not the module itself: TorchScript.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
     UnsupportedError
         Lists the conditions under which the module computes something else.
     """
-    trial = _Trial(module, program, spec)
+    trial = _Trial(module, program, spec, module if original is None else original)
     reasons, notes = [], []
     for symbol in trial.symbols:
         verdict = trial.compare({symbol: 1})
@@ -76,11 +78,11 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
 class _Trial:
     """A module and its conversion, run with any sizes."""
 
-    def __init__(self, module: Any, program: Any, spec: ModelSpec) -> None:
+    def __init__(self, module: Any, program: Any, spec: ModelSpec, original: Any) -> None:
         import torch
         from torch.utils import _pytree as pytree
 
-        self._module, self._spec = module, spec
+        self._module, self._spec, self._original = module, spec, original
         self._model = Model(spec, "numpy")
         self._leaves, self._structure = pytree.tree_flatten(program.example_inputs)
         tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
@@ -137,8 +139,8 @@ class _Trial:
         args, kwargs, tensors = self._arguments(sizes, "cpu")
         inputs = [t.numpy().copy() for t in tensors]
         try:
-            with inference(self._module), quiet(), torch.no_grad():
-                leaves = pytree.tree_leaves(self._module(*args, **kwargs))
+            with inference(self._original), quiet(), torch.no_grad():
+                leaves = pytree.tree_leaves(self._original(*args, **kwargs))
             ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
         except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
             return "same"  # one of them raises an error for these sizes

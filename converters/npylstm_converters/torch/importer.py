@@ -18,12 +18,14 @@ from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
 from npylstm_converters.torch.runner import TorchRunner
+from npylstm_converters.torch.scripted import module_of_script
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
     is_program,
     load_program,
-    program_of_script,
+    load_script,
+    script_arguments,
     unguarded,
 )
 from npylstm_converters.torch.tracing import export_module, quiet
@@ -94,7 +96,10 @@ def from_torch(
                     f"{os.fspath(source)}: is {kind.value}, which holds its own computation: "
                     f"{', '.join(stated)} go with a state_dict"
                 )
-            spec = _from_program(load_program(source, kind, example), kind.value)
+            if kind is Kind.PROGRAM:
+                spec = _from_program(load_program(source), kind.value)
+            else:
+                spec = _from_script(load_script(source, example), example)
         elif example is not None:
             raise NpylstmError(
                 f"{os.fspath(source)}: is a state_dict, which cannot be traced: state layers, or "
@@ -117,13 +122,26 @@ def from_torch(
     import torch
 
     if isinstance(source, torch.jit.ScriptModule):
-        return _from_program(program_of_script(source, example), Kind.TORCHSCRIPT.value)
-    return _from_module(source, example)
+        return _from_script(source, example)
+    return _from_module(source, *arguments(example))
 
 
-def _from_module(module: Any, example: Any) -> ModelSpec:
-    source, name = "a module, traced by torch.export", type(module).__name__
-    program = export_module(module, *arguments(example))
+def _from_script(scripted: Any, example: Any) -> ModelSpec:
+    scripted = scripted.eval()
+    module, args = module_of_script(scripted), script_arguments(scripted, example)
+    return _from_module(module, args, {}, Kind.TORCHSCRIPT.value, scripted)
+
+
+def _from_module(
+    module: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    source: str = "a module, traced by torch.export",
+    original: Any = None,
+) -> ModelSpec:
+    """Trace a module and convert it; ``original`` is what it was made from."""
+    name = type(module).__name__
+    program = export_module(module, args, kwargs)
     try:
         spec = spec_of_program(program, source, name)
     except UnsupportedError as error:
@@ -134,7 +152,7 @@ def _from_module(module: Any, example: Any) -> ModelSpec:
                 break
         else:
             raise
-    notes = check_branches(module, program, spec)
+    notes = check_branches(module, program, spec, original)
     decisions = [*spec.provenance["decisions"], *notes]
     return replace(spec, provenance={**spec.provenance, "decisions": decisions})
 
@@ -161,15 +179,12 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
 
 
 def _from_program(program: Any, source: str) -> ModelSpec:
-    error: UnsupportedError | None = None
-    scripted = source == Kind.TORCHSCRIPT.value  # all its sizes are the example's
-    if not scripted:
-        try:
-            return spec_of_program(program, source)
-        except UnsupportedError as refusal:
-            if program.example_inputs is None or "is not supported" in str(refusal):
-                raise
-            error = refusal
+    try:
+        return spec_of_program(program, source)
+    except UnsupportedError as refusal:
+        if program.example_inputs is None or "is not supported" in str(refusal):
+            raise
+        error = refusal
     # In a program with all sizes fixed, the sizes that it does not use can become free.
     with quiet():
         module = unguarded(program)
@@ -177,10 +192,8 @@ def _from_program(program: Any, source: str) -> ModelSpec:
         try:
             return spec_of_program(export_module(module, args, kwargs, widen=False), source)
         except UnsupportedError as refusal:
-            error = error or refusal
             if "is not supported" in str(refusal):
                 raise
-    assert error is not None
     raise error from None
 
 

@@ -47,9 +47,9 @@ def user_inputs(program: Any, own: Mapping[str, ModuleTensor]) -> tuple[list[Any
 
 
 def element_type(own: Sequence[ModuleTensor], users: Sequence[Any], reasons: Reasons) -> str:
-    """Return the floating-point type of all computations."""
-    given = [node.meta["val"] for node in users]
-    floats = [t for t in (*(entry.value for entry in own), *given) if not is_integer(t)]
+    """Return the floating-point type of all computations: that of all tensors with axes."""
+    tensors = [*(entry.value for entry in own), *(node.meta["val"] for node in users)]
+    floats = [t for t in tensors if t.ndim and not is_integer(t)]
     types = {str(t.dtype).removeprefix("torch.") for t in floats}
     others = sorted(types - {"float32", "float64"})
     if others:

@@ -89,9 +89,9 @@ class TorchRunner:
         elif not isinstance(source, (str, os.PathLike)):
             self._run_program(source)
         elif (kind := sniff(source)) is Kind.TORCHSCRIPT:
-            self._run_script(load_script(source), example)
+            self._run_script(load_script(source, example), example)
         elif kind is Kind.PROGRAM:
-            self._run_program(load_program(source, kind, example))
+            self._run_program(load_program(source))
         else:
             file = WeightFile(source, key)
             steps = file.steps(layers)
