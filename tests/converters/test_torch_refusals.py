@@ -432,16 +432,6 @@ class ToNumpy(nn.Module):
         return torch.as_tensor(np.tanh(x.numpy()))
 
 
-class Packing(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = lstm()
-
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
-        rows = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return self.rnn(rows)[1][0][-1]
-
-
 class PackingWhole(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -504,8 +494,7 @@ UNTRACEABLE: dict[str, tuple[type[nn.Module], Any, str]] = {
     "a branch on numbers": (Positive, normal(2, 6, 3), "Positive: torch.export cannot trace it"),
     "a loop on numbers": (UntilSmall, normal(2, 3), "UntilSmall: torch.export cannot trace it"),
     "numpy": (ToNumpy, normal(2, 6, 3), "numpy|cannot trace it"),
-    "packing": (Packing, (normal(2, 6, 3), torch.tensor([6, 4])), "lengths|pack"),
-    "packing by a constant": (PackingWhole, normal(2, 6, 3), "lengths|pack"),
+    "packing by a constant": (PackingWhole, normal(2, 6, 3), "2 lengths that are fixed"),
     "a counter": (Counting, normal(2, 6, 3), "seen: the module writes to this buffer"),
     "a state in buffers": (Remembering, normal(2, 6, 3), "h: the module writes to this buffer"),
     "a state in an attribute": (Assigning, normal(2, 6, 3), "hidden|batch"),

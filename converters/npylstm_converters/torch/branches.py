@@ -14,9 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
+from npylstm.ops.shapes import STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
+from npylstm_converters.torch.packing import packs
 from npylstm_converters.torch.tracing import inference, quiet
 
 __all__ = ["check_branches"]
@@ -72,6 +75,11 @@ def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = N
                 break
     if reasons:
         raise UnsupportedError(reasons)
+    if trial.packs and (verdict := trial.compare({}, fills=False)) != "same":
+        text = "where no sequence fills all steps, PyTorch's pad_packed_sequence removes the rest"
+        if verdict == "other numbers":
+            text += ", and what forward computes depends on it: pad to the longest sequence only"
+        notes.append(text)
     return notes
 
 
@@ -88,9 +96,15 @@ class _Trial:
         tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
         self._example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
         self.symbols = tuple(self._example)
+        self.packs = packs(program)
 
-    def _arguments(self, sizes: Mapping[str, int], on: str) -> tuple[Any, Any, list[Any]]:
-        """Return the example with other sizes: its entries repeated, or on the meta device."""
+    def _arguments(
+        self, sizes: Mapping[str, int], on: str, fills: bool = True
+    ) -> tuple[Any, Any, list[Any]]:
+        """Return the example with other sizes: its entries repeated, or on the meta device.
+
+        Of lengths, the first is the number of steps, if the sequences may fill all.
+        """
         import torch
         from torch.utils import _pytree as pytree
 
@@ -108,6 +122,11 @@ class _Trial:
                 made = leaf.detach().clone()
                 for axis, size in enumerate(shape):
                     made = made.index_select(axis, torch.arange(size) % made.shape[axis])
+                if self.packs and made.ndim == 1 and not made.dtype.is_floating_point:
+                    longest = max(1, wanted.get(STEPS, 1) - (not fills))
+                    made = made.clamp(1, longest)
+                    made[:1] = longest
+                    made = made.sort(descending=True).values
             leaves.append(made)
             tensors.append(made)
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
@@ -131,12 +150,12 @@ class _Trial:
             for sizes in itertools.product(_FEW, _FEW):
                 yield dict(zip(pair, sizes, strict=True))
 
-    def compare(self, sizes: Mapping[str, int]) -> str:
+    def compare(self, sizes: Mapping[str, int], fills: bool = True) -> str:
         """Return how the module's outputs differ from the conversion's."""
         import torch
         from torch.utils import _pytree as pytree
 
-        args, kwargs, tensors = self._arguments(sizes, "cpu")
+        args, kwargs, tensors = self._arguments(sizes, "cpu", fills)
         inputs = [t.numpy().copy() for t in tensors]
         try:
             with inference(self._original), quiet(), torch.no_grad():
@@ -150,6 +169,8 @@ class _Trial:
             return "other numbers"
         verdict = "same"
         for a, b in zip(mine, theirs, strict=True):
+            if self.packs and _is_longer(a, b):
+                a, verdict = a[tuple(map(slice, b.shape))], "fewer steps"
             if a.shape != b.shape:
                 if _without_ones(a.shape) != _without_ones(b.shape):
                     return "other numbers"
@@ -158,6 +179,14 @@ class _Trial:
             if not np.allclose(a.ravel(), b.ravel(), 0, _TOLERANCE * scale, equal_nan=True):
                 return "other numbers"
         return verdict
+
+
+def _is_longer(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether an array has more entries than another along one axis, and else its shape."""
+    pairs = list(zip(a.shape, b.shape, strict=False))
+    return a.ndim == b.ndim and [m > n for m, n in pairs].count(True) == 1 == sum(
+        m != n for m, n in pairs
+    )
 
 
 def _without_ones(shape: tuple[int, ...]) -> list[int]:

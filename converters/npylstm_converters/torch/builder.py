@@ -18,6 +18,7 @@ from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Select, SizeOf
+from npylstm.ops.shapes import Dim
 from npylstm.ops.shaping import Full, Reshape, Stack
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
@@ -103,6 +104,8 @@ class Builder(GraphBuilder):
         self.slices_known = slices_known
         self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
         self.read: dict[str, dict[str, None]] = {}  # by layer, its source tensors
+        self.masks: dict[tuple[str, Dim], Ref] = {}  # by lengths and number of steps
+        self.zeroed: dict[str, str] = {}  # sequences with zeros at masked steps: their masks
         self._traced = {t.name: traced for t, traced in inputs.items()}
 
     def add_traced(

@@ -7,7 +7,7 @@ from typing import Any
 
 from npylstm_converters.toolkit import array_ops
 from npylstm_converters.toolkit.translation import Row, table
-from npylstm_converters.torch import ops, shape_ops
+from npylstm_converters.torch import lengths_ops, ops, shape_ops
 from npylstm_converters.torch.recurrent_ops import cell, recurrent
 
 __all__ = ["IGNORED", "ROWS", "TIME_AXES"]
@@ -85,6 +85,8 @@ def _all_rows() -> Iterator[Row]:
         yield from _row(recurrent(mode), f"{name}.input",
                         neutral=("has_biases", "dropout", "train"))  # fmt: skip
         yield from _row(cell(mode), f"{name}_cell.default")
+    yield Row("npylstm.with_lengths.default", lengths_ops.with_lengths)
+    yield Row("npylstm.padded.default", lengths_ops.padded)
     # Shapes, and the order of elements.
     yield from _row(shape_ops.view, "view.default", "reshape.default", "_unsafe_view.default",
                     "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims",

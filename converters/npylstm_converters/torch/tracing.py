@@ -12,6 +12,7 @@ from typing import Any
 
 from npylstm import UnsupportedError
 from npylstm_converters.toolkit.runners import one_line
+from npylstm_converters.torch.packing import FixedLengthsError, packing_traced
 
 __all__ = ["bases", "export_module", "in_place_form", "inference", "quiet"]
 
@@ -119,6 +120,7 @@ def export_module(
     kwargs: Mapping[str, Any],
     free: Callable[[Any], Any] | None = None,
     widen: bool = True,
+    fixed_lengths: bool = False,
 ) -> Any:
     """Return the exported program of a module in inference mode.
 
@@ -133,6 +135,8 @@ def export_module(
         module does not fix.
     widen
         Add a second sample to an example of one sample.
+    fixed_lengths
+        Keep lists of lengths that forward packs with. A list among the arguments becomes a tensor.
 
     Returns
     -------
@@ -153,20 +157,18 @@ def export_module(
                 example = _widened(module, *example)
             given = inspect.signature(module.forward).bind(*example[0], **example[1]).arguments
             shapes = pytree.tree_map(free or _free, dict(given))
-            with _free_steps():
+            with _free_steps(), packing_traced(fixed_lengths):
                 program = torch.export.export(module, *example, dynamic_shapes=shapes)
                 if not _writes_are_plain(program.graph):
                     program = program.run_decompositions({})
             return program
+        except FixedLengthsError as error:
+            changed = _with_tensor(error.lengths, (args, dict(kwargs)))
+            given_lengths = changed is not None
+            new_args, new_kwargs = changed if given_lengths else (args, kwargs)
+            return export_module(module, new_args, new_kwargs, free, widen, not given_lengths)
         except Exception as error:  # the user's forward may raise anything
             text = one_line(error, 400)
-            if _packs(error):
-                text = (
-                    "its forward packs sequences, which torch.export cannot trace; convert it "
-                    "without packing, and call predict(x, lengths=...), which does what "
-                    "pack_padded_sequence and pad_packed_sequence do"
-                )
-                raise UnsupportedError(f"{type(module).__name__}: {text}") from None
             raise UnsupportedError(
                 f"{type(module).__name__}: torch.export cannot trace it: "
                 f"{type(error).__name__}: {text}"
@@ -251,18 +253,19 @@ def _writes_are_plain(graph: Any) -> bool:
     return True
 
 
-def _packs(error: BaseException) -> bool:
-    """Whether an error is from a packed sequence: from packing it or from a recurrent module."""
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        packing = frame.f_code.co_name in ("pack_padded_sequence", "pad_packed_sequence")
-        if packing or (
-            frame.f_globals.get("__name__") == "torch.nn.modules.rnn"
-            and frame.f_locals.get("batch_sizes") is not None
-        ):
-            return True
-    return False
+def _with_tensor(numbers: list[int], arguments: Any) -> Any:
+    """Return the arguments with a tensor in place of a list of these numbers; None if none is."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def is_it(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and [*value] == numbers
+
+    leaves, structure = pytree.tree_flatten(arguments, is_leaf=is_it)
+    if not any(map(is_it, leaves)):
+        return None
+    made = [torch.tensor(v, dtype=torch.int64) if is_it(v) else v for v in leaves]
+    return pytree.tree_unflatten(made, structure)
 
 
 def _free(value: Any) -> Any:
