@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from npylstm_converters.torch.sources import (
 )
 from npylstm_converters.torch.tracing import export_module, quiet
 from npylstm_converters.torch.weights import from_state_dict
+
+_MOST_TRACES = 8
 
 __all__ = ["IMPORTER", "from_torch"]
 
@@ -164,8 +167,12 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
     shapes, batches = free_sizes(program)
     others = list(dict.fromkeys(d for s in shapes for d in s if not isinstance(d, int | str)))
     others = [d for d in others if d not in batches]
-    for count in range(min(len(others) - 1, 2), -1, -1):
-        kept = {*batches, *others[:count]}
+    kept_sets = [
+        chosen for count in range(min(len(others) - 1, 2), -1, -1)
+        for chosen in itertools.combinations(others, count)
+    ]  # fmt: skip
+    for chosen in kept_sets[:_MOST_TRACES]:
+        kept = {*batches, *chosen}
         axes = iter([[a for a, d in enumerate(shape) if d in kept] for shape in shapes])
 
         def free(value: Any, axes: Iterator[list[int]] = axes) -> Any:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm.ops.arithmetic import Arithmetic, Where
-from npylstm.ops.shaping import Full, Reshape
-from npylstm.ops.sorting import Cumulative
+from npylstm.ops.shaping import Reshape
+from npylstm_converters.toolkit import shaping_ops
 from npylstm_converters.torch.builder import Ref, TracedShape
 from npylstm_converters.torch.calls import Call
 
@@ -32,8 +32,7 @@ def _mask(call: Call, x: Ref, lengths: Any) -> Ref:
     key = counts.name, call.shape(x)[1]
     if key not in call.builder.masks:
         column = call.add(Reshape(((0, 0), 1)), counts, part="column")
-        ones = call.add(Full(((0, 1),), 1.0), x, part="ones")
-        steps = call.add(Cumulative("sum", 0, exclusive=True), ones, part="steps")
+        steps = shaping_ops.positions(call, x, 1)
         call.builder.masks[key] = call.add(Arithmetic("less"), steps, column, part="mask")
     return call.builder.masks[key]
 

@@ -177,6 +177,10 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         values[node] = source[node.args[1]]
         return
     tensors = [values[n] for n in inputs]
+    if not known and _is_constant(node):
+        with torch.no_grad():
+            values[node] = ConstantTensor(node.target(*node.args, **node.kwargs))
+        return
     if tensors and all(isinstance(v, ConstantTensor) for v in tensors):
         values[node] = _fold(builder, node, values)
     else:
@@ -185,6 +189,19 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         values[node] = _translated(builder, values, node, in_place or target)
     if in_place:  # later readers of the tensor read the written values
         values[node.args[0]] = values[node]
+
+
+def _is_constant(node: Any) -> bool:
+    """Whether a node makes a tensor of known numbers from no tensor: ``torch.eye(3)``."""
+    import torch
+
+    made = node.meta.get("val")
+    return (
+        not node.all_input_nodes
+        and isinstance(made, torch.Tensor)
+        and all(isinstance(size, int) for size in shape_of(made))
+        and torch.Tag.nondeterministic_seeded not in node.target.tags
+    )
 
 
 def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str) -> Any:
@@ -211,12 +228,18 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
     shapes = [shape_of(v) for v in outputs]
-    call = Call(builder, node.name, module_of(node), shapes, truncates)
+    types = {id(values[n]): _dtype(n.meta["val"]) for n in node.all_input_nodes}
+    kinds = _dtype(outputs[0]), _dtype(sources[0]) if sources else ""
+    call = Call(builder, node.name, module_of(node), shapes, truncates, *kinds, types)
     result = translate(ROWS[target], call, (), bound)
     if isinstance(result, (list, tuple)):
         pairs = zip(result, shapes, strict=False)
         return [replace(v, traced=shape) if isinstance(v, Ref) else v for v, shape in pairs]
     return replace(result, traced=shapes[0]) if isinstance(result, Ref) else result
+
+
+def _dtype(value: Any) -> str:
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
 
 
 _NUMBER_OPERATIONS = {

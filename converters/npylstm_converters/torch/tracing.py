@@ -60,6 +60,15 @@ def _max_pool_shape(
     return x.new_empty((*x.shape[:-1], made))
 
 
+def _taken_shape(x: Any, indices: Any, dim: int) -> Any:
+    """Return an empty tensor for ``take_along_dim``: along other axes the indices are broadcast."""
+    import torch
+
+    sizes = [*torch.broadcast_shapes(x.select(dim, 0).shape, indices.select(dim, 0).shape)]
+    sizes.insert(dim % x.ndim, indices.shape[dim])
+    return x.new_empty(sizes)
+
+
 @contextlib.contextmanager
 def _free_steps() -> Iterator[None]:
     """Make torch.export infer the shapes of some ops without decomposing them.
@@ -69,23 +78,31 @@ def _free_steps() -> Iterator[None]:
     """
     import torch
     from torch._C import DispatchKey
+    from torch._decomp import decomposition_table
 
     aten = torch.ops.aten
     shapes = {
         aten.max_pool1d.default: _max_pool_shape,
+        aten.take_along_dim.default: _taken_shape,
         aten.lstm.input: _lstm_shape,
         aten.gru.input: _rnn_shape,
         aten.rnn_tanh.input: _rnn_shape,
         aten.rnn_relu.input: _rnn_shape,
     }
     saved = {op: dict(op.py_kernels) for op in shapes}
+    rules: dict[Any, Any] = decomposition_table  # these come first when torch decomposes a program
+    decompositions = {op: rules[op] for op in shapes if op in rules}
     try:
+        rules.update(shapes)
         keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd, DispatchKey.Meta)
         for op, shape in shapes.items():
             op.py_kernels.update(dict.fromkeys(keys, shape))
             op._dispatch_cache.clear()
         yield
     finally:
+        for op in shapes:
+            del rules[op]
+        rules.update(decompositions)
         for op, kernels in saved.items():
             op.py_kernels.clear()
             op.py_kernels.update(kernels)
