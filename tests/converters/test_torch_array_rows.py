@@ -140,6 +140,12 @@ def test_a_module_of_sequences(name: str) -> None:
     assert_agrees(seeded(made), normal(2, 4, 5), normal(3, 4, 5))
 
 
+def test_a_transformer() -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    module = seeded(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False))
+    assert_agrees(module, normal(3, 6, 4), normal(2, 5, 4))
+
+
 @pytest.mark.parametrize(
     ("compute", "reason"),
     [

@@ -20,7 +20,7 @@ from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.shapes import STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
 from npylstm_converters.torch.packing import packs
-from npylstm_converters.torch.tracing import inference, quiet
+from npylstm_converters.torch.running import inference, quiet
 
 __all__ = ["check_branches"]
 

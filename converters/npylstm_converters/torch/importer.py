@@ -13,12 +13,20 @@ from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
 from npylstm_converters.torch.alternatives import alternatives
+from npylstm_converters.torch.batches import (
+    FixedBatchError,
+    memories,
+    other_batches,
+    possible_batches,
+    rebatched,
+)
 from npylstm_converters.torch.branches import check_branches
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
 from npylstm_converters.torch.runner import TorchRunner
+from npylstm_converters.torch.running import quiet
 from npylstm_converters.torch.scripted import module_of_script
 from npylstm_converters.torch.sources import (
     arguments,
@@ -29,7 +37,7 @@ from npylstm_converters.torch.sources import (
     script_arguments,
     unguarded,
 )
-from npylstm_converters.torch.tracing import export_module, quiet
+from npylstm_converters.torch.tracing import export_module
 from npylstm_converters.torch.weights import from_state_dict
 
 _MOST_TRACES = 8
@@ -145,8 +153,11 @@ def _from_module(
     """Trace a module and convert it; ``original`` is what it was made from."""
     name = type(module).__name__
     program = export_module(module, args, kwargs)
+    notes: list[str] = []
     try:
         spec = spec_of_program(program, source, name)
+    except FixedBatchError as error:
+        program, spec, notes = _with_other_batch(module, program, error, source, name)
     except UnsupportedError as error:
         fewer = () if "is not supported" in str(error) else _with_fewer_free_sizes(module, program)
         for other in fewer:
@@ -155,9 +166,44 @@ def _from_module(
                 break
         else:
             raise
-    notes = check_branches(module, program, spec, original)
+    notes += check_branches(module, program, spec, original)
     decisions = [*spec.provenance["decisions"], *notes]
     return replace(spec, provenance={**spec.provenance, "decisions": decisions})
+
+
+def _with_other_batch(
+    module: Any, program: Any, error: FixedBatchError, source: str, name: str
+) -> tuple[Any, ModelSpec, list[str]]:
+    """Trace again with another batch, or with the attributes that hold the example's made free.
+
+    Raises
+    ------
+    FixedBatchError
+        Naming these attributes, if the batch stays that of the example.
+    """
+    args, kwargs = program.example_inputs
+    for example in other_batches(module, args, kwargs):
+        with contextlib.suppress(UnsupportedError):
+            again = export_module(module, *example, widen=False)
+            return again, spec_of_program(again, source, name), []
+    causes: dict[str, None] = {}
+    for axis, size in possible_batches(args, kwargs):
+        held = memories(module, size)
+        causes |= {memory.text: None for memory in held}
+        if any(memory.value is not None for memory in held):
+            with contextlib.suppress(UnsupportedError), rebatched(module, held, axis):
+                again = export_module(module, args, kwargs, widen=False)
+                texts = ", ".join(memory.text for memory in held)
+                note = f"batch: of any size, where the module holds the example's: {texts}"
+                return again, spec_of_program(again, source, name), [note]
+    if causes:
+        texts = ", ".join(causes)
+        reasons = [
+            f"{reason}; the module holds the example's batch in {texts}: reset that before "
+            "conversion, or take it from the input" for reason in error.reasons
+        ]  # fmt: skip
+        raise FixedBatchError(reasons) from None
+    raise error
 
 
 def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:

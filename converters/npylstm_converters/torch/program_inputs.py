@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import npylstm
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Reasons
+from npylstm_converters.torch.batches import FixedBatchError
 from npylstm_converters.torch.builder import TracedShape
 from npylstm_converters.torch.nodes import is_integer, traced
 from npylstm_converters.torch.rows import TIME_AXES
@@ -97,15 +97,17 @@ def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
             )
         specs[TensorSpec(node.name, tuple(shape), is_integer(node.meta["val"]))] = node
     if problems:
-        raise npylstm.UnsupportedError(problems)
+        raise FixedBatchError(problems)
     return specs
 
 
 def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
     """Return the free sizes of the batch axes: those of recurrent ops, else of the first axes.
 
-    There are several if no operation joins the inputs: torch then treats them as different.
+    There are several if no operation joins the inputs: torch then treats them as different. None if
+    forward fixes the batch of its recurrent ops.
     """
+    fixed = False
     known = {size for node in users for size in traced(node) if not isinstance(size, int)}
     found: dict[Any, None] = {}
     for node in graph.nodes:
@@ -116,7 +118,8 @@ def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
         axis = TIME_AXES[target](node.args)
         if axis < len(shape) and shape[axis] in known:
             found[shape[axis]] = None
-    for node in users:
+        fixed |= axis < len(shape) and isinstance(shape[axis], int)
+    for node in users if found or not fixed else ():
         shape = traced(node)
         if shape and not isinstance(shape[0], int) and not set(shape) & set(found):
             found[shape[0]] = None

@@ -96,7 +96,7 @@ def _torch_for(label: str, kind: Kind) -> Any:
 
 @contextlib.contextmanager
 def _reading(label: str) -> Iterator[None]:
-    from npylstm_converters.torch.tracing import quiet
+    from npylstm_converters.torch.running import quiet
 
     with quiet():
         try:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
 from npylstm_converters.toolkit.runners import one_line
+from npylstm_converters.torch.batches import repeated
 from npylstm_converters.torch.packing import FixedLengthsError, packing_traced
+from npylstm_converters.torch.running import copied, inference, quiet
 
-__all__ = ["bases", "export_module", "in_place_form", "inference", "quiet"]
-
-_MOST_TRIES = 64
+__all__ = ["bases", "export_module", "in_place_form"]
 
 
 def _lstm_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
@@ -109,24 +107,6 @@ def _free_steps() -> Iterator[None]:
             op._dispatch_cache.clear()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress torch's warnings that do not concern the user."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 # torch.export patches functions of torch and Python while it runs: only one may run.
 _LOCK = threading.RLock()
 
@@ -169,9 +149,9 @@ def export_module(
 
     with _LOCK, inference(module), quiet(), torch.no_grad():
         try:
-            example: tuple[tuple[Any, ...], dict[str, Any]] = _copied((args, dict(kwargs)))
+            example: tuple[tuple[Any, ...], dict[str, Any]] = copied((args, dict(kwargs)))
             if widen:
-                example = _widened(module, *example)
+                example = repeated(module, *example, size=1) or example
             given = inspect.signature(module.forward).bind(*example[0], **example[1]).arguments
             shapes = pytree.tree_map(free or _free, dict(given))
             with _free_steps(), packing_traced(fixed_lengths):
@@ -190,45 +170,6 @@ def export_module(
                 f"{type(module).__name__}: torch.export cannot trace it: "
                 f"{type(error).__name__}: {text}"
             ) from None
-
-
-@contextlib.contextmanager
-def inference(module: Any) -> Iterator[None]:
-    """Set a module to inference mode; restore on exit everything that running it may change."""
-    import torch
-
-    modules = list(module.modules())
-    training = {m: m.training for m in modules}
-    # forward may assign attributes and the values of buffers.
-    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
-    entries = {m: dict(m._buffers) for m in plain}
-    numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
-    try:
-        with contextlib.suppress(NotImplementedError):  # a program's module has no eval()
-            module.eval()
-        yield
-    finally:
-        for m in plain:
-            for name in [k for k in vars(m) if k[:1] != "_" and k not in attributes[m]]:
-                del vars(m)[name]
-            vars(m).update(attributes[m])
-            m._buffers.update(entries[m])
-        for m, was in training.items():
-            m.training = was
-        with torch.no_grad():
-            for buffer, values in numbers.items():
-                buffer.copy_(values)
-
-
-def _copied(values: Any) -> Any:
-    """Return copies of tensors: forward may write to its inputs."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    return pytree.tree_map(
-        lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, values
-    )
 
 
 def in_place_form(node: Any) -> str | None:
@@ -291,59 +232,3 @@ def _free(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return None
     return dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO)
-
-
-def _widened(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the example with a second sample if it has only one.
-
-    torch.export treats a size of one as fixed. A trial finds the axes of size one that are the
-    batch: inputs repeated along them must give repeated outputs.
-    """
-    import torch
-    from torch.utils import _pytree as pytree
-
-    leaves, structure = pytree.tree_flatten((args, kwargs))
-    axes = [
-        [a for a, size in enumerate(v.shape) if size == 1] if isinstance(v, torch.Tensor) else []
-        for v in leaves
-    ]
-    if not any(axes):
-        return args, kwargs
-    copied, copied_kwargs = _copied((args, kwargs))
-    before = pytree.tree_leaves(module(*copied, **copied_kwargs))
-    # First the same axis for all inputs, then all combinations.
-    same = [tuple(a if a in own else None for own in axes) for a in range(max(map(len, axes)) + 2)]
-    every = itertools.product(*([*own, None] if own else [None] for own in axes))
-    tried: set[tuple[int | None, ...]] = {(None,) * len(leaves)}
-    for choice in itertools.islice(itertools.chain(same, every), _MOST_TRIES):
-        if choice in tried:
-            continue
-        tried.add(choice)
-        wide = [
-            v if a is None else v.repeat_interleave(2, dim=a)
-            for v, a in zip(leaves, choice, strict=True)
-        ]
-        new_args, new_kwargs = pytree.tree_unflatten(wide, structure)
-        copied, copied_kwargs = _copied((new_args, new_kwargs))
-        try:
-            after = pytree.tree_leaves(module(*copied, **copied_kwargs))
-        except Exception:  # these axes are not the batch
-            continue
-        if all(_repeated(a, b) for a, b in zip(before, after, strict=True)):
-            return new_args, new_kwargs
-    return args, kwargs
-
-
-def _repeated(before: Any, after: Any) -> bool:
-    """Whether ``after`` is ``before`` repeated twice along one axis."""
-    import torch
-
-    if not isinstance(before, torch.Tensor) or before.ndim != after.ndim:
-        return False
-    grown = [a for a in range(before.ndim) if before.shape[a] != after.shape[a]]
-    if len(grown) != 1 or after.shape[grown[0]] != 2 * before.shape[grown[0]]:
-        return False
-    twice = before.repeat_interleave(2, dim=grown[0])
-    return bool(torch.allclose(twice, after, rtol=1e-3, atol=1e-5, equal_nan=True))
