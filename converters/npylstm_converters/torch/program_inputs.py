@@ -78,7 +78,9 @@ def written_tensors(program: Any, own: Mapping[str, ModuleTensor]) -> list[str]:
 
 def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
     """Return the inputs with named free sizes; recurrent layers determine the batch."""
-    names: dict[Any, str] = dict.fromkeys(_batch_sizes(graph, users), BATCH)
+    batches = _batch_sizes(graph, users)
+    names: dict[Any, str] = dict.fromkeys(batches, BATCH)
+    alone = not batches and _is_one_sequence(graph, users)
     specs: dict[TensorSpec, Any] = {}
     problems = []
     for node in users:
@@ -89,7 +91,7 @@ def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
                 continue
             steps = sum(1 for n in names.values() if n != BATCH)
             shape.append(names.setdefault(size, STEPS if steps == 0 else f"{STEPS}_{steps + 1}"))
-        if shape.count(BATCH) != 1:
+        if shape.count(BATCH) != 1 and not alone:
             problems.append(
                 f"input {node.name} {tuple(traced(node))}: none of its sizes is the batch's, or "
                 "forward pins it; give an example with a batch, write sizes as x.size(0), export "
@@ -99,6 +101,17 @@ def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
     if problems:
         raise FixedBatchError(problems)
     return specs
+
+
+def _is_one_sequence(graph: Any, users: Sequence[Any]) -> bool:
+    """Whether inputs have no batch axis: recurrent ops run over one sequence that forward makes."""
+    shapes = [
+        (traced(node.args[0]), TIME_AXES[str(node.target)](node.args))
+        for node in graph.nodes
+        if node.op == "call_function" and str(node.target) in TIME_AXES
+    ]
+    ones = [axis < len(shape) and shape[axis] == 1 for shape, axis in shapes]
+    return bool(ones) and all(ones) and not any(1 in traced(node) for node in users)
 
 
 def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
