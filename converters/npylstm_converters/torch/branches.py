@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
-from npylstm.ops.shapes import STEPS
+from npylstm.ops.shapes import BATCH, STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
 from npylstm_converters.torch.packing import packs
 from npylstm_converters.torch.running import inference, quiet
@@ -83,6 +83,28 @@ def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = N
     return notes
 
 
+def check_loops(module: Any, program: Any, spec: ModelSpec, original: Any = None) -> list[str]:
+    """Check that a model whose unrolled loops were written as layers equals the module.
+
+    Parameters are those of :func:`check_branches`. It must agree at the example's size, and at
+    others for which the module runs.
+
+    Raises
+    ------
+    UnsupportedError
+        If it does not.
+    """
+    trial = _Trial(module, program, spec, module if original is None else original)
+    example = trial.example
+    free = [symbol for symbol in trial.symbols if symbol != BATCH]
+    for more in (0, 1, -1, 4):
+        sizes = {symbol: max(1, example[symbol] + more) for symbol in free}
+        if trial.compare(sizes, strict=True) not in ("same", "other shape"):
+            raise UnsupportedError([f"a loop differs for {sizes}"])
+    listed = ", ".join(f"{k} free" for k in free)
+    return [f"loops over steps: {listed}, as compared with the module at other lengths"]
+
+
 class _Trial:
     """A module and its conversion, run with any sizes."""
 
@@ -94,8 +116,8 @@ class _Trial:
         self._model = Model(spec, "numpy")
         self._leaves, self._structure = pytree.tree_flatten(program.example_inputs)
         tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
-        self._example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
-        self.symbols = tuple(self._example)
+        self.example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
+        self.symbols = tuple(self.example)
         self.packs = packs(program)
 
     def _arguments(
@@ -108,7 +130,7 @@ class _Trial:
         import torch
         from torch.utils import _pytree as pytree
 
-        wanted = {**self._example, **sizes}
+        wanted = {**self.example, **sizes}
         specs = iter(self._spec.inputs)
         leaves, tensors = [], []
         for leaf in self._leaves:
@@ -150,8 +172,11 @@ class _Trial:
             for sizes in itertools.product(_FEW, _FEW):
                 yield dict(zip(pair, sizes, strict=True))
 
-    def compare(self, sizes: Mapping[str, int], fills: bool = True) -> str:
-        """Return how the module's outputs differ from the conversion's."""
+    def compare(self, sizes: Mapping[str, int], fills: bool = True, strict: bool = False) -> str:
+        """Return how the module's outputs differ from the conversion's.
+
+        If one of them raises an error, they do not differ, unless ``strict``.
+        """
         import torch
         from torch.utils import _pytree as pytree
 
@@ -162,7 +187,7 @@ class _Trial:
                 leaves = pytree.tree_leaves(self._original(*args, **kwargs))
             ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
         except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
-            return "same"  # one of them raises an error for these sizes
+            return "error" if strict else "same"
         theirs = [leaf.detach().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
         mine = list(ours.values()) if isinstance(ours, dict) else [ours]
         if len(mine) != len(theirs):

@@ -12,6 +12,7 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
+from npylstm_converters.toolkit.rolling import rolled
 from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.batches import (
     FixedBatchError,
@@ -20,7 +21,7 @@ from npylstm_converters.torch.batches import (
     possible_batches,
     rebatched,
 )
-from npylstm_converters.torch.branches import check_branches
+from npylstm_converters.torch.branches import check_branches, check_loops
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
@@ -167,6 +168,11 @@ def _from_module(
         else:
             raise
     notes += check_branches(module, program, spec, original)
+    free = rolled(spec)
+    if free is not None:
+        with contextlib.suppress(UnsupportedError):
+            notes = [*notes, *check_loops(module, program, free, original)]
+            spec = free
     decisions = [*spec.provenance["decisions"], *notes]
     return replace(spec, provenance={**spec.provenance, "decisions": decisions})
 

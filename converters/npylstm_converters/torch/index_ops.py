@@ -172,10 +172,10 @@ def slice_scatter(
     """Return ``x`` with ``x[start:end] = src`` along an axis."""
     axis = call.axis(x, axis)
     size = x.traced[axis]
-    piece = call.builder.ref(src, f"{call.node}_source")
     start = start or 0
-    if start == 0 and piece.traced[axis] == size and step == 1:
-        return piece
+    if start == 0 and src.traced[axis] == size and step == 1:
+        return src
+    piece = call.builder.ref(src, f"{call.node}_source")
     if not isinstance(start, int) or step != 1:
         raise Refusal("with a bound that depends on the inputs, or with a step")
     if isinstance(size, int):
