@@ -18,7 +18,7 @@ from npylstm.ops.shapes import BATCH, STEPS, resize_axis
 from npylstm.ops.shaping import Concatenate, Reshape, Stack
 from npylstm_converters.toolkit.loop_layers import InLayers, Misfit
 from npylstm_converters.toolkit.loop_scan import InScan
-from npylstm_converters.toolkit.unrolled import Loop, find_loop
+from npylstm_converters.toolkit.unrolled import Loop, find_loop, origins
 
 __all__ = ["rolled"]
 
@@ -49,21 +49,6 @@ def _without_loop(spec: ModelSpec, loop: Loop) -> ModelSpec | None:
     return None
 
 
-def _origins(spec: ModelSpec, tensor: str, axis: int) -> set[tuple[str, int]]:
-    """Return the axes of inputs that an axis of a tensor is parallel to."""
-    makers = {name: edge for edge in spec.edges for name in edge.outputs}
-    found, todo = set(), [(tensor, axis)]
-    for name, place in todo:  # grows while it is walked
-        edge = makers.get(name)
-        if edge is None:
-            found.add((name, place))
-            continue
-        maps = spec[edge.layer].layer.axis_map([spec.shapes[t] for t in edge.inputs])
-        sources = maps[edge.outputs.index(name)].sources[place]
-        todo += [(edge.inputs[k], a) for k, a in sources if (edge.inputs[k], a) not in todo]
-    return found
-
-
 class _Rewriting:
     """A graph under construction in which a loop is written otherwise."""
 
@@ -71,7 +56,7 @@ class _Rewriting:
         self._spec, self._loop = spec, loop
         free: set[tuple[str, int]] = set()
         for steps in loop.sequences:
-            free |= _origins(spec, steps.tensor, steps.axis)
+            free |= origins(spec, steps.tensor, steps.axis)
         used = {d for t in spec.inputs for d in t.shape}
         symbol = next(s for s in (STEPS, *(f"{STEPS}_{k}" for k in range(2, 99))) if s not in used)
         inputs = []
@@ -87,6 +72,8 @@ class _Rewriting:
         self._written = writer(spec, loop, self.builder, self.names)
 
     def _copy(self, edge: Edge) -> None:
+        if any(t not in self.names for t in edge.inputs):
+            raise Misfit("reads a step between")
         made = self.builder.call(self._spec[edge.layer], [self.names[t] for t in edge.inputs])
         self.names |= dict(zip(edge.outputs, made, strict=True))
 

@@ -15,7 +15,7 @@ from npylstm import ModelSpec
 from npylstm.graph.parts import Edge
 from npylstm.ops.base import Operation
 
-__all__ = ["Loop", "Place", "Source", "Steps", "find_loop"]
+__all__ = ["Loop", "Place", "Source", "Steps", "find_loop", "origins"]
 
 _FEWEST_STEPS = 3  # two equal calls may be a coincidence
 
@@ -84,7 +84,7 @@ class Loop:
 
 
 def find_loop(spec: ModelSpec) -> Loop | None:
-    """Return the first loop over all steps of an axis; None if there is none."""
+    """Return the first loop over all steps of an input's axis; None if there is none."""
     operations = {layer.name: layer.layer for layer in spec.layers}
     groups: dict[Steps, dict[int, str]] = {}
     for edge in spec.edges:
@@ -93,6 +93,7 @@ def find_loop(spec: ModelSpec) -> Loop | None:
             axis, index, keeps = entry
             steps = Steps(edge.inputs[0], axis, 0, keeps)
             groups.setdefault(steps, {})[index] = edge.outputs[0]
+    groups = {k: v for k, v in groups.items() if origins(spec, k.tensor, k.axis)}
     for first in (0, 1):
         for size in dict.fromkeys(_size(spec, steps) for steps in groups):
             chosen = {
@@ -105,6 +106,21 @@ def find_loop(spec: ModelSpec) -> Loop | None:
                 if found is not None:
                     return found
     return None
+
+
+def origins(spec: ModelSpec, tensor: str, axis: int) -> set[tuple[str, int]]:
+    """Return the axes of inputs that an axis of a tensor is parallel to."""
+    makers = {name: edge for edge in spec.edges for name in edge.outputs}
+    found, todo = set(), [(tensor, axis)]
+    for name, place in todo:  # grows while it is walked
+        edge = makers.get(name)
+        if edge is None:
+            found.add((name, place))
+            continue
+        maps = spec[edge.layer].layer.axis_map([spec.shapes[t] for t in edge.inputs])
+        sources = maps[edge.outputs.index(name)].sources[place]
+        todo += [(edge.inputs[k], a) for k, a in sources if (edge.inputs[k], a) not in todo]
+    return found
 
 
 def _size(spec: ModelSpec, steps: Steps) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from npylstm import NpylstmError
 from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.torch.files import Kind
+from npylstm_converters.torch.running import quiet, register_dataclasses
 from npylstm_converters.torch.vetting import refuse_code_in_program
 
 __all__ = [
@@ -31,6 +32,7 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     import torch
     from torch.utils import _pytree as pytree
 
+    register_dataclasses(example)
     example = pytree.tree_map(
         lambda v: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v, example
     )
@@ -96,8 +98,6 @@ def _torch_for(label: str, kind: Kind) -> Any:
 
 @contextlib.contextmanager
 def _reading(label: str) -> Iterator[None]:
-    from npylstm_converters.torch.running import quiet
-
     with quiet():
         try:
             yield

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
-from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.torch.batches import repeated
+from npylstm_converters.torch.explaining import assigns_weights, explain, quantized_modules
 from npylstm_converters.torch.free_sizes import free_sizes
 from npylstm_converters.torch.packing import FixedLengthsError, packing_traced
-from npylstm_converters.torch.running import copied, inference, quiet
+from npylstm_converters.torch.running import (
+    copied,
+    inference,
+    quiet,
+    register_dataclasses,
+    weights_kept,
+)
 
 __all__ = ["bases", "export_module", "in_place_form"]
 
@@ -28,6 +36,7 @@ def export_module(
     free: Callable[[Any], Any] | None = None,
     widen: bool = True,
     fixed_lengths: bool = False,
+    settled: bool = False,
 ) -> Any:
     """Return the exported program of a module in inference mode.
 
@@ -44,6 +53,8 @@ def export_module(
         Add a second sample to an example of one sample.
     fixed_lengths
         Keep lists of lengths that forward packs with. A list among the arguments becomes a tensor.
+    settled
+        Ignore that forward replaces its weights: they have the values that it gives them.
 
     Returns
     -------
@@ -55,16 +66,27 @@ def export_module(
         With torch's reason, if it cannot be traced.
     """
     import torch
-    from torch.utils import _pytree as pytree
 
+    if quantized := quantized_modules(module):
+        raise UnsupportedError(
+            f"{type(module).__name__}: quantized modules hold packed integers, which npylstm does "
+            f"not read: {', '.join(quantized)}; convert the float module that was quantized"
+        )
+    try:
+        call = inspect.signature(module.forward)
+        given = call.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise UnsupportedError(
+            f"{type(module).__name__}: the example does not fit forward{call}: {error}"
+        ) from None
     with _LOCK, inference(module), quiet(), torch.no_grad():
         try:
             example: tuple[tuple[Any, ...], dict[str, Any]] = copied((args, dict(kwargs)))
             if widen:
                 example = repeated(module, *example, size=1) or example
-            given = inspect.signature(module.forward).bind(*example[0], **example[1]).arguments
-            shapes = pytree.tree_map(free or _free, dict(given))
-            with free_sizes(), packing_traced(fixed_lengths):
+            given = call.bind(*example[0], **example[1]).arguments
+            shapes = _shapes(dict(given), free or _free)
+            with free_sizes(), packing_traced(fixed_lengths), weights_kept(settled):
                 program = torch.export.export(module, *example, dynamic_shapes=shapes)
                 if not _writes_are_plain(program.graph):
                     program = program.run_decompositions({})
@@ -75,11 +97,31 @@ def export_module(
             new_args, new_kwargs = changed if given_lengths else (args, kwargs)
             return export_module(module, new_args, new_kwargs, free, widen, not given_lengths)
         except Exception as error:  # the user's forward may raise anything
-            text = one_line(error, 400)
-            raise UnsupportedError(
-                f"{type(module).__name__}: torch.export cannot trace it: "
-                f"{type(error).__name__}: {text}"
-            ) from None
+            if not settled:
+                with contextlib.suppress(Exception):
+                    made = module(*copied(args), **copied(dict(kwargs)))
+                    # Weights that forward assigns have their values now.
+                    if register_dataclasses(made) or assigns_weights(error):
+                        settled = True
+                if settled:
+                    return export_module(module, args, kwargs, free, widen, fixed_lengths, True)
+            raise UnsupportedError(explain(error, module)) from None
+
+
+def _shapes(value: Any, free: Callable[[Any], Any]) -> Any:
+    """Return dynamic_shapes: as the arguments, but with the fields of dataclasses as lists."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    if isinstance(value, torch.Tensor) or type(value) not in pytree.SUPPORTED_NODES:
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(_shapes(v, free) for v in value))
+        return free(value)
+    children, context = pytree.SUPPORTED_NODES[type(value)].flatten_fn(value)
+    made = [_shapes(child, free) for child in children]
+    if dataclasses.is_dataclass(value):
+        return made
+    return pytree.SUPPORTED_NODES[type(value)].unflatten_fn(made, context)
 
 
 def in_place_form(node: Any) -> str | None:
