@@ -46,8 +46,9 @@ class Cells(nn.Module):
         return torch.stack(kept, 1), a
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("form", ["index", "unbind", "split", "moved"])
+@pytest.mark.parametrize(
+    ("kind", "form"), [("lstm", "index"), ("gru", "unbind"), ("rnn", "split"), ("gru", "moved")]
+)
 def test_cells_become_layers(kind: str, form: str) -> None:
     module = seeded(Cells(kind, form))
     spec = assert_agrees(module, normal(3, 5, 3), normal(2, 8, 3), normal(1, 1, 3))
@@ -171,6 +172,69 @@ def test_steps_that_differ_stay_fixed() -> None:
 
     spec = assert_agrees(seeded(Positions()), normal(3, 5, 3), normal(2, 5, 3))
     assert spec.inputs[0].shape == ("batch", 5, 3)
+
+
+class Tokens(nn.Module):
+    """Embeddings inside of the loop, from the last step to the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.cell = nn.Embedding(9, 3), nn.LSTMCell(3, 4)
+
+    def forward(self, ids):
+        h = c = torch.zeros(ids.size(0), 4)
+        kept: list[Any] = []
+        for t in reversed(range(ids.size(1))):
+            h, c = self.cell(self.embed(ids[:, t]), (h, c))
+            kept.insert(0, h)
+        return torch.stack(kept, 1), h
+
+
+class Masked(nn.Module):
+    """Two sequences: the state stays where the mask is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def forward(self, x, mask):
+        h = torch.zeros(x.size(0), 4)
+        for t in range(x.size(1)):
+            kept = mask[:, t].unsqueeze(1)
+            h = kept * self.cell(x[:, t], h) + (1 - kept) * h
+        return h
+
+
+class StepByStep(nn.Module):
+    """A whole LSTM module that is called for each step, without a state at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        state, kept = None, []
+        for t in range(x.size(1)):
+            y, state = self.rnn(x[:, t : t + 1], state)
+            kept.append(self.head(y))
+        return torch.cat(kept, 1)
+
+
+def test_backwards_over_tokens() -> None:
+    spec = assert_agrees(seeded(Tokens()), torch.randint(0, 9, (3, 5)), torch.randint(0, 9, (2, 8)))
+    assert {*kinds(spec)} == {"embedding", "flip", "lstm"}
+
+
+def test_two_sequences() -> None:
+    def sample(batch: int, steps: int) -> Any:
+        return normal(batch, steps, 3), (normal(batch, steps) > 0).float()
+
+    assert_agrees(seeded(Masked()), sample(3, 5), sample(2, 8))
+
+
+def test_a_module_called_for_each_step() -> None:
+    spec = assert_agrees(seeded(StepByStep()), normal(3, 5, 3), normal(2, 8, 3))
+    assert "lstm" in kinds(spec)
 
 
 def test_a_scripted_loop() -> None:

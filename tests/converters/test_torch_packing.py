@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import (
 )
 from torch_modules import answers, assert_agrees, call, normal, seeded
 
-from npylstm import Model, UnsupportedError
+from npylstm import Model, NpylstmError, UnsupportedError
 
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -72,6 +72,20 @@ def test_lengths_of_an_input(kind: str, read: str) -> None:
 def test_sequences_first_and_sorted() -> None:
     module = seeded(Packed("lstm", "all", first=False, ordered=True))
     assert_agrees(module, (normal(5, 3, 3), lengths(5, 4, 2)), (normal(7, 2, 3), lengths(6, 1)))
+
+
+def test_all_sequences_are_full() -> None:
+    class Full(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x):
+            counts = torch.full((x.size(0),), x.size(1))
+            y, _ = self.rnn(pack_padded_sequence(x, counts, batch_first=True))
+            return pad_packed_sequence(y, batch_first=True)[0]
+
+    assert_agrees(seeded(Full()), normal(3, 5, 3), normal(2, 8, 3))
 
 
 def test_the_module_stays_as_it_was() -> None:
@@ -171,3 +185,54 @@ def test_recorded_cases_have_lengths() -> None:
     assert {case.inputs["counts"].max() for case in spec.cases} == {
         case.inputs["ids"].shape[1] for case in spec.cases
     }
+
+
+class Sorted(nn.Module):
+    """Samples sorted by hand before they are packed, as older versions of torch needed it."""
+
+    def __init__(self, restored: str) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 2)
+        self.restored = restored
+
+    def forward(self, x, counts):
+        counts, order = counts.sort(descending=True)
+        x = x[order] if self.restored != "select" else x.index_select(0, order)
+        packed = pack_padded_sequence(x, counts.cpu(), batch_first=True)
+        y, (h, _) = self.rnn(packed)
+        y, _ = pad_packed_sequence(y, batch_first=True, total_length=x.size(1))
+        if self.restored == "sort":
+            _, back = order.sort()
+            return self.head(y[back]), h[-1].index_select(0, back)
+        if self.restored == "not":
+            return self.head(y)
+        back = torch.argsort(order)
+        return self.head(y)[back], h[:, back]
+
+
+@pytest.mark.parametrize("restored", ["sort", "argsort", "select"])
+def test_samples_sorted_by_hand(restored: str) -> None:
+    samples = [(normal(3, 5, 3), lengths(2, 5, 4)), (normal(4, 7, 3), lengths(3, 1, 7, 5))]
+    assert_agrees(seeded(Sorted(restored)), *samples)
+
+
+def test_samples_that_stay_sorted() -> None:
+    with pytest.raises(UnsupportedError, match="outputs are in the order of the samples' lengths"):
+        nc.from_torch(seeded(Sorted("not")), (normal(3, 5, 3), lengths(2, 5, 4)))
+
+
+def test_packed_sequences_as_inputs_and_outputs_are_refused() -> None:
+    class Returning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x, counts):
+            return self.rnn(pack_padded_sequence(x, counts, True, False))[0]
+
+    module = seeded(Returning())
+    with pytest.raises(UnsupportedError, match="returns a PackedSequence: return the tensor"):
+        nc.from_torch(module, (normal(3, 5, 3), lengths(5, 2, 4)))
+    packed = pack_padded_sequence(normal(2, 5, 3), lengths(5, 2), True)
+    with pytest.raises(NpylstmError, match=r"is a PackedSequence.* let forward take the padded"):
+        nc.from_torch(module, packed)

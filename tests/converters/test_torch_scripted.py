@@ -77,7 +77,7 @@ def script(module: nn.Module, *_: Any) -> Any:
 def trace(module: nn.Module, *example: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TracerWarning, about PyTorch's own LSTM
-        return torch.jit.trace(module, example)
+        return torch.jit.trace(module, example, check_trace=False)
 
 
 def freeze(module: nn.Module, *_: Any) -> Any:
@@ -148,3 +148,58 @@ def test_a_condition_on_the_steps_is_found() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(NpylstmError, match="expected arrays for x, h, got y"):
         nc.from_torch(script(OptionalState()), {"y": normal(3, 5, 3)})
+
+
+class Cell(nn.Module):
+    """PyTorch's example of a custom cell (fastrnns)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_ih, self.weight_hh = nn.Parameter(normal(16, 3)), nn.Parameter(normal(16, 4))
+        self.bias = nn.Parameter(normal(16))
+
+    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]):
+        h, c = state
+        gates = torch.mm(x, self.weight_ih.t()) + self.bias + torch.mm(h, self.weight_hh.t())
+        i, f, g, o = gates.chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, (h, c)
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = Cell()
+
+    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]):
+        steps = x.unbind(0)
+        outputs: List[torch.Tensor] = []  # noqa: UP006
+        for k in range(len(steps)):
+            out, state = self.cell(steps[k], state)
+            outputs += [out]
+        return torch.stack(outputs), state
+
+
+def test_a_loop_of_a_custom_cell() -> None:
+    def sample(steps: int, batch: int) -> Any:
+        return normal(steps, batch, 3), (normal(batch, 4, seed=1), normal(batch, 4, seed=2))
+
+    module = seeded(Layer())
+    spec = assert_agrees(module, sample(5, 3), sample(8, 2), source=script(module))
+    assert "scan" in [layer.kind for layer in spec.layers]
+
+
+@pytest.mark.parametrize("make", [script, trace])
+def test_attention(make: Callable[..., Any]) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.norm = nn.LayerNorm(4)
+
+        def forward(self, x):
+            return self.norm(x + F.gelu(self.attention(x, x, x)[0]))
+
+    module, x = seeded(Attention()), normal(3, 5, 4)
+    assert_agrees(module, x, normal(2, 8, 4), source=make(module, x))

@@ -8,7 +8,7 @@ from typing import Any
 from npylstm import ModelSpec
 from npylstm.graph.builder import GraphBuilder
 from npylstm.graph.parts import Edge, LayerSpec
-from npylstm.ops.indexing import Select, Slice
+from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate, Reshape, Transpose
 from npylstm_converters.toolkit.unrolled import Loop, Place, Source
@@ -55,6 +55,8 @@ class InLayers:
             raise Misfit("its first axis is not the batch")
         if steps.first:
             (tensor,) = self._builder.add(f"{tensor}_rest", Slice(1, steps.first), [tensor])
+        if steps.backwards:
+            (tensor,) = self._builder.add(f"{tensor}_turned", Flip((1,)), [tensor])
         return tensor
 
     def _read(self, source: Source) -> tuple[str, bool] | None:
@@ -161,7 +163,9 @@ class InLayers:
 
 
 def is_zero(spec: ModelSpec, tensor: str) -> bool:
-    """Whether a tensor is zeros."""
+    """Whether an initial tensor is zeros."""
+    if not tensor:
+        return True
     edges = [edge for edge in spec.edges if tensor in edge.outputs]
     return bool(edges) and all(
         spec[e.layer].layer.kind == "full" and spec[e.layer].layer.to_json()["value"] == 0

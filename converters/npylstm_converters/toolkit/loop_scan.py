@@ -9,11 +9,11 @@ from npylstm import ModelSpec
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.base import Operation
 from npylstm.ops.body import Body, Call
-from npylstm.ops.indexing import Select, Slice
+from npylstm.ops.indexing import Flip, Select, Slice
 from npylstm.ops.scan import Scan
 from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Reshape, Transpose
-from npylstm_converters.toolkit.loop_layers import is_zero
+from npylstm_converters.toolkit.loop_layers import Misfit, is_zero
 from npylstm_converters.toolkit.unrolled import Loop, Place, Source
 
 __all__ = ["InScan"]
@@ -35,8 +35,9 @@ class InScan:
         )]  # fmt: skip
         sequences = [self._sequence(number, names) for number in range(len(loop.sequences))]
         initial = [loop.initial[place] for place in states]
-        sizes = [spec.shapes[t][1:] for t in initial]
-        zero = all(is_zero(spec, t) and spec.shapes[t][:1] == (BATCH,) for t in initial)
+        shapes = [spec.shapes[loop.body[1][p.call].outputs[p.output]] for p in states]
+        sizes = [shape[1:] for shape in shapes]
+        zero = all(is_zero(spec, t) for t in initial) and all(s[:1] == (BATCH,) for s in shapes)
         zero = zero and all(isinstance(d, int) for size in sizes for d in size)
         body = self._body(constants)
         operation = Scan(
@@ -45,6 +46,8 @@ class InScan:
             len(states),
             tuple(sizes) if zero else (),  # type: ignore[arg-type]
         )
+        if not zero and "" in initial:
+            raise Misfit("has initial states of two kinds")
         given = [] if zero else [names[t] for t in initial]
         inputs = [*sequences[:1], *given, *sequences[1:], *(names[t] for t in constants)]
         self.layer = builder.unused("loop")
@@ -73,6 +76,8 @@ class InScan:
             (tensor,) = self._builder.add(f"{tensor}_steps", Transpose(tuple(order)), [tensor])
         if steps.first:
             (tensor,) = self._builder.add(f"{tensor}_rest", Slice(0, steps.first), [tensor])
+        if steps.backwards:
+            (tensor,) = self._builder.add(f"{tensor}_turned", Flip((0,)), [tensor])
         return tensor
 
     def _body(self, constants: list[str]) -> Body:

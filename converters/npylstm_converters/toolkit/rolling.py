@@ -14,6 +14,7 @@ from typing import Any
 from npylstm import ModelSpec, NpylstmError
 from npylstm.graph.builder import GraphBuilder
 from npylstm.graph.parts import Edge
+from npylstm.ops.indexing import Flip
 from npylstm.ops.shapes import BATCH, STEPS, resize_axis
 from npylstm.ops.shaping import Concatenate, Reshape, Stack
 from npylstm_converters.toolkit.loop_layers import InLayers, Misfit
@@ -57,8 +58,11 @@ class _Rewriting:
         free: set[tuple[str, int]] = set()
         for steps in loop.sequences:
             free |= origins(spec, steps.tensor, steps.axis)
-        used = {d for t in spec.inputs for d in t.shape}
-        symbol = next(s for s in (STEPS, *(f"{STEPS}_{k}" for k in range(2, 99))) if s not in used)
+        shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
+        used = {d for shape in shapes.values() for d in shape}
+        names = (STEPS, *(f"{STEPS}_{k}" for k in range(2, 99)))
+        known = sorted({d for n, a in free if isinstance(d := shapes[n][a], str)} - {BATCH})
+        symbol = known[0] if known else next(s for s in names if s not in used)
         inputs = []
         for tensor in spec.inputs:
             for name, axis in free:
@@ -121,11 +125,15 @@ class _Rewriting:
         if any(t in places for t in prefix) or None in rest:
             return False
         found = [pair for pair in rest if pair is not None]
-        if [step for step, _ in found] != [*range(loop.count)] or len({p for _, p in found}) > 1:
+        order = [step for step, _ in found]
+        forwards = order == [*range(loop.count)]
+        if not (forwards or order == [*range(loop.count)][::-1]) or len({p for _, p in found}) > 1:
             return False
         shape = self._spec.shapes[edge.inputs[-1]]
         axis = config["axis"] % (len(shape) + (layer.kind == "stack"))
         made = self._written.sequence(found[0][1], axis)
+        if not forwards:
+            (made,) = self.builder.add(f"{edge.layer}_turned", Flip((axis,)), [made])
         if layer.kind == "concatenate":
             sizes: list[Any] = [(0, k) for k in range(len(shape) + 1)]
             merged = (*sizes[:axis], *(sizes[axis : axis + 1] if shape[axis] == 1 else (-1,)))

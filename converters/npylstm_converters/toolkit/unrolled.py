@@ -7,6 +7,7 @@ which reads its own step of the sequences, and results of the group before.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +28,7 @@ class Steps(NamedTuple):
     axis: int
     first: int
     keeps_axis: bool  # x[:, t : t + 1] rather than x[:, t]
+    backwards: bool = False  # from the last step to the first
 
 
 class Place(NamedTuple):
@@ -60,7 +62,8 @@ class Loop:
     sources
         What each call of the body reads.
     initial
-        The tensors that the first step reads in place of results of the step before.
+        The tensors that the first step reads in place of results of the step before; ``""`` for
+        zeros, which a call without initial states has.
     before, after
         The calls outside of the loop.
     """
@@ -94,17 +97,18 @@ def find_loop(spec: ModelSpec) -> Loop | None:
             steps = Steps(edge.inputs[0], axis, 0, keeps)
             groups.setdefault(steps, {})[index] = edge.outputs[0]
     groups = {k: v for k, v in groups.items() if origins(spec, k.tensor, k.axis)}
-    for first in (0, 1):
-        for size in dict.fromkeys(_size(spec, steps) for steps in groups):
-            chosen = {
-                steps._replace(first=first): entries for steps, entries in groups.items()
-                if _size(spec, steps) == size and set(entries) >= set(range(first, size))
-            }  # fmt: skip
-            count = size - first
-            if chosen and count >= _FEWEST_STEPS:
-                found = _Search(spec, operations, chosen, count).loop()
-                if found is not None:
-                    return found
+    sizes = dict.fromkeys(size for steps in groups if (size := _size(spec, steps)))
+    for size, (first, backwards) in itertools.product(sizes, ((0, False), (0, True), (1, False))):
+        chosen = {}
+        for steps, entries in groups.items():
+            if (_size(spec, steps) or len(entries)) == size and {*entries} >= {*range(first, size)}:
+                order = {size - 1 - k: t for k, t in entries.items()} if backwards else entries
+                chosen[steps._replace(first=first, backwards=backwards)] = order
+        count = size - first
+        if count >= _FEWEST_STEPS and any(_size(spec, steps) for steps in chosen):
+            found = _Search(spec, operations, chosen, count).loop()
+            if found is not None:
+                return found
     return None
 
 
@@ -124,6 +128,7 @@ def origins(spec: ModelSpec, tensor: str, axis: int) -> set[tuple[str, int]]:
 
 
 def _size(spec: ModelSpec, steps: Steps) -> int:
+    """Return the number of steps; 0 if it is free."""
     size = spec.shapes[steps.tensor][steps.axis]
     return size if isinstance(size, int) else 0
 
@@ -132,12 +137,16 @@ def _entry(operation: Operation, shape: Sequence[int | str]) -> tuple[int, int, 
     """Return axis and index of the entry that an operation takes, and whether it keeps the axis."""
     config = operation.to_json()
     if operation.kind == "select":
-        size = shape[config["axis"]]
-        return (config["axis"], config["index"] % size, False) if isinstance(size, int) else None
+        size, index = shape[config["axis"]], config["index"]
+        if isinstance(size, int):
+            return config["axis"], index % size, False
+        return (config["axis"], index, False) if index >= 0 else None
     if operation.kind == "slice" and config["step"] == 1 and isinstance(config["start"], int):
         size, start, stop = shape[config["axis"]], config["start"], config["stop"]
         if isinstance(size, int) and len(range(size)[start:stop]) == 1:
             return config["axis"], range(size)[start:stop][0], True
+        if isinstance(size, str) and start >= 0 and stop == start + 1:
+            return config["axis"], start, True
     return None
 
 
@@ -223,6 +232,8 @@ class _Search:
         first = _FirstStep(self._key, self._canonical, self._taken, pattern)
         # What step 1 reads in place of a result of step 1 is a result of step 0.
         for edge, line, wanted in zip(calls[0], rows[0], pattern, strict=True):
+            if len(line) != len(wanted):
+                return None
             for tensor, found, expected in zip(edge.inputs, line, wanted, strict=True):
                 if found == expected:
                     continue
@@ -264,8 +275,8 @@ class _FirstStep:
                 return None
             if edge.outputs[place.output] != tensor or found.setdefault(place.call, edge) != edge:
                 return None
-            for source, name in zip(self._pattern[place.call], edge.inputs, strict=True):
-                if source.place is not None and not source.before:
+            for source, name in self._pairs(place.call, edge):
+                if name and source.place is not None and not source.before:
                     if self.results.setdefault(source.place, name) != name:
                         return None
                     if source.place.call not in found:
@@ -278,7 +289,7 @@ class _FirstStep:
                 found[number] = same[-1]
             self.results |= {Place(number, k): t for k, t in enumerate(found[number].outputs)}
         for number, edge in found.items():
-            for source, tensor in zip(self._pattern[number], edge.inputs, strict=True):
+            for source, tensor in self._pairs(number, edge):
                 if not self._reads(source, tensor, bind=True):
                     return None
         return tuple(found[k] for k in range(len(wanted)))
@@ -286,10 +297,16 @@ class _FirstStep:
     def _fits(self, number: int, wanted: Edge, edge: Edge, found: Mapping[int, Edge]) -> bool:
         if self._key(edge.layer) != self._key(wanted.layer) or edge in found.values():
             return False
-        pairs = zip(self._pattern[number], edge.inputs, strict=True)
-        return all(self._reads(source, tensor) for source, tensor in pairs)
+        return all(self._reads(*pair) for pair in self._pairs(number, edge))
+
+    def _pairs(self, number: int, edge: Edge) -> list[tuple[Source, str]]:
+        """Return what a call should read, and what it reads; an initial state may be missing."""
+        missing = len(self._pattern[number]) - len(edge.inputs)
+        return [*zip(self._pattern[number], (*edge.inputs, *[""] * missing), strict=False)]
 
     def _reads(self, source: Source, tensor: str, bind: bool = False) -> bool:
+        if not tensor and not source.before:
+            return False
         if source.steps is not None:
             return self._taken.get(tensor) == (source.steps, 0)
         if source.constant is not None:

@@ -109,7 +109,9 @@ def _indices() -> Iterator[Row]:
 
 def _windows() -> Iterator[Row]:
     convolutions = [f"conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding")]
-    yield from rows(window_ops.convolution, *convolutions, "convolution.default")
+    flags = ("benchmark", "deterministic", "cudnn_enabled", "allow_tf32")
+    others = ("convolution.default", "_convolution.default", "_convolution.deprecated")
+    yield from rows(window_ops.convolution, *convolutions, *others, neutral=flags)
     transposed = ("conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input")
     yield from rows(window_ops.convolution_transpose, *transposed)
     for n in (1, 2, 3):

@@ -146,6 +146,7 @@ class Builder(GraphBuilder):
         self.slices_known = slices_known
         self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
         self.read: dict[str, dict[str, None]] = {}  # by layer, its source tensors
+        self.folded: dict[str, Any] = {}  # constants, by how they are computed
         self.masks: dict[tuple[str, Dim], Ref] = {}  # by lengths and number of steps
         self.zeroed: dict[str, str] = {}  # sequences with zeros at masked steps: their masks
         self._traced = {t.name: traced for t, traced in inputs.items()}

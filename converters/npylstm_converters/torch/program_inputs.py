@@ -14,8 +14,8 @@ from npylstm_converters.torch.nodes import is_integer, traced
 from npylstm_converters.torch.rows import TIME_AXES
 from npylstm_converters.torch.tracing import bases, in_place_form
 
-__all__ = ["ModuleTensor", "element_type", "free_sizes", "module_tensors", "named_inputs",
-           "user_inputs", "written_tensors"]  # fmt: skip
+__all__ = ["ModuleTensor", "batch_sizes", "element_type", "free_sizes", "module_tensors",
+           "named_inputs", "user_inputs", "written_tensors"]  # fmt: skip
 
 
 class ModuleTensor(NamedTuple):
@@ -78,7 +78,7 @@ def written_tensors(program: Any, own: Mapping[str, ModuleTensor]) -> list[str]:
 
 def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
     """Return the inputs with named free sizes; recurrent layers determine the batch."""
-    batches = _batch_sizes(graph, users)
+    batches = batch_sizes(graph, users)
     names: dict[Any, str] = dict.fromkeys(batches, BATCH)
     alone = not batches and _is_one_sequence(graph, users)
     specs: dict[TensorSpec, Any] = {}
@@ -114,7 +114,7 @@ def _is_one_sequence(graph: Any, users: Sequence[Any]) -> bool:
     return bool(ones) and all(ones) and not any(1 in traced(node) for node in users)
 
 
-def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
+def batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
     """Return the free sizes of the batch axes: those of recurrent ops, else of the first axes.
 
     There are several if no operation joins the inputs: torch then treats them as different. None if
@@ -142,4 +142,4 @@ def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
 def free_sizes(program: Any) -> tuple[list[TracedShape], dict[Any, None]]:
     """Return the traced shapes of a program's tensor inputs, and the batch sizes."""
     users, _ = user_inputs(program, module_tensors(program))
-    return [traced(n) for n in users], _batch_sizes(program.graph, users)
+    return [traced(n) for n in users], batch_sizes(program.graph, users)

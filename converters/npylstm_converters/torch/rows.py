@@ -91,8 +91,10 @@ def _all_rows() -> Iterator[Row]:
     yield from rows(shape_ops.select, "select.int")
     yield from rows(shape_ops.slice_, "slice.Tensor")
     yield from rows(shape_ops.narrow, "narrow.default")
-    yield from rows(shape_ops.split, "split.Tensor", "split.sizes", "split_with_sizes.default",
-                    "chunk.default", neutral=("split_size", "split_sizes", "chunks"))  # fmt: skip
+    parts = ("split.Tensor", "split.sizes", "split_with_sizes.default", "chunk.default")
+    unsafe = ("unsafe_split.Tensor", "unsafe_split_with_sizes.default", "unsafe_chunk.default")
+    yield from rows(shape_ops.split, *parts, *unsafe,
+                    neutral=("split_size", "split_sizes", "chunks"))  # fmt: skip
     yield from rows(shape_ops.unbind, "unbind.int")
     yield from rows(shape_ops.permute, "permute.default")
     yield from rows(shape_ops.swap_axes, "transpose.int", "swapdims.default", dim0="a", dim1="b")

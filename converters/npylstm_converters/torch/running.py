@@ -54,7 +54,7 @@ def inference(module: Any) -> Iterator[None]:
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
     entries = {m: (dict(m._buffers), dict(m._parameters)) for m in plain}
-    lists = {m: [*m._flat_weights] for m in plain if hasattr(m, "_flat_weights")}
+    lists = {m: [*m._flat_weights] for m in plain if isinstance(m, torch.nn.RNNBase)}
     numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
     try:
         with contextlib.suppress(NotImplementedError):  # a program's module has no eval()

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["function_of", "is_known"]
+__all__ = ["function_of"]
 
 
 def _raise(message: Any, *_: Any) -> None:
@@ -42,6 +42,10 @@ def _tensor(value: Any, dtype: Any = None, *_: Any) -> Any:
     return torch.tensor(value, dtype=dtype)
 
 
+def _divide(a: Any, b: Any, rounding: Any = None) -> Any:
+    return a / b if rounding is None else a // b  # sizes are not negative
+
+
 def _largest(*values: Any) -> Any:
     return max(*values)
 
@@ -68,8 +72,15 @@ _ANY: dict[str, Callable[..., Any]] = {
     "prim::device": lambda tensor: tensor.device,
     "prim::layout": lambda tensor: tensor.layout,
     "prim::is_cuda": lambda tensor: False,
-    "prim::requires_grad": lambda tensor: False,
+    # Together: torch's fused layers, for inference without gradients, are not used.
+    "prim::requires_grad": lambda tensor: True,
+    "aten::is_grad_enabled": lambda: True,
     "prim::data": lambda tensor: tensor,
+    "prim::type": lambda device: device.type,
+    **dict.fromkeys(
+        (f"prim::is_{word}" for word in ("nested", "sparse", "quantized", "mkldnn", "meta")),
+        lambda tensor: False,
+    ),
     "aten::__is__": lambda a, b: a is b,
     "aten::__isnot__": lambda a, b: a is not b,
     "aten::append": _append,
@@ -93,7 +104,7 @@ _OF_TENSORS: dict[str, Callable[..., Any]] = {
 }
 
 _NUMBERS: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": _divide,
     "floordiv": operator.floordiv, "floor_divide": operator.floordiv,
     "remainder": operator.mod, "pow": operator.pow, "neg": operator.neg,
     "abs": abs, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
@@ -115,13 +126,8 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
     "slice": _slice, "list": list, "copy": list, "reverse": lambda v: v.reverse(),
     "extend": lambda values, more: values.extend(more), "_set_item": _set_item,
     "pop": lambda values, at=-1: values.pop(at), "insert": lambda v, at, x: v.insert(at, x),
-    "add": operator.add, "mul": operator.mul, "clear": lambda v: v.clear(),
+    "add": operator.add, "add_": operator.iadd, "mul": operator.mul, "clear": lambda v: v.clear(),
 }  # fmt: skip
-
-
-def is_known(kind: str) -> bool:
-    """Whether an operation of TorchScript's own namespace is in a table."""
-    return kind in _ANY or kind in ("prim::min", "prim::max")
 
 
 def function_of(kind: str, given: list[Any]) -> Callable[..., Any] | None:
@@ -129,6 +135,8 @@ def function_of(kind: str, given: list[Any]) -> Callable[..., Any] | None:
     if kind in _ANY:
         return _ANY[kind]
     name = kind.partition("::")[2]
+    if kind in ("prim::min", "prim::max"):
+        return _NUMBERS[name]
     if given and isinstance(given[0], (list, tuple, dict)) and name in _CONTAINERS:
         return _CONTAINERS[name]
     if any(map(_holds_tensors, given)):

@@ -11,28 +11,19 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from npylstm import UnsupportedError
-from npylstm_converters.torch.script_values import function_of, is_known
+from npylstm_converters.torch.script_values import function_of
 
 __all__ = ["module_of_script"]
-
-_CONTROL = ("prim::Constant", "prim::GetAttr", "prim::SetAttr", "prim::If", "prim::Loop")
 
 
 def module_of_script(scripted: Any) -> Any:
     """Return a ``torch.nn.Module`` that computes what a ``torch.jit.ScriptModule`` does.
 
-    Raises
-    ------
-    UnsupportedError
-        Lists the operations of TorchScript that are not supported.
+    Its forward raises UnsupportedError at an operation of TorchScript that is not supported.
     """
     import torch
 
     graph = scripted.inlined_graph
-    kinds = dict.fromkeys(node.kind() for node in _all_nodes(graph))
-    unknown = [k for k in kinds if k[:6] != "aten::" and k not in _CONTROL and not is_known(k)]
-    if unknown:
-        raise UnsupportedError([f"{kind} of TorchScript is not supported" for kind in unknown])
     arguments = scripted.forward.schema.arguments[1:]
 
     class Scripted(torch.nn.Module):  # type: ignore[misc]
@@ -164,6 +155,8 @@ class _Run:
             made = self._loop(node, *given)
         else:
             function = function_of(kind, given)
+            if function is None and not kind.startswith("aten::"):
+                raise UnsupportedError(f"{kind} of TorchScript is not supported")
             return _call(node, given) if function is None else function(*given)
         return made[0] if node.outputsSize() == 1 else made
 

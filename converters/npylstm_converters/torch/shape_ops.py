@@ -14,7 +14,7 @@ from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.indexing import Select, Slice
 from npylstm.ops.shaping import Concatenate, Expand, Reshape, Stack
 from npylstm_converters.errors import Refusal
-from npylstm_converters.toolkit import array_ops, shaping_ops
+from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops
 from npylstm_converters.torch.builder import (
     FilledTensor,
     RangeTensor,
@@ -43,6 +43,11 @@ def select(call: Call, x: Any, axis: int, index: Any) -> Any:
 def slice_(call: Call, x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     """Return ``x[start:end:step]`` along an axis."""
     start, stop = start or 0, None if end is None or end == _END else end
+    if isinstance(stop, SymbolicSize) and isinstance(start, int) and start >= 0 and step == 1:
+        axis = call.axis(x, axis)  # x[:, : n]: as many entries as another tensor has
+        size = call.traced[0][axis]
+        at = call.tensor(RangeTensor(float(start), 1.0, (size,)))
+        return index_ops.take(call, x, at, axis)
     if not all(v is None or isinstance(v, int) for v in (start, stop, step)):
         raise Refusal("with a bound that depends on the inputs")
     if (start, stop, step) == (0, None, 1):
@@ -204,8 +209,10 @@ def fill(value: float) -> Callable[..., FilledTensor]:
     return lambda call: FilledTensor(value, call.traced[0])
 
 
-def full(call: Call, value: Any) -> FilledTensor:
-    """Return a value in the shape of the output."""
+def full(call: Call, value: Any) -> Any:
+    """Return a value in the shape of the output; it may be a size."""
+    if isinstance(value, SymbolicSize):
+        return expand(call, call.tensor(value))
     number = call.number(value)
     if number is None:
         raise Refusal("with a value that depends on the inputs")

@@ -32,6 +32,11 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     import torch
     from torch.utils import _pytree as pytree
 
+    if any(type(part).__name__ == "PackedSequence" for part in _parts(example)):
+        raise NpylstmError(
+            "example: is a PackedSequence, whose sizes depend on the lengths: let forward take the "
+            "padded tensor and the lengths, and pack them itself"
+        )
     register_dataclasses(example)
     example = pytree.tree_map(
         lambda v: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v, example
@@ -39,6 +44,11 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Mapping):
         return (), dict(example)
     return tuple(example) if isinstance(example, (tuple, list)) else (example,), {}
+
+
+def _parts(example: Any) -> list[Any]:
+    several = type(example) in (tuple, list)
+    return [*example] if several else [*example.values()] if type(example) is dict else [example]
 
 
 def is_module(source: object) -> bool:

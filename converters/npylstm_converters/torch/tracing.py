@@ -90,7 +90,14 @@ def export_module(
                 program = torch.export.export(module, *example, dynamic_shapes=shapes)
                 if not _writes_are_plain(program.graph):
                     program = program.run_decompositions({})
+            if "PackedSequence" in str(program.call_spec.out_spec):
+                raise UnsupportedError(
+                    f"{type(module).__name__}: forward returns a PackedSequence: return the tensor "
+                    "that pad_packed_sequence makes of it"
+                )
             return program
+        except UnsupportedError:
+            raise
         except FixedLengthsError as error:
             changed = _with_tensor(error.lengths, (args, dict(kwargs)))
             given_lengths = changed is not None
