@@ -193,6 +193,24 @@ class ModelSpec:
         sample = BATCH if any(BATCH in t.shape for t in self.inputs) else 1
         return {name: shapes[name] for name, batch in batches.items() if batch == sample}
 
+    def count_samples(self, inputs: Mapping[str, Any]) -> int:
+        """Return the number of samples of a model's inputs.
+
+        Parameters
+        ----------
+        inputs
+            Arrays by name.
+
+        Returns
+        -------
+        int
+            The size of the batch axis; 1 if no input has one.
+        """
+        for tensor in self.inputs:
+            if BATCH in tensor.shape:
+                return int(inputs[tensor.name].shape[tensor.shape.index(BATCH)])
+        return 1
+
     def astype(self, dtype: str) -> ModelSpec:
         """Return the same model with weights of another dtype.
 

@@ -34,6 +34,11 @@ class Declarations:
     # Whether forward uses packed arrays only as ``x @ matrix`` (2 axes) or ``x + vector`` (1 axis).
     uses_matrix_products: ClassVar[bool] = False
 
+    @property
+    def returns_indices(self) -> bool:
+        """Whether the main output holds positions of entries: small integers, none a limit."""
+        return False
+
     def own_mask(self, inputs: Sequence[Any]) -> Any:
         """Return the input that masks steps of a recurrent operation; None if there is none."""
         return None

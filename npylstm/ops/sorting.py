@@ -46,6 +46,10 @@ class ArgReduce(Operation):
     def __post_init__(self) -> None:
         one_of("operation", self.operation, ("max", "min"))
 
+    @property
+    def returns_indices(self) -> bool:
+        return True
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         check_axis(shape, self.axis)
@@ -94,6 +98,10 @@ class TopK(Operation):
     def __post_init__(self) -> None:
         if self.k is not None:
             positive("k", self.k)
+
+    @property
+    def returns_indices(self) -> bool:
+        return self.indices
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

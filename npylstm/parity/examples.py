@@ -73,8 +73,7 @@ def bind_example(
         If an array does not fit; the message has its name, its shape and the expected one.
     """
     bound = bind(inputs, spec.inputs, spec.dtype)
-    first = spec.inputs[0]
-    batch = int(bound[first.name].shape[first.shape.index(BATCH)])
+    batch = spec.count_samples(bound)
     carried = bind_state(state, spec.state_shapes(), batch, spec.dtype)
     moves = bind_mask(mask, lengths, spec, bound, batch)
     given = name_outputs(spec, outputs)

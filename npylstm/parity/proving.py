@@ -33,6 +33,7 @@ def check_evidence(spec: ModelSpec, comparisons: Sequence[Comparison]) -> tuple[
     agreeing = dict.fromkeys(c.output for c in comparisons)
     failed = {c.output for c in comparisons if not c.passed}
     evident = {c.output for c in comparisons if _is_evidence(c, bounds).any()}
+    evident |= _indices(spec)
     empty = tuple(name for name in agreeing if name not in failed | evident)
     if empty and len(empty) == len(agreeing):
         raise UnprovenError(
@@ -78,6 +79,11 @@ def _has_evidence(
         if count_different(values[:, None]) >= _FEWEST_VALUES:
             return True
     return False
+
+
+def _indices(spec: ModelSpec) -> set[str]:
+    """Return the outputs that are positions of entries; 0 and 1 are as good as others there."""
+    return {e.outputs[0] for e in spec.edges if spec[e.layer].layer.returns_indices}
 
 
 def _is_evidence(comparison: Comparison, bounds: Array) -> Array:

@@ -264,8 +264,7 @@ def _share(outputs: Outputs | None, theirs: Outputs, before: float) -> float:
 
 def _rows_that_differ(spec: ModelSpec, tape: CachedRun) -> Example:
     """Return the few samples of an example with the largest mismatch."""
-    first = spec.inputs[0]
-    count = tape.example.inputs[first.name].shape[first.shape.index(BATCH)]
+    count = spec.count_samples(tape.example.inputs)
     if any(BATCH not in t.shape for t in spec.output_specs):
         return tape.example
     values = sum(tape.outputs[name].size for name in spec.outputs)

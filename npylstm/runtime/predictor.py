@@ -12,7 +12,6 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.state import State
 from npylstm.loading import module
-from npylstm.ops.shapes import BATCH
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
 from npylstm.runtime.engines import Engine, Stream
@@ -209,10 +208,7 @@ class Predictor:
         return self._engine.stream(self.spec, batch)
 
     def _batch_size(self, inputs: Mapping[str, Array]) -> int:
-        for tensor in self.inputs:
-            if BATCH in tensor.shape:
-                return int(inputs[tensor.name].shape[tensor.shape.index(BATCH)])
-        return 1
+        return self.spec.count_samples(inputs)
 
     def _state(self, state: StateArrays | None, batch: int) -> State:
         return bind_state(state, self.spec.state_shapes(), batch, self.spec.dtype)

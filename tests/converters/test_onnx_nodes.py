@@ -79,7 +79,6 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
         "resize_upsample_sizes_nearest_not_smaller", "resize_downsample_sizes_nearest_not_smaller",
     ),
     "is not supported in version 8 of the operator set": ("scan_sum",),
-    "samples would depend on one another": ("size_example", "size"),
 }  # fmt: skip
 REASONS = {f"test_{name}": reason for reason, names in REFUSED.items() for name in names}
 

@@ -142,6 +142,10 @@ class Inventor:
         self, rng: np.random.Generator, scenario: Scenario, tensor: TensorSpec, sizes: Any
     ) -> Array:
         shape = shape_of(tensor, sizes)
+        if tensor.name in self._traits.lengths:
+            counts = _lengths(sizes[self._traits.lengths[tensor.name]], shape[0])
+            ordered: Array = np.sort(counts)[::-1].copy()  # packing may need this order
+            return ordered
         if tensor.name in self._traits.vocabulary:
             return self._ids(rng, scenario, tensor, shape)
         # In float32 whatever the model computes in: a framework may cut inputs down to that.

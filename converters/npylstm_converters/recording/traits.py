@@ -31,6 +31,9 @@ class Traits:
         The number of ids, by integer input.
     padding
         The values that a mask of the model excludes, by input.
+    lengths
+        The free size that each input of lengths counts: integers ``(batch,)`` that no embedding
+        reads, beside sequences.
     has_state, has_lengths
         Whether the model accepts an initial state, and ``lengths``.
     """
@@ -38,6 +41,7 @@ class Traits:
     symbols: tuple[str, ...]
     vocabulary: Mapping[str, int]
     padding: Mapping[str, tuple[float, ...]]
+    lengths: Mapping[str, str]
     has_state: bool
     has_lengths: bool
 
@@ -50,10 +54,15 @@ def read_traits(spec: ModelSpec, pinned: Mapping[str, int]) -> Traits:
         value = spec[edge.layer].layer.innermost.masked_value
         for name, own in _behind(spec, edge.inputs[0], value) if value is not None else ():
             padding.setdefault(name, {})[own] = None
+    steps = [d for d in symbols if d != BATCH]
+    vocabulary = dict(_vocabulary(spec))
+    counts = [t.name for t in spec.inputs if t.integer and t.shape == (BATCH,)]
+    embedded = {name for name, size in vocabulary.items() if size is not None}
     return Traits(
-        symbols=tuple(d for d in symbols if d != BATCH and d not in pinned),
-        vocabulary=dict(_vocabulary(spec)),
+        symbols=tuple(d for d in steps if d not in pinned),
+        vocabulary={name: size or _UNKNOWN_IDS for name, size in vocabulary.items()},
         padding={name: tuple(values) for name, values in padding.items()},
+        lengths={name: steps[0] for name in counts if steps and name not in embedded},
         has_state=bool(spec.state_shapes()),
         has_lengths=_takes_lengths(spec),
     )
@@ -74,8 +83,11 @@ def _behind(spec: ModelSpec, tensor: str, value: float) -> Iterator[tuple[str, f
         seen.update(further)
 
 
-def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
-    """Yield the number of ids of inputs that embeddings read, also through slices and copies."""
+def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int | None]]:
+    """Yield the number of ids of inputs that embeddings read, also through slices and copies.
+
+    None for integers that no embedding reads.
+    """
     for tensor in spec.inputs:
         reached, sizes = {tensor.name}, []
         for edge in spec.edges:
@@ -87,7 +99,7 @@ def _vocabulary(spec: ModelSpec) -> Iterator[tuple[str, int]]:
             elif layer.keeps_ids:
                 reached.add(edge.outputs[0])
         if sizes or tensor.integer:
-            yield tensor.name, min(sizes, default=_UNKNOWN_IDS)
+            yield tensor.name, min(sizes, default=None)
 
 
 def _takes_lengths(spec: ModelSpec) -> bool:

@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
+from npylstm.ops.shapes import BATCH, STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
-from npylstm_converters.torch.tracing import inference, quiet
+from npylstm_converters.torch.packing import packs
+from npylstm_converters.torch.running import inference, quiet
 
 __all__ = ["check_branches"]
 
@@ -27,7 +30,7 @@ _FEW = _SIZES[:9]
 _TOLERANCE = 1e-2
 
 
-def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
+def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = None) -> list[str]:
     """Run a module with other sizes than the example's and compare with its conversion.
 
     Parameters
@@ -38,6 +41,8 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
         The program of ``torch.export``.
     spec
         The converted program.
+    original
+        What to run, if it is not the module itself: TorchScript.
 
     Returns
     -------
@@ -49,7 +54,7 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
     UnsupportedError
         Lists the conditions under which the module computes something else.
     """
-    trial = _Trial(module, program, spec)
+    trial = _Trial(module, program, spec, module if original is None else original)
     reasons, notes = [], []
     for symbol in trial.symbols:
         verdict = trial.compare({symbol: 1})
@@ -70,29 +75,62 @@ def check_branches(module: Any, program: Any, spec: ModelSpec) -> list[str]:
                 break
     if reasons:
         raise UnsupportedError(reasons)
+    if trial.packs and (verdict := trial.compare({}, fills=False)) != "same":
+        text = "where no sequence fills all steps, PyTorch's pad_packed_sequence removes the rest"
+        if verdict == "other numbers":
+            text += ", and what forward computes depends on it: pad to the longest sequence only"
+        notes.append(text)
     return notes
+
+
+def check_loops(module: Any, program: Any, spec: ModelSpec, original: Any = None) -> list[str]:
+    """Check that a model whose unrolled loops were written as layers equals the module.
+
+    Parameters are those of :func:`check_branches`. It must agree at the example's size, and at
+    others for which the module runs.
+
+    Raises
+    ------
+    UnsupportedError
+        If it does not.
+    """
+    trial = _Trial(module, program, spec, module if original is None else original)
+    example = trial.example
+    free = [symbol for symbol in trial.symbols if symbol != BATCH]
+    for more in (0, 1, -1, 4):
+        sizes = {symbol: max(1, example[symbol] + more) for symbol in free}
+        if trial.compare(sizes, strict=True) not in ("same", "other shape"):
+            raise UnsupportedError([f"a loop differs for {sizes}"])
+    listed = ", ".join(f"{k} free" for k in free)
+    return [f"loops over steps: {listed}, as compared with the module at other lengths"]
 
 
 class _Trial:
     """A module and its conversion, run with any sizes."""
 
-    def __init__(self, module: Any, program: Any, spec: ModelSpec) -> None:
+    def __init__(self, module: Any, program: Any, spec: ModelSpec, original: Any) -> None:
         import torch
         from torch.utils import _pytree as pytree
 
-        self._module, self._spec = module, spec
+        self._module, self._spec, self._original = module, spec, original
         self._model = Model(spec, "numpy")
         self._leaves, self._structure = pytree.tree_flatten(program.example_inputs)
         tensors = [v for v in self._leaves if isinstance(v, torch.Tensor)]
-        self._example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
-        self.symbols = tuple(self._example)
+        self.example = fixed_sizes(spec.inputs, [tensor.shape for tensor in tensors])
+        self.symbols = tuple(self.example)
+        self.packs = packs(program)
 
-    def _arguments(self, sizes: Mapping[str, int], on: str) -> tuple[Any, Any, list[Any]]:
-        """Return the example with other sizes: its entries repeated, or on the meta device."""
+    def _arguments(
+        self, sizes: Mapping[str, int], on: str, fills: bool = True
+    ) -> tuple[Any, Any, list[Any]]:
+        """Return the example with other sizes: its entries repeated, or on the meta device.
+
+        Of lengths, the first is the number of steps, if the sequences may fill all.
+        """
         import torch
         from torch.utils import _pytree as pytree
 
-        wanted = {**self._example, **sizes}
+        wanted = {**self.example, **sizes}
         specs = iter(self._spec.inputs)
         leaves, tensors = [], []
         for leaf in self._leaves:
@@ -106,6 +144,11 @@ class _Trial:
                 made = leaf.detach().clone()
                 for axis, size in enumerate(shape):
                     made = made.index_select(axis, torch.arange(size) % made.shape[axis])
+                if self.packs and made.ndim == 1 and not made.dtype.is_floating_point:
+                    longest = max(1, wanted.get(STEPS, 1) - (not fills))
+                    made = made.clamp(1, longest)
+                    made[:1] = longest
+                    made = made.sort(descending=True).values
             leaves.append(made)
             tensors.append(made)
         args, kwargs = pytree.tree_unflatten(leaves, self._structure)
@@ -129,25 +172,30 @@ class _Trial:
             for sizes in itertools.product(_FEW, _FEW):
                 yield dict(zip(pair, sizes, strict=True))
 
-    def compare(self, sizes: Mapping[str, int]) -> str:
-        """Return how the module's outputs differ from the conversion's."""
+    def compare(self, sizes: Mapping[str, int], fills: bool = True, strict: bool = False) -> str:
+        """Return how the module's outputs differ from the conversion's.
+
+        If one of them raises an error, they do not differ, unless ``strict``.
+        """
         import torch
         from torch.utils import _pytree as pytree
 
-        args, kwargs, tensors = self._arguments(sizes, "cpu")
+        args, kwargs, tensors = self._arguments(sizes, "cpu", fills)
         inputs = [t.numpy().copy() for t in tensors]
         try:
-            with inference(self._module), quiet(), torch.no_grad():
-                leaves = pytree.tree_leaves(self._module(*args, **kwargs))
+            with inference(self._original), quiet(), torch.no_grad():
+                leaves = pytree.tree_leaves(self._original(*args, **kwargs))
             ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
         except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
-            return "same"  # one of them raises an error for these sizes
+            return "error" if strict else "same"
         theirs = [leaf.detach().numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
         mine = list(ours.values()) if isinstance(ours, dict) else [ours]
         if len(mine) != len(theirs):
             return "other numbers"
         verdict = "same"
         for a, b in zip(mine, theirs, strict=True):
+            if self.packs and _is_longer(a, b):
+                a, verdict = a[tuple(map(slice, b.shape))], "fewer steps"
             if a.shape != b.shape:
                 if _without_ones(a.shape) != _without_ones(b.shape):
                     return "other numbers"
@@ -156,6 +204,14 @@ class _Trial:
             if not np.allclose(a.ravel(), b.ravel(), 0, _TOLERANCE * scale, equal_nan=True):
                 return "other numbers"
         return verdict
+
+
+def _is_longer(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether an array has more entries than another along one axis, and else its shape."""
+    pairs = list(zip(a.shape, b.shape, strict=False))
+    return a.ndim == b.ndim and [m > n for m, n in pairs].count(True) == 1 == sum(
+        m != n for m, n in pairs
+    )
 
 
 def _without_ones(shape: tuple[int, ...]) -> list[int]:

@@ -1,24 +1,27 @@
 """The graph builder for traced programs, and the values that their operations return.
 
-The result of an operation is one of six: a tensor of the graph (:class:`Ref`), a tensor that
+The result of an operation is one of eight: a tensor of the graph (:class:`Ref`), a tensor that
 depends on no input (:class:`ConstantTensor`), a constant fill that is created only if an operation
-reads it (:class:`FilledTensor`), tensors that are stacked only if an operation reads the stack
-(:class:`StackedTensors`), a free size (:class:`SymbolicSize`), or a plain Python value.
+reads it (:class:`FilledTensor`), so are counted numbers (:class:`RangeTensor`), tensors that are
+stacked only if an operation reads the stack (:class:`StackedTensors`), a tensor that entries were
+written to (:class:`ScatteredTensor`), a free size (:class:`SymbolicSize`), or a plain Python value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from npylstm import NpylstmError
 from npylstm.arrays import Array
 from npylstm.graph.builder import GraphBuilder
-from npylstm.ops.arithmetic import Constant
+from npylstm.ops.arithmetic import Arithmetic, Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import Select, SizeOf
+from npylstm.ops.shapes import Dim
 from npylstm.ops.shaping import Full, Reshape, Stack
+from npylstm.ops.sorting import Cumulative
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 
@@ -26,7 +29,9 @@ __all__ = [
     "Builder",
     "ConstantTensor",
     "FilledTensor",
+    "RangeTensor",
     "Ref",
+    "ScatteredTensor",
     "StackedTensors",
     "SymbolicSize",
     "TracedShape",
@@ -63,6 +68,19 @@ class FilledTensor:
 
 
 @dataclass(frozen=True)
+class RangeTensor:
+    """``start, start + step, ...`` along its only axis whose size is not one."""
+
+    start: float
+    step: float
+    traced: TracedShape
+
+    def is_whole(self, size: Any) -> bool:
+        """Whether it counts all entries of an axis of this size."""
+        return (self.start, self.step) == (0.0, 1.0) and [*self.traced].count(size) == 1
+
+
+@dataclass(frozen=True)
 class SymbolicSize:
     """A free size, known only when the model is called."""
 
@@ -81,6 +99,31 @@ class StackedTensors:
     @property
     def traced(self) -> TracedShape:
         return (len(self.pieces), *self.pieces[0].traced)
+
+
+@dataclass(frozen=True)
+class ScatteredTensor:
+    """A tensor along one axis of known size of which some entries were written."""
+
+    base: Any
+    axis: int
+    pieces: tuple[Ref | None, ...]
+
+    @property
+    def traced(self) -> TracedShape:
+        traced: TracedShape = self.base.traced
+        return traced
+
+    @classmethod
+    def of(cls, base: Any, axis: int) -> ScatteredTensor:
+        """Return a tensor to write entries to."""
+        if isinstance(base, ScatteredTensor) and base.axis == axis:
+            return base
+        return cls(base, axis, (None,) * base.traced[axis])
+
+    def with_piece(self, index: int, piece: Ref) -> ScatteredTensor:
+        """Return the tensor with another entry."""
+        return replace(self, pieces=(*self.pieces[:index], piece, *self.pieces[index + 1 :]))
 
 
 class Builder(GraphBuilder):
@@ -103,6 +146,9 @@ class Builder(GraphBuilder):
         self.slices_known = slices_known
         self.origins: dict[int, tuple[str, ...]] = {}  # names of tensors, by identity
         self.read: dict[str, dict[str, None]] = {}  # by layer, its source tensors
+        self.folded: dict[str, Any] = {}  # constants, by how they are computed
+        self.masks: dict[tuple[str, Dim], Ref] = {}  # by lengths and number of steps
+        self.zeroed: dict[str, str] = {}  # sequences with zeros at masked steps: their masks
         self._traced = {t.name: traced for t, traced in inputs.items()}
 
     def add_traced(
@@ -147,6 +193,10 @@ class Builder(GraphBuilder):
             # At least one input: a fill has the inputs' type.
             sources = sources or [self._input(self.inputs[0].name)]
             return self.add_traced(name, Full(sizes, value.value), sources, [value.traced])[0]
+        if isinstance(value, RangeTensor):
+            return self._counted(value, name)
+        if isinstance(value, ScatteredTensor):
+            return self._joined(value, name)
         if isinstance(value, ConstantTensor):
             array = self.array(value)
             return self.add_traced(
@@ -158,6 +208,31 @@ class Builder(GraphBuilder):
             axis = source.traced.index(value.size)
             return self.add_traced(name, SizeOf(axis), [source], [()])[0]
         raise Refusal(f"expected a tensor, got {type(value).__name__}")
+
+    def _counted(self, value: RangeTensor, name: str) -> Ref:
+        ones = self.ref(FilledTensor(1.0, value.traced), f"{name}_ones")
+        axis = next(k for k, size in enumerate(value.traced) if size != 1)
+        operations: list[Operation] = [Cumulative("sum", axis, exclusive=True)]
+        operations += [Arithmetic("multiply", value.step)] if value.step != 1 else []
+        operations += [Arithmetic("add", value.start)] if value.start else []
+        for operation in operations:
+            (ones,) = self.add_traced(name, operation, [ones], [value.traced])
+        return ones
+
+    def _joined(self, value: ScatteredTensor, name: str) -> Ref:
+        axis, traced = value.axis, (*value.traced[: value.axis], *value.traced[value.axis + 1 :])
+        pieces = [piece for piece in value.pieces if piece is not None]
+        if len(pieces) < len(value.pieces):
+            fills = isinstance(value.base, FilledTensor)
+            rest = FilledTensor(value.base.value, traced) if fills else value.base
+            base = self.ref(rest, f"{name}_rest")
+            pieces = [
+                piece
+                or (base if fills else
+                    self.add_traced(f"{name}_{k}", Select(axis, k), [base], [traced])[0])
+                for k, piece in enumerate(value.pieces)
+            ]  # fmt: skip
+        return self.add_traced(name, Stack(axis), pieces, [value.traced])[0]
 
     def array(self, value: Any) -> Array:
         """Return the array of a tensor that depends on no input."""

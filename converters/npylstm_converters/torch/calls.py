@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from npylstm.arrays import Array
@@ -32,6 +32,10 @@ class Call:
         The shapes of its outputs.
     truncates
         Whether it casts floats to integers that are not only embedding indices.
+    dtype, source
+        The element types of its output and of its first input.
+    types
+        The element types of its inputs, by the identity of the values.
     """
 
     builder: Builder
@@ -39,6 +43,9 @@ class Call:
     module: tuple[str, str]
     traced: Sequence[TracedShape]
     truncates: bool = False
+    dtype: str = ""
+    source: str = ""
+    types: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,6 +66,10 @@ class Call:
     def shape(self, tensor: Ref) -> Shape:
         """Return the shape of a tensor, with symbols."""
         return self.builder.shapes[tensor.name]
+
+    def is_bool(self, value: Any) -> bool:
+        """Whether an argument holds truth values."""
+        return self.types.get(id(value)) == "bool"
 
     def rank(self, value: Any) -> int:
         """Return the number of axes of an argument."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,23 +12,36 @@ from typing import Any
 from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
+from npylstm_converters.toolkit.rolling import rolled
 from npylstm_converters.torch.alternatives import alternatives
-from npylstm_converters.torch.branches import check_branches
+from npylstm_converters.torch.batches import (
+    FixedBatchError,
+    memories,
+    other_batches,
+    possible_batches,
+    rebatched,
+)
+from npylstm_converters.torch.branches import check_branches, check_loops
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
 from npylstm_converters.torch.runner import TorchRunner
+from npylstm_converters.torch.running import quiet
+from npylstm_converters.torch.scripted import module_of_script
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
     is_program,
     load_program,
-    program_of_script,
+    load_script,
+    script_arguments,
     unguarded,
 )
-from npylstm_converters.torch.tracing import export_module, quiet
+from npylstm_converters.torch.tracing import export_module
 from npylstm_converters.torch.weights import from_state_dict
+
+_MOST_TRACES = 8
 
 __all__ = ["IMPORTER", "from_torch"]
 
@@ -94,7 +108,10 @@ def from_torch(
                     f"{os.fspath(source)}: is {kind.value}, which holds its own computation: "
                     f"{', '.join(stated)} go with a state_dict"
                 )
-            spec = _from_program(load_program(source, kind, example), kind.value)
+            if kind is Kind.PROGRAM:
+                spec = _from_program(load_program(source), kind.value)
+            else:
+                spec = _from_script(load_script(source, example), example)
         elif example is not None:
             raise NpylstmError(
                 f"{os.fspath(source)}: is a state_dict, which cannot be traced: state layers, or "
@@ -117,15 +134,31 @@ def from_torch(
     import torch
 
     if isinstance(source, torch.jit.ScriptModule):
-        return _from_program(program_of_script(source, example), Kind.TORCHSCRIPT.value)
-    return _from_module(source, example)
+        return _from_script(source, example)
+    return _from_module(source, *arguments(example))
 
 
-def _from_module(module: Any, example: Any) -> ModelSpec:
-    source, name = "a module, traced by torch.export", type(module).__name__
-    program = export_module(module, *arguments(example))
+def _from_script(scripted: Any, example: Any) -> ModelSpec:
+    scripted = scripted.eval()
+    module, args = module_of_script(scripted), script_arguments(scripted, example)
+    return _from_module(module, args, {}, Kind.TORCHSCRIPT.value, scripted)
+
+
+def _from_module(
+    module: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    source: str = "a module, traced by torch.export",
+    original: Any = None,
+) -> ModelSpec:
+    """Trace a module and convert it; ``original`` is what it was made from."""
+    name = type(module).__name__
+    program = export_module(module, args, kwargs)
+    notes: list[str] = []
     try:
         spec = spec_of_program(program, source, name)
+    except FixedBatchError as error:
+        program, spec, notes = _with_other_batch(module, program, error, source, name)
     except UnsupportedError as error:
         fewer = () if "is not supported" in str(error) else _with_fewer_free_sizes(module, program)
         for other in fewer:
@@ -134,9 +167,49 @@ def _from_module(module: Any, example: Any) -> ModelSpec:
                 break
         else:
             raise
-    notes = check_branches(module, program, spec)
+    notes += check_branches(module, program, spec, original)
+    free = rolled(spec)
+    if free is not None:
+        with contextlib.suppress(UnsupportedError):
+            notes = [*notes, *check_loops(module, program, free, original)]
+            spec = free
     decisions = [*spec.provenance["decisions"], *notes]
     return replace(spec, provenance={**spec.provenance, "decisions": decisions})
+
+
+def _with_other_batch(
+    module: Any, program: Any, error: FixedBatchError, source: str, name: str
+) -> tuple[Any, ModelSpec, list[str]]:
+    """Trace again with another batch, or with the attributes that hold the example's made free.
+
+    Raises
+    ------
+    FixedBatchError
+        Naming these attributes, if the batch stays that of the example.
+    """
+    args, kwargs = program.example_inputs
+    for example in other_batches(module, args, kwargs):
+        with contextlib.suppress(UnsupportedError):
+            again = export_module(module, *example, widen=False)
+            return again, spec_of_program(again, source, name), []
+    causes: dict[str, None] = {}
+    for axis, size in possible_batches(args, kwargs):
+        held = memories(module, size)
+        causes |= {memory.text: None for memory in held}
+        if any(memory.value is not None for memory in held):
+            with contextlib.suppress(UnsupportedError), rebatched(module, held, axis):
+                again = export_module(module, args, kwargs, widen=False)
+                texts = ", ".join(memory.text for memory in held)
+                note = f"batch: of any size, where the module holds the example's: {texts}"
+                return again, spec_of_program(again, source, name), [note]
+    if causes:
+        texts = ", ".join(causes)
+        reasons = [
+            f"{reason}; the module holds the example's batch in {texts}: reset that before "
+            "conversion, or take it from the input" for reason in error.reasons
+        ]  # fmt: skip
+        raise FixedBatchError(reasons) from None
+    raise error
 
 
 def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
@@ -146,8 +219,12 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
     shapes, batches = free_sizes(program)
     others = list(dict.fromkeys(d for s in shapes for d in s if not isinstance(d, int | str)))
     others = [d for d in others if d not in batches]
-    for count in range(min(len(others) - 1, 2), -1, -1):
-        kept = {*batches, *others[:count]}
+    kept_sets = [
+        chosen for count in range(min(len(others) - 1, 2), -1, -1)
+        for chosen in itertools.combinations(others, count)
+    ]  # fmt: skip
+    for chosen in kept_sets[:_MOST_TRACES]:
+        kept = {*batches, *chosen}
         axes = iter([[a for a, d in enumerate(shape) if d in kept] for shape in shapes])
 
         def free(value: Any, axes: Iterator[list[int]] = axes) -> Any:
@@ -161,15 +238,12 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
 
 
 def _from_program(program: Any, source: str) -> ModelSpec:
-    error: UnsupportedError | None = None
-    scripted = source == Kind.TORCHSCRIPT.value  # all its sizes are the example's
-    if not scripted:
-        try:
-            return spec_of_program(program, source)
-        except UnsupportedError as refusal:
-            if program.example_inputs is None or "is not supported" in str(refusal):
-                raise
-            error = refusal
+    try:
+        return spec_of_program(program, source)
+    except UnsupportedError as refusal:
+        if program.example_inputs is None or "is not supported" in str(refusal):
+            raise
+        error = refusal
     # In a program with all sizes fixed, the sizes that it does not use can become free.
     with quiet():
         module = unguarded(program)
@@ -177,10 +251,8 @@ def _from_program(program: Any, source: str) -> ModelSpec:
         try:
             return spec_of_program(export_module(module, args, kwargs, widen=False), source)
         except UnsupportedError as refusal:
-            error = error or refusal
             if "is not supported" in str(refusal):
                 raise
-    assert error is not None
     raise error from None
 
 

@@ -50,6 +50,7 @@ def module_of(node: Any) -> tuple[str, str]:
     return str(path), cls_name
 
 
+_INSIDE = re.compile(r"[/\\](torch|npylstm_converters)[/\\]")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*\n?(?P<code>[^\n]*)')
 
 
@@ -58,7 +59,9 @@ def place_of(node: Any) -> str:
     path, cls = module_of(node)
     module = f"{path} ({cls.rpartition('.')[2]})" if path else "forward"
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
-    own = [f for f in frames if not re.search(r"[/\\]torch[/\\]", f["file"])] or frames
+    own = [
+        f for f in frames if not re.search(r"[/\\](torch|npylstm_converters)[/\\]", f["file"])
+    ] or frames
     if not own:
         return module
     frame = own[-1]

@@ -12,7 +12,6 @@ from typing import Any
 
 from npylstm.activations import Activation
 from npylstm.ops.arithmetic import Arithmetic
-from npylstm.ops.convolution import Pool1D
 from npylstm.ops.indexing import Slice
 from npylstm.ops.pointwise import ActivationLayer
 from npylstm_converters.errors import Refusal
@@ -31,13 +30,6 @@ def dropout(_: Call, x: Any, p: float, train: bool) -> Any:
     """Return the input; raise Refusal if dropout is active, because outputs are then random."""
     if train and p > 0:
         raise Refusal("is left on in inference: its result is random")
-    return x
-
-
-def cast(call: Call, x: Any) -> Any:
-    """Return the input; raise Refusal if the cast from floats to integers truncates."""
-    if call.truncates:
-        raise Refusal("cuts fractions off")
     return x
 
 
@@ -60,6 +52,23 @@ def matmul(call: Call, x: Any, y: Any) -> Ref:
         return call.add_layer(layers.dense, x, kernel=y)
     made: Ref = array_ops.matmul(call, x, y)
     return made
+
+
+def einsum(call: Call, equation: str, tensors: Sequence[Any]) -> Ref:
+    """Multiply tensors and sum, as an equation states."""
+    made: Ref = array_ops.einsum(call, equation, tensors)
+    return made
+
+
+def baddbmm(call: Call, bias: Any, x: Any, y: Any) -> Any:
+    """Return ``bias + x @ y``."""
+    product = array_ops.matmul(call, x, y)
+    return call.add(Arithmetic("add"), call.tensor(bias), product)
+
+
+def outer(call: Call, x: Any, y: Any) -> Ref:
+    """Return the products of all pairs of entries of two vectors."""
+    return einsum(call, "i,j->ij", [x, y])
 
 
 def embedding(call: Call, weight: Any, indices: Any) -> Ref:
@@ -95,77 +104,15 @@ def prelu(call: Call, x: Any, weight: Any) -> Ref:
     return call.add_layer(make, source, weight=weight)
 
 
-def _one(value: Any) -> int:
-    """Return a number that torch may write as a list of one."""
-    (number,) = value if isinstance(value, (list, tuple)) else [value]
-    return int(number)
-
-
-def conv1d(
-    call: Call, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
-    groups: int,
-) -> Ref:  # fmt: skip
-    """Convolve along the last axis."""
-    call.check_rank(weight, 3)
-    pads = (0, 0)
-    if not isinstance(padding, str):
-        pads = (_one(padding), _one(padding))
-    elif padding == "same":
-        total = _one(dilation) * (call.array(weight).shape[2] - 1)
-        pads = (total // 2, total - total // 2)
-    make = functools.partial(
-        layers.conv1d, stride=_one(stride), padding=pads, dilation=_one(dilation), groups=groups
-    )
-    return call.add_layer(make, x, weight=weight, bias=bias)
-
-
-def pool(operation: str) -> Callable[..., Any]:
-    """Return a function that pools along the last axis."""
-
-    def apply(
-        call: Call, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1,
-        count_include_pad: bool = False,
-    ) -> Any:  # fmt: skip
-        layer = Pool1D(
-            operation, size=_one(kernel_size), stride=_one(stride or kernel_size),
-            dilation=_one(dilation), padding=(_one(padding),) * 2,
-            count_padding=bool(count_include_pad), channels_first=True,
-        )  # fmt: skip
-        return _with_indices(call, call.add(layer, call.tensor(x)))
-
-    return apply
-
-
-def adaptive_pool(operation: str) -> Callable[..., Any]:
-    """Return a function that pools the last axis to one entry."""
-
-    def apply(call: Call, x: Any, output_size: Any) -> Any:
-        if _one(output_size) != 1:
-            raise Refusal("to another size than 1 is not supported")
-        return _with_indices(call, array_ops.reduce(operation)(call, x, -1, keepdims=True))
-
-    return apply
-
-
-def reduce(operation: str) -> Callable[..., Any]:
-    """Return a function that reduces along axes; indices that it returns must stay unused."""
-    apply_one = array_ops.reduce(operation)
-
-    def apply(call: Call, x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-        return _with_indices(call, apply_one(call, x, axis, keepdims))
-
-    return apply
-
-
-def _with_indices(call: Call, made: Ref) -> Any:
-    return [made, None] if len(call.traced) > 1 else made
-
-
 def norm(call: Call, x: Any, order: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Return the norm along axes."""
-    if order != 2:
-        raise Refusal("of another order than 2 is not supported")
-    return array_ops.reduce("norm")(call, x, axis, keepdims)
+    words = {2: "norm", 1: "l1", None: "norm"}
+    if order in words:
+        return array_ops.reduce(words[order])(call, x, axis, keepdims)
+    if order in (float("inf"), float("-inf")):
+        size = array_ops.pointwise("abs")(call, x)
+        return array_ops.reduce("max" if order > 0 else "min")(call, size, axis, keepdims)
+    raise Refusal(f"of order {order} is not supported")
 
 
 def scaled(operation: str) -> Callable[..., Ref]:
@@ -228,27 +175,14 @@ def gelu(call: Call, x: Any, approximate: str) -> Ref:
     return _activation(call, x, "gelu_tanh" if approximate == "tanh" else "gelu")
 
 
-def clamp(call: Call, x: Any, low: Any = None, high: Any = None) -> Ref:
-    """Clamp to ``[low, high]``, either of which may be None."""
-    made = call.tensor(x)
-    bounds = [("maximum", low), ("minimum", high)]
-    for k, (operation, bound) in enumerate(bounds):
-        if bound is None:
-            continue
-        if not isinstance(bound, (int, float)):
-            raise Refusal("with a bound that is a tensor is not supported")
-        part = "low" if k == 0 and high is not None else ""
-        made = call.add(Arithmetic(operation, float(bound)), made, part=part)
-    return made
-
-
 def hardtanh(call: Call, x: Any, low: float, high: float) -> Ref:
     """Clamp to ``[low, high]``; the usual bounds make an activation."""
     if (low, high) == (0.0, 6.0):
         return _activation(call, x, "relu", max_value=6.0)
     if (low, high) == (-1.0, 1.0):
         return _activation(call, x, "hard_tanh")
-    return clamp(call, x, float(low), float(high))
+    made: Ref = array_ops.clip(call, x, float(low), float(high))
+    return made
 
 
 def glu(call: Call, x: Any, axis: int) -> Ref:
@@ -261,3 +195,34 @@ def glu(call: Call, x: Any, axis: int) -> Ref:
     a, b = (call.add(half, source, part="half") for half in halves)
     gate = call.add(ActivationLayer(Activation("sigmoid")), b, part="gate")
     return call.add(Arithmetic("multiply"), a, gate)
+
+
+def combined(operation: str) -> Callable[..., Any]:
+    """Return a function of ``z + value * (x operation y)``."""
+    combine = array_ops.arithmetic(operation)
+
+    def apply(call: Call, z: Any, x: Any, y: Any, value: Any = 1) -> Any:
+        return scaled("add")(call, z, combine(call, x, y), value)
+
+    return apply
+
+
+def lerp(call: Call, x: Any, y: Any, weight: Any) -> Any:
+    """Return ``x + weight * (y - x)``."""
+    off = array_ops.arithmetic("subtract")(call, y, x)
+    off = array_ops.arithmetic("multiply")(call, off, weight)
+    return array_ops.arithmetic("add")(call, x, off)
+
+
+def threshold(call: Call, x: Any, threshold: float, value: float) -> Any:
+    """Return ``x`` where it is above a threshold, else a value."""
+    source = call.tensor(x)
+    above = array_ops.arithmetic("greater")(call, source, float(threshold))
+    return array_ops.where(call, above, source, float(value))
+
+
+def fraction(call: Call, x: Any) -> Any:
+    """Return ``x`` without its integer part."""
+    source = call.tensor(x)
+    whole = array_ops.pointwise("trunc")(call, source)
+    return array_ops.arithmetic("subtract")(call, source, whole)

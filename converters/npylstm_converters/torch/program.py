@@ -29,6 +29,7 @@ from npylstm_converters.torch.nodes import (
 )
 from npylstm_converters.torch.program_inputs import (
     ModuleTensor,
+    batch_sizes,
     element_type,
     module_tensors,
     named_inputs,
@@ -36,6 +37,7 @@ from npylstm_converters.torch.program_inputs import (
     written_tensors,
 )
 from npylstm_converters.torch.rows import IGNORED, ROWS
+from npylstm_converters.torch.sample_order import sample_order
 from npylstm_converters.torch.tracing import in_place_form
 
 __all__ = ["spec_of_program"]
@@ -87,13 +89,18 @@ def _convert(program: Any, source: str, name: str, slices_known: bool) -> ModelS
         )
     reasons.raise_if_any()
     inputs = named_inputs(program.graph, users)
+    order = sample_order(program.graph, batch_sizes(program.graph, users), reasons)
+    reasons.raise_if_any()
     builder = Builder({t: traced(n) for t, n in inputs.items()}, dtype, slices_known)
     values: dict[Any, Any] = {n: Ref(t.name, traced(n)) for t, n in inputs.items()}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in own:
             values[node] = ConstantTensor(own[node.name].value)
             builder.origins[id(own[node.name].value)] = (own[node.name].name,)
-        elif node.op == "call_function":
+        elif node in order.same:
+            if order.same[node] in values:
+                values[node] = values[order.same[node]]
+        elif node.op == "call_function" and node not in order.unused:
             try:
                 _step(builder, values, node)
             except Refusal as error:
@@ -177,6 +184,10 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         values[node] = source[node.args[1]]
         return
     tensors = [values[n] for n in inputs]
+    if not known and _is_constant(node):
+        with torch.no_grad():
+            values[node] = ConstantTensor(node.target(*node.args, **node.kwargs))
+        return
     if tensors and all(isinstance(v, ConstantTensor) for v in tensors):
         values[node] = _fold(builder, node, values)
     else:
@@ -185,6 +196,19 @@ def _step(builder: Builder, values: dict[Any, Any], node: Any) -> None:
         values[node] = _translated(builder, values, node, in_place or target)
     if in_place:  # later readers of the tensor read the written values
         values[node.args[0]] = values[node]
+
+
+def _is_constant(node: Any) -> bool:
+    """Whether a node makes a tensor of known numbers from no tensor: ``torch.eye(3)``."""
+    import torch
+
+    made = node.meta.get("val")
+    return (
+        not node.all_input_nodes
+        and isinstance(made, torch.Tensor)
+        and all(isinstance(size, int) for size in shape_of(made))
+        and torch.Tag.nondeterministic_seeded not in node.target.tags
+    )
 
 
 def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str) -> Any:
@@ -211,12 +235,18 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
     shapes = [shape_of(v) for v in outputs]
-    call = Call(builder, node.name, module_of(node), shapes, truncates)
+    types = {id(values[n]): _dtype(n.meta["val"]) for n in node.all_input_nodes}
+    kinds = _dtype(outputs[0]), _dtype(sources[0]) if sources else ""
+    call = Call(builder, node.name, module_of(node), shapes, truncates, *kinds, types)
     result = translate(ROWS[target], call, (), bound)
     if isinstance(result, (list, tuple)):
         pairs = zip(result, shapes, strict=False)
         return [replace(v, traced=shape) if isinstance(v, Ref) else v for v, shape in pairs]
     return replace(result, traced=shapes[0]) if isinstance(result, Ref) else result
+
+
+def _dtype(value: Any) -> str:
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
 
 
 _NUMBER_OPERATIONS = {
@@ -239,9 +269,17 @@ def _number(builder: Builder, values: Mapping[Any, Any], node: Any) -> Any:
 
 
 def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
-    """Return a constant, computed by torch: for operations without inputs, such as weight norm."""
+    """Return a constant, computed by torch: for operations without inputs, such as weight norm.
+
+    The same computation gives the same constant, so that its calls share a layer.
+    """
     import torch
 
+    key = repr((str(node.target), torch.fx.node.map_arg(
+        (node.args, node.kwargs), lambda n: id(values[n].value)
+    )))  # fmt: skip
+    if key in builder.folded and in_place_form(node) is None:
+        return builder.folded[key]
     args, kwargs = torch.fx.node.map_arg(
         (node.args, node.kwargs), lambda n: values[n].value.clone()
     )
@@ -252,11 +290,12 @@ def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
     origins = tuple(dict.fromkeys(s for k in parts for s in builder.origins.get(k, ())))
     for value in several:
         builder.origins[id(value)] = origins
-    return (
+    builder.folded[key] = (
         [ConstantTensor(v) for v in made]
         if isinstance(made, (list, tuple))
         else ConstantTensor(made)
     )
+    return builder.folded[key]
 
 
 def _user_outputs(program: Any) -> list[Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import npylstm
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Reasons
+from npylstm_converters.torch.batches import FixedBatchError
 from npylstm_converters.torch.builder import TracedShape
 from npylstm_converters.torch.nodes import is_integer, traced
 from npylstm_converters.torch.rows import TIME_AXES
 from npylstm_converters.torch.tracing import bases, in_place_form
 
-__all__ = ["ModuleTensor", "element_type", "free_sizes", "module_tensors", "named_inputs",
-           "user_inputs", "written_tensors"]  # fmt: skip
+__all__ = ["ModuleTensor", "batch_sizes", "element_type", "free_sizes", "module_tensors",
+           "named_inputs", "user_inputs", "written_tensors"]  # fmt: skip
 
 
 class ModuleTensor(NamedTuple):
@@ -47,9 +47,9 @@ def user_inputs(program: Any, own: Mapping[str, ModuleTensor]) -> tuple[list[Any
 
 
 def element_type(own: Sequence[ModuleTensor], users: Sequence[Any], reasons: Reasons) -> str:
-    """Return the floating-point type of all computations."""
-    given = [node.meta["val"] for node in users]
-    floats = [t for t in (*(entry.value for entry in own), *given) if not is_integer(t)]
+    """Return the floating-point type of all computations: that of all tensors with axes."""
+    tensors = [*(entry.value for entry in own), *(node.meta["val"] for node in users)]
+    floats = [t for t in tensors if t.ndim and not is_integer(t)]
     types = {str(t.dtype).removeprefix("torch.") for t in floats}
     others = sorted(types - {"float32", "float64"})
     if others:
@@ -78,7 +78,9 @@ def written_tensors(program: Any, own: Mapping[str, ModuleTensor]) -> list[str]:
 
 def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
     """Return the inputs with named free sizes; recurrent layers determine the batch."""
-    names: dict[Any, str] = dict.fromkeys(_batch_sizes(graph, users), BATCH)
+    batches = batch_sizes(graph, users)
+    names: dict[Any, str] = dict.fromkeys(batches, BATCH)
+    alone = not batches and _is_one_sequence(graph, users)
     specs: dict[TensorSpec, Any] = {}
     problems = []
     for node in users:
@@ -89,7 +91,7 @@ def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
                 continue
             steps = sum(1 for n in names.values() if n != BATCH)
             shape.append(names.setdefault(size, STEPS if steps == 0 else f"{STEPS}_{steps + 1}"))
-        if shape.count(BATCH) != 1:
+        if shape.count(BATCH) != 1 and not alone:
             problems.append(
                 f"input {node.name} {tuple(traced(node))}: none of its sizes is the batch's, or "
                 "forward pins it; give an example with a batch, write sizes as x.size(0), export "
@@ -97,15 +99,28 @@ def named_inputs(graph: Any, users: list[Any]) -> dict[TensorSpec, Any]:
             )
         specs[TensorSpec(node.name, tuple(shape), is_integer(node.meta["val"]))] = node
     if problems:
-        raise npylstm.UnsupportedError(problems)
+        raise FixedBatchError(problems)
     return specs
 
 
-def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
+def _is_one_sequence(graph: Any, users: Sequence[Any]) -> bool:
+    """Whether inputs have no batch axis: recurrent ops run over one sequence that forward makes."""
+    shapes = [
+        (traced(node.args[0]), TIME_AXES[str(node.target)](node.args))
+        for node in graph.nodes
+        if node.op == "call_function" and str(node.target) in TIME_AXES
+    ]
+    ones = [axis < len(shape) and shape[axis] == 1 for shape, axis in shapes]
+    return bool(ones) and all(ones) and not any(1 in traced(node) for node in users)
+
+
+def batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
     """Return the free sizes of the batch axes: those of recurrent ops, else of the first axes.
 
-    There are several if no operation joins the inputs: torch then treats them as different.
+    There are several if no operation joins the inputs: torch then treats them as different. None if
+    forward fixes the batch of its recurrent ops.
     """
+    fixed = False
     known = {size for node in users for size in traced(node) if not isinstance(size, int)}
     found: dict[Any, None] = {}
     for node in graph.nodes:
@@ -116,7 +131,8 @@ def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
         axis = TIME_AXES[target](node.args)
         if axis < len(shape) and shape[axis] in known:
             found[shape[axis]] = None
-    for node in users:
+        fixed |= axis < len(shape) and isinstance(shape[axis], int)
+    for node in users if found or not fixed else ():
         shape = traced(node)
         if shape and not isinstance(shape[0], int) and not set(shape) & set(found):
             found[shape[0]] = None
@@ -126,4 +142,4 @@ def _batch_sizes(graph: Any, users: list[Any]) -> dict[Any, None]:
 def free_sizes(program: Any) -> tuple[list[TracedShape], dict[Any, None]]:
     """Return the traced shapes of a program's tensor inputs, and the batch sizes."""
     users, _ = user_inputs(program, module_tensors(program))
-    return [traced(n) for n in users], _batch_sizes(program.graph, users)
+    return [traced(n) for n in users], batch_sizes(program.graph, users)

@@ -10,6 +10,7 @@ from npylstm.ops.shaping import Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.builder import FilledTensor, Ref, StackedTensors, TracedShape
 from npylstm_converters.torch.calls import Call
+from npylstm_converters.torch.lengths_ops import SequenceWithLengths
 from npylstm_converters.torch.recurrent import MODES, Weights, make_layer
 
 __all__ = ["cell", "recurrent"]
@@ -28,7 +29,8 @@ def recurrent(mode: str) -> Callable[..., list[Any]]:
     ) -> list[Any]:  # fmt: skip
         ways = 2 if bidirectional else 1
         each = len(params) // (num_layers * ways)
-        sequence = call.tensor(x)
+        masks = [x.mask] if isinstance(x, SequenceWithLengths) else []
+        sequence = x.x if isinstance(x, SequenceWithLengths) else call.tensor(x)
         if len(sequence.traced) != 3:
             raise Refusal("over one sequence without a batch axis: give the example a batch")
         finals: list[list[Any]] = [[] for _ in range(MODES[mode].states)]
@@ -37,14 +39,17 @@ def recurrent(mode: str) -> Callable[..., list[Any]]:
             own = params[first : first + ways * each]
             directions = [_direction(call, own[k * each : (k + 1) * each]) for k in range(ways)]
             layer, weights = make_layer(mode, directions, bool(batch_first))
+            layer = layer.with_masks((0,)) if masks else layer
             given = _initial_states(call, _several(hx), number * ways, ways)
             name = call.name if num_layers == 1 else f"{call.name}_l{number}"
             sizes = _state_sizes(sequence, layer, bool(batch_first))
             main = (*sequence.traced[:2], sum(s[-1] for s in sizes[:: len(finals)]))
             sequence, *states = call.builder.add_traced(
-                name, layer, [sequence, *given], [main, *sizes], weights,
+                name, layer, [sequence, *given, *masks], [main, *sizes], weights,
                 share=tuple(id(w.value) for w in own),
             )  # fmt: skip
+            if masks:
+                call.builder.zeroed[sequence.name] = masks[0].name
             for k, state in enumerate(states):
                 finals[k % len(finals)].append(state)
         named = zip("hc", finals, strict=False)

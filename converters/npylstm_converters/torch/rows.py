@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from npylstm_converters.toolkit import array_ops
+from npylstm_converters.toolkit import array_ops, shaping_ops
 from npylstm_converters.toolkit.translation import Row, table
-from npylstm_converters.torch import ops, shape_ops
+from npylstm_converters.torch import (
+    array_rows,
+    attention_ops,
+    lengths_ops,
+    logic_ops,
+    ops,
+    shape_ops,
+)
+from npylstm_converters.torch.naming import only, rows
 from npylstm_converters.torch.recurrent_ops import cell, recurrent
 
 __all__ = ["IGNORED", "ROWS", "TIME_AXES"]
@@ -33,135 +41,136 @@ IGNORED = {
     "aten.dim.default", "aten._functional_assert_async.msg",
 }  # fmt: skip
 
-# torch's names of most operations' arguments. Element types are checked at the outputs.
-_NAMES = {"self": "x", "input": "x", "other": "y", "mat2": "y", "dim": "axis", "dims": "axes",
-          "keepdim": "keepdims", "tensors": "xs"}  # fmt: skip
-_NEUTRAL = ("dtype", "layout", "device", "pin_memory", "non_blocking", "copy", "memory_format",
-            "half_to_float")  # fmt: skip
-
-
-def _row(
-    function: Callable[..., Any], *names: str, neutral: Sequence[str] = (), **rename: str
-) -> Iterator[Row]:
-    for name in names:
-        yield Row(f"aten.{name}", function, {**_NAMES, **rename}, neutral=(*_NEUTRAL, *neutral))
-
-
-def _only(rows: Iterator[Row], **only: tuple[Any, ...]) -> Iterator[Row]:
-    return (row._replace(only=only) for row in rows)
-
-
 _SHAPE = ("size", "shape", "sizes", "dim", "start_dim", "end_dim", "other", "implicit")
-_POOL = {"ceil_mode": (False,)}
 
 
 def _all_rows() -> Iterator[Row]:
     # Return the input.
-    yield from _row(ops.same, "alias.default", "clone.default", "contiguous.default",
+    yield from rows(ops.same, "alias.default", "clone.default", "contiguous.default",
                     "detach.default", "detach_.default", "lift_fresh_copy.default",
                     "positive.default")  # fmt: skip
-    yield from _row(ops.same, "to.other", "type_as.default", neutral=("other",))
-    yield from _row(ops.cast, "to.dtype", "to.dtype_layout", "to.device", "_to_copy.default")
+    yield from rows(ops.same, "to.other", "type_as.default", neutral=("other",))
+    yield from rows(logic_ops.cast, "to.dtype", "to.dtype_layout", "to.device", "_to_copy.default")
     for kind in ("", "alpha_", "feature_", "feature_alpha_"):
-        yield from _row(ops.dropout, f"{kind}dropout.default")
+        yield from rows(ops.dropout, f"{kind}dropout.default")
     # Layers.
-    yield from _row(ops.linear, "linear.default")
-    yield from _only(_row(ops.addmm, "addmm.default", self="bias", mat1="x", mat2="kernel"),
+    yield from rows(ops.linear, "linear.default")
+    yield from only(rows(ops.addmm, "addmm.default", self="bias", mat1="x", mat2="kernel"),
                      beta=(1,), alpha=(1,))  # fmt: skip
-    yield from _row(ops.embedding, "embedding.default",
+    yield from rows(ops.embedding, "embedding.default",
                     neutral=("padding_idx", "scale_grad_by_freq", "sparse"))  # fmt: skip
-    yield from _row(ops.batch_norm, "batch_norm.default", neutral=("momentum", "cudnn_enabled"))
-    yield from _row(ops.layer_norm, "layer_norm.default", neutral=("cudnn_enable",),
+    yield from rows(ops.batch_norm, "batch_norm.default", neutral=("momentum", "cudnn_enabled"))
+    yield from rows(ops.layer_norm, "layer_norm.default", neutral=("cudnn_enable",),
                     normalized_shape="shape")  # fmt: skip
-    yield from _row(ops.prelu, "prelu.default")
-    yield from _row(ops.conv1d, "conv1d.default", "conv1d.padding")
-    yield from _only(_row(ops.conv1d, "convolution.default", neutral=("output_padding",)),
-                     transposed=(False,))  # fmt: skip
-    yield from _only(_row(ops.pool("max"), "max_pool1d.default"), **_POOL)
-    yield from _only(_row(ops.pool("mean"), "avg_pool1d.default"), **_POOL)
-    yield from _row(ops.adaptive_pool("mean"), "adaptive_avg_pool1d.default")
-    yield from _row(ops.adaptive_pool("max"), "adaptive_max_pool1d.default")
+    yield from rows(ops.prelu, "prelu.default")
     for name, mode in _RECURRENT.items():
-        yield from _row(recurrent(mode), f"{name}.input",
+        yield from rows(recurrent(mode), f"{name}.input",
                         neutral=("has_biases", "dropout", "train"))  # fmt: skip
-        yield from _row(cell(mode), f"{name}_cell.default")
+        yield from rows(cell(mode), f"{name}_cell.default")
+    yield Row("npylstm.with_lengths.default", lengths_ops.with_lengths)
+    yield Row("npylstm.padded.default", lengths_ops.padded)
     # Shapes, and the order of elements.
-    yield from _row(shape_ops.view, "view.default", "reshape.default", "_unsafe_view.default",
+    yield from rows(shape_ops.view, "view.default", "reshape.default", "_unsafe_view.default",
                     "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims",
                     "flatten.using_ints", "unflatten.int", "view_copy.default",
                     "_reshape_copy.default", "reshape_as.default", "view_as.default",
                     neutral=_SHAPE)  # fmt: skip
-    yield from _row(shape_ops.expand, "expand.default", "expand_as.default", neutral=_SHAPE)
-    yield from _row(shape_ops.repeat, "repeat.default")
-    yield from _row(shape_ops.select, "select.int")
-    yield from _row(shape_ops.slice_, "slice.Tensor")
-    yield from _row(shape_ops.narrow, "narrow.default")
-    yield from _row(shape_ops.split, "split.Tensor", "split.sizes", "split_with_sizes.default",
-                    "chunk.default", neutral=("split_size", "split_sizes", "chunks"))  # fmt: skip
-    yield from _row(shape_ops.unbind, "unbind.int")
-    yield from _row(shape_ops.permute, "permute.default")
-    yield from _row(shape_ops.swap_axes, "transpose.int", "swapdims.default", dim0="a", dim1="b")
-    yield from _row(shape_ops.swap_axes, "swapaxes.default", axis0="a", axis1="b")
-    yield from _row(shape_ops.reverse_axes, "t.default", "numpy_T.default")
-    yield from _row(shape_ops.last_two, "mT.default")
-    yield from _row(shape_ops.move_axes, "movedim.int", "movedim.intlist", "moveaxis.int",
+    yield from rows(
+        shape_ops.expand,
+        "expand.default",
+        "expand_as.default",
+        "broadcast_to.default",
+        neutral=_SHAPE,
+    )
+    yield from rows(shape_ops.repeat, "repeat.default", "tile.default", dims="repeats")
+    yield from rows(shape_ops.repeat_interleave, "repeat_interleave.self_int",
+                    neutral=("output_size",))  # fmt: skip
+    yield from rows(shape_ops.roll, "roll.default", dims="axes")
+    yield from only(rows(shape_ops.diff, "diff.default"), prepend=(None,), append=(None,))
+    yield from rows(shaping_ops.sliding_windows, "unfold.default", dimension="axis", step="stride")
+    yield from rows(shape_ops.select, "select.int")
+    yield from rows(shape_ops.slice_, "slice.Tensor")
+    yield from rows(shape_ops.narrow, "narrow.default")
+    parts = ("split.Tensor", "split.sizes", "split_with_sizes.default", "chunk.default")
+    unsafe = ("unsafe_split.Tensor", "unsafe_split_with_sizes.default", "unsafe_chunk.default")
+    yield from rows(shape_ops.split, *parts, *unsafe,
+                    neutral=("split_size", "split_sizes", "chunks"))  # fmt: skip
+    yield from rows(shape_ops.unbind, "unbind.int")
+    yield from rows(shape_ops.permute, "permute.default")
+    yield from rows(shape_ops.swap_axes, "transpose.int", "swapdims.default", dim0="a", dim1="b")
+    yield from rows(shape_ops.swap_axes, "swapaxes.default", axis0="a", axis1="b")
+    yield from rows(shape_ops.reverse_axes, "t.default", "numpy_T.default")
+    yield from rows(shape_ops.last_two, "mT.default")
+    yield from rows(shape_ops.move_axes, "movedim.int", "movedim.intlist", "moveaxis.int",
                     "moveaxis.intlist")  # fmt: skip
-    yield from _row(shape_ops.cat, "cat.default", "concat.default")
-    yield from _row(shape_ops.stack, "stack.default")
-    yield from _row(array_ops.flip, "flip.default", dims="axis")
+    yield from rows(shape_ops.cat, "cat.default", "concat.default")
+    yield from rows(shape_ops.stack, "stack.default")
+    yield from rows(array_ops.flip, "flip.default", dims="axis")
     # Tensors of one value.
     for name, value in {"zeros": 0.0, "ones": 1.0}.items():
-        yield from _row(shape_ops.fill(value), f"{name}.default", f"{name}_like.default",
+        yield from rows(shape_ops.fill(value), f"{name}.default", f"{name}_like.default",
                         f"new_{name}.default", neutral=("self", "size"))  # fmt: skip
-    yield from _row(shape_ops.fill(0.0), "zero.default", neutral=("self",))
-    yield from _row(shape_ops.full, "full.default", "full_like.default", "new_full.default",
-                    "fill.Scalar", neutral=("self", "size"), fill_value="value")  # fmt: skip
-    yield from _row(shape_ops.empty, "empty.memory_format", "empty_like.default",
+    yield from rows(shape_ops.fill(0.0), "zero.default", neutral=("self",))
+    yield from rows(shape_ops.full, "full.default", "full_like.default", "new_full.default",
+                    "fill.Scalar", "fill.Tensor", neutral=("self", "size"),
+                    fill_value="value")  # fmt: skip
+    yield from rows(shape_ops.empty, "empty.memory_format", "empty_like.default",
                     "new_empty.default", neutral=("self", "size"))  # fmt: skip
     # Reductions and other operations along axes.
-    yield from _row(ops.reduce("mean"), "mean.dim", "mean.default")
-    yield from _row(ops.reduce("sum"), "sum.dim_IntList", "sum.default")
-    yield from _row(ops.reduce("max"), "amax.default", "max.dim")
-    yield from _row(ops.reduce("min"), "amin.default", "min.dim")
-    yield from _row(ops.norm, "linalg_vector_norm.default", "norm.ScalarOpt_dim", "norm.Scalar",
+    yield from rows(array_ops.reduce("mean"), "mean.dim", "mean.default")
+    yield from rows(array_ops.reduce("sum"), "sum.dim_IntList", "sum.default")
+    yield from rows(ops.norm, "linalg_vector_norm.default", "norm.ScalarOpt_dim", "norm.Scalar",
                     ord="order", p="order")  # fmt: skip
-    yield from _row(array_ops.softmax("softmax"), "softmax.int", "_softmax.default")
-    yield from _row(array_ops.softmax("log_softmax"), "log_softmax.int", "_log_softmax.default")
+    yield from rows(array_ops.softmax("softmax"), "softmax.int", "_softmax.default")
+    yield from rows(array_ops.softmax("log_softmax"), "log_softmax.int", "_log_softmax.default")
     # Arithmetic.
     for name, operation in {"add": "add", "sub": "subtract", "subtract": "subtract"}.items():
-        yield from _row(ops.scaled(operation), f"{name}.Tensor", f"{name}.Scalar")
+        yield from rows(ops.scaled(operation), f"{name}.Tensor", f"{name}.Scalar")
     for name, operation in {"mul": "multiply", "multiply": "multiply", "div": "divide",
                             "divide": "divide", "true_divide": "divide"}.items():  # fmt: skip
-        yield from _row(array_ops.arithmetic(operation), f"{name}.Tensor", f"{name}.Scalar")
-    yield from _only(_row(array_ops.arithmetic("divide"), "div.Tensor_mode"),
-                     rounding_mode=(None,))  # fmt: skip
-    yield from _row(array_ops.arithmetic("maximum"), "maximum.default", "max.other")
-    yield from _row(array_ops.arithmetic("minimum"), "minimum.default", "min.other")
-    yield from _only(_row(ops.subtract_from, "rsub.Scalar", "rsub.Tensor"), alpha=(1,))
-    yield from _row(ops.power, "pow.Tensor_Scalar", "pow.Tensor_Tensor")
-    yield from _row(ops.matmul, "matmul.default", "bmm.default", "mm.default")
+        yield from rows(array_ops.arithmetic(operation), f"{name}.Tensor", f"{name}.Scalar")
+    yield from only(rows(ops.subtract_from, "rsub.Scalar", "rsub.Tensor"), alpha=(1,))
+    yield from rows(ops.power, "pow.Tensor_Scalar", "pow.Tensor_Tensor")
+    yield from rows(ops.matmul, "matmul.default", "bmm.default", "mm.default", "mv.default",
+                    "dot.default", vec="y", tensor="y")  # fmt: skip
+    yield from rows(ops.einsum, "einsum.default", neutral=("path",), tensors="tensors")
+    yield from only(rows(ops.baddbmm, "baddbmm.default", self="bias", batch1="x", batch2="y"),
+                    beta=(1,), alpha=(1,))  # fmt: skip
+    yield from rows(ops.outer, "outer.default", vec2="y")
     # Element by element.
     for name, function in {
         "abs": "abs", "cos": "cos", "log": "log", "log1p": "log1p", "neg": "negative",
         "expm1": "expm1", "reciprocal": "reciprocal", "rsqrt": "rsqrt", "sign": "sign",
-        "sin": "sin", "sqrt": "sqrt", "square": "square", "relu": "relu", "tanh": "tanh",
+        "sin": "sin", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh",
+        "cosh": "cosh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh", "erf": "erf",
+        "exp2": "exp2", "log2": "log2", "log10": "log10", "ceil": "ceil", "floor": "floor",
+        "round": "round", "trunc": "trunc", "isnan": "is_nan", "isinf": "is_inf",
+        "logical_not": "logical_not", "arctan": "atan", "arcsin": "asin", "arccos": "acos",
+        "negative": "negative", "absolute": "abs",
+        "fix": "trunc", "sgn": "sign", "special_expm1": "expm1", "special_log1p": "log1p",
+        "sqrt": "sqrt", "square": "square", "relu": "relu", "tanh": "tanh",
         "sigmoid": "sigmoid", "exp": "exponential", "silu": "silu", "mish": "mish", "selu": "selu",
         "hardsigmoid": "hard_sigmoid_sixth", "hardswish": "hard_silu",
         "log_sigmoid": "log_sigmoid", "softsign": "softsign",
     }.items():  # fmt: skip
-        yield from _row(array_ops.pointwise(function), f"{name}.default")
-    yield from _row(array_ops.pointwise("relu", max_value=6.0), "relu6.default")
-    yield from _row(ops.gelu, "gelu.default")
-    yield from _only(_row(ops.with_alpha("elu"), "elu.default"), scale=(1,), input_scale=(1,))
-    yield from _row(ops.softplus, "softplus.default")
-    yield from _row(ops.with_alpha("celu"), "celu.default")
-    yield from _row(ops.leaky_relu, "leaky_relu.default")
-    yield from _row(ops.with_threshold("soft_shrink"), "softshrink.default", lambd="threshold")
-    yield from _row(ops.with_threshold("hard_shrink"), "hardshrink.default", lambd="threshold")
-    yield from _row(ops.hardtanh, "hardtanh.default", min_val="low", max_val="high")
-    yield from _row(ops.clamp, "clamp.default", "clip.default", "clamp_min.default",
-                    "clamp_max.default", min="low", max="high")  # fmt: skip
-    yield from _row(ops.glu, "glu.default")
+        yield from rows(array_ops.pointwise(function), f"{name}.default")
+    yield from rows(array_ops.pointwise("relu", max_value=6.0), "relu6.default")
+    yield from rows(ops.gelu, "gelu.default")
+    yield from only(rows(ops.with_alpha("elu"), "elu.default"), scale=(1,), input_scale=(1,))
+    yield from rows(ops.softplus, "softplus.default")
+    yield from rows(ops.with_alpha("celu"), "celu.default")
+    yield from rows(ops.leaky_relu, "leaky_relu.default")
+    yield from rows(ops.with_threshold("soft_shrink"), "softshrink.default", lambd="threshold")
+    yield from rows(ops.with_threshold("hard_shrink"), "hardshrink.default", lambd="threshold")
+    yield from rows(ops.hardtanh, "hardtanh.default", min_val="low", max_val="high")
+    yield from rows(ops.glu, "glu.default")
+    yield from rows(ops.combined("multiply"), "addcmul.default", tensor1="x", tensor2="y", self="z")
+    yield from rows(ops.combined("divide"), "addcdiv.default", tensor1="x", tensor2="y", self="z")
+    yield from rows(ops.lerp, "lerp.Scalar", "lerp.Tensor", end="y")
+    yield from rows(ops.threshold, "threshold.default")
+    yield from rows(ops.fraction, "frac.default")
+    yield from rows(attention_ops.scaled_dot_product, "scaled_dot_product_attention.default",
+                    attn_mask="mask")  # fmt: skip
 
 
-ROWS = table(_all_rows())
+ROWS = table([*_all_rows(), *array_rows.all_rows()])

@@ -14,6 +14,7 @@ from npylstm_converters.toolkit.runners import fixed_sizes, one_line
 from npylstm_converters.torch.chain_runner import ChainRunner
 from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.hooks import Hooks
+from npylstm_converters.torch.running import inference, quiet
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
@@ -22,7 +23,6 @@ from npylstm_converters.torch.sources import (
     script_arguments,
     unguarded,
 )
-from npylstm_converters.torch.tracing import inference, quiet
 from npylstm_converters.torch.weight_file import WeightFile
 
 __all__ = ["TorchRunner"]
@@ -89,9 +89,9 @@ class TorchRunner:
         elif not isinstance(source, (str, os.PathLike)):
             self._run_program(source)
         elif (kind := sniff(source)) is Kind.TORCHSCRIPT:
-            self._run_script(load_script(source), example)
+            self._run_script(load_script(source, example), example)
         elif kind is Kind.PROGRAM:
-            self._run_program(load_program(source, kind, example))
+            self._run_program(load_program(source))
         else:
             file = WeightFile(source, key)
             steps = file.steps(layers)

@@ -7,13 +7,21 @@ schema, under the names in its row (:mod:`npylstm_converters.torch.rows`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.indexing import Select, Slice
 from npylstm.ops.shaping import Concatenate, Expand, Reshape, Stack
 from npylstm_converters.errors import Refusal
-from npylstm_converters.toolkit import array_ops
-from npylstm_converters.torch.builder import FilledTensor, Ref, StackedTensors, SymbolicSize
+from npylstm_converters.toolkit import array_ops, index_ops, shaping_ops
+from npylstm_converters.torch.builder import (
+    FilledTensor,
+    RangeTensor,
+    Ref,
+    StackedTensors,
+    SymbolicSize,
+)
 from npylstm_converters.torch.calls import Call
 
 _END = 2**63 - 1  # torch writes it for a slice without an end
@@ -35,6 +43,11 @@ def select(call: Call, x: Any, axis: int, index: Any) -> Any:
 def slice_(call: Call, x: Any, axis: int, start: Any, end: Any, step: int) -> Any:
     """Return ``x[start:end:step]`` along an axis."""
     start, stop = start or 0, None if end is None or end == _END else end
+    if isinstance(stop, SymbolicSize) and isinstance(start, int) and start >= 0 and step == 1:
+        axis = call.axis(x, axis)  # x[:, : n]: as many entries as another tensor has
+        size = call.traced[0][axis]
+        at = call.tensor(RangeTensor(float(start), 1.0, (size,)))
+        return index_ops.take(call, x, at, axis)
     if not all(v is None or isinstance(v, int) for v in (start, stop, step)):
         raise Refusal("with a bound that depends on the inputs")
     if (start, stop, step) == (0, None, 1):
@@ -120,6 +133,8 @@ def view(call: Call, x: Any) -> Any:
         return x.pieces[0]
     if isinstance(x, FilledTensor):
         return FilledTensor(x.value, target)
+    if isinstance(x, RangeTensor) and len([size for size in target if size != 1]) == 1:
+        return RangeTensor(x.start, x.step, target)
     if x.traced == target:
         return x
     sizes, sources = call.builder.sizes(target, [call.tensor(x)], infer=True)
@@ -139,11 +154,54 @@ def expand(call: Call, x: Any) -> Any:
 
 
 def repeat(call: Call, x: Any, repeats: Sequence[int]) -> Any:
-    """Repeat along axes of size one, which equals :func:`expand`."""
-    own = (1,) * (len(repeats) - call.rank(x)) + tuple(call.tensor(x).traced)
-    if any(r != 1 and size != 1 for r, size in zip(repeats, own, strict=True)):
-        raise Refusal("along an axis of another size than 1 is not supported")
-    return expand(call, call.tensor(x))
+    """Repeat whole axes; along axes of size one this equals :func:`expand`."""
+    repeats = (*(1,) * (call.rank(x) - len(repeats)), *repeats)
+    if isinstance(x, FilledTensor):
+        return FilledTensor(x.value, call.traced[0])
+    source = call.tensor(x)
+    new = len(repeats) - call.rank(source)
+    if new:
+        sizes: list[Any] = [*(1,) * new, *((0, k) for k in range(call.rank(source)))]
+        source = call.add(Reshape(tuple(sizes)), source, part="axes")
+        source = replace(source, traced=((1,) * new + tuple(x.traced)))
+    for axis, (count, size) in enumerate(zip(repeats, source.traced, strict=True)):
+        if size == 1 or count == 1:
+            continue
+        if not isinstance(count, int):
+            raise Refusal("a number of times that depends on the inputs, along an axis of several")
+        traced = (*source.traced[:axis], size * count, *source.traced[axis + 1 :])
+        source = replace(
+            call.add(Concatenate(axis), *[source] * count, part="copies"), traced=traced
+        )
+    return expand(call, source)
+
+
+def repeat_interleave(call: Call, x: Any, repeats: Any, axis: Any = None) -> Any:
+    """Repeat every entry along an axis."""
+    if axis is None:
+        raise Refusal("without dim is not supported")
+    return shaping_ops.repeat(call, x, repeats, axis)
+
+
+def roll(call: Call, x: Any, shifts: Sequence[Any], axes: Sequence[int]) -> Any:
+    """Move entries along axes, those beyond the end to the other end."""
+    if not axes:
+        raise Refusal("without dims is not supported")
+    source = made = call.tensor(x)
+    for shift, axis in zip(shifts, axes, strict=True):
+        made = shaping_ops.roll(call, made, shift, axis)
+    sizes: list[Any] = [(1, k) for k in range(call.rank(x))]  # parts of free axes have other ones
+    return call.add(Reshape(tuple(sizes)), made, source)
+
+
+def diff(call: Call, x: Any, n: int = 1, axis: int = -1) -> Any:
+    """Return the differences of neighbours along an axis."""
+    axis, made = call.axis(x, axis), call.tensor(x)
+    for _ in range(n):
+        later = call.add(Slice(axis, 1), made, part="later")
+        earlier = call.add(Slice(axis, 0, -1), made, part="earlier")
+        made = call.add(Arithmetic("subtract"), later, earlier)
+    return made
 
 
 def fill(value: float) -> Callable[..., FilledTensor]:
@@ -151,11 +209,14 @@ def fill(value: float) -> Callable[..., FilledTensor]:
     return lambda call: FilledTensor(value, call.traced[0])
 
 
-def full(call: Call, value: Any) -> FilledTensor:
-    """Return a value in the shape of the output."""
-    if not isinstance(value, (int, float)):
+def full(call: Call, value: Any) -> Any:
+    """Return a value in the shape of the output; it may be a size."""
+    if isinstance(value, SymbolicSize):
+        return expand(call, call.tensor(value))
+    number = call.number(value)
+    if number is None:
         raise Refusal("with a value that depends on the inputs")
-    return FilledTensor(float(value), call.traced[0])
+    return FilledTensor(number, call.traced[0])
 
 
 def empty(call: Call) -> FilledTensor:

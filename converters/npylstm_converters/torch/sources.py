@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from npylstm import NpylstmError
 from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.torch.files import Kind
+from npylstm_converters.torch.running import quiet, register_dataclasses
 from npylstm_converters.torch.vetting import refuse_code_in_program
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "is_program",
     "load_program",
     "load_script",
-    "program_of_script",
     "script_arguments",
     "unguarded",
 ]
@@ -31,12 +32,23 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     import torch
     from torch.utils import _pytree as pytree
 
+    if any(type(part).__name__ == "PackedSequence" for part in _parts(example)):
+        raise NpylstmError(
+            "example: is a PackedSequence, whose sizes depend on the lengths: let forward take the "
+            "padded tensor and the lengths, and pack them itself"
+        )
+    register_dataclasses(example)
     example = pytree.tree_map(
         lambda v: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v, example
     )
     if isinstance(example, Mapping):
         return (), dict(example)
     return tuple(example) if isinstance(example, (tuple, list)) else (example,), {}
+
+
+def _parts(example: Any) -> list[Any]:
+    several = type(example) in (tuple, list)
+    return [*example] if several else [*example.values()] if type(example) is dict else [example]
 
 
 def is_module(source: object) -> bool:
@@ -50,7 +62,7 @@ def is_program(source: object) -> bool:
     return type(source).__name__ == "ExportedProgram" and hasattr(source, "graph_signature")
 
 
-def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
+def load_program(path: str | os.PathLike[str]) -> Any:
     """Return a saved program, loaded by torch.
 
     Raises
@@ -59,39 +71,49 @@ def load_program(path: str | os.PathLike[str], kind: Kind, example: Any) -> Any:
         If torch is not installed or cannot read it.
     """
     label = os.fspath(path)
+    torch = _torch_for(label, Kind.PROGRAM)
+    refuse_code_in_program(path)
+    with _reading(label):
+        return torch.export.load(label)
+
+
+def load_script(path: str | os.PathLike[str], example: Any = None) -> Any:
+    """Return TorchScript, loaded on the CPU.
+
+    Raises
+    ------
+    NpylstmError
+        If there is no example, torch is not installed, or cannot read it.
+    """
+    label = os.fspath(path)
+    torch = _torch_for(label, Kind.TORCHSCRIPT)
+    if example is None:
+        raise NpylstmError(
+            f"{label}: is TorchScript, which needs example inputs to be traced: give "
+            "--example X.npz (in Python: example=)"
+        )
+    with _reading(label):
+        return torch.jit.load(label, map_location="cpu").eval()
+
+
+def _torch_for(label: str, kind: Kind) -> Any:
     try:
         import torch
     except ImportError:
         raise NpylstmError(
             f"{label}: is {kind.value}, which only torch can read: pip install torch"
         ) from None
-    from npylstm_converters.torch.tracing import quiet
+    return torch
 
-    if kind is Kind.TORCHSCRIPT and example is None:
-        raise NpylstmError(
-            f"{label}: is TorchScript, which needs example inputs to be traced: give "
-            "--example X.npz (in Python: example=)"
-        )
+
+@contextlib.contextmanager
+def _reading(label: str) -> Iterator[None]:
     with quiet():
         try:
-            if kind is Kind.PROGRAM:
-                refuse_code_in_program(path)
-                return torch.export.load(label)
-            return program_of_script(load_script(path), example)
-        except NpylstmError as error:
-            if kind is Kind.PROGRAM:
-                raise
-            raise NpylstmError(f"{label}: torch cannot load it: {error}") from None
+            yield
         except Exception as error:  # torch may raise anything
             text = one_line(error, 300)
             raise NpylstmError(f"{label}: torch cannot load it: {text}") from None
-
-
-def load_script(path: str | os.PathLike[str]) -> Any:
-    """Return TorchScript, loaded on the CPU."""
-    import torch
-
-    return torch.jit.load(os.fspath(path), map_location="cpu").eval()
 
 
 def script_arguments(scripted: Any, example: Any) -> tuple[Any, ...]:
@@ -112,23 +134,6 @@ def script_arguments(scripted: Any, example: Any) -> tuple[Any, ...]:
         )
     last = max(map(names.index, named))
     return tuple(named.get(name) for name in names[: last + 1])
-
-
-def program_of_script(scripted: Any, example: Any) -> Any:
-    """Return the program of TorchScript from torch's converter."""
-    from torch._export.converter import TS2EPConverter
-
-    from npylstm_converters.torch.tracing import quiet
-
-    with quiet():
-        try:
-            given = script_arguments(scripted, example)
-            return TS2EPConverter(scripted.eval(), given, {}).convert()
-        except NpylstmError:
-            raise
-        except Exception as error:  # torch may raise anything
-            text = one_line(error, 300)
-            raise NpylstmError(f"torch cannot make a program of the TorchScript: {text}") from None
 
 
 def unguarded(program: Any) -> Any:

@@ -3,110 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
-import itertools
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
-from npylstm_converters.toolkit.runners import one_line
+from npylstm_converters.torch.batches import repeated
+from npylstm_converters.torch.explaining import assigns_weights, explain, quantized_modules
+from npylstm_converters.torch.free_sizes import free_sizes
+from npylstm_converters.torch.packing import FixedLengthsError, packing_traced
+from npylstm_converters.torch.running import (
+    copied,
+    inference,
+    quiet,
+    register_dataclasses,
+    weights_kept,
+)
 
-__all__ = ["bases", "export_module", "in_place_form", "inference", "quiet"]
-
-_MOST_TRIES = 64
-
-
-def _lstm_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
-    import torch
-
-    output = _rnn_output(x, hx[0], weights, *rest)
-    if not isinstance(hx[1].shape[-2], int):  # c has the same batch as h
-        torch._check(hx[1].shape[-2] == hx[0].shape[-2])
-        torch._check(hx[1].shape[-1] == weights[0].shape[0] // 4)
-    return output, hx[0].new_empty(hx[0].shape), hx[1].new_empty(hx[1].shape)
-
-
-def _rnn_shape(x: Any, hx: Any, weights: Any, *rest: Any) -> Any:
-    return _rnn_output(x, hx, weights, *rest), hx.new_empty(hx.shape)
-
-
-def _rnn_output(
-    x: Any, h: Any, weights: Any, *options: Any,
-) -> Any:  # fmt: skip
-    """Return an empty tensor in the shape of a recurrent op's output; check the inputs' sizes."""
-    import torch
-
-    *_, bidirectional, batch_first = options  # number of layers, and training options
-
-    torch._check(x.shape[-1] == weights[0].shape[1])
-    batch = h.shape[-2]
-    if x.ndim == 3 and not isinstance(batch, int):  # constant zeros do not fix the batch
-        torch._check(batch == x.shape[0 if batch_first else 1])
-        torch._check(h.shape[-1] == weights[1].shape[1])
-    return x.new_empty((*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1)))
-
-
-def _max_pool_shape(
-    x: Any, size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
-) -> Any:
-    first = [v[0] if isinstance(v, (list, tuple)) else v for v in (size, padding, dilation)]
-    window, before, spread = first
-    step = (stride[0] if isinstance(stride, (list, tuple)) else stride) if stride else window
-    reach = x.shape[-1] + 2 * before - spread * (window - 1) - 1
-    made = (reach + (step - 1 if ceil else 0)) // step + 1
-    return x.new_empty((*x.shape[:-1], made))
-
-
-@contextlib.contextmanager
-def _free_steps() -> Iterator[None]:
-    """Make torch.export infer the shapes of some ops without decomposing them.
-
-    While tracing, torch infers the shape of a recurrent op by a Python loop over the time steps,
-    which fixes their number. Pooling by two-dimensional ops does, too. Shapes alone need neither.
-    """
-    import torch
-    from torch._C import DispatchKey
-
-    aten = torch.ops.aten
-    shapes = {
-        aten.max_pool1d.default: _max_pool_shape,
-        aten.lstm.input: _lstm_shape,
-        aten.gru.input: _rnn_shape,
-        aten.rnn_tanh.input: _rnn_shape,
-        aten.rnn_relu.input: _rnn_shape,
-    }
-    saved = {op: dict(op.py_kernels) for op in shapes}
-    try:
-        keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd, DispatchKey.Meta)
-        for op, shape in shapes.items():
-            op.py_kernels.update(dict.fromkeys(keys, shape))
-            op._dispatch_cache.clear()
-        yield
-    finally:
-        for op, kernels in saved.items():
-            op.py_kernels.clear()
-            op.py_kernels.update(kernels)
-            op._dispatch_cache.clear()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress torch's warnings that do not concern the user."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+__all__ = ["bases", "export_module", "in_place_form"]
 
 
 # torch.export patches functions of torch and Python while it runs: only one may run.
@@ -119,6 +35,8 @@ def export_module(
     kwargs: Mapping[str, Any],
     free: Callable[[Any], Any] | None = None,
     widen: bool = True,
+    fixed_lengths: bool = False,
+    settled: bool = False,
 ) -> Any:
     """Return the exported program of a module in inference mode.
 
@@ -133,6 +51,10 @@ def export_module(
         module does not fix.
     widen
         Add a second sample to an example of one sample.
+    fixed_lengths
+        Keep lists of lengths that forward packs with. A list among the arguments becomes a tensor.
+    settled
+        Ignore that forward replaces its weights: they have the values that it gives them.
 
     Returns
     -------
@@ -144,72 +66,69 @@ def export_module(
         With torch's reason, if it cannot be traced.
     """
     import torch
-    from torch.utils import _pytree as pytree
 
+    if quantized := quantized_modules(module):
+        raise UnsupportedError(
+            f"{type(module).__name__}: quantized modules hold packed integers, which npylstm does "
+            f"not read: {', '.join(quantized)}; convert the float module that was quantized"
+        )
+    try:
+        call = inspect.signature(module.forward)
+        given = call.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise UnsupportedError(
+            f"{type(module).__name__}: the example does not fit forward{call}: {error}"
+        ) from None
     with _LOCK, inference(module), quiet(), torch.no_grad():
         try:
-            example: tuple[tuple[Any, ...], dict[str, Any]] = _copied((args, dict(kwargs)))
+            example: tuple[tuple[Any, ...], dict[str, Any]] = copied((args, dict(kwargs)))
             if widen:
-                example = _widened(module, *example)
-            given = inspect.signature(module.forward).bind(*example[0], **example[1]).arguments
-            shapes = pytree.tree_map(free or _free, dict(given))
-            with _free_steps():
+                example = repeated(module, *example, size=1) or example
+            given = call.bind(*example[0], **example[1]).arguments
+            shapes = _shapes(dict(given), free or _free)
+            with free_sizes(), packing_traced(fixed_lengths), weights_kept(settled):
                 program = torch.export.export(module, *example, dynamic_shapes=shapes)
                 if not _writes_are_plain(program.graph):
                     program = program.run_decompositions({})
-            return program
-        except Exception as error:  # the user's forward may raise anything
-            text = one_line(error, 400)
-            if _packs(error):
-                text = (
-                    "its forward packs sequences, which torch.export cannot trace; convert it "
-                    "without packing, and call predict(x, lengths=...), which does what "
-                    "pack_padded_sequence and pad_packed_sequence do"
+            if "PackedSequence" in str(program.call_spec.out_spec):
+                raise UnsupportedError(
+                    f"{type(module).__name__}: forward returns a PackedSequence: return the tensor "
+                    "that pad_packed_sequence makes of it"
                 )
-                raise UnsupportedError(f"{type(module).__name__}: {text}") from None
-            raise UnsupportedError(
-                f"{type(module).__name__}: torch.export cannot trace it: "
-                f"{type(error).__name__}: {text}"
-            ) from None
+            return program
+        except UnsupportedError:
+            raise
+        except FixedLengthsError as error:
+            changed = _with_tensor(error.lengths, (args, dict(kwargs)))
+            given_lengths = changed is not None
+            new_args, new_kwargs = changed if given_lengths else (args, kwargs)
+            return export_module(module, new_args, new_kwargs, free, widen, not given_lengths)
+        except Exception as error:  # the user's forward may raise anything
+            if not settled:
+                with contextlib.suppress(Exception):
+                    made = module(*copied(args), **copied(dict(kwargs)))
+                    # Weights that forward assigns have their values now.
+                    if register_dataclasses(made) or assigns_weights(error):
+                        settled = True
+                if settled:
+                    return export_module(module, args, kwargs, free, widen, fixed_lengths, True)
+            raise UnsupportedError(explain(error, module)) from None
 
 
-@contextlib.contextmanager
-def inference(module: Any) -> Iterator[None]:
-    """Set a module to inference mode; restore on exit everything that running it may change."""
-    import torch
-
-    modules = list(module.modules())
-    training = {m: m.training for m in modules}
-    # forward may assign attributes and the values of buffers.
-    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
-    entries = {m: dict(m._buffers) for m in plain}
-    numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
-    try:
-        with contextlib.suppress(NotImplementedError):  # a program's module has no eval()
-            module.eval()
-        yield
-    finally:
-        for m in plain:
-            for name in [k for k in vars(m) if k[:1] != "_" and k not in attributes[m]]:
-                del vars(m)[name]
-            vars(m).update(attributes[m])
-            m._buffers.update(entries[m])
-        for m, was in training.items():
-            m.training = was
-        with torch.no_grad():
-            for buffer, values in numbers.items():
-                buffer.copy_(values)
-
-
-def _copied(values: Any) -> Any:
-    """Return copies of tensors: forward may write to its inputs."""
+def _shapes(value: Any, free: Callable[[Any], Any]) -> Any:
+    """Return dynamic_shapes: as the arguments, but with the fields of dataclasses as lists."""
     import torch
     from torch.utils import _pytree as pytree
 
-    return pytree.tree_map(
-        lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v, values
-    )
+    if isinstance(value, torch.Tensor) or type(value) not in pytree.SUPPORTED_NODES:
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*(_shapes(v, free) for v in value))
+        return free(value)
+    children, context = pytree.SUPPORTED_NODES[type(value)].flatten_fn(value)
+    made = [_shapes(child, free) for child in children]
+    if dataclasses.is_dataclass(value):
+        return made
+    return pytree.SUPPORTED_NODES[type(value)].unflatten_fn(made, context)
 
 
 def in_place_form(node: Any) -> str | None:
@@ -251,18 +170,19 @@ def _writes_are_plain(graph: Any) -> bool:
     return True
 
 
-def _packs(error: BaseException) -> bool:
-    """Whether an error is from a packed sequence: from packing it or from a recurrent module."""
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        packing = frame.f_code.co_name in ("pack_padded_sequence", "pad_packed_sequence")
-        if packing or (
-            frame.f_globals.get("__name__") == "torch.nn.modules.rnn"
-            and frame.f_locals.get("batch_sizes") is not None
-        ):
-            return True
-    return False
+def _with_tensor(numbers: list[int], arguments: Any) -> Any:
+    """Return the arguments with a tensor in place of a list of these numbers; None if none is."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def is_it(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and [*value] == numbers
+
+    leaves, structure = pytree.tree_flatten(arguments, is_leaf=is_it)
+    if not any(map(is_it, leaves)):
+        return None
+    made = [torch.tensor(v, dtype=torch.int64) if is_it(v) else v for v in leaves]
+    return pytree.tree_unflatten(made, structure)
 
 
 def _free(value: Any) -> Any:
@@ -271,59 +191,3 @@ def _free(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return None
     return dict.fromkeys(range(value.ndim), torch.export.Dim.AUTO)
-
-
-def _widened(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the example with a second sample if it has only one.
-
-    torch.export treats a size of one as fixed. A trial finds the axes of size one that are the
-    batch: inputs repeated along them must give repeated outputs.
-    """
-    import torch
-    from torch.utils import _pytree as pytree
-
-    leaves, structure = pytree.tree_flatten((args, kwargs))
-    axes = [
-        [a for a, size in enumerate(v.shape) if size == 1] if isinstance(v, torch.Tensor) else []
-        for v in leaves
-    ]
-    if not any(axes):
-        return args, kwargs
-    copied, copied_kwargs = _copied((args, kwargs))
-    before = pytree.tree_leaves(module(*copied, **copied_kwargs))
-    # First the same axis for all inputs, then all combinations.
-    same = [tuple(a if a in own else None for own in axes) for a in range(max(map(len, axes)) + 2)]
-    every = itertools.product(*([*own, None] if own else [None] for own in axes))
-    tried: set[tuple[int | None, ...]] = {(None,) * len(leaves)}
-    for choice in itertools.islice(itertools.chain(same, every), _MOST_TRIES):
-        if choice in tried:
-            continue
-        tried.add(choice)
-        wide = [
-            v if a is None else v.repeat_interleave(2, dim=a)
-            for v, a in zip(leaves, choice, strict=True)
-        ]
-        new_args, new_kwargs = pytree.tree_unflatten(wide, structure)
-        copied, copied_kwargs = _copied((new_args, new_kwargs))
-        try:
-            after = pytree.tree_leaves(module(*copied, **copied_kwargs))
-        except Exception:  # these axes are not the batch
-            continue
-        if all(_repeated(a, b) for a, b in zip(before, after, strict=True)):
-            return new_args, new_kwargs
-    return args, kwargs
-
-
-def _repeated(before: Any, after: Any) -> bool:
-    """Whether ``after`` is ``before`` repeated twice along one axis."""
-    import torch
-
-    if not isinstance(before, torch.Tensor) or before.ndim != after.ndim:
-        return False
-    grown = [a for a in range(before.ndim) if before.shape[a] != after.shape[a]]
-    if len(grown) != 1 or after.shape[grown[0]] != 2 * before.shape[grown[0]]:
-        return False
-    twice = before.repeat_interleave(2, dim=grown[0])
-    return bool(torch.allclose(twice, after, rtol=1e-3, atol=1e-5, equal_nan=True))

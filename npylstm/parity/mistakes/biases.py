@@ -125,11 +125,11 @@ def _fit(
 def _enough(subject: Subject, free: int) -> CachedRun | None:
     """Return samples with 1.5 times as many data as parameters; None if that is too much work."""
     whole = subject.tapes[0]
-    name, first = subject.spec.outputs[0], subject.spec.inputs[0]
+    name = subject.spec.outputs[0]
     outputs = whole.example.outputs
     data = sum(y.size for y in outputs.values())
     finite = all(np.isfinite(y).all() for y in outputs.values())
-    rows = whole.example.inputs[first.name].shape[first.shape.index(BATCH)]
+    rows = subject.spec.count_samples(whole.example.inputs)
     needed = min(rows, -(-3 * free * rows // (2 * max(data, 1))))
     widest = max(y.size // rows for y in whole.tensors.values())
     work = free * needed * widest * 4

@@ -12,7 +12,6 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.ops.shapes import BATCH
 from npylstm.parity.corrections import Correction, Found, Run, Subject, count_different
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import run_graph
@@ -167,9 +166,7 @@ def _fit_inputs(subject: Subject, names: Sequence[str], count: int) -> tuple[Arr
     """Return fitted factors and offsets, and the number of data."""
     spec = subject.spec
     whole = subject.examples[0]
-    leading = spec.inputs[0]
-    batch = whole.inputs[leading.name].shape[leading.shape.index(BATCH)]
-    example = whole.rows(spec, range(min(batch, _SAMPLES)))
+    example = whole.rows(spec, range(min(spec.count_samples(whole.inputs), _SAMPLES)))
     target = np.concatenate([y.ravel() for y in example.outputs.values()]).astype(np.float64)
     if not np.isfinite(target).all():
         raise NpylstmError("outputs that are not finite cannot be fitted")

@@ -163,8 +163,7 @@ _MOST_SAMPLES = 64
 
 
 def _sample_by_sample(subject: Subject, run: Run, example: Example) -> Arrays:
-    first = subject.spec.inputs[0]
-    count = example.inputs[first.name].shape[first.shape.index(BATCH)]
+    count = subject.spec.count_samples(example.inputs)
     if count < 2 or count > _MOST_SAMPLES:
         raise NpylstmError("one sample, or too many")
     parts: list[Arrays] = []
