@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from npylstm.errors import FormatError
+from npylstm.errors import FormatError, UnsupportedError
 from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
 from npylstm.graph.validation import find_problems
-from npylstm.ops.shapes import BATCH, STEPS, Shape, resize_axis
+from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape, resize_axis
 from npylstm.printable import clipped
 
 __all__ = [
@@ -310,7 +310,9 @@ class ModelSpec:
                 pair for pair in self.state_pairs if pair[0] in inputs and pair[1] in outputs
             ),
         )
-        return cut.with_free_steps()
+        with contextlib.suppress(UnsupportedError):
+            return cut.with_free_steps()
+        return cut
 
     def with_free_steps(self) -> ModelSpec:
         """Return the same model for any number of steps, if the layers allow it.
@@ -318,7 +320,12 @@ class ModelSpec:
         Returns
         -------
         ModelSpec
-            Without cases. Sizes of time axes become symbols, or stay where a layer fixes them.
+            Without cases. The sizes of all time axes become symbols.
+
+        Raises
+        ------
+        UnsupportedError
+            With the layer that works for its number of steps only.
         """
         taken: dict[Any, str] = {}
 
@@ -330,13 +337,16 @@ class ModelSpec:
             symbol = taken.setdefault(key, f"{STEPS}_{len(taken) + 1}" if taken else STEPS)
             return replace(tensor, shape=resize_axis(tensor.shape, axis, symbol))
 
-        bare = self.with_cases(())
+        bare, reason = self.with_cases(()), ""
         for alike in (False, True):  # second try: one symbol for all equal sizes
             taken.clear()
             inputs = tuple(free(t, alike) for t in self.inputs)
-            with contextlib.suppress(FormatError):
+            try:
                 return replace(bare, inputs=inputs)
-        return bare
+            except FormatError as error:
+                reason = reason or str(error)
+        fixed = [f"{t.name} {format_shape(t.shape)}" for t in self.inputs if free(t, False) != t]
+        raise UnsupportedError(f"the steps of {', '.join(fixed)} cannot be free: {reason}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the graph as JSON values.

@@ -77,7 +77,7 @@ def bind(
                 reason = (
                     f" ({symbol} is {known} in {where})" if isinstance(symbol, str) and size else ""
                 )
-                raise ShapeError(wrong + reason)
+                raise ShapeError(wrong + reason + _with_free_steps(tensor, array.shape))
         if tensor.integer:
             _expect_integers(array, label)
         bound[tensor.name] = array
@@ -89,6 +89,18 @@ def bind(
 def unbind(outputs: dict[str, Array]) -> Any:
     """Return outputs as users get them: the only one as an array, several by name."""
     return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+
+def _with_free_steps(tensor: TensorSpec, shape: tuple[int, ...]) -> str:
+    """Return a hint how to allow another number of steps, if only that is wrong."""
+    axis = tensor.time_axis
+    if axis is None or not isinstance(tensor.shape[axis], int) or not shape[axis]:
+        return ""
+    fits = all(
+        size == symbol or isinstance(symbol, str)
+        for size, symbol in zip(drop_axis(shape, axis), drop_axis(tensor.shape, axis), strict=True)
+    )
+    return "; model.with_free_steps() takes any number of steps" if fits else ""
 
 
 def _with_batch_axis(

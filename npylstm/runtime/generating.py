@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from npylstm.arrays import Array
-from npylstm.errors import NpylstmError, ShapeError
+from npylstm.errors import NpylstmError, ShapeError, UnsupportedError
 from npylstm.graph.joining import join_models
 from npylstm.graph.state import State
 from npylstm.ops.shapes import BATCH, STEPS, Shape, drop_axis, format_shape, resize_axis
@@ -218,7 +219,8 @@ def decode(
     joints = join_models(encoder.spec, decoder.spec)
     made = _by_name(encoder, encoder.predict(x))
     inputs: dict[str, Any] = {name: made[source] for name, source in joints.given.items()}
-    decoder = decoder.with_free_steps()
+    with contextlib.suppress(UnsupportedError):
+        decoder = decoder.with_free_steps()
     first, dtype = decoder.spec.inputs[0], decoder.spec.dtype
     batch = next(iter(inputs.values())).shape[decoder.spec.inputs[1].shape.index(BATCH)]
     axis = _step_axis(first)

@@ -176,6 +176,11 @@ class Predictor:
         Model
             With the same weights in memory, and without recorded cases.
 
+        Raises
+        ------
+        UnsupportedError
+            With the layer that works for its number of steps only.
+
         Examples
         --------
         >>> import npylstm
