@@ -21,7 +21,8 @@ _LARGEST = 1 << 26  # elements of a folded constant
 _RANDOM = ("Multinomial", "Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform",
            "RandomUniformLike")  # fmt: skip
 _SIZED_BY_VALUE = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1, "Pad": 1,
-                   "Resize": 3, "Upsample": 1}  # fmt: skip
+                   "Upsample": 1, "BlackmanWindow": 0, "HammingWindow": 0,
+                   "HannWindow": 0}  # fmt: skip
 
 
 def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
@@ -47,16 +48,25 @@ def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
         outputs = [helper.make_empty_tensor_value_info(n) for n in node.output if n]
         graph = helper.make_graph([node], "fold", values, outputs)
         domain = helper.make_opsetid(node.domain, opset)
-        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[domain]))
-        made = evaluator.run(None, feeds)
+        model = helper.make_model(graph, opset_imports=[domain])
+        _check_outputs(node, model, feeds)
+        made = ReferenceEvaluator(model).run(None, feeds)
+    except Refusal:
+        raise
     except Exception as error:  # it may raise anything
         raise Refusal(f"cannot be evaluated: {' '.join(str(error).split())[:200]}") from None
     return [np.asarray(a) for a in made]
 
 
+def _count(arrays: Sequence[Array | None]) -> int:
+    return sum(array.size for array in arrays if array is not None)
+
+
 def _check_size(operator: str, arrays: Sequence[Array | None]) -> None:
     """Check the size of a result that the values of an input determine."""
     at = _SIZED_BY_VALUE.get(operator)
+    if operator == "Resize":  # scales or sizes, whose place depends on the version
+        at = next((k for k in (3, 2, 1) if _count(arrays[k : k + 1]) > 1), None)
     claimed = 0.0
     if operator == "Range":
         numbers = [float(np.ravel(a)[0]) for a in arrays if a is not None]
@@ -64,13 +74,27 @@ def _check_size(operator: str, arrays: Sequence[Array | None]) -> None:
         claimed = abs((limit - start) / delta) if delta else math.inf
     elif at is not None and at < len(arrays) and (sizes := arrays[at]) is not None:
         numbers = [abs(float(n)) for n in np.ravel(sizes)]
-        first = arrays[0] if operator != "ConstantOfShape" else None
+        first = arrays[0] if at else None
         claimed = (1 if first is None else first.size) * math.prod(max(n, 1.0) for n in numbers)
         if operator == "Pad" and first is not None:
             pads = np.reshape(numbers[: 2 * first.ndim], (2, -1)).sum(0)
             claimed = math.prod((np.array(first.shape) + pads).tolist())
-    if claimed > _LARGEST:
-        raise Refusal(f"a constant of {claimed:.3g} elements, at most {_LARGEST:,} are supported")
+    _check_count(claimed)
+
+
+def _check_outputs(node: Any, model: Any, feeds: Mapping[str, Array]) -> None:
+    """Check the sizes that the shapes of the inputs and the attributes determine."""
+    from onnx import shape_inference
+
+    for value in shape_inference.infer_shapes(model).graph.output:
+        _check_count(math.prod(float(d.dim_value) for d in value.type.tensor_type.shape.dim))
+    if node.op_type == "Einsum":  # it visits every combination of entries
+        _check_count(math.prod(float(array.size) for array in feeds.values()))
+
+
+def _check_count(count: float) -> None:
+    if count > _LARGEST:
+        raise Refusal(f"a constant of {count:.3g} elements, at most {_LARGEST:,} are supported")
 
 
 def _slice(x: Array, attributes: Mapping[str, Any], *limits: Array) -> Array:
