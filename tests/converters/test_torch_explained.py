@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F  # noqa: N812 - everybody's name for it
 from torch_modules import assert_agrees, call, normal, seeded
 
@@ -53,6 +54,22 @@ def test_the_cause_and_the_line(forward: Callable[..., Any]) -> None:
         nc.from_torch(build(forward), normal(3, 5, 3))
     assert Path(__file__).name in str(caught.value)
     assert line in str(caught.value)
+
+
+def test_a_loop_that_may_have_no_end_is_not_run() -> None:
+    """Only torch's trace meets the loop, and stops there."""
+    runs = []
+
+    def repeat(self, x):
+        runs.append(isinstance(x, FakeTensor))
+        while x.norm() > 0.1:
+            x = x / 2
+        return x
+
+    with pytest.raises(UnsupportedError, match="takes a number out of a tensor"):
+        nc.from_torch(build(repeat), normal(3, 5, 3))
+    assert runs
+    assert all(runs)
 
 
 def test_arguments_that_do_not_fit() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from npylstm_converters.toolkit.runners import one_line
 
-__all__ = ["assigns_weights", "explain", "quantized_modules"]
+__all__ = ["assigns_weights", "explain", "quantized_modules", "returns_unknown_type"]
 
 # What torch's message contains, the cause, and the next step.
 _CAUSES = (
@@ -65,6 +65,11 @@ def assigns_weights(error: BaseException) -> bool:
     """Whether forward has replaced a weight, as layers that drop weights do."""
     text = str(error)
     return "fake tensor in the exported program" in text or " as parameter " in text
+
+
+def returns_unknown_type(error: BaseException) -> bool:
+    """Whether forward returns a class whose fields torch does not know, such as a dataclass."""
+    return "in output, which is not a known type" in str(error)
 
 
 def quantized_modules(module: Any) -> list[str]:

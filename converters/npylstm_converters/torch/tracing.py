@@ -11,7 +11,12 @@ from typing import Any
 
 from npylstm import UnsupportedError
 from npylstm_converters.torch.batches import repeated
-from npylstm_converters.torch.explaining import assigns_weights, explain, quantized_modules
+from npylstm_converters.torch.explaining import (
+    assigns_weights,
+    explain,
+    quantized_modules,
+    returns_unknown_type,
+)
 from npylstm_converters.torch.free_sizes import free_sizes
 from npylstm_converters.torch.packing import FixedLengthsError, packing_traced
 from npylstm_converters.torch.running import (
@@ -104,12 +109,12 @@ def export_module(
             new_args, new_kwargs = changed if given_lengths else (args, kwargs)
             return export_module(module, new_args, new_kwargs, free, widen, not given_lengths)
         except Exception as error:  # the user's forward may raise anything
-            if not settled:
+            # Not after other errors: a loop that no trace can follow may have no end.
+            if not settled and (assigns_weights(error) or returns_unknown_type(error)):
                 with contextlib.suppress(Exception):
-                    made = module(*copied(args), **copied(dict(kwargs)))
-                    # Weights that forward assigns have their values now.
-                    if register_dataclasses(made) or assigns_weights(error):
-                        settled = True
+                    # Weights that forward assigns have their values after it has run.
+                    register_dataclasses(module(*copied(args), **copied(dict(kwargs))))
+                    settled = True
                 if settled:
                     return export_module(module, args, kwargs, free, widen, fixed_lengths, True)
             raise UnsupportedError(explain(error, module)) from None
