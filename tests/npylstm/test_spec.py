@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders import make_chain, make_layer
 
-from npylstm import FormatError, ModelSpec
+from npylstm import FormatError, Model, ModelSpec, ShapeError, UnsupportedError
 from npylstm.activations import Activation
 from npylstm.io.document import graph_from_json
 from npylstm.ops.arithmetic import Constant
@@ -178,3 +178,23 @@ def test_a_constant_without_axes() -> None:
     layer = LayerSpec("half", Constant(()), {"value": np.float32(0.5)})
     assert layer.weights["value"].shape == ()
     assert list(layer.problems("float32")) == []
+
+
+def test_steps_that_a_layer_fixes_are_not_freed() -> None:
+    flat = make_chain(
+        LSTM(3, 4, return_sequences=True),
+        Reshape(((0, 0), -1)),
+        Dense(20, 1),
+        shape=("batch", 5, 3),
+    )
+    with pytest.raises(UnsupportedError, match=r"\(batch, 5, 3\) cannot be free: .*20"):
+        flat.with_free_steps()
+
+
+def test_another_number_of_steps_names_the_way_out() -> None:
+    model = Model(make_chain(LSTM(3, 4), shape=("batch", 5, 3)))
+    with pytest.raises(ShapeError, match=r"got \(2, 9, 3\); model.with_free_steps\(\)"):
+        model.predict(np.zeros((2, 9, 3)))
+    with pytest.raises(ShapeError, match=r"got \(2, 9, 4\)$"):
+        model.predict(np.zeros((2, 9, 4)))
+    assert model.with_free_steps().predict(np.zeros((2, 9, 3))).shape == (2, 4)
