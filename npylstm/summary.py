@@ -31,7 +31,7 @@ def layer_table(spec: ModelSpec) -> tuple[list[str], list[list[str]]]:
         options = {k: v for k, v in layer.config.items() if k not in _IN_SHAPES}
         shapes = ", ".join(format_shape(spec.shapes[t]) for t in made[layer.name])
         count = sum(w.size for w in layer.weights.values())
-        config = ", ".join(_option(k, v) for k, v in options.items() if v not in (False, None, []))
+        config = _options(options)
         rows.append([layer.name, layer.kind, shapes, f"{count:,}", config])
     return ["layer", "kind", "output", "parameters", "config"], rows
 
@@ -42,10 +42,13 @@ def origin_of(provenance: Mapping[str, Any]) -> str:
     return " ".join(parts) or "an unknown source"
 
 
+def _options(config: Mapping[str, Any]) -> str:
+    return ", ".join(_option(k, v) for k, v in config.items() if v not in (False, None, []))
+
+
 def _option(name: str, value: Any) -> str:
     if value is True:
         return name
     if isinstance(value, dict) and "kind" in value:
-        inner = {k: v for k, v in value["config"].items() if v is not False}
-        return f"{name}={value['kind']}({', '.join(_option(k, v) for k, v in inner.items())})"
+        return f"{name}={value['kind']}({_options(value['config'])})"
     return str(value) if name == "activation" and isinstance(value, str) else f"{name}={value}"
