@@ -263,7 +263,9 @@ class LayerSpec:
                 yield f"{self.name}/{key}: expected shape {shapes[key]}, got {array.shape}"
             elif array.dtype != dtype:
                 yield f"{self.name}/{key}: expected {dtype}, got {array.dtype}"
-            elif not np.isfinite(array).all():
+            elif self.layer.holds_infinity and (count := np.count_nonzero(np.isnan(array))):
+                yield f"{self.name}/{key}: expected numbers, got {count} nan"
+            elif not self.layer.holds_infinity and not np.isfinite(array).all():
                 count = np.count_nonzero(~np.isfinite(array))
                 yield f"{self.name}/{key}: expected finite numbers, got {count} nan or inf"
 

@@ -282,6 +282,7 @@ class Constant(Operation):
     """A tensor of the model that depends on no input: ``value`` (shape)."""
 
     kind: ClassVar[str] = "constant"
+    holds_infinity: ClassVar[bool] = True
 
     shape: tuple[int, ...]
 

@@ -33,6 +33,7 @@ class Declarations:
     keeps_relative_errors: ClassVar[bool] = False
     # Whether forward uses packed arrays only as ``x @ matrix`` (2 axes) or ``x + vector`` (1 axis).
     uses_matrix_products: ClassVar[bool] = False
+    holds_infinity: ClassVar[bool] = False  # whether weights may be infinite, as in masks
 
     @property
     def returns_indices(self) -> bool:

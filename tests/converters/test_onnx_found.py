@@ -335,3 +335,15 @@ def test_with_states_among_the_inputs_each_push_is_a_call() -> None:
     session.push({"x": x})
     # Sums of a few terms, in the same order.
     np.testing.assert_allclose(session.push({"x": x[1:]})["hn"], second["hn"], atol=2e-6)
+
+
+def test_masks_may_be_infinite() -> None:
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    nodes = [node("Add", ["x", "mask"], ["a"]), node("Softmax", ["a"], ["y"], axis=-1)]
+    added = graph(nodes, [value("x", ["N", 4, 4])], [value("y", None)], {"mask": mask})
+    same_as_onnxruntime(added, x=numbers(2, 4, 4))
+    nodes = [node("Greater", ["x", "zero"], ["c"]), node("Where", ["c", "x", "never"], ["a"]),
+             node("Softmax", ["a"], ["y"], axis=-1)]  # fmt: skip
+    constants = {"zero": np.float32(-9), "never": np.float32(-np.inf)}
+    chosen = graph(nodes, [value("x", ["N", 4])], [value("y", None)], constants)
+    same_as_onnxruntime(chosen, x=numbers(3, 4))

@@ -135,7 +135,7 @@ class OnnxGraph:
             return float(value)
         if isinstance(value, ConstantTensor) and value.array.size == 1 and value.array.ndim == 0:
             number = float(value.array.item())
-            return number if math.isfinite(number) else None
+            return None if math.isnan(number) else number
         return None
 
     def shape(self, tensor: Any) -> Shape:
