@@ -69,7 +69,7 @@ def test_an_operation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_of_a_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("converters/npylstm_converters/torch/rows.py")
-    made = run_in(rows, code, monkeypatch)["rows"]
+    made = run_in(rows, code, monkeypatch)["added"]
     assert [row.name for row in made] == ["aten.cube.default"]
 
 

@@ -97,11 +97,11 @@ def read_manifest(manifest: Any, folder: Path) -> list[Weight]:
     entries = [manifest] if isinstance(manifest, Mapping) else manifest
     if not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
         raise FormatError(f"weightsManifest: expected a list of groups, got {manifest!r:.60}")
+    groups = [e if "weights" in e else {**e, "weights": [e]} for e in entries]
+    files = [_files_of(group, folder) for group in groups]  # all paths, before a file is opened
     weights: list[Weight] = []
-    for group in entries:
-        weights += _read_group(
-            group if "weights" in group else {**group, "weights": [group]}, folder
-        )
+    for group, own in zip(groups, files, strict=True):
+        weights += _read_group(group, own)
     seen: set[str] = set()
     for weight in weights:
         if weight.path in seen:
@@ -110,13 +110,19 @@ def read_manifest(manifest: Any, folder: Path) -> list[Weight]:
     return weights
 
 
-def _read_group(group: Mapping[str, Any], folder: Path) -> Iterator[Weight]:
-    paths, listed = group.get("paths"), group["weights"]
+def _files_of(group: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    paths = group.get("paths")
     if not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
         raise FormatError(f"weightsManifest: paths: expected a list of names, got {paths!r:.60}")
+    return tuple(_inside(folder, path) for path in paths)
+
+
+def _read_group(group: Mapping[str, Any], files: tuple[Path, ...]) -> Iterator[Weight]:
+    listed = group["weights"]
+    for file in files:
+        check_no_pointer(file)
     if not isinstance(listed, list) or not all(isinstance(w, Mapping) for w in listed):
         raise FormatError(f"weightsManifest: weights: expected a list, got {listed!r:.60}")
-    files = tuple(_inside(folder, path) for path in paths)
     made = _Group(files)
     for entry in listed:
         weight = _read_weight(entry, made)
@@ -141,7 +147,6 @@ def _inside(folder: Path, path: str) -> Path:
         raise FormatError(f"weightsManifest: path {path!r:.80}: leaves the folder of model.json")
     if not os.path.isfile(target):
         raise FormatError(f"weightsManifest: path {path!r:.80}: no such file beside model.json")
-    check_no_pointer(target)
     return Path(target)
 
 
