@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,15 +14,14 @@ from npylstm.errors import FormatError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import one_input, positive, positive_number
-from npylstm.ops.conventions import Convention
-from npylstm.ops.normalization import ROLES, other_epsilons
+from npylstm.ops.normalization import Normalization
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["GroupNormalization", "LocalResponseNormalization"]
 
 
 @dataclass(frozen=True)
-class GroupNormalization(Operation):
+class GroupNormalization(Normalization):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` for each group of features.
 
     Mean and variance are of each sample, over the features of the group and all axes but the first,
@@ -68,13 +67,6 @@ class GroupNormalization(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, (self.features,))
-
-    def weight_role(self, name: str) -> str | None:
-        return ROLES.get(name)
-
-    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield other epsilons."""
-        return other_epsilons(self)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

@@ -18,12 +18,12 @@ from npylstm.ops.conventions import Convention
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = [
-    "ROLES", "BatchNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
-    "other_epsilons",
+    "BatchNormalization", "LayerNormalization", "Normalization", "RMSNormalization",
+    "UnitNormalization",
 ]  # fmt: skip
 
 
-ROLES = {
+_ROLES = {
     "gamma": "scale",
     "beta": "offset",
     "moving_mean": "mean",
@@ -34,16 +34,27 @@ ROLES = {
 _EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 1e-4, 1e-2)
 
 
-def other_epsilons(operation: Any) -> Iterator[Convention]:
-    """Yield a normalization with the other usual epsilons."""
-    for epsilon in _EPSILONS:
-        if epsilon != operation.epsilon:
-            detail = {"from": operation.epsilon, "to": epsilon}
-            yield Convention("epsilon", detail, replace(operation, epsilon=epsilon))
+class Normalization(Operation):
+    """What normalizations with an epsilon and weights share."""
+
+    keeps_shape: ClassVar[bool] = True
+
+    epsilon: float
+
+    def weight_role(self, name: str) -> str | None:
+        return _ROLES.get(name)
+
+    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
+        """Yield the other usual epsilons."""
+        operation: Any = self  # a dataclass with this field
+        for epsilon in _EPSILONS:
+            if epsilon != self.epsilon:
+                detail = {"from": self.epsilon, "to": epsilon}
+                yield Convention("epsilon", detail, replace(operation, epsilon=epsilon))
 
 
 @dataclass(frozen=True)
-class BatchNormalization(Operation):
+class BatchNormalization(Normalization):
     """``y = (x - moving_mean) / sqrt(moving_variance + epsilon) * gamma + beta`` along an axis.
 
     A negative axis counts from the end.
@@ -81,12 +92,9 @@ class BatchNormalization(Operation):
         names += ["gamma"] * self.scale + ["beta"] * self.center
         return dict.fromkeys(names, (self.features,))
 
-    def weight_role(self, name: str) -> str | None:
-        return ROLES.get(name)
-
     def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
         """Yield other epsilons, and epsilon added outside the square root."""
-        yield from other_epsilons(self)
+        yield from super().conventions(weights)
         variance = weights["moving_variance"]
         outside = (np.sqrt(variance.astype(np.float64)) + self.epsilon) ** 2 - self.epsilon
         detail = {"from": self.epsilon, "to": self.epsilon, "place": "outside the root"}
@@ -124,7 +132,7 @@ class BatchNormalization(Operation):
 
 
 @dataclass(frozen=True)
-class LayerNormalization(Operation):
+class LayerNormalization(Normalization):
     """``y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`` over the last axes.
 
     Mean and variance are of each sample, over the axes of ``shape``, computed in float64.
@@ -158,13 +166,6 @@ class LayerNormalization(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(["gamma"] * self.scale + ["beta"] * self.center, self.shape)
-
-    def weight_role(self, name: str) -> str | None:
-        return ROLES.get(name)
-
-    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield other epsilons."""
-        return other_epsilons(self)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
@@ -201,7 +202,7 @@ class LayerNormalization(Operation):
 
 
 @dataclass(frozen=True)
-class RMSNormalization(Operation):
+class RMSNormalization(Normalization):
     """``y = x / sqrt(mean of x ** 2 + epsilon) * gamma`` over the last axes, those of ``shape``.
 
     Means are computed in float64.
@@ -229,13 +230,6 @@ class RMSNormalization(Operation):
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"gamma": self.shape} if self.scale else {}
-
-    def weight_role(self, name: str) -> str | None:
-        return ROLES.get(name)
-
-    def conventions(self, weights: Mapping[str, Array]) -> Iterator[Convention]:
-        """Yield other epsilons."""
-        return other_epsilons(self)
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)

@@ -98,7 +98,7 @@ def test_files_of_exporters(path: Path) -> None:
 
 
 def scripted(stacked: bool) -> Any:
-    """Return what PyTorch's older exporter makes of a loop in TorchScript."""
+    """Return a loop in TorchScript, exported with dynamo=False."""
     scripted_code = {False: FinalState, True: EveryStep}[stacked]
     file = io.BytesIO()
     with warnings.catch_warnings():

@@ -103,7 +103,7 @@ def find_layers(store: ListedStore, writer: Writer) -> list[InferredLayer]:
 
 
 def _stored(layer: InferredLayer, entry: Mapping[str, Any] | None) -> InferredLayer:
-    """Return the layer with the class and the config that the file holds: nothing is asked."""
+    """Return the layer with the class and the config from the file; the user states nothing."""
     if entry is None:
         return layer
     class_name = str(entry.get("class_name"))

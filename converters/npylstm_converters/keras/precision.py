@@ -16,7 +16,14 @@ import numpy as np
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras.config import dtype_name
 from npylstm_converters.keras.graph import RawLayer, display_path
-from npylstm_converters.keras.tensors import Array, LayerTensors, Source, read_array, role_of
+from npylstm_converters.keras.tensors import (
+    Array,
+    ComputedSource,
+    LayerTensors,
+    Source,
+    read_array,
+    role_of,
+)
 
 __all__ = ["check_precision", "dequantize", "in_float32", "precision_notes"]
 
@@ -74,7 +81,7 @@ def precision_notes(raws: Mapping[str, RawLayer]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Dequantized:
+class _Dequantized(ComputedSource):
     """A weight of int8 with one scale per row or column: ``weight / scale``."""
 
     weight: Source
@@ -84,14 +91,6 @@ class _Dequantized:
     @property
     def parts(self) -> tuple[Source, ...]:
         return self.weight, self.scale
-
-    @property
-    def path(self) -> str:
-        return self.weight.path
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.weight.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:

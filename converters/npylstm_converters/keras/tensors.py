@@ -12,9 +12,8 @@ import numpy.typing as npt
 from npylstm_converters.errors import Refusal
 
 __all__ = [
-    "LORA_ADVICE", "Array", "Deal", "LayerTensors", "Source", "conflict", "direction_of",
-    "first_axis",
-    "merge_lora", "read_array", "role_of",
+    "LORA_ADVICE", "Array", "ComputedSource", "Deal", "LayerTensors", "Source", "conflict",
+    "direction_of", "first_axis", "merge_lora", "read_array", "role_of",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -240,8 +239,22 @@ def read_array(source: Source, expected: tuple[int, ...]) -> Array:
     return source.read()
 
 
+class ComputedSource:
+    """An array that is computed from several of the file, under the path of ``weight``."""
+
+    weight: Source
+
+    @property
+    def path(self) -> str:
+        return self.weight.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.weight.shape
+
+
 @dataclass(frozen=True)
-class _Merged:
+class _Merged(ComputedSource):
     """The sum of a weight and its LoRA factors, under the weight's path.
 
     Keras computes with ``W + (alpha / rank) A B`` (Hu et al., LoRA: Low-Rank Adaptation of Large
@@ -260,14 +273,6 @@ class _Merged:
     @property
     def parts(self) -> tuple[Source, ...]:
         return self.weight, self.a, self.b
-
-    @property
-    def path(self) -> str:
-        return self.weight.path
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.weight.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -14,9 +14,10 @@ from npylstm import NpylstmError
 from npylstm.ops.shapes import BATCH, holds_batch
 from npylstm.ops.shaping import Concatenate, Expand, Reshape
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.shaping import axes_in, full, transpose
+from npylstm_converters.onnx.shaping import full, transpose
 from npylstm_converters.onnx.sizes import Size, equal, size_of
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value, integers, kind_of
+from npylstm_converters.toolkit import array_ops
 
 __all__ = ["expand", "flatten", "reshape", "squeeze", "tile", "unsqueeze"]
 
@@ -174,14 +175,7 @@ def flatten(graph: Any, input: Value, *, axis: int = 1) -> Any:
 
 def unsqueeze(graph: Any, data: Value, axes: Any) -> Any:
     """Insert axes of size one."""
-    x = graph.tensor(data)
-    places = axes_in(graph, x, axes, len(integers(axes)))
-    if len(set(places)) < len(places):
-        raise Refusal(f"axes: expected different ones, got {places}")
-    sizes: list[Any] = [(0, k) for k in range(len(graph.shape(x)))]
-    for place in sorted(places):
-        sizes.insert(place, 1)
-    return graph.add(Reshape(tuple(sizes)), x)
+    return array_ops.expand_dims(graph, data, integers(axes))
 
 
 def squeeze(graph: Any, data: Value, axes: Any = None) -> Any:
@@ -193,12 +187,8 @@ def squeeze(graph: Any, data: Value, axes: Any = None) -> Any:
             raise Refusal("without axes removes those of size one, also the batch's")
         gone = [k for k, d in enumerate(shape) if d == 1]
     else:
-        gone = axes_in(graph, x, axes)
-    for axis in gone:
-        if shape[axis] != 1:
-            raise Refusal(f"axis {axis}: expected one of size 1, got size {shape[axis]}")
-    kept = tuple((0, k) for k in range(len(shape)) if k not in gone)
-    return graph.add(Reshape(kept), x)
+        gone = integers(axes)
+    return array_ops.squeeze(graph, x, gone)
 
 
 def expand(graph: Any, input: Value, shape: Value) -> Any:

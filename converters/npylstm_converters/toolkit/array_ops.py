@@ -216,6 +216,8 @@ def expand_dims(graph: Graph, x: Any, axis: Any) -> Any:
     x = graph.tensor(x)
     several = axis if isinstance(axis, (list, tuple)) else [axis]
     places = sorted(axis_of(graph, x, a, extra=len(several)) for a in several)
+    if len({*places}) < len(places):
+        raise Refusal(f"axes: expected different ones, got {places}")
     sizes: list[int | tuple[int, int]] = [(0, k) for k in range(len(graph.shape(x)))]
     for place in places:
         sizes.insert(place, 1)

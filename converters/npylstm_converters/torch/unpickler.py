@@ -40,7 +40,7 @@ _MOST_REASONS, _LONGEST_NAME = 50, 1000
 # Functions that only make an object of the class that is their first argument.
 _MAKERS = ("copyreg.__newobj__", "copy_reg.__newobj__",
            "copyreg._reconstructor", "copy_reg._reconstructor")  # fmt: skip
-# A storage in a file of its own, as bytes: what plain pickle makes of a tensor.
+# Plain pickle writes the storage of a tensor as the bytes of a file of torch.save.
 _STORAGE_IN_BYTES = "torch.storage._load_from_bytes"
 
 
