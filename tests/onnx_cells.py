@@ -1,4 +1,4 @@
-"""Cells of recurrent layers that are written out in operators of ONNX, for loops in tests."""
+"""Cells of recurrent layers written out in operators of ONNX, and loops over them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from typing import Any
 
 import numpy as np
 from onnx import TensorProto
-from onnx_graphs import Array, draw, node, value
+from onnx_graphs import Array, body, draw, graph_of, node, value
 
 __all__ = [
     "BOOL",
     "ELMAN",
     "ELMAN_STATE",
+    "GOING",
+    "INDEX",
     "INT",
     "LSTM",
     "LSTM_STATES",
     "SIZES",
+    "STEPS",
     "WEIGHTS",
     "F",
+    "U",
     "X",
     "feeds",
+    "loop_of",
     "state",
     "zeros",
 ]  # fmt: skip
@@ -81,3 +86,30 @@ def zeros(name: str) -> list[Any]:
 
 
 SIZES = {"units": np.array([U]), "first": np.array(0), "one": np.array(1), "true": np.array(True)}
+
+
+INDEX, GOING = value("i", [], INT), value("going", [], BOOL)
+STEPS = [node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "first"], ["n"], axis=0)]
+
+
+def loop_of(
+    step: Sequence[Any], carried: Mapping[str, str], made: Sequence[str], *,
+    limit: str = "n", condition: str = "", read: Sequence[Any] | None = None,
+    going: Sequence[Any] = (), before: Sequence[Any] = (), more: Mapping[str, Any] = {},
+) -> Any:  # fmt: skip
+    """Return a Loop over the steps of x; ``carried`` has new values by old ones."""
+    read = [node("Gather", ["x", "i"], ["xt"], axis=0)] if read is None else read
+    end = [*going] or [node("Identity", ["going"], ["goes"])]
+    names = [value(f"{name}_", None) for name in made]
+    own = body(
+        [*read, *step, *end, *[node("Identity", [name], [f"{name}_"]) for name in made]],
+        [INDEX, GOING, *[state(name) for name in carried]],
+        [value("goes", [], BOOL), *[state(name) for name in carried.values()], *names],
+    )
+    finals = [f"{name}_final" for name in carried]
+    call = node(
+        "Loop", [limit, condition, *[f"{name}0" for name in carried]],
+        [*finals, *[f"{name}s" for name in made]], name="loop", body=own,
+    )  # fmt: skip
+    nodes = [*STEPS, *[n for name in carried for n in zeros(f"{name}0")], *before, call]
+    return graph_of(nodes, X, call.output, {**WEIGHTS, **SIZES, **more})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import npylstm_converters as nc
@@ -17,44 +17,14 @@ from onnx_cells import (
     INT,
     LSTM,
     LSTM_STATES,
-    SIZES,
-    WEIGHTS,
     F,
-    X,
     feeds,
-    state,
-    zeros,
+    loop_of,
 )
-from onnx_graphs import agree, body, graph_of, node, predict, value
+from onnx_graphs import agree, body, node, predict, value
 
 import npylstm
 from npylstm import UnsupportedError
-
-INDEX, GOING = value("i", [], INT), value("going", [], BOOL)
-STEPS = [node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "first"], ["n"], axis=0)]
-
-
-def loop_of(
-    step: Sequence[Any], carried: Mapping[str, str], made: Sequence[str], *,
-    limit: str = "n", condition: str = "", read: Sequence[Any] | None = None,
-    going: Sequence[Any] = (), before: Sequence[Any] = (), more: Mapping[str, Any] = {},
-) -> Any:  # fmt: skip
-    """Return a Loop over the steps of x; ``carried`` has new values by old ones."""
-    read = [node("Gather", ["x", "i"], ["xt"], axis=0)] if read is None else read
-    end = [*going] or [node("Identity", ["going"], ["goes"])]
-    names = [value(f"{name}_", None) for name in made]
-    own = body(
-        [*read, *step, *end, *[node("Identity", [name], [f"{name}_"]) for name in made]],
-        [INDEX, GOING, *[state(name) for name in carried]],
-        [value("goes", [], BOOL), *[state(name) for name in carried.values()], *names],
-    )
-    finals = [f"{name}_final" for name in carried]
-    call = node(
-        "Loop", [limit, condition, *[f"{name}0" for name in carried]],
-        [*finals, *[f"{name}s" for name in made]], name="loop", body=own,
-    )  # fmt: skip
-    nodes = [*STEPS, *[n for name in carried for n in zeros(f"{name}0")], *before, call]
-    return graph_of(nodes, X, call.output, {**WEIGHTS, **SIZES, **more})
 
 
 def backwards() -> Any:

@@ -24,8 +24,11 @@ from npylstm.spec import Edge, LayerSpec
 
 __all__ = ["Cell", "StepBody", "recognise"]
 
-_SAMPLES = 64
-# Numbers such as 0.2 are rounded to float32 in the graph (6e-8); other formulas differ by far more.
+_SAMPLES = 64  # of usual size, and as many that are larger by the factors below
+# Limits that a graph sets to its states or sums show only in large numbers.
+_FACTORS = (1.0, 1e2, 1e4, 1e6)
+# Of the largest number that enters an entry. Numbers such as 0.2 are rounded to float32 in the
+# graph (6e-8); other formulas differ by far more.
 _TOLERANCE = 1e-6
 _SYMMETRIC = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth", "hard_sigmoid")
 
@@ -131,7 +134,7 @@ class _Reader:
         operation, inputs = self._operation(tensor), self._makers[tensor].inputs
         weights = self._body.layers[self._makers[tensor].layer].weights
         if operation.kind == "dense" and operation.activation.name == "linear":
-            return _Affine({self.source(inputs[0]): weights["kernel"]}, weights.get("bias"))
+            return _Affine(self._products(inputs[0], weights["kernel"]), weights.get("bias"))
         if operation.kind == "constant":
             flat = weights["value"].reshape(-1)
             return _Affine({}, flat) if flat.size == self._body.shapes[tensor][-1] else leaf
@@ -146,6 +149,19 @@ class _Reader:
             if all(matrix is not None for matrix in whole.terms.values()):
                 return _columns(whole, columns)
         return leaf
+
+    def _products(self, tensor: str, kernel: Array) -> dict[str, Array | None]:
+        """Return ``tensor @ kernel`` as a sum of products, one for each part of the tensor."""
+        tensor = self.source(tensor)
+        made = self._makers.get(tensor)
+        last = len(self._body.shapes[tensor]) - 1
+        if made is None or self._operation(tensor).kind != "concatenate":
+            return {tensor: kernel}
+        parts = [self.source(t) for t in made.inputs]
+        if self._operation(tensor).axis not in (last, -1) or len({*parts}) < len(parts):
+            return {tensor: kernel}
+        ends = np.cumsum([self._body.shapes[part][-1] for part in parts])
+        return dict(zip(parts, np.split(kernel, ends[:-1]), strict=True))
 
     def _drops_ones(self, before: str, after: str) -> bool:
         """Whether a reshape removes axes of size one in front, which broadcasting adds again."""
@@ -318,11 +334,17 @@ class _Reader:
                 {name: w.astype(np.float64) for name, w in cell.weights.items()}
             )
             initial = [states[k] for k in cell.order]
-            (_, *made), _ = cell.operation.forward(packed, [x[None], *initial], {})
+            with np.errstate(over="ignore"):  # of exp: infinity gives the exact limit
+                (_, *made), _ = cell.operation.forward(packed, [x[None], *initial], {})
         except (NpylstmError, ValueError):
             return False
-        pairs = zip(made, (expected[k] for k in cell.order), strict=True)
-        return all(np.abs(a - b).max() <= _TOLERANCE * max(1.0, np.abs(b).max()) for a, b in pairs)
+        pairs = zip(made, initial, (expected[k] for k in cell.order), strict=True)
+        return all(
+            (
+                np.abs(a - b) <= _TOLERANCE * np.maximum(1.0, np.maximum(np.abs(b), np.abs(old)))
+            ).all()
+            for a, old, b in pairs
+        )
 
     def _computed(self) -> tuple[list[Array], list[Array]]:
         """Compute the graph in float64 for random inputs; return them, and the new states."""
@@ -330,11 +352,15 @@ class _Reader:
         names = [body.sequence, *(read for read, _ in body.states)]
         batch = body.shapes[body.sequence][0]
         rows = batch if isinstance(batch, int) else _SAMPLES
-        inputs = [2 * rng.standard_normal((_SAMPLES, int(body.shapes[n][-1]))) for n in names]
-        made = [
-            self._step({n: x[k : k + rows] for n, x in zip(names, inputs, strict=True)})
-            for k in range(0, _SAMPLES - rows + 1, rows)
-        ]
+        shapes = [(2 * _SAMPLES, int(body.shapes[n][-1])) for n in names]
+        inputs = [2 * rng.standard_normal(shape) for shape in shapes]
+        for x in inputs:  # each by factors of its own: a large state where the gates are open
+            x[_SAMPLES:] *= rng.choice(_FACTORS, (_SAMPLES, 1))
+        with np.errstate(over="ignore"):
+            made = [
+                self._step({n: x[k : k + rows] for n, x in zip(names, inputs, strict=True)})
+                for k in range(0, 2 * _SAMPLES - rows + 1, rows)
+            ]
         used = len(made) * rows
         return [x[:used] for x in inputs], [
             np.concatenate(part) for part in zip(*made, strict=True)

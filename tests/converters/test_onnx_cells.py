@@ -1,0 +1,109 @@
+"""Loops that are recurrent layers become these layers; loops that only resemble one do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_cells import ELMAN, ELMAN_STATE, LSTM, LSTM_STATES, F, U, feeds, loop_of
+from onnx_graphs import agree, draw, node
+
+from npylstm import ModelSpec
+
+RNG = np.random.default_rng(5)
+# A GRU in the order z, r: h = (1 - z) n + z h, or with the roles of z and 1 - z exchanged.
+GATES = [
+    *[node("MatMul", ["xt", f"W{g}"], [f"x{g}"]) for g in "zrn"],
+    *[node("MatMul", ["h", f"R{g}"], [f"h{g}"]) for g in "zr"],
+    *[node("Add", [f"x{g}", f"h{g}"], [f"s{g}"]) for g in "zr"],
+    *[node("Add", [f"s{g}", f"b{g}"], [f"a{g}"]) for g in "zr"],
+    *[node("Sigmoid", [f"a{g}"], [g]) for g in "zr"],
+    node("Sub", ["unit", "z"], ["left"]),
+]
+AFTER = [node("MatMul", ["h", "Rn"], ["hn"]), node("Add", ["hn", "c"], ["hc"]),
+         node("Mul", ["r", "hc"], ["part"])]  # fmt: skip
+BEFORE = [node("Mul", ["r", "h"], ["rh"]), node("MatMul", ["rh", "Rn"], ["part"])]
+CANDIDATE = [node("Add", ["xn", "part"], ["sn"]), node("Add", ["sn", "bn"], ["an"]),
+             node("Tanh", ["an"], ["n_new"])]  # fmt: skip
+GRU_ARRAYS = {
+    **{f"W{g}": draw(RNG, F, U) for g in "zrn"}, **{f"R{g}": draw(RNG, U, U) for g in "zrn"},
+    **{f"b{g}": draw(RNG, U) for g in "zrn"}, "c": draw(RNG, U), "unit": np.float32(1),
+}  # fmt: skip
+FACTORS = {"0.9": np.float32(0.9), "0.01": np.float32(0.01), "low": np.float32(-50),
+           "high": np.float32(50)}  # fmt: skip
+
+
+def gru(reset: Sequence[Any], new: str, old: str) -> list[Any]:
+    kept = [node("Mul", [new, "n_new"], ["p"]), node("Mul", [old, "h"], ["q"]),
+            node("Add", ["p", "q"], ["new"])]  # fmt: skip
+    return [*GATES, *reset, *CANDIDATE, *kept]
+
+
+def instead(step: Sequence[Any], output: str, *nodes: Any) -> list[Any]:
+    """Replace the node that makes a tensor; ``output`` with a prime is what it made."""
+    made = []
+    for own in step:
+        if own.output[0] == output:
+            own = node(own.op_type, [*own.input], [f"{output}'"])
+            made += [own, *nodes]
+        else:
+            made.append(own)
+    return made
+
+
+def loops_in(spec: ModelSpec) -> list[str]:
+    kinds = ("lstm", "gru", "simple_rnn", "scan")
+    return [layer.kind for layer in spec.layers if layer.kind in kinds]
+
+
+CELLS = {
+    "a simple recurrent layer": (ELMAN, ELMAN_STATE, "simple_rnn"),
+    "an LSTM": (LSTM, LSTM_STATES, "lstm"),
+    "a GRU, reset after": (gru(AFTER, "left", "z"), ELMAN_STATE, "gru"),
+    "a GRU, reset before": (gru(BEFORE, "left", "z"), ELMAN_STATE, "gru"),
+    "a GRU with the other update": (gru(AFTER, "z", "left"), ELMAN_STATE, "gru"),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_the_layer(name: str) -> None:
+    step, states, kind = CELLS[name]
+    spec = agree(loop_of(step, states, ["new"], more=GRU_ARRAYS), feeds(6), feeds(1, 1))
+    assert loops_in(spec) == [kind]
+
+
+NEARLY = {
+    "a smaller state": (
+        instead(ELMAN, "new", node("Mul", ["new'", "0.9"], ["new"])), ELMAN_STATE,
+    ),
+    "a larger state": (instead(ELMAN, "new", node("Add", ["new'", "0.01"], ["new"])), ELMAN_STATE),
+    "a clipped cell state": (
+        instead(LSTM, "newc", node("Clip", ["newc'", "low", "high"], ["newc"])), LSTM_STATES,
+    ),
+    "a shifted cell state": (
+        instead(LSTM, "newc", node("Add", ["newc'", "0.01"], ["newc"])), LSTM_STATES,
+    ),
+    "a damped forget gate": (
+        instead(LSTM, "f_gate", node("Mul", ["f_gate'", "0.9"], ["f_gate"])), LSTM_STATES,
+    ),
+    "an update of another sum": (
+        instead(gru(AFTER, "left", "z"), "left", node("Mul", ["left'", "0.9"], ["left"])),
+        ELMAN_STATE,
+    ),
+    "a clipped argument": (
+        instead(instead(ELMAN, "s", node("Clip", ["s'", "low", "high"], ["s"])), "new",
+                node("Relu", ["s"], ["new"])), ELMAN_STATE,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEARLY)
+def test_a_graph_that_is_nearly_a_cell_is_none(name: str) -> None:
+    """Also where the difference shows only in large numbers: limits of 50."""
+    step, states = NEARLY[name]
+    model = loop_of(step, states, ["new"], more={**GRU_ARRAYS, **FACTORS})
+    large = {"x": 100 * feeds(6)["x"]}
+    spec = agree(model, feeds(6), large, atol=1e-5)
+    assert loops_in(spec) == ["scan"]
