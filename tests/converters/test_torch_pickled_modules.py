@@ -303,7 +303,7 @@ def test_the_source_in_an_older_file_is_shown(tmp_path: Path, capsys: Any) -> No
 
 
 def test_a_file_of_joblib_is_named(tmp_path: Path) -> None:
-    joblib = pytest.importorskip("joblib")
+    joblib = pytest.importorskip("joblib", reason="joblib is an optional package")
     joblib.dump({"w": np.ones((20, 20))}, tmp_path / "m.pkl", protocol=4)
     with pytest.raises(NpylstmError, match="joblib"):
         read_checkpoint(tmp_path / "m.pkl")

@@ -56,15 +56,15 @@ def pruned(net: Net) -> None:
 KINDS: dict[str, Callable[[Net], None]] = {"old": old_norms, "new": new_norms, "pruned": pruned}
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("whole", [True, False])
+# torch itself cannot pickle a module with the new parametrizations.
+@pytest.mark.parametrize(
+    ("name", "whole"), [(n, w) for n in KINDS for w in (True, False) if (n, w) != ("new", True)]
+)
 def test_the_weights_of_evaluation_mode(name: str, whole: bool, tmp_path: Path) -> None:
     net = Net()
     KINDS[name](net)
     net.train()(torch.randn(2, 6, 3))  # spectral norm improves its estimate
     net.eval()
-    if whole and name == "new":
-        pytest.skip("torch cannot pickle such a module")
     if whole:
         net(torch.randn(2, 6, 3))  # what hooks set on the modules is of this mode
         with torch.no_grad():
