@@ -20,7 +20,8 @@ from npylstm_converters.onnx.shaping import transpose
 from npylstm_converters.onnx.sizes import size_of
 from npylstm_converters.onnx.steps import State, StepGraph, StepScope
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
-from npylstm_converters.toolkit.cells import StepBody, recognise
+from npylstm_converters.toolkit.cells import recognise
+from npylstm_converters.toolkit.step_reader import StepBody
 
 __all__ = ["loop", "scan"]
 

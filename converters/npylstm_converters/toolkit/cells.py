@@ -9,20 +9,19 @@ right is decided by numbers: both are computed in float64 for random inputs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npylstm import NpylstmError
-from npylstm.activations import LINEAR, Activation
+from npylstm.activations import LINEAR
 from npylstm.arrays import Array
 from npylstm.ops.base import Operation
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
-from npylstm.ops.shapes import Shape
-from npylstm.spec import Edge, LayerSpec
+from npylstm_converters.toolkit.step_reader import Affine, Gate, StepBody, StepReader
 
-__all__ = ["Cell", "StepBody", "recognise"]
+__all__ = ["Cell", "recognise"]
 
 _SAMPLES = 64  # of usual size, and as many that are larger by the factors below
 # Limits that a graph sets to its states or sums show only in large numbers.
@@ -31,29 +30,6 @@ _FACTORS = (1.0, 1e2, 1e4, 1e6)
 # graph (6e-8); other formulas differ by far more.
 _TOLERANCE = 1e-6
 _SYMMETRIC = ("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth", "hard_sigmoid")
-
-
-class StepBody(NamedTuple):
-    """The graph of one step.
-
-    Attributes
-    ----------
-    layers, edges, shapes
-        As of a graph builder.
-    sequence
-        The input that is a step of the sequence.
-    states
-        For every state the input, and the tensor that is its new value.
-    outputs
-        The outputs of the step, which must be the hidden state.
-    """
-
-    layers: Mapping[str, LayerSpec]
-    edges: Sequence[Edge]
-    shapes: Mapping[str, Shape]
-    sequence: str
-    states: Sequence[tuple[str, str]]
-    outputs: Sequence[str] = ()
 
 
 class Cell(NamedTuple):
@@ -72,22 +48,9 @@ class Cell(NamedTuple):
     order: tuple[int, ...]
 
 
-class _Affine(NamedTuple):
-    """A sum of products ``leaf @ matrix`` (None: the leaf itself), and a bias."""
-
-    terms: dict[str, Array | None]
-    bias: Array | None
-
-
-class _Gate(NamedTuple):
-    tensor: str
-    activation: Activation
-    argument: _Affine
-
-
 def recognise(body: StepBody) -> Cell | None:
     """Return the recurrent layer that the graph of a step is; None if it is another graph."""
-    reader = _Reader(body)
+    reader = _Candidates(body)
     for cell in (*reader.simple(), *reader.gru(), *reader.lstm()):
         h = reader.source(body.states[cell.order[0]][1])
         if all(reader.source(y) == h for y in body.outputs) and reader.agrees(cell):
@@ -95,121 +58,15 @@ def recognise(body: StepBody) -> Cell | None:
     return None
 
 
-class _Reader:
-    """Finds gates in a graph, and suggests layers."""
+class _Candidates(StepReader):
+    """Suggests layers for a step, and compares them with it."""
 
     def __init__(self, body: StepBody) -> None:
-        self._body = body
-        self._makers = {t: edge for edge in body.edges for t in edge.outputs}
-        self._gates = [*self._find_gates()]
+        super().__init__(body)
+        self._gates = [*self.gates()]
         self._expected: tuple[list[Array], list[Array]] | None = None
 
-    def _operation(self, tensor: str) -> Any:
-        return self._body.layers[self._makers[tensor].layer].layer
-
-    def source(self, tensor: str) -> str:
-        """Return the tensor that has the same elements in the same shape, made first."""
-        shape, found = self._body.shapes[tensor], tensor
-        while tensor in self._makers and self._operation(tensor).kind in ("reshape", "identity"):
-            tensor = self._makers[tensor].inputs[0]
-            if self._body.shapes[tensor] == shape:
-                found = tensor
-        return found
-
-    def _number(self, tensor: str, operation: str) -> tuple[str, float] | None:
-        """Return the tensor and the number that an arithmetic operation combines."""
-        if tensor not in self._makers or self._operation(tensor).kind != "arithmetic":
-            return None
-        made = self._operation(tensor)
-        if made.operation != operation or made.number is None:
-            return None
-        return self.source(self._makers[tensor].inputs[0]), made.number
-
-    def affine(self, tensor: str) -> _Affine:
-        """Return a tensor as a sum of products, a leaf where it is no sum."""
-        tensor = self.source(tensor)
-        leaf = _Affine({tensor: None}, None)
-        if tensor not in self._makers:
-            return leaf
-        operation, inputs = self._operation(tensor), self._makers[tensor].inputs
-        weights = self._body.layers[self._makers[tensor].layer].weights
-        if operation.kind == "dense" and operation.activation.name == "linear":
-            return _Affine(self._products(inputs[0], weights["kernel"]), weights.get("bias"))
-        if operation.kind == "constant":
-            flat = weights["value"].reshape(-1)
-            return _Affine({}, flat) if flat.size == self._body.shapes[tensor][-1] else leaf
-        if operation.kind == "arithmetic" and operation.operation == "add" and len(inputs) == 2:
-            return _sum(self.affine(inputs[0]), self.affine(inputs[1])) or leaf
-        if operation.kind == "reshape" and self._drops_ones(inputs[0], tensor):
-            return self.affine(inputs[0])
-        last = len(self._body.shapes[tensor]) - 1
-        if operation.kind == "slice" and (operation.axis, operation.step) == (last, 1):
-            columns = slice(operation.start, operation.stop)
-            whole = self.affine(inputs[0])
-            if all(matrix is not None for matrix in whole.terms.values()):
-                return _columns(whole, columns)
-        return leaf
-
-    def _products(self, tensor: str, kernel: Array) -> dict[str, Array | None]:
-        """Return ``tensor @ kernel`` as a sum of products, one for each part of the tensor."""
-        tensor = self.source(tensor)
-        made = self._makers.get(tensor)
-        last = len(self._body.shapes[tensor]) - 1
-        if made is None or self._operation(tensor).kind != "concatenate":
-            return {tensor: kernel}
-        parts = [self.source(t) for t in made.inputs]
-        if self._operation(tensor).axis not in (last, -1) or len({*parts}) < len(parts):
-            return {tensor: kernel}
-        ends = np.cumsum([self._body.shapes[part][-1] for part in parts])
-        return dict(zip(parts, np.split(kernel, ends[:-1]), strict=True))
-
-    def _drops_ones(self, before: str, after: str) -> bool:
-        """Whether a reshape removes axes of size one in front, which broadcasting adds again."""
-        old, new = self._body.shapes[before], self._body.shapes[after]
-        missing = len(old) - len(new)
-        return missing > 0 and old[missing:] == new and all(d == 1 for d in old[:missing])
-
-    def _activated(self, tensor: str) -> tuple[Activation, str] | None:
-        """Return the activation that makes a tensor, and its argument."""
-        if tensor not in self._makers:
-            return None
-        operation = self._operation(tensor)
-        if operation.kind == "activation" and operation.activation.name != "clip":
-            return operation.activation, self._makers[tensor].inputs[0]
-        return self._hard_sigmoid(tensor)
-
-    def _hard_sigmoid(self, tensor: str) -> tuple[Activation, str] | None:
-        """Recognise ``min(max(alpha x + beta, 0), 1)``."""
-        upper, lower = self._number(tensor, "minimum"), self._number(tensor, "maximum")
-        if upper is not None and upper[1] == 1:
-            inside = self._number(upper[0], "maximum")
-            limits = inside is not None and inside[1] == 0
-        elif lower is not None and lower[1] == 0:
-            inside = self._number(lower[0], "minimum")
-            limits = inside is not None and inside[1] == 1
-        else:
-            operation = self._operation(tensor)
-            if operation.kind != "activation" or operation.activation.params != (0.0, 1.0):
-                return None
-            inside, limits = (self.source(self._makers[tensor].inputs[0]), 0.0), True
-        if inside is None or not limits:
-            return None
-        shifted = self._number(inside[0], "add")
-        scaled = self._number(shifted[0], "multiply") if shifted is not None else None
-        if shifted is None or scaled is None:
-            return None
-        alpha, beta = scaled[1], shifted[1]
-        fifth = np.float32(alpha) == np.float32(0.2) and beta == 0.5
-        named = Activation.of("hard_sigmoid", alpha=alpha, beta=beta)
-        return (Activation("hard_sigmoid_fifth") if fifth else named), scaled[0]
-
-    def _find_gates(self) -> Iterator[_Gate]:
-        for edge in self._body.edges:
-            made = self._activated(edge.outputs[0])
-            if made is not None:
-                yield _Gate(edge.outputs[0], made[0], self.affine(made[1]))
-
-    def _of(self, *leaves: str) -> list[_Gate]:
+    def _of(self, *leaves: str) -> list[Gate]:
         """Return the gates whose argument is a sum of products with exactly these leaves."""
         return [
             gate for gate in self._gates
@@ -219,20 +76,20 @@ class _Reader:
 
     def simple(self) -> Iterator[Cell]:
         """Yield simple recurrent layers."""
-        if len(self._body.states) != 1:
+        if len(self.body.states) != 1:
             return
-        ((h, new),) = self._body.states
-        for gate in self._of(self._body.sequence, h):
+        ((h, new),) = self.body.states
+        for gate in self._of(self.body.sequence, h):
             if gate.tensor == self.source(new):
                 yield self._cell(SimpleRNN, {"h": gate}, (0,), activation=gate.activation)
 
     def lstm(self) -> Iterator[Cell]:
         """Yield LSTMs, with every order of gates and states."""
-        if len(self._body.states) != 2:
+        if len(self.body.states) != 2:
             return
         for order in ((0, 1), (1, 0)):
-            h = self._body.states[order[0]][0]
-            gates = self._of(self._body.sequence, h)
+            h = self.body.states[order[0]][0]
+            gates = self._of(self.body.sequence, h)
             outer = [g.activation for g in self._gates if g not in gates]
             if len(gates) != 4 or len(outer) != 1:
                 continue
@@ -249,12 +106,12 @@ class _Reader:
 
     def gru(self) -> Iterator[Cell]:
         """Yield GRUs, with the reset gate before and after the product."""
-        if len(self._body.states) != 1:
+        if len(self.body.states) != 1:
             return
-        x, h = self._body.sequence, self._body.states[0][0]
+        x, h = self.body.sequence, self.body.states[0][0]
         gates = self._of(x, h)
-        sums = (edge.outputs[0] for edge in self._body.edges)
-        linear = [_Gate(t, LINEAR, self.affine(t)) for t in sums if t in self._sums()]
+        sums = (edge.outputs[0] for edge in self.body.edges)
+        linear = [Gate(t, LINEAR, self.affine(t)) for t in sums if t in self._sums()]
         for candidate in (*self._gates, *linear):
             others = [g for g in gates if g is not candidate]
             inner = [leaf for leaf in candidate.argument.terms if leaf not in (x, h)]
@@ -266,25 +123,23 @@ class _Reader:
 
     def _sums(self) -> set[str]:
         """Return the tensors that are sums of two."""
-        sums = (t for t in self._makers if self._operation(t).kind == "arithmetic")
-        return {t for t in sums if self._operation(t).operation == "add"}
+        sums = (t for t in self.makers if self.operation(t).kind == "arithmetic")
+        return {t for t in sums if self.operation(t).operation == "add"}
 
-    def _gru_of(self, z: _Gate, r: _Gate, candidate: _Gate, inner: str) -> Iterator[Cell]:
-        h, kernel = self._body.states[0][0], candidate.argument.terms[inner]
-        terms = {self._body.sequence: candidate.argument.terms[self._body.sequence]}
+    def _gru_of(self, z: Gate, r: Gate, candidate: Gate, inner: str) -> Iterator[Cell]:
+        h, kernel = self.body.states[0][0], candidate.argument.terms[inner]
+        terms = {self.body.sequence: candidate.argument.terms[self.body.sequence]}
         after = kernel is None
         recurrent_bias = None
         if after:  # r * (h U + b)
-            factors = [self.affine(t) for t in self._makers[inner].inputs]
+            factors = [self.affine(t) for t in self.makers[inner].inputs]
             products = [f for f in factors if set(f.terms) == {h} and f.terms[h] is not None]
             if len(products) != 1:
                 return
             terms[h], recurrent_bias = products[0].terms[h], products[0].bias
         else:
             terms[h] = kernel
-        made = _Gate(
-            candidate.tensor, candidate.activation, _Affine(terms, candidate.argument.bias)
-        )
+        made = Gate(candidate.tensor, candidate.activation, Affine(terms, candidate.argument.bias))
         for update in (z, _inverted(z)):
             if update is None:
                 continue
@@ -300,9 +155,9 @@ class _Reader:
             yield cell
 
     def _cell(
-        self, kind: Any, gates: Mapping[str, _Gate], order: tuple[int, ...], **options: Any
+        self, kind: Any, gates: Mapping[str, Gate], order: tuple[int, ...], **options: Any
     ) -> Cell:
-        x, h = self._body.sequence, self._body.states[order[0]][0]
+        x, h = self.body.sequence, self.body.states[order[0]][0]
         weights: dict[str, Array] = {}
         for name, gate in gates.items():
             W, U = gate.argument.terms[x], gate.argument.terms[h]
@@ -348,7 +203,7 @@ class _Reader:
 
     def _computed(self) -> tuple[list[Array], list[Array]]:
         """Compute the graph in float64 for random inputs; return them, and the new states."""
-        body, rng = self._body, np.random.default_rng(0)
+        body, rng = self.body, np.random.default_rng(0)
         names = [body.sequence, *(read for read, _ in body.states)]
         batch = body.shapes[body.sequence][0]
         rows = batch if isinstance(batch, int) else _SAMPLES
@@ -367,7 +222,7 @@ class _Reader:
         ]
 
     def _step(self, inputs: Mapping[str, Array]) -> list[Array]:
-        body, tensors = self._body, dict(inputs)
+        body, tensors = self.body, dict(inputs)
         for edge in body.edges:
             layer = body.layers[edge.layer]
             packed = layer.layer.pack({k: w.astype(np.float64) for k, w in layer.weights.items()})
@@ -377,26 +232,10 @@ class _Reader:
         return [tensors[new] for _, new in body.states]
 
 
-def _sum(a: _Affine, b: _Affine) -> _Affine | None:
-    terms = dict(a.terms)
-    for leaf, matrix in b.terms.items():
-        mine = terms.get(leaf)
-        if leaf in terms and (mine is None or matrix is None):
-            return None
-        terms[leaf] = matrix if mine is None or matrix is None else mine + matrix
-    biases = [bias for bias in (a.bias, b.bias) if bias is not None]
-    return _Affine(terms, sum(biases[1:], start=biases[0]) if biases else None)
-
-
-def _columns(whole: _Affine, columns: slice) -> _Affine:
-    terms = {leaf: m[:, columns] for leaf, m in whole.terms.items() if m is not None}
-    return _Affine(dict(terms), None if whole.bias is None else whole.bias[columns])
-
-
-def _inverted(gate: _Gate) -> _Gate | None:
+def _inverted(gate: Gate) -> Gate | None:
     """Return the gate ``1 - gate``; None if its activation is not symmetric."""
     if gate.activation.name not in _SYMMETRIC:
         return None
     terms = {leaf: None if m is None else -m for leaf, m in gate.argument.terms.items()}
     bias = None if gate.argument.bias is None else -gate.argument.bias
-    return gate._replace(argument=_Affine(terms, bias))
+    return gate._replace(argument=Affine(terms, bias))
