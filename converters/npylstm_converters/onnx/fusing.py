@@ -12,10 +12,10 @@ from npylstm.spec import Edge
 
 __all__ = ["fuse_biases"]
 
+Sources = Mapping[str, dict[str, tuple[str, ...]]]
 
-def fuse_biases(
-    builder: GraphBuilder, outputs: Sequence[str], sources: Mapping[str, dict[str, None]]
-) -> dict[str, str]:
+
+def fuse_biases(builder: GraphBuilder, outputs: Sequence[str], sources: Sources) -> dict[str, str]:
     """Make additions of constant vectors biases of the dense layers before them.
 
     Parameters

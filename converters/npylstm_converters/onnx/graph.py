@@ -52,7 +52,8 @@ class OnnxGraph:
     uniform
         The number that is every element of a tensor, by name, for those where this is known.
     sources
-        By layer, the initializers that its weights are from.
+        By layer, the initializers that its weights are from, each with the layers inside it that
+        have them: none but for the graph of a step.
     name
         Name of the node that is translated: the name of its layer.
     expected_batch_axis
@@ -66,7 +67,7 @@ class OnnxGraph:
         self.exported_batch = exported_batch
         self.builder = GraphBuilder(inputs, dtype)
         self.uniform: dict[str, float] = {}
-        self.sources: dict[str, dict[str, None]] = {}
+        self.sources: dict[str, dict[str, tuple[str, ...]]] = {}
         self.name = ""
         self.expected_batch_axis: int | None = None
         self._inputs = {tensor.name: Ref(tensor.name, kinds[tensor.name]) for tensor in inputs}
@@ -236,7 +237,7 @@ class OnnxGraph:
         self._kept.extend(constants)
         layer = self.builder.edges[-1].layer
         for constant in constants:
-            self.sources.setdefault(layer, {}).update(dict.fromkeys(constant.sources))
+            self.sources.setdefault(layer, {}).update(dict.fromkeys(constant.sources, ()))
         own = kind or (tensors[0].kind if tensors else "f")
         refs = [Ref(output, own) for output in outputs]
         if tensors and operation.moves_elements:

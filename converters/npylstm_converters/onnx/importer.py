@@ -19,6 +19,7 @@ from npylstm_converters.onnx.fusing import fuse_biases
 from npylstm_converters.onnx.graph import OnnxGraph, readable
 from npylstm_converters.onnx.inputs import Choice, GraphInput, batch_choices, tensor_specs
 from npylstm_converters.onnx.reading import initializers, is_onnx, opset_of, read_model, type_of
+from npylstm_converters.onnx.row_products import keep_axes
 from npylstm_converters.onnx.runner import OnnxRunner
 from npylstm_converters.onnx.translator import Scope, Translator
 from npylstm_converters.onnx.values import ConstantTensor
@@ -26,7 +27,7 @@ from npylstm_converters.registry import Importer
 from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.toolkit.state_pairs import state_pairs
 
-__all__ = ["IMPORTER", "from_onnx"]
+__all__ = ["IMPORTER", "convert_model", "from_onnx"]
 
 
 def from_onnx(source: Any, *, constants: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -65,13 +66,14 @@ def from_onnx(source: Any, *, constants: Mapping[str, Any] | None = None) -> Mod
         spec = from_onnx("silero_vad.onnx", constants={"sr": 16000})
     """
     model = read_model(source)
-    spec = _convert_model(model, dict(constants or {}))
+    spec = convert_model(model, dict(constants or {}))
     if isinstance(source, (str, os.PathLike)):
         return replace(spec, provenance={**spec.provenance, "source_sha256": sha256_of(source)})
     return spec
 
 
-def _convert_model(model: Any, constants: dict[str, Any]) -> ModelSpec:
+def convert_model(model: Any, constants: Mapping[str, Any]) -> ModelSpec:
+    """Convert a ModelProto; see :func:`from_onnx`."""
     stored = initializers(model.graph)
     inputs, fixed = _inputs(model.graph, stored, constants)
     error: NpylstmError | None = None
@@ -169,8 +171,10 @@ class _Conversion:
             raise UnsupportedError([str(error)]) from None
 
     def _named(self, made: Sequence[str]) -> tuple[str, ...]:
-        """Fuse biases, and give the outputs the graph's names."""
+        """Make the graph shorter, and give the outputs the graph's names."""
         builder = self._graph.builder
+        kept = keep_axes(builder, made)
+        made = builder.simplify([kept.get(name, name) for name in made])
         renamed = fuse_biases(builder, made, self._graph.sources)
         current = [*builder.simplify([renamed.get(name, name) for name in made])]
         names = [readable(name) for name in self._outputs]
@@ -198,10 +202,12 @@ class _Conversion:
         model, builder = self._model, self._graph.builder
         entries = []
         for layer in builder.layers.values():
-            for source in self._graph.sources.get(layer.name, ()):
+            for source, parts in self._graph.sources.get(layer.name, {}).items():
                 array = self._arrays.get(source)
                 shape = () if array is None else array.shape
-                entries.append(Entry(source, shape, layer.name, tuple(layer.weights)))
+                inside = tuple(f"{part}/" for part in parts)
+                weights = tuple(w for w in layer.weights if not parts or w.startswith(inside))
+                entries.append(Entry(source, shape, layer.name, weights))
         producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
         return {
             "framework": "ONNX",

@@ -12,16 +12,13 @@ from npylstm.ops.body import Body, Call
 from npylstm.ops.indexing import Flip, Slice
 from npylstm.ops.scan import Scan
 from npylstm.ops.shapes import BATCH, Shape
-from npylstm.ops.shaping import Full
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.counters import Condition, Counter
 from npylstm_converters.onnx.fusing import fuse_biases
+from npylstm_converters.onnx.loop_layers import LoopLayer, credit_sources, shaped_initial
 from npylstm_converters.onnx.shaping import transpose
-from npylstm_converters.onnx.sizes import size_of
 from npylstm_converters.onnx.steps import State, StepGraph, StepScope
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
-from npylstm_converters.toolkit.cells import recognise
-from npylstm_converters.toolkit.step_reader import StepBody
 
 __all__ = ["loop", "scan"]
 
@@ -227,13 +224,10 @@ class _Step:
         constants = [name for name in graph.constants if name in read]
         tensors = [self._sequence(*graph.sequences[name], count) for name in sequences]
         made = None
-        if len(sequences) == 1 and not constants:
-            made = self._as_layer(sequences[0], tensors[0], results)
+        if not constants:
+            made = LoopLayer(call, graph, self._states, results).add(sequences, tensors)
         if made is None:
             made = self._as_scan(sequences, constants, tensors, results, count)
-        layer = call.builder.edges[-1].layer
-        for own in graph.sources.values():
-            call.sources.setdefault(layer, {}).update(own)
         finals, stacked = made
         named = zip(self._states, finals, strict=True)
         return {state.read: Ref(final.name, state.initial.kind) for state, final in named}, [
@@ -246,28 +240,6 @@ class _Step:
         results = builder.simplify([self._made(name).name for name in names])
         renamed = fuse_biases(builder, results, self._graph.sources)
         return [*builder.simplify([renamed.get(name, name) for name in results])]
-
-    def _as_layer(
-        self, sequence: str, tensor: Ref, results: Sequence[str]
-    ) -> tuple[list[Ref], list[Ref]] | None:
-        """Add a recurrent layer, if the step is one of its steps."""
-        call, builder, count = self._call, self._graph.builder, len(self._states)
-        shapes = [state.shape for state in self._states]
-        if len(call.shape(tensor)) != 3 or any(len(shape) != 2 for shape in shapes):
-            return None
-        reads = [state.step_input for state in self._states]
-        pairs = [*zip(reads, results, strict=False)]
-        body = StepBody(
-            builder.layers, builder.edges, builder.shapes, sequence, pairs, results[count:]
-        )
-        cell = recognise(body)
-        if cell is None:
-            return None
-        zero = all(call.is_zero(state.initial) for state in self._states)
-        initial = [] if zero else [self._with_shape(self._states[k]) for k in cell.order]
-        main, *finals = call.layer(cell.operation, cell.weights, tensor, *initial)
-        ordered = [finals[cell.order.index(k)] for k in range(count)]
-        return ordered, [main] * (len(results) - count)
 
     def _as_scan(
         self, sequences: Sequence[str], constants: Sequence[str], tensors: Sequence[Ref],
@@ -293,6 +265,7 @@ class _Step:
         made = call.layer(
             operation, weights, *tensors[:1], *initial, *tensors[1:], *outer, kind="f"
         )
+        credit_sources(call, self._graph, inside=True)
         split = len(results) - len(states)
         return made[split:], made[:split]
 
@@ -329,12 +302,4 @@ class _Step:
             return sizes, []
         if not isinstance(count, int) and not sequences:
             raise Refusal(f"has {count} iterations, without a sequence to read")
-        return sizes, [self._with_shape(state) for state in self._states]
-
-    def _with_shape(self, state: State) -> Any:
-        call = self._call
-        if call.shape(state.initial) == state.shape:
-            return state.initial
-        sizes = [d if isinstance(d, int) else size_of(d) for d in state.shape]
-        target, sources = call.target(sizes, None)
-        return call.add(Full(target, 0.0), *sources, part="initial")
+        return sizes, [shaped_initial(self._call, state) for state in self._states]
