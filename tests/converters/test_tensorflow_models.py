@@ -313,10 +313,10 @@ def test_the_command_of_info_converts_a_checkpoint(
     assert "the engine agrees with tf_keras" in capsys.readouterr().out
 
 
-def test_a_subclassed_model_is_joined_by_a_chain(
+def test_a_subclassed_model_by_its_function_and_by_a_chain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The folder holds the configs of its layers, in attributes and lists; their order is stated."""
+    """The folder holds its function, and the configs of its layers: their order may be stated."""
     keras = pytest.importorskip("tf_keras")
 
     class Own(keras.Model):  # type: ignore[misc,name-defined]
@@ -332,14 +332,11 @@ def test_a_subclassed_model_is_joined_by_a_chain(
     model(X)
     randomise(model)
     model.save(tmp_path / "own", save_format="tf")
-    with pytest.raises(UnsupportedError, match="model class 'Own' is code, not data"):
-        nc.convert(tmp_path / "own")
-    assert main(["info", str(tmp_path / "own")]) == 0
-    out = capsys.readouterr().out
-    assert "reader: SimpleRNN(3 -> 4)" in out
-    assert '--layers "reader -> head"' in out
     spec = nc.convert(tmp_path / "own", layers="reader -> head")
     agree(spec, X, model(X))
+    agree(nc.convert(tmp_path / "own"), X, model(X))
+    assert main(["info", str(tmp_path / "own")]) == 0
+    assert "the function of its signature serving_default" in capsys.readouterr().out
     with pytest.raises(UnsupportedError, match="its activation is 'relu' in the file and 'tanh'"):
         nc.convert(tmp_path / "own", layers="reader(tanh) -> head")
 
@@ -350,8 +347,7 @@ def test_functions_of_keras_3_with_an_architecture(tmp_path: Path) -> None:
     own = [layers.Input((6, 3)), layers.Dense(4), layers.SimpleRNN(3), layers.Dense(2)]
     model = randomise(keras.Sequential(own))
     model.export(tmp_path / "exported", verbose=False)
-    with pytest.raises(UnsupportedError, match=r"functions and weights, as model\.export"):
-        nc.convert(tmp_path / "exported")
+    agree(nc.convert(tmp_path / "exported"), X, model(X))
     spec = nc.convert(tmp_path / "exported", architecture=model.to_json())
     agree(spec, X, model(X))
     assert spec.provenance["framework_version"] == "3"

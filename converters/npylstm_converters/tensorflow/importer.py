@@ -16,10 +16,11 @@ from npylstm_converters.keras.advice import describe
 from npylstm_converters.keras.alternatives import convert_others
 from npylstm_converters.keras.assembling import convert_container
 from npylstm_converters.keras.chains import with_chain
-from npylstm_converters.keras.runner import KerasRunner
 from npylstm_converters.keras.translating import Options
-from npylstm_converters.registry import Importer
+from npylstm_converters.registry import Importer, Runner
 from npylstm_converters.tensorflow.containers import Opened, open_tensorflow
+from npylstm_converters.tensorflow.function_runner import FunctionRunner
+from npylstm_converters.tensorflow.functions import convert_functions, find_signature
 from npylstm_converters.tensorflow.runner import load_runner
 from npylstm_converters.tensorflow.sources import SourceFiles, find_files
 
@@ -35,7 +36,11 @@ def from_savedmodel(
     allow_unused: Sequence[str] | None = None,
     custom: Mapping[str, Function] | None = None,
 ) -> ModelSpec:
-    """Convert a Keras model in a SavedModel folder or a checkpoint; TensorFlow is not needed.
+    """Convert a SavedModel folder or a checkpoint; TensorFlow is not needed.
+
+    Keras models are converted by their configs. A folder without one holds functions, as
+    ``model.export()`` writes them: they are converted by their operations, which needs the onnx
+    package.
 
     Parameters
     ----------
@@ -47,7 +52,8 @@ def from_savedmodel(
     layers
         The chain of layers instead: ``"lstm(last) -> dense(softmax)"``.
     key
-        The attribute of the saved object that is the model, if it has several.
+        The attribute of the saved object that is the model, if it has several; or the name of a
+        signature, to convert its function.
     allow_unused, custom
         As for :func:`npylstm_converters.from_keras`.
 
@@ -63,6 +69,8 @@ def from_savedmodel(
         message lists every reason.
     FormatError
         If a file is damaged or missing, or the source is neither a SavedModel nor a checkpoint.
+    NpylstmError
+        If the folder holds functions and the onnx package is not installed.
     OSError
         If a file cannot be read.
 
@@ -75,13 +83,17 @@ def from_savedmodel(
     options = Options(tuple(allow_unused or ()), dict(custom or {}))
     label = os.fspath(source)
     try:
-        opened = open_tensorflow(files, architecture, key)
-        container = opened.container
-        if layers is not None:
-            container = with_chain(container, layers)
-        if container.document is None:
-            raise UnsupportedError(_ask(opened, label))
-        spec = convert_container(container, options)
+        signature = None if architecture or layers else find_signature(files, key)
+        if signature is not None:
+            spec = _from_functions(files, signature, key)
+        else:
+            opened = open_tensorflow(files, architecture, key)
+            container = opened.container
+            if layers is not None:
+                container = with_chain(container, layers)
+            if container.document is None:
+                raise UnsupportedError(_ask(opened, label))
+            spec = convert_container(container, options)
     except UnsupportedError:
         raise
     except FormatError as error:
@@ -96,6 +108,17 @@ def _files(source: Any) -> SourceFiles:
     if files is None:
         raise FormatError(f"{source!s:.500}: neither a SavedModel folder nor a checkpoint")
     return files
+
+
+def _from_functions(files: SourceFiles, signature: str, key: str | None) -> ModelSpec:
+    """Convert a signature; the error says what else can be done."""
+    try:
+        return convert_functions(files, signature)
+    except UnsupportedError as error:
+        if key == signature:
+            raise
+        ask = _ask(open_tensorflow(files, None, key), os.fspath(files.folder or files.prefix))
+        raise UnsupportedError([*error.reasons, ask]) from None
 
 
 def _ask(opened: Opened, label: str) -> str:
@@ -120,7 +143,15 @@ class _TensorFlowImporter(Importer):
     def can_describe(self, source: Any, **options: Any) -> bool:
         if "architecture" in options or "layers" in options:
             return False
-        return open_tensorflow(_files(source), None, options.get("key")).container.document is None
+        files, key = _files(source), options.get("key")
+        signature = find_signature(files, key)
+        if signature is None:
+            return open_tensorflow(files, None, key).container.document is None
+        try:
+            convert_functions(files, signature)
+        except UnsupportedError:
+            return key != signature
+        return False
 
     def describe(self, source: Any, **options: Any) -> dict[str, Any]:
         opened = open_tensorflow(_files(source), None, options.get("key"))
@@ -143,8 +174,12 @@ class _TensorFlowImporter(Importer):
             return super().files(source)
         return glob.glob(f"{glob.escape(files.prefix)}.*")
 
-    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> KerasRunner:
+    def runner(self, source: Any, spec: ModelSpec, **options: Any) -> Runner:
         files, key = _files(source), options.get("key")
+        if "architecture" not in options and "layers" not in options:
+            signature = find_signature(files, key)
+            if signature is not None:
+                return FunctionRunner(files, signature, spec)
         opened = open_tensorflow(files, options.get("architecture"), key)
         return load_runner(opened, spec, options.get("layers"))
 

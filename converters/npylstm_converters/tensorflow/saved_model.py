@@ -1,7 +1,4 @@
-"""SavedModel folders: Keras' configs in ``keras_metadata.pb``, or in ``saved_model.pb`` itself.
-
-The functions of the graph are skipped, not read.
-"""
+"""SavedModel folders: Keras' configs in ``keras_metadata.pb``, or in ``saved_model.pb`` itself."""
 
 from __future__ import annotations
 
@@ -13,10 +10,12 @@ from typing import Any
 from npylstm import FormatError
 from npylstm_converters.keras.files import parse_json
 from npylstm_converters.tensorflow.checkpoint import read_file
+from npylstm_converters.tensorflow.graph_def import Program, read_program
 from npylstm_converters.toolkit.wire import Message
 
-__all__ = ["SavedModel", "read_saved_model"]
+__all__ = ["SavedModel", "read_functions", "read_saved_model"]
 
+_FILE = "saved_model.pb"
 _KERAS = "_tf_keras_"  # how the identifiers of Keras' objects begin
 _SERVE = "serve"  # the tag of the graph for inference
 # How Keras writes tuples and shapes into JSON.
@@ -64,17 +63,12 @@ def read_saved_model(folder: str) -> SavedModel:
     OSError
         If a file cannot be read.
     """
-    path = os.path.join(folder, "saved_model.pb")
+    path = os.path.join(folder, _FILE)
     beside = os.path.join(folder, "keras_metadata.pb")
     try:
-        graphs = list(Message(read_file(path), 2).messages(2, 1, 7))
-        if not graphs:
-            raise FormatError("holds no graph")
-        infos = [graph.message(1, 4, 5) for graph in graphs]
-        tagged = [k for k, info in enumerate(infos) if _SERVE in info.texts(4)]
-        number = tagged[0] if tagged else 0
-        version = infos[number].text(5)
-        objects = graphs[number].message(7, 1).messages(1, 4)
+        graph = _inference_graph(path, 1, 7)
+        version = graph.message(1, 5).text(5)
+        objects = graph.message(7, 1).messages(1, 4)
         users = (fields.message(4, 1, 3) for fields in objects)
         found = {number: _metadata(user, 1, 3) for number, user in enumerate(users)}
         if not any(found.values()) and os.path.isfile(beside):  # since TensorFlow 2.5
@@ -84,6 +78,32 @@ def read_saved_model(folder: str) -> SavedModel:
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from None
     return SavedModel(version, {number: text for number, text in found.items() if text})
+
+
+def read_functions(folder: str) -> Program:
+    """Read the functions and signatures of a SavedModel.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged.
+    OSError
+        If it cannot be read.
+    """
+    path = os.path.join(folder, _FILE)
+    try:
+        return read_program(_inference_graph(path, 1, 2, 5, 7))
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
+
+
+def _inference_graph(path: str, *fields: int) -> Message:
+    """Return the graph that is for inference, with some of its fields."""
+    graphs = [*Message(read_file(path), 2).messages(2, *fields)]
+    if not graphs:
+        raise FormatError("holds no graph")
+    tagged = [graph for graph in graphs if _SERVE in graph.message(1, 4).texts(4)]
+    return (tagged or graphs)[0]
 
 
 def _metadata(fields: Message, identifier: int, metadata: int) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from npylstm import FormatError
 
-__all__ = ["Message", "read_varint"]
+__all__ = ["Message", "read_varint", "signed"]
 
 _MOST_FIELDS = 1 << 20  # of all messages of one file that are read
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -39,6 +39,11 @@ def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     if value >> 64 or byte >= 0x80:
         raise FormatError("a number is longer than 64 bits")
     return value, position
+
+
+def signed(value: int) -> int:
+    """Return an integer of 64 bits with its sign."""
+    return value - (1 << 64) if value >> 63 else value
 
 
 class Message:
@@ -81,6 +86,30 @@ class Message:
         if not isinstance(values[-1], int):
             raise FormatError(f"field {number}: expected a number")
         return values[-1]
+
+    def integers(self, number: int) -> list[int]:
+        """Return a repeated field of integers, one by one or packed."""
+        found: list[int] = []
+        for value in self._fields[number]:
+            if isinstance(value, int):
+                found.append(value)
+                continue
+            position = 0
+            while position < len(value):
+                entry, position = read_varint(value, position)
+                found.append(entry)
+        return found
+
+    def packed(self, number: int, size: int) -> bytes:
+        """Return a repeated field of numbers of 4 or 8 bytes: their bytes."""
+        return b"".join(
+            value.to_bytes(size, "little") if isinstance(value, int) else bytes(value)
+            for value in self._fields[number]
+        )
+
+    def present(self) -> list[int]:
+        """Return the numbers of the fields that are there."""
+        return [number for number, values in self._fields.items() if values]
 
     def data(self, number: int) -> memoryview | None:
         """Return a field that is bytes, or None if it is missing."""
