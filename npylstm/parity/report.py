@@ -119,8 +119,13 @@ class ParityReport:
         short = self.framework or "the framework"
         if not short.startswith("the "):
             short = short.split()[0].lower()
-        origin = self.spec.provenance.get("framework") if self.spec else None
-        torch = short == "torch" or origin == "PyTorch"
+        origin = self.spec.provenance if self.spec else {}
+        if origin.get("dequantized") and len(self.stated) == 1:  # no chain is stated
+            return (
+                f"the engine agrees with {short} for the dequantized weights; that the quantized "
+                f"model computes the same is not proven: {self.stated[0]}"
+            )
+        torch = short == "torch" or origin.get("framework") == "PyTorch"
         way = "use from_torch(module)" if torch else "give --architecture"
         partly = ", and for what was assumed" if self.proof == "assumed" else ""
         if self.undecided:

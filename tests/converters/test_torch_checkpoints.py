@@ -123,16 +123,6 @@ def test_weights_that_are_foreign_objects_are_named(tmp_path: Path) -> None:
         assert "b: an object of torch._utils._rebuild_sparse_tensor" in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch's own, about quantization
-@pytest.mark.parametrize("whole", [True, False])
-def test_quantized_weights_are_named(whole: bool, tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-    quantized = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
-    torch.save(quantized if whole else quantized.state_dict(), tmp_path / "m.pt")
-    with pytest.raises(UnsupportedError, match=r"quantized.*before quantize_dynamic"):
-        nc.from_torch(tmp_path / "m.pt")
-
-
 def lightning_checkpoint(path: Path) -> nn.Module:
     """A checkpoint that Lightning itself writes, with callbacks and all kinds of parameters."""
     lightning = pytest.importorskip("lightning")

@@ -78,17 +78,6 @@ def test_arguments_that_do_not_fit() -> None:
         nc.from_torch(module, normal(3, 5, 3))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_quantized_modules() -> None:
-    module = nn.ModuleDict({"rnn": nn.LSTM(3, 4), "head": nn.Linear(4, 1)}).eval()
-    try:
-        module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
-    except RuntimeError:
-        pytest.skip("this torch has no engine for quantized modules")
-    with pytest.raises(UnsupportedError, match=r"quantized modules .* head \(Linear\)"):
-        nc.from_torch(module, normal(3, 5, 3))
-
-
 class Dropping(nn.Module):
     """A recurrent kernel that forward computes from another parameter (AWD-LSTM, fastai)."""
 

@@ -233,7 +233,7 @@ def test_whatever_a_model_is_called_is_text(failed: ParityReport) -> None:
 
 
 def test_a_page_of_what_was_stated(held: ParityReport) -> None:
-    for proof, title in (("stated", "the structure that was stated"), ("assumed", "assumed")):
+    for proof, title in (("stated", "what is stated"), ("assumed", "assumed")):
         page = check(render(replace(held, proof=proof)))
         assert title in page.headings[0][1]
         assert f"structure {proof}" in page.text

@@ -17,6 +17,7 @@ from npylstm_converters.torch.pickled_modules import (
     foreign_reason,
     is_module,
 )
+from npylstm_converters.torch.quantized import is_packed, is_quantized, unpacked
 from npylstm_converters.torch.unpickler import refusals
 
 __all__ = ["Choice", "choose"]
@@ -42,11 +43,14 @@ class Choice:
         For a pickled module: all modules by path.
     notes
         How they were found.
+    halves
+        Names of tensors that quantized modules hold in 16 bits.
     """
 
     tensors: Mapping[str, Tensor | NumpyArray]
     modules: Mapping[str, PickledModule] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    halves: frozenset[str] = frozenset()
 
 
 def choose(contents: Contents, key: str | None) -> Choice:
@@ -102,27 +106,34 @@ def _candidates(value: Any) -> dict[str, Any]:
 def _opened(item: Any, note: str = "") -> Choice:
     notes = (note,) if note else ()
     if is_module(item):
-        tensors, modules = flatten(item)
-        return Choice(tensors, modules, (*notes, "a pickled module, read without running it"))
-    return Choice(item, {}, notes)
+        tensors, modules, halves = flatten(item)
+        notes = (*notes, "a pickled module, read without running it")
+        return Choice(tensors, modules, notes, halves)
+    plain, halves = unpacked(item)
+    return Choice(plain, {}, notes, halves)
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Whether a value maps names to tensors, or to arrays of NumPy with names of weights."""
+    """Whether a value maps names to tensors, or to arrays of NumPy with names of weights.
+
+    Parts of quantized modules count as tensors.
+    """
     if not isinstance(value, dict) or not value or not all(isinstance(k, str) for k in value):
         return False
     arrays = [v for v in value.values() if isinstance(v, NumpyArray) and v.array is not None]
-    tensors = sum(isinstance(v, Tensor) for v in value.values())
+    tensors = sum(isinstance(v, Tensor) or is_packed(k, v) for k, v in value.items())
     return tensors + len(arrays) == len(value) and bool(tensors or any(map(_WEIGHT.search, value)))
 
 
 def _has_weights(item: Mapping[str, Any]) -> bool:
     """Whether there are numbers with an axis: the scores of a trainer have none."""
     return any(
-        v.size and v.dtype.startswith(("float", "bfloat"))
+        v.size and v.dtype.startswith(("float", "bfloat", "qint"))
         if isinstance(v, Tensor)
         else v.array.ndim and v.array.dtype.kind == "f"
-        for v in item.values()
+        if isinstance(v, NumpyArray)
+        else is_packed(k, v)
+        for k, v in item.items()
     )
 
 
@@ -137,7 +148,7 @@ def _modules_with_weights(value: Any) -> set[int]:
         children, own = (table.values() if isinstance(table, dict) else () for table in tables)
         for child in children:
             above.setdefault(id(child), []).append(id(item))
-        if any(isinstance(v, (Tensor, Opaque)) for v in own):
+        if is_quantized(str(item.name)) or any(isinstance(v, (Tensor, Opaque)) for v in own):
             todo.append(id(item))
     found: set[int] = set()
     while todo:
@@ -154,7 +165,7 @@ def _without_copies(found: Mapping[str, Any]) -> dict[str, Any]:
     of_modules: set[Any] = set()
     for path, item in sorted(found.items(), key=lambda pair: not is_module(pair[1])):
         try:
-            tensors = flatten(item)[0] if is_module(item) else item
+            tensors = flatten(item)[0] if is_module(item) else unpacked(item)[0]
         except UnsupportedError:
             tensors = {}
         same = frozenset(_place(v) for v in tensors.values() if isinstance(v, Tensor))

@@ -9,7 +9,7 @@ from typing import Any
 
 from npylstm_converters.toolkit.runners import one_line
 
-__all__ = ["assigns_weights", "explain", "quantized_modules", "returns_unknown_type"]
+__all__ = ["assigns_weights", "explain", "returns_unknown_type"]
 
 # What torch's message contains, the cause, and the next step.
 _CAUSES = (
@@ -70,12 +70,3 @@ def assigns_weights(error: BaseException) -> bool:
 def returns_unknown_type(error: BaseException) -> bool:
     """Whether forward returns a class whose fields torch does not know, such as a dataclass."""
     return "in output, which is not a known type" in str(error)
-
-
-def quantized_modules(module: Any) -> list[str]:
-    """Return the paths of quantized submodules."""
-    return [
-        f"{path} ({type(part).__name__})"
-        for path, part in module.named_modules()
-        if ".quantized" in type(part).__module__ or "torch.ao.nn.q" in type(part).__module__
-    ]

@@ -32,8 +32,9 @@ from npylstm_converters.torch.containers import Contents, read_legacy, read_pick
 from npylstm_converters.torch.json_tensors import is_json_state_dict, read_json_tensors
 from npylstm_converters.torch.legacy import LEGACY_HEAD
 from npylstm_converters.torch.mapping import damage_named
-from npylstm_converters.torch.pickle_values import Tensor
+from npylstm_converters.torch.pickle_values import QuantizedTensor, Tensor
 from npylstm_converters.torch.pickled_modules import PickledModule
+from npylstm_converters.torch.quantized import modules_of, notes_on, without_scales
 from npylstm_converters.torch.reparametrized import without_reparametrizations
 from npylstm_converters.torch.safetensors_reader import read_safetensors
 from npylstm_converters.torch.storages import read_tensor, refuse_repetition
@@ -123,6 +124,8 @@ class Checkpoint:
         For a pickled module: all modules by path.
     sources
         Source texts of classes by name, which torch before 1.6 wrote.
+    dequantized
+        Names of tensors that the file holds as 8-bit codes.
     """
 
     tensors: dict[str, Array]
@@ -130,6 +133,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     modules: Mapping[str, PickledModule] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    dequantized: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
@@ -178,6 +182,8 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
             else _native(tensor.array)
             for name, tensor in choice.tensors.items()
         }
+        codes = [k for k, t in choice.tensors.items() if isinstance(t, QuantizedTensor)]
+        arrays = without_scales(arrays, [*codes, *choice.halves])
         names = without_wrappers([*arrays, *choice.modules])
         arrays = {names[name]: array for name, array in arrays.items()}
         modules = {
@@ -185,8 +191,11 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
             for path, m in choice.modules.items()
         }
         arrays, folded = without_reparametrizations(arrays)
+    codes = [names[name] for name in codes]
+    halves = [names[name] for name in choice.tensors if name in choice.halves]
+    notes = (*choice.notes, *notes_on(modules_of(codes), modules_of(halves)), *folded)
     form = kind.value if not modules else f"a pickled module ({kind.value})"
-    return Checkpoint(arrays, form, (*choice.notes, *folded), modules, dict(contents.sources))
+    return Checkpoint(arrays, form, notes, modules, dict(contents.sources), tuple(codes))
 
 
 def _native(array: Array) -> Array:

@@ -22,10 +22,12 @@ from npylstm_converters.torch.batches import (
     rebatched,
 )
 from npylstm_converters.torch.branches import check_branches, check_loops
+from npylstm_converters.torch.dequantizing import dequantized
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
+from npylstm_converters.torch.quantized import notes_on, with_differences
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.running import quiet
 from npylstm_converters.torch.scripted import module_of_script
@@ -153,6 +155,7 @@ def _from_module(
 ) -> ModelSpec:
     """Trace a module and convert it; ``original`` is what it was made from."""
     name = type(module).__name__
+    module, codes, halves = dequantized(module)
     program = export_module(module, args, kwargs)
     notes: list[str] = []
     try:
@@ -173,8 +176,9 @@ def _from_module(
         with contextlib.suppress(UnsupportedError):
             notes = [*notes, *check_loops(module, program, free, original)]
             spec = free
-    decisions = [*spec.provenance["decisions"], *notes]
-    return replace(spec, provenance={**spec.provenance, "decisions": decisions})
+    decisions = [*spec.provenance["decisions"], *notes_on(codes, halves), *notes]
+    provenance = with_differences({**spec.provenance, "decisions": decisions}, codes)
+    return replace(spec, provenance=provenance)
 
 
 def _with_other_batch(

@@ -6,6 +6,7 @@ file. A name that is in no table makes the whole file an error.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from npylstm_converters.torch.pickle_values import (
     NumpyArray,
     NumpyType,
     Opaque,
+    QuantizedTensor,
     Storage,
     Tensor,
     check_type,
@@ -36,6 +38,8 @@ def _tensor(
     kind = dtype or storage.dtype
     if kind is None or (storage.dtype is not None and kind != storage.dtype):
         raise FormatError(f"pickle: a tensor of type {kind} in a storage of {storage.dtype}")
+    if kind == "qint8":
+        raise FormatError("pickle: a quantized tensor without a scale")
     # The argument after requires_grad and hooks: operations applied when the tensor is read.
     later = rest[2] if len(rest) > 2 and rest[2] else {}
     if check_type(later, dict, "a dictionary").keys() - {"neg"}:
@@ -51,6 +55,24 @@ def _tensor_v3(
 ) -> Tensor:
     kind = check_type(dtype, str, "a dtype")
     return _tensor(storage, offset, size, stride, grad, hooks, *rest, dtype=kind)
+
+
+def _quantized_tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, quantizer: Any, *_: Any
+) -> QuantizedTensor:
+    if check_type(storage, Storage, "a storage").dtype != "qint8":
+        raise FormatError(f"pickle: a quantized tensor in a storage of {storage.dtype}")
+    made = functools.partial(
+        QuantizedTensor, storage, check_type(offset, int, "an offset"), integers(size, "a size"),
+        integers(stride, "a stride"), "qint8", False,
+    )  # fmt: skip
+    match quantizer:
+        case ("per_tensor_affine", float(scale), int(zero_point)):
+            return made(scale, zero_point)
+        case ("per_channel_affine", Tensor() as scales, Tensor() as points, int(axis)):
+            if 0 <= axis < len(size) and scales.size == points.size == (size[axis],):
+                return made(scales, points, axis)
+    raise FormatError("pickle: a quantized tensor in no form that is known")
 
 
 def _parameter(tensor: Any, *_: Any) -> Tensor:
@@ -126,6 +148,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_qtensor": _quantized_tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _tensor_of_class,
@@ -151,6 +174,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 # Names that are values, not functions.
 CONSTANTS: dict[str, Any] = {
     **{f"torch.{name}": name for name in DTYPES},
+    **{f"torch.{name}": name for name in ("per_tensor_affine", "per_channel_affine")},
     "numpy.ndarray": None,
     "torch.Tensor": None,
     "torch._tensor.Tensor": None,
@@ -161,6 +185,7 @@ STORAGES: dict[str, str | None] = {
     "torch.HalfStorage": "float16", "torch.BFloat16Storage": "bfloat16",
     "torch.LongStorage": "int64", "torch.IntStorage": "int32", "torch.ShortStorage": "int16",
     "torch.CharStorage": "int8", "torch.ByteStorage": "uint8", "torch.BoolStorage": "bool",
+    "torch.QInt8Storage": "qint8",
     "torch.storage.UntypedStorage": None,
 }  # fmt: skip
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from npylstm import FormatError
 
-__all__ = ["DTYPES", "Global", "NumpyArray", "NumpyType", "Opaque", "Storage", "Tensor",
-           "check_type", "checked_key", "integers"]  # fmt: skip
+__all__ = ["DTYPES", "Global", "NumpyArray", "NumpyType", "Opaque", "QuantizedTensor", "Storage",
+           "Tensor", "check_type", "checked_key", "integers"]  # fmt: skip
 
 # torch's names of element types, and NumPy's type strings.
 DTYPES: dict[str, str] = {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "int64": "i8",
-    "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "?",
+    "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "?", "qint8": "i1",
 }  # fmt: skip
 
 _MOST_AXES = 32
@@ -60,6 +60,23 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"<tensor of size {self.size}>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QuantizedTensor(Tensor):
+    """A tensor of 8-bit codes, which stand for ``scale * (code - zero_point)``.
+
+    Attributes
+    ----------
+    scale, zero_point
+        Numbers; with an axis, tensors with an entry for each index along it.
+    axis
+        None for one scale.
+    """
+
+    scale: float | Tensor = 1.0
+    zero_point: int | Tensor = 0
+    axis: int | None = None
 
 
 @dataclass(slots=True)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from npylstm import FormatError, UnsupportedError
+from npylstm_converters.errors import Refusal
 from npylstm_converters.torch.pickle_values import Opaque, Tensor
+from npylstm_converters.torch.quantized import ADVICE, is_quantized, plain_module
 
 __all__ = ["PickledModule", "flatten", "foreign_reason", "is_module"]
 
@@ -58,27 +60,33 @@ def is_module(value: Any) -> bool:
 def foreign_reason(value: Opaque) -> str:
     """Return what a foreign object is, and advice where its kind is known."""
     name = str(value.name)
-    if any(word in name for word in ("_rebuild_qtensor", "torch.qint", "torch.quint", "quantized")):
-        return f"a quantized tensor ({name}): convert the float module, before quantize_dynamic"
+    if "_rebuild_qtensor" in name or "torch.quint" in name:
+        return f"a quantized tensor of other than 8-bit signed codes ({name}): {ADVICE}"
     if name == "torch.ScriptObject":
-        return (f"packed weights ({name}), as in a quantized module: convert the float module, "
-                "before quantize_dynamic")  # fmt: skip
+        return f"an object of C++ ({name}) in no form that is known: {ADVICE}"
     return f"an object of {name}, which was not run"
 
 
-def flatten(root: Opaque) -> tuple[dict[str, Tensor], dict[str, PickledModule]]:
+def flatten(
+    root: Opaque,
+) -> tuple[dict[str, Tensor], dict[str, PickledModule], frozenset[str]]:
     """Return the tensors of a module by name, and all modules by path; the root's path is empty.
+
+    Dynamically quantized modules become float modules. The third result names the tensors that
+    they held in 16 bits.
 
     Raises
     ------
     UnsupportedError
-        Lists tensors that are foreign objects, hooks, and forwards that are set on an object.
+        Lists tensors that are foreign objects, hooks, forwards that are set on an object, and
+        modules that are quantized in another way.
     FormatError
         If the tree is damaged, contains itself, or is too large.
     """
     tensors: dict[str, Tensor] = {}
     modules: dict[str, PickledModule] = {}
     reasons: list[str] = []
+    halves: set[str] = set()
     todo: list[tuple[str, Opaque, tuple[int, ...]]] = [("", root, ())]
     while todo:
         path, module, above = todo.pop()
@@ -88,6 +96,18 @@ def flatten(root: Opaque) -> tuple[dict[str, Tensor], dict[str, PickledModule]]:
             raise FormatError(f"more than {_MOST_MODULES} modules")
         dot = f"{path}." if path else ""
         state = module.attributes
+        attributes = {k: v for k, v in state.items() if isinstance(k, str) and k[:1] != "_"}
+        if is_quantized(str(module.name)):
+            reasons += _additions(path, module)
+            try:
+                cls, own, half = plain_module(path or "the module", module)
+            except Refusal as reason:
+                reasons.append(str(reason))
+                continue
+            modules[path] = PickledModule(cls, attributes, ())
+            tensors |= {f"{dot}{name}": tensor for name, tensor in own.items()}
+            halves |= {f"{dot}{name}" for name in half}
+            continue
         own = _table(state, "_parameters", path) | _persistent(state, path)
         for name, value in own.items():
             if isinstance(value, Tensor):
@@ -103,14 +123,13 @@ def flatten(root: Opaque) -> tuple[dict[str, Tensor], dict[str, PickledModule]]:
         reasons += [
             f"{dot}{k}: expected a module, the file holds {_what(children[k])}" for k in odd
         ]
-        attributes = {k: v for k, v in state.items() if isinstance(k, str) and k[:1] != "_"}
         modules[path] = PickledModule(
             str(module.name), attributes, tuple(f"{dot}{k}" for k in found)
         )
         todo += [(f"{dot}{k}", m, (*above, id(module))) for k, m in reversed(found.items())]
     if reasons:
         raise UnsupportedError(reasons)
-    return tensors, modules
+    return tensors, modules, frozenset(halves)
 
 
 def _what(value: Any) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from npylstm import ModelSpec, NpylstmError
 from npylstm_converters.toolkit.runners import fixed_sizes, one_line
 from npylstm_converters.torch.chain_runner import ChainRunner
+from npylstm_converters.torch.dequantizing import dequantized
 from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.hooks import Hooks
 from npylstm_converters.torch.running import inference, quiet
@@ -29,6 +30,7 @@ __all__ = ["TorchRunner"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 States = Mapping[str, Arrays]
+_DEQUANTIZED = ", with dequantized weights"
 
 
 class TorchRunner:
@@ -46,7 +48,7 @@ class TorchRunner:
     Attributes
     ----------
     description
-        Framework and version.
+        Framework and version; whether it computes with dequantized weights.
     sets_state, sets_lengths
         Whether hooks can set initial states and lengths of its recurrent modules: if they are
         objects in memory with the spec's names.
@@ -85,7 +87,10 @@ class TorchRunner:
         if isinstance(source, torch.jit.ScriptModule):
             self._run_script(source, example)
         elif is_module(source):
-            self._run, modules = _run_module(source, example), dict(source.named_modules())
+            copy, codes, _ = dequantized(source)
+            module = copy if codes else source
+            self._run, modules = _run_module(module, example), dict(module.named_modules())
+            self.description += _DEQUANTIZED if codes else ""
         elif not isinstance(source, (str, os.PathLike)):
             self._run_program(source)
         elif (kind := sniff(source)) is Kind.TORCHSCRIPT:
@@ -100,6 +105,7 @@ class TorchRunner:
                 spec.inputs[0].time_axis or 0,
             )  # fmt: skip
             self._run, modules = chain, chain.made
+            self.description += _DEQUANTIZED if file.checkpoint.dequantized else ""
         self._hooks = Hooks(modules, spec)
         self.sets_state = bool(modules) and self._hooks.sets_state
         self.sets_lengths = bool(modules) and self._hooks.sets_lengths

@@ -11,7 +11,7 @@ import numpy as np
 
 from npylstm import FormatError
 from npylstm.arrays import Array
-from npylstm_converters.torch.pickle_values import DTYPES, Storage, Tensor
+from npylstm_converters.torch.pickle_values import DTYPES, QuantizedTensor, Storage, Tensor
 
 __all__ = ["Storages", "read_tensor", "refuse_repetition"]
 
@@ -96,7 +96,7 @@ def refuse_repetition(tensors: Iterable[Tensor], storages: Storages) -> None:
 
 
 def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
-    """Return a tensor as an array, checked against its storage."""
+    """Return a tensor as an array, checked against its storage; 8-bit codes become numbers."""
     storage, size, stride = tensor.storage, tensor.size, tensor.stride
     count = math.prod(size)
     if len(size) != len(stride) or min((*size, *stride, tensor.offset, storage.start)) < 0:
@@ -114,6 +114,8 @@ def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
         flat[storage.start + tensor.offset :], size, [s * itemsize for s in stride]
     ) if count else np.zeros(size, flat.dtype)  # fmt: skip
     array: Array = np.array(shown, flat.dtype.newbyteorder("="))
+    if isinstance(tensor, QuantizedTensor):
+        return _dequantized(name, array, tensor, storages)
     if tensor.negative:
         if tensor.dtype not in ("float32", "float64"):
             raise FormatError(f"{name}: expected float32 or float64 to negate, got {tensor.dtype}")
@@ -121,3 +123,22 @@ def read_tensor(name: str, tensor: Tensor, storages: Storages) -> Array:
     if tensor.dtype == "bfloat16":  # the upper half of a float32
         return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32) if tensor.dtype == "float16" else array
+
+
+def _dequantized(name: str, codes: Array, tensor: QuantizedTensor, storages: Storages) -> Array:
+    """Return the numbers of 8-bit codes, in float32 with one rounding, as torch does."""
+    scale, zero_point = (
+        read_tensor(name, part, storages) if isinstance(part, Tensor) else np.asarray(part)
+        for part in (tensor.scale, tensor.zero_point)
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        scale = scale.astype(np.float32)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise FormatError(f"{name}: expected positive scales of its 8-bit codes")
+    if zero_point.dtype.kind != "i" or not ((zero_point >= -128) & (zero_point <= 127)).all():
+        raise FormatError(f"{name}: expected zero points of its 8-bit codes from -128 to 127")
+    if tensor.axis is not None:
+        shape = [-1 if axis == tensor.axis else 1 for axis in range(codes.ndim)]
+        scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+    steps = codes.astype(np.int64) - zero_point
+    return np.asarray(scale * steps.astype(np.float32))

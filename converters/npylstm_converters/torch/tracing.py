@@ -14,7 +14,6 @@ from npylstm_converters.torch.batches import repeated
 from npylstm_converters.torch.explaining import (
     assigns_weights,
     explain,
-    quantized_modules,
     returns_unknown_type,
 )
 from npylstm_converters.torch.free_sizes import free_sizes
@@ -72,11 +71,6 @@ def export_module(
     """
     import torch
 
-    if quantized := quantized_modules(module):
-        raise UnsupportedError(
-            f"{type(module).__name__}: quantized modules hold packed integers, which npylstm does "
-            f"not read: {', '.join(quantized)}; convert the float module that was quantized"
-        )
     try:
         call = inspect.signature(module.forward)
         given = call.bind(*args, **kwargs).arguments

@@ -21,6 +21,7 @@ from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.torch.chains import Chain, modules_in, read_input
 from npylstm_converters.torch.files import Checkpoint
 from npylstm_converters.torch.modules import Found
+from npylstm_converters.torch.quantized import with_differences
 from npylstm_converters.torch.statements import assumptions, statements
 from npylstm_converters.torch.weight_file import WeightFile
 
@@ -135,6 +136,12 @@ def build_chain(
             ),
         ],
     }
+    dequantized = {*file.checkpoint.dequantized}
+    codes = [
+        m.name for m in modules
+        if m.name in chain.used and dequantized & {f"{m.prefix}{k}" for k in m.tensors}
+    ]  # fmt: skip
+    provenance = with_differences(provenance, codes)
     return ModelSpec(
         layers=tuple(builder.layers.values()), edges=tuple(builder.edges), inputs=builder.inputs,
         outputs=outputs, name=os.path.splitext(os.path.basename(file.label))[0],

@@ -36,14 +36,14 @@ _DEEPEST = 5  # lists inside lists
 # The heading and its tone if parity held, by ``ParityReport.proof``.
 _HEADINGS = {
     "proven": ("Parity held", "good"),
-    "stated": ("Agrees, for the structure that was stated", "warn"),
+    "stated": ("Agrees, for what is stated", "warn"),
     "assumed": ("Agrees, for a structure that was assumed", "warn"),
 }
 PROOF_SENTENCES = {
     "proven": "The structure of the model comes from its source, or its author's own outputs "
               "confirm it.",
-    "stated": "The user stated the structure of the model, or a part of it. Whether it is the "
-              "author's is not proven.",
+    "stated": "The user stated the structure of the model or a part of it, or the conversion "
+              "changed what it computes. Whether the outputs are the author's is not proven.",
     "assumed": "A part of the structure was assumed: neither the source nor the user states it.",
 }  # fmt: skip
 
