@@ -381,3 +381,96 @@ def test_missing_layers(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "m.pt")
     with pytest.raises(NpylstmError, match="a layer before it is missing"):
         read_checkpoint(tmp_path / "m.pt")
+
+
+# TorchScript.
+
+
+class Both(nn.Module):
+    """A recurrent layer in two directions, cells, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 4, 2, batch_first=True, bidirectional=True)
+        self.cells, self.tagger = Cells(), Tagger()
+        self.narrow = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> Any:
+        return self.cells(self.narrow(self.gru(x)[0][:, -1])), self.tagger(ids)
+
+
+def scripts(made: Any, example: Any) -> dict[str, Any]:
+    return {
+        "scripted": torch.jit.script(made),
+        "traced": torch.jit.trace(made, example),
+        "frozen": torch.jit.freeze(torch.jit.script(made)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [
+        ("scripted", torch.qint8),
+        ("traced", torch.qint8),
+        ("frozen", torch.qint8),
+        ("frozen", torch.float16),
+    ],
+)
+def test_scripts(form: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    x = torch.randn(3, 6, 3, generator=torch.Generator().manual_seed(0))
+    example = (x, torch.from_numpy(IDS))
+    original = seeded(Both())
+    made = quantized(original, dtype)
+    made.cells.second = made.cells.first
+    scripts(made, example)[form].save(tmp_path / "m.pt")
+    spec = nc.from_torch(tmp_path / "m.pt", example)
+    plain = float_module(made, original)
+    given = dict(zip((t.name for t in spec.inputs), (x.numpy(), IDS), strict=True))
+    found = Model(spec).predict(given)
+    with torch.no_grad():
+        expected = plain(*example)
+    for ours, theirs in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6)  # as in test_outputs
+    int8 = dtype == torch.qint8
+    assert spec.provenance["proof"] == ("stated" if int8 else "proven")
+    if form != "frozen" and int8:
+        modules = {
+            "gru",
+            "narrow",
+            "cells.lstm",
+            "cells.gru",
+            "cells.rnn",
+            "tagger.rnn",
+            "tagger.fc",
+        }
+        assert modules <= {*spec.provenance["dequantized"]}
+    runner = TorchRunner(tmp_path / "m.pt", spec, example=example)
+    recorded = nc.record(spec, runner, 1)
+    assert recorded.provenance["recorded_by"].endswith("dequantized weights") == int8
+    Model(recorded).verify().check()
+
+
+def test_scripts_of_static_quantization() -> None:
+    why = "in aten::quantize_per_tensor, quantized::linear: only modules of quantize_dynamic"
+    with pytest.raises(UnsupportedError, match=why):
+        nc.from_torch(torch.jit.script(static()), torch.ones(2, 3))
+
+
+def test_scripts_of_one_module_and_of_packed_sequences() -> None:
+    made = quantized(nn.Sequential(seeded(nn.Linear(3, 4))))[0]
+    spec = nc.from_torch(torch.jit.trace(made, torch.ones(2, 3)), torch.ones(2, 3))
+    np.testing.assert_array_equal(spec.layers[0].weights["kernel"].T, made.weight().dequantize())
+    assert spec.provenance["dequantized"] == ["model"]
+
+    class Packing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2]), True)
+            return self.rnn(packed)[1][0]
+
+    script = torch.jit.script(quantized(seeded(Packing())))
+    with pytest.raises(UnsupportedError, match=r"TorchScript|packed"):
+        nc.from_torch(script, torch.ones(2, 3, 3))

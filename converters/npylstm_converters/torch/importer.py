@@ -22,7 +22,7 @@ from npylstm_converters.torch.batches import (
     rebatched,
 )
 from npylstm_converters.torch.branches import check_branches, check_loops
-from npylstm_converters.torch.dequantizing import dequantized
+from npylstm_converters.torch.dequantizing import Dequantized, dequantized
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
@@ -137,25 +137,27 @@ def from_torch(
 
     if isinstance(source, torch.jit.ScriptModule):
         return _from_script(source, example)
-    return _from_module(source, *arguments(example))
+    return _from_module(dequantized(source), *arguments(example))
 
 
 def _from_script(scripted: Any, example: Any) -> ModelSpec:
     scripted = scripted.eval()
-    module, args = module_of_script(scripted), script_arguments(scripted, example)
-    return _from_module(module, args, {}, Kind.TORCHSCRIPT.value, scripted)
+    made, args = module_of_script(scripted), script_arguments(scripted, example)
+    # Rounded inputs of quantized modules could look like another branch of forward.
+    original = None if made.codes else scripted
+    return _from_module(made, args, {}, Kind.TORCHSCRIPT.value, original)
 
 
 def _from_module(
-    module: Any,
+    made: Dequantized,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     source: str = "a module, traced by torch.export",
     original: Any = None,
 ) -> ModelSpec:
     """Trace a module and convert it; ``original`` is what it was made from."""
+    module, codes, halves = made
     name = type(module).__name__
-    module, codes, halves = dequantized(module)
     program = export_module(module, args, kwargs)
     notes: list[str] = []
     try:

@@ -16,6 +16,7 @@ from npylstm_converters.torch.dequantizing import dequantized
 from npylstm_converters.torch.files import Kind, sniff
 from npylstm_converters.torch.hooks import Hooks
 from npylstm_converters.torch.running import inference, quiet
+from npylstm_converters.torch.scripted import module_of_script
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
@@ -111,9 +112,14 @@ class TorchRunner:
         self.sets_lengths = bool(modules) and self._hooks.sets_lengths
 
     def _run_script(self, scripted: Any, example: Any) -> None:
-        """Prepare to run the TorchScript itself, not the exported program."""
+        """Prepare to run the TorchScript itself, not the exported program.
+
+        With dequantized weights, the interpreted one runs.
+        """
         given = script_arguments(scripted, example)
-        self._run = _run_module(scripted, given)
+        copy, codes, _ = module_of_script(scripted)
+        self._run = _run_module(copy if codes else scripted, given)
+        self.description += _DEQUANTIZED if codes else ""
         tensors = [value for value in given if value is not None]
         self.example_sizes = fixed_sizes(self._spec.inputs, [value.shape for value in tensors])
 

@@ -6,20 +6,28 @@ are None are decided by the example, as in a Python module. Imports torch when c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
 from npylstm import UnsupportedError
+from npylstm_converters.torch.dequantizing import Dequantized
+from npylstm_converters.torch.script_quantized import (
+    OPERATIONS,
+    PackedParameters,
+    packed_parameters,
+    refuse_others,
+)
 from npylstm_converters.torch.script_values import function_of
 
 __all__ = ["module_of_script"]
 
 
-def module_of_script(scripted: Any) -> Any:
+def module_of_script(scripted: Any) -> Dequantized:
     """Return a ``torch.nn.Module`` that computes what a ``torch.jit.ScriptModule`` does.
 
-    Its forward raises UnsupportedError at an operation of TorchScript that is not supported.
+    Of quantized modules it holds the dequantized weights. Its forward raises UnsupportedError at an
+    operation of TorchScript that is not supported.
     """
     import torch
 
@@ -29,7 +37,7 @@ def module_of_script(scripted: Any) -> Any:
     class Scripted(torch.nn.Module):  # type: ignore[misc]
         def forward(self, *args: Any) -> Any:
             rest = [a.default_value for a in arguments[len(args) :]]
-            return _Run(self, scripted).outputs(graph, [None, *args, *rest])[0]
+            return _Run(self, scripted, packed).outputs(graph, [None, *args, *rest])[0]
 
     own = [Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)]
     own += [
@@ -38,9 +46,18 @@ def module_of_script(scripted: Any) -> Any:
     Scripted.forward.__signature__ = Signature(own)  # type: ignore[attr-defined]
     Scripted.__name__ = Scripted.__qualname__ = scripted.original_name
     made = Scripted()
-    for name, tensor in _tensors(scripted, graph).items():
+    refuse_others(node.kind() for node in _all_nodes(graph))
+    packed = _packed(scripted, graph)
+    tensors = _tensors(scripted, graph)
+    for parameters in packed.values():
+        tensors |= parameters.tensors
+    for name, tensor in tensors.items():
         _hold(made, name, tensor)
-    return made.eval()
+    codes, halves = (
+        [*dict.fromkeys(p.module for p in packed.values() if p.is_codes is kind)]
+        for kind in (True, False)
+    )
+    return Dequantized(made.eval(), codes, halves)
 
 
 def _default(argument: Any) -> Any:
@@ -103,6 +120,28 @@ def _named(node: Any) -> dict[str, Any]:
     return {}
 
 
+def _objects(node: Any) -> dict[str, Any]:
+    """Return the objects of a constant by name: it may be one, or a list."""
+    value, name = _constant(node), str(node.output().debugName()).removeprefix("self.")
+    name = f"constant_{name}" if name.isdigit() else name
+    several = enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return {f"{name}.{k}.param": v for k, v in several} or {name: value}
+
+
+def _packed(scripted: Any, graph: Any) -> dict[str, PackedParameters]:
+    """Return the packed parameters of quantized modules by the names of what holds them."""
+    values: dict[str, Any] = {}
+    for node in _all_nodes(graph):
+        if node.kind() == "prim::GetAttr":
+            owner, path = _owner(scripted, node)
+            if owner is not None:
+                values[f"{path}{node.s('name')}"] = getattr(owner, node.s("name"))
+        elif node.kind() == "prim::Constant":
+            values |= _objects(node)
+    found = {name: packed_parameters(name, value) for name, value in values.items()}
+    return {name: packed for name, packed in found.items() if packed is not None}
+
+
 def _hold(module: Any, name: str, tensor: Any) -> None:
     """Give a module a tensor under a dotted name."""
     import torch
@@ -121,8 +160,8 @@ def _hold(module: Any, name: str, tensor: Any) -> None:
 class _Run:
     """One call of TorchScript's forward."""
 
-    def __init__(self, module: Any, scripted: Any) -> None:
-        self._module, self._scripted = module, scripted
+    def __init__(self, module: Any, scripted: Any, packed: Mapping[str, PackedParameters]) -> None:
+        self._module, self._scripted, self._packed = module, scripted, packed
         self._values: dict[str, Any] = {}
         self._written: dict[str, Any] = {}  # attributes that forward assigned
 
@@ -144,6 +183,8 @@ class _Run:
         if kind == "prim::Constant":
             value = _constant(node)
             tensors = [self._held(name) for name in _named(node)]
+            if objects := [self._unpacked(k) for k in _objects(node) if k in self._packed]:
+                return objects if isinstance(value, list) else objects[0]
             return value if not tensors else tensors if isinstance(value, list) else tensors[0]
         if kind in ("prim::GetAttr", "prim::SetAttr"):
             return self._attribute(node)
@@ -154,7 +195,7 @@ class _Run:
         elif kind == "prim::Loop":
             made = self._loop(node, *given)
         else:
-            function = function_of(kind, given)
+            function = OPERATIONS.get(kind) or function_of(kind, given)
             if function is None and not kind.startswith("aten::"):
                 raise UnsupportedError(f"{kind} of TorchScript is not supported")
             return _call(node, given) if function is None else function(*given)
@@ -183,6 +224,8 @@ class _Run:
         value = getattr(owner, node.s("name"))
         if isinstance(value, torch.Tensor):
             return self._held(name)
+        if name in self._packed:
+            return self._unpacked(name)
         if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
             return [self._same(tensor) for tensor in value]
         return None if isinstance(value, torch.jit.ScriptModule) else value
@@ -193,6 +236,10 @@ class _Run:
         for part in path:
             module = getattr(module, part)
         return getattr(module, leaf)
+
+    def _unpacked(self, name: str) -> list[Any]:
+        """Return the tensors of packed parameters."""
+        return [self._held(part) for part in self._packed[name].tensors]
 
     def _same(self, tensor: Any) -> Any:
         """Return the module's own tensor for one in a list of weights."""
