@@ -273,6 +273,40 @@ def test_tensors_by_themselves(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays[f"{name}.weight"], tensor.dequantize())
 
 
+def test_recurrent_modules_of_torch_1_4(tmp_path: Path) -> None:
+    """A pair of tensors for each product, and none for the layer; as torch 1.4's source has it."""
+    made = quantized(seeded(nn.ModuleDict({"rnn": nn.LSTM(3, 4, 2, bidirectional=True)})))
+    rnn = made["rnn"]
+    pairs = [
+        packed.__getstate__()[0]
+        for cell in rnn._all_weight_values for packed in cell.param.__getstate__()[0][4]
+    ]  # fmt: skip
+    state = {}
+    for k, (weight, bias) in enumerate(pairs):
+        state[f"rnn._all_weight_values.{k}.weight"] = weight
+        state[f"rnn._all_weight_values.{k}.bias"] = bias
+    torch.save(state, tmp_path / "m.pt")
+    expected = plain_weights(made)
+    assert set(read_checkpoint(tmp_path / "m.pt").tensors) == set(expected)
+
+    class Packed(nn.Module):
+        def __init__(self, pair: Any) -> None:
+            super().__init__()
+            self.pair = pair
+
+        def __reduce__(self) -> Any:
+            return Made, (), (self.pair, False)
+
+    rnn._all_weight_values = nn.ModuleList(map(Packed, pairs))
+    arrays = read_checkpoint(saved(made, True, tmp_path / "m.pt")).tensors
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(arrays[key], tensor.detach())
+
+
+class Made(nn.Module):
+    """What a pickle names in place of torch 1.4's PackedParameter."""
+
+
 def test_biases_that_torch_ignores(tmp_path: Path) -> None:
     made = quantized(seeded(nn.Sequential(nn.LSTM(3, 4))))
     _, biases, _, _, packed = made[0]._all_weight_values[0].param.__getstate__()[0]
@@ -325,6 +359,18 @@ def test_hooks_on_quantized_modules() -> None:
     made = quantized(seeded(nn.Sequential(nn.Linear(3, 4))))
     made[0].register_forward_hook(lambda *_: None)
     with pytest.raises(UnsupportedError, match="0: is quantized, and has a hook"):
+        nc.from_torch(made, torch.ones(2, 3))
+
+
+class Derived(torch.ao.nn.quantized.dynamic.Linear):
+    pass
+
+
+def test_classes_that_inherit_from_quantized_modules() -> None:
+    made = nn.Sequential(Derived(3, 4))
+    with pytest.raises(
+        UnsupportedError, match=r"0 \(.*Derived\): is a class of its own, which inh"
+    ):
         nc.from_torch(made, torch.ones(2, 3))
 
 

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from npylstm import UnsupportedError
 from npylstm_converters.toolkit.runners import one_line
-from npylstm_converters.torch.quantized import DYNAMIC, FLOAT_MODULES, is_quantized, static_reason
+from npylstm_converters.torch.quantized import (
+    ADVICE,
+    DYNAMIC,
+    FLOAT_MODULES,
+    is_quantized,
+    static_reason,
+)
 
 __all__ = ["Dequantized", "dequantized"]
 
@@ -46,8 +52,13 @@ def dequantized(module: Any) -> Dequantized:
             continue
         inside |= {id(inner) for inner in part.modules()}
         label = path or "the module"
-        if _kind(classes[0]) not in FLOAT_MODULES:
+        if not any(_kind(cls) in FLOAT_MODULES for cls in classes):
             reasons.append(static_reason(label, classes[0]))
+        elif _kind(classes[0]) not in FLOAT_MODULES:
+            reasons.append(
+                f"{label} ({classes[0]}): is a class of its own, which inherits from a quantized "
+                f"module and may compute something else; {ADVICE}"
+            )
         elif part._forward_hooks or part._forward_pre_hooks:
             reasons.append(f"{label}: is quantized, and has a hook on its forward: remove it first")
         else:

@@ -40,7 +40,9 @@ ADVICE = "convert the float module, as it was before quantization"
 _PATH = r"(?P<path>(?:.*\.)?)"
 _LINEAR = re.compile(rf"{_PATH}_packed_params\.(?P<part>weight|bias|dtype|_packed_params)")
 _CELL = re.compile(rf"{_PATH}_packed_weight_(?P<part>ih|hh)")
-_LAYER = re.compile(rf"{_PATH}_all_weight_values\.(?P<number>[0-9]{{1,4}})\.param")
+_LAYER = re.compile(
+    rf"{_PATH}_all_weight_values\.(?P<number>[0-9]{{1,4}})\.(?P<part>param|weight|bias)"
+)
 # The parts of a linear module that are no tensors, and their types.
 _OTHERS: dict[str, type] = {"dtype": str, "bias": type(None), "_packed_params": tuple}
 _SCRIPT_OBJECT = "torch.ScriptObject"
@@ -84,7 +86,8 @@ def unpacked(
     layers: dict[str, dict[int, Any]] = {}
     for name, value in values.items():
         if (match := _LAYER.fullmatch(name)) is not None:
-            layers.setdefault(match["path"], {})[int(match["number"])] = value
+            number = int(match["number"])
+            layers.setdefault(match["path"], {}).setdefault(number, {})[match["part"]] = value
     for name, value in values.items():
         try:
             own = _unpacked(name, value, layers)
@@ -125,7 +128,9 @@ def _unpacked(name: str, value: Any, layers: dict[str, dict[int, Any]]) -> Named
             return iter(())
         if sorted(cells) != [*range(len(cells))]:
             raise FormatError(f"{name:.200}: a layer before it is missing")
-        return _layers(match["path"], [_cell(cells[k]) for k in range(len(cells))], None)
+        held = [cells[k] for k in range(len(cells))]
+        values = [h.get("param") or (h.get("weight"), h.get("bias")) for h in held]
+        return _layers(match["path"], _cells(values), None)
     return None
 
 
@@ -155,11 +160,7 @@ def _tensors_of(kind: str, module: Opaque) -> Named:
     inner = children if isinstance(children, dict) else {}
     if kind == "linear.Linear":
         packed = inner.get("_packed_params")
-        if not isinstance(packed, Opaque):
-            raise Refusal(f"has no packed parameters that can be read; {ADVICE}")
-        # Up to torch 1.8 the module's state was its tensors.
-        old = packed.state[:2] if isinstance(packed.state, tuple) else None
-        yield from _named("", "", _pair(old or packed.attributes.get("_packed_params")))
+        yield from _named("", "", _pair(_held(packed, "_packed_params")))
     elif kind.endswith("Cell"):
         # The attributes bias_ih and bias_hh are random vectors, which torch ignores.
         for part in ("ih", "hh"):
@@ -169,11 +170,21 @@ def _tensors_of(kind: str, module: Opaque) -> Named:
         entries = held.attributes.get("_modules") if isinstance(held, Opaque) else None
         if not isinstance(entries, dict) or not entries:
             raise Refusal(f"has no packed parameters that can be read; {ADVICE}")
-        cells = [
-            _cell(e.attributes.get("param") if isinstance(e, Opaque) else e)
-            for e in entries.values()
-        ]
-        yield from _layers("", cells, state.get("bidirectional"))
+        values = [_held(entry, "param") for entry in entries.values()]
+        yield from _layers("", _cells(values), state.get("bidirectional"))
+
+
+def _held(module: Any, name: str) -> Any:
+    """Return packed parameters that a module holds under a name.
+
+    In early versions its state is their tensors: the pair, or the two and other values.
+    """
+    match module.state if isinstance(module, Opaque) else None:
+        case ((Tensor(), _) as pair, bool()):
+            return pair
+        case (Tensor() as weight, bias, *_):
+            return weight, bias
+    return module.attributes.get(name) if isinstance(module, Opaque) else None
 
 
 def _pair(value: Any) -> Pair:
@@ -194,6 +205,24 @@ def _pair(value: Any) -> Pair:
         case (Opaque() as weight, _):
             raise Refusal(f"holds a weight of {weight.name}, expected 8-bit codes; {ADVICE}")
     raise Refusal(f"holds packed parameters in no form that is known; {ADVICE}")
+
+
+def _cells(values: list[Any]) -> list[tuple[Pair, Pair]]:
+    """Return the pairs of all layers and directions.
+
+    torch 1.4 kept two for each, one after the other, without an object for the layer.
+
+    Raises
+    ------
+    Refusal
+        If they cannot be read.
+    """
+    if not any(isinstance(value, tuple) for value in values):
+        return [_cell(value) for value in values]
+    pairs = [_pair(value) for value in values]
+    if len(pairs) % 2:
+        raise Refusal(f"holds an odd number of weights; {ADVICE}")
+    return [*zip(pairs[::2], pairs[1::2], strict=True)]
 
 
 def _cell(value: Any) -> tuple[Pair, Pair]:
@@ -322,8 +351,8 @@ def with_differences(provenance: Mapping[str, Any], codes: Sequence[str]) -> dic
         return dict(provenance)
     sentence = (
         f"{', '.join(codes)} compute with dequantized int8 weights; the quantized model also "
-        "rounds the inputs of such modules to 8 bits, so its outputs differ, often by 1 percent "
-        "of the largest"
+        "rounds the inputs of such modules to 8 bits, so its outputs differ, often by 1 to 3 "
+        "percent of the largest"
     )
     proof = provenance["proof"]
     return {
