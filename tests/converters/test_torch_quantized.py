@@ -18,7 +18,12 @@ from torch import nn
 
 from npylstm import FormatError, Model, NpylstmError, UnsupportedError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, about quantization
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # torch's own, about quantization
+    pytest.mark.skipif(
+        torch.backends.quantized.engine == "none", reason="this torch has no quantized modules"
+    ),
+]
 quantization = torch.ao.quantization
 KINDS = {nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell}
 
@@ -271,6 +276,19 @@ def test_tensors_by_themselves(tmp_path: Path) -> None:
     assert set(arrays) == {"a.weight", "b.weight", "b.bias"}
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(arrays[f"{name}.weight"], tensor.dequantize())
+    scales = [0.125, 0.5, 0.0625, 2.0]
+    torch.save({"c.weight": Damaged(CHANNELS, scales, points.tolist(), 0)}, tmp_path / "m.pt")
+    expected = np.array(scales)[:, None] * (10 - points.numpy()[:, None]) * np.ones(3)
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "m.pt").tensors["c.weight"], expected)
+
+
+def test_legacy_files(tmp_path: Path) -> None:
+    made = quantized(seeded(Tagger()))
+    torch.save(made.state_dict(), tmp_path / "m.pt", _use_new_zipfile_serialization=False)
+    file = read_checkpoint(tmp_path / "m.pt")
+    assert file.format == "PyTorch legacy pickle"
+    for key, tensor in plain_weights(made).items():
+        np.testing.assert_array_equal(file.tensors[key], tensor.detach())
 
 
 def test_recurrent_modules_of_torch_1_4(tmp_path: Path) -> None:
@@ -355,6 +373,18 @@ def test_static_quantization(tmp_path: Path) -> None:
         assert len(e.value.reasons) == 3  # also what rounds the input, and its counterpart
 
 
+def test_prepared_modules() -> None:
+    net = seeded(nn.Sequential(nn.Linear(3, 4)))
+    net[0].qconfig = quantization.default_qconfig  # type: ignore[assignment]
+    made = quantization.prepare(net)
+    net.train()
+    net[0].qconfig = quantization.default_qat_qconfig  # type: ignore[assignment]
+    trained = quantization.prepare_qat(net).eval()
+    for module, why in ((made, "measures activations"), (trained, "rounds values")):
+        with pytest.raises(UnsupportedError, match=rf"0.* \(torch.ao.*\): {why}.*before quantiz"):
+            nc.from_torch(module, torch.ones(2, 3))
+
+
 def test_hooks_on_quantized_modules() -> None:
     made = quantized(seeded(nn.Sequential(nn.Linear(3, 4))))
     made[0].register_forward_hook(lambda *_: None)
@@ -389,7 +419,7 @@ def test_other_codes_are_named(tmp_path: Path) -> None:
 
 
 class Damaged:
-    """A quantized tensor with another quantizer than torch makes."""
+    """A quantized tensor of tens, with another quantizer than torch makes."""
 
     def __init__(self, *quantizer: Any) -> None:
         self.quantizer = quantizer
@@ -410,6 +440,7 @@ DAMAGED = {
     "too short": (TENSOR, 0.1),
     "axis": (CHANNELS, torch.ones(4), torch.zeros(4, dtype=torch.int64), 2),
     "few scales": (CHANNELS, torch.ones(3), torch.zeros(3, dtype=torch.int64), 0),
+    "texts": (CHANNELS, ["0.1"] * 4, [0] * 4, 0),
     "zero points of floats": (CHANNELS, torch.ones(4), torch.zeros(4), 0),
 }
 
@@ -419,6 +450,27 @@ def test_damaged_quantizers(name: str, tmp_path: Path) -> None:
     torch.save({"fc.weight": Damaged(*DAMAGED[name])}, tmp_path / "m.pt")
     with pytest.raises(FormatError):
         read_checkpoint(tmp_path / "m.pt")
+
+
+def test_quantized_embeddings(tmp_path: Path) -> None:
+    net = seeded(nn.Sequential(nn.Embedding(9, 8)))
+    net[0].qconfig = quantization.float_qparams_weight_only_qconfig  # type: ignore[assignment]
+    made = quantization.convert(quantization.prepare(net))
+    for source, example in (
+        (saved(made, True, tmp_path / "m.pt"), None),
+        (made, torch.ones(2, 3).long()),
+    ):
+        with pytest.raises(UnsupportedError, match=r"0 \(.*Embedding\): is a quantized embedding"):
+            nc.from_torch(source, example)
+
+
+def test_weights_in_two_forms(tmp_path: Path) -> None:
+    state = quantized(seeded(Tagger())).state_dict()
+    for extra in ("fc.weight", "rnn.bias_hh_l0", "fc._packed_params.weight",
+                  "rnn._all_weight_values.0.weight"):  # fmt: skip
+        torch.save({**state, extra: torch.ones(5, 4)}, tmp_path / "m.pt")
+        with pytest.raises(FormatError, match=r"twice|two forms"):
+            read_checkpoint(tmp_path / "m.pt")
 
 
 def test_missing_layers(tmp_path: Path) -> None:

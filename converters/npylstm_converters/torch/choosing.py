@@ -9,6 +9,7 @@ from typing import Any
 
 from npylstm import FormatError, NpylstmError, UnsupportedError
 from npylstm_converters.torch.containers import Contents
+from npylstm_converters.torch.packed_parameters import is_packed, unpacked
 from npylstm_converters.torch.pickle_values import NumpyArray, Opaque, Tensor
 from npylstm_converters.torch.pickle_walk import reachable, walk
 from npylstm_converters.torch.pickled_modules import (
@@ -17,7 +18,7 @@ from npylstm_converters.torch.pickled_modules import (
     foreign_reason,
     is_module,
 )
-from npylstm_converters.torch.quantized import is_packed, is_quantized, unpacked
+from npylstm_converters.torch.quantized import is_quantized
 from npylstm_converters.torch.unpickler import refusals
 
 __all__ = ["Choice", "choose"]

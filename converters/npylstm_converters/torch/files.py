@@ -32,9 +32,10 @@ from npylstm_converters.torch.containers import Contents, read_legacy, read_pick
 from npylstm_converters.torch.json_tensors import is_json_state_dict, read_json_tensors
 from npylstm_converters.torch.legacy import LEGACY_HEAD
 from npylstm_converters.torch.mapping import damage_named
+from npylstm_converters.torch.packed_parameters import without_scales
 from npylstm_converters.torch.pickle_values import QuantizedTensor, Tensor
 from npylstm_converters.torch.pickled_modules import PickledModule
-from npylstm_converters.torch.quantized import modules_of, notes_on, without_scales
+from npylstm_converters.torch.quantized import modules_of, notes_on
 from npylstm_converters.torch.reparametrized import without_reparametrizations
 from npylstm_converters.torch.safetensors_reader import read_safetensors
 from npylstm_converters.torch.storages import read_tensor, refuse_repetition

@@ -83,7 +83,8 @@ def from_torch(
     Returns
     -------
     ModelSpec
-        Without recorded cases; :func:`npylstm_converters.record` adds them.
+        Without recorded cases; :func:`npylstm_converters.record` adds them. Modules that
+        quantize_dynamic made have their dequantized weights, which ``provenance`` states.
 
     Raises
     ------

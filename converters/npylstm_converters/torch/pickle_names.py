@@ -72,6 +72,10 @@ def _quantized_tensor(
         case ("per_channel_affine", Tensor() as scales, Tensor() as points, int(axis)):
             if 0 <= axis < len(size) and scales.size == points.size == (size[axis],):
                 return made(scales, points, axis)
+        case ("per_channel_affine", list(scales), list(points), int(axis)):
+            numbers = all(isinstance(v, float) for v in scales) and 0 <= axis < len(size)
+            if numbers and len(scales) == len(points) == size[axis]:
+                return made(tuple(scales), integers(points, "zero points"), axis)
     raise FormatError("pickle: a quantized tensor in no form that is known")
 
 

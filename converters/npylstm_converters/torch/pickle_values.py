@@ -69,13 +69,13 @@ class QuantizedTensor(Tensor):
     Attributes
     ----------
     scale, zero_point
-        Numbers; with an axis, tensors with an entry for each index along it.
+        Numbers; with an axis, tensors or tuples with an entry for each index along it.
     axis
         None for one scale.
     """
 
-    scale: float | Tensor = 1.0
-    zero_point: int | Tensor = 0
+    scale: float | Tensor | tuple[float, ...] = 1.0
+    zero_point: int | Tensor | tuple[int, ...] = 0
     axis: int | None = None
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from npylstm import FormatError, UnsupportedError
 from npylstm_converters.errors import Refusal
+from npylstm_converters.torch.packed_parameters import plain_module
 from npylstm_converters.torch.pickle_values import Opaque, Tensor
-from npylstm_converters.torch.quantized import ADVICE, is_quantized, plain_module
+from npylstm_converters.torch.quantized import ADVICE, is_quantized
 
 __all__ = ["PickledModule", "flatten", "foreign_reason", "is_module"]
 
