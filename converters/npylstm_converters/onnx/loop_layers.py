@@ -58,9 +58,10 @@ class LoopLayer:
         self, call: Any, graph: StepGraph, states: Sequence[State], results: Sequence[str]
     ) -> None:
         self._call, self._graph, self._states, self._results = call, graph, states, results
+        self._zeros: Sequence[str] = ()
 
     def add(
-        self, names: Sequence[str], tensors: Sequence[Ref]
+        self, names: Sequence[str], tensors: Sequence[Ref], constants: Sequence[str]
     ) -> tuple[list[Ref], list[Ref]] | None:
         """Add the layer; return the final states and the stacked outputs. None if it is none.
 
@@ -69,10 +70,15 @@ class LoopLayer:
         names, tensors
             The inputs of the step that are entries of a sequence, and the sequences: one, or one
             and a mask.
+        constants
+            The inputs of the step that are the same in every iteration.
         """
         if any(len(state.shape) != 2 for state in self._states):
             return None
-        if len(names) == 1:
+        if any(self._graph.uniform.get(name) != 0 for name in constants):
+            return None
+        self._zeros = constants
+        if len(names) == 1 and not constants:
             return self._plain(names[0], tensors[0])
         for k in range(2) if len(names) == 2 else ():
             made = self._masked(names[k], tensors[k], names[1 - k], tensors[1 - k])
@@ -106,7 +112,7 @@ class LoopLayer:
         if not fits or mask.kind != "b" or len(self._call.shape(tensor)) != 3:
             return None
         body = self._body(name)
-        step = without_mask(body, mask_name)
+        step = without_mask(body, mask_name, self._zeros)
         cell = None if step is None else recognise(step.body)
         if step is None or cell is None or not self._starts_with_zero(step):
             return None
@@ -123,7 +129,11 @@ class LoopLayer:
 
     def _starts_with_zero(self, step: MaskedStep) -> bool:
         """Whether the output before the first step is zero, as it is in a layer."""
-        return step.before is None or self._call.is_zero(self._states[step.before].initial)
+        return (
+            step.zeros
+            or step.before is None
+            or self._call.is_zero(self._states[step.before].initial)
+        )
 
     def _by_sample(self, mask: Ref) -> Ref:
         """Return the mask as (batch, steps)."""

@@ -223,9 +223,8 @@ class _Step:
         sequences = [name for name in graph.sequences if name in read]
         constants = [name for name in graph.constants if name in read]
         tensors = [self._sequence(*graph.sequences[name], count) for name in sequences]
-        made = None
-        if not constants:
-            made = LoopLayer(call, graph, self._states, results).add(sequences, tensors)
+        layer = LoopLayer(call, graph, self._states, results)
+        made = layer.add(sequences, tensors, constants)
         if made is None:
             made = self._as_scan(sequences, constants, tensors, results, count)
         finals, stacked = made

@@ -163,13 +163,18 @@ def split(call: Any, axis: str, x: str, *, num_split: int) -> list[str]:
 
 def split_sizes(call: Any, x: str, sizes: str, axis: str) -> list[str]:
     """Cut into parts along an axis."""
-    wanted = call.axes(sizes, "size_splits")
-    if min(wanted, default=0) < 0:
-        raise Refusal(f"size_splits={wanted}: a size of -1 is not supported")
-    made: list[str] = call.lowering.write(
-        "Split", [x, call.integers(wanted)], call.node.name, len(wanted), axis=call.axis(axis)
-    )
-    return made
+    wanted, along = call.axes(sizes, "size_splits"), call.integers([call.axis(axis)])
+    rest = wanted.index(-1) if -1 in wanted else len(wanted)
+    if -1 in wanted[rest + 1 :]:
+        raise Refusal(f"size_splits={wanted}: expected at most one -1")
+    ends = [sum(wanted[: k + 1]) if k < rest else -sum(wanted[k + 1 :]) for k in range(len(wanted))]
+    starts = [0, *ends[:-1]]
+    return [
+        call.emit(
+            "Slice", x, call.integers([start]), call.integers([end or _LAST]), along, part=str(k)
+        )
+        for k, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
 
 
 def fill(call: Any, dims: str, value: str) -> str:

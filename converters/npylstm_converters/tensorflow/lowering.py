@@ -76,6 +76,8 @@ class Lowering:
         The names of those that are variables or constants of the files.
     parts
         For vectors that were put together, the tensors of their entries.
+    last_of
+        For tensors of one entry, the tensor whose last entry it is.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Lowering:
         self.constants: dict[str, Array] = {}
         self.stored: set[str] = set()
         self.parts: dict[str, list[str]] = {}
+        self.last_of: dict[str, str] = {}
         self._read, (self._rows, self._variadic) = read, rows
         self._taken: set[str] = set()
         self.scope = ""

@@ -77,6 +77,8 @@ def _written(call: Any, x: str, parts: _Parts) -> str:
     front = sorted((entry for entry in parts.indices if entry[0] >= 0), reverse=True)
     back = sorted((entry for entry in parts.indices if entry[0] < 0), key=lambda entry: entry[0])
     for k, (axis, index) in enumerate([*front, *back]):
+        if axis == 0 and index in (0, -1) and made in call.lowering.last_of:
+            made, index = call.lowering.last_of[made], -1
         chosen = call.integers(index) if isinstance(index, int) else index
         final = k == len(parts.indices) - 1 and not parts.inserted
         made = call.emit("Gather", made, chosen, part="" if final else f"index{k}", axis=axis)

@@ -118,6 +118,7 @@ class _Loop:
         if index is None or length is None or int(index) != 0 or int(length) != 1:
             raise Refusal("writes entries of a list in another order than one after another")
         last = self.call.emit("Gather", stacked, self.call.integers([-1]), part="last", axis=0)
+        self.call.lowering.last_of[last] = stacked
         return Stacked(last)
 
 

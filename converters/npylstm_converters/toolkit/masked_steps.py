@@ -6,6 +6,7 @@ else the value before. A further state may hold the output of the step before.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from npylstm_converters.toolkit.step_reader import StepBody, StepReader
@@ -23,7 +24,7 @@ class MaskedStep(NamedTuple):
     kept
         For every state of the body its number in the step with the mask.
     before
-        The number of the state that holds the output before; None if there is none.
+        The number of the state that is the output of the step before; None if there is none.
     zeros
         Whether the output is zero where the mask is, else that of the step before.
     """
@@ -34,14 +35,7 @@ class MaskedStep(NamedTuple):
     zeros: bool
 
 
-class _Choice(NamedTuple):
-    """A tensor that is one of two, as the mask says."""
-
-    where_set: str
-    otherwise: str
-
-
-def without_mask(body: StepBody, mask: str) -> MaskedStep | None:
+def without_mask(body: StepBody, mask: str, zeros: Collection[str] = ()) -> MaskedStep | None:
     """Return the step without its mask; None if the mask does anything else.
 
     Parameters
@@ -50,26 +44,33 @@ def without_mask(body: StepBody, mask: str) -> MaskedStep | None:
         The step.
     mask
         The input that is a step of the mask.
+    zeros
+        Inputs that are zeros in every step.
     """
     reader = _Reader(body, mask)
-    choices = [reader.choice(new) for _, new in body.states]
-    if any(choice is None for choice in choices) or reader.has_other_readers():
+    computing = reader.computing()
+    if reader.has_other_readers(computing):
         return None
-    news = [choice for choice in choices if choice is not None]
+    used = {tensor for edge in computing for tensor in edge.inputs}
     reads = [read for read, _ in body.states]
-    if any(new.otherwise != read for new, read in zip(news, reads, strict=True)):
-        return None
-    used = {t for edge in reader.computing() for t in edge.inputs}
     before = [k for k, read in enumerate(reads) if read not in used]
-    if len(before) > 1:
-        return None
     kept = tuple(k for k in range(len(reads)) if k not in before)
-    pairs = [(reads[k], news[k].where_set) for k in kept]
-    outputs, zeros = reader.outputs([reads[k] for k in before])
-    if outputs is None or any(news[k].where_set not in outputs for k in before):
+    made = {reader.source(tensor) for tensor in body.outputs}
+    if len(before) > 1 or any(reader.source(body.states[k][1]) not in made for k in before):
         return None
-    inner = body._replace(edges=reader.computing(), states=pairs, outputs=outputs)
-    return MaskedStep(inner, kept, before[0] if before else None, zeros)
+    pairs = []
+    for k in kept:
+        read, new = body.states[k]
+        choice = reader.choice(new)
+        if choice is None or choice[1] != read:
+            return None
+        pairs.append((read, choice[0]))
+    found = reader.outputs({reads[k] for k in before}, zeros)
+    if found is None:
+        return None
+    outputs, is_zero = found
+    inner = body._replace(edges=computing, states=pairs, outputs=outputs)
+    return MaskedStep(inner, kept, before[0] if before else None, is_zero)
 
 
 class _Reader(StepReader):
@@ -95,12 +96,12 @@ class _Reader(StepReader):
             tensor = made.inputs[0]
         return tensor == self._mask
 
-    def choice(self, tensor: str) -> _Choice | None:
-        """Return what the mask chooses between to make a tensor."""
+    def choice(self, tensor: str) -> tuple[str, str] | None:
+        """Return the two tensors that the mask chooses between to make a tensor."""
         edge = self._chosen.get(self.source(tensor))
         if edge is None or len(edge.inputs) != 3:
             return None
-        return _Choice(self.source(edge.inputs[1]), self.source(edge.inputs[2]))
+        return self.source(edge.inputs[1]), self.source(edge.inputs[2])
 
     def computing(self) -> list[Any]:
         """Return the calls that do not read the mask, nor a choice that it made."""
@@ -113,45 +114,43 @@ class _Reader(StepReader):
                 after.update(edge.outputs)
         return found
 
-    def has_other_readers(self) -> bool:
+    def has_other_readers(self, computing: list[Any]) -> bool:
         """Whether anything but choices of the mask reads the mask or such a choice."""
         allowed = ("reshape", "identity", "expand", "concatenate")
-        independent = {id(edge) for edge in self.computing()}
+        independent = {id(edge) for edge in computing}
         return any(
             edge.outputs[0] not in self._chosen and self.body.layers[edge.layer].kind not in allowed
             for edge in self.body.edges
             if id(edge) not in independent
         )
 
-    def outputs(self, before: list[str]) -> tuple[list[str] | None, bool]:
+    def outputs(self, before: set[str], zeros: Collection[str]) -> tuple[list[str], bool] | None:
         """Return the outputs where the mask is set, and whether they are zero where it is not.
 
         None if they are something else there. ``before`` is the state that holds the output before.
         """
-        rules = set()
-        found = []
+        rules, found = set(), []
         for tensor in self.body.outputs:
             edge = self._chosen.get(self.source(tensor))
             if edge is None:
-                return None, False
-            new = self.source(edge.inputs[1])
+                return None
+            found.append(self.source(edge.inputs[1]))
             if len(edge.inputs) == 2:  # the other one is a number
                 operation: Any = self.body.layers[edge.layer].layer
                 rules.add("zeros" if operation.y == 0 else "other")
-            else:
-                other = self.source(edge.inputs[2])
-                rules.add("before" if other in before else self._constant_rule(other))
-            found.append(new)
+                continue
+            other = self.source(edge.inputs[2])
+            is_zero = other in zeros or self._is_zero(other)
+            rules.add("before" if other in before else "zeros" if is_zero else "other")
         if len(rules) > 1 or not rules <= {"zeros", "before"}:
-            return None, False
+            return None
         return found, rules == {"zeros"}
 
-    def _constant_rule(self, tensor: str) -> str:
+    def _is_zero(self, tensor: str) -> bool:
+        """Whether a tensor that the step makes is zeros."""
         made = self.makers.get(tensor)
         layer = None if made is None else self.body.layers[made.layer]
-        if layer is not None and layer.kind == "constant" and not layer.weights["value"].any():
-            return "zeros"
-        if layer is not None and layer.kind == "full":
-            operation: Any = layer.layer
-            return "zeros" if operation.value == 0 else "other"
-        return "other"
+        if layer is None or layer.kind not in ("constant", "full"):
+            return False
+        operation: Any = layer.layer
+        return not layer.weights["value"].any() if layer.kind == "constant" else not operation.value
