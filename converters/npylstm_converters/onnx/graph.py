@@ -245,7 +245,7 @@ class OnnxGraph:
             read = [t.name for k, t in enumerate(tensors) if k not in unread]
             numbers = {self.uniform.get(name) for name in read}
             value = numbers.pop() if len(numbers) == 1 else None
-            if value is not None and (value == 0 or operation.kind != "pad"):
+            if value == 0 or (value is not None and operation.input_value(value) == value):
                 self.uniform.update((ref.name, value) for ref in refs)
         return refs
 
