@@ -107,3 +107,48 @@ def test_a_graph_that_is_nearly_a_cell_is_none(name: str) -> None:
     large = {"x": 100 * feeds(6)["x"]}
     spec = agree(model, feeds(6), large, atol=1e-5)
     assert loops_in(spec) == ["scan"]
+
+
+def kept_where(step: Sequence[Any], states: Sequence[str], *mask: Any) -> list[Any]:
+    """Keep the states where a mask of the step's entries says so."""
+    made = [*mask, *step]
+    for new, old in states:
+        made = instead(made, new, node("Where", ["m", f"{new}'", old], [new]))
+    return made
+
+
+RULES = {
+    "zeros": [node("Abs", ["xt"], ["size"]), node("ReduceMax", ["size"], ["most"], axes=[1]),
+              node("Greater", ["most", "nothing"], ["m"])],
+    "squares": [node("Mul", ["xt", "xt"], ["size"]), node("ReduceMax", ["size"], ["most"], axes=[1]),
+                node("Greater", ["most", "nothing"], ["m"])],
+    "a marker": [node("ReduceMin", ["xt"], ["least"], axes=[1]),
+                 node("Equal", ["least", "marker"], ["is"]), node("Not", ["is"], ["m"])],
+}  # fmt: skip
+KEPT = {"an LSTM": (("new", "h"), ("newc", "c")), "a GRU, reset before": (("new", "h"),),
+        "a simple recurrent layer": (("new", "h"),)}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", KEPT)
+def test_a_step_that_skips_padding_is_no_layer(name: str, rule: str) -> None:
+    """Random numbers are never zero, nor a marker: the structure of the step has to tell."""
+    step, states, _ = CELLS[name]
+    arrays = {**GRU_ARRAYS, "nothing": np.float32(0), "marker": np.float32(-9)}
+    x = feeds(6)["x"]
+    x[2:4, 0], x[5, 1] = (-9, -9) if rule == "a marker" else (0, 0)
+    masked = kept_where(step, KEPT[name], *RULES[rule])
+    spec = agree(loop_of(masked, states, ["new"], more=arrays), {"x": x})
+    assert loops_in(spec) == ["scan"]
+
+
+def test_a_further_gate_that_is_usually_one() -> None:
+    """``sigmoid(1e9 (x x).sum())`` is one half where all entries are zero, else 1."""
+    gate = [node("Mul", ["xt", "xt"], ["squares"]), node("MatMul", ["squares", "Wm"], ["sum"]),
+            node("Sigmoid", ["sum"], ["on"])]  # fmt: skip
+    step = instead(gru(BEFORE, "left", "z"), "new", node("Mul", ["new'", "on"], ["new"]))
+    arrays = {**GRU_ARRAYS, "Wm": np.full((F, U), 1e9, np.float32)}
+    x = feeds(6)["x"]
+    x[3, 0] = 0
+    spec = agree(loop_of([*gate, *step], ELMAN_STATE, ["new"], more=arrays), {"x": x})
+    assert loops_in(spec) == ["scan"]

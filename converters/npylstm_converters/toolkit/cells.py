@@ -3,7 +3,8 @@
 Exporters write out cells as products, sums and activations. Where a graph computes what an LSTM, a
 GRU or a simple recurrent layer computes, the layer with the same weights takes its place, which
 runs natively. The structure suggests which product belongs to which gate. Whether the suggestion is
-right is decided by numbers: both are computed in float64 for random inputs.
+right is decided by numbers: both are computed in float64 for random inputs. This is enough because
+the graph may only add and multiply gates, of which it has as many as the layer.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Cell(NamedTuple):
 def recognise(body: StepBody) -> Cell | None:
     """Return the recurrent layer that the graph of a step is; None if it is another graph."""
     reader = _Candidates(body)
+    if not reader.is_polynomial():
+        return None
     for cell in (*reader.simple(), *reader.gru(), *reader.lstm()):
         h = reader.source(body.states[cell.order[0]][1])
         if all(reader.source(y) == h for y in body.outputs) and reader.agrees(cell):
@@ -79,6 +82,8 @@ class _Candidates(StepReader):
         if len(self.body.states) != 1:
             return
         ((h, new),) = self.body.states
+        if len(self._gates) > 1:
+            return
         for gate in self._of(self.body.sequence, h):
             if gate.tensor == self.source(new):
                 yield self._cell(SimpleRNN, {"h": gate}, (0,), activation=gate.activation)
@@ -114,6 +119,8 @@ class _Candidates(StepReader):
         linear = [Gate(t, LINEAR, self.affine(t)) for t in sums if t in self._sums()]
         for candidate in (*self._gates, *linear):
             others = [g for g in gates if g is not candidate]
+            if {id(g) for g in self._gates} - {id(candidate)} != {id(g) for g in others}:
+                continue  # a further gate
             inner = [leaf for leaf in candidate.argument.terms if leaf not in (x, h)]
             if len(others) != 2 or len(inner) != 1 or x not in candidate.argument.terms:
                 continue

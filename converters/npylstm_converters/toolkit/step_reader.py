@@ -15,6 +15,11 @@ from npylstm.spec import Edge, LayerSpec
 __all__ = ["Affine", "Gate", "StepBody", "StepReader"]
 
 
+# Operations that move elements, at places that do not depend on the elements; and constants.
+_MOVING = ("concatenate", "constant", "expand", "full", "identity", "reshape", "select", "slice",
+           "stack", "transpose")  # fmt: skip
+
+
 class StepBody(NamedTuple):
     """The graph of one step.
 
@@ -161,10 +166,53 @@ class StepReader:
         return (Activation("hard_sigmoid_fifth") if fifth else named), scaled[0]
 
     def gates(self) -> Iterator[Gate]:
+        """Yield the gates that the new states or the outputs are computed from."""
+        needed = self._behind([*(new for _, new in self.body.states), *self.body.outputs])
+        for edge in self.body.edges:
+            made = self._activated(edge.outputs[0]) if edge.outputs[0] in needed else None
+            if made is not None:
+                yield Gate(edge.outputs[0], made[0], self.affine(made[1]))
+
+    def _behind(self, tensors: Sequence[str], ends: Mapping[str, str] = {}) -> set[str]:
+        """Return all tensors that some are computed from, and these themselves.
+
+        A tensor of ``ends`` is computed from the one that it has there, whatever is between them.
+        """
+        found: set[str] = set()
+        waiting = [*tensors]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor not in found:
+                found.add(tensor)
+                made = self.makers.get(tensor)
+                read = [] if made is None else [*made.inputs]
+                waiting += [ends[tensor]] if tensor in ends else read
+        return found
+
+    def is_polynomial(self) -> bool:
+        """Whether the new states are sums of products of inputs, constants and gates.
+
+        Two such polynomials that agree for random numbers are equal. Anything else, such as a
+        comparison, may differ for a few numbers only: zeros, or a value that marks padding.
+        """
+        arguments: dict[str, str] = {}
         for edge in self.body.edges:
             made = self._activated(edge.outputs[0])
             if made is not None:
-                yield Gate(edge.outputs[0], made[0], self.affine(made[1]))
+                arguments[edge.outputs[0]] = made[1]
+        needed = self._behind([new for _, new in self.body.states], arguments)
+        return all(t in arguments or t not in self.makers or self._adds_or_moves(t) for t in needed)
+
+    def _adds_or_moves(self, tensor: str) -> bool:
+        """Whether an operation moves elements, or adds and multiplies them."""
+        operation = self.operation(tensor)
+        if operation.kind == "arithmetic":
+            by_number = operation.number is not None and not operation.number_first
+            polynomial = operation.operation in ("add", "subtract", "multiply")
+            return polynomial or (operation.operation == "divide" and by_number)
+        if operation.kind in ("activation", "dense"):
+            return operation.activation.name in ("linear", "negative")
+        return operation.kind in _MOVING
 
 
 def _sum(a: Affine, b: Affine) -> Affine | None:
