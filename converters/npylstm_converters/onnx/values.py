@@ -60,7 +60,7 @@ Value = ConstantTensor | Sizes | Ref
 
 def kind_of(value: Value) -> str:
     """Return the type of a value, as :attr:`Ref.kind`."""
-    if isinstance(value, Ref):
+    if isinstance(value, (Ref, Sizes)):
         return value.kind
     kind = value.array.dtype.kind
     return kind if kind in "fb" else "i"
