@@ -309,6 +309,23 @@ def of_another_layer() -> Model:
     return model
 
 
+def starts_two_layers() -> Model:
+    """One input is the initial state of two layers, and the output the state of the first."""
+    nodes = [
+        node("GRU", ["x", "aW", "aR", "aB", "", "h"], ["", "hn"], hidden_size=U),
+        node("GRU", ["x", "bW", "bR", "bB", "", "h"], ["y"], hidden_size=U),
+    ]
+    arrays = weights(("a", "GRU", F, 1), ("b", "GRU", F, 1))
+    return graph_of(nodes, {**X, "h": [1, "batch", U]}, ["y", "hn"], arrays)
+
+
+def starts_both_states() -> Model:
+    """One input is h and c of an LSTM, and the output h alone."""
+    call = node("LSTM", ["x", "W", "R", "B", "", "s", "s"], ["y", "hn"], hidden_size=U)
+    inputs = {**X, "s": [1, "batch", U]}
+    return graph_of([call], inputs, ["y", "hn"], weights(("", "LSTM", F, 1)))
+
+
 NO_PAIRS: list[tuple[Callable[[], Model], tuple[tuple[str, str], ...]]] = [
     (also_read, (("c", "cn"),)),
     (swapped, (("h", "cn"), ("c", "hn"))),
@@ -316,6 +333,8 @@ NO_PAIRS: list[tuple[Callable[[], Model], tuple[tuple[str, str], ...]]] = [
     (layers_exchanged, (("c", "cn"),)),
     (stacked_in_another_order, ()),
     (of_another_layer, ()),
+    (starts_two_layers, ()),
+    (starts_both_states, ()),
 ]
 
 
@@ -326,7 +345,7 @@ def test_what_is_not_a_pair(make: Callable[[], Model], pairs: Any) -> None:
     assert spec.state_pairs == pairs
     agree(model, drawn(spec, 4, 2))
     if make not in (swapped, of_another_layer):
-        with pytest.raises(UnsupportedError, match="initial state of lstm is computed or given"):
+        with pytest.raises(UnsupportedError, match="is computed or given"):
             npylstm.Model(spec).session()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,8 @@ def state_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
 
     Every element of such an input gets a number of its own. The numbers are followed through the
     graph: to initial states, from there to the states that the same call returns, and on to the
-    outputs. An input and an output that have the same numbers in the same places are a pair.
+    outputs. An input and an output that have the same numbers in the same places are a pair. A
+    number that starts several states is none: after one step these states are different.
 
     Parameters
     ----------
@@ -92,11 +93,12 @@ def _follow(
     Returns
     -------
     read, final
-        The numbers that something else than a recurrence reads, and those of tensors that are made
-        of final states.
+        The numbers that something else than one state of one recurrence reads, and those of tensors
+        that are made of final states.
     """
     layers = {layer.name: layer.layer for layer in spec.layers}
     read: list[Array] = []
+    started: list[Array] = []
     final: dict[str, Array] = {}
     for edge in spec.edges:
         operation = layers[edge.layer]
@@ -110,6 +112,7 @@ def _follow(
         initial = operation.initial_states(known)
         names = operation.state_shapes()
         if names and initial and all(array is not None for array in initial):
+            started += [array for array in initial if array is not None]
             states = dict(zip(names, initial, strict=True))
             _return_states(operation, edge.outputs, states, final)
             others = [a for a in known if a is not None and not any(a is b for b in initial)]
@@ -120,7 +123,12 @@ def _follow(
             read += [array for array in known if array is not None]
         else:
             numbers |= dict(zip(edge.outputs, made, strict=True))
-    return np.concatenate([np.zeros(0), *(array.reshape(-1) for array in read)]), final
+    starts, counts = np.unique(_flat(started), return_counts=True)
+    return np.concatenate([_flat(read), starts[counts > 1]]), final
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([np.zeros(0), *(array.reshape(-1) for array in arrays)])
 
 
 def _return_states(
