@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from npylstm_converters import from_onnx
 from onnx import TensorProto
-from onnx_graphs import agree, draw, graph_of, node
+from onnx_graphs import agree, draw, graph_of, node, predict, recurrent_weights
 
 RNG = np.random.default_rng(3)
 
@@ -37,3 +38,35 @@ def test_sizes_as_floats_are_divided_as_floats(divisor: str) -> None:
     constants = {"one": np.array(1), "two": np.float32(2)}
     model = graph_of(nodes, {"x": ["N", "T", 2]}, ["y"], constants)
     agree(model, {"x": draw(RNG, 2, 3, 2)}, {"x": draw(RNG, 1, 1, 2)})
+
+
+def test_the_outputs_of_constants_keep_their_places() -> None:
+    split = node("Split", ["a", "sizes"], ["", "b", "c"], axis=1)
+    constants = {"a": np.arange(6, dtype=np.float32)[None], "sizes": np.array([2, 2, 2])}
+    model = graph_of([split, node("Add", ["x", "b"], ["y"])], {"x": ["batch", 2]}, ["y"], constants)
+    made = predict(from_onnx(model), {"x": np.zeros((1, 2), np.float32)})
+    assert made["y"].tolist() == [[2, 3]]  # onnxruntime refuses an output without a name
+
+
+A = draw(RNG, 2, 3, 4)
+OF_CONSTANTS = {
+    "softmax": (node("Softmax", ["a"], ["c"], axis=1), {"a": A}, 11),
+    "log of softmax": (node("LogSoftmax", ["a"], ["c"], axis=1), {"a": A}, 11),
+    "norm": (node("LpNormalization", ["a"], ["c"], p=1), {"a": A}, 17),
+    "GRU": (node("GRU", ["a", "W", "R", "B"], ["", "c"], hidden_size=4, clip=0.2),
+            {"a": A, **recurrent_weights("GRU", 4, 4)}, 17),
+    "LSTM": (node("LSTM", ["a", "W", "R", "B"], ["", "c"], hidden_size=4, input_forget=1),
+             {"a": A, **recurrent_weights("LSTM", 4, 4)}, 17),
+    "slice": (node("Slice", ["a", "start", "end", "axis", "step"], ["c"]),
+              {"a": A, "start": np.array([-6]), "end": np.array([-9]), "axis": np.array([2]),
+               "step": np.array([-1])}, 17),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_CONSTANTS)
+def test_operators_on_constants(name: str) -> None:
+    call, constants, opset = OF_CONSTANTS[name]
+    model = graph_of(
+        [call, node("Add", ["x", "c"], ["y"])], {"x": ["N", 1, 1, 1]}, ["y"], constants, opset
+    )
+    agree(model, {"x": draw(RNG, 2, 1, 1, 1)})

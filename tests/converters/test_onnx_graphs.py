@@ -145,7 +145,7 @@ def test_a_loop_in_torchscript() -> None:
     assert "Loop" in [n.op_type for n in model.graph.node]
     spec = agree(model, *(drawn({"x": ["steps", "batch", F]}, sizes) for sizes in SIZES))
     assert npylstm.Model(spec).session().push(np.zeros((3, 1, F), "float32"))
-    with pytest.raises(UnsupportedError, match=r"SequenceInsert .*: is not supported"):
+    with pytest.raises(UnsupportedError, match=r"SequenceEmpty .*: is not supported"):
         nc.from_onnx(scripted(stacked=True))
 
 

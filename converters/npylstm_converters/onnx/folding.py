@@ -13,20 +13,46 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size
 from npylstm_converters.onnx.values import ConstantTensor, Sizes
 
-__all__ = ["can_fold", "fold", "fold_sizes"]
+__all__ = ["can_evaluate", "can_fold", "fold", "fold_sizes"]
 
 # A file of a few bytes may ask for any size.
 _LARGEST = 1 << 26  # elements of a folded constant
 
 _RANDOM = ("Multinomial", "Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform",
            "RandomUniformLike")  # fmt: skip
+# Operators for which the reference implementation has the results of the standard. Others, such as
+# Softmax of old versions or recurrent operators with all their attributes, become layers.
+_EXACT = frozenset((
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh",
+    "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast",
+    "CastLike", "Ceil", "Clip", "Compress", "Concat", "Cos", "Cosh", "CumSum", "DequantizeLinear",
+    "Div", "Einsum", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather",
+    "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual", "HammingWindow",
+    "HannWindow", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log", "MatMul", "Max",
+    "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or", "Pad", "Pow", "Range",
+    "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape",
+    "Round", "Scatter", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh", "Tile", "TopK",
+    "Transpose", "Trilu", "Unique", "Unsqueeze", "Where", "Xor",
+))  # fmt: skip
 _SIZED_BY_VALUE = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "OneHot": 1, "Pad": 1,
                    "Upsample": 1, "BlackmanWindow": 0, "HammingWindow": 0,
                    "HannWindow": 0}  # fmt: skip
 
 
-def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
+def can_evaluate(operator: str) -> bool:
+    """Whether :func:`fold` evaluates an operator on constants, or refuses it whatever they are."""
+    return operator in _EXACT or operator in _RANDOM
+
+
+def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array | None]:
     """Evaluate a node of constants with the reference implementation of the onnx package.
+
+    Returns
+    -------
+    list
+        An array for each output; None for outputs without a name.
 
     Raises
     ------
@@ -39,6 +65,9 @@ def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
     if node.op_type in _RANDOM:
         raise Refusal("draws random numbers")
     _check_size(node.op_type, arrays)
+    if node.op_type == "Slice" and arrays[0] is not None and all(a is not None for a in arrays):
+        attributes = {a.name: list(a.ints) for a in node.attribute}
+        return [_slice(arrays[0], attributes, *(a for a in arrays[1:] if a is not None))]
     try:
         feeds = {n: a for n, a in zip(node.input, arrays, strict=True) if n and a is not None}
         values = [
@@ -55,7 +84,8 @@ def fold(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Array]:
         raise
     except Exception as error:  # it may raise anything
         raise Refusal(f"cannot be evaluated: {' '.join(str(error).split())[:200]}") from None
-    return [np.asarray(a) for a in made]
+    named = iter(made)
+    return [np.asarray(next(named)) if name else None for name in node.output]
 
 
 def _count(arrays: Sequence[Array | None]) -> int:
@@ -108,7 +138,10 @@ def _slice(x: Array, attributes: Mapping[str, Any], *limits: Array) -> Array:
     for axis, start, end, step in zip(
         which, np.ravel(starts).tolist(), np.ravel(ends).tolist(), strides, strict=True
     ):
-        taken[int(axis)] = slice(_bound(start), _bound(end), int(step))
+        first, last = _bound(start), _bound(end)
+        if step < 0 and first < -x.shape[int(axis)]:
+            first = 0  # ONNX begins at the first entry, Python before it
+        taken[int(axis)] = slice(first, last, int(step))
     return x[tuple(taken)]
 
 

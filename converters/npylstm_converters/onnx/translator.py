@@ -9,7 +9,7 @@ from typing import Any
 from npylstm import NpylstmError
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.onnx.counters import Condition, Counter, fold_counter
-from npylstm_converters.onnx.folding import can_fold, fold, fold_sizes
+from npylstm_converters.onnx.folding import can_evaluate, can_fold, fold, fold_sizes
 from npylstm_converters.onnx.graph import OnnxGraph, readable
 from npylstm_converters.onnx.reading import initializers
 from npylstm_converters.onnx.rows import ROWS, VARIADIC
@@ -121,10 +121,11 @@ class Translator:
             return [_constant(attributes)]
         if any(isinstance(v, (Counter, Condition)) for v in there):
             return [self._with_counter(operator, attributes, there)]
-        if known and operator != "ConstantOfShape":
+        if known and can_evaluate(operator):
             arrays = [v.array if isinstance(v, ConstantTensor) else None for v in values]
             sources = tuple(s for v in there if isinstance(v, ConstantTensor) for s in v.sources)
-            return [ConstantTensor(a, sources) for a in fold(node, arrays, self.opset)]
+            made = fold(node, arrays, self.opset)
+            return [None if a is None else ConstantTensor(a, sources) for a in made]
         sizes = [v for v in there if isinstance(v, (ConstantTensor, Sizes))]
         if len(sizes) == len(there) and can_fold(operator, sizes, attributes.get("to")):
             return [fold_sizes(operator, attributes, sizes)]
@@ -136,8 +137,8 @@ class Translator:
         while values and values[-1] is None:
             values.pop()
         given = [values] if operator in VARIADIC else values
-        made = translate(row, Call(self, node, scope), given, attributes)
-        return made if isinstance(made, (list, tuple)) else [made]
+        result = translate(row, Call(self, node, scope), given, attributes)
+        return result if isinstance(result, (list, tuple)) else [result]
 
     def _with_counter(
         self, operator: str, attributes: Mapping[str, Any], values: Sequence[Any]

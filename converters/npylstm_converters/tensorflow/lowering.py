@@ -10,7 +10,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.onnx.folding import fold
+from npylstm_converters.onnx.folding import can_evaluate, fold
 from npylstm_converters.tensorflow.graph_def import DataType, Function, Node, Program
 from npylstm_converters.toolkit.translation import translate
 
@@ -178,8 +178,10 @@ class Lowering:
         outputs = [first, *(self.unused(f"{first}/{k}") for k in range(1, count))]
         node = helper.make_node(operator, inputs, outputs, first, **attributes)
         known = [self.constants.get(tensor) for tensor in inputs]
-        if all(array is not None and _is_small(array) for array in known):
-            self.constants.update(zip(outputs, fold(node, known, OPSET), strict=True))
+        small = all(array is not None and _is_small(array) for array in known)
+        if small and can_evaluate(operator):
+            made = [array for array in fold(node, known, OPSET) if array is not None]
+            self.constants.update(zip(outputs, made, strict=True))
         else:
             self.nodes.append(node)
         return outputs
