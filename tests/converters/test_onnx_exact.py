@@ -8,6 +8,8 @@ from npylstm_converters import from_onnx
 from onnx import TensorProto
 from onnx_graphs import agree, draw, graph_of, node, predict, recurrent_weights
 
+from npylstm import NpylstmError, UnsupportedError
+
 RNG = np.random.default_rng(3)
 
 
@@ -70,3 +72,32 @@ def test_operators_on_constants(name: str) -> None:
         [call, node("Add", ["x", "c"], ["y"])], {"x": ["N", 1, 1, 1]}, ["y"], constants, opset
     )
     agree(model, {"x": draw(RNG, 2, 1, 1, 1)})
+
+
+def test_only_the_batch_takes_the_place_of_its_exported_size() -> None:
+    """The file fixes a batch of two; two copies of one step are no batch."""
+    nodes = [
+        node("Slice", ["x", "one", "two", "zero"], ["step"]),
+        node("Expand", ["step", "sizes"], ["copies"]),
+        node("ReduceSum", ["copies", "zero"], ["y"], keepdims=0),
+    ]
+    constants = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]),
+                 "sizes": np.array([2, 2, 3])}  # fmt: skip
+    with pytest.raises(UnsupportedError):
+        from_onnx(graph_of(nodes, {"x": ["T", 2, 3]}, ["y"], constants))
+    model = graph_of(nodes[1:2], {"step": [2, "T", 3]}, ["copies"], constants)
+    spec = agree(model, {"step": draw(RNG, 2, 2, 3)})
+    with pytest.raises(NpylstmError, match=r"expected \(batch, 2, 3\)"):
+        predict(spec, {"step": draw(RNG, 2, 1, 3)})  # onnxruntime makes two steps of one
+
+
+def test_only_the_batch_is_a_block_of_its_exported_size() -> None:
+    at = np.stack(np.meshgrid([0, 1], [0, 1], indexing="ij"), -1)
+    nodes = [
+        node("Slice", ["x", "zero", "two", "one"], ["part"]),
+        node("Neg", ["part"], ["new"]),
+        node("ScatterND", ["x", "at", "new"], ["y"]),
+    ]
+    constants = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "at": at}
+    model = graph_of(nodes, {"x": [2, "T", 3]}, ["y"], constants)
+    agree(model, {"x": draw(RNG, 2, 4, 3)}, {"x": draw(RNG, 2, 3, 3)})

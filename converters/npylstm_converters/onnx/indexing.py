@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from npylstm.ops.indexing import Slice
+from npylstm.ops.shapes import BATCH
 from npylstm.ops.shaping import Concatenate, Reshape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import equal
@@ -95,7 +96,8 @@ def _replaced_block(graph: Any, x: Ref, indices: ConstantTensor, new: Ref) -> Re
     blocks = []
     for axis, own in enumerate(box):
         size = graph.sizes(x)[axis]
-        exported = size if isinstance(size, int) else graph.exported_batch
+        is_batch = graph.shape(x)[axis] == BATCH
+        exported = graph.exported_batch if is_batch else size if isinstance(size, int) else None
         whole = len(own) == exported
         blocks.append((0, None) if whole else (int(own[0]), int(own[-1]) + 1))
     return _replaced(graph, x, new, blocks)

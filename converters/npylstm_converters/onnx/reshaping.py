@@ -205,9 +205,10 @@ def expand(graph: Any, input: Value, shape: Value) -> Any:
     padded = [1] * (rank - len(own)) + own
     wanted = [1] * (rank - len(wanted)) + wanted
     sizes = []
-    for mine, theirs in zip(padded, wanted, strict=True):
-        keeps = type(theirs) is int and (theirs == 1 or theirs == graph.exported_batch)
-        sizes.append(mine if keeps and isinstance(mine, Size) else _larger(mine, theirs))
+    dims = [1] * (rank - len(own)) + [*graph.shape(x)]
+    for mine, theirs, dim in zip(padded, wanted, dims, strict=True):
+        fixed = type(theirs) is int and theirs == graph.exported_batch and dim == BATCH
+        sizes.append(mine if fixed else _larger(mine, theirs))
     if len(sizes) == len(own) and all(map(equal, sizes, own)):
         return x
     target, sources = graph.target(sizes, x)
