@@ -101,3 +101,11 @@ def test_only_the_batch_is_a_block_of_its_exported_size() -> None:
     constants = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "at": at}
     model = graph_of(nodes, {"x": [2, "T", 3]}, ["y"], constants)
     agree(model, {"x": draw(RNG, 2, 4, 3)}, {"x": draw(RNG, 2, 3, 3)})
+
+
+def test_the_lowest_float_is_a_bound_of_infinity() -> None:
+    """Exporters write it for no bound; it makes a softmax of masked entries a number."""
+    nodes = [node("Clip", ["x", "low"], ["c"]), node("Softmax", ["c"], ["y"])]
+    low = {"low": np.array(np.finfo(np.float32).min)}
+    model = graph_of(nodes, {"x": ["N", 2]}, ["y"], low)
+    agree(model, {"x": np.array([[-np.inf, -np.inf], [-np.inf, 1]], np.float32)})
