@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from npylstm_converters import from_onnx
 from onnx import TensorProto
-from onnx_graphs import agree, draw, graph_of, node, predict, recurrent_weights
+from onnx_graphs import agree, body, draw, graph_of, node, predict, recurrent_weights, value
 
 from npylstm import NpylstmError, UnsupportedError
 
@@ -109,3 +109,27 @@ def test_the_lowest_float_is_a_bound_of_infinity() -> None:
     low = {"low": np.array(np.finfo(np.float32).min)}
     model = graph_of(nodes, {"x": ["N", 2]}, ["y"], low)
     agree(model, {"x": np.array([[-np.inf, -np.inf], [-np.inf, 1]], np.float32)})
+
+
+def test_a_state_that_each_step_cuts_off() -> None:
+    step = [
+        node("Gather", ["x", "i"], ["xt"], axis=0),
+        node("Cast", ["h"], ["whole"], to=TensorProto.INT32),
+        node("Cast", ["whole"], ["new"], to=TensorProto.FLOAT),
+        node("Add", ["xt", "h"], ["sum"]),
+    ]
+    first = [node("Gather", ["x", "first"], ["one_step"], axis=0),
+             node("Mul", ["one_step", "nine"], ["h0"])]  # fmt: skip
+    going = value("going", [], TensorProto.BOOL)
+    inner = body(
+        [*step, node("Identity", ["going"], ["goes"])],
+        [value("i", [], TensorProto.INT64), going, value("h", None)],
+        [value("goes", [], TensorProto.BOOL), value("new", None), value("sum", None)],
+    )
+    nodes = [
+        node("Shape", ["x"], ["steps"], start=0, end=1), *first,
+        node("Loop", ["steps", "", "h0"], ["last", "y"], body=inner),
+    ]  # fmt: skip
+    constants = {"first": np.array(0), "nine": np.float32(9)}
+    model = graph_of(nodes, {"x": ["T", "N", 2]}, ["last", "y"], constants)
+    agree(model, {"x": draw(RNG, 3, 2, 2)})

@@ -18,7 +18,7 @@ from npylstm_converters.onnx.fusing import fuse_biases
 from npylstm_converters.onnx.loop_layers import LoopLayer, credit_sources, shaped_initial
 from npylstm_converters.onnx.shaping import transpose
 from npylstm_converters.onnx.steps import State, StepGraph, StepScope
-from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers
+from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, integers, kind_of
 
 __all__ = ["loop", "scan"]
 
@@ -96,9 +96,10 @@ def _iterations(limit: Value | None, end: Any) -> Any:
 def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:
     """Return what a value of the loop is: a Counter, ``"same"``, or ``"state"``."""
     makers = {output: node for node in body.node for output in node.output}
+    whole = kind_of(value) == "i"
 
     def source(tensor: str) -> str:
-        while tensor in makers and makers[tensor].op_type in ("Identity", "Cast"):
+        while tensor in makers and _keeps(makers[tensor], whole):
             tensor = makers[tensor].input[0]
         return tensor
 
@@ -106,8 +107,8 @@ def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:
     if found == name:
         return "same"
     node = makers.get(found)
-    whole = isinstance(value, (ConstantTensor, Sizes)) and value.array.size == 1
-    if node is None or node.op_type not in ("Add", "Sub") or not whole:
+    known = isinstance(value, (ConstantTensor, Sizes)) and value.array.size == 1
+    if node is None or node.op_type not in ("Add", "Sub") or not known:
         return "state"
     a, b = map(source, node.input)
     other = b if a == name else a if b == name and node.op_type == "Add" else None
@@ -116,6 +117,15 @@ def _carried(body: Any, scope: Any, name: str, after: str, value: Any) -> Any:
         return "state"
     (start,), number = integers(value), int(np.ravel(step)[0])
     return Counter(start, -number if node.op_type == "Sub" else number)
+
+
+def _keeps(node: Any, whole: bool) -> bool:
+    """Whether a node has its input as output; ``whole`` tells that this is an integer."""
+    from onnx import TensorProto
+
+    if node.op_type != "Cast":
+        return bool(node.op_type == "Identity")
+    return whole and all(a.i in (TensorProto.INT32, TensorProto.INT64) for a in node.attribute)
 
 
 def _constant_in(body: Any, scope: Any, name: str) -> Array | None:
