@@ -67,8 +67,9 @@ class Select(Operation):
 class Slice(Operation):
     """Take ``x[start:stop:step]`` along an axis.
 
-    A start or stop of None is the end on its side. ``size`` is the expected number of entries, if
-    known.
+    A start or stop of None is the end on its side. ``size`` is the expected number of entries to
+    take, if known; ``fewest`` is how many the axis must have, for a bound that is counted from its
+    end.
     """
 
     kind: ClassVar[str] = "slice"
@@ -80,6 +81,7 @@ class Slice(Operation):
     stop: int | None = None
     step: int = 1
     size: int | None = None
+    fewest: int = 0
 
     def __post_init__(self) -> None:
         if not self.step:
@@ -100,6 +102,11 @@ class Slice(Operation):
         size = shape[self.axis]
         taken: Dim
         if isinstance(size, int):
+            if size < self.fewest:
+                raise ShapeError(
+                    f"axis {self.axis} of {format_shape(shape)}: expected at least {self.fewest} "
+                    "entries"
+                )
             taken = len(range(*slice(self.start, self.stop, self.step).indices(size)))
             if self.size not in (None, taken):
                 raise ShapeError(f"axis {self.axis} of {shape}: expected {self.size} to take")

@@ -133,3 +133,21 @@ def test_a_state_that_each_step_cuts_off() -> None:
     constants = {"first": np.array(0), "nine": np.float32(9)}
     model = graph_of(nodes, {"x": ["T", "N", 2]}, ["last", "y"], constants)
     agree(model, {"x": draw(RNG, 3, 2, 2)})
+
+
+@pytest.mark.parametrize(("first", "last"), [(None, -3), (-3, -1)])
+def test_bounds_of_a_slice_that_are_computed_from_the_steps(first: int | None, last: int) -> None:
+    nodes = [
+        node("Shape", ["x"], ["steps"], start=1, end=2),
+        node("Add", ["steps", "last"], ["end"]),
+        node("Add", ["steps", "first"], ["begin"]),
+        node("Slice", ["x", "begin" if first else "zero", "end", "one"], ["part"]),
+        node("ReduceSum", ["part", "one"], ["y"], keepdims=0),
+    ]
+    constants = {"zero": np.array([0]), "one": np.array([1]), "first": np.array([first or 0]),
+                 "last": np.array([last])}  # fmt: skip
+    model = graph_of(nodes, {"x": ["N", "T", 2]}, ["y"], constants)
+    spec = agree(model, {"x": draw(RNG, 2, 5, 2)}, {"x": draw(RNG, 2, 4, 2)})
+    # With two steps the bound is -1, which ONNX counts from the end again: no model means that.
+    with pytest.raises(NpylstmError, match="expected at least 3 entries"):
+        predict(spec, {"x": draw(RNG, 2, 2, 2)})

@@ -181,8 +181,17 @@ def slice_(
         size = -low if isinstance(first, Size) and (high, step) == (None, 1) else None
         if (low, high, step) in ((0, 1, 1), (-1, None, 1)) and type(dim) is not int:
             size = 1
-        x = graph.add(Slice(axis, low, high, step, size), x)
+        fewest = 0 if size is not None else max(_needed(first, dim), _needed(last, dim))
+        x = graph.add(Slice(axis, low, high, step, size, fewest), x)
     return x
+
+
+def _needed(bound: Any, dim: Any) -> int:
+    """Return how many entries there must be, so that a bound computed from sizes is not negative.
+
+    ONNX counts a negative one from the end again.
+    """
+    return max(0, -_relative(bound, dim)) if isinstance(bound, Size) else 0
 
 
 def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Any:
