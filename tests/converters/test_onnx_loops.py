@@ -14,14 +14,22 @@ from onnx_cells import (
     BOOL,
     ELMAN,
     ELMAN_STATE,
+    GOING,
+    INDEX,
     INT,
     LSTM,
     LSTM_STATES,
+    SIZES,
+    STEPS,
+    WEIGHTS,
     F,
+    X,
     feeds,
     loop_of,
-)
-from onnx_graphs import agree, body, node, predict, value
+    state,
+    zeros,
+)  # fmt: skip
+from onnx_graphs import agree, body, graph_of, node, predict, value
 
 import npylstm
 from npylstm import UnsupportedError
@@ -244,3 +252,33 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
 def test_loops_that_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         nc.from_onnx(make())
+
+
+def test_a_loop_that_reads_a_tensor_from_both_ends() -> None:
+    """The numbers of iterations are in Constant nodes with integers."""
+    read = [
+        node("Gather", ["x", "i"], ["front"], axis=0),
+        node("Constant", [], ["unit"], value_int=1),
+        node("Sub", ["n", "unit"], ["last"]),
+        node("Sub", ["last", "i"], ["j"]),
+        node("Gather", ["x", "j"], ["other"], axis=0),
+        node("Mul", ["front", "other"], ["xt"]),
+    ]
+    agree(loop_of(ELMAN, ELMAN_STATE, ["new"], read=read), feeds(6), feeds(1, 1))
+
+
+def test_a_counter_that_adds_the_integer_of_a_constant() -> None:
+    step = [
+        node("Constant", [], ["unit"], value_int=1),
+        node("Add", ["k", "unit"], ["next"]),
+        node("Gather", ["x", "k"], ["xt"], axis=0),
+        *ELMAN,
+        node("Identity", ["going"], ["goes"]),
+    ]
+    own = body(
+        step, [INDEX, GOING, value("k", [], INT), state("h")],
+        [value("goes", [], BOOL), value("next", [], INT), state("new")],
+    )  # fmt: skip
+    call = node("Loop", ["n", "", "first", "h0"], ["k_final", "h_final"], body=own)
+    model = graph_of([*STEPS, *zeros("h0"), call], X, ["h_final"], {**WEIGHTS, **SIZES})
+    agree(model, feeds(4))

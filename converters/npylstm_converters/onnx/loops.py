@@ -13,6 +13,7 @@ from npylstm.ops.indexing import Flip, Slice
 from npylstm.ops.scan import Scan
 from npylstm.ops.shapes import BATCH, Shape
 from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.attributes import attributes_of, constant_of
 from npylstm_converters.onnx.counters import Condition, Counter
 from npylstm_converters.onnx.fusing import fuse_biases
 from npylstm_converters.onnx.loop_layers import LoopLayer, credit_sources, shaped_initial
@@ -137,7 +138,7 @@ def _constant_in(body: Any, scope: Any, name: str) -> Array | None:
             return np.asarray(numpy_helper.to_array(tensor))
     for node in body.node:
         if node.op_type == "Constant" and node.output[0] == name:
-            return np.asarray(numpy_helper.to_array(node.attribute[0].t))
+            return constant_of(attributes_of(node)).array
     value = scope.get(name)
     return value.array if isinstance(value, ConstantTensor) else None
 

@@ -13,6 +13,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.counters import Counter
 from npylstm_converters.onnx.graph import OnnxGraph
 from npylstm_converters.onnx.shaping import transpose
+from npylstm_converters.onnx.sizes import equal
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
 
 __all__ = ["State", "StepGraph", "StepScope"]
@@ -107,8 +108,9 @@ class StepGraph(OnnxGraph):
             outer = transpose(
                 self.outer, outer, perm=[axis, *(k for k in range(rank) if k != axis)]
             )
-        for name, known in self.sequences.items():
-            if known == (outer, replace(counter, rank=0)):
+        for name, (known, reads) in self.sequences.items():
+            same = reads.step == counter.step and equal(reads.start, counter.start)
+            if known == outer and same:
                 return self._with_axis(Ref(name, outer.kind), counter, axis)
         ref = self.add_input(f"{outer.name}_step", self.outer.shape(outer)[1:], outer.kind)
         self.sequences[ref.name] = (outer, replace(counter, rank=0))

@@ -8,6 +8,7 @@ from typing import Any
 
 from npylstm import NpylstmError
 from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.onnx.attributes import attributes_of, constant_of
 from npylstm_converters.onnx.counters import Condition, Counter, fold_counter
 from npylstm_converters.onnx.folding import can_evaluate, can_fold, fold, fold_sizes
 from npylstm_converters.onnx.graph import OnnxGraph, readable
@@ -17,7 +18,7 @@ from npylstm_converters.onnx.values import ConstantTensor, Sizes, Value
 from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.toolkit.translation import Row, translate
 
-__all__ = ["Scope", "Translator", "attributes_of"]
+__all__ = ["Scope", "Translator"]
 
 # Domains that exporters write for operators of the standard.
 _STANDARD = ("", "ai.onnx")
@@ -26,25 +27,6 @@ _STANDARD = ("", "ai.onnx")
 _MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 Scope = MutableMapping[str, Any]  # values by name; None where a node was refused
-
-
-def attributes_of(node: Any) -> dict[str, Any]:
-    """Return a node's attributes as Python values; tensors as arrays."""
-    from onnx import AttributeProto, helper, numpy_helper
-
-    values: dict[str, Any] = {}
-    for attribute in node.attribute:
-        value = helper.get_attribute_value(attribute)
-        if attribute.type == AttributeProto.TENSOR:
-            value = numpy_helper.to_array(value)
-        elif attribute.type == AttributeProto.STRING:
-            value = value.decode("utf-8", "replace")
-        elif attribute.type == AttributeProto.STRINGS:
-            value = [text.decode("utf-8", "replace") for text in value]
-        elif isinstance(value, Sequence):
-            value = list(value)
-        values[attribute.name] = value
-    return values
 
 
 class Translator:
@@ -118,7 +100,7 @@ class Translator:
         there = [v for v in values if v is not None]
         known = all(isinstance(v, ConstantTensor) for v in there) and not _subgraphs(node)
         if operator == "Constant":
-            return [_constant(attributes)]
+            return [constant_of(attributes)]
         if any(isinstance(v, (Counter, Condition)) for v in there):
             return [self._with_counter(operator, attributes, there)]
         if known and can_evaluate(operator):
@@ -227,14 +209,3 @@ class _Unknown(Exception):
 
 def _subgraphs(node: Any) -> bool:
     return any(attribute.HasField("g") for attribute in node.attribute)
-
-
-def _constant(attributes: Mapping[str, Any]) -> ConstantTensor:
-    import numpy as np
-
-    dtypes = {"value": None, "value_int": "i8", "value_ints": "i8", "value_float": "f4",
-              "value_floats": "f4"}  # fmt: skip
-    ((name, value),) = attributes.items()
-    if name not in dtypes:
-        raise Refusal(f"{name} is not supported")
-    return ConstantTensor(np.asarray(value, dtypes[name]))
