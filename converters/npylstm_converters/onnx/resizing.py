@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from npylstm.ops.resizing import ReverseSequence
+from npylstm.ops.shapes import BATCH
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.values import ConstantTensor, Value, integers
 from npylstm_converters.toolkit import window_ops
@@ -62,7 +63,7 @@ def _changes(size: Any, wanted: Any, graph: Any) -> bool:
     """Whether an axis gets another size; that of the batch is the exported one."""
     if isinstance(size, int) and isinstance(wanted, int):
         return size != wanted
-    return not (isinstance(size, str) and wanted in (size, graph.exported_batch))
+    return not (size == BATCH and wanted == graph.exported_batch)
 
 
 def resize_by(
