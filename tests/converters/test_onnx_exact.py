@@ -151,3 +151,19 @@ def test_bounds_of_a_slice_that_are_computed_from_the_steps(first: int | None, l
     # With two steps the bound is -1, which ONNX counts from the end again: no model means that.
     with pytest.raises(NpylstmError, match="expected at least 3 entries"):
         predict(spec, {"x": draw(RNG, 2, 2, 2)})
+
+
+def test_casts_to_narrow_integers_are_refused() -> None:
+    inputs = [value("x", ["N", 2], TensorProto.INT64)]
+    model = graph_of([node("Cast", ["x"], ["y"], to=TensorProto.UINT8)], inputs, ["y"])
+    with pytest.raises(UnsupportedError, match="to UINT8: numbers that do not fit"):
+        from_onnx(model)
+
+
+def test_roots_of_integers_are_cut_off() -> None:
+    inputs = [value("x", ["N", 2], TensorProto.INT64)]
+    model = graph_of(
+        [node("Pow", ["x", "half"], ["y"])], inputs, [value("y", None, TensorProto.INT64)],
+        {"half": np.array(0.5, np.float32)},
+    )  # fmt: skip
+    agree(model, {"x": np.array([[2, 9], [15, 1]])})

@@ -20,7 +20,7 @@ from npylstm_converters.toolkit import array_ops
 
 __all__ = [
     "WITH_PARAMETERS", "clip", "compare", "compare_one", "divide", "gelu", "is_inf", "modulo",
-    "multiply", "of_all", "of_axes", "selu", "where", "with_parameters",
+    "multiply", "of_all", "of_axes", "power", "selu", "where", "with_parameters",
 ]  # fmt: skip
 
 # Operators with alpha, beta and so on: the activation, its parameters and their defaults.
@@ -92,6 +92,14 @@ def divide(graph: Any, A: Value, B: Value) -> Any:
     """Divide; the quotient of integers is cut off."""
     made = array_ops.arithmetic("divide")(graph, A, B)
     if kind_of(A) != "i":
+        return made
+    return graph.add(ActivationLayer(Activation("trunc")), made, part="whole", kind="i")
+
+
+def power(graph: Any, X: Value, Y: Value) -> Any:
+    """Return a power; that of integers is cut off."""
+    made = array_ops.arithmetic("power")(graph, X, Y)
+    if kind_of(X) != "i":
         return made
     return graph.add(ActivationLayer(Activation("trunc")), made, part="whole", kind="i")
 

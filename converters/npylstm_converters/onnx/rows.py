@@ -117,7 +117,8 @@ def _rows() -> Iterator[tuple[str, int, Row]]:
     for name, operation in {"Add": "add", "Sub": "subtract", "Mul": "multiply",
                             "Pow": "power"}.items():  # fmt: skip
         yield _row(name, elementwise.of_axes(operation), neutral=("consumed_inputs",))
-        own = elementwise.multiply if name == "Mul" else array_ops.arithmetic(operation)
+        special = {"Mul": elementwise.multiply, "Pow": elementwise.power}
+        own = special.get(name) or array_ops.arithmetic(operation)
         yield _row(name, own, 7)
     yield _row("Div", elementwise.of_axes("divide"), neutral=("consumed_inputs",))
     yield _row("Div", elementwise.divide, 7)

@@ -100,6 +100,11 @@ def cast(graph: Any, input: Value, *, to: int) -> Any:
         return graph.add(Arithmetic("not_equal", 0.0), x, kind="b")
     if not name.startswith(("INT", "UINT")):
         raise Refusal(f"to {name} is not supported")
+    narrow = name not in ("INT32", "INT64", "UINT32", "UINT64")
+    if narrow and x.kind != "b":
+        raise Refusal(
+            f"to {name}: numbers that do not fit become others, which the model would not"
+        )
     if x.kind in "ib":
         return Ref(x.name, "i")
     return graph.add(ActivationLayer(Activation("trunc")), x, kind="i")
