@@ -39,6 +39,7 @@ _TABLE = {
     "activation": "pointwise.ActivationLayer",
     "identity": "pointwise.Identity",
     "rescaling": "pointwise.Rescaling",
+    "integers": "integers.Integers",
     "arithmetic": "arithmetic.Arithmetic",
     "where": "arithmetic.Where",
     # Along axes.

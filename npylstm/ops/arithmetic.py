@@ -43,6 +43,7 @@ _BINARY: dict[str, Callable[..., Array]] = {
 }
 # Keras allows a merge of one tensor where order does not matter.
 _MERGES = ("add", "multiply", "maximum", "minimum", "average")
+_OF_INTEGERS = ("add", "subtract", "multiply", "power", "mod", "fmod", "floor_divide")
 # A further operand would be compared with 0 or 1.
 _OF_TWO = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
@@ -102,6 +103,14 @@ class Arithmetic(Operation):
 
     def __post_init__(self) -> None:
         one_of("operation", self.operation, (*_BINARY, "average"))
+
+    @property
+    def computes_integers(self) -> bool:
+        return self.operation in _OF_INTEGERS
+
+    @property
+    def operand(self) -> float | None:
+        return self.number
 
     def with_masks(self, which: Collection[int]) -> Operation:
         from npylstm.ops.masking import MaskedMerge
@@ -227,6 +236,10 @@ class Reduce(Operation):
         one_of("operation", self.operation, (*_REDUCTIONS, *_EXTREMES, *_SPREADS))
         if self.ddof and self.operation not in _SPREADS:
             raise FormatError(f"ddof: expected 0 for {self.operation}, got {self.ddof}")
+
+    @property
+    def computes_integers(self) -> bool:
+        return self.operation in ("sum", "prod", "l1", "sum_square")
 
     @property
     def mask_input_count(self) -> int:

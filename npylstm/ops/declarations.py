@@ -36,6 +36,19 @@ class Declarations:
     holds_infinity: ClassVar[bool] = False  # whether weights may be infinite, as in masks
 
     @property
+    def computes_integers(self) -> bool:
+        """Whether integers become other integers, which may be larger: sums, products.
+
+        Behind such an operation importers add a check that floats hold the result.
+        """
+        return False
+
+    @property
+    def operand(self) -> float | None:
+        """The number that is an operand besides the inputs; None if there is none."""
+        return None
+
+    @property
     def returns_indices(self) -> bool:
         """Whether the main output holds positions of entries: small integers, none a limit."""
         return False

@@ -49,6 +49,10 @@ class ActivationLayer(Operation):
     activation: Activation
 
     @property
+    def computes_integers(self) -> bool:
+        return self.activation.name in ("square", "negative")
+
+    @property
     def keeps_ids(self) -> bool:
         return self.activation.name == "relu"
 

@@ -23,6 +23,7 @@ class MatMul(Operation):
     """Multiply two tensors as stacks of matrices, as ``numpy.matmul`` does."""
 
     kind: ClassVar[str] = "matmul"
+    computes_integers: ClassVar[bool] = True
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         if len(inputs) != 2 or any(len(shape) < 2 for shape in inputs):
@@ -64,6 +65,7 @@ class Dot(Operation):
     """
 
     kind: ClassVar[str] = "dot"
+    computes_integers: ClassVar[bool] = True
 
     axes: tuple[int, ...]
     normalize: bool = False
@@ -131,6 +133,7 @@ class Einsum(Operation):
     """
 
     kind: ClassVar[str] = "einsum"
+    computes_integers: ClassVar[bool] = True
 
     equation: str
 

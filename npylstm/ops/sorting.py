@@ -175,6 +175,10 @@ class Cumulative(Operation):
         if self.exclusive and _CUMULATIVE[self.operation][1] is None:
             raise FormatError(f"exclusive: expected sum or prod, got {self.operation}")
 
+    @property
+    def computes_integers(self) -> bool:
+        return self.operation in ("sum", "prod")
+
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
         shape = one_input(inputs)
         check_axis(shape, self.axis)

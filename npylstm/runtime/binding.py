@@ -276,7 +276,8 @@ def numbers(value: Any, dtype: str, label: str) -> Array:
 
 def _expect_integers(array: Array, label: str) -> None:
     """Check for integers that the floating-point type represents exactly."""
-    limit = 2 ** (np.finfo(array.dtype).nmant + 1)
+    # A larger integer may have been rounded to 2**24 itself, which is therefore none of them.
+    limit = 2 ** (np.finfo(array.dtype).nmant + 1) - 1
     wrong = ~((np.abs(array) <= limit) & (array == np.floor(array)))
     if wrong.any():
         at = tuple(int(k) for k in np.argwhere(wrong)[0])

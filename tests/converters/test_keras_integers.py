@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from npylstm_converters.keras import integer_types, nodes
+from npylstm_converters.keras.rows import ROWS
 
 import npylstm
 from npylstm import ShapeError, UnsupportedError
@@ -80,7 +82,7 @@ def test_small_integers_into_weights(framework: str) -> None:
 def test_what_keras_would_cut() -> None:
     """Keras truncates 1.5 to 1; npylstm says that an integer is expected."""
     model = npylstm.Model(nc.from_keras(built(keras, BODIES["lstm"], "int32")))
-    with pytest.raises(ShapeError, match=r"x: expected integers up to 16777216, got 1\.5"):
+    with pytest.raises(ShapeError, match=r"x: expected integers up to 16777215, got 1\.5"):
         model.predict(np.full((1, 6, 2), 1.5))
 
 
@@ -123,3 +125,65 @@ def test_functions_of_integers_in_tensorflow(name: str) -> None:
         return
     y = npylstm.Model(nc.from_keras(model)).predict(np.abs(X))
     np.testing.assert_allclose(y, np.asarray(model(np.abs(X))), rtol=2e-5, atol=2e-6)
+
+
+IDS = np.arange(12).reshape(2, 6) * 13  # times 100003: below 2**24
+
+# Functions of ids (batch, 6), how a larger id than those shows, and the layer that says so.
+COMPUTED: dict[str, tuple[Callable[[Any], Any], int, str]] = {
+    "a hash": (lambda x: keras.ops.mod(x * 100003 + 7, 97), 4999, "multiply"),
+    "a square": (lambda x: keras.ops.mod(keras.ops.square(x), 97), 4999, "square"),
+    "a power": (lambda x: keras.ops.mod(keras.ops.power(x, 3), 97), 4999, "power"),
+    "a total": (lambda x: keras.ops.mod(keras.ops.cumsum(x * 1000, 1), 97), 16000, "cumsum"),
+    "an array": (lambda x: keras.ops.mod(x * np.array([1, 2, 3, 4, 5, 7001]), 97), 4999, "multiply"),
+    "a layer": (lambda x: keras.ops.mod(keras.layers.Multiply()([x, x]), 97), 4999, "multiply"),
+    "behind a choice": (
+        lambda x: keras.ops.mod(keras.ops.where(x > 9, x, 3) * 100003, 97), 4999, "multiply"),
+    "indices": (
+        lambda x: keras.ops.mod(
+            x * 0 + (keras.ops.argmax(x, 1, keepdims=True) + keras.ops.max(x, 1, keepdims=True))
+            * 100003, 97), 4999, "multiply"),
+    "of 16 bits": (lambda x: keras.ops.mod(keras.ops.cast(x, "int16") * 99, 97), 4999, "multiply"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+@pytest.mark.parametrize("name", COMPUTED)
+def test_integers_that_floats_do_not_hold(name: str, backend: str) -> None:
+    """Of larger ids, float32 would hold rounded products; the rows looked up would be others."""
+    function, large, layer = COMPUTED[name]
+    x = keras.Input((6,), dtype="int32")
+    model = keras.Model(x, keras.layers.Embedding(97, 2)(function(x)))
+    own = npylstm.Model(nc.from_keras(model), backend)
+    np.testing.assert_array_equal(own.predict(IDS), np.asarray(model(IDS)))
+    said = rf"{layer}[_0-9a-z.]*: expected integers from -\d+ to \d+"
+    with pytest.raises(ShapeError, match=said):
+        own.predict(np.full((1, 6), large))
+
+
+@pytest.mark.parametrize(
+    "function", [
+        lambda x: keras.ops.cast(x, "float32") * 100003, lambda x: x * 100003.0,
+        lambda x: keras.ops.mean(x * 1000, 1) * 100003,
+        lambda x: (x + keras.ops.ones_like(x, dtype="float32")) * 100003,
+        lambda x: keras.ops.convert_to_tensor(x, dtype="float32") * 100003,
+    ],
+)  # fmt: skip
+def test_large_floats_are_no_integers(function: Any) -> None:
+    x = keras.Input((6,), dtype="int32")
+    model = keras.Model(x, function(x))
+    ids = IDS + 5000
+    y = npylstm.Model(nc.from_keras(model)).predict(ids)
+    np.testing.assert_allclose(y, np.asarray(model(ids)), rtol=1e-6)
+
+
+def test_a_number_that_floats_do_not_hold() -> None:
+    x = keras.Input((6,), dtype="int32")
+    with pytest.raises(UnsupportedError, match="computes integers with 16777217, which float32"):
+        nc.from_keras(keras.Model(x, x - 16777217))
+
+
+def test_functions_with_known_types_have_rows() -> None:
+    known = {*integer_types._OF_OPERANDS, *integer_types._TOTALS, *integer_types._INDICES}
+    known |= {*integer_types._TRUTH}
+    assert known <= {*ROWS, *nodes.ROWS}

@@ -280,3 +280,29 @@ def test_all_reasons_come_at_once() -> None:
         "Bernoulli first: is not supported", "STFT second: is not supported",
         "Swish third: operators of com.example are not supported",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Pow", "CumSum"])
+def test_integers_that_floats_do_not_hold(operator: str) -> None:
+    """Of larger ids, float32 would hold rounded results, and the remainders would be others."""
+    second = {"Mul": 1000003, "Pow": 3, "CumSum": 1}[operator]
+    arrays = {"n": np.array(second, np.int64), "m": np.array(97, np.int64)}
+    nodes = [node(operator, ["x", "n"], ["big"]), node("Mod", ["big", "m"], ["y"])]
+    shape = ("batch", "steps")
+    graph = graph_of(nodes, [value("x", shape, INT)], [value("y", shape, INT)], arrays)
+    model = npylstm.Model(nc.from_onnx(graph))
+    ids = np.arange(12).reshape(2, 6)
+    np.testing.assert_array_equal(model.predict(ids), run_onnxruntime(graph, {"x": ids})["y"])
+    large = ids + (9_000_000 if operator == "CumSum" else 4999)
+    with pytest.raises(ShapeError, match="big_integers: expected integers from -16777215 to 16777"):
+        model.predict(large)
+
+
+def test_a_number_that_floats_do_not_hold() -> None:
+    arrays = {"n": np.array(16777217, np.int64)}
+    graph = graph_of(
+        [node("Sub", ["x", "n"], ["y"])], [value("x", ("batch", "steps"), INT)],
+        [value("y", ("batch", "steps"), INT)], arrays,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="computes integers with 16777217, which float32"):
+        nc.from_onnx(graph)

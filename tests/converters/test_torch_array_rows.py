@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import npylstm_converters as nc
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - everybody's name for it
 from torch_modules import assert_agrees, normal, seeded
+
+import npylstm
 
 
 class Function(nn.Module):
@@ -164,3 +168,44 @@ def test_what_cannot_be(compute: Callable[..., Any], reason: str) -> None:
 
     with pytest.raises(UnsupportedError, match=reason):
         nc.from_torch(Function(compute), normal(3, 6, 4))
+
+
+# Of ids (batch, steps), how a larger id than 11 shows, and the layer that says so.
+INTEGERS: dict[str, tuple[Callable[[torch.Tensor], Any], int, str]] = {
+    "a hash": (lambda x: (x * 1000003 + 7) % 97, 4999, "mul_integers"),
+    "a power": (lambda x: x**3 % 97, 4999, "pow_1_integers"),
+    "a total": (lambda x: (x * 1000).cumsum(1) % 97, 16000, "cumsum_integers"),
+    "a product": (lambda x: x.prod(1, keepdim=True) * 0 + x.amax(1, True) % 97, 4999, "prod_integers"),
+    "alpha": (lambda x: torch.add(x, x, alpha=1000003) % 97, 4999, "add_alpha_integers"),
+    "a table": (lambda x: (x[:, :2] * torch.tensor([1, 1000003])).sum(1) % 97, 4999, "mul_integers"),
+    "of 32 bits": (lambda x: (x.int() * 1000003) % 97, 4999, "mul_integers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_that_floats_do_not_hold(name: str, backend: str) -> None:
+    """Of larger ids, float32 would hold rounded products, and the remainders would be others."""
+    function, large, layer = INTEGERS[name]
+    ids = torch.arange(8).reshape(2, 4)
+    ids = torch.where(ids == 0, 1, ids)
+    module = Function(function).eval()
+    model = npylstm.Model(nc.from_torch(module, (ids,)), backend)
+    np.testing.assert_array_equal(model.predict(ids.numpy()), module(ids).numpy())
+    with pytest.raises(npylstm.ShapeError, match=f"{layer}: expected integers from -16777215 to"):
+        model.predict(np.full((2, 4), large))
+
+
+def test_large_floats_and_truth_values_need_no_check() -> None:
+    ids = torch.arange(8).reshape(2, 4) * 5000
+    module = Function(lambda x: x.float() * 100003 + (x > 2).sum(1, keepdim=True)).eval()
+    spec = nc.from_torch(module, (ids,))
+    assert not [layer.name for layer in spec.layers if layer.layer.kind == "integers"]
+    np.testing.assert_array_equal(npylstm.Model(spec).predict(ids.numpy()), module(ids).numpy())
+
+
+def test_a_number_that_floats_do_not_hold() -> None:
+    for number in (16777217, torch.tensor([16777217])):
+        module = Function(lambda x, number=number: x - number).eval()
+        with pytest.raises(npylstm.UnsupportedError, match="computes integers with 16777217"):
+            nc.from_torch(module, (torch.ones(2, 4, dtype=torch.long),))

@@ -33,6 +33,7 @@ from npylstm.ops.convolution import Conv1D, Pool1D
 from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.external import External
 from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
+from npylstm.ops.integers import Integers
 from npylstm.ops.masking import MaskedMean, MaskedMerge, MaskedSoftmax, Masking
 from npylstm.ops.normalization import BatchNormalization, LayerNormalization, UnitNormalization
 from npylstm.ops.pointwise import ActivationLayer, Identity, PReLU, Rescaling
@@ -451,6 +452,9 @@ def elementwise() -> Iterator[Case]:
     yield case(softmax(1, "log_softmax"), SEQUENCE)
     yield case(Identity(), SEQUENCE, oracle=of(lambda x: x))
     yield case(Identity(), MASK, note="values")
+    yield case(Integers(), SEQUENCE, oracle=of(lambda x: x))
+    yield case(Integers(8), MAJOR, integer={0: (-128, 127)}, oracle=of(lambda x: x))
+    yield case(Integers(16, signed=False), MASK, integer={0: (0, 65535)}, note="unsigned")
     yield case(Rescaling(), SEQUENCE)
     yield case(Rescaling(0.5, -2.0), MAJOR, oracle=of(lambda x: 0.5 * x - 2))
     yield from arithmetic()

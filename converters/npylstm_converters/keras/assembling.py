@@ -19,17 +19,19 @@ from npylstm.ops.shaping import Concatenate, Full, Transpose
 from npylstm.ops.time_distributed import TimeDistributed
 from npylstm.spec import LayerSpec, TensorSpec
 from npylstm_converters.errors import Reasons, Refusal
-from npylstm_converters.keras.config import Writer
+from npylstm_converters.keras.config import Writer, dtype_name
 from npylstm_converters.keras.external import infer_output_shape
 from npylstm_converters.keras.files import Container
 from npylstm_converters.keras.graph import Call, RawLayer, Tensor, display_path, safe_name
 from npylstm_converters.keras.inlining import FlatGraph, flatten
 from npylstm_converters.keras.inputs import read_inputs
+from npylstm_converters.keras.integer_types import type_of_call, type_of_input
 from npylstm_converters.keras.masks import Flow, created_mask, give_masks, used_masks
-from npylstm_converters.keras.operations import plan_of
+from npylstm_converters.keras.operations import integer_type, plan_of
 from npylstm_converters.keras.parsing import parse
 from npylstm_converters.keras.preprocessing import sentences, without_preprocessing
 from npylstm_converters.keras.translating import Options, TranslatedLayers
+from npylstm_converters.toolkit.integer_checks import check_behind
 
 __all__ = ["convert_container"]
 
@@ -153,6 +155,8 @@ class _Assembly:
         self._flow: Flow[str] = Flow(graph, writer, self._join)
         self._tensors = {tensor: spec.name for tensor, spec in inputs.items()}
         self._sizes: dict[Tensor, Any] = {}  # calls that compute sizes, and no tensor
+        dtypes = {t: dtype_name(self._raws[t.layer].config.get("dtype")) for t in inputs}
+        self._types = {t: type_of_input(dtype) for t, dtype in dtypes.items()}  # of integers
         self._current_layer = ""  # the layer in progress
 
     def find(self, tensor: Tensor) -> str:
@@ -216,6 +220,10 @@ class _Assembly:
         else:
             self._flow.propagate(raw, named.layer, call)
         main = Tensor(call.layer, call.number)
+        self._types[main] = type_of_call(raw, named, self._types_of(call))
+        check = check_behind(named.layer, self._types[main], self._dtype)
+        if check is not None:
+            made[0] = self._add_helper(check, named.name, made[0], what="integers")
         self._tensors |= {replace(main, output=k): name for k, name in enumerate(made)}
 
     def _operate(self, call: Call) -> None:
@@ -227,7 +235,9 @@ class _Assembly:
         shapes = [self.builder.shapes[tensor] if tensor else () for tensor in reads]
         inner = [(*s[:1], *s[1 + times :]) for s in shapes]
         try:
-            plan, results, value = plan_of(self._raws[path], call, reads, inner, values)
+            plan, results, value = plan_of(
+                self._raws[path], call, reads, inner, values, self._types_of(call), self._dtype
+            )
         except Refusal as error:
             raise UnsupportedError([f"{display_path(path)}: {error}"]) from None
         if results is None:
@@ -245,7 +255,13 @@ class _Assembly:
             operands = [tensors[n] for n in step.reads]
             (tensors[step.made],) = self._call(LayerSpec(own, operation, weights), operands)
         for k, result in enumerate(results):
-            self._tensors[Tensor(path, call.number, k)] = tensors[result.number]
+            made = Tensor(path, call.number, k)
+            self._tensors[made] = tensors[result.number]
+            self._types[made] = integer_type(self._raws[path], call, self._types_of(call), k)
+
+    def _types_of(self, call: Call) -> list[str]:
+        """Return the types of what a call reads; sizes are integers."""
+        return ["int32" if t in self._sizes else self._types.get(t, "") for t in call.reads]
 
     def _with_output_shape(self, path: str, named: LayerSpec, reads: Sequence[str]) -> LayerSpec:
         """Return the layer with the output shape of its custom function."""

@@ -17,12 +17,14 @@ from npylstm.ops.shapes import Shape
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import nodes
 from npylstm_converters.keras.graph import Call, RawLayer, Slot
+from npylstm_converters.keras.integer_types import type_of_operation
 from npylstm_converters.keras.plans import Operand, Plan
 from npylstm_converters.keras.rows import ROWS, TAKE_LISTS
 from npylstm_converters.toolkit.translation import Row, translate
 
 __all__ = [
     "NAMES",
+    "integer_type",
     "keeps_integers",
     "may_return_its_input",
     "plan_of",
@@ -70,8 +72,9 @@ def refuse_unknown(raw: RawLayer) -> None:
 
 
 def plan_of(
-    raw: RawLayer, call: Call, names: Sequence[str], shapes: Sequence[Shape], values: Sequence[Any]
-) -> tuple[Plan, Sequence[Operand] | None, Any]:
+    raw: RawLayer, call: Call, names: Sequence[str], shapes: Sequence[Shape], values: Sequence[Any],
+    types: Sequence[str] = (), floats: str = "float32",
+) -> tuple[Plan, Sequence[Operand] | None, Any]:  # fmt: skip
     """Return the operations that compute a call.
 
     Parameters
@@ -82,6 +85,10 @@ def plan_of(
         The tensors in ``call.reads``, of :attr:`RawLayer.times` axes less.
     values
         For each of them None, or the sizes that it is: such a tensor is never computed.
+    types
+        Their types in Keras, as :func:`integer_type` returns them; none for floats.
+    floats
+        The model's type.
 
     Returns
     -------
@@ -97,7 +104,7 @@ def plan_of(
     Refusal
         If an argument is not supported.
     """
-    plan = Plan(names, shapes, in_steps=bool(raw.times))
+    plan = Plan(names, shapes, bool(raw.times), integer_type(raw, call, types), floats)
     operands = [
         operand if value is None else value
         for operand, value in zip(plan.operands, values, strict=True)
@@ -199,6 +206,17 @@ _EXACT = (
     "compat.v1.floor_div", "math.abs", "math.negative", "math.reduce_sum", "math.cumsum", "sort",
     "argsort", "math.top_k", "math.add_n",
 )  # fmt: skip
+
+
+def integer_type(raw: RawLayer, call: Call, types: Sequence[str], output: int = 0) -> str:
+    """Return the type of an operation's result; empty for floats.
+
+    ``types`` are those of the tensors in ``call.reads``.
+    """
+    name = _name(raw)
+    if output and name in ("TopK", "math.top_k"):
+        return "int32"  # the indices
+    return type_of_operation(name, raw, call, types)
 
 
 def keeps_integers(raw: RawLayer) -> bool:

@@ -15,6 +15,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Size
 from npylstm_converters.errors import Refusal
+from npylstm_converters.toolkit.integer_checks import check_behind, check_numbers, is_integer_type
 
 __all__ = ["AxisSize", "Operand", "Plan", "Step", "sizes_of"]
 
@@ -54,6 +55,10 @@ class Plan:
         The tensors that the call reads.
     in_steps
         Whether it runs at every step of TimeDistributed, where there are no other tensors.
+    integers
+        The type of the result if these are integers: then each step computes integers.
+    floats
+        The model's type.
 
     Attributes
     ----------
@@ -63,11 +68,14 @@ class Plan:
         In the order of computation.
     """
 
-    def __init__(self, names: Sequence[str], shapes: Sequence[Shape], in_steps: bool) -> None:
+    def __init__(
+        self, names: Sequence[str], shapes: Sequence[Shape], in_steps: bool, integers: str = "",
+        floats: str = "float32",
+    ) -> None:  # fmt: skip
         self.operands = [Operand(k, shape) for k, shape in enumerate(shapes)]
         self.tensors: dict[int, str] = dict(enumerate(names))
         self.steps: list[Step] = []
-        self._in_steps = in_steps
+        self._in_steps, self._integers, self._floats = in_steps, integers, floats
 
     def tensor(self, value: Any) -> Operand:
         if isinstance(value, Operand):
@@ -96,7 +104,9 @@ class Plan:
             (shape,) = operation.output_shapes([x.shape for x in tensors])
         except NpylstmError as error:
             raise Refusal(str(error)) from None
-        return self._made(operation, tensors, shape)
+        made = self._made(operation, tensors, shape)
+        check = check_behind(operation, self._integers, self._floats)
+        return made if check is None else self._made(check, [made], shape)
 
     def _made(
         self,
@@ -119,6 +129,8 @@ class Plan:
             raise Refusal(f"expected numbers, got {value.dtype}")
         if self._in_steps:
             raise Refusal("a constant tensor inside TimeDistributed is not supported")
+        if is_integer_type(self._integers):
+            check_numbers(value, self._floats)
         operation = Constant(value.shape)
         return self._made(operation, (), value.shape, {"value": value.astype(np.float64)})
 

@@ -20,6 +20,7 @@ from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
 from npylstm_converters.onnx.sizes import Size, size_of
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, kind_of
+from npylstm_converters.toolkit.integer_checks import check_behind, check_numbers
 
 __all__ = ["OnnxGraph", "readable"]
 
@@ -92,6 +93,7 @@ class OnnxGraph:
         raise Refusal("expected a tensor, got none")
 
     def _constant(self, value: ConstantTensor) -> Ref:
+        check_numbers(value.array, self.builder.dtype)
         array = np.asarray(value.array, np.float64)
         (ref,) = self.layer(
             Constant(array.shape), {"value": array}, part="constant", values=(value,),
@@ -208,7 +210,12 @@ class OnnxGraph:
 
         ``kind`` is the type of its output, by default that of its first input.
         """
-        return self.layer(operation, {}, *tensors, part=part, kind=kind)[0]
+        made = self.layer(operation, {}, *tensors, part=part, kind=kind)[0]
+        if made.kind != "i" or part == "size":
+            return made
+        # Nearly all are int64; the graph does not say.
+        check = check_behind(operation, "int64", self.builder.dtype)
+        return made if check is None else self.layer(check, {}, made, part="integers")[0]
 
     def layer(
         self,

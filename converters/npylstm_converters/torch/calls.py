@@ -10,6 +10,7 @@ from npylstm.arrays import Array
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import Shape
 from npylstm_converters.errors import Refusal
+from npylstm_converters.toolkit.integer_checks import check_behind, check_numbers
 from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, TracedShape
 from npylstm_converters.torch.layers import Layer
 
@@ -55,6 +56,8 @@ class Call:
 
     def tensor(self, value: Any) -> Ref:
         """Return the tensor of the graph for an argument."""
+        if isinstance(value, ConstantTensor) and not value.value.is_floating_point():
+            check_numbers(value.value.detach().numpy(), self.builder.dtype)
         return self.builder.ref(value, f"{self.node}_input")
 
     def number(self, value: Any) -> float | None:
@@ -105,4 +108,9 @@ class Call:
     def add(self, operation: Operation, *tensors: Ref, part: str = "") -> Ref:
         """Add an operation with one output; ``part`` names one that computes an intermediate."""
         name = f"{self.node}_{part}" if part else self.name
-        return self.builder.add_traced(name, operation, tensors, [()])[0]
+        (made,) = self.builder.add_traced(name, operation, tensors, [()])
+        check = check_behind(operation, self.dtype, self.builder.dtype)
+        counts = self.source == "bool" and len(tensors) == 1 and operation.operand is None
+        if check is None or counts:  # counts of truth values are small
+            return made
+        return self.builder.add_traced(f"{name}_integers", check, [made], [()])[0]
