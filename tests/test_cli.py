@@ -307,6 +307,13 @@ def test_warmup(model: Path, capsys: Any) -> None:
         (["convert", "empty.h5", "o.npz"], "empty.h5: is empty"),
         (["convert", "MODEL", "o.npz"], "m.npz: is a model of npylstm already"),
         (["info", "text.csv"], "no importer knows this kind of source"),
+        (["predict", "MODEL", "--input", "x\0.npy"], "must not contain the character NUL"),
+        (["verify", "MODEL", "--against", "nowhere.h5", "--seed", "-1"], "--seed: expected 0 or more, got -1"),
+        (["verify", "MODEL", "--against", "nowhere.h5", "--cases", "0"], "--cases: expected 1 or more, got 0"),
+        (["diagnose", "MODEL", "--input", "x.npy", "--output", "five.csv"], "5 columns do not fit the output (batch, 2)"),
+        (["bench", "MODEL", "--batch", "100000000000"], "there is not enough memory: Unable to allocate"),
+        (["bench", "MODEL", "--batch", "9" * 30], "is larger than any array; give a smaller --batch"),
+        (["bench", "MODEL", "--seconds", "inf"], "--seconds: expected 0 or more, got inf"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(
@@ -438,3 +445,41 @@ def test_a_missing_input_is_said_to_be_missing(
     (tmp_path / "x.npy").write_bytes((b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 5, 1), }").ljust(128))  # fmt: skip
     assert main(["predict", model, "--input", str(tmp_path / "x.npy")]) == 2
     assert "the file holds 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [None, "y.csv", "y.npy"])
+def test_no_samples_give_no_rows(
+    output: str | None, model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    np.save("none.npy", np.zeros((0, 4, 3)))
+    options = [] if output is None else ["-o", output]
+    status, stdout, stderr = run(capsys, "predict", model, "--input", "none.npy", *options)
+    assert (status, stderr) == (0, "")
+    if output is None:
+        assert stdout == ""
+    elif output == "y.csv":
+        assert Path(output).read_text() == ""
+    else:
+        assert np.load(output).shape == (0, 2)
+
+
+def test_the_source_of_another_model(keras_file: Path, tmp_path: Path, capsys: Any) -> None:
+    def saved(name: str, *inputs: tuple[int, ...], outputs: int = 1) -> Path:
+        tensors = [keras.Input(shape) for shape in inputs]
+        flat = [keras.layers.Flatten()(x) for x in tensors]
+        y = [keras.layers.Dense(2)(flat[0]) for _ in range(outputs)]
+        keras.Model(tensors, y).save(tmp_path / name)
+        return tmp_path / name
+
+    out = tmp_path / "m.npz"
+    assert run(capsys, "convert", keras_file, out, "--record", 0)[0] == 0
+    for other, said in (
+        (saved("rank.keras", (3,)), "it has inputs of the shapes (?, 3), expected those of"),
+        (saved("count.keras", (4, 3), (4, 3)), "it has inputs of the shapes (?, 4, 3), (?, 4, 3)"),
+        (saved("outputs.keras", (4, 3), outputs=2), "it has 2 outputs, expected 1: dense"),
+    ):
+        status, _, stderr = run(capsys, "verify", out, "--against", other, "--cases", 1)
+        assert status == 2
+        assert f"the source is of another model: {said}" in stderr
+        assert stderr.count("\n") == 1

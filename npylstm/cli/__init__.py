@@ -7,6 +7,7 @@ failed, 2 bad input or usage (one line on stderr).
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -134,8 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(verify, "Replay the recorded cases, or run the source in its framework.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--against", metavar="SOURCE", help="run this source on fresh inputs instead")
-    sub.add_argument("--cases", metavar="N", type=_count, default=None, help="fresh cases")
-    sub.add_argument("--seed", type=int, default=None, help="of the fresh inputs; default: random")
+    sub.add_argument("--cases", metavar="N", type=_positive, default=None, help="fresh cases")
+    sub.add_argument(
+        "--seed",
+        metavar="N",
+        type=_count,
+        default=None,
+        help="of the fresh inputs; default: random",
+    )
     sub.add_argument("--plot", metavar="PARITY.png", help="draw the differences")
     sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
     source_options(sub)
@@ -187,7 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
     sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
-    sub.add_argument("--seconds", type=float, default=0.5, help="for each row of the table")
+    sub.add_argument(
+        "--seconds", metavar="N", type=_seconds, default=0.5, help="for each row of the table"
+    )
     functions(sub)
 
     sub = command(warmup, "Compile what a model needs, into Numba's cache.")
@@ -213,11 +222,20 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     given = sys.argv[1:] if arguments is None else [*arguments]
     as_json = "--json" in given
     try:
+        if any("\0" in argument for argument in given):
+            raise UsageError("arguments must not contain the character NUL", "")
         options = _parser().parse_args(given)
         status: int = options.run(options)
         sys.stdout.flush()
@@ -233,6 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return _complain(error, what, as_json)
+    except MemoryError as error:
+        return _complain(error, f"there is not enough memory: {error}", as_json)
     except KeyboardInterrupt:
         return 130
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ __all__ = [
 STANDARD = "-"  # standard input or output
 
 
-def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
+def read_inputs(path: str, expected: Sequence[TensorSpec], what: str = "input") -> dict[str, Array]:
     """Read a model's inputs.
 
     Parameters
@@ -43,6 +44,8 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
         from standard input.
     expected
         The model's inputs.
+    what
+        What they are, for messages.
 
     Raises
     ------
@@ -63,8 +66,9 @@ def read_inputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
         return found
     if len(names) > 1:
         raise ShapeError(f"{path}: expected an .npz with the arrays {sorted(names)}")
-    array = npz.read_npy(source) if suffix == ".npy" else _read_csv(source, path, expected[0])
-    return {names[0]: array}
+    if suffix == ".npy":
+        return {names[0]: npz.read_npy(source)}
+    return {names[0]: _read_csv(source, path, expected[0], what)}
 
 
 def _opened(path: str) -> tuple[str, str | io.BytesIO]:
@@ -94,14 +98,7 @@ def read_outputs(path: str, expected: Sequence[TensorSpec]) -> dict[str, Array]:
     ShapeError
         If the outputs are not those of the model.
     """
-    if Path(path).suffix.lower() != ".csv" or len(expected) != 1:
-        return read_inputs(path, expected)
-    (output,) = expected
-    table = _table(path, path)
-    sizes = [d for d in output.shape[1:] if isinstance(d, int)]
-    if len(sizes) == len(output.shape) - 1:
-        return {output.name: table.reshape(len(table), *sizes)}
-    return {output.name: _read_csv(path, path, output)}
+    return read_inputs(path, expected, "output")
 
 
 def read_state(path: str) -> dict[str, dict[str, Array]]:
@@ -138,7 +135,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _read_csv(source: str | io.BytesIO, path: str, expected: TensorSpec) -> Array:
+def _read_csv(source: str | io.BytesIO, path: str, expected: TensorSpec, what: str) -> Array:
     table = _table(source, path)
     inner = expected.shape[1:]
     sample = [d for d in inner if isinstance(d, int)]
@@ -147,7 +144,7 @@ def _read_csv(source: str | io.BytesIO, path: str, expected: TensorSpec) -> Arra
     if len(inner) == 2 and inner[1] == table.shape[1]:
         return table[None]
     raise ShapeError(
-        f"{path}: {table.shape[1]} columns do not fit the input {format_shape(expected.shape)}"
+        f"{path}: {table.shape[1]} columns do not fit the {what} {format_shape(expected.shape)}"
     )
 
 
@@ -181,7 +178,12 @@ def write(outputs: Mapping[str, Array], path: str) -> None:
         if suffix == ".npy":
             np.save(stream, array, allow_pickle=False)
         else:
-            np.savetxt(stream, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")
+            np.savetxt(stream, _rows(array), delimiter=",", fmt="%.9g")
+
+
+def _rows(array: Array) -> Array:
+    """Return an array with one row for each sample; there may be none."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def print_csv(outputs: Mapping[str, Array]) -> None:
@@ -189,4 +191,4 @@ def print_csv(outputs: Mapping[str, Array]) -> None:
     for name, array in outputs.items():
         if len(outputs) > 1:
             print(f"# {name} {format_shape(array.shape)}")
-        np.savetxt(sys.stdout, array.reshape(len(array), -1), delimiter=",", fmt="%.9g")
+        np.savetxt(sys.stdout, _rows(array), delimiter=",", fmt="%.9g")

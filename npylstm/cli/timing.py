@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +39,11 @@ def bench(options: argparse.Namespace) -> int:
             x = {}
             for t in spec.inputs:
                 shape = [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
+                if math.prod(shape) * np.dtype(spec.dtype).itemsize > sys.maxsize:
+                    raise NpylstmError(
+                        f"{t.name}: {format_shape(shape)} is larger than any array; give a smaller "
+                        "--batch or --steps"
+                    )
                 drawn = np.zeros(shape) if t.integer else rng.standard_normal(shape)
                 x[t.name] = drawn.astype(spec.dtype)
             for model in models:

@@ -23,7 +23,7 @@ from npylstm_converters.keras.execution import (
     without_first_layers,
 )
 from npylstm_converters.keras.loading import load
-from npylstm_converters.toolkit.runners import one_line
+from npylstm_converters.toolkit.runners import fixed_sizes, named_outputs, one_line
 
 __all__ = ["KerasRunner"]
 
@@ -92,12 +92,7 @@ class KerasRunner:
             self._to_tensor = self._keras.ops.convert_to_tensor
         else:
             self._to_tensor = importlib.import_module("tensorflow").convert_to_tensor
-        self.sizes: Mapping[str, int] = {
-            symbol: size
-            for tensor, own in zip(spec.inputs, model.inputs, strict=True)
-            for symbol, size in zip(tensor.shape, own.shape, strict=True)
-            if isinstance(symbol, str) and isinstance(size, int)
-        }
+        self.sizes: Mapping[str, int] = fixed_sizes(spec.inputs, [x.shape for x in model.inputs])
         found = {name for execution in executions(model) for name in execution.names}
         self._recurrent = {e.name for e in spec.edges if spec[e.layer].layer.uses_mask}
         self.sets_lengths = found >= self._recurrent
@@ -107,7 +102,7 @@ class KerasRunner:
     ) -> dict[str, Any]:
         """Return all outputs by name; an empty state is zeros, ``lengths=None`` means all steps."""
         values = self._run(inputs, state, lengths)
-        return {n: self._to_array(v) for n, v in zip(self._spec.outputs, values, strict=True)}
+        return named_outputs(self._spec.outputs, [self._to_array(v) for v in values])
 
     def activations(
         self,

@@ -46,7 +46,7 @@ class OnnxRunner:
         values = [value for value in model.graph.input if value.name not in own]
         self._dtypes = {value.name: type_of(value)[1] for value in values}
         dims = {value.name: tuple(type_of(value)[2]) for value in values}
-        self.sizes = fixed_sizes(spec.inputs, [dims[t.name] for t in spec.inputs])
+        self.sizes = fixed_sizes(spec.inputs, [dims[t.name] for t in spec.inputs if t.name in dims])
         self._constants = {
             name: np.asarray(value, self._dtypes[name]).reshape(
                 (1,) * len(dims[name]) if np.size(value) == 1 else np.shape(value)

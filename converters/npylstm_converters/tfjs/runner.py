@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
+from npylstm_converters.toolkit.runners import fixed_sizes, named_outputs
 
 __all__ = ["TfjsRunner"]
 
@@ -70,12 +71,7 @@ class TfjsRunner:
         self._end = weakref.finalize(self, _end, self._process)
         said = self._read()
         self.description = f"tfjs {said['version']}"
-        self.sizes: Mapping[str, int] = {
-            symbol: size
-            for tensor, shape in zip(spec.inputs, said["shapes"], strict=True)
-            for symbol, size in zip(tensor.shape, shape, strict=True)
-            if isinstance(symbol, str) and isinstance(size, int)
-        }
+        self.sizes: Mapping[str, int] = fixed_sizes(spec.inputs, said["shapes"])
 
     def __call__(
         self, inputs: Mapping[str, npt.NDArray[Any]], state: Mapping[str, Any]
@@ -91,7 +87,7 @@ class TfjsRunner:
         except OSError:
             raise NpylstmError(f"{self.description}: Node has ended") from None
         made = self._read()["outputs"]
-        return {n: _array(y) for n, y in zip(self._spec.outputs, made, strict=True)}
+        return named_outputs(self._spec.outputs, [_array(y) for y in made])
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

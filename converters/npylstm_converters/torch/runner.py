@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npylstm import ModelSpec, NpylstmError
-from npylstm_converters.toolkit.runners import fixed_sizes, one_line
+from npylstm_converters.toolkit.runners import fixed_sizes, named_outputs, one_line
 from npylstm_converters.torch.chain_runner import ChainRunner
 from npylstm_converters.torch.dequantizing import dequantized
 from npylstm_converters.torch.files import Kind, sniff
@@ -130,7 +130,8 @@ class TorchRunner:
         """
         self._run = _run_module(unguarded(program))
         nodes = {node.name: node for node in program.graph.nodes}
-        shapes = [nodes[tensor.name].meta["val"].shape for tensor in self._spec.inputs]
+        own = (nodes[t.name] for t in self._spec.inputs if t.name in nodes)
+        shapes = [node.meta["val"].shape for node in own]
         self.sizes = fixed_sizes(self._spec.inputs, shapes)
 
     def __call__(
@@ -138,10 +139,7 @@ class TorchRunner:
     ) -> dict[str, Any]:
         """Return all outputs by name; an empty state is zeros, ``lengths=None`` means all steps."""
         leaves = self._torch.utils._pytree.tree_leaves(self._watched(inputs, state, lengths))
-        return {
-            name: leaf.detach().numpy()
-            for name, leaf in zip(self._spec.outputs, leaves, strict=True)
-        }
+        return named_outputs(self._spec.outputs, [leaf.detach().numpy() for leaf in leaves])
 
     def activations(
         self,
