@@ -307,9 +307,18 @@ def test_warmup(model: Path, capsys: Any) -> None:
         (["convert", "empty.h5", "o.npz"], "empty.h5: is empty"),
         (["convert", "MODEL", "o.npz"], "m.npz: is a model of npylstm already"),
         (["info", "text.csv"], "no importer knows this kind of source"),
+        ([], "npylstm: error: the following"),
         (["predict", "MODEL", "--input", "x\0.npy"], "must not contain the character NUL"),
+        (["predict", "MODEL", "--input", "x.npy", "-o", ""], "expected the name of a file to write"),
+        (["verify", "MODEL", "--plot", ""], "expected the name of a file to write"),
+        (["verify", "MODEL", "--html", ""], "expected the name of a file to write"),
         (["verify", "MODEL", "--against", "nowhere.h5", "--seed", "-1"], "--seed: expected 0 or more, got -1"),
         (["verify", "MODEL", "--against", "nowhere.h5", "--cases", "0"], "--cases: expected 1 or more, got 0"),
+        (["verify", "MODEL", "--layers", "a -> b"], "--layers: goes with --against SOURCE"),
+        (["info", "MODEL", "--layers", "a -> b"], "--layers: goes with a source; "),
+        (["info", "MODEL", "--set", "a=1"], "--set: goes with a source; "),
+        (["info", "MODEL", "--custom", "zzz"], "--custom: goes with a source; "),
+        (["info", "MODEL", "--proof", "--key", "zzz"], "--key: goes with a source; "),
         (["diagnose", "MODEL", "--input", "x.npy", "--output", "five.csv"], "5 columns do not fit the output (batch, 2)"),
         (["bench", "MODEL", "--batch", "100000000000"], "there is not enough memory: Unable to allocate"),
         (["bench", "MODEL", "--batch", "9" * 30], "is larger than any array; give a smaller --batch"),
@@ -462,6 +471,34 @@ def test_no_samples_give_no_rows(
         assert Path(output).read_text() == ""
     else:
         assert np.load(output).shape == (0, 2)
+
+
+def test_json_has_no_nan(model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    np.save("nan.npy", np.full((1, 1, 3), np.nan))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    stdout = run(capsys, "predict", model, "--input", "nan.npy", "--json")[1]
+    document = json.loads(stdout, parse_constant=refuse)
+    assert document["values"] == {"layer_1": [[None, None]]}
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [
+        ("", "expected the name of a file to write, got an empty one"),
+        ("no/m.npz", "no/m.npz: there is no folder no"),
+        (".", ".: is a folder; give the name of the .npz to write"),
+    ],
+)  # fmt: skip
+def test_a_conversion_needs_a_file_to_write(
+    target: str, said: str, keras_file: Path, tmp_path: Path, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    status, _, stderr = run(capsys, "convert", keras_file, target, "--force", "--record", 0)
+    assert (status, stderr) == (2, f"npylstm: error: {said}\n")
 
 
 def test_the_source_of_another_model(keras_file: Path, tmp_path: Path, capsys: Any) -> None:

@@ -268,6 +268,6 @@ def _complain(error: Exception, message: str, as_json: bool, status: int = 2) ->
         return status
     if len(line) > _MAX_MESSAGE:
         line = f"{line[:_MAX_MESSAGE]} ... ({len(line)} characters)"
-    command = f" {error.command}" if isinstance(error, UsageError) else ""
-    print(f"npylstm{command}: error: {line}", file=sys.stderr)
+    command = error.command if isinstance(error, UsageError) else ""
+    print(f"{f'npylstm {command}'.rstrip()}: error: {line}", file=sys.stderr)
     return status

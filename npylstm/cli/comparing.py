@@ -14,6 +14,7 @@ from npylstm.cli.sources import (
     custom_functions,
     find_importer,
     import_converters,
+    refuse_source_options,
     source_options,
 )
 from npylstm.errors import NpylstmError
@@ -31,6 +32,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.against is None:
         if options.cases is not None or options.seed is not None:
             raise NpylstmError("--cases and --seed go with --against: recorded cases are fixed")
+        refuse_source_options(options, "goes with --against SOURCE", ["custom"])
         cases = model.spec.cases
         if not cases:
             raise NpylstmError(

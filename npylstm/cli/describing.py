@@ -9,7 +9,7 @@ from typing import Any
 
 from npylstm import console
 from npylstm.cli.printing import print_json, print_ledger
-from npylstm.cli.sources import find_importer, source_options
+from npylstm.cli.sources import find_importer, refuse_source_options, source_options
 from npylstm.errors import NpylstmError, UnsupportedError
 from npylstm.graph.stream_plan import plan_stream
 from npylstm.io import model_file
@@ -27,6 +27,7 @@ def info(options: argparse.Namespace) -> int:
     if options.proof:
         return _proof(options)
     if os.path.exists(options.model) and model_file.is_model(options.model):
+        refuse_source_options(options, f"goes with a source; {options.model} is converted")
         spec = model_file.read(options.model)
     else:
         importer = find_importer(options.model)
@@ -77,6 +78,7 @@ def _proof(options: argparse.Namespace) -> int:
             f"{options.model}: --proof needs a converted model; first run "
             f"`npylstm convert {shlex.quote(options.model)} MODEL.npz`"
         )
+    refuse_source_options(options, f"goes with a source; {options.model} is converted")
     document, report = prove(options.model)
     if options.json:
         print_json(document)

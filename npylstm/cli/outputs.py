@@ -13,13 +13,20 @@ from npylstm.io.model_file import is_model
 __all__ = ["check_page", "check_target", "check_written"]
 
 
-def check_written(path: str | None, *reads: str | None) -> None:
-    """Check that an output file replaces neither an input nor a model."""
-    if path in (None, STANDARD):
-        return
+def check_name(path: str) -> None:
+    """Check that a file that is to be written has a name and a folder."""
+    if not path:
+        raise NpylstmError("expected the name of a file to write, got an empty one")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise NpylstmError(f"{path}: there is no folder {folder}")
+
+
+def check_written(path: str | None, *reads: str | None) -> None:
+    """Check that an output file replaces neither an input nor a model."""
+    if path is None or path == STANDARD:
+        return
+    check_name(path)
     if not os.path.exists(path):
         return
     for read in filter(None, reads):
@@ -34,6 +41,7 @@ def check_page(path: str | None, *reads: str | None) -> None:
     if path is not None:
         from npylstm.parity import page
 
+        check_name(path)
         page.check_name(path)
         check_written(path, *reads)
 
@@ -41,6 +49,7 @@ def check_page(path: str | None, *reads: str | None) -> None:
 def check_target(options: argparse.Namespace, importer: Any) -> None:
     """Check that the output file replaces neither an input nor a file that is not a model."""
     target = options.output
+    check_name(target)
     if not os.path.exists(target):
         return
     given = (options.architecture, options.example, options.check_input, options.check_output)
@@ -50,7 +59,9 @@ def check_target(options: argparse.Namespace, importer: Any) -> None:
             raise NpylstmError(
                 f"{target}: {what}, which would be lost; give another name for the .npz"
             )
-    if not options.force and (os.path.isdir(target) or not is_model(target)):
+    if os.path.isdir(target):
+        raise NpylstmError(f"{target}: is a folder; give the name of the .npz to write")
+    if not options.force and not is_model(target):
         raise NpylstmError(
             f"{target}: exists and is no npylstm model; give another name, or --force"
         )

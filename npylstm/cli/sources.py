@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,10 @@ from npylstm.cli import arrays
 from npylstm.errors import NpylstmError
 from npylstm.ops.external import Function
 
-__all__ = ["custom_functions", "find_importer", "import_converters", "source_options"]
+__all__ = [
+    "custom_functions", "find_importer", "import_converters", "refuse_source_options",
+    "source_options",
+]  # fmt: skip
 
 _OPTIONS = (
     "architecture", "layers", "batch_first", "key", "allow_unused", "example", "custom",
@@ -43,7 +46,7 @@ def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]
     given = {name: value for name, value in given.items() if value is not None}
     foreign = [name for name in given if name not in importer.options]
     if foreign:
-        option = _WRITTEN.get(foreign[0], foreign[0]).replace("_", "-")
+        option = _option(foreign[0])
         raise NpylstmError(f"--{option} does not go with a source of {importer.name}")
     if "example" in given:
         given["example"] = arrays.read_example(given["example"])
@@ -52,6 +55,26 @@ def source_options(options: argparse.Namespace, importer: Any) -> dict[str, Any]
     if "constants" in given:
         given["constants"] = _constants(given["constants"])
     return given
+
+
+def refuse_source_options(
+    options: argparse.Namespace, why: str, allowed: Collection[str] = ()
+) -> None:
+    """Reject options for sources where none is read, but for the allowed ones.
+
+    Raises
+    ------
+    NpylstmError
+        If one is given; ``why`` says why it is of no use.
+    """
+    for name in _OPTIONS:
+        if getattr(options, name) is not None and name not in allowed:
+            raise NpylstmError(f"--{_option(name)}: {why}")
+
+
+def _option(name: str) -> str:
+    """Return how an option is written."""
+    return _WRITTEN.get(name, name).replace("_", "-")
 
 
 def _constants(texts: Sequence[str]) -> dict[str, Any]:
