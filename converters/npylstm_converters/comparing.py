@@ -44,7 +44,7 @@ def compare(
     inputs
         One set of inputs, as for :meth:`npylstm.Model.predict`; None for random inputs.
     cases, seed
-        The number of random cases, and their seed.
+        The number of random cases, which inputs exclude, and their seed.
     **options
         Options of the source's importer, such as ``layers`` for a state_dict.
 
@@ -57,7 +57,7 @@ def compare(
     Raises
     ------
     NpylstmError
-        If the framework is not installed or cannot run the source.
+        If the framework is not installed or cannot run the source, or an argument is wrong.
     ShapeError
         If the inputs do not fit the model.
 
@@ -68,6 +68,10 @@ def compare(
         report = nc.compare("model.npz", keras_model)
         assert report.passed, report.diagnosis
     """
+    if cases is not None and (inputs is not None or not cases):
+        raise NpylstmError(
+            f"cases: expected a number of random cases from 1 on, without inputs, got {cases!r:.60}"
+        )
     if isinstance(model, (str, os.PathLike)):
         model = npylstm.load(model)
     model = Model(model) if isinstance(model, ModelSpec) else model

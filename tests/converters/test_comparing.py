@@ -140,3 +140,42 @@ def test_importing_the_plugin_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout
     assert "keras" not in done.stdout
+
+
+def test_wrong_arguments_are_named_before_the_framework_runs(model: Any) -> None:
+    spec = nc.convert(model)
+    name = spec.inputs[0].name
+    for inputs, said in (
+        ({"other": X}, rf"^inputs: expected \['{name}'\], got \['other'\]"),
+        (X[0], rf"^{name}: expected \(batch, 7, 2\), got \(7, 2\); for one sequence give x\[None"),
+        (X[..., :1], rf"^{name}: expected \(batch, 7, 2\), got \(48, 7, 1\)"),
+        (X.astype(str), rf"^{name}: expected real numbers, got <U"),
+        (npylstm.Case({"other": X}, {}), "^inputs: expected"),
+    ):
+        with pytest.raises(npylstm.ShapeError, match=said):
+            nc.compare(spec, model, inputs)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"cases": 1.5}, r"^cases: expected a number or a list of inputs, got 1\.5"),
+        ({"cases": -1}, "^cases: expected a number or a list of inputs, got -1"),
+        ({"cases": 0}, "^cases: expected a number of random cases from 1 on"),
+        ({"cases": 2, "inputs": X}, "^cases: expected a number of .*, without inputs"),
+        ({"seed": -1}, "^seed: expected an integer from 0 on, got -1"),
+        ({"seed": 1.5}, r"^seed: expected an integer from 0 on, got 1\.5"),
+    ]
+    for arguments, said in wrong:
+        with pytest.raises(NpylstmError, match=said):
+            nc.compare(spec, model, **arguments)
+
+
+def test_inputs_of_two_tensors_are_bound_as_the_model_binds_them() -> None:
+    keras = pytest.importorskip("keras")
+    x, y = keras.Input((7, 2), name="x"), keras.Input((7, 3), name="y")
+    merged = keras.layers.LSTM(3)(keras.layers.Concatenate()([x, y]))
+    model = keras.Model([x, y], merged)
+    spec, other = nc.convert(model), np.ones((48, 7, 3), "f4")
+    for inputs in ([X, other], {"y": other, "x": X}):
+        assert nc.compare(spec, model, inputs).passed
+    with pytest.raises(
+        npylstm.ShapeError, match=r"^inputs: expected 2 arrays for .*, got 1 arrays"
+    ):
+        nc.compare(spec, model, [X])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npylstm import Model, ModelSpec
+from npylstm import Model, ModelSpec, NpylstmError
 from npylstm.arrays import Array, zeros
 from npylstm.ops.shapes import BATCH
 from npylstm.spec import Case, TensorSpec
@@ -76,7 +76,9 @@ class Inventor:
         states: bool = True,
         lengths: bool = True,
     ) -> None:
-        self._spec, self._seed, self._pinned = spec, seed, dict(sizes or {})
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise NpylstmError(f"seed: expected an integer from 0 on, got {seed!r:.60}")
+        self._spec, self._seed, self._pinned = spec, int(seed), dict(sizes or {})
         self.model = Model(spec, "numpy")
         traits = read_traits(spec, self._pinned)
         self._traits = replace(

@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from npylstm import FormatError, Model, ModelSpec, NpylstmError, ParityError, ShapeError, console
+from npylstm.runtime.binding import bind
 from npylstm.spec import Case
 from npylstm_converters.recording.inputs import Inventor
 from npylstm_converters.recording.scenarios import FEW, Scenario
@@ -70,7 +71,8 @@ def record(
     Raises
     ------
     ShapeError
-        If the framework returns another number of outputs than the model has.
+        If inputs do not fit the model, or the framework returns another number of outputs than it
+        has.
     ParityError
         If it returns an output of another shape than the model's.
     NpylstmError
@@ -86,8 +88,10 @@ def record(
     False
     """
     recording = _Recording(spec, framework_fn)
-    if cases is None or isinstance(cases, int):
+    if cases is None or _is_count(cases):
         recording.invent(cases, seed, progress, budget)
+    elif not isinstance(cases, Iterable) or isinstance(cases, (str, Mapping)):
+        raise NpylstmError(f"cases: expected a number or a list of inputs, got {cases!r:.60}")
     else:
         for case in cases:
             recording.add(_as_case(spec, case))
@@ -98,6 +102,12 @@ def record(
     if recording.left_out:
         provenance["not_recorded"] = [*dict.fromkeys(recording.left_out)]
     return replace(spec, cases=tuple(recording.cases), provenance=provenance)
+
+
+def _is_count(cases: Any) -> TypeGuard[int]:
+    """Whether ``cases`` is a number of cases."""
+    is_integer = isinstance(cases, (int, np.integer)) and not isinstance(cases, bool)
+    return is_integer and int(cases) >= 0
 
 
 class _Recording:
@@ -261,13 +271,10 @@ def _steps(case: Case) -> int:
 
 
 def _as_case(spec: ModelSpec, case: Any) -> Case:
-    if isinstance(case, Case):
-        return case
-    if isinstance(case, Mapping):
-        return Case({k: np.asarray(v) for k, v in case.items()}, {})
-    arrays = case if isinstance(case, (list, tuple)) and len(spec.inputs) > 1 else [case]
-    names = [t.name for t in spec.inputs]
-    return Case({n: np.asarray(a) for n, a in zip(names, arrays, strict=True)}, {})
+    """Return a case of inputs that the model accepts."""
+    given = case if isinstance(case, Case) else Case({}, {})
+    inputs = bind(given.inputs if given is case else case, spec.inputs, spec.dtype)
+    return replace(given, inputs=inputs)
 
 
 def _by_name(spec: ModelSpec, y: Any) -> dict[str, Array]:
