@@ -34,6 +34,10 @@ class ArgReduce(Operation):
         The axis is kept with size 1.
     last
         Of equal entries the last, not the first.
+    skips_nan
+        nan counts as neither, as in TensorFlow; of nan alone the first is found.
+    orders_zeros
+        -0.0 is smaller than 0.0, as in Keras 3.
     """
 
     kind: ClassVar[str] = "arg_reduce"
@@ -42,6 +46,8 @@ class ArgReduce(Operation):
     axis: int
     keepdims: bool = False
     last: bool = False
+    skips_nan: bool = False
+    orders_zeros: bool = False
 
     def __post_init__(self) -> None:
         one_of("operation", self.operation, ("max", "min"))
@@ -64,10 +70,14 @@ class ArgReduce(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = np.flip(inputs[0], self.axis) if self.last else inputs[0]
+        if self.skips_nan:
+            x = np.where(np.isnan(x), -np.inf if self.operation == "max" else np.inf, x)
+        if self.orders_zeros:
+            x = np.where((x == 0) & np.signbit(x), -np.finfo(x.dtype).tiny, x)
         find = np.argmax if self.operation == "max" else np.argmin
         y = find(x, axis=self.axis, keepdims=self.keepdims)
         y = x.shape[self.axis] - 1 - y if self.last else y
-        return (np.asarray(y, x.dtype),), {}
+        return (np.asarray(y, inputs[0].dtype),), {}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tf_keras
 from keras_graphs import FRAMEWORKS, assert_parity, convert, make_inputs, randomise, refused, run
 
+import npylstm
 from npylstm import UnsupportedError
 
 # On sequences a and b (batch, 6, 4); what comes out is whatever it is.
@@ -200,3 +201,32 @@ def test_masks_end_at_operations(tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(3, 6, 3)).astype("float32")
     x[1, 2:] = 0
     assert_parity(convert(model, "keras", tmp_path), [([x], run(model, [x]))])
+
+
+NAN, INF = np.nan, np.inf
+EXTREMES = np.array([[
+    [NAN, 1, 2], [1, NAN, 2], [-1, NAN, -2], [INF, NAN, 3], [-INF, NAN, -INF], [NAN] * 3, [NAN, -INF, NAN],
+    [NAN, INF, NAN], [0.0, -0.0, 0.0], [-0.0, 0.0, -0.0], [-1, -0.0, 0.0], [1, 0.0, -0.0], [-0.0, NAN, 0.0],
+]], "float32")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_extremes_of_nan_and_of_zeros(name: str, backend: str) -> None:
+    """TensorFlow finds no nan; Keras 3 takes -0.0 for less than 0.0, and TensorFlow does not."""
+    x = keras.Input((13, 3))
+    found = getattr(keras.ops, name)
+    models = [
+        keras.Model(x, [found(x, axis=-1), found(x, axis=1, keepdims=True)]),
+        keras.Model(x, found(keras.ops.round(x * 0.2), axis=-1)),
+        keras.Model(x, found(keras.ops.cast(x > 5, "int32") * -3, axis=-1)),  # -0 here only
+    ]
+    old = tf_keras.Input((13, 3))
+    models += [tf_keras.Model(old, getattr(tf.math, name)(old, axis=-1))]
+    for model in models:
+        y = npylstm.Model(nc.from_keras(model), backend).predict(EXTREMES)
+        ours = [*y.values()] if isinstance(y, dict) else [y]
+        theirs = model(EXTREMES)
+        theirs = theirs if isinstance(theirs, list) else [theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, np.asarray(b))

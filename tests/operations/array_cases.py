@@ -147,6 +147,8 @@ def ordered() -> Iterator[Case]:
         yield case(ArgReduce(name, 0, True), MAJOR, oracle=along((0,), extreme(of_all)))
         ties = ArgReduce(name, 1, last=True)
         yield case(ties, SEQUENCE, masks=(0,), oracle=rows(1, extreme(of_all, True)))
+        tensorflow = ArgReduce(name, 1, skips_nan=True, orders_zeros=True)
+        yield case(tensorflow, SEQUENCE, oracle=rows(1, extreme(of_all)))
     yield case(ArgReduce("max", 1), SEQUENCE, masks=(0,), oracle=rows(1, extreme(max)), note="ties")
     for axis, k, largest, indices in (
         (2, 2, True, False), (2, 2, True, True), (1, 3, False, False), (1, 3, False, True),

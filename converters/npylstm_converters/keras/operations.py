@@ -104,7 +104,8 @@ def plan_of(
     Refusal
         If an argument is not supported.
     """
-    plan = Plan(names, shapes, bool(raw.times), integer_type(raw, call, types), floats)
+    kind = integer_type(raw, call, types)
+    plan = Plan(names, shapes, bool(raw.times), kind, floats, types)
     operands = [
         operand if value is None else value
         for operand, value in zip(plan.operands, values, strict=True)

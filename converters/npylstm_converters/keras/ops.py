@@ -9,6 +9,7 @@ from typing import Any
 from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.pointwise import Rescaling
 from npylstm.ops.shaping import Transpose
+from npylstm.ops.sorting import ArgReduce
 from npylstm_converters.errors import Refusal
 from npylstm_converters.keras import shape_ops
 from npylstm_converters.toolkit import array_ops, index_ops
@@ -45,13 +46,21 @@ def cumulative(operation: str) -> Callable[..., Any]:
     return apply
 
 
-def arg_reduce(operation: str) -> Callable[..., Any]:
-    """Return a function that finds an index along an axis that must be given."""
+def arg_reduce(operation: str, orders_zeros: bool = False) -> Callable[..., Any]:
+    """Return a function that finds an index along an axis that must be given.
 
-    def apply(graph: Graph, x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    TensorFlow passes over nan. ``orders_zeros``: of floats, -0.0 is smaller than 0.0.
+    """
+
+    def apply(graph: Any, x: Any, axis: Any = None, keepdims: Any = False) -> Any:
         if axis is None:
             raise Refusal("axis=None: would mix samples; expected an axis behind the batch")
-        return array_ops.arg_reduce(operation)(graph, x, axis, keepdims)
+        x = graph.tensor(x)
+        zeros = orders_zeros and not graph.holds_integers(x)
+        made = ArgReduce(
+            operation, axis_of(graph, x, axis), bool(keepdims), skips_nan=True, orders_zeros=zeros
+        )
+        return graph.add(made, x)
 
     return apply
 

@@ -59,6 +59,8 @@ class Plan:
         The type of the result if these are integers: then each step computes integers.
     floats
         The model's type.
+    types
+        The types in Keras of the tensors that the call reads: of integers, or empty for floats.
 
     Attributes
     ----------
@@ -70,12 +72,13 @@ class Plan:
 
     def __init__(
         self, names: Sequence[str], shapes: Sequence[Shape], in_steps: bool, integers: str = "",
-        floats: str = "float32",
+        floats: str = "float32", types: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.operands = [Operand(k, shape) for k, shape in enumerate(shapes)]
         self.tensors: dict[int, str] = dict(enumerate(names))
         self.steps: list[Step] = []
         self._in_steps, self._integers, self._floats = in_steps, integers, floats
+        self._of_integers = {k for k, name in enumerate(types) if name}
 
     def tensor(self, value: Any) -> Operand:
         if isinstance(value, Operand):
@@ -98,6 +101,10 @@ class Plan:
 
     def shape(self, tensor: Operand) -> Shape:
         return tensor.shape
+
+    def holds_integers(self, tensor: Operand) -> bool:
+        """Whether the call reads a tensor that holds integers or truth values in Keras."""
+        return tensor.number in self._of_integers
 
     def add(self, operation: Operation, *tensors: Operand, part: str = "") -> Operand:
         try:

@@ -121,8 +121,10 @@ _ALIASES: dict[tuple[str, ...], Row] = {
     ("Clip", "clip_by_value"): Row(
         "", clip, {"x_min": "low", "x_max": "high", "t": "x", "clip_value_min": "low",
                        "clip_value_max": "high"}),
-    ("Argmax", "math.argmax"): Row("", ops.arg_reduce("max"), _ONE, neutral=("output_type",)),
-    ("Argmin", "math.argmin"): Row("", ops.arg_reduce("min"), _ONE, neutral=("output_type",)),
+    ("Argmax",): Row("", ops.arg_reduce("max", orders_zeros=True)),
+    ("Argmin",): Row("", ops.arg_reduce("min", orders_zeros=True)),
+    ("math.argmax",): Row("", ops.arg_reduce("max"), _ONE, neutral=("output_type",)),
+    ("math.argmin",): Row("", ops.arg_reduce("min"), _ONE, neutral=("output_type",)),
     ("TopK", "math.top_k"): Row("", ops.top_k, _ONE, only={"sorted": (True,)},
                                 neutral=("index_type",)),
     ("Sort", "sort"): Row("", ops.sort("values"), {"values": "x"}),
