@@ -19,7 +19,7 @@ from npylstm_converters.tensorflow.checkpoint import open_checkpoint
 from npylstm_converters.tensorflow.constants import DTYPES
 from npylstm_converters.tensorflow.containers import open_tensorflow
 from npylstm_converters.tensorflow.graph_def import Function, Node, Program, Signature, TensorInfo
-from npylstm_converters.tensorflow.lowering import OPSET, Frame, Lowering, Variable
+from npylstm_converters.tensorflow.lowering import OPSET, Frame, Lowering, Variable, needed
 from npylstm_converters.tensorflow.objects import ObjectGraph
 from npylstm_converters.tensorflow.rows import ROWS, VARIADIC
 from npylstm_converters.tensorflow.saved_model import read_functions
@@ -173,7 +173,7 @@ def _onnx_model(
             raise UnsupportedError([f"output {name}: is no tensor"])
         lowering.nodes.append(helper.make_node("Identity", [value], [name]))
     graph = helper.make_graph(
-        lowering.nodes, "model", inputs,
+        needed(lowering.nodes, made_names), "model", inputs,
         [helper.make_empty_tensor_value_info(name) for name in made_names],
         [numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
          for name, array in lowering.constants.items()],

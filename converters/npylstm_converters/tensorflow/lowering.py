@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from npylstm_converters.onnx.folding import can_evaluate, fold
 from npylstm_converters.tensorflow.graph_def import DataType, Function, Node, Program
 from npylstm_converters.toolkit.translation import translate
 
-__all__ = ["OPSET", "Call", "Frame", "Lowering", "Variable"]
+__all__ = ["OPSET", "Call", "Frame", "Lowering", "Variable", "needed"]
 
 OPSET = 18  # the version of ONNX's operators that are written
 
@@ -91,6 +91,7 @@ class Lowering:
         self.parts: dict[str, list[str]] = {}
         self.last_of: dict[str, str] = {}
         self._read, (self._rows, self._variadic) = read, rows
+        self._variables: dict[Variable, str] = {}
         self._taken: set[str] = set()
         self.scope = ""
         self._depth = self._written = 0
@@ -158,12 +159,12 @@ class Lowering:
         """Return the tensor of a variable's values."""
         if not isinstance(handle, Variable):
             raise Refusal("reads a variable that is not known")
-        name, array = self._read(handle)
-        if name not in self.constants:
-            self._taken.add(name)
-            self.stored.add(name)
-            self.constants[name] = _widened(array)
-        return name
+        if handle not in self._variables:
+            name, array = self._read(handle)
+            made = self.constant(array, name)
+            self.stored.add(made)
+            self._variables[handle] = made
+        return self._variables[handle]
 
     def write(
         self, operator: str, inputs: Sequence[str], name: str, count: int = 1, **attributes: Any
@@ -256,6 +257,20 @@ class Lowering:
         at = names.index(output) if output in names else at
         made = frame.made.get(name, [])
         return made[at] if at < len(made) else None
+
+
+def needed(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
+    """Return the nodes of ONNX that outputs are computed from, in order."""
+    wanted = {*outputs}
+    kept = []
+    for node in reversed(nodes):
+        if wanted.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        wanted.update(node.input)
+        for attribute in node.attribute:  # what the body of a loop reads
+            wanted.update(name for inner in attribute.g.node for name in inner.input)
+    return kept[::-1]
 
 
 def _node_of(reference: str) -> str:

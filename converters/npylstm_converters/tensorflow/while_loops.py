@@ -11,6 +11,7 @@ import numpy as np
 from npylstm_converters.errors import Refusal
 from npylstm_converters.tensorflow.graph_def import Function, Node
 from npylstm_converters.tensorflow.lists import Reserved, Slot, Stacked, Written
+from npylstm_converters.tensorflow.lowering import needed
 
 __all__ = ["while_"]
 
@@ -88,7 +89,8 @@ class _Loop:
         head = [lowering.unused(f"{name}/{part}") for part in ("iteration", "going")]
         names = [*head, *(arguments[k] for k in self.carried)]
         graph = helper.make_graph(
-            lowering.nodes, name, [helper.make_empty_tensor_value_info(n) for n in names],
+            needed(lowering.nodes, outputs), name,
+            [helper.make_empty_tensor_value_info(n) for n in names],
             [helper.make_empty_tensor_value_info(n) for n in outputs],
         )  # fmt: skip
         lowering.nodes = outer
