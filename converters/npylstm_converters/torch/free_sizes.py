@@ -38,7 +38,10 @@ def _rnn_output(
     if x.ndim == 3 and not isinstance(batch, int):  # constant zeros do not fix the batch
         torch._check(batch == x.shape[0 if batch_first else 1])
         torch._check(h.shape[-1] == weights[1].shape[1])
-    return x.new_empty((*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1)))
+    made = (*x.shape[:-1], h.shape[-1] * (2 if bidirectional else 1))
+    if x.ndim == 3 and batch_first:  # torch computes with the steps first
+        return x.new_empty((made[1], made[0], made[2])).transpose(0, 1)
+    return x.new_empty(made)
 
 
 def _max_pool_shape(

@@ -13,6 +13,7 @@ from npylstm import FormatError, ModelSpec, NpylstmError, UnsupportedError
 from npylstm_converters.files import sha256_of
 from npylstm_converters.registry import Importer
 from npylstm_converters.toolkit.rolling import rolled
+from npylstm_converters.torch.aliasing import functional
 from npylstm_converters.torch.alternatives import alternatives
 from npylstm_converters.torch.batches import (
     FixedBatchError,
@@ -245,6 +246,7 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
 
 
 def _from_program(program: Any, source: str) -> ModelSpec:
+    program = functional(program)
     try:
         return spec_of_program(program, source)
     except UnsupportedError as refusal:

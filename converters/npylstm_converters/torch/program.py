@@ -15,6 +15,7 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.toolkit.array_ops import arithmetic
 from npylstm_converters.toolkit.ledger import Entry
 from npylstm_converters.toolkit.translation import translate
+from npylstm_converters.torch.aliasing import in_place_form
 from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize
 from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.ledger import entry_of
@@ -38,7 +39,6 @@ from npylstm_converters.torch.program_inputs import (
 )
 from npylstm_converters.torch.rows import IGNORED, ROWS
 from npylstm_converters.torch.sample_order import sample_order
-from npylstm_converters.torch.tracing import in_place_form
 
 __all__ = ["spec_of_program"]
 

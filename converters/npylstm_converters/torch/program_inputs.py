@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Reasons
+from npylstm_converters.torch.aliasing import bases, in_place_form
 from npylstm_converters.torch.batches import FixedBatchError
 from npylstm_converters.torch.builder import TracedShape
 from npylstm_converters.torch.nodes import is_integer, traced
 from npylstm_converters.torch.rows import TIME_AXES
-from npylstm_converters.torch.tracing import bases, in_place_form
 
 __all__ = ["ModuleTensor", "batch_sizes", "element_type", "free_sizes", "module_tensors",
            "named_inputs", "user_inputs", "written_tensors"]  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from npylstm import UnsupportedError
+from npylstm_converters.torch.aliasing import functional
 from npylstm_converters.torch.batches import repeated
 from npylstm_converters.torch.explaining import (
     assigns_weights,
@@ -26,7 +27,7 @@ from npylstm_converters.torch.running import (
     weights_kept,
 )
 
-__all__ = ["bases", "export_module", "in_place_form"]
+__all__ = ["export_module"]
 
 
 # torch.export patches functions of torch and Python while it runs: only one may run.
@@ -86,9 +87,7 @@ def export_module(
             given = call.bind(*example[0], **example[1]).arguments
             shapes = _shapes(dict(given), free or _free)
             with free_sizes(), packing_traced(fixed_lengths), weights_kept(settled):
-                program = torch.export.export(module, *example, dynamic_shapes=shapes)
-                if not _writes_are_plain(program.graph):
-                    program = program.run_decompositions({})
+                program = functional(torch.export.export(module, *example, dynamic_shapes=shapes))
             if "PackedSequence" in str(program.call_spec.out_spec):
                 raise UnsupportedError(
                     f"{type(module).__name__}: forward returns a PackedSequence: return the tensor "
@@ -128,45 +127,6 @@ def _shapes(value: Any, free: Callable[[Any], Any]) -> Any:
     if dataclasses.is_dataclass(value):
         return made
     return pytree.SUPPORTED_NODES[type(value)].unflatten_fn(made, context)
-
-
-def in_place_form(node: Any) -> str | None:
-    """Return the out-of-place form of an in-place operation, ``relu`` for ``relu_``, or None."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or not schema.is_mutable:
-        return None
-    name, _, overload = str(node.target).rpartition(".")
-    return f"{name.removesuffix('_')}.{overload}" if name.endswith("_") else str(node.target)
-
-
-def bases(graph: Any) -> dict[Any, Any]:
-    """Return for each node the node whose memory its output shares: mostly itself."""
-    base: dict[Any, Any] = {}
-    for node in graph.nodes:
-        base[node] = node
-        schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None or not node.args:
-            continue
-        if any(r.alias_info is not None for r in schema.returns) and node.args[0] in base:
-            base[node] = base[node.args[0]]
-    return base
-
-
-def _writes_are_plain(graph: Any) -> bool:
-    """Whether no in-place write changes a tensor that a later operation reads by another view."""
-    order = {node: k for k, node in enumerate(graph.nodes)}
-    base = bases(graph)
-    for node in graph.nodes:
-        if in_place_form(node) is None:
-            continue
-        first = node.args[0]
-        twins = [
-            n for n in base
-            if base[n] is base.get(first) and n not in (first, node) and order[n] < order[node]
-        ]  # fmt: skip
-        if any(order[user] > order[node] for twin in twins for user in twin.users):
-            return False
-    return True
 
 
 def _with_tensor(numbers: list[int], arguments: Any) -> Any:
