@@ -52,16 +52,25 @@ def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = N
     Raises
     ------
     UnsupportedError
-        Lists the conditions under which the module computes something else.
+        Lists the conditions under which the module computes something else, or says that it
+        does for the example itself.
     """
     trial = _Trial(module, program, spec, module if original is None else original)
+    if trial.compare({}) == "other numbers":
+        raise UnsupportedError(
+            f"{type(module).__name__}: the conversion gives other numbers than forward for the "
+            "example itself: forward does something that its trace does not show"
+        )
     reasons, notes = [], []
     for symbol in trial.symbols:
         verdict = trial.compare({symbol: 1})
         if verdict == "other shape":
             notes.append(f"{symbol} of 1: PyTorch drops axes of size one there, npylstm keeps them")
         elif verdict == "other numbers":
-            reasons.append(f"forward computes something else for {symbol} of 1")
+            reasons.append(
+                f"forward computes something else for {symbol} of 1: it drops axes of one there, "
+                "or an in-place operation (inplace=True) changes a tensor that is a copy otherwise"
+            )
     for code in getattr(program, "_guards_code", None) or ():
         broken = list(trial.breaking(code))
         # Some sizes from both ends: at one step the outputs may agree by chance.
