@@ -125,6 +125,8 @@ class ParityReport:
                 f"the engine agrees with {short} for the dequantized weights; that the quantized "
                 f"model computes the same is not proven: {self.stated[0]}"
             )
+        if origin.get("traced") and self.stated:
+            return f"the engine agrees with {short}; not proven: {'; '.join(self.stated)}"
         torch = short == "torch" or origin.get("framework") == "PyTorch"
         way = "use from_torch(module)" if torch else "give --architecture"
         partly = ", and for what was assumed" if self.proof == "assumed" else ""

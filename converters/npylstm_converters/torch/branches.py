@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
+from npylstm_converters.torch.exported_sizes import readable
 from npylstm_converters.torch.packing import packs
 from npylstm_converters.torch.running import inference, quiet
 
@@ -78,7 +78,7 @@ def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = N
             if trial.compare(sizes) == "other numbers":
                 listed = ", ".join(f"{k} of {v}" for k, v in sizes.items())
                 reasons.append(
-                    f"forward takes another way unless {_readable(code)} (for {listed}, say): "
+                    f"forward takes another way unless {readable(code)} (for {listed}, say): "
                     "write it without the branch, or convert one module for each way"
                 )
                 break
@@ -225,9 +225,3 @@ def _is_longer(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 
 def _without_ones(shape: tuple[int, ...]) -> list[int]:
     return [d for d in shape if d != 1]
-
-
-def _readable(code: str) -> str:
-    """Return ``x.size(1) > 4`` for torch's ``L['x'].size()[1] > 4``."""
-    code = re.sub(r"L\['(\w+)'\]", r"\1", code)
-    return re.sub(r"\.size\(\)\[(\d+)\]", r".size(\1)", code)

@@ -25,6 +25,7 @@ from npylstm_converters.torch.batches import (
 from npylstm_converters.torch.branches import check_branches, check_loops
 from npylstm_converters.torch.dequantizing import Dequantized, dequantized
 from npylstm_converters.torch.describing import describe
+from npylstm_converters.torch.exported_sizes import assumed, conditions, number_held
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
@@ -220,7 +221,7 @@ def _with_other_batch(
     raise error
 
 
-def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
+def _with_fewer_free_sizes(module: Any, program: Any, most: int = 2) -> Iterator[Any]:
     """Yield traces with fewer free sizes: a Linear behind a Flatten ties steps to features."""
     import torch
 
@@ -228,7 +229,7 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
     others = list(dict.fromkeys(d for s in shapes for d in s if not isinstance(d, int | str)))
     others = [d for d in others if d not in batches]
     kept_sets = [
-        chosen for count in range(min(len(others) - 1, 2), -1, -1)
+        chosen for count in range(min(len(others) - 1, most), -1, -1)
         for chosen in itertools.combinations(others, count)
     ]  # fmt: skip
     for chosen in kept_sets[:_MOST_TRACES]:
@@ -248,20 +249,42 @@ def _with_fewer_free_sizes(module: Any, program: Any) -> Iterator[Any]:
 def _from_program(program: Any, source: str) -> ModelSpec:
     program = functional(program)
     try:
-        return spec_of_program(program, source)
+        spec = spec_of_program(program, source)
     except UnsupportedError as refusal:
         if program.example_inputs is None or "is not supported" in str(refusal):
             raise
         error = refusal
+    else:
+        return assumed(spec, *(
+            f"the program was exported for {condition}: what its author's code computes for other "
+            "sizes is not known" for condition in conditions(program)
+        ))  # fmt: skip
     # In a program with all sizes fixed, the sizes that it does not use can become free.
+    number = number_held(program)
     with quiet():
         module = unguarded(program)
     for args, kwargs in _wider(*program.example_inputs):
         try:
-            return spec_of_program(export_module(module, args, kwargs, widen=False), source)
+            made = export_module(module, args, kwargs, widen=False)
+            if number:
+                with contextlib.suppress(UnsupportedError):
+                    made = next(_with_fewer_free_sizes(module, made, most=0), made)
+            spec = spec_of_program(made, source)
         except UnsupportedError as refusal:
             if "is not supported" in str(refusal):
                 raise
+            continue
+        free = dict.fromkeys(d for t in spec.inputs for d in t.shape if isinstance(d, str))
+        sentences = [
+            f"the program was exported with fixed sizes: that its author's code computes the same "
+            f"for any {' and '.join(free)} is assumed"
+        ]
+        if number:
+            sentences.append(
+                f"sizes other than the batch stay those of the program, which holds {number}: it "
+                "may be computed from them; export with dynamic_shapes to free them"
+            )
+        return assumed(spec, *sentences)
     raise error from None
 
 
