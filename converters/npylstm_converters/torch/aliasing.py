@@ -128,9 +128,10 @@ def _undeclared_source(node: Any) -> Any:
         return None
     if any(a.alias_info is not None for a in (*schema.returns, *schema.arguments)):
         return None
-    given = {n: pytree.tree_map(_without_numbers, n.meta.get("val")) for n in node.all_input_nodes}
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), given.get)
-    with contextlib.suppress(Exception):  # the operation may need numbers: then it computes
+    with contextlib.suppress(Exception):  # it may need numbers, also for a size: then it computes
+        inputs = node.all_input_nodes
+        given = {n: pytree.tree_map(_without_numbers, n.meta.get("val")) for n in inputs}
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), given.get)
         made = pytree.tree_leaves(node.target(*args, **kwargs))
         memories = {_memory(v) for v in made if isinstance(v, torch.Tensor)}
         for source, value in given.items():
