@@ -27,12 +27,14 @@ from npylstm_converters.torch.dequantizing import Dequantized, dequantized
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.exported_sizes import assumed, conditions, number_held
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
+from npylstm_converters.torch.kept_states import kept_states
 from npylstm_converters.torch.program import spec_of_program
 from npylstm_converters.torch.program_inputs import free_sizes
 from npylstm_converters.torch.quantized import notes_on, with_differences
 from npylstm_converters.torch.runner import TorchRunner
 from npylstm_converters.torch.running import quiet
 from npylstm_converters.torch.scripted import module_of_script
+from npylstm_converters.torch.snapshots import Snapshot
 from npylstm_converters.torch.sources import (
     arguments,
     is_module,
@@ -140,7 +142,11 @@ def from_torch(
 
     if isinstance(source, torch.jit.ScriptModule):
         return _from_script(source, example)
-    return _from_module(dequantized(source), *arguments(example))
+    before = Snapshot(source)
+    try:
+        return _from_module(dequantized(source), *arguments(example))
+    finally:
+        before.restore_weights()
 
 
 def _from_script(scripted: Any, example: Any) -> ModelSpec:
@@ -175,6 +181,7 @@ def _from_module(
                 break
         else:
             raise
+    states = kept_states(module if original is None else original, args, kwargs)
     notes += check_branches(module, program, spec, original)
     free = rolled(spec)
     if free is not None:
@@ -183,7 +190,10 @@ def _from_module(
             spec = free
     decisions = [*spec.provenance["decisions"], *notes_on(codes, halves), *notes]
     provenance = with_differences({**spec.provenance, "decisions": decisions}, codes)
-    return replace(spec, provenance=provenance)
+    return assumed(replace(spec, provenance=provenance), *(
+        f"every call starts from the {state} that the module had when it was converted; forward "
+        "changes it from call to call" for state in states
+    ))  # fmt: skip
 
 
 def _with_other_batch(

@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from npylstm_converters.torch.snapshots import Snapshot
+
 __all__ = ["copied", "inference", "quiet", "register_dataclasses", "weights_kept"]
 
 
@@ -50,35 +52,29 @@ def inference(module: Any) -> Iterator[None]:
 
     modules = list(module.modules())
     training = {m: m.training for m in modules}
-    # forward may assign attributes and the values of buffers.
+    # forward may assign attributes and the values of buffers, and write to what they hold.
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    attributes = {m: {k: v for k, v in vars(m).items() if k[:1] != "_"} for m in plain}
+    before = Snapshot(module)
     entries = {m: (dict(m._buffers), dict(m._parameters)) for m in plain}
     lists = {m: [*m._flat_weights] for m in plain if isinstance(m, torch.nn.RNNBase)}
-    numbers = {b: b.detach().clone() for b in module.buffers() if not b.is_meta}
     try:
         with contextlib.suppress(NotImplementedError):  # a program's module has no eval()
             module.eval()
         yield
     finally:
         for m in plain:
-            for name in [k for k in vars(m) if k[:1] != "_" and k not in attributes[m]]:
-                del vars(m)[name]
-            vars(m).update(attributes[m])
             m._buffers.update(entries[m][0])
-            before = entries[m][1]
-            if any(m._parameters.get(k) is not v for k, v in before.items()) or (
-                len(m._parameters) > len(before)
+            weights = entries[m][1]
+            if any(m._parameters.get(k) is not v for k, v in weights.items()) or (
+                len(m._parameters) > len(weights)
             ):
                 m._parameters.clear()
-                m._parameters.update(before)
+                m._parameters.update(weights)
         for m, flat in lists.items():
             m._flat_weights = flat
         for m, was in training.items():
             m.training = was
-        with torch.no_grad():
-            for buffer, values in numbers.items():
-                buffer.copy_(values)
+        before.restore()
 
 
 def copied(values: Any) -> Any:

@@ -20,7 +20,7 @@ from npylstm_converters.torch.script_quantized import (
 )
 from npylstm_converters.torch.script_values import function_of
 
-__all__ = ["module_of_script"]
+__all__ = ["module_of_script", "written_attributes"]
 
 
 def module_of_script(scripted: Any) -> Dequantized:
@@ -58,6 +58,20 @@ def module_of_script(scripted: Any) -> Dequantized:
         for kind in (True, False)
     )
     return Dequantized(made.eval(), codes, halves)
+
+
+def written_attributes(scripted: Any) -> Iterator[tuple[str, Any, str, Any]]:
+    """Yield the attributes that TorchScript's forward assigns: path, owner, name, and value."""
+    import torch
+
+    if not isinstance(scripted, torch.jit.ScriptModule):
+        return
+    for node in _all_nodes(scripted.inlined_graph):
+        if node.kind() == "prim::SetAttr":
+            owner, path = _owner(scripted, node)
+            if owner is not None:
+                name = node.s("name")
+                yield f"{path}{name}", owner, name, getattr(owner, name)
 
 
 def _default(argument: Any) -> Any:
