@@ -128,8 +128,8 @@ def _undeclared_source(node: Any) -> Any:
         return None
     if any(a.alias_info is not None for a in (*schema.returns, *schema.arguments)):
         return None
-    with contextlib.suppress(Exception):  # it may need numbers, also for a size: then it computes
-        inputs = node.all_input_nodes
+    inputs = node.all_input_nodes
+    with contextlib.suppress(Exception):  # the operation may need numbers: then it computes
         given = {n: pytree.tree_map(_without_numbers, n.meta.get("val")) for n in inputs}
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), given.get)
         made = pytree.tree_leaves(node.target(*args, **kwargs))
