@@ -180,7 +180,7 @@ def slice_scatter(
         raise Refusal("with a bound that depends on the inputs, or with a step")
     if isinstance(size, int):
         whole = ScatteredTensor.of(x, axis)
-        first = start % size if start < 0 else start
+        first = max(start + size, 0) if start < 0 else start
         for k in range(int(piece.traced[axis])):
             entry = call.add(Select(axis, k), piece, part="entry")
             whole = whole.with_piece(first + k, entry)

@@ -18,11 +18,15 @@ from npylstm_converters.torch.calls import Call
 
 __all__ = ["bitwise", "bitwise_not", "cast", "divide", "masked_fill", "where"]
 
+_SMALL = ("uint8", "int8", "int16", "uint16")
+
 
 def cast(call: Call, x: Any) -> Any:
     """Return the input in another type: whether it is not zero, or without its fraction."""
     if isinstance(x, FilledTensor) or call.dtype == call.source:
         return x
+    if call.dtype in _SMALL and call.source != "bool":
+        raise Refusal(f"casts to {call.dtype}, where numbers outside of its range wrap around")
     if call.dtype == "bool":
         return call.add(Arithmetic("not_equal", 0.0), call.tensor(x))
     if call.truncates:

@@ -120,6 +120,9 @@ def scaled(operation: str) -> Callable[..., Ref]:
     combine = array_ops.arithmetic(operation)
 
     def apply(call: Call, x: Any, y: Any, alpha: Any = 1) -> Ref:
+        if call.dtype == "bool":  # True + True is True
+            either: Ref = array_ops.arithmetic("logical_or")(call, x, y)
+            return either
         number = call.number(y)
         if alpha != 1 and number is not None:
             y = alpha * number

@@ -19,6 +19,7 @@ from npylstm_converters.torch.aliasing import in_place_form
 from npylstm_converters.torch.builder import Builder, ConstantTensor, Ref, SymbolicSize
 from npylstm_converters.torch.calls import Call
 from npylstm_converters.torch.ledger import entry_of
+from npylstm_converters.torch.logic_ops import cast
 from npylstm_converters.torch.nodes import (
     is_integer,
     is_number,
@@ -207,8 +208,19 @@ def _is_constant(node: Any) -> bool:
         not node.all_input_nodes
         and isinstance(made, torch.Tensor)
         and all(isinstance(size, int) for size in shape_of(made))
-        and torch.Tag.nondeterministic_seeded not in node.target.tags
+        and not _is_random(node)
     )
+
+
+def _is_random(node: Any) -> bool:
+    """Whether an operation draws random numbers: dropout does not in inference."""
+    import torch
+
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    names = [a.name for a in node.target._schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return bool(given.get("train", given.get("training", True)))
 
 
 def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str) -> Any:
@@ -234,6 +246,11 @@ def _translated(builder: Builder, values: dict[Any, Any], node: Any, target: str
         and is_integer(outputs[0])
         and any(str(user.target) != "aten.embedding.default" for user in node.users)
     )
+    changes = truncates and bool(sources) and bound.get("dtype") is not None
+    if changes and ROWS[target].function is not cast:
+        raise Refusal(
+            f"casts to {_dtype(outputs[0])} before it computes: write x.to(dtype) before it"
+        )
     shapes = [shape_of(v) for v in outputs]
     types = {id(values[n]): _dtype(n.meta["val"]) for n in node.all_input_nodes}
     kinds = _dtype(outputs[0]), _dtype(sources[0]) if sources else ""
@@ -275,6 +292,8 @@ def _fold(builder: Builder, node: Any, values: Mapping[Any, Any]) -> Any:
     """
     import torch
 
+    if _is_random(node):
+        raise Refusal("draws random numbers in inference")
     key = repr((str(node.target), torch.fx.node.map_arg(
         (node.args, node.kwargs), lambda n: id(values[n].value)
     )))  # fmt: skip

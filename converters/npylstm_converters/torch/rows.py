@@ -49,7 +49,7 @@ def _all_rows() -> Iterator[Row]:
     yield from rows(ops.same, "alias.default", "clone.default", "contiguous.default",
                     "detach.default", "detach_.default", "lift_fresh_copy.default",
                     "positive.default")  # fmt: skip
-    yield from rows(ops.same, "to.other", "type_as.default", neutral=("other",))
+    yield from rows(logic_ops.cast, "to.other", "type_as.default", neutral=("other",))
     yield from rows(logic_ops.cast, "to.dtype", "to.dtype_layout", "to.device", "_to_copy.default")
     for kind in ("", "alpha_", "feature_", "feature_alpha_"):
         yield from rows(ops.dropout, f"{kind}dropout.default")
