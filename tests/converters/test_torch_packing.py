@@ -236,3 +236,22 @@ def test_packed_sequences_as_inputs_and_outputs_are_refused() -> None:
     packed = pack_padded_sequence(normal(2, 5, 3), lengths(5, 2), True)
     with pytest.raises(NpylstmError, match=r"is a PackedSequence.* let forward take the padded"):
         nc.from_torch(module, packed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_reads_removed_steps_is_noted_for_any_numbers(seed: int) -> None:
+    """The largest of all steps may be a zero that PyTorch removes: small numbers hide it."""
+
+    class Largest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x, n):
+            packed = pack_padded_sequence(x, n, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0].max(1)[0]
+
+    example = normal(2, 6, 3, seed=seed), torch.tensor([6, 4])
+    spec = nc.from_torch(seeded(Largest(), seed), example)
+    (note,) = [text for text in spec.provenance["decisions"] if "removes the rest" in text]
+    assert "depend" in note

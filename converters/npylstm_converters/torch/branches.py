@@ -19,7 +19,7 @@ from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
 from npylstm_converters.torch.exported_sizes import readable
-from npylstm_converters.torch.packing import packs
+from npylstm_converters.torch.packing import packs, removes_steps
 from npylstm_converters.torch.running import inference, quiet
 
 __all__ = ["check_branches"]
@@ -84,10 +84,12 @@ def check_branches(module: Any, program: Any, spec: ModelSpec, original: Any = N
                 break
     if reasons:
         raise UnsupportedError(reasons)
-    if trial.packs and (verdict := trial.compare({}, fills=False)) != "same":
+    verdict = trial.compare({}, fills=False) if trial.packs else "same"
+    if verdict != "same" or removes_steps(program):
         text = "where no sequence fills all steps, PyTorch's pad_packed_sequence removes the rest"
-        if verdict == "other numbers":
-            text += ", and what forward computes depends on it: pad to the longest sequence only"
+        if verdict != "fewer steps":  # the numbers of the example may hide it
+            may = "depends" if verdict == "other numbers" else "may depend"
+            text += f", and what forward computes {may} on it: pad to the longest sequence only"
         notes.append(text)
     return notes
 

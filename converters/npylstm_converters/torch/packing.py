@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["FixedLengthsError", "packing_traced", "packs"]
+__all__ = ["FixedLengthsError", "packing_traced", "packs", "removes_steps"]
 
 
 class FixedLengthsError(Exception):
@@ -130,7 +130,9 @@ def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: An
 
     if not _is_traced():
         return _ORIGINALS["pad_packed_sequence"](sequence, batch_first, padding_value, total_length)
-    padded = torch.ops.npylstm.padded(sequence.data, sequence.batch_sizes, float(padding_value))
+    padded = torch.ops.npylstm.padded(
+        sequence.data, sequence.batch_sizes, float(padding_value), total_length is None
+    )
     steps = padded.shape[1]
     # A length computed from the lengths is that of the longest sequence.
     stated = total_length is not None and not free_unbacked_symbols(total_length)
@@ -183,12 +185,20 @@ def packs(program: Any) -> bool:
     return any(str(node.target).startswith("npylstm.") for node in program.graph.nodes)
 
 
+def removes_steps(program: Any) -> bool:
+    """Whether a program reads padded sequences from which torch removes steps that none fills."""
+    return any(
+        str(node.target) == "npylstm.padded.default" and node.args[3] and node.users
+        for node in program.graph.nodes
+    )
+
+
 @functools.cache
 def _define_operations() -> None:
     """Define the two operations in torch: their shapes, no computation."""
     import torch
 
-    for name, more in (("with_lengths", ""), ("padded", ", float value")):
+    for name, more in (("with_lengths", ""), ("padded", ", float value, bool removes")):
         qualified = f"npylstm::{name}"
         torch.library.define(qualified, f"(Tensor x, Tensor lengths{more}) -> Tensor")
         torch.library.register_fake(qualified, lambda x, lengths, *_: torch.empty_like(x))

@@ -68,7 +68,7 @@ def _all_rows() -> Iterator[Row]:
                         neutral=("has_biases", "dropout", "train"))  # fmt: skip
         yield from rows(cell(mode), f"{name}_cell.default")
     yield Row("npylstm.with_lengths.default", lengths_ops.with_lengths)
-    yield Row("npylstm.padded.default", lengths_ops.padded)
+    yield Row("npylstm.padded.default", lengths_ops.padded, neutral=("removes",))
     # Shapes, and the order of elements.
     yield from rows(shape_ops.view, "view.default", "reshape.default", "_unsafe_view.default",
                     "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims",
