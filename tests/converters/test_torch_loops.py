@@ -253,3 +253,33 @@ def test_a_scripted_loop() -> None:
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         scripted = torch.jit.script(module)
     assert_agrees(module, normal(3, 5, 3), normal(2, 8, 3), source=scripted)
+
+
+class Stepwise(nn.Module):
+    """A loop over steps that does something else at some of them, or with the states at its end."""
+
+    def __init__(self, change: Any, end: Any) -> None:
+        super().__init__()
+        self.cell, self.change, self.end = nn.GRUCell(3, 4), change, end
+
+    def forward(self, x):
+        h, kept = x.new_zeros(x.size(0), 4), []
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], self.change(t, h))
+            kept.append(h)
+        return self.end(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        (lambda t, h: h * 0 if t % 100 == 99 else h, lambda kept: torch.stack(kept, 1)),
+        (lambda t, h: h if t < 50 else h.clamp(max=0), lambda kept: kept[-1]),
+        (lambda t, h: h, lambda kept: torch.stack(kept[-20:], 1).mean(1)),
+    ],
+)
+def test_what_only_a_long_loop_shows(change: Any, end: Any) -> None:
+    """It keeps the example's number of steps, where the numbers are the module's."""
+    module = seeded(Stepwise(change, end))
+    spec = assert_agrees(module, normal(2, 6, 3), normal(3, 6, 3))
+    assert spec.inputs[0].shape == ("batch", 6, 3)
