@@ -20,6 +20,7 @@ from npylstm import Model, ModelSpec, NpylstmError, UnsupportedError
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm_converters.toolkit.runners import fixed_sizes
 from npylstm_converters.torch.exported_sizes import readable
+from npylstm_converters.torch.fast_paths import without_fast_paths
 from npylstm_converters.torch.packing import packs, removes_steps
 from npylstm_converters.torch.running import inference, quiet
 
@@ -209,7 +210,7 @@ class _Trial:
         args, kwargs, tensors = self._arguments(sizes, "cpu", fills)
         inputs = [t.numpy().copy() for t in tensors]
         try:
-            with inference(self._original), quiet(), torch.no_grad():
+            with inference(self._original), quiet(), without_fast_paths(), torch.no_grad():
                 leaves = pytree.tree_leaves(self._original(*args, **kwargs))
             ours = self._model.predict(inputs if len(inputs) > 1 else inputs[0])
         except (NpylstmError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):

@@ -26,6 +26,7 @@ from npylstm_converters.torch.branches import check_branches, check_loops
 from npylstm_converters.torch.dequantizing import Dequantized, dequantized
 from npylstm_converters.torch.describing import describe
 from npylstm_converters.torch.exported_sizes import assumed, conditions, number_held
+from npylstm_converters.torch.fast_paths import FAST_PATH, hides_steps
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.kept_states import kept_states
 from npylstm_converters.torch.program import spec_of_program
@@ -193,7 +194,7 @@ def _from_module(
     return assumed(replace(spec, provenance=provenance), *(
         f"every call starts from the {state} that the module had when it was converted; forward "
         "changes it from call to call" for state in states
-    ))  # fmt: skip
+    ), *([FAST_PATH] if hides_steps(module, args, kwargs) else []))  # fmt: skip
 
 
 def _with_other_batch(
