@@ -89,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
             help="PyTorch state_dicts: inputs are (steps, batch, features)",
         )  # fmt: skip
         sub.add_argument(
+            "--dequantize", action="store_true", default=None,
+            help="PyTorch: convert modules of 8 bits with dequantized weights; outputs differ",
+        )  # fmt: skip
+        sub.add_argument(
             "--key", metavar="NAME", help="checkpoints: where in it the state_dict or the model is"
         )
         sub.add_argument(

@@ -22,7 +22,7 @@ __all__ = [
 
 _OPTIONS = (
     "architecture", "layers", "batch_first", "key", "allow_unused", "example", "custom",
-    "constants",
+    "constants", "dequantize",
 )  # fmt: skip
 _WRITTEN = {"constants": "set"}  # where an option is not called as the importer's argument
 

@@ -41,6 +41,11 @@ class Tagger(nn.Module):
         return self.fc(self.rnn(self.emb(ids))[0])
 
 
+def dequantized_spec(*source: Any, **options: Any) -> Any:
+    """Convert with dequantized weights, as whoever converts has to say."""
+    return nc.from_torch(*source, dequantize=True, **options)
+
+
 def seeded(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(3)
     for tensor in module.parameters():
@@ -128,12 +133,12 @@ def test_outputs(kind: type[nn.RNNBase], source: str, tmp_path: Path) -> None:
     original = seeded(Tagger(kind, bidirectional=True))
     made = quantized(original)
     if source == "module":
-        spec = nc.from_torch(made, torch.from_numpy(IDS))
+        spec = dequantized_spec(made, torch.from_numpy(IDS))
     else:
         path = saved(made, source == "pickled", tmp_path / "m.pt")
         first = None if source == "pickled" else True
         chain = "emb(embedding) -> rnn -> fc" if source == "state_dict" else "emb -> rnn -> fc"
-        spec = nc.from_torch(path, layers=chain, batch_first=first)
+        spec = dequantized_spec(path, layers=chain, batch_first=first)
     ours = Model(spec).predict(IDS)
     plain = float_module(made, original)
     # Equal up to the rounding of sums of some ten float32 products of numbers of size one.
@@ -166,7 +171,7 @@ def bound(plain: Any, ids: np.ndarray[Any, Any]) -> float:
 
 def test_weights_of_16_bits_are_what_torch_computes_with(tmp_path: Path) -> None:
     made = quantized(seeded(Tagger(bidirectional=True)), torch.float16)
-    spec = nc.from_torch(made, torch.from_numpy(IDS))
+    spec = dequantized_spec(made, torch.from_numpy(IDS))
     np.testing.assert_allclose(
         Model(spec).predict(IDS), computed(made, IDS), rtol=1e-5, atol=2e-6
     )  # as in test_outputs
@@ -197,7 +202,7 @@ def test_cells_and_shared_modules() -> None:
     made.second, made.parts = made.first, [made.first, made.lstm]
     x = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     before, random = made(x), torch.get_rng_state()
-    spec = nc.from_torch(made, x)
+    spec = dequantized_spec(made, x)
     assert torch.equal(random, torch.get_rng_state())
     assert torch.equal(before, made(x))  # the user's module is as it was
     plain = float_module(made, original)
@@ -212,7 +217,7 @@ def test_verdicts_never_say_that_the_quantized_model_is_proven(tmp_path: Path) -
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     path = saved(made, True, tmp_path / "m.pt")
     for source, example in ((path, None), (made, x)):
-        spec = nc.from_torch(source, example)
+        spec = dequantized_spec(source, example)
         runner = TorchRunner(source, spec, example=example)
         recorded = nc.record(spec, runner, 2)
         assert recorded.provenance["recorded_by"].endswith(", with dequantized weights")
@@ -366,10 +371,10 @@ def test_static_quantization(tmp_path: Path) -> None:
     made = static()
     why = "quantized in another way than by quantize_dynamic.*measured.*convert the float module"
     with pytest.raises(UnsupportedError, match=f"1: is {why}"):
-        nc.from_torch(saved(made, False, tmp_path / "m.pt"), layers="1")
+        dequantized_spec(saved(made, False, tmp_path / "m.pt"), layers="1")
     for source, example in ((saved(made, True, tmp_path / "m.pt"), None), (made, torch.ones(2, 3))):
         with pytest.raises(UnsupportedError, match=rf"1 \(torch\S+linear.Linear\): is {why}") as e:
-            nc.from_torch(source, example)
+            dequantized_spec(source, example)
         assert len(e.value.reasons) == 3  # also what rounds the input, and its counterpart
 
 
@@ -382,14 +387,14 @@ def test_prepared_modules() -> None:
     trained = quantization.prepare_qat(net).eval()
     for module, why in ((made, "measures activations"), (trained, "rounds values")):
         with pytest.raises(UnsupportedError, match=rf"0.* \(torch.ao.*\): {why}.*before quantiz"):
-            nc.from_torch(module, torch.ones(2, 3))
+            dequantized_spec(module, torch.ones(2, 3))
 
 
 def test_hooks_on_quantized_modules() -> None:
     made = quantized(seeded(nn.Sequential(nn.Linear(3, 4))))
     made[0].register_forward_hook(lambda *_: None)
     with pytest.raises(UnsupportedError, match="0: is quantized, and has a hook"):
-        nc.from_torch(made, torch.ones(2, 3))
+        dequantized_spec(made, torch.ones(2, 3))
 
 
 class Derived(torch.ao.nn.quantized.dynamic.Linear):
@@ -401,7 +406,7 @@ def test_classes_that_inherit_from_quantized_modules() -> None:
     with pytest.raises(
         UnsupportedError, match=r"0 \(.*Derived\): is a class of its own, which inh"
     ):
-        nc.from_torch(made, torch.ones(2, 3))
+        dequantized_spec(made, torch.ones(2, 3))
 
 
 def test_other_codes_are_named(tmp_path: Path) -> None:
@@ -461,7 +466,7 @@ def test_quantized_embeddings(tmp_path: Path) -> None:
         (made, torch.ones(2, 3).long()),
     ):
         with pytest.raises(UnsupportedError, match=r"0 \(.*Embedding\): is a quantized embedding"):
-            nc.from_torch(source, example)
+            dequantized_spec(source, example)
 
 
 def test_weights_in_two_forms(tmp_path: Path) -> None:
@@ -521,7 +526,7 @@ def test_scripts(form: str, dtype: torch.dtype, tmp_path: Path) -> None:
     made = quantized(original, dtype)
     made.cells.second = made.cells.first
     scripts(made, example)[form].save(tmp_path / "m.pt")
-    spec = nc.from_torch(tmp_path / "m.pt", example)
+    spec = dequantized_spec(tmp_path / "m.pt", example)
     plain = float_module(made, original)
     given = dict(zip((t.name for t in spec.inputs), (x.numpy(), IDS), strict=True))
     found = Model(spec).predict(given)
@@ -551,12 +556,12 @@ def test_scripts(form: str, dtype: torch.dtype, tmp_path: Path) -> None:
 def test_scripts_of_static_quantization() -> None:
     why = "in aten::quantize_per_tensor, quantized::linear: only modules of quantize_dynamic"
     with pytest.raises(UnsupportedError, match=why):
-        nc.from_torch(torch.jit.script(static()), torch.ones(2, 3))
+        dequantized_spec(torch.jit.script(static()), torch.ones(2, 3))
 
 
 def test_scripts_of_one_module_and_of_packed_sequences() -> None:
     made = quantized(nn.Sequential(seeded(nn.Linear(3, 4))))[0]
-    spec = nc.from_torch(torch.jit.trace(made, torch.ones(2, 3)), torch.ones(2, 3))
+    spec = dequantized_spec(torch.jit.trace(made, torch.ones(2, 3)), torch.ones(2, 3))
     np.testing.assert_array_equal(spec.layers[0].weights["kernel"].T, made.weight().dequantize())
     assert spec.provenance["dequantized"] == ["model"]
 
@@ -571,4 +576,23 @@ def test_scripts_of_one_module_and_of_packed_sequences() -> None:
 
     script = torch.jit.script(quantized(seeded(Packing())))
     with pytest.raises(UnsupportedError, match=r"TorchScript|packed"):
-        nc.from_torch(script, torch.ones(2, 3, 3))
+        dequantized_spec(script, torch.ones(2, 3, 3))
+
+
+def test_modules_of_8_bits_are_dequantized_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their outputs differ from the quantized module's, so whoever converts says so."""
+    from npylstm.cli import main
+
+    made = quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(3, 2)).eval())
+    with pytest.raises(UnsupportedError, match=r"quantized to 8 bits.*dequantize=True"):
+        nc.from_torch(made, torch.ones(2, 3))
+    torch.save(made.state_dict(), tmp_path / "m.pt")
+    target = str(tmp_path / "m.npz")
+    ask = ["convert", str(tmp_path / "m.pt"), target, "--layers", "0", "--record", "0"]
+    assert main(ask) == 2
+    assert "--dequantize" in capsys.readouterr().err
+    assert main([*ask, "--dequantize"]) == 0
+    assert main(["info", str(tmp_path / "m.pt")]) == 0
+    assert "--dequantize" in capsys.readouterr().out

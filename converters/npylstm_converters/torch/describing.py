@@ -48,6 +48,7 @@ def describe(path: str | os.PathLike[str], key: str | None = None) -> dict[str, 
     else:
         flags = f" --key {shlex.quote(key)}" if key is not None else ""
         flags += "".join(f" --allow-unused {shlex.quote(name)}" for name in losses)
+        flags += " --dequantize" if file.checkpoint.dequantized else ""
         axes = " --batch-first" if suggestion.timed and not known else ""
         command = (
             f"npylstm convert {shlex.quote(file.label)} MODEL.npz{flags}"

@@ -61,6 +61,7 @@ def from_torch(
     batch_first: bool | None = None,
     key: str | None = None,
     allow_unused: Sequence[str] | None = None,
+    dequantize: bool | None = None,
 ) -> ModelSpec:
     """Convert a PyTorch module, program or weight file.
 
@@ -84,12 +85,15 @@ def from_torch(
         For a file with more contents: the path of the state_dict, ``"model_state"``.
     allow_unused
         For a state_dict: names of modules or tensors that may stay unused.
+    dequantize
+        Whether modules of 8 bits, which quantize_dynamic made, are converted with dequantized
+        weights. Their outputs differ, because torch also rounds the inputs of such a module.
 
     Returns
     -------
     ModelSpec
-        Without recorded cases; :func:`npylstm_converters.record` adds them. Modules that
-        quantize_dynamic made have their dequantized weights, which ``provenance`` states.
+        Without recorded cases; :func:`npylstm_converters.record` adds them. Where modules were
+        dequantized, ``provenance`` states it.
 
     Raises
     ------
@@ -100,6 +104,23 @@ def from_torch(
     OSError
         If it cannot be read.
     """
+    spec = _converted(source, example, layers, batch_first, key, allow_unused)
+    found = spec.provenance.get("dequantized", ())
+    if found and not dequantize:
+        raise UnsupportedError([
+            f"{', '.join(found)}: is quantized to 8 bits, and so are its inputs in every call, "
+            "which is not supported. It can be converted with dequantized weights by "
+            "dequantize=True (--dequantize): outputs differ from the quantized module's, often by "
+            "1 to 3 percent of the largest. Better convert the module that was quantized"
+        ])  # fmt: skip
+    return spec
+
+
+def _converted(
+    source: Any, example: Any, layers: str | None, batch_first: bool | None, key: str | None,
+    allow_unused: Sequence[str] | None,
+) -> ModelSpec:  # fmt: skip
+    """Convert a source, with dequantized weights where it is quantized."""
     stated = [
         name
         for name, value in (
@@ -318,7 +339,7 @@ def _wider(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
 
 class _TorchImporter(Importer):
     name = "torch"
-    options = ("example", "layers", "batch_first", "key", "allow_unused")
+    options = ("example", "layers", "batch_first", "key", "allow_unused", "dequantize")
 
     def accepts(self, source: Any, head: bytes) -> bool:
         if head:
@@ -341,7 +362,8 @@ class _TorchImporter(Importer):
             yield from alternatives(source, options["layers"], options.get("batch_first"), **chosen)
 
     def runner(self, source: Any, spec: ModelSpec, **options: Any) -> TorchRunner:
-        return TorchRunner(source, spec, **options)
+        own = {name: value for name, value in options.items() if name != "dequantize"}
+        return TorchRunner(source, spec, **own)
 
 
 IMPORTER = _TorchImporter()
