@@ -310,9 +310,20 @@ class ModelSpec:
                 pair for pair in self.state_pairs if pair[0] in inputs and pair[1] in outputs
             ),
         )
-        with contextlib.suppress(UnsupportedError):
-            return cut.with_free_steps()
+        if not self.fixed_steps:
+            with contextlib.suppress(UnsupportedError):
+                return cut.with_free_steps()
         return cut
+
+    @property
+    def fixed_steps(self) -> dict[str, str]:
+        """Inputs whose number of steps a trace has fixed, with the reason.
+
+        Numbers that were computed from it are constants of the model.
+        """
+        stored = self.provenance.get("fixed_steps")
+        known = stored if isinstance(stored, dict) else {}
+        return {t.name: str(known[t.name]) for t in self.inputs if t.name in known}
 
     def with_free_steps(self) -> ModelSpec:
         """Return the same model for any number of steps, if the layers allow it.
@@ -325,8 +336,13 @@ class ModelSpec:
         Raises
         ------
         UnsupportedError
-            With the layer that works for its number of steps only.
+            With the layer that works for its number of steps only, or the input whose number of
+            steps may be in the model's numbers (:attr:`fixed_steps`).
         """
+        if traced := self.fixed_steps:
+            raise UnsupportedError(
+                [f"the steps of {name} cannot be free: {why}" for name, why in traced.items()]
+            )
         taken: dict[Any, str] = {}
 
         def free(tensor: TensorSpec, alike: bool) -> TensorSpec:

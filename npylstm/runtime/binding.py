@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ def bind(
     batch: int | None = None,
     where: str = "the session",
     nan: str = "pass",
+    fixed_steps: Container[str] = (),
 ) -> dict[str, Array]:
     """Check inputs against shapes and convert them to the model's dtype.
 
@@ -50,6 +51,8 @@ def bind(
         Where the batch size comes from, for the message.
     nan
         ``"raise"`` if nan is an error.
+    fixed_steps
+        The names of inputs whose number of steps cannot be free.
 
     Raises
     ------
@@ -77,7 +80,9 @@ def bind(
                 reason = (
                     f" ({symbol} is {known} in {where})" if isinstance(symbol, str) and size else ""
                 )
-                raise ShapeError(wrong + reason + _with_free_steps(tensor, array.shape))
+                fixed = tensor.name in fixed_steps
+                hint = "" if fixed else _with_free_steps(tensor, array.shape)
+                raise ShapeError(wrong + reason + hint)
         if tensor.integer:
             _expect_integers(array, label)
         bound[tensor.name] = array

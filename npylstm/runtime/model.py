@@ -273,7 +273,7 @@ class Model(Predictor):
         (2, 5, 100)
         """
         engine = module("runtime.numpy_engine").NumpyEngine(self.spec)
-        inputs = bind(x, self.inputs, self.spec.dtype)
+        inputs = bind(x, self.inputs, self.spec.dtype, fixed_steps=self.spec.fixed_steps)
         batch = self._batch_size(inputs)
         moves = bind_mask(mask, lengths, self.spec, inputs, batch)
         gates: dict[str, Any] = engine.trace(inputs, self._state(state, batch), moves)

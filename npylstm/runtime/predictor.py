@@ -126,7 +126,7 @@ class Predictor:
                     return call(x)
                 except ShapeError:
                     pass  # raised again below
-        inputs = bind(x, self.inputs, self.spec.dtype)
+        inputs = bind(x, self.inputs, self.spec.dtype, fixed_steps=self.spec.fixed_steps)
         batch = self._batch_size(inputs)
         carried = self._state(state, batch)
         unmasked = bind_mask(mask, lengths, self.spec, inputs, batch)

@@ -107,7 +107,15 @@ class Session:
         ShapeError
             If an input or ``out`` does not fit; the state does not change.
         """
-        inputs = bind(x, self._spec.inputs, self._spec.dtype, self.batch_size, nan=self._nan)
+        fixed = self._spec.fixed_steps
+        inputs = bind(
+            x,
+            self._spec.inputs,
+            self._spec.dtype,
+            self.batch_size,
+            nan=self._nan,
+            fixed_steps=fixed,
+        )
         before = None if out is None else self._stream.read()
         outputs = self._stream.run(inputs)
         y = unbind({name: outputs[name] for name in self._spec.outputs})

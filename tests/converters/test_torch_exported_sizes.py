@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch_modules import normal, seeded
 
-from npylstm import Model, ShapeError
+import npylstm
+from npylstm import Model, ShapeError, UnsupportedError
 
 AUTO, DIM = torch.export.Dim.AUTO, torch.export.Dim
 
@@ -120,3 +121,42 @@ def test_a_program_for_all_sizes_is_proven(sizes: Any) -> None:
     spec = nc.from_torch(exported)
     assert (spec.provenance["proof"], spec.provenance["stated"]) == ("proven", [])
     assert_same(module, spec, normal(5, 6, 3))
+
+
+def half(dense, x):
+    return dense(x)[:, : x.size(1) // 2].mean(1)
+
+
+def average(dense, x):
+    return dense(x).sum(1) / float(x.size(1))
+
+
+def weighted(dense, x):
+    return sum(dense(x)[:, t] * (t + 1) for t in range(x.size(1)))
+
+
+@pytest.mark.parametrize("forward", [middle, half, average, weighted])
+def test_steps_that_a_trace_fixed_cannot_be_free(forward: Any, tmp_path: Any) -> None:
+    """The model holds numbers that were computed from them."""
+    module = seeded(Sized(forward))
+    spec = nc.from_torch(module, normal(2, 6, 3))
+    if spec.inputs[0].shape == ("batch", "steps", 3):
+        assert_same(module, spec, normal(4, 9, 3))
+        return
+    npylstm.save(spec, tmp_path / "model.npz")
+    model = npylstm.load(tmp_path / "model.npz")
+    for free in (spec.with_free_steps, model.with_free_steps):
+        with pytest.raises(UnsupportedError, match="steps of x cannot be free: the trace fixed"):
+            free()
+    for run in (model.predict, model.trace):
+        with pytest.raises(ShapeError) as caught:
+            run(normal(2, 9, 3).numpy())
+        assert "with_free_steps" not in str(caught.value)
+
+
+def test_steps_of_a_program_without_numbers_can_be_free() -> None:
+    module, exported = program(plain, AUTO)
+    spec = nc.from_torch(exported)
+    if spec.inputs[0].shape == ("batch", 6, 3):
+        spec = spec.with_free_steps()
+    assert_same(module, spec, normal(4, 9, 3))

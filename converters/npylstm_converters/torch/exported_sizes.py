@@ -14,7 +14,7 @@ from npylstm import ModelSpec
 from npylstm_converters.torch.nodes import operation_of, place_of
 from npylstm_converters.torch.program_inputs import module_tensors, user_inputs
 
-__all__ = ["assumed", "conditions", "number_held", "readable"]
+__all__ = ["assumed", "conditions", "number_held", "readable", "with_fixed_steps"]
 
 # Arguments that are axes, shapes (which fix the sizes of a trace by themselves), or options of
 # layers. Any other number may be computed from a size.
@@ -87,6 +87,19 @@ def assumed(spec: ModelSpec, *sentences: str) -> ModelSpec:
     known = spec.provenance.get("stated") or []
     stated = {"traced": True, "proof": "assumed", "stated": [*known, *sentences]}
     return replace(spec, provenance={**spec.provenance, **stated})
+
+
+def with_fixed_steps(spec: ModelSpec) -> ModelSpec:
+    """Return the spec with a note for each input whose number of steps a trace has fixed."""
+    fixed = {
+        t.name: f"the trace fixed them at {t.shape[t.time_axis]}, and the model may hold numbers "
+        "that were computed from that; convert it again with an example of as many steps as it "
+        "is to get"
+        for t in spec.inputs
+        if t.time_axis is not None and isinstance(t.shape[t.time_axis], int)
+    }
+    provenance = {**spec.provenance, "fixed_steps": fixed}
+    return replace(spec, provenance=provenance) if fixed else spec
 
 
 def readable(code: str) -> str:

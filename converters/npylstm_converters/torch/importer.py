@@ -25,7 +25,12 @@ from npylstm_converters.torch.batches import (
 from npylstm_converters.torch.branches import check_branches, check_loops
 from npylstm_converters.torch.dequantizing import Dequantized, dequantized
 from npylstm_converters.torch.describing import describe
-from npylstm_converters.torch.exported_sizes import assumed, conditions, number_held
+from npylstm_converters.torch.exported_sizes import (
+    assumed,
+    conditions,
+    number_held,
+    with_fixed_steps,
+)
 from npylstm_converters.torch.fast_paths import FAST_PATH, hides_steps
 from npylstm_converters.torch.files import Kind, sniff, sniff_head
 from npylstm_converters.torch.kept_states import kept_states
@@ -212,7 +217,8 @@ def _from_module(
             spec = free
     decisions = [*spec.provenance["decisions"], *notes_on(codes, halves), *notes]
     provenance = with_differences({**spec.provenance, "decisions": decisions}, codes)
-    return assumed(replace(spec, provenance=provenance), *(
+    spec = with_fixed_steps(replace(spec, provenance=provenance))
+    return assumed(spec, *(
         f"every call starts from the {state} that the module had when it was converted; forward "
         "changes it from call to call" for state in states
     ), *([FAST_PATH] if hides_steps(module, args, kwargs) else []))  # fmt: skip
@@ -287,6 +293,7 @@ def _from_program(program: Any, source: str) -> ModelSpec:
             raise
         error = refusal
     else:
+        spec = with_fixed_steps(spec) if number_held(program) else spec
         return assumed(spec, *(
             f"the program was exported for {condition}: what its author's code computes for other "
             "sizes is not known" for condition in conditions(program)
@@ -316,6 +323,7 @@ def _from_program(program: Any, source: str) -> ModelSpec:
                 f"sizes other than the batch stay those of the program, which holds {number}: it "
                 "may be computed from them; export with dynamic_shapes to free them"
             )
+            spec = with_fixed_steps(spec)
         return assumed(spec, *sentences)
     raise error from None
 
