@@ -1,8 +1,8 @@
 """Columns of a program's rows, for each kernel.
 
 A row is integers: one call of a kernel. Column 0 is the address of the kernel. The others depend on
-the kernel. Each column contains an offset in one of the three buffers, in elements; an address; or
-a count or flag.
+the kernel. Each column contains an offset in one of the three buffers, in elements; an address; a
+count or flag; or the bits of a number in float64.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from collections import namedtuple
 from typing import Any
 
 __all__ = [
-    "ACTIVATION", "ADDRESS", "CONVOLUTION", "COPY", "COUNT", "DENSE", "EMBEDDING", "KERNEL",
-    "PARAMS", "RECURRENT", "REPEAT", "STATE", "WIDTH", "WORK", "columns",
+    "ACTIVATION", "ADDRESS", "CHOICE", "COMBINE", "CONVOLUTION", "COPY", "COUNT", "DENSE",
+    "EMBEDDING", "KERNEL", "MOVE", "NUMBER", "PARAMS", "RANK", "RECURRENT", "RESCALE",
+    "SCALE", "STATE", "WIDTH", "WORK", "columns",
 ]  # fmt: skip
 
 KERNEL = 0
 WIDTH = 50  # of every row, because a program is one table
 
 PARAMS, WORK, STATE, ADDRESS, COUNT = "params", "work", "state", "address", "count"
+NUMBER = "number"
+RANK = 6  # axes of the loops over elements
 
 
 def columns(**holds: str) -> Any:
@@ -30,6 +33,11 @@ def columns(**holds: str) -> Any:
     made = namedtuple("Columns", tuple(holds))  # type: ignore[misc]  # names known at run time
     made.holds = holds  # type: ignore[attr-defined]
     return made(*range(1, len(holds) + 1))
+
+
+def _axes(*names: str) -> dict[str, str]:
+    """Return columns for a count of each axis: sizes, or distances between entries."""
+    return {f"{name}{axis}": COUNT for name in names for axis in range(RANK)}
 
 
 _ACTIVATED = {"CODE": COUNT, "CODE_PARAM": PARAMS}
@@ -45,7 +53,23 @@ CONVOLUTION = columns(
     GROUPS=COUNT, CHANNELS_FIRST=COUNT,
 )  # fmt: skip
 EMBEDDING = columns(**_TENSORS, UNITS=COUNT, W=PARAMS, WRONG=WORK, HAS_MASK=COUNT, MASK=WORK)
-REPEAT = columns(**_TENSORS, TIMES=COUNT)
+# Elements by their distances along axes. Entries of Y are contiguous but for MOVE. An operand is a
+# tensor, a parameter (IN_PARAMS), or a number (IS_NUMBER).
+MOVE = columns(X=WORK, Y=WORK, W=PARAMS, IN_PARAMS=COUNT, IS_NUMBER=COUNT, VALUE=NUMBER, ROWS=COUNT,
+               **_axes("SIZE", "X_AT", "Y_AT"))  # fmt: skip
+COMBINE = columns(
+    X=WORK, Y=WORK, OTHER=WORK, CODE=COUNT, SCRATCH=WORK, X_IS_NUMBER=COUNT, X_VALUE=NUMBER,
+    OTHER_IS_NUMBER=COUNT, OTHER_VALUE=NUMBER, W=PARAMS, OTHER_IN_PARAMS=COUNT, ROWS=COUNT,
+    **_axes("SIZE", "X_AT", "OTHER_AT"),
+)  # fmt: skip
+CHOICE = columns(
+    X=WORK, Y=WORK, YES=WORK, NO=WORK, YES_IS_NUMBER=COUNT, YES_VALUE=NUMBER, NO_IS_NUMBER=COUNT,
+    NO_VALUE=NUMBER, ROWS=COUNT, **_axes("SIZE", "X_AT", "YES_AT", "NO_AT"),
+)  # fmt: skip
+RESCALE = columns(X=WORK, Y=WORK, SIZE=COUNT, SCALE=NUMBER, OFFSET=NUMBER)
+# Factor and shift of each entry of an axis, each in two parts.
+SCALE = columns(X=WORK, Y=WORK, ROWS=COUNT, SIZE=COUNT, INNER=COUNT, FACTOR=PARAMS,
+                FACTOR_REST=PARAMS, SHIFT=PARAMS, SHIFT_REST=PARAMS)  # fmt: skip
 COPY = columns(FROM=COUNT, TO=COUNT, SIZE=COUNT)  # offsets in two different buffers
 RECURRENT = columns(
     **_TENSORS, **_ACTIVATED, **_PRODUCT, **_BLOCKS, RECURRENT_CODE=COUNT,

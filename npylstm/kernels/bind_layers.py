@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +13,8 @@ from npylstm.kernels.packing import Columns, VectorType
 
 __all__ = [
     "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
-    "bind_dense_narrow", "bind_embedding", "bind_repeat", "pack_convolution", "pack_dense",
-    "pack_dense_narrow", "pack_embedding",
+    "bind_dense_narrow", "bind_embedding", "pack_convolution", "pack_dense", "pack_dense_narrow",
+    "pack_embedding",
 ]  # fmt: skip
 
 # Dense layers up to this size sum in float64.
@@ -109,10 +108,3 @@ def bind_activation(layer: Any, call: Call) -> dict[str, int]:
     """Return numbers of rows and columns."""
     shape = call.outputs[0].shape
     return {"ROWS": call.outputs[0].rows, "IN": shape[-1] if shape else 1}
-
-
-def bind_repeat(layer: Any, call: Call) -> dict[str, int]:
-    """Return the number of rows, their size, and the number of copies."""
-    shape = call.inputs[0].shape
-    rows, entries = math.prod(shape[: layer.axis]), math.prod(shape[layer.axis :])
-    return {"ROWS": rows, "IN": entries, "TIMES": layer.times}

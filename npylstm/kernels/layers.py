@@ -12,7 +12,7 @@ from __future__ import annotations
 from numba import float64
 
 from npylstm.kernels.activations import activate
-from npylstm.kernels.arguments import ACTIVATION, COPY, DENSE, KERNEL, REPEAT, WIDTH
+from npylstm.kernels.arguments import ACTIVATION, COPY, DENSE, KERNEL, WIDTH
 from npylstm.kernels.arguments import CONVOLUTION as C
 from npylstm.kernels.arguments import EMBEDDING as E
 from npylstm.kernels.jit import entry, fma, jit, kernel
@@ -20,7 +20,7 @@ from npylstm.kernels.simd import call, copy, copy_bytes, integers, offset, width
 
 __all__ = [
     "activation", "advance", "convolve", "dense", "dense_narrow", "embed", "execute", "fetch",
-    "generate", "repeat", "store",
+    "generate", "store",
 ]  # fmt: skip
 
 
@@ -145,16 +145,6 @@ def embed(row, params, state, work):
         copy(offset(work, row[E.Y] + k * units), offset(params, row[E.W] + at * units), units)
         if row[E.HAS_MASK]:
             work[row[E.MASK] + k] = 0 if given == 0 else 1
-
-
-@kernel
-def repeat(row, params, state, work):
-    """:class:`npylstm.ops.shaping.Stack` of one input, several times."""
-    n, times = row[REPEAT.IN], row[REPEAT.TIMES]
-    for r in range(row[REPEAT.ROWS]):
-        x = offset(work, row[REPEAT.X] + r * n)
-        for k in range(times):
-            copy(offset(work, row[REPEAT.Y] + (r * times + k) * n), x, n)
 
 
 @kernel

@@ -21,7 +21,7 @@ from npylstm.kernels.target import TARGET
 
 __all__ = [
     "Lanes", "bit_width", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
-    "lane_count", "narrow_count", "narrow_width", "offset", "prefetch", "width",
+    "lane_count", "narrow_count", "narrow_width", "number", "offset", "prefetch", "width",
 ]  # fmt: skip
 
 _INDEX = ir.IntType(32)
@@ -149,6 +149,22 @@ class Lanes:
         shifted = self.builder.shl(bits, ir.Constant(whole, [count] * whole.count))
         return self._with(self.builder.bitcast(shifted, self.value.type))
 
+    def wide(self) -> Lanes:
+        """The same numbers in float64."""
+        return self._cast("fpext", 64)
+
+    def narrow(self, number: Any) -> Lanes:
+        """The numbers rounded to an LLVM type."""
+        return self._cast("fptrunc", bit_width(number))
+
+    def _cast(self, name: str, bits: int) -> Lanes:
+        kind = self.value.type
+        if bit_width(kind.element) == bits:
+            return self
+        number = ir.DoubleType() if bits == 64 else ir.FloatType()
+        target = ir.VectorType(number, kind.count)
+        return self._with(getattr(self.builder, name)(self.value, target))
+
     def _intrinsic(self, name: str, *others: float | Lanes) -> Lanes:
         kind = self.value.type
         values = [self.value, *map(self.like, others)]
@@ -198,6 +214,16 @@ def integers(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
 
     return types.CPointer(types.int64)(types.int64), generate
+
+
+@intrinsic
+def number(typingctx: Any, bits: Any) -> Any:
+    """Return the number in float64 with these bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
 
 
 @intrinsic

@@ -9,34 +9,51 @@ and products are filled in for all kernels with such columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array
+from npylstm.kernels import bind_elementwise as elementwise
+from npylstm.kernels import bind_joins as joins
 from npylstm.kernels import bind_layers as layers
 from npylstm.kernels import bind_recurrent as recurrent
+from npylstm.kernels import bind_views as views
 from npylstm.kernels.arguments import (
     ACTIVATION,
+    CHOICE,
+    COMBINE,
     CONVOLUTION,
     COPY,
     DENSE,
     EMBEDDING,
     KERNEL,
+    MOVE,
     RECURRENT,
-    REPEAT,
+    RESCALE,
+    SCALE,
     WIDTH,
 )
-from npylstm.kernels.calls import Call
+from npylstm.kernels.calls import Call, Place
 from npylstm.kernels.library import Kernel, KernelLibrary
 from npylstm.kernels.packing import VectorType
 
-__all__ = ["EXAMPLES", "FETCH", "KERNELS", "MULTIPLY", "STORE", "Row", "is_alias", "row_of"]
+__all__ = [
+    "EXAMPLES",
+    "FETCH",
+    "KERNELS",
+    "MULTIPLY",
+    "STORE",
+    "Row",
+    "alias",
+    "is_alias",
+    "row_of",
+]
 
 Weights = Mapping[str, Array]
+Columns = dict[str, int]
 
 
 def _always(operation: Any) -> bool:
@@ -59,7 +76,7 @@ class Row(NamedTuple):
     columns
         Its columns.
     bind
-        Computes columns of a call.
+        Computes columns of a call; a list for several rows.
     pack
         Arranges weights by column.
     fits
@@ -67,17 +84,18 @@ class Row(NamedTuple):
     softmax
         Whether activations may mix the last axis: the kernel applies them to whole rows.
     example
-        Arguments of an operation that the kernel computes, for ``npylstm doctor``.
+        Arguments of an operation that the kernel computes, for ``npylstm doctor``; None if another
+        row shows the kernel.
     """
 
     serves: str
     kernel: Kernel
     columns: Any
-    bind: Callable[[Any, Call], dict[str, int]]
+    bind: Callable[[Any, Call], Columns | list[Columns]]
     pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
     softmax: bool = False
-    example: Mapping[str, Any] = MappingProxyType({})
+    example: Mapping[str, Any] | None = None
 
     def kernels(self) -> Iterator[Kernel]:
         """Yield the kernel, and those that it calls."""
@@ -102,17 +120,18 @@ class Row(NamedTuple):
             parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), vector.dtype)
         return parts
 
-    def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> Array:
-        """Return the row of a call."""
+    def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> list[Array]:
+        """Return the rows of a call."""
         values = dict(parameters)
         for code, activation in _activations(operation):
             assert activation.row.code is not None  # accepts has checked it
             values[code] = activation.row.code
         if hasattr(self.columns, "MULTIPLY"):
             values["MULTIPLY"] = call.library.address(MULTIPLY, call.vector.dtype)
-        values |= {"X": call.inputs[0].start, "Y": call.outputs[0].start}
-        values |= self.bind(operation, call)
-        return self.row(call.library, call.vector.dtype, values)
+        values |= {"X": call.inputs[0].start if call.inputs else 0, "Y": call.outputs[0].start}
+        made = self.bind(operation, call)
+        several = made if isinstance(made, list) else [made]
+        return [self.row(call.library, call.vector.dtype, values | own) for own in several]
 
     def row(self, library: KernelLibrary, dtype: str, values: Mapping[str, int]) -> Array:
         """Return a row of a program with these columns."""
@@ -132,6 +151,7 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
 
 
 MULTIPLY = Kernel("products", "multiply")
+_MOVE, _COMBINE = Kernel("moves", "move"), Kernel("elementwise", "combine")
 
 _ROWS = (
     Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
@@ -162,26 +182,49 @@ _ROWS = (
         layers.pack_embedding, example={"vocabulary": 9, "units": 20}),
     Row("activation", Kernel("layers", "activation"), ACTIVATION, layers.bind_activation,
         softmax=True, example={"activation": TANH}),
-    Row("stack", Kernel("layers", "repeat"), REPEAT, layers.bind_repeat,
-        fits=lambda layer: layer.times > 1,  # of a single input
-        example={"axis": 1, "times": 3}),
+    Row("transpose", _MOVE, MOVE, views.bind_move, example={"axes": (1, 0, 2)}),
+    *(Row(kind, _MOVE, MOVE, views.bind_move)
+      for kind in ("expand", "flip", "select", "slice", "sliding_windows")),
+    Row("concatenate", _MOVE, MOVE, joins.bind_concatenate),
+    Row("stack", _MOVE, MOVE, joins.bind_stack),
+    Row("repeat", _MOVE, MOVE, joins.bind_repeat),
+    Row("pad", _MOVE, MOVE, joins.bind_pad),
+    Row("full", _MOVE, MOVE, joins.bind_full),
+    Row("constant", _MOVE, MOVE, joins.bind_constant, elementwise.pack_constant),
+    Row("arithmetic", _COMBINE, COMBINE, elementwise.bind_arithmetic,
+        fits=elementwise.can_combine, example={"operation": "multiply", "number": 3.0}),
+    Row("prelu", _COMBINE, COMBINE, elementwise.bind_prelu, elementwise.pack_slopes),
+    Row("where", Kernel("elementwise", "choose"), CHOICE, elementwise.bind_choice,
+        example={"x": 2.0, "y": 3.0}),
+    Row("rescaling", Kernel("elementwise", "rescale"), RESCALE, elementwise.bind_rescaling,
+        example={"scale": 0.5, "offset": 3.0}),
+    Row("batch_normalization", Kernel("elementwise", "scale"), SCALE, elementwise.bind_scale,
+        elementwise.pack_scale, example={"features": 5, "axis": -1, "epsilon": 0.001}),
 )  # fmt: skip
 
 # Copies between tensors and states, for graphs that read or set states.
 FETCH, STORE = (Row("", Kernel("layers", name), COPY, lambda *_: {}) for name in ("fetch", "store"))
 
-# One operation for each row, for a check of its kernel.
-EXAMPLES = tuple((row.serves, row.example) for row in _ROWS)
+# Operations for a check of their kernels.
+EXAMPLES = tuple((row.serves, row.example) for row in _ROWS if row.example is not None)
 
-KERNELS = (MULTIPLY, *(row.kernel for row in (*_ROWS, FETCH, STORE)))
+KERNELS = (MULTIPLY, *dict.fromkeys(row.kernel for row in (*_ROWS, FETCH, STORE)))
 
 # Kinds whose output is the input's memory with another shape.
 _ALIASES = ("identity", "reshape")
 
 
 def is_alias(operation: Any) -> bool:
-    """Whether the output shares the input's memory."""
+    """Whether the output always shares the input's memory."""
     return operation.kind in _ALIASES
+
+
+def alias(operation: Any, inputs: Sequence[Place]) -> int | None:
+    """Return where the output begins if it shares the memory of the first input, contiguous."""
+    if is_alias(operation):
+        return inputs[0].start
+    row = row_of(operation)
+    return views.alias_of(operation, inputs) if row and row.bind is views.bind_move else None
 
 
 def row_of(operation: Any) -> Row | None:

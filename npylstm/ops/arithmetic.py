@@ -122,7 +122,7 @@ class Arithmetic(Operation):
         fewest = 1 if self.operation in _MERGES else 2
         if not inputs or count < fewest or (self.operation in _OF_TWO and count > 2):
             raise FormatError(f"{self.operation}: expected two operands")
-        return (broadcast([*self._spread(inputs)]),)
+        return (broadcast([*self.expanded(inputs)]),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         rank = max(map(len, shapes))
@@ -133,8 +133,8 @@ class Arithmetic(Operation):
                 sources[0 if first else axis + rank - len(shape)].append((k, axis))
         return (AxisMap(tuple(map(tuple, sources))),)
 
-    def _spread(self, shapes: Sequence[Shape]) -> Iterator[Shape]:
-        """Expand all shapes to one rank; with ``after_batch``, new axes come after the first."""
+    def expanded(self, shapes: Sequence[Shape]) -> Iterator[Shape]:
+        """Yield shapes of one rank with ``after_batch``: new axes come after the first."""
         rank = max(map(len, shapes)) if self.after_batch else 0
         for shape in shapes:
             yield (*shape[:1], *(1,) * (rank - len(shape)), *shape[1:])
@@ -153,7 +153,7 @@ class Arithmetic(Operation):
 
     def _operands(self, inputs: Sequence[Array]) -> list[Any]:
         """Return the inputs, with axes to broadcast them, and the number."""
-        shapes = self._spread([x.shape for x in inputs])
+        shapes = self.expanded([x.shape for x in inputs])
         operands: list[Any] = [x.reshape(s) for x, s in zip(inputs, shapes, strict=True)]
         if self.number is not None:
             at = 0 if self.number_first else len(operands)

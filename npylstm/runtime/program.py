@@ -20,7 +20,7 @@ from npylstm.kernels.arguments import RECURRENT, WIDTH
 from npylstm.kernels.calls import Call, Place, Sizes
 from npylstm.kernels.library import Kernel, KernelLibrary
 from npylstm.kernels.packing import ALIGNMENT, aligned
-from npylstm.kernels.table import FETCH, STORE, Row, is_alias, row_of
+from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
 
 __all__ = ["Parameters", "Program", "is_native", "kernels_of"]
@@ -157,8 +157,10 @@ class Program:
         except ShapeError as error:
             raise ShapeError(f"{edge.layer}: {error}") from None
         sizes: list[Sizes] = [tuple(int(d) for d in shape) for shape in shapes]
-        if is_alias(operation):
-            self._places[edge.outputs[0]] = inputs[0]._replace(shape=sizes[0])
+        start = alias(operation, inputs)
+        if start is not None:
+            stop = start + math.prod(sizes[0])
+            self._places[edge.outputs[0]] = Place(inputs[0].name, start, stop, sizes[0])
             return
         outputs = [*zip(edge.outputs, operation.output_names(), sizes, strict=True)]
         carried = operation.state_shapes()
@@ -212,7 +214,11 @@ class Program:
     def _emit(self, edge: Edge, prefix: str, part: Operation, call: Call) -> None:
         row = row_of(part)
         assert row is not None  # is_native has checked it
-        values = row.bound(part, call, self.parameters.offsets[edge.layer, prefix])
+        rows = row.bound(part, call, self.parameters.offsets[edge.layer, prefix])
+        for values in rows:
+            self._append(row, edge, part, call, values)
+
+    def _append(self, row: Row, edge: Edge, part: Operation, call: Call, values: Array) -> None:
         if hasattr(row.columns, "WRONG"):
             self.checks.append((int(values[row.columns.WRONG]), edge.layer, part, call.inputs[0]))
         if row.columns is RECURRENT and values[RECURRENT.SHARED_VECTORS]:

@@ -109,6 +109,7 @@ def _layer(operation: Operation, dtype: str) -> LayerSpec:
     weights = {}
     for number, (name, shape) in enumerate(operation.weight_shapes().items()):
         values = np.sin(np.arange(1.0, np.prod(shape) + 1) * (number + 2))
+        values = np.abs(values) if operation.weight_role(name) == "variance" else values
         weights[name] = (values / 4).reshape(shape).astype(dtype)
     return LayerSpec("layer", operation, weights)
 
