@@ -17,13 +17,14 @@ from npylstm.activations import SELU_ALPHA, SELU_SCALE
 from npylstm.kernels.jit import jit
 from npylstm.kernels.simd import Lanes, broadcast, each_vector, lane_count
 from npylstm.kernels.simd_math import exp, exp_minus_one, sigmoid, tanh
+from npylstm.kernels.softmax import softmax_row
 
 __all__ = ["activate"]
 
 _SQRT_HALF = math.sqrt(0.5)
 _GELU_SCALE = math.sqrt(2 / math.pi)
 
-_SOFTPLUS, _EXP, _GELU, _MISH, _SOFTMAX = 8, 10, 12, 14, 15
+_SOFTPLUS, _GELU, _MISH, _SOFTMAX, _LOG_SOFTMAX, _LOG, _LOG_SIGMOID = 8, 12, 14, 15, 16, 30, 31
 
 
 def _relu(x: Lanes, slope: Lanes, top: Lanes, threshold: Lanes) -> Lanes:
@@ -34,6 +35,10 @@ def _relu(x: Lanes, slope: Lanes, top: Lanes, threshold: Lanes) -> Lanes:
 
 def _elu(x: Lanes, alpha: Lanes | float) -> Lanes:
     return x.choose("<", 0.0, exp_minus_one(x.minimum(0.0)) * alpha, x)
+
+
+def _celu(x: Lanes, alpha: Lanes) -> Lanes:
+    return x.maximum(0.0) + alpha * exp_minus_one(x.minimum(0.0) / alpha)
 
 
 def _gelu_tanh(x: Lanes) -> Lanes:
@@ -53,6 +58,19 @@ _EXPRESSIONS: dict[int, Callable[..., Lanes]] = {
     10: exp,
     11: lambda x: x * sigmoid(x),
     13: _gelu_tanh,
+    17: lambda x: x * ((x + 3.0).maximum(0.0).minimum(6.0) / 6.0),
+    18: lambda x: x.maximum(-1.0).minimum(1.0),
+    19: _celu,
+    20: lambda x, alpha, beta: alpha * x + beta,
+    21: lambda x, low, high: x.maximum(low).minimum(high),
+    22: lambda x, alpha, beta: (alpha * x + beta).maximum(0.0).minimum(1.0),
+    23: lambda x, alpha, beta: alpha * tanh(beta * x),
+    24: lambda x: abs(x),
+    25: lambda x: -x,
+    26: lambda x: 1.0 / x,
+    27: lambda x: 1.0 / x.sqrt(),
+    28: lambda x: x.sqrt(),
+    29: lambda x: x * x,
 }
 
 
@@ -108,17 +126,13 @@ def activate(code, params, z, n):
     elif code == _MISH:
         for j in range(n):
             z[j] = z[j] * T(math.tanh(_softplus(z[j])))
-    elif code == _SOFTMAX:
-        top = z[0]
+    elif code == _LOG:
         for j in range(n):
-            top = z[j] if z[j] > top else top
+            z[j] = math.log(z[j])
+    elif code == _LOG_SIGMOID:
         for j in range(n):
-            z[j] = z[j] - top
-        _express(_EXP, params, z, n)
-        total = 0.0  # float64, because long float32 sums lose digits
-        for j in range(n):
-            total += z[j]
-        for j in range(n):
-            z[j] = T(z[j] / total)
+            z[j] = -_softplus(-z[j])
+    elif code in (_SOFTMAX, _LOG_SOFTMAX):
+        softmax_row(z, z, n, int(code == _LOG_SOFTMAX))
     elif code:
         _express(code, params, z, n)

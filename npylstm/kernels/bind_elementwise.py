@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.kernels.bind_views import View, axis_columns, bits, loops, unread, view
 from npylstm.kernels.calls import Call, Place, Sizes
-from npylstm.kernels.combinations import CODES
+from npylstm.kernels.codes import CODES
 from npylstm.kernels.packing import ALIGNMENT, VectorType
 
 __all__ = ["bind_arithmetic", "bind_choice", "bind_prelu", "bind_rescaling", "bind_scale",

@@ -9,7 +9,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.kernels.calls import Call
-from npylstm.kernels.packing import Columns, VectorType
+from npylstm.kernels.packing import GROUP, Columns, VectorType
 
 __all__ = [
     "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
@@ -33,8 +33,10 @@ def pack_dense(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Ar
 
 
 def pack_dense_narrow(layer: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
-    """Keep the kernel as it is, (features, units)."""
-    return pack_dense(layer, weights, vector) | {"W": weights["kernel"]}
+    """Add columns of zeros up to a full group: (features, columns)."""
+    more = -layer.units % GROUP
+    bias = weights.get("bias", np.zeros(layer.units, vector.dtype))
+    return {"W": np.pad(weights["kernel"], ((0, 0), (0, more))), "BIAS": np.pad(bias, (0, more))}
 
 
 def bind_dense(layer: Any, call: Call) -> dict[str, int]:

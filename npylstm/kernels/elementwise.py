@@ -11,20 +11,13 @@ from numba import float64, types
 from numba.extending import intrinsic
 
 from npylstm.kernels.arguments import CHOICE, COMBINE, RESCALE, SCALE
-from npylstm.kernels.combinations import POWER
+from npylstm.kernels.codes import POWER
+from npylstm.kernels.folds import larger, smaller
 from npylstm.kernels.jit import jit, kernel
 from npylstm.kernels.moves import distance
 from npylstm.kernels.simd import Lanes, each_vector, lane_count, number, offset, width
 
 __all__ = ["choose", "combine", "rescale", "scale"]
-
-
-def _larger(a: Lanes, b: Lanes) -> Lanes:
-    return a.choose("==", a, a.choose(">", b, a, b), a)  # nan if one of them is
-
-
-def _smaller(a: Lanes, b: Lanes) -> Lanes:
-    return a.choose("==", a, a.choose("<", b, a, b), a)
 
 
 def _comparison(order: str) -> Callable[[Lanes, Lanes], Lanes]:
@@ -35,14 +28,14 @@ def _truth(x: Lanes) -> Lanes:
     return x.choose("==", 0.0, 0.0, 1.0)  # nan is true
 
 
-# By code: see npylstm.kernels.combinations.
+# By code: see npylstm.kernels.codes.
 _EXPRESSIONS: dict[int, Callable[[Lanes, Lanes], Lanes]] = {
     1: lambda a, b: a + b,
     2: lambda a, b: a - b,
     3: lambda a, b: a * b,
     4: lambda a, b: a / b,
-    5: _larger,
-    6: _smaller,
+    5: larger,
+    6: smaller,
     7: _comparison("=="),
     8: lambda a, b: a.choose("==", b, 0.0, 1.0),
     9: _comparison("<"),
@@ -50,7 +43,7 @@ _EXPRESSIONS: dict[int, Callable[[Lanes, Lanes], Lanes]] = {
     11: _comparison(">"),
     12: _comparison(">="),
     13: lambda a, b: _truth(a) * _truth(b),
-    14: lambda a, b: _larger(_truth(a), _truth(b)),
+    14: lambda a, b: larger(_truth(a), _truth(b)),
     15: lambda a, b: abs(_truth(a) - _truth(b)),
     16: lambda a, b: a.choose(">", 0.0, a, a * b),
 }

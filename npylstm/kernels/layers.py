@@ -9,75 +9,16 @@ dtype.
 
 from __future__ import annotations
 
-from numba import float64
-
 from npylstm.kernels.activations import activate
-from npylstm.kernels.arguments import ACTIVATION, COPY, DENSE, KERNEL, WIDTH
+from npylstm.kernels.arguments import ACTIVATION, COPY, KERNEL, WIDTH
 from npylstm.kernels.arguments import CONVOLUTION as C
 from npylstm.kernels.arguments import EMBEDDING as E
-from npylstm.kernels.jit import entry, fma, jit, kernel
+from npylstm.kernels.jit import entry, jit, kernel
 from npylstm.kernels.simd import call, copy, copy_bytes, integers, offset, width
 
 __all__ = [
-    "activation", "advance", "convolve", "dense", "dense_narrow", "embed", "execute", "fetch",
-    "generate", "store",
+    "activation", "advance", "convolve", "embed", "execute", "fetch", "generate", "store",
 ]  # fmt: skip
-
-
-@kernel
-def dense(row, params, state, work):
-    """:class:`npylstm.ops.dense.Dense`: packed weights."""
-    features, units = row[DENSE.IN], row[DENSE.UNITS]
-    span = row[DENSE.VECTORS] * width(work)
-    z = offset(work, row[DENSE.SCRATCH])
-    for first in range(0, row[DENSE.ROWS], row[DENSE.BLOCK_ROWS]):
-        n = min(row[DENSE.BLOCK_ROWS], row[DENSE.ROWS] - first)
-        call(row[DENSE.MULTIPLY], (
-            z, span, offset(params, row[DENSE.BIAS]), 0, n,
-            offset(work, row[DENSE.X] + first * features), features, features,
-            offset(params, row[DENSE.W]), 0, row[DENSE.VECTORS],
-        ))  # fmt: skip
-        for r in range(n):
-            y = offset(work, row[DENSE.Y] + (first + r) * units)
-            copy(y, offset(z, r * span), units)
-            activate(row[DENSE.CODE], offset(params, row[DENSE.CODE_PARAM]), y, units)
-
-
-@kernel
-def dense_narrow(row, params, state, work):
-    """:class:`npylstm.ops.dense.Dense` of few units, summed in float64 and rounded once.
-
-    The last layer's rounding dominates the output's error. Weights are not packed: (features,
-    units).
-    """
-    features, units = row[DENSE.IN], row[DENSE.UNITS]
-    w, bias = offset(params, row[DENSE.W]), offset(params, row[DENSE.BIAS])
-    full = units - units % 8
-    for r in range(row[DENSE.ROWS]):
-        x, y = offset(work, row[DENSE.X] + r * features), offset(work, row[DENSE.Y] + r * units)
-        for j in range(0, full, 8):
-            b = offset(bias, j)
-            s0, s1, s2, s3 = float64(b[0]), float64(b[1]), float64(b[2]), float64(b[3])
-            s4, s5, s6, s7 = float64(b[4]), float64(b[5]), float64(b[6]), float64(b[7])
-            for k in range(features):
-                a, u = float64(x[k]), offset(w, k * units + j)
-                s0 = fma(a, float64(u[0]), s0)
-                s1 = fma(a, float64(u[1]), s1)
-                s2 = fma(a, float64(u[2]), s2)
-                s3 = fma(a, float64(u[3]), s3)
-                s4 = fma(a, float64(u[4]), s4)
-                s5 = fma(a, float64(u[5]), s5)
-                s6 = fma(a, float64(u[6]), s6)
-                s7 = fma(a, float64(u[7]), s7)
-            yj = offset(y, j)
-            yj[0], yj[1], yj[2], yj[3] = s0, s1, s2, s3
-            yj[4], yj[5], yj[6], yj[7] = s4, s5, s6, s7
-        for j in range(full, units):
-            s = float64(bias[j])
-            for k in range(features):
-                s = fma(float64(x[k]), float64(w[k * units + j]), s)
-            y[j] = s
-        activate(row[DENSE.CODE], offset(params, row[DENSE.CODE_PARAM]), y, units)
 
 
 @kernel

@@ -15,11 +15,13 @@ import numpy as np
 from npylstm.arrays import Array
 
 __all__ = [
-    "ALIGNMENT", "PANEL", "Columns", "VectorType", "aligned", "narrow_lanes", "pack_product",
+    "ALIGNMENT", "GROUP", "PANEL", "Columns", "VectorType", "aligned", "narrow_lanes",
+    "pack_product",
 ]  # fmt: skip
 
 ALIGNMENT = 16  # elements: tensors start on a cache line
 PANEL = 4  # vectors of columns in a product
+GROUP = 8  # columns of a product that is summed in float64
 
 
 def aligned(size: int, dtype: str) -> Array:

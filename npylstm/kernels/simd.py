@@ -7,7 +7,7 @@ pointers instead of arrays: no reference counts, no bounds, no allocation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite
@@ -156,6 +156,27 @@ class Lanes:
     def narrow(self, number: Any) -> Lanes:
         """The numbers rounded to an LLVM type."""
         return self._cast("fptrunc", bit_width(number))
+
+    def lanes_from(self, first: int, count: int) -> Lanes:
+        """Return some of the lanes."""
+        return self._shuffled(range(first, first + count))
+
+    def repeated(self, count: int) -> Lanes:
+        """Return a vector with the first lane in all lanes."""
+        return self._shuffled([0] * count)
+
+    def _shuffled(self, places: Iterable[int]) -> Lanes:
+        chosen = [*places]
+        mask = ir.Constant(ir.VectorType(_INDEX, len(chosen)), chosen)
+        return self._with(self.builder.shuffle_vector(self.value, self.value, mask))
+
+    def sqrt(self) -> Lanes:
+        """Return the square root; nan below zero."""
+        return self._intrinsic("sqrt")
+
+    def log(self) -> Lanes:
+        """Return the natural logarithm, by the C library."""
+        return self._intrinsic("log")
 
     def _cast(self, name: str, bits: int) -> Lanes:
         kind = self.value.type

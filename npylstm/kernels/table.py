@@ -20,6 +20,7 @@ from npylstm.kernels import bind_elementwise as elementwise
 from npylstm.kernels import bind_joins as joins
 from npylstm.kernels import bind_layers as layers
 from npylstm.kernels import bind_recurrent as recurrent
+from npylstm.kernels import bind_reductions as reductions
 from npylstm.kernels import bind_views as views
 from npylstm.kernels.arguments import (
     ACTIVATION,
@@ -30,10 +31,15 @@ from npylstm.kernels.arguments import (
     DENSE,
     EMBEDDING,
     KERNEL,
+    MASKING,
     MOVE,
+    NORMALIZE,
+    POOL,
     RECURRENT,
+    REDUCE,
     RESCALE,
     SCALE,
+    SOFTMAX,
     WIDTH,
 )
 from npylstm.kernels.calls import Call, Place
@@ -54,6 +60,7 @@ __all__ = [
 
 Weights = Mapping[str, Array]
 Columns = dict[str, int]
+ANY_AXIS = -1000
 
 
 def _always(operation: Any) -> bool:
@@ -82,7 +89,7 @@ class Row(NamedTuple):
     fits
         Whether the kernel can compute an operation of this kind.
     softmax
-        Whether activations may mix the last axis: the kernel applies them to whole rows.
+        The axis that activations may mix: the last for kernels that apply them to whole rows.
     example
         Arguments of an operation that the kernel computes, for ``npylstm doctor``; None if another
         row shows the kernel.
@@ -94,7 +101,7 @@ class Row(NamedTuple):
     bind: Callable[[Any, Call], Columns | list[Columns]]
     pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
-    softmax: bool = False
+    softmax: int | None = None
     example: Mapping[str, Any] | None = None
 
     def kernels(self) -> Iterator[Kernel]:
@@ -108,22 +115,22 @@ class Row(NamedTuple):
         if not self.fits(operation):
             return False
         for _, activation in _activations(operation):
-            along_rows = self.softmax and activation.axis == -1
-            if activation.row.code is None or not (activation.axis is None or along_rows):
+            fits = activation.axis is None or self.softmax in (activation.axis, ANY_AXIS)
+            if activation.row.code is None or not fits:
                 return False
         return True
 
     def packed(self, operation: Any, weights: Weights, vector: VectorType) -> dict[str, Array]:
         """Return the kernel's parameters, packed by column."""
         parts = self.pack(operation, weights, vector)
-        for code, activation in _activations(operation):
+        for code, activation in self._coded(operation):
             parts[f"{code}_PARAM"] = np.array(activation.params or (0.0,), vector.dtype)
         return parts
 
     def bound(self, operation: Any, call: Call, parameters: Mapping[str, int]) -> list[Array]:
         """Return the rows of a call."""
         values = dict(parameters)
-        for code, activation in _activations(operation):
+        for code, activation in self._coded(operation):
             assert activation.row.code is not None  # accepts has checked it
             values[code] = activation.row.code
         if hasattr(self.columns, "MULTIPLY"):
@@ -132,6 +139,10 @@ class Row(NamedTuple):
         made = self.bind(operation, call)
         several = made if isinstance(made, list) else [made]
         return [self.row(call.library, call.vector.dtype, values | own) for own in several]
+
+    def _coded(self, operation: Any) -> Iterator[tuple[str, Activation]]:
+        """Yield the activations that the kernel computes by a code, with its column."""
+        return ((c, a) for c, a in _activations(operation) if hasattr(self.columns, c))
 
     def row(self, library: KernelLibrary, dtype: str, values: Mapping[str, int]) -> Array:
         """Return a row of a program with these columns."""
@@ -151,6 +162,7 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
 
 
 MULTIPLY = Kernel("products", "multiply")
+_NORMALIZE, _POOL = Kernel("normalizing", "normalize"), Kernel("reductions", "pool")
 _MOVE, _COMBINE = Kernel("moves", "move"), Kernel("elementwise", "combine")
 
 _ROWS = (
@@ -168,21 +180,35 @@ _ROWS = (
     Row("simple_rnn", Kernel("recurrent", "simple_rnn"), RECURRENT, recurrent.bind_simple_rnn,
         recurrent.pack_simple_rnn, fits=lambda layer: layer.clip is None,
         example={"features": 5, "units": 20}),
-    Row("dense", Kernel("layers", "dense_narrow"), DENSE, layers.bind_dense_narrow,
+    Row("dense", Kernel("dense", "dense_narrow"), DENSE, layers.bind_dense_narrow,
         layers.pack_dense_narrow, fits=lambda layer: layer.units <= layers.NARROW_UNITS,
-        softmax=True, example={"features": 5, "units": 20}),
-    Row("dense", Kernel("layers", "dense"), DENSE, layers.bind_dense, layers.pack_dense,
-        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=True,
+        softmax=-1, example={"features": 5, "units": 20}),
+    Row("dense", Kernel("dense", "dense"), DENSE, layers.bind_dense, layers.pack_dense,
+        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=-1,
         example={"features": 5, "units": layers.NARROW_UNITS + 20}),
     Row("conv1d", Kernel("layers", "convolve"), CONVOLUTION, layers.bind_convolution,
-        layers.pack_convolution, softmax=True,
+        layers.pack_convolution, softmax=-1,
         fits=lambda layer: layer.groups == 1 or layer.activation.row.elementwise,
         example={"features": 5, "units": 20, "size": 3}),
     Row("embedding", Kernel("layers", "embed"), EMBEDDING, layers.bind_embedding,
         layers.pack_embedding, example={"vocabulary": 9, "units": 20}),
     Row("activation", Kernel("layers", "activation"), ACTIVATION, layers.bind_activation,
-        softmax=True, example={"activation": TANH}),
+        softmax=-1, example={"activation": TANH}),
     Row("transpose", _MOVE, MOVE, views.bind_move, example={"axes": (1, 0, 2)}),
+    Row("reduce", Kernel("reductions", "reduce"), REDUCE, reductions.bind_reduce,
+        fits=reductions.can_reduce, example={"operation": "mean", "axes": (1,)}),
+    Row("activation", Kernel("reductions", "softmax"), SOFTMAX, reductions.bind_softmax,
+        fits=reductions.is_softmax, softmax=ANY_AXIS,
+        example={"activation": Activation("softmax", (1,))}),
+    *(Row(kind, _NORMALIZE, NORMALIZE, reductions.bind_normalization,
+          reductions.pack_normalization, example=example)
+      for kind, example in (("layer_normalization", {"shape": (5,), "epsilon": 0.001}),
+                            ("rms_normalization", None))),
+    Row("pool1d", _POOL, POOL, reductions.bind_pool, fits=reductions.can_pool,
+        example={"operation": "max", "size": 2, "stride": 2}),
+    Row("pool", _POOL, POOL, reductions.bind_pool, fits=reductions.can_pool),
+    Row("masking", Kernel("reductions", "mask_steps"), MASKING, reductions.bind_masking,
+        example={}),
     *(Row(kind, _MOVE, MOVE, views.bind_move)
       for kind in ("expand", "flip", "select", "slice", "sliding_windows")),
     Row("concatenate", _MOVE, MOVE, joins.bind_concatenate),

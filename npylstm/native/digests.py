@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npylstm.kernels import arguments
 from npylstm.kernels.library import ENTRIES
-from npylstm.kernels.packing import ALIGNMENT, PANEL
+from npylstm.kernels.packing import ALIGNMENT, GROUP, PANEL
 from npylstm.kernels.table import KERNELS
 
 __all__ = ["sources_digest", "table_digest"]
@@ -26,7 +26,7 @@ def table_digest() -> str:
         if hasattr(value, "holds")
     }
     names = [kernel.name for kernel in (*KERNELS, *ENTRIES)]
-    agreed = (arguments.WIDTH, arguments.KERNEL, ALIGNMENT, PANEL, names, columns)
+    agreed = (arguments.WIDTH, arguments.KERNEL, ALIGNMENT, GROUP, PANEL, names, columns)
     return _digest(repr(agreed).encode())
 
 

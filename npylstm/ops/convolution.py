@@ -214,6 +214,11 @@ class Pool1D(Operation):
         _check_padding(self.padding)
 
     @property
+    def windows(self) -> tuple[Window]:
+        """The window along the steps."""
+        return (_window(self),)
+
+    @property
     def _span(self) -> int:
         return _window(self).span
 

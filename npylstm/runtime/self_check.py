@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def _results(library: KernelLibrary, dtype: str) -> Iterator[tuple[Iterable[Kern
         spec = _chain(dtype, operation)
         x = _input(operation, dtype)
         native, exact = _both(spec, library)
-        yield row.kernels(), native.predict(x), exact.predict(x)
+        yield row.kernels(), _flat(native.predict(x)), _flat(exact.predict(x))
     x = _input(_lstm(), dtype)
     native, exact = _both(_with_states(dtype), library)
     given = {"x": x, **{name: np.full((_BATCH, 20), 0.25, dtype) for name in ("h", "c")}}
@@ -140,6 +140,12 @@ def _with_states(dtype: str) -> ModelSpec:
         (layer,), (Edge("layer", ("x", "h", "c"), ("y", "h_n", "c_n")),),
         (TensorSpec("x", (BATCH, STEPS, _FEATURES)), *states), ("y", "h_n", "c_n"), dtype=dtype,
     )  # fmt: skip
+
+
+def _flat(made: Any) -> Array:
+    """Return the numbers of one output, or of several."""
+    outputs = [*made.values()] if isinstance(made, dict) else [made]
+    return np.concatenate([y.reshape(-1) for y in outputs])
 
 
 def _joined(model: Predictor, given: dict[str, Array]) -> Array:
