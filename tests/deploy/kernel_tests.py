@@ -15,7 +15,9 @@ TESTS = Path(__file__).resolve().parents[1]
 FILES = (
     "operations", "npylstm/test_lstm.py", "npylstm/test_recurrent.py", "npylstm/test_masks.py",
     "npylstm/test_other_layers.py", "npylstm/test_products.py", "npylstm/test_session.py",
-    "npylstm/test_pool.py", "npylstm/test_model.py", "npylstm/test_thread_group.py",
+    "npylstm/test_session_errors.py", "npylstm/test_session_files.py", "npylstm/test_session_states.py",
+    "npylstm/test_session_streams.py", "npylstm/test_pool.py", "npylstm/test_pool_errors.py",
+    "npylstm/test_pool_files.py", "npylstm/test_model.py", "npylstm/test_thread_group.py",
     "npylstm/test_native.py", "npylstm/test_doctor.py", "npylstm/test_activations.py",
     "npylstm/test_numpy_engine.py",
 )  # fmt: skip
