@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from forked_reader import installed
+
+if TYPE_CHECKING:
+    from hostile_reader import Reader
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,3 +21,13 @@ def forked_hdf5_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         return
     with installed(tmp_path_factory.mktemp("hdf5")):
         yield
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """Start the process that reads hostile files of PyTorch, once for all files of tests."""
+    from hostile_reader import Reader
+
+    made = Reader(tmp_path_factory.mktemp("hostile"))
+    yield made
+    made.close()
