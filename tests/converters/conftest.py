@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from forked_reader import installed
 
 if TYPE_CHECKING:
     from hostile_reader import Reader
+    from keras_chains import Built
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +33,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     made = Reader(tmp_path_factory.mktemp("hostile"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+    """Build Keras models of chains by name, once; nobody changes them or their files."""
+    from keras_chains import build
+
+    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp(name)))
