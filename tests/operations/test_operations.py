@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from operations.case import MAJOR, SEQUENCE, Case, Refused
-from operations.cases import CASES, REFUSED, softmax
+from operations.cases import CASES, REFUSED
 from operations.check import Probe, assignments, check_operation, missed_streams, mixes_samples
+from operations.oracles import softmax
 
 from npylstm import FormatError
 from npylstm.ops import OPERATIONS

@@ -1,0 +1,82 @@
+"""Cases of layers that move elements about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from operations.case import FLAT, MAJOR, MASK, NESTED, OTHER, SEQUENCE, Case, case, of
+
+from npylstm.ops.indexing import Flip, Pad, Repeat, Select, SizeOf, Slice
+from npylstm.ops.shaping import Concatenate, Expand, Full, Reshape, Stack, Transpose
+
+
+def moving() -> Iterator[Case]:
+    yield case(Reshape(((0, 0), -1)), SEQUENCE)
+    yield case(Reshape(((0, 0), -1)), ("batch", 2, 3), note="fixed")
+    yield case(Reshape(((0, 0), -1)), MASK, note="flat")
+    yield case(Reshape(((0, 0), -1)), ("batch", "steps", 1), note="ones")
+    yield case(Reshape(((0, 0), 3, -1)), SEQUENCE)
+    yield case(Reshape(((0, 0), -1, 3)), SEQUENCE)
+    yield case(Reshape(((0, 0), -1, 3, 1)), SEQUENCE)
+    yield case(Reshape(((0, 0), 2, 3)), ("batch", 6))
+    yield case(Reshape(((0, 0), 3, 2)), ("batch", 2, 3))
+    yield case(Transpose((0, 2, 1)), SEQUENCE, oracle=of(lambda x: x.swapaxes(1, 2)))
+    yield case(Transpose((0, 2, 3, 1)), NESTED)
+    yield case(Stack(1, 4), FLAT)
+    yield case(Stack(1, 4), MASK, note="free")
+    yield case(Select(1, -1), SEQUENCE, oracle=of(lambda x: x[:, -1]))
+    yield case(Select(1, 0), SEQUENCE, oracle=of(lambda x: x[:, 0]))
+    yield case(Select(2, 1), SEQUENCE, oracle=of(lambda x: x[:, :, 1]))
+    yield case(Select(0, -1), MAJOR, oracle=of(lambda x: x[-1]))
+    yield case(Select(2, 1), NESTED, note="nested")
+    yield case(Slice(1), SEQUENCE)
+    yield case(Slice(1, 1), SEQUENCE, oracle=of(lambda x: x[:, 1:]))
+    yield case(Slice(1, 1, -1), SEQUENCE, oracle=of(lambda x: x[:, 1:-1]))
+    yield case(Slice(1, 1, -1, 2), SEQUENCE, oracle=of(lambda x: x[:, 1:-1:2]))
+    yield case(Slice(1, -1), SEQUENCE, oracle=of(lambda x: x[:, -1:]))
+    yield case(Slice(1, -2, size=2), SEQUENCE, oracle=of(lambda x: x[:, -2:]))
+    yield case(Slice(2, 0, 2), SEQUENCE, oracle=of(lambda x: x[:, :, :2]))
+    yield case(Slice(2, 0, None, 2, 2), SEQUENCE, oracle=of(lambda x: x[:, :, ::2]))
+    yield case(Slice(0, 0, 4), MAJOR, note="time_major")
+    yield case(SizeOf(1), SEQUENCE, oracle=of(lambda x: float(x.shape[1])))
+    yield case(SizeOf(2), SEQUENCE, oracle=of(lambda x: 3.0))
+    yield case(Transpose((1, 0, 2)), SEQUENCE, oracle=of(lambda x: x.swapaxes(0, 1)))
+    yield case(Transpose((2, 0, 1)), MAJOR)
+    yield case(Transpose((0, 1, 2)), SEQUENCE)
+    yield case(Flip((1,)), SEQUENCE, oracle=of(lambda x: x[:, ::-1]))
+    yield case(Flip((2,)), SEQUENCE, oracle=of(lambda x: x[..., ::-1]))
+    yield case(Flip((0, 2)), MAJOR)
+    yield case(Reshape((-1, 3)), SEQUENCE)
+    yield case(Reshape(((0, 0), (0, 1), 3, 1)), SEQUENCE)
+    yield case(Reshape((1, (0, 0), (0, 1), 3)), SEQUENCE)
+    yield case(Reshape(((1, 0), (1, 1), 3)), ("batch*steps", 3), SEQUENCE, note="lent")
+    yield case(Reshape(((0, 0), (0, 1), 2, 3)), ("batch", "steps", 6))
+    yield case(Reshape((-1, 3)), MAJOR, note="time_major")
+    yield case(Reshape(((0, 0), (0, 2), (0, 1), 3)), NESTED, note="steps-as-others")
+    yield case(Reshape(((0, 0), 6, (0, 3))), ("batch", 2, 3, "steps"), note="before-time")
+    yield case(Reshape((2, 3, (0, 1), (0, 2))), (6, "batch", "steps"), note="split-before")
+    yield case(Reshape((2, -1, 3)), (2, "batch", 3), note="batch-second")
+    yield case(Expand((4, (0, 0), 5)), ("batch", 1))
+    yield case(Expand(((0, 0), (1, 1), 3)), ("batch", 1, 3), SEQUENCE, note="lent")
+    yield case(Expand((2, (0, 0), (0, 1), 3)), ("batch", "steps", 1))
+    yield case(Expand(((1, 0), 3)), (1, 3), FLAT, note="batch-lent")
+    yield case(Expand(((1, 0), (1, 1), 3)), (3,), SEQUENCE, note="both-lent")
+    yield case(Concatenate(2), SEQUENCE, SEQUENCE)
+    yield case(Concatenate(-1), SEQUENCE, ("batch", "steps", 2))
+    yield case(Concatenate(1), SEQUENCE, OTHER)
+    yield case(Concatenate(1), SEQUENCE, SEQUENCE, note="twice")
+    yield case(Concatenate(0), MAJOR, (1, "batch", 3))
+    for axis in range(4):
+        yield case(Stack(axis), SEQUENCE, SEQUENCE)
+    yield case(Stack(1), MAJOR, MAJOR, note="time_major")
+    yield case(Full(((0, 0), 2), 0.5), SEQUENCE)
+    yield case(Full(((0, 0), (0, 1), 2)), SEQUENCE)
+    yield case(Full((2, 3), 1.0), SEQUENCE, note="fixed")
+    yield case(Repeat(1, 2), SEQUENCE, oracle=of(lambda x: np.repeat(x, 2, 1)))
+    yield case(Repeat(2, 3), SEQUENCE, oracle=of(lambda x: np.repeat(x, 3, 2)))
+    yield case(Repeat(1, 1), SEQUENCE)
+    yield case(Pad(1, 2, 1), SEQUENCE)
+    yield case(Pad(1, 2, 0), SEQUENCE)
+    yield case(Pad(2, 1, 0), SEQUENCE)
+    yield case(Pad(1, 0, 0), SEQUENCE)
