@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from operations.case import Case
 from operations.cases import CASES
-from operations.check import SIZES, Probe
+from operations.probe import Probe
+from operations.sizes import SIZES
 
 from npylstm.activations import LINEAR
 from npylstm.ops import OPERATIONS

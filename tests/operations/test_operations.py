@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from operations.case import MAJOR, SEQUENCE, Case, Refused
 from operations.cases import CASES, REFUSED
-from operations.check import Probe, assignments, check_operation, missed_streams, mixes_samples
+from operations.check import check_operation
 from operations.oracles import softmax
+from operations.probe import Probe
+from operations.refused import missed_streams, mixes_samples
+from operations.time_claims import assignments
 
 from npylstm import FormatError
 from npylstm.ops import OPERATIONS
