@@ -19,7 +19,7 @@ from npylstm_converters.registry import Arrays
 from npylstm_converters.tensorflow.checkpoint import read_file
 from npylstm_converters.tensorflow.constants import DTYPES
 from npylstm_converters.tensorflow.functions import Variables, ordered_names
-from npylstm_converters.tensorflow.graph_def import Node
+from npylstm_converters.tensorflow.graph_def import Node, node_of
 from npylstm_converters.tensorflow.lowering import Variable
 from npylstm_converters.tensorflow.rows import ROWS
 from npylstm_converters.tensorflow.saved_model import read_functions
@@ -71,7 +71,7 @@ class FunctionRunner:
         self.sizes = fixed_sizes(spec.inputs, shapes)
         self._dtypes = {name: np.dtype(DTYPES[own.inputs[name].kind]) for name in inputs}
         names = {node.name for node in reached} | {
-            own.inputs[name].tensor.partition(":")[0] for name in inputs
+            node_of(own.inputs[name].tensor) for name in inputs
         }
         self.description = f"TensorFlow {tf.__version__}"
         try:

@@ -18,7 +18,14 @@ from npylstm_converters.onnx.importer import convert_model
 from npylstm_converters.tensorflow.checkpoint import open_checkpoint
 from npylstm_converters.tensorflow.constants import DTYPES
 from npylstm_converters.tensorflow.containers import open_tensorflow
-from npylstm_converters.tensorflow.graph_def import Function, Node, Program, Signature, TensorInfo
+from npylstm_converters.tensorflow.graph_def import (
+    Function,
+    Node,
+    Program,
+    Signature,
+    TensorInfo,
+    node_of,
+)
 from npylstm_converters.tensorflow.lowering import OPSET, Frame, Lowering, Variable, needed
 from npylstm_converters.tensorflow.objects import ObjectGraph
 from npylstm_converters.tensorflow.rows import ROWS, VARIADIC
@@ -98,7 +105,7 @@ class Variables:
             numbers = program.captured.get(str(node.attributes.get("f")), ())
             if numbers:
                 inputs = node.inputs[-len(numbers) :]
-                self._numbers.update(zip(map(_node_of, inputs), numbers, strict=False))
+                self._numbers.update(zip(map(node_of, inputs), numbers, strict=False))
 
     def read(self, handle: Variable) -> tuple[str, Array]:
         """Return name and values of a variable.
@@ -118,20 +125,16 @@ class Variables:
         return name, stored.read()
 
 
-def _node_of(reference: str) -> str:
-    return reference.partition(":")[0]
-
-
 def ordered_names(signature: Signature, nodes: Mapping[str, Node]) -> tuple[list[str], list[str]]:
     """Return names of inputs and of outputs in the order of the function's arguments."""
     order: dict[str, int] = {}
     for info in signature.outputs.values():
-        node = nodes.get(_node_of(info.tensor))
+        node = nodes.get(node_of(info.tensor))
         if node is not None:
-            order |= {_node_of(name): k for k, name in enumerate(node.inputs)}
+            order |= {node_of(name): k for k, name in enumerate(node.inputs)}
 
     def place(info: TensorInfo) -> int:
-        return order.get(_node_of(info.tensor), len(order))
+        return order.get(node_of(info.tensor), len(order))
 
     def number(info: TensorInfo) -> int:
         last = info.tensor.rpartition(":")[2]
@@ -164,7 +167,7 @@ def _onnx_model(
     reasons.raise_if_any()
     for name in (*names, *made_names):
         lowering.unused(name)
-    values = {_node_of(signature.inputs[name].tensor): name for name in names}
+    values = {node_of(signature.inputs[name].tensor): name for name in names}
     frame = Frame(program.nodes, {**values})
     made = lowering.results(frame, [signature.outputs[name].tensor for name in made_names])
     reasons.raise_if_any()

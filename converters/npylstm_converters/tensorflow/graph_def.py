@@ -11,7 +11,9 @@ from npylstm import FormatError
 from npylstm_converters.tensorflow.constants import read_constant
 from npylstm_converters.toolkit.wire import Message, signed
 
-__all__ = ["DataType", "Function", "Node", "Program", "Signature", "TensorInfo", "read_program"]
+__all__ = [
+    "DataType", "Function", "Node", "Program", "Signature", "TensorInfo", "node_of", "read_program",
+]  # fmt: skip
 
 # Fields of AttrValue.
 _LIST, _BYTES, _INT, _FLOAT, _BOOL, _TYPE, _SHAPE, _TENSOR, _FUNCTION = 1, 2, 3, 4, 5, 6, 7, 8, 10
@@ -88,12 +90,12 @@ class Program:
     def reached(self, tensors: Iterable[str]) -> tuple[list[Node], list[Function]]:
         """Return the nodes that tensors are computed from, and all functions that these call."""
         nodes: dict[str, Node] = {}
-        todo = [_node_of(name) for name in tensors]
+        todo = [node_of(name) for name in tensors]
         while todo:
             node = self.nodes.get(todo.pop())
             if node is not None and node.name not in nodes:
                 nodes[node.name] = node
-                todo += map(_node_of, node.inputs)
+                todo += map(node_of, node.inputs)
         functions: dict[str, Function] = {}
         calling = [*nodes.values()]
         while calling:
@@ -106,7 +108,8 @@ class Program:
         return [*nodes.values()], [*functions.values()]
 
 
-def _node_of(reference: str) -> str:
+def node_of(reference: str) -> str:
+    """Return the name of the node that makes a tensor, or of the argument that it is."""
     return reference.partition(":")[0]
 
 

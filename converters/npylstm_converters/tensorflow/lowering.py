@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.onnx.folding import can_evaluate, fold
-from npylstm_converters.tensorflow.graph_def import DataType, Function, Node, Program
+from npylstm_converters.tensorflow.graph_def import DataType, Function, Node, Program, node_of
 from npylstm_converters.toolkit.translation import translate
 
 __all__ = ["OPSET", "Call", "Frame", "Lowering", "Variable", "needed"]
@@ -189,14 +189,14 @@ class Lowering:
 
     def _evaluate(self, frame: Frame, reference: str) -> None:
         """Write the nodes that a tensor depends on, those first that others read."""
-        stack = [_node_of(reference)]
+        stack = [node_of(reference)]
         entered: set[str] = set()
         while stack:
             node = frame.nodes.get(stack[-1])
             if node is None or node.name in frame.made or node.name in frame.values:
                 stack.pop()
                 continue
-            needed = [_node_of(name) for name in node.inputs]
+            needed = [node_of(name) for name in node.inputs]
             known = {*frame.made, *frame.values}
             missing = [n for n in needed if n in frame.nodes and n not in known]
             if missing and node.name not in entered:
@@ -271,10 +271,6 @@ def needed(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
         for attribute in node.attribute:  # what the body of a loop reads
             wanted.update(name for inner in attribute.g.node for name in inner.input)
     return kept[::-1]
-
-
-def _node_of(reference: str) -> str:
-    return reference.partition(":")[0]
 
 
 def _widened(array: Array) -> Array:
