@@ -196,6 +196,25 @@ def test_a_loop_of_the_users_own(tmp_path: Path) -> None:
     assert "simple_rnn" in kinds(check(tmp_path / "m", X))
 
 
+def test_a_loop_over_a_range_of_steps(tmp_path: Path) -> None:
+    """The body adds the step of the range, which is an argument that never changes."""
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(3)
+    w, u, b = (rng.normal(0, 0.4, shape).astype("f4") for shape in ((3, 5), (5, 5), 5))
+
+    def run(x: Any) -> Any:
+        h = tf.zeros((tf.shape(x)[0], 5))
+        kept = tf.TensorArray(tf.float32, size=tf.shape(x)[1])
+        for t in tf.range(tf.shape(x)[1]):
+            h = tf.tanh(x[:, t] @ w + h @ u + b)
+            kept = kept.write(t, h)
+        return {"all": tf.transpose(kept.stack(), [1, 0, 2]), "last": h}
+
+    spec = check(saved(tmp_path, run, (None, None, 3)), X)
+    assert "simple_rnn" in kinds(spec)
+    assert npylstm.Model(spec).session().push(X[:1])["all"].shape == (1, 8, 5)
+
+
 def saved(tmp_path: Path, function: Any, shape: Any = (None, 6, 3)) -> Path:
     import tensorflow as tf
 
@@ -280,6 +299,20 @@ def test_a_loop_that_ends_by_its_values_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedError, match="when it ends"):
         nc.convert(saved(tmp_path, halved))
+
+
+@pytest.mark.parametrize(("start", "step"), [(0.0, 1.5), (0.0, 1.0), (1, 1), (0, 2)])
+def test_a_loop_that_counts_otherwise_is_refused(tmp_path: Path, start: Any, step: Any) -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    def counted(x: Any) -> Any:
+        def body(t: Any, y: Any) -> Any:
+            return t + step, tf.tanh(y)
+
+        return tf.while_loop(lambda t, _: t < type(start)(6), body, (start, x))[1]
+
+    with pytest.raises(UnsupportedError, match="expected an integer that counts 0, 1, 2"):
+        nc.convert(saved(tmp_path, counted))
 
 
 def test_a_list_of_another_length_than_the_loop_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from npylstm_converters.errors import Refusal
-from npylstm_converters.tensorflow.graph_def import Function, Node
+from npylstm_converters.tensorflow.equality import are_equal
+from npylstm_converters.tensorflow.graph_def import Function, Node, node_of
 from npylstm_converters.tensorflow.lists import Reserved, Slot, Stacked, Written
 from npylstm_converters.tensorflow.lowering import needed
 
@@ -48,20 +49,24 @@ class _Loop:
                 raise Refusal(f"changes {step.arguments[k]}, which is no tensor")
 
     def counts(self, k: int) -> bool:
-        """Whether a value is the number of the iteration: 0, 1, 2 and so on."""
-        start = self.call.lowering.constants.get(self.inputs[k])
-        name = _source(self._step.nodes, self._step.results[k])
-        node = self._step.nodes.get(name.partition(":")[0])
-        if start is None or np.size(start) != 1 or int(np.ravel(start)[0]) or node is None:
-            return False
-        if node.operation not in ("Add", "AddV2"):
+        """Whether a value is the number of the iteration: 0, 1, 2 and so on, in integers."""
+        node = self._step.nodes.get(node_of(_source(self._step.nodes, self._step.results[k])))
+        if node is None or node.operation not in ("Add", "AddV2"):
             return False
         a, b = (_source(self._step.nodes, reference) for reference in node.inputs)
         own = self._step.arguments[k]
-        other = b if a == own else a if b == own else ""
-        added = self._step.nodes.get(other.partition(":")[0])
-        value = added.attributes.get("value") if added and added.operation == "Const" else None
-        return isinstance(value, np.ndarray) and value.size == 1 and int(value.ravel()[0]) == 1
+        if own not in (a, b):
+            return False
+        start = self.call.lowering.constants.get(self.inputs[k])
+        return _is_integer(start, 0) and _is_integer(self._constant(b if a == own else a), 1)
+
+    def _constant(self, reference: str) -> Any:
+        """Return the values of a constant, or of an argument that is one in every iteration."""
+        if reference in self._step.arguments:
+            k = self._step.arguments.index(reference)
+            return self.call.lowering.constants.get(self.inputs[k]) if k in self.same else None
+        node = self._step.nodes.get(node_of(reference))
+        return node.attributes.get("value") if node and node.operation == "Const" else None
 
     def written(self, bounds: Sequence[str]) -> list[Any]:
         """Write the loop; return its values after the last iteration."""
@@ -126,11 +131,19 @@ class _Loop:
 
 def _source(nodes: Mapping[str, Node], reference: str) -> str:
     """Return the tensor that a tensor is the same as: what Identity passes on."""
-    node = nodes.get(reference.partition(":")[0])
-    while node is not None and node.operation == "Identity":
+    for _ in nodes:  # a damaged graph may have cycles
+        node = nodes.get(node_of(reference))
+        if node is None or node.operation != "Identity":
+            break
         reference = node.inputs[0]
-        node = nodes.get(reference.partition(":")[0])
     return reference
+
+
+def _is_integer(array: Any, number: int) -> bool:
+    """Whether an array is one number of an integer type, with this value."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
+        return False
+    return bool(array.ravel().tolist() == [number])
 
 
 def _bounds(call: Any, condition: Function, loop: _Loop) -> list[str]:
@@ -142,18 +155,22 @@ def _bounds(call: Any, condition: Function, loop: _Loop) -> list[str]:
         If the condition is anything else.
     """
     found: list[str] = []
-    todo = [condition.results[0]]
+    todo, joined = [condition.results[0]], set()
     while todo:
-        node = condition.nodes.get(_source(condition.nodes, todo.pop()).partition(":")[0])
+        node = condition.nodes.get(node_of(_source(condition.nodes, todo.pop())))
         if node is not None and node.operation == "LogicalAnd":
-            todo += node.inputs
+            todo += node.inputs if node.name not in joined else ()
+            joined.add(node.name)
             continue
         if node is None or node.operation != "Less":
             raise Refusal("when it ends is no comparison of its steps with a number of them")
         counter, bound = (_source(condition.nodes, reference) for reference in node.inputs)
         places = {name: k for k, name in enumerate(condition.arguments)}
         if counter not in places or not loop.counts(places[counter]):
-            raise Refusal("when it ends depends on values that it computes")
+            raise Refusal(
+                "when it ends depends on values that it computes, "
+                "expected an integer that counts 0, 1, 2 and so on"
+            )
         found.append(_outer(call, condition, bound, places, loop))
     return [bound for k, bound in enumerate(found)
             if not any(_is_same(call, bound, other) for other in found[:k])]  # fmt: skip
@@ -166,7 +183,7 @@ def _outer(
     if bound in places and places[bound] in loop.same:
         made: str = loop.inputs[places[bound]]
         return made
-    node = condition.nodes.get(bound.partition(":")[0])
+    node = condition.nodes.get(node_of(bound))
     value = node.attributes.get("value") if node and node.operation == "Const" else None
     if not isinstance(value, np.ndarray):
         raise Refusal("when it ends depends on values that it computes")
@@ -175,8 +192,5 @@ def _outer(
 
 
 def _is_same(call: Any, a: str, b: str) -> bool:
-    """Whether two numbers are the same tensor, or equal constants."""
-    constants = call.lowering.constants
-    if a in constants and b in constants:
-        return bool(np.array_equal(constants[a], constants[b]))
-    return a == b
+    """Whether two numbers are the same in every call."""
+    return are_equal(call.lowering.nodes, call.lowering.constants, a, b)
