@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 from npylstm import FormatError, UnsupportedError
 
-__all__ = ["DamagedError", "Reasons", "Refusal", "named"]
+__all__ = ["MALFORMED", "DamagedError", "Reasons", "Refusal", "named"]
+
+# What attributes and constants of a wrong type, shape or value raise where they are used.
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class DamagedError(FormatError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from npylstm import NpylstmError
-from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.errors import MALFORMED, Reasons, Refusal
 from npylstm_converters.onnx.attributes import attributes_of, constant_of
 from npylstm_converters.onnx.counters import Condition, Counter, fold_counter
 from npylstm_converters.onnx.folding import can_evaluate, can_fold, fold, fold_sizes
@@ -22,9 +22,6 @@ __all__ = ["Scope", "Translator"]
 
 # Domains that exporters write for operators of the standard.
 _STANDARD = ("", "ai.onnx")
-
-# What attributes and constants of a wrong type, shape or value raise.
-_MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 Scope = MutableMapping[str, Any]  # values by name; None where a node was refused
 
@@ -64,7 +61,7 @@ class Translator:
             except (Refusal, NpylstmError) as error:
                 self.reasons.add(f"{label}: {error}")
                 made = [None] * len(node.output)
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 self.reasons.add(f"{label}: is malformed: {one_line(error, 200)}")
                 made = [None] * len(node.output)
             scope.update(zip(node.output, made, strict=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,8 @@ def split_sizes(call: Any, x: str, sizes: str, axis: str) -> list[str]:
     rest = wanted.index(-1) if -1 in wanted else len(wanted)
     if -1 in wanted[rest + 1 :]:
         raise Refusal(f"size_splits={wanted}: expected at most one -1")
-    ends = [sum(wanted[: k + 1]) if k < rest else -sum(wanted[k + 1 :]) for k in range(len(wanted))]
+    ends = [*accumulate(wanted)]  # those behind the rest are counted from the end
+    ends[rest:] = [end - ends[-1] for end in ends[rest:]]
     starts = [0, *ends[:-1]]
     return [
         call.emit(
@@ -246,7 +248,8 @@ def one_hot(call: Any, indices: str, depth: str, on: str, off: str, *, axis: int
     """Return vectors with one entry on; an index out of range gives none."""
     if axis != -1:
         raise Refusal(f"axis={axis} is not supported, only -1")
-    places = call.constant(np.arange(call.axis(depth, "depth"), dtype=np.int64))
+    numbers = [call.integers(number) for number in (0, call.axis(depth, "depth"), 1)]
+    places = call.emit("Range", *numbers, part="places")
     columns = call.emit("Unsqueeze", indices, call.integers([-1]), part="columns")
     chosen = call.emit("Equal", columns, places, part="chosen")
     made: str = call.emit("Where", chosen, on, off)

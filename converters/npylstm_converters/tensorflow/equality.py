@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from npylstm.arrays import Array
 
-__all__ = ["are_equal"]
+__all__ = ["Equality"]
 
 _LARGEST = 64  # entries of a constant that is compared by its values
 
 
-def are_equal(nodes: Iterable[Any], constants: Mapping[str, Array], a: str, b: str) -> bool:
-    """Whether the same operations compute two tensors from the same tensors and constants.
+class Equality:
+    """Which tensors the same operations compute from the same tensors and constants."""
 
-    Parameters
-    ----------
-    nodes
-        Of ONNX, each after those that it reads.
-    constants
-        Arrays by the name of their tensor.
-    a, b
-        The names of the tensors.
+    def __init__(self) -> None:
+        self._first: dict[Any, str] = {}  # the first tensor that is computed in one way
+        self._equal: dict[str, str] = {}
 
-    Returns
-    -------
-    bool
-        False where it is not known, as of tensors that different operations compute.
-    """
-    if a == b:
-        return True
-    first: dict[Any, str] = {}  # the first tensor that is computed in one way
-    equal: dict[str, str] = {}
-    for name, array in constants.items():
+    def add_constant(self, name: str, array: Array) -> None:
+        """Add a tensor with its values."""
         if array.size <= _LARGEST:
             key = (array.dtype.str, array.shape, array.tobytes())
-            equal[name] = first.setdefault(key, name)
-    for node in nodes:
-        if node.op_type == "Loop":
-            continue
-        inputs = tuple(equal.get(name, name) for name in node.input)
+            self._equal[name] = self._first.setdefault(key, name)
+
+    def add_node(self, node: Any) -> None:
+        """Add the outputs of a node of ONNX, after those that it reads."""
+        if node.op_type == "Loop":  # its body is not compared
+            return
+        inputs = tuple(self.first(name) for name in node.input)
         attributes = tuple(sorted(part.SerializeToString() for part in node.attribute))
         for k, name in enumerate(node.output):
-            equal[name] = first.setdefault((node.op_type, inputs, attributes, k), name)
-    return equal.get(a, a) == equal.get(b, b)
+            key = (node.op_type, inputs, attributes, k)
+            self._equal[name] = self._first.setdefault(key, name)
+
+    def first(self, name: str) -> str:
+        """Return the first tensor that is known to be equal to a tensor in every call."""
+        return self._equal.get(name, name)

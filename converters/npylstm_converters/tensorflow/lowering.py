@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from npylstm import NpylstmError
 from npylstm.arrays import Array
-from npylstm_converters.errors import Reasons, Refusal
+from npylstm_converters.errors import MALFORMED, Reasons, Refusal
 from npylstm_converters.onnx.folding import can_evaluate, fold
+from npylstm_converters.tensorflow.equality import Equality
 from npylstm_converters.tensorflow.graph_def import DataType, Function, Node, Program, node_of
+from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.toolkit.translation import translate
 
 __all__ = ["OPSET", "Call", "Frame", "Lowering", "Variable", "needed"]
@@ -19,7 +23,7 @@ __all__ = ["OPSET", "Call", "Frame", "Lowering", "Variable", "needed"]
 OPSET = 18  # the version of ONNX's operators that are written
 
 _DEEPEST = 32  # functions that call functions
-_MOST_NODES = 200_000  # written, as functions may call one function many times
+_MOST_NODES = 200_000  # read, and as many outputs written; functions may be called many times
 # Outputs of operations that have several, by name; of others the number is the place.
 _OUTPUTS = {
     "TopKV2": ("values", "indices"),
@@ -70,6 +74,8 @@ class Lowering:
         Of the graph that is being written.
     constants
         Arrays by the name of their tensor.
+    equality
+        Which tensors are equal in every call.
     scope
         What the names of all operations begin with, which is left out.
     stored
@@ -87,14 +93,20 @@ class Lowering:
         self.program, self.reasons = program, reasons
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
+        self.equality = Equality()
         self.stored: set[str] = set()
         self.parts: dict[str, list[str]] = {}
         self.last_of: dict[str, str] = {}
         self._read, (self._rows, self._variadic) = read, rows
         self._variables: dict[Variable, str] = {}
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        self._assigned = {
+            function.name: node.name for function in program.functions.values()
+            for node in function.nodes.values() if node.operation.startswith("Assign")
+        }  # fmt: skip
         self.scope = ""
-        self._depth = self._written = 0
+        self._depth = self._read_count = self._written = 0
 
     def results(self, frame: Frame, references: Sequence[str]) -> list[Any]:
         """Return the values of tensors; None for those that cannot be computed."""
@@ -121,19 +133,28 @@ class Lowering:
                 f"calls {function.name} with {len(values)} arguments, "
                 f"expected {len(function.arguments)}"
             )
-        assigned = [n for n in function.nodes.values() if n.operation.startswith("Assign")]
-        if assigned:
+        if function.name in self._assigned:
             raise Refusal(
-                f"{assigned[0].name} keeps values between calls in a variable, "
+                f"{self._assigned[function.name]} keeps values between calls in a variable, "
                 "which is not supported"
             )
         if self._depth >= _DEEPEST:
             raise Refusal(f"functions call functions more than {_DEEPEST} deep")
-        self._depth += 1
         frame = Frame(function.nodes, dict(zip(function.arguments, values, strict=True)))
-        made = self.results(frame, function.results)
-        self._depth -= 1
-        return made
+        self._depth += 1
+        try:
+            return self.results(frame, function.results)
+        finally:
+            self._depth -= 1
+
+    @contextmanager
+    def body(self) -> Iterator[list[Any]]:
+        """Collect the nodes that are written in the context apart, as those of a loop's body."""
+        outer, self.nodes = self.nodes, []
+        try:
+            yield self.nodes
+        finally:
+            self.nodes = outer
 
     def function(self, name: str) -> Function:
         """Return a function of the program."""
@@ -143,17 +164,22 @@ class Lowering:
 
     def unused(self, name: str) -> str:
         """Return a name that no tensor has, and take it."""
-        made, number = name, 1
+        made = name
         while made in self._taken:
-            made, number = f"{name}_{number}", number + 1
+            self._numbers[name] = self._numbers.get(name, 0) + 1
+            made = f"{name}_{self._numbers[name]}"
         self._taken.add(made)
         return made
 
     def constant(self, array: Any, name: str = "constant") -> str:
         """Return a tensor of these values."""
         made = self.unused(name)
-        self.constants[made] = _widened(np.asarray(array))
+        self._keep(made, _widened(np.asarray(array)))
         return made
+
+    def _keep(self, name: str, array: Array) -> None:
+        self.constants[name] = array
+        self.equality.add_constant(name, array)
 
     def variable(self, handle: Any) -> str:
         """Return the tensor of a variable's values."""
@@ -172,9 +198,8 @@ class Lowering:
         """Write a node; return the names of its outputs."""
         from onnx import helper
 
-        self._written += 1
-        if self._written > _MOST_NODES:
-            raise Refusal(f"more than {_MOST_NODES:,} operations")
+        self._written += max(count, 1)
+        self._check_count(self._written)
         first = self.unused(name.removeprefix(self.scope))
         outputs = [first, *(self.unused(f"{first}/{k}") for k in range(1, count))]
         node = helper.make_node(operator, inputs, outputs, first, **attributes)
@@ -182,9 +207,11 @@ class Lowering:
         small = all(array is not None and _is_small(array) for array in known)
         if small and can_evaluate(operator):
             made = [array for array in fold(node, known, OPSET) if array is not None]
-            self.constants.update(zip(outputs, made, strict=True))
+            for output, array in zip(outputs, made, strict=True):
+                self._keep(output, array)
         else:
             self.nodes.append(node)
+            self.equality.add_node(node)
         return outputs
 
     def _evaluate(self, frame: Frame, reference: str) -> None:
@@ -197,8 +224,8 @@ class Lowering:
                 stack.pop()
                 continue
             needed = [node_of(name) for name in node.inputs]
-            known = {*frame.made, *frame.values}
-            missing = [n for n in needed if n in frame.nodes and n not in known]
+            missing = [n for n in needed if n in frame.nodes
+                       and n not in frame.made and n not in frame.values]  # fmt: skip
             if missing and node.name not in entered:
                 entered.add(node.name)
                 stack += missing
@@ -207,6 +234,8 @@ class Lowering:
             frame.made[node.name] = self._lowered(frame, node)
 
     def _lowered(self, frame: Frame, node: Node) -> list[Any]:
+        self._read_count += 1
+        self._check_count(self._read_count)
         if node.operation == "VarHandleOp":
             return [Variable(node.name)]
         try:
@@ -219,7 +248,19 @@ class Lowering:
         except Refusal as error:
             self.reasons.add(f"{node.operation} {node.name}: {error}")
             return []
+        except NpylstmError:
+            raise
+        except MALFORMED as error:
+            what = f"{type(error).__name__}: {one_line(error, 200)}"
+            self.reasons.add(f"{node.operation} {node.name}: is malformed ({what})")
+            return []
         return made if isinstance(made, list) else [made]
+
+    def _check_count(self, count: int) -> None:
+        """End the conversion of a graph that is too large, with the reasons up to here."""
+        if count > _MOST_NODES:
+            self.reasons.add(f"more than {_MOST_NODES:,} operations, with those of functions")
+            self.reasons.raise_if_any()
 
     def _stored(self, node: Node) -> str:
         array = node.attributes.get("value")
@@ -241,6 +282,9 @@ class Lowering:
             for name, value in node.attributes.items()
             if name not in _NEUTRAL and (keeps or not _is_type(value))
         }
+        for name, value in attributes.items():
+            if value is None and name not in row.neutral:
+                raise Refusal(f"attribute {name}: has no value that is supported")
         given = [values] if node.operation in self._variadic else values
         return translate(row, Call(self, node), given, attributes)
 

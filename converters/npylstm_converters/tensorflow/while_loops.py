@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from npylstm_converters.errors import Refusal
-from npylstm_converters.tensorflow.equality import are_equal
 from npylstm_converters.tensorflow.graph_def import Function, Node, node_of
 from npylstm_converters.tensorflow.lists import Reserved, Slot, Stacked, Written
 from npylstm_converters.tensorflow.lowering import needed
@@ -74,31 +73,31 @@ class _Loop:
 
         lowering, name = self.call.lowering, _OWN_NAME.sub("", self.call.node.name)
         count = bounds[0] if len(bounds) == 1 else self.call.emit("Min", *bounds, part="count")
-        outer, lowering.nodes = lowering.nodes, []
         arguments = [*self.inputs]
         for k in self.lists:
             arguments[k] = Slot(k)
         for k in self.carried:
             arguments[k] = lowering.unused(f"{name}/state{k}")
-        results = lowering.call(self._step, arguments)
-        if any(value is None for value in results):
-            lowering.nodes = outer
-            return [None] * len(results)
-        entries = {k: results[k] for k in sorted(self.lists)}
-        for k, entry in entries.items():
-            if not isinstance(entry, Written) or entry.slot != arguments[k]:
-                raise Refusal(f"does not write one entry of {self._step.arguments[k]} in each step")
-        going = self.call.constant(np.array(True))
-        made = [going, *(results[k] for k in self.carried), *(e.value for e in entries.values())]
-        outputs = [lowering.write("Identity", [tensor], f"{name}/result")[0] for tensor in made]
+        with lowering.body() as nodes:
+            results = lowering.call(self._step, arguments)
+            if any(value is None for value in results):
+                return [None] * len(results)
+            entries = {k: results[k] for k in sorted(self.lists)}
+            for k, entry in entries.items():
+                if not isinstance(entry, Written) or entry.slot != arguments[k]:
+                    argument = self._step.arguments[k]
+                    raise Refusal(f"does not write one entry of {argument} in each step")
+            going = self.call.constant(np.array(True))
+            states = [results[k] for k in self.carried]
+            made = [going, *states, *(entry.value for entry in entries.values())]
+            outputs = [lowering.write("Identity", [tensor], f"{name}/result")[0] for tensor in made]
         head = [lowering.unused(f"{name}/{part}") for part in ("iteration", "going")]
         names = [*head, *(arguments[k] for k in self.carried)]
         graph = helper.make_graph(
-            needed(lowering.nodes, outputs), name,
+            needed(nodes, outputs), name,
             [helper.make_empty_tensor_value_info(n) for n in names],
             [helper.make_empty_tensor_value_info(n) for n in outputs],
         )  # fmt: skip
-        lowering.nodes = outer
         initial = [self.inputs[k] for k in self.carried]
         final = lowering.write(
             "Loop", [count, going, *initial], name, len(initial) + len(entries), body=graph
@@ -117,7 +116,8 @@ class _Loop:
         """Return the list after the loop: of every entry, or of one that each step replaces."""
         counters = [arguments[k] for k in self.carried if self.counts(k)]
         if entry.index in counters:
-            if not all(_is_same(self.call, count, bound) for bound in bounds):
+            first = self.call.lowering.equality.first
+            if any(first(bound) != first(count) for bound in bounds):
                 raise Refusal("fills a list whose length may not be the number of its steps")
             return Stacked(stacked)
         constants = self.call.lowering.constants
@@ -154,7 +154,7 @@ def _bounds(call: Any, condition: Function, loop: _Loop) -> list[str]:
     Refusal
         If the condition is anything else.
     """
-    found: list[str] = []
+    found: dict[str, str] = {}  # by the first tensor that is equal
     todo, joined = [condition.results[0]], set()
     while todo:
         node = condition.nodes.get(node_of(_source(condition.nodes, todo.pop())))
@@ -171,9 +171,9 @@ def _bounds(call: Any, condition: Function, loop: _Loop) -> list[str]:
                 "when it ends depends on values that it computes, "
                 "expected an integer that counts 0, 1, 2 and so on"
             )
-        found.append(_outer(call, condition, bound, places, loop))
-    return [bound for k, bound in enumerate(found)
-            if not any(_is_same(call, bound, other) for other in found[:k])]  # fmt: skip
+        outer = _outer(call, condition, bound, places, loop)
+        found.setdefault(call.lowering.equality.first(outer), outer)
+    return [*found.values()]
 
 
 def _outer(
@@ -189,8 +189,3 @@ def _outer(
         raise Refusal("when it ends depends on values that it computes")
     made = call.constant(value)
     return made
-
-
-def _is_same(call: Any, a: str, b: str) -> bool:
-    """Whether two numbers are the same in every call."""
-    return are_equal(call.lowering.nodes, call.lowering.constants, a, b)
