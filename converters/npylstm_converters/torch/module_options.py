@@ -14,7 +14,7 @@ from npylstm_converters.errors import Refusal
 from npylstm_converters.toolkit.chain import Step
 from npylstm_converters.torch.pickled_modules import PickledModule
 
-__all__ = ["LOSS", "SEQUENTIAL", "Options", "options_of"]
+__all__ = ["CLASSES", "LOSS", "SEQUENTIAL", "Options", "options_of"]
 
 _PACKAGE = "torch.nn.modules."
 LOSS = "is a loss, which the network does not apply"
@@ -170,3 +170,4 @@ _WORDS: dict[str, Callable[[Attributes], Step]] = {
     "MaxPool1d": _pool("max_pool", dilation=1, return_indices=False),
     "AvgPool1d": _pool("avg_pool", count_include_pad=True),
 }  # fmt: skip
+CLASSES = (*_LAYERS, *_WORDS, "Sequential")
