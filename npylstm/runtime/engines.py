@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -49,13 +49,19 @@ class Engine(Protocol):
         ...
 
     def prepared_call(
-        self, shape: tuple[int, ...], threads: int = 1
-    ) -> Callable[[Array], Array] | None:
-        """Prepare calls with one input of this shape and one output, from zero initial state.
+        self, shapes: Sequence[tuple[int, ...]], threads: int = 1
+    ) -> Callable[[Sequence[Array]], list[Array]] | None:
+        """Prepare calls with inputs of these shapes, from zero initial state.
 
-        The inputs are checked and of the spec's dtype. Threads share the rows, or the units of a
-        single large sequence. None if there is no faster way than :meth:`run`.
+        The inputs are checked and of the spec's dtype, or integers for :attr:`checked_inputs`.
+        Threads share the rows, or the units of a single large sequence. None if there is no faster
+        way than :meth:`run`.
         """
+        ...
+
+    @property
+    def checked_inputs(self) -> frozenset[str]:
+        """Names of the inputs whose integers prepared calls and steppers check themselves."""
         ...
 
     def with_spec(self, spec: ModelSpec) -> Engine:

@@ -6,8 +6,9 @@ segment: a program over flat buffers. Layers without a kernel run in NumPy betwe
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -84,14 +85,20 @@ class KernelEngine:
         return {name: tensors[name] for name in self._spec.outputs}, after
 
     def prepared_call(
-        self, shape: tuple[int, ...], threads: int = 1
-    ) -> Callable[[Array], Array] | None:
-        segment = self._whole()
-        if segment is None or len(segment.reads) != 1 or len(segment.writes) != 1:
+        self, shapes: Sequence[tuple[int, ...]], threads: int = 1
+    ) -> Callable[[Sequence[Array]], list[Array]] | None:
+        segment, names = self._whole(), [t.name for t in self._spec.inputs]
+        if segment is None or set(segment.reads) != {*names}:
             return None
         tensors = (*self._spec.inputs, *self._spec.output_specs)
         batch_first = all(t.shape[:1] == (BATCH,) for t in tensors)
-        return segment.prepared_call(shape, batch_first, threads)
+        inputs = dict(zip(names, shapes, strict=True))
+        return segment.prepared_call(inputs, self._spec.outputs, batch_first, threads)
+
+    @functools.cached_property
+    def checked_inputs(self) -> frozenset[str]:
+        segment = self._whole()
+        return segment.checked if segment is not None else frozenset()
 
     def with_spec(self, spec: ModelSpec) -> KernelEngine:
         return KernelEngine(spec, self._library, self)

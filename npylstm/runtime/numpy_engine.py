@@ -67,8 +67,12 @@ class NumpyEngine:
         tensors, after = self._walk(inputs, state, mask)
         return {name: tensors[name] for name in self._spec.outputs}, after
 
-    def prepared_call(self, shape: tuple[int, ...], threads: int = 1) -> None:
+    def prepared_call(self, shapes: Sequence[tuple[int, ...]], threads: int = 1) -> None:
         return None
+
+    @property
+    def checked_inputs(self) -> frozenset[str]:
+        return frozenset()
 
     def with_spec(self, spec: ModelSpec) -> NumpyEngine:
         return NumpyEngine(spec, self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from npylstm.graph.stream_plan import Plan
     from npylstm.runtime.binding import Inputs, StateArrays
 
-__all__ = ["Predictor"]
+__all__ = ["IDS", "Predictor"]
 
 Self = TypeVar("Self", bound="Predictor")
 
+# Dtypes of ids that kernels check.
+IDS = tuple(np.dtype(name) for name in ("int64", "int32"))
 _MOST_PREPARED_CALLS = 64  # input shapes with a prepared call
 
 
@@ -37,7 +39,7 @@ class Predictor:
         self.spec = spec
         self._engine = engine
         self._dtype = np.dtype(spec.dtype)
-        self._prepared_calls: dict[tuple[tuple[int, ...], int], Callable[[Array], Array]] = {}
+        self._prepared_calls: dict[Any, Callable[[Sequence[Array]], list[Array]]] = {}
 
     @property
     def backend(self) -> str:
@@ -119,11 +121,17 @@ class Predictor:
         """
         defaults = all(value is None for value in (batch_size, state, lengths, mask))
         plain = defaults and not return_state and not progress
-        if plain and type(x) is np.ndarray and x.dtype == self._dtype:
-            call = self._prepared_calls.get((x.shape, threads))
+        arrays: Sequence[Array] | None = None
+        if plain and type(x) is np.ndarray and x.dtype in self._only_kinds:
+            arrays, key = (x,), (x.shape, threads)
+        elif plain and type(x) is not np.ndarray:
+            arrays = self._ready(x)
+            key = (*(a.shape for a in arrays or ()), threads)
+        if arrays is not None:
+            call = self._prepared_calls.get(key)
             if call is not None:
                 try:
-                    return call(x)
+                    return self._unbind(call(arrays))
                 except ShapeError:
                     pass  # raised again below
         inputs = bind(x, self.inputs, self.spec.dtype, fixed_steps=self.spec.fixed_steps)
@@ -137,7 +145,7 @@ class Predictor:
         slices = cut(batch, batch_size or max(1, -(-batch // threads)))
         try:
             if call is not None:
-                return call(inputs[self.inputs[0].name])
+                return self._unbind(call([*inputs.values()]))
             outputs, after = run_batch(
                 self._engine, self.spec, inputs, carried, unmasked, slices, threads, progress
             )
@@ -150,20 +158,55 @@ class Predictor:
         """Compute the outputs, as :meth:`predict`."""
         return self.predict(x, **options)
 
+    def _ready(self, x: Inputs) -> list[Array] | None:
+        """Return the inputs in order, if they are arrays that prepared calls take as they are."""
+        if isinstance(x, Mapping):
+            given: Sequence[Any] = [x.get(name) for name in self._kinds]
+        elif len(self._kinds) > 1 and isinstance(x, (list, tuple)):
+            given = x
+        else:
+            return None
+        if len(given) != len(self._kinds):
+            return None
+        for array, kinds in zip(given, self._kinds.values(), strict=True):
+            if type(array) is not np.ndarray or array.dtype not in kinds:
+                return None
+        return [*given]
+
+    @functools.cached_property
+    def _only_kinds(self) -> tuple[np.dtype[Any], ...]:
+        """The same of the only input; none if there are several."""
+        return next(iter(self._kinds.values())) if len(self._kinds) == 1 else ()
+
+    @functools.cached_property
+    def _kinds(self) -> dict[str, tuple[np.dtype[Any], ...]]:
+        """The dtypes of each input that prepared calls take as they are; none for some."""
+        checked = self._engine.checked_inputs
+        return {
+            t.name: ((self._dtype, *IDS) if t.name in checked else ()) if t.integer
+            else (self._dtype,)
+            for t in self.inputs
+        }  # fmt: skip
+
+    def _unbind(self, outputs: Sequence[Array]) -> Any:
+        """Return outputs as users get them: the only one as an array, several by name."""
+        if len(outputs) == 1:
+            return outputs[0]
+        return dict(zip(self.spec.outputs, outputs, strict=True))
+
     def _prepared_call(
         self, inputs: Mapping[str, Array], threads: int
-    ) -> Callable[[Array], Array] | None:
-        """Prepare calls for checked inputs of this shape, and keep them."""
-        x = next(iter(inputs.values()))
-        key = x.shape, threads
+    ) -> Callable[[Sequence[Array]], list[Array]] | None:
+        """Prepare calls for checked inputs of these shapes, and keep them."""
+        shapes = [x.shape for x in inputs.values()]
+        key = (*shapes, threads)
         known = self._prepared_calls.get(key)
         if known is not None:
             return known
-        if len(inputs) > 1 or self.inputs[0].integer:
-            return None
         if len(self._prepared_calls) >= _MOST_PREPARED_CALLS:
             self._prepared_calls = {}
-        call = self._engine.prepared_call(x.shape, threads) if x.size else None
+        has_all = all(x.size for x in inputs.values()) and inputs
+        call = self._engine.prepared_call(shapes, threads) if has_all else None
         if call is not None:
             self._prepared_calls[key] = call
         return call

@@ -23,13 +23,21 @@ from npylstm.kernels.packing import ALIGNMENT, aligned
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
 
-__all__ = ["Parameters", "Program", "is_native", "kernels_of"]
+__all__ = ["Parameters", "Program", "checks_values", "is_native", "kernels_of"]
 
 
 def is_native(operation: Operation) -> bool:
     """Whether the operation and its activations have kernels."""
     parts = operation.parts()
     return is_alias(operation) or (bool(parts) and all(map(row_of, parts.values())))
+
+
+def checks_values(operation: Operation) -> bool:
+    """Whether the kernel compares integers with the vocabulary; all of them floats hold."""
+    row = row_of(operation)
+    limit = 2 ** (np.finfo(np.float32).nmant + 1)
+    checks = row is not None and hasattr(row.columns, "WRONG")
+    return checks and (operation.vocabulary_size or limit) < limit
 
 
 def kernels_of(operation: Operation) -> set[Kernel]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.kernels.calls import Place
@@ -54,15 +56,15 @@ class ProgramBuffers:
         self._execute = parameters.library.bind(EXECUTE, *self.arguments)
         self._group: ThreadGroup | None = None
         self.run = self._run_and_check if program.checks else self._execute
+        self._before = np.empty_like(self.state) if program.checks else self.state
 
     def _run_and_check(self) -> None:
-        before = self.state.copy()
+        np.copyto(self._before, self.state)
         self._execute()
-        try:
-            self.check()
-        except ShapeError:
-            self.state[...] = before
-            raise
+        for check in self.program.checks:
+            if self.work[check[0]]:
+                np.copyto(self.state, self._before)
+                self.check()
 
     def run_with(self, threads: int) -> None:
         """Compute ``y`` by threads that share units; does not restore the states after an error."""

@@ -11,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.state import State
 from npylstm.runtime.batching import cut
-from npylstm.runtime.program import Parameters, Program
+from npylstm.runtime.program import Parameters, Program, checks_values
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.thread_group import most_threads
 from npylstm.runtime.threads import run_together
@@ -19,8 +19,9 @@ from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]
 
-# Computes rows of the output (second array) from rows of the input.
-Fill = Callable[[Array, Array], None]
+Arrays = Sequence[Array]
+# Computes rows of the outputs (second list) from rows of the inputs.
+Fill = Callable[[Arrays, Arrays], None]
 
 _MAX_PROGRAMS = 64  # sets of input sizes with a kept program
 # Kept buffers, in elements: none larger than the first size, all up to the second, and of the
@@ -41,6 +42,10 @@ class Segment:
         self._layers = {layer.name: layer.layer for layer in spec.layers}
         self.parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
+        # Kernels compare the ids that they read with the vocabulary.
+        self.checked = frozenset(
+            edge.inputs[0] for edge in edges if checks_values(self._layers[edge.layer])
+        )
         self.writes = tuple(sorted(made & (later | set(spec.outputs))))
         # Programs with large kept buffers, one entry for each, the last used at the end.
         self._large: list[Program] = []
@@ -91,70 +96,84 @@ class Segment:
         self._give_back(program, buffers)
 
     def prepared_call(
-        self, shape: tuple[int, ...], batch_first: bool, threads: int
-    ) -> Callable[[Array], Array] | None:
-        """Prepare calls with one input of this shape and one output, from zero initial state.
+        self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], batch_first: bool,
+        threads: int,
+    ) -> Callable[[Arrays], list[Array]] | None:  # fmt: skip
+        """Prepare calls with inputs of these shapes, from zero initial state.
 
-        If the batch is the first axis of both, threads may share its rows. Large batches run in
-        slices, which need less memory and stay in the cache. None if threads cannot share the rows.
+        If the batch is the first axis of all tensors, threads may share its rows. Large batches run
+        in slices, which need less memory and stay in the cache. None if threads cannot share the
+        rows.
+
+        Returns
+        -------
+        callable
+            Of the inputs in this order; returns the outputs in order.
         """
-        (name,), (made,) = self.reads, self.writes
-        program = self.program_for({name: shape})
+        names, made = tuple(inputs), tuple(outputs)
+        program = self.program_for(inputs)
         if threads > 1 and not batch_first:
             return None
-        if threads > 1 or (batch_first and _is_large(program, shape)):
-            return self._in_parts(shape, program.writes[0].shape, threads)
+        if threads > 1 or (batch_first and _is_large(program, inputs)):
+            return self._in_parts(inputs, made, threads)
 
-        def run(x: Array) -> Array:
+        def run(x: Arrays) -> list[Array]:
             buffers = self._take(program)
-            _set_input(buffers, name, x)
+            _set_inputs(buffers, names, x)
             buffers.run()
-            y: Array = buffers.y[made].copy()
+            y: list[Array] = [buffers.y[name].copy() for name in made]
             self._give_back(program, buffers)
             return y
 
         return run
 
     def _in_parts(
-        self, shape: tuple[int, ...], made: tuple[int, ...], threads: int
-    ) -> Callable[[Array], Array]:
-        slices = cut(shape[0], -(-shape[0] // threads))
+        self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], threads: int
+    ) -> Callable[[Arrays], list[Array]]:
+        batch = next(iter(inputs.values()))[0]
+        shapes = {place.name[0]: place.shape for place in self.program_for(inputs).writes}
+        slices = cut(batch, -(-batch // threads))
         each = min(threads, most_threads()) // len(slices)
-        fillers = [self._filler((s.stop - s.start, *shape[1:]), each) for s in slices]
+        fillers = [self._filler(_rows(inputs, s), outputs, each) for s in slices]
 
-        def run(x: Array) -> Array:
-            y = np.empty(made, self.parameters.vector.dtype)
-            parts = zip(fillers, slices, strict=True)
-            run_together([functools.partial(fill, x[rows], y[rows]) for fill, rows in parts])
+        def run(x: Arrays) -> list[Array]:
+            y = [np.empty(shapes[name], self.parameters.vector.dtype) for name in outputs]
+            run_together([
+                functools.partial(fill, [a[rows] for a in x], [a[rows] for a in y])
+                for fill, rows in zip(fillers, slices, strict=True)
+            ])  # fmt: skip
             return y
 
         return run
 
-    def _filler(self, shape: tuple[int, ...], threads: int) -> Fill:
-        """Prepare calls as :meth:`prepared_call`, by so many threads, that write into an output."""
-        (name,), (made,) = self.reads, self.writes
-        program = self.program_for({name: shape})
-        if _is_large(program, shape):
-            return self._one_by_one(shape)
+    def _filler(
+        self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], threads: int
+    ) -> Fill:
+        """Prepare calls as :meth:`prepared_call`, by so many threads, that write into outputs."""
+        program = self.program_for(inputs)
+        if _is_large(program, inputs):
+            return self._one_by_one(inputs, outputs)
         pays = program.shared >= _SHARED_SIZE
         threads = max(1, min(threads, program.shares)) if pays else 1
+        names = tuple(inputs)
 
-        def fill(x: Array, y: Array) -> None:
+        def fill(x: Arrays, y: Arrays) -> None:
             buffers = self._take(program)
-            _set_input(buffers, name, x)
+            _set_inputs(buffers, names, x)
             buffers.run_with(threads)
-            y[...] = buffers.y[made]
+            for name, array in zip(outputs, y, strict=True):
+                array[...] = buffers.y[name]
             self._give_back(program, buffers)
 
         return fill
 
-    def _one_by_one(self, shape: tuple[int, ...]) -> Fill:
-        slices = cut(shape[0], _SLICE)
-        fillers = [self._filler((s.stop - s.start, *shape[1:]), 1) for s in slices]
+    def _one_by_one(self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Fill:
+        slices = cut(next(iter(inputs.values()))[0], _SLICE)
+        fillers = [self._filler(_rows(inputs, s), outputs, 1) for s in slices]
 
-        def fill(x: Array, y: Array) -> None:
+        def fill(x: Arrays, y: Arrays) -> None:
             for part, filler in zip(slices, fillers, strict=True):
-                filler(x[part], y[part])
+                filler([a[part] for a in x], [a[part] for a in y])
 
         return fill
 
@@ -181,11 +200,17 @@ class Segment:
                 self._large.pop(0).unused_buffers.pop()
 
 
-def _is_large(program: Program, shape: tuple[int, ...]) -> bool:
-    return program.work_size > _LARGE_SIZE and shape[0] > _SLICE
+def _rows(inputs: Mapping[str, tuple[int, ...]], rows: slice) -> dict[str, tuple[int, ...]]:
+    return {name: (rows.stop - rows.start, *shape[1:]) for name, shape in inputs.items()}
 
 
-def _set_input(buffers: ProgramBuffers, name: str, x: Array) -> None:
-    """Set the input, and the state to zero."""
-    buffers.x[name][...] = x
+def _is_large(program: Program, inputs: Mapping[str, tuple[int, ...]]) -> bool:
+    batch = next(iter(inputs.values()))[0]
+    return program.work_size > _LARGE_SIZE and batch > _SLICE
+
+
+def _set_inputs(buffers: ProgramBuffers, names: Sequence[str], x: Arrays) -> None:
+    """Set the inputs, and the state to zero."""
+    for k, name in enumerate(names):
+        buffers.x[name][...] = x[k]
     buffers.state.fill(0)

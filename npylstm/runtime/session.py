@@ -17,7 +17,7 @@ from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_nan, bind_state, unbind
 from npylstm.runtime.engines import Stepper
 from npylstm.runtime.initial_state import initial_state
-from npylstm.runtime.predictor import Predictor
+from npylstm.runtime.predictor import IDS, Predictor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,7 +75,10 @@ class Session:
         y = self._plan.drop_time_axis(self._spec.output_specs[0])
         self._step_shape = tuple(self.batch_size if d == BATCH else d for d in y.shape)
         self._dtype = np.dtype(self._spec.dtype)
+        self._checked = engine.checked_inputs
         self._fast = self._prepared_step()
+        # Dtypes of single steps that need no conversion.
+        self._as_it_is = (self._dtype, *(IDS if self._at_step[0].integer else ()))
         self.reset()
 
     def __repr__(self) -> str:
@@ -152,12 +155,16 @@ class Session:
         if self._fast is None:
             return self._run_step(self._bind_step(x), out)
         stepper, source, target = self._fast
-        if type(x) is not np.ndarray or x.shape != source.shape or x.dtype != source.dtype:
+        if type(x) is not np.ndarray or x.shape != source.shape or x.dtype not in self._as_it_is:
             (x,) = self._bind_step(x).values()
         if out is not None:
             self._check_out(out, self._step_shape)
         source[...] = x
-        stepper.run()
+        try:
+            stepper.run()
+        except ShapeError:
+            self._bind_step(x)  # raises where a value is no integer
+            raise
         if out is None:
             return target.copy()
         out[...] = target
@@ -349,7 +356,9 @@ class Session:
     def _prepared_step(self) -> tuple[Stepper, Array, Array] | None:
         """Prepare single steps of a model with one input and one output: a call and its arrays."""
         one = len(self._spec.inputs) == len(self._spec.outputs) == 1
-        if not one or self._nan != "pass" or self._at_step[0].integer:
+        if not one or self._nan != "pass":
+            return None
+        if self._at_step[0].integer and self._at_step[0].name not in self._checked:
             return None
         (x,), known = self._spec.inputs, {BATCH: self.batch_size, STEPS: 1}
         sizes = tuple(known.get(d, 0) if isinstance(d, str) else d for d in x.shape)
