@@ -151,22 +151,37 @@ def make_onnx(case: Case, weights: Weights) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def onnx_session(model: bytes, threads: int) -> Any:
+    """Return ONNX Runtime's session: sequential, all graph optimisations, no spinning threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def openvino_model(model: bytes, threads: int) -> Any:
+    """Return OpenVINO's compiled model, with the latency hint, in float32."""
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }  # fmt: skip
+    return core.compile_model(core.read_model(model), "CPU", settings)
+
+
 class OnnxRuntime:
-    """ONNX Runtime: sequential execution, all graph optimisations, no spinning threads."""
+    """ONNX Runtime."""
 
     name = "onnxruntime"
 
     def __init__(self, case: Case, weights: Weights, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self._session = onnxruntime.InferenceSession(
-            make_onnx(case, weights), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(make_onnx(case, weights), threads)
         names = [i.name for i in self._session.get_inputs()[1:]]
         zeros = np.zeros((1, case.batch, case.units), np.float32)
         self._zeros = dict.fromkeys(names, zeros)
@@ -184,20 +199,12 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """OpenVINO with the latency hint, in float32."""
+    """OpenVINO."""
 
     name = "openvino"
 
     def __init__(self, case: Case, weights: Weights, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(make_onnx(case, weights))
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",
-        }  # fmt: skip
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = openvino_model(make_onnx(case, weights), threads)
         self._request = compiled.create_infer_request()
         names = [port.get_any_name() for port in compiled.inputs if port.get_any_name() != "X"]
         zeros = np.zeros((1, case.batch, case.units), np.float32)

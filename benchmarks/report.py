@@ -8,6 +8,7 @@ from typing import Any
 
 PEERS = ("torch", "onnxruntime", "openvino", "tf.function")
 COLUMNS = ("npylstm", "npylstm (NumPy)", *PEERS)
+RATIOS = ("ratio", "spread", "CPU ratio", "spread")
 TITLES = {
     "grid": "LSTM, one thread: microseconds per call",
     "gru": "GRU, one thread: microseconds per call",
@@ -18,12 +19,20 @@ TITLES = {
 
 def show(section: str, row: dict[str, Any]) -> None:
     """Print a row as it is measured."""
-    low, high = row["spread"]
-    line = f"{section:8s} {row['label']:30s} ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    line = f"{section:8s} {row['label']:49s}"
+    for clock in ("", "cpu_"):
+        if f"{clock}ratio" in row:
+            low, high = row[f"{clock}spread"]
+            name = "CPU ratio" if clock else "ratio"
+            line += f" {name} {row[f'{clock}ratio']:.2f} ({low:.2f} to {high:.2f})"
+    if "of_floor" in row:
+        line += f"  of floor {row['of_floor']:.0%}"
     if "microseconds" in row:
-        times = "  ".join(f"{n} {row['microseconds'][n]:.4g}" for n in COLUMNS)
-        line += f"  of floor {row['of_floor']:.0%}  {times}"
-        line += f"  rms {row['rms_error']['npylstm']:.2g}, torch {row['rms_error']['torch']:.2g}"
+        line += "  us" + "".join(f" {n} {t:.4g}" for n, t in row["microseconds"].items())
+    if "rms_error" in row:
+        line += "  rms" + "".join(f" {n} {e:.2g}" for n, e in row["rms_error"].items())
+    if row.get("wrong"):
+        line += "  wrong: " + ", ".join(row["wrong"])
     print(line, flush=True)
 
 
@@ -48,28 +57,22 @@ def table(document: dict[str, Any]) -> str:
         + f". One core: {floors['gflops']:.0f} GFLOP/s.",
         "",
     ]
+    if document.get("models"):
+        lines += _models(document["models"])
     for section, title in TITLES.items():
-        if section not in document:
+        if not document.get(section):
             continue
         lines += [f"### {title}", "", _line("batch x steps x features, layers x units", *COLUMNS,
-                                           "ratio", "spread", "of floor", "rms / torch's"),
-                  _line(*["---"] * (len(COLUMNS) + 5))]  # fmt: skip
+                                           *RATIOS, "of floor", "rms / torch's"),
+                  _line(*["---"] * (len(COLUMNS) + 7))]  # fmt: skip
         for row in document[section]:
             scale = 1000 / row["case"]["steps"] if section == "steps" else 1
             times = [_short(row["microseconds"][name] * scale) for name in COLUMNS]
-            low, high = row["spread"]
-            error = row["rms_error"]["npylstm"] / row["rms_error"]["torch"]
-            lines.append(_line(row["label"], *times, f"**{row['ratio']:.2f}**",
-                               f"{low:.2f} to {high:.2f}", f"{row['of_floor']:.0%}",
-                               f"{error:.2f}"))  # fmt: skip
-        ratios = [row["ratio"] for row in document[section]]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        lines += [
-            "",
-            f"Ratio: the fastest peer's time to npylstm's; geometric mean {mean:.2f}.",
-            "",
-        ]
-    if "threads" in document:
+            lines.append(_line(row["label"], *times, *_ratios(row), f"{row['of_floor']:.0%}",
+                               _against_torch(row)))  # fmt: skip
+        lines += ["", f"Ratio: the fastest peer's time to npylstm's. {summary(document[section])}",
+                  ""]  # fmt: skip
+    if document.get("threads"):
         lines += ["### Two threads against one", "", _line("", "ratio", "spread", "same bits"),
                   _line(*["---"] * 4)]  # fmt: skip
         for row in document["threads"]:
@@ -85,6 +88,43 @@ def table(document: dict[str, Any]) -> str:
             lines.append(_line(row["name"], f"{seconds:.3f}", f"{row['peak_megabytes']:.0f}"))
         lines.append("")
     return "\n".join(lines)
+
+
+def _models(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0]["microseconds"])
+    lines = ["### Whole models, one thread: microseconds per call", "",
+             _line("", *names, *RATIOS, "rms", "rms / torch's"),
+             _line(*["---"] * (len(names) + 7))]  # fmt: skip
+    for row in rows:
+        times = [_short(row["microseconds"][n]) + " wrong" * (n in row["wrong"]) for n in names]
+        lines.append(_line(row["label"], *times, *_ratios(row),
+                           f"{row['rms_error']['npylstm']:.1e}", _against_torch(row)))  # fmt: skip
+    return [*lines, "", "Ratio: the fastest peer's time to npylstm's, without peers whose outputs "
+            f"are wrong. {summary(rows)}", ""]  # fmt: skip
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Return the geometric mean of the ratios, the worst, and how many are low."""
+    parts = []
+    for clock, title in (("", "On the clock"), ("cpu_", "CPU time")):
+        ratios = [row[f"{clock}ratio"] for row in rows]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        low = ", ".join(f"{sum(r < n for r in ratios)} below {n}" for n in (1.0, 1.2))
+        parts.append(f"{title}, {len(ratios)} cases: geometric mean {mean:.2f}, "
+                     f"worst {min(ratios):.2f}, {low}.")  # fmt: skip
+    return " ".join(parts)
+
+
+def _ratios(row: dict[str, Any]) -> list[str]:
+    cells = []
+    for clock in ("", "cpu_"):
+        low, high = row[f"{clock}spread"]
+        cells += [f"**{row[f'{clock}ratio']:.2f}**", f"{low:.2f} to {high:.2f}"]
+    return cells
+
+
+def _against_torch(row: dict[str, Any]) -> str:
+    return f"{row['rms_error']['npylstm'] / row['rms_error']['torch']:.2f}"
 
 
 def _short(number: float) -> str:

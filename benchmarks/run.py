@@ -2,7 +2,8 @@
 
 All systems are measured in one process run, by turns: every round takes a sample of each, so
 that what the machine does meanwhile meets all of them. A ratio is taken within a round, of the
-fastest peer's time to npylstm's; reported are its median and quartiles.
+fastest peer's time to npylstm's; reported are its median and quartiles, for the time on the clock
+and for CPU time.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+TOLERANCE = 1e-5  # of a whole model's largest output
 HERE = Path(__file__).parent
-SECTIONS = ("grid", "gru", "streams", "steps", "threads", "cold")
+SECTIONS = ("models", "grid", "gru", "streams", "steps", "threads", "cold")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare npylstm with its peers.")
     parser.add_argument("--sections", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", metavar="TEXT", default="", help="cases with TEXT in their name")
     parser.add_argument("--rounds", type=int, default=15, help="samples of each system")
     parser.add_argument("--seconds", type=float, default=0.02, help="length of a sample")
     parser.add_argument("--output", type=Path, default=HERE / "results")
@@ -38,27 +41,32 @@ def main() -> None:
     import cold
     import floors
     import report
+    import whole_models
 
     measured = floors.measure()
     document: dict[str, Any] = {
         "machine": _machine(), "versions": _versions(),
         "floors": {"gflops": measured.flops, "gbytes": measured.bandwidths},
     }  # fmt: skip
-    sections = {
-        "grid": (cases.GRID, "run"), "gru": (cases.GRU, "run"), "streams": (cases.STREAMS, "step"),
-        "steps": (cases.STEPS, "run"),
-    }  # fmt: skip
-    for name, (chosen, method) in sections.items():
+    layers = partial(compare, method="run", floors=measured)
+    measures: dict[str, tuple[list[Any], Callable[..., dict[str, Any]]]] = {
+        "models": (whole_models.MODELS, compare_model),
+        "grid": (cases.GRID, layers),
+        "gru": (cases.GRU, layers),
+        "streams": (cases.STREAMS, partial(compare, method="step", floors=measured)),
+        "steps": (cases.STEPS, layers),
+        "threads": (cases.THREADS, scaling),
+    }
+    for name, (chosen, measure) in measures.items():
         if name in options.sections:
             document[name] = []
             for case in chosen:
-                row = compare(case, method, options, measured)
-                report.show(name, row)
-                document[name].append(row)
-    if "threads" in options.sections:
-        document["threads"] = [scaling(case, options) for case in cases.THREADS]
-        for row in document["threads"]:
-            report.show("threads", row)
+                if options.only in str(case):
+                    row = measure(case, options)
+                    report.show(name, row)
+                    document[name].append(row)
+    if document.get("models"):
+        print(report.summary(document["models"]))
     if "cold" in options.sections:
         with tempfile.TemporaryDirectory() as folder:
             document["cold"] = cold.measure(Path(folder), min(options.rounds, 9))
@@ -66,15 +74,16 @@ def main() -> None:
     options.output.mkdir(exist_ok=True)
     (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.output / "table.md").write_text(report.table(document))
-    if "grid" in document:
+    if document.get("grid"):
         report.draw(document, options.output / "grid.png")
 
 
-def compare(case: Any, method: str, options: argparse.Namespace, floors: Any) -> dict[str, Any]:
+def compare(case: Any, options: argparse.Namespace, method: str, floors: Any) -> dict[str, Any]:
     """Measure all systems on a case, by turns."""
     import cases
     import numpy as np
     import peers
+    import timing
 
     weights, x = cases.make_weights(case), cases.make_input(case)
     right = cases.reference(case, weights, x)
@@ -86,61 +95,60 @@ def compare(case: Any, method: str, options: argparse.Namespace, floors: Any) ->
     }
     given = x if method == "run" else np.ascontiguousarray(x[:, 0])
     calls = {name: _bound(getattr(system, method), given) for name, system in systems.items()}
-    samples = by_turns(calls, options.rounds, options.seconds)
-    ours = np.array(samples["npylstm"])
-    fastest = min((kind.name for kind in peers.PEERS), key=lambda n: float(np.median(samples[n])))
-    ratios = np.quantile(np.array(samples[fastest]) / ours, [0.25, 0.5, 0.75])
+    samples = timing.by_turns(calls, options.rounds, options.seconds)
+    ours = float(np.median(samples.wall["npylstm"]))
     return {
-        "case": case._asdict(), "label": str(case), "fastest_peer": fastest,
-        "ratio": float(ratios[1]), "spread": [float(ratios[0]), float(ratios[2])],
-        "microseconds": {n: float(np.median(s)) * 1e6 for n, s in samples.items()},
-        "rms_error": errors, "of_floor": floors.seconds(case) / float(np.median(ours)),
+        "case": case._asdict(), "label": str(case),
+        **timing.times(samples), **timing.ratios(samples, [kind.name for kind in peers.PEERS]),
+        "rms_error": errors, "of_floor": floors.seconds(case) / ours,
     }  # fmt: skip
+
+
+def compare_model(case: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all systems on a whole model; peers whose numbers are wrong are not compared."""
+    import model_peers
+    import numpy as np
+    import timing
+    import whole_models
+
+    module = whole_models.make_module(case)
+    arrays, inputs = whole_models.make_calls(case)
+    right = whole_models.reference(module, arrays)
+    calls, errors, wrong = {}, {}, []
+    for kind in (model_peers.Npylstm, *model_peers.PEERS):
+        system = kind(case, module, arrays)
+        made = [np.array(system.bind(x)()).reshape(case.batch, -1) for x in inputs]
+        error = np.concatenate(made, axis=1) - right.reshape(case.batch, -1)
+        errors[kind.name] = float(np.sqrt(np.mean(error**2)))
+        if np.abs(error).max() > TOLERANCE * np.abs(right).max():
+            wrong.append(kind.name)
+        calls[kind.name] = system.bind(inputs[0])
+    if "npylstm" in wrong:
+        raise ArithmeticError(f"{case}: expected torch's numbers, got others from npylstm")
+    samples = timing.by_turns(calls, options.rounds, options.seconds)
+    able = [kind.name for kind in model_peers.PEERS if kind.name not in wrong]
+    return {"label": str(case), **timing.times(samples), **timing.ratios(samples, able),
+            "rms_error": errors, "wrong": wrong}  # fmt: skip
 
 
 def _bound(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
     return lambda: function(x)
 
 
-def by_turns(
-    calls: dict[str, Callable[[], Any]], rounds: int, seconds: float
-) -> dict[str, list[float]]:
-    """Take a sample of each in every round: seconds per call, over as many calls as fill it."""
-    counts = {}
-    for name, call in calls.items():
-        call()
-        begin = time.perf_counter()
-        call()
-        counts[name] = max(1, round(seconds / max(time.perf_counter() - begin, 1e-7)))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
-    for k in range(rounds):
-        turn = k % len(order)
-        for name in order[turn:] + order[:turn]:
-            call = calls[name]
-            begin = time.perf_counter()
-            for _ in range(counts[name]):
-                call()
-            samples[name].append((time.perf_counter() - begin) / counts[name])
-    return samples
-
-
 def scaling(case: Any, options: argparse.Namespace) -> dict[str, Any]:
     """npylstm with one thread and with two."""
     import cases
-    import numpy as np
     import peers
+    import timing
 
     weights, x = cases.make_weights(case), cases.make_input(case)
     systems = {threads: peers.Npylstm(case, weights, threads) for threads in (1, 2)}
     calls = {str(threads): _bound(system.run, x) for threads, system in systems.items()}
     same = bool((systems[1].run(x) == systems[2].run(x)).all())
-    samples = by_turns(calls, options.rounds, options.seconds)
-    ratios = np.quantile(np.array(samples["1"]) / np.array(samples["2"]), [0.25, 0.5, 0.75])
-    return {
-        "case": case._asdict(), "label": str(case), "ratio": float(ratios[1]),
-        "spread": [float(ratios[0]), float(ratios[2])], "same_bits": same,
-    }  # fmt: skip
+    wall = timing.by_turns(calls, options.rounds, options.seconds).wall
+    low, ratio, high = timing.quartiles(wall["1"], wall["2"])
+    return {"case": case._asdict(), "label": str(case), "ratio": ratio, "spread": [low, high],
+            "same_bits": same}  # fmt: skip
 
 
 def _machine() -> dict[str, Any]:
