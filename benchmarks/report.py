@@ -72,6 +72,8 @@ def table(document: dict[str, Any]) -> str:
                                _against_torch(row)))  # fmt: skip
         lines += ["", f"Ratio: the fastest peer's time to npylstm's. {summary(document[section])}",
                   ""]  # fmt: skip
+    if document.get("ops"):
+        lines += _ops(document["ops"])
     if document.get("threads"):
         lines += ["### Two threads against one", "", _line("", "ratio", "spread", "same bits"),
                   _line(*["---"] * 4)]  # fmt: skip
@@ -101,6 +103,20 @@ def _models(rows: list[dict[str, Any]]) -> list[str]:
                            f"{row['rms_error']['npylstm']:.1e}", _against_torch(row)))  # fmt: skip
     return [*lines, "", "Ratio: the fastest peer's time to npylstm's, without peers whose outputs "
             f"are wrong. {summary(rows)}", ""]  # fmt: skip
+
+
+def _ops(rows: list[dict[str, Any]]) -> list[str]:
+    batches = sorted({row["batch"] for row in rows})
+    systems = ("npylstm", "onnxruntime")
+    lines = ["### Single operations on (batch, 100, 128), one thread: microseconds per call", "",
+             _line("", *(f"{name}, batch {n}" for n in batches for name in systems)),
+             _line(*["---"] * (1 + len(systems) * len(batches)))]  # fmt: skip
+    times = {(row["op"], row["batch"]): row["microseconds"] for row in rows}
+    for op in dict.fromkeys(row["op"] for row in rows):
+        own = [times.get((op, n), {}) for n in batches]
+        cells = [_short(t[name]) if name in t else "" for t in own for name in systems]
+        lines.append(_line(op, *cells))
+    return [*lines, ""]
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 TOLERANCE = 1e-5  # of a whole model's largest output
 HERE = Path(__file__).parent
-SECTIONS = ("models", "grid", "gru", "streams", "steps", "threads", "cold")
+SECTIONS = ("models", "ops", "grid", "gru", "streams", "steps", "threads", "cold")
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
     import cold
     import floors
     import report
+    import single_ops
     import whole_models
 
     measured = floors.measure()
@@ -51,6 +52,7 @@ def main() -> None:
     layers = partial(compare, method="run", floors=measured)
     measures: dict[str, tuple[list[Any], Callable[..., dict[str, Any]]]] = {
         "models": (whole_models.MODELS, compare_model),
+        "ops": (single_ops.CASES, measure_op),
         "grid": (cases.GRID, layers),
         "gru": (cases.GRU, layers),
         "streams": (cases.STREAMS, partial(compare, method="step", floors=measured)),
@@ -129,6 +131,15 @@ def compare_model(case: Any, options: argparse.Namespace) -> dict[str, Any]:
     able = [kind.name for kind in model_peers.PEERS if kind.name not in wrong]
     return {"label": str(case), **timing.times(samples), **timing.ratios(samples, able),
             "rms_error": errors, "wrong": wrong}  # fmt: skip
+
+
+def measure_op(case: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure npylstm on a single operation, and ONNX Runtime where it has the same."""
+    import single_ops
+    import timing
+
+    samples = timing.by_turns(single_ops.make_calls(case), options.rounds, options.seconds)
+    return {"label": str(case), "op": case.op.name, "batch": case.batch, **timing.times(samples)}
 
 
 def _bound(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:
