@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from npylstm.parity import Cause, Diagnosis, ParityReport, diagnose
     from npylstm.runtime.generating import decode
     from npylstm.runtime.pool import Pool
+    from npylstm.runtime.pool_rows import Slots
     from npylstm.runtime.session import Session
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Pool",
     "Session",
     "ShapeError",
+    "Slots",
     "StateError",
     "UnsupportedError",
     "__version__",
@@ -59,7 +61,7 @@ __version__ = "0.1.0"
 _LATER = {
     "Cause": "parity.diagnosis", "Diagnosis": "parity.diagnosis", "decode": "runtime.generating",
     "diagnose": "parity", "Gates": "ops.cells", "ParityReport": "parity", "Pool": "runtime.pool",
-    "Session": "runtime.session",
+    "Session": "runtime.session", "Slots": "runtime.pool_rows",
 }  # fmt: skip
 
 

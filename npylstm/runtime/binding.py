@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     Inputs = npt.ArrayLike | Sequence[npt.ArrayLike] | Mapping[str, npt.ArrayLike]
     StateArrays = Mapping[str, Mapping[str, npt.ArrayLike]]
 
-__all__ = ["bind", "bind_functions", "bind_mask", "bind_nan", "bind_state", "numbers", "unbind"]
+__all__ = [
+    "bind", "bind_functions", "bind_mask", "bind_nan", "bind_state", "check_out", "numbers",
+    "unbind",
+]  # fmt: skip
 
 
 def bind(
@@ -94,6 +97,24 @@ def bind(
 def unbind(outputs: dict[str, Array]) -> Any:
     """Return outputs as users get them: the only one as an array, several by name."""
     return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+
+def check_out(
+    out: Any, shape: tuple[int | str, ...], dtype: np.dtype[Any], outputs: int = 1
+) -> None:
+    """Check an array for the output of a model.
+
+    Raises
+    ------
+    ShapeError
+        If the model has several outputs, or the array is another one than expected.
+    """
+    if outputs > 1:
+        raise ShapeError(f"out: the model has {outputs} outputs, expected one")
+    fits = isinstance(out, np.ndarray) and out.dtype == dtype and out.shape == shape
+    if not fits or not out.flags.c_contiguous or not out.flags.writeable:
+        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ShapeError(f"out: expected a contiguous array, {dtype} {shape}, got {got}")
 
 
 def _with_free_steps(tensor: TensorSpec, shape: tuple[int, ...]) -> str:

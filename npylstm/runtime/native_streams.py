@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,9 @@ __all__ = ["NativeStream", "NativeStreams"]
 
 # Rows of a pool per program: tensors stay in the cache, and the number of programs is bounded.
 _BLOCK = 64
+_MOST_PREPARED = 16  # shapes of inputs with a prepared call
+# Places of addresses among the arguments of npylstm.kernels.layers.advance.
+_ROWS, _X, _Y = 4, 7, 9
 
 
 class NativeStream:
@@ -103,6 +107,7 @@ class NativeStreams(Streams):
         arrays = [a for entries in self.arrays.values() for a in entries.values()]
         self._pool = np.zeros(sum(a.size for a in arrays), spec.dtype)
         self._starts: dict[tuple[str, ...], int] = {}
+        self._prepared: dict[tuple[int, ...], _Advance] = {}
         at = 0
         for call, entries in self.arrays.items():
             for name, array in entries.items():
@@ -114,31 +119,20 @@ class NativeStreams(Streams):
         ((name, x),) = inputs.items()
         if self._steps_first and len(x) > 1:
             return self._step_by_step(rows, name, x)
-        count = len(rows)
-        sizes = [min(count, _BLOCK), count % _BLOCK or min(count, _BLOCK)]
-        whole, rest = (
-            self._segment.program_for({name: _resized(x.shape, count, n)}) for n in sizes
-        )
-        (target,) = whole.writes
-        y = np.empty(_resized(target.shape, sizes[0], count), x.dtype)
-        pair = [ProgramBuffers(program) for program in (whole, rest)]
-        described = [self._describe(buffers) for buffers in pair]
+        prepared = self._prepared.get(x.shape)
+        if prepared is None:
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared.clear()
+            prepared = _Advance(self._segment, name, x.shape, len(rows), self._pool, self._starts)
+            self._prepared[x.shape] = prepared
         given, rows = rows, np.ascontiguousarray(rows, np.int64)
-        x = np.ascontiguousarray(x)
-        before = self.read(given) if whole.checks else {}
-        parameters = self._segment.parameters
-        parameters.library.bind(
-            ADVANCE, *(d.ctypes.data for d in described), parameters.buffer.ctypes.data,
-            self._pool.ctypes.data, rows.ctypes.data, count, sizes[0], x.ctypes.data,
-            x.nbytes // count, y.ctypes.data, y.nbytes // count, x.itemsize,
-        )()  # fmt: skip
+        before = self.read(given) if prepared.checks else {}
         try:
-            for buffers in pair:
-                buffers.check()
+            y = prepared.run(rows, np.ascontiguousarray(x))
         except ShapeError:
             self.write(given, before)
             raise
-        return {target.name[0]: y}
+        return {prepared.output: y}
 
     def _step_by_step(self, rows: Array, name: str, x: Array) -> dict[str, Array]:
         """Advance inputs whose first axis is time: a row's steps are not contiguous."""
@@ -152,15 +146,57 @@ class NativeStreams(Streams):
             return made[-1]
         return {output: np.concatenate([step[output] for step in made]) for output in made[-1]}
 
-    def _describe(self, buffers: ProgramBuffers) -> Array:
-        """Return the description of a program that :func:`npylstm.kernels.layers.advance` reads."""
-        operations, table, _, state, work = buffers.arguments
-        (source,), (target,) = buffers.program.reads, buffers.program.writes
-        places = buffers.program.states
-        numbers = [operations, table, state, work, source.start, target.start, len(places)]
-        for place in places:
-            numbers += (self._starts[place.name], place.start, place.shape[1])
-        return np.array(numbers, np.int64)
+
+class _Advance:
+    """A prepared call for as many rows of a pool as the input has; used by one thread at a time.
+
+    Attributes
+    ----------
+    output
+        Name of the output.
+    checks
+        Whether kernels check values.
+    """
+
+    def __init__(
+        self, segment: Segment, name: str, shape: tuple[int, ...], count: int, pool: Array,
+        starts: Mapping[tuple[str, ...], int],
+    ) -> None:  # fmt: skip
+        sizes = [min(count, _BLOCK), count % _BLOCK or min(count, _BLOCK)]
+        programs = [segment.program_for({name: _resized(shape, count, n)}) for n in sizes]
+        self._pair = [ProgramBuffers(program) for program in programs]
+        self._described = [_describe(buffers, starts) for buffers in self._pair]
+        (target,) = programs[0].writes
+        self.output, self.checks = target.name[0], bool(programs[0].checks)
+        self._made, self._dtype = _resized(target.shape, sizes[0], count), pool.dtype
+        parameters, size = segment.parameters, pool.itemsize
+        self._call = parameters.library.bind(
+            ADVANCE, *(d.ctypes.data for d in self._described), parameters.buffer.ctypes.data,
+            pool.ctypes.data, 0, count, sizes[0], 0, math.prod(shape) // count * size, 0,
+            math.prod(self._made) // count * size, size,
+        )  # fmt: skip
+
+    def run(self, rows: Array, x: Array) -> Array:
+        """Advance these rows (n,) int64; both arrays are contiguous."""
+        y = np.empty(self._made, self._dtype)
+        arguments = self._call.arguments  # type: ignore[attr-defined]  # see KernelLibrary.bind
+        arguments[_ROWS], arguments[_X], arguments[_Y] = (a.ctypes.data for a in (rows, x, y))
+        self._call()
+        if self.checks:
+            for buffers in self._pair:
+                buffers.check()
+        return y
+
+
+def _describe(buffers: ProgramBuffers, starts: Mapping[tuple[str, ...], int]) -> Array:
+    """Return the description of a program that :func:`npylstm.kernels.layers.advance` reads."""
+    operations, table, _, state, work = buffers.arguments
+    (source,), (target,) = buffers.program.reads, buffers.program.writes
+    places = buffers.program.states
+    numbers = [operations, table, state, work, source.start, target.start, len(places)]
+    for place in places:
+        numbers += (starts[place.name], place.start, place.shape[1])
+    return np.array(numbers, np.int64)
 
 
 def _resized(shape: tuple[int, ...], batch: int, other: int) -> tuple[int, ...]:

@@ -15,9 +15,10 @@ from npylstm.graph.state import State, join_states, map_state, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, unbind
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_out, unbind
 from npylstm.runtime.initial_state import initial_state
-from npylstm.runtime.pool_keys import Keys, check_distinct, key_from_json, key_to_json, list_keys
+from npylstm.runtime.pool_keys import Keys, key_from_json, key_to_json, list_keys
+from npylstm.runtime.pool_rows import PoolRows, Slots
 from npylstm.runtime.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Pool:
         self._spec = self._plan.spec
         self._at_step = tuple(map(self._plan.drop_time_axis, self._spec.inputs))
         self._states = engine.streams(self._spec, self.capacity)
-        self._rows: dict[Hashable, int] = {}
-        self._free = list(range(self.capacity - 1, -1, -1))
-        self._stamps = np.zeros(self.capacity, np.int64)
+        self._rows = PoolRows(self.capacity)
         self._lock = threading.Lock()
+        self._step_shape = self._plan.drop_time_axis(self._spec.output_specs[0]).shape
+        self._dtype = np.dtype(self._spec.dtype)
 
     def __repr__(self) -> str:
         name = clipped(repr(self.model.spec.name), 120)
@@ -91,7 +92,7 @@ class Pool:
     @property
     def keys(self) -> list[Hashable]:
         """Keys of all streams, in the order of their addition."""
-        return list(self._rows)
+        return self._rows.keys
 
     def add(self, keys: Keys) -> None:
         """Add streams, with the initial state.
@@ -110,19 +111,12 @@ class Pool:
             self._add(list_keys(keys))
 
     def _add(self, keys: list[Hashable]) -> None:
-        check_distinct(keys)
-        taken = [key for key in keys if key in self._rows]
-        if taken:
-            raise StateError(f"key {taken[0]!r}: is in the pool already")
-        if len(keys) > len(self._free):
-            raise StateError(
-                f"pool: room for {len(self._free)} more of {self.capacity}, got {len(keys)} keys"
-            )
-        rows = [self._free.pop() for _ in keys]
-        self._rows |= dict(zip(keys, rows, strict=True))
-        self._states.write(np.array(rows, np.int64), initial_state(self._plan, len(rows)))
+        reserved = self._rows.reserve(keys)
+        rows = np.array([*reserved.values()], np.int64)
+        self._states.write(rows, initial_state(self._plan, len(rows)))
+        self._rows.add(reserved)
 
-    def remove(self, keys: Keys) -> None:
+    def remove(self, keys: Keys | Slots) -> None:
         """Remove streams.
 
         Parameters
@@ -136,11 +130,9 @@ class Pool:
             If a key is unknown or repeated; then no stream changes.
         """
         with self._lock:
-            listed = list_keys(keys)
-            self._find(listed)
-            self._free += [self._rows.pop(key) for key in listed]
+            self._rows.remove(keys)
 
-    def reset(self, keys: Keys) -> None:
+    def reset(self, keys: Keys | Slots) -> None:
         """Set streams to the initial state.
 
         Parameters
@@ -154,35 +146,72 @@ class Pool:
             If a key is unknown or repeated; then no stream changes.
         """
         with self._lock:
-            rows = self._find(list_keys(keys))
+            rows = self._rows.find(keys)
             self._states.write(rows, initial_state(self._plan, len(rows)))
 
-    def step(self, keys: Keys, x: Inputs) -> Any:
+    def slots(self, keys: Keys) -> Slots:
+        """Find streams once, for calls that name the same ones again and again.
+
+        Parameters
+        ----------
+        keys
+            As for :meth:`add`, each only once.
+
+        Returns
+        -------
+        Slots
+            For the argument ``keys`` of other methods; valid until one of its streams is removed.
+
+        Raises
+        ------
+        StateError
+            If a key is unknown or repeated.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> pool = npylstm.load("models/sine_keras/sine.npz").pool(capacity=100)
+        >>> pool.add(["a", "b"])
+        >>> both = pool.slots(["a", "b"])
+        >>> pool.step(both, [[0.1], [0.2]]).shape
+        (2, 1)
+        """
+        with self._lock:
+            return self._rows.slots(keys)
+
+    def step(self, keys: Keys | Slots, x: Inputs, out: Array | None = None) -> Any:
         """Run one step of some streams; the others do not change.
 
         Parameters
         ----------
         keys
-            Keys of the streams, in the order of the rows of ``x``; each only once.
+            Keys of the streams, or :meth:`slots`, in the order of the rows of ``x``; each only
+            once.
         x
             Inputs without the axis of steps: ``(keys, features)``.
+        out
+            Array for the output, if the model has only one: contiguous, of its dtype and shape.
 
         Returns
         -------
         Array or dict
-            Outputs without the axis of steps: ``(keys, units)``.
+            Outputs without the axis of steps: ``(keys, units)``; ``out`` if it is passed.
 
         Raises
         ------
         StateError
             If a key is unknown or repeated; no state changes.
         ShapeError
-            If an input does not fit; no state changes.
+            If an input or ``out`` does not fit; no state changes.
         """
-        made = self._advance(keys, x, at_step=True)
-        return unbind({name: self._plan.last_step(name, y) for name, y in made.items()})
+        made = self._advance(keys, x, True, out)
+        y = unbind({name: self._plan.last_step(name, y) for name, y in made.items()})
+        if out is None:
+            return y
+        out[...] = y
+        return out
 
-    def push(self, keys: Keys, x: Inputs) -> Any:
+    def push(self, keys: Keys | Slots, x: Inputs) -> Any:
         """Run the next steps of some streams; the others do not change.
 
         Parameters
@@ -208,18 +237,23 @@ class Pool:
         """
         return unbind(self._advance(keys, x, at_step=False))
 
-    def _advance(self, keys: Keys, x: Inputs, at_step: bool) -> dict[str, Array]:
+    def _advance(
+        self, keys: Keys | Slots, x: Inputs, at_step: bool, out: Array | None = None
+    ) -> dict[str, Array]:
         """Run inputs of one step without time axis, or of several steps."""
         tensors = self._at_step if at_step else self._spec.inputs
         with self._lock:
-            rows = self._find(list_keys(keys))
+            rows = self._rows.find(keys)
+            if out is not None:
+                shape = tuple(len(rows) if d == BATCH else d for d in self._step_shape)
+                check_out(out, shape, self._dtype, len(self._spec.outputs))
             inputs = bind(x, tensors, self._spec.dtype, len(rows), "the keys", self._nan)
             if at_step:
                 inputs = {name: self._plan.add_time_axis(name, a) for name, a in inputs.items()}
             made = self._states.advance(rows, inputs) if len(rows) else self._none(inputs)
         return {name: made[name] for name in self._spec.outputs}
 
-    def snapshot(self, keys: Keys | None = None) -> dict[Hashable, State]:
+    def snapshot(self, keys: Keys | Slots | None = None) -> dict[Hashable, State]:
         """Return a copy of states.
 
         Parameters
@@ -238,8 +272,8 @@ class Pool:
             If a key is unknown or repeated.
         """
         with self._lock:
-            listed = list(self._rows) if keys is None else list_keys(keys)
-            state = self._states.read(self._find(listed))
+            listed = self._rows.keys if keys is None else self._rows.names(keys)
+            state = self._states.read(self._rows.find(listed))
         return {key: map_state(np.copy, take_rows(state, k)) for k, key in enumerate(listed)}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -256,8 +290,8 @@ class Pool:
             If a key is not text, a number, bytes, None, or a tuple of these.
         """
         with self._lock:
-            keys = list(self._rows)
-            state = self._states.read(self._find(keys))
+            keys = self._rows.keys
+            state = self._states.read(self._rows.find(keys))
         header = {"keys": [key_to_json(key) for key in keys]}
         state_file.write(path, "pool", self.model.spec, header, state)
 
@@ -289,7 +323,7 @@ class Pool:
             return
         with self._lock:
             self._add([key for key in snapshot if key not in self._rows])
-            self._states.write(self._find(list(snapshot)), join_states(states))
+            self._states.write(self._rows.find(list(snapshot)), join_states(states))
 
     def _read(self, path: str | os.PathLike[str]) -> dict[Hashable, StateArrays]:
         """Read a snapshot from a file."""
@@ -310,18 +344,6 @@ class Pool:
                         f"key, got shape {array.shape}"
                     )
         return {key: take_rows(state, k) for k, key in enumerate(keys)}
-
-    def _find(self, keys: list[Hashable]) -> Array:
-        try:
-            rows = np.fromiter(map(self._rows.__getitem__, keys), np.int64, len(keys))
-        except (KeyError, TypeError):
-            unknown = next(k for k in keys if not isinstance(k, Hashable) or k not in self._rows)
-            raise StateError(f"key {unknown!r}: not in the pool") from None
-        places = np.arange(len(rows))
-        self._stamps[rows] = places
-        if (self._stamps[rows] != places).any():  # a repeated key was overwritten
-            check_distinct(keys)
-        return rows
 
     def _none(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs for zero streams."""

@@ -122,6 +122,7 @@ class Predictor:
         defaults = all(value is None for value in (batch_size, state, lengths, mask))
         plain = defaults and not return_state and not progress
         arrays: Sequence[Array] | None = None
+        key: tuple[object, ...] = ()
         if plain and type(x) is np.ndarray and x.dtype in self._only_kinds:
             arrays, key = (x,), (x.shape, threads)
         elif plain and type(x) is not np.ndarray:

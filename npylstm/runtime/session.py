@@ -14,7 +14,7 @@ from npylstm.graph.state import State, join_states, take_rows
 from npylstm.io import state_file
 from npylstm.ops.shapes import BATCH, STEPS
 from npylstm.printable import clipped
-from npylstm.runtime.binding import bind, bind_nan, bind_state, unbind
+from npylstm.runtime.binding import bind, bind_nan, bind_state, check_out, unbind
 from npylstm.runtime.engines import Stepper
 from npylstm.runtime.initial_state import initial_state
 from npylstm.runtime.predictor import IDS, Predictor
@@ -125,7 +125,7 @@ class Session:
         if out is None or before is None:
             return y
         try:
-            self._check_out(out, outputs[self._spec.outputs[0]].shape)
+            self._check(out, outputs[self._spec.outputs[0]].shape)
         except ShapeError:
             self._stream.write(before)
             raise
@@ -158,7 +158,7 @@ class Session:
         if type(x) is not np.ndarray or x.shape != source.shape or x.dtype not in self._as_it_is:
             (x,) = self._bind_step(x).values()
         if out is not None:
-            self._check_out(out, self._step_shape)
+            self._check(out, self._step_shape)
         source[...] = x
         try:
             stepper.run()
@@ -177,7 +177,7 @@ class Session:
     def _run_step(self, inputs: Mapping[str, Array], out: Array | None) -> Any:
         """Run one step without preparation."""
         if out is not None:
-            self._check_out(out, self._step_shape)
+            self._check(out, self._step_shape)
         one_step = {name: self._plan.add_time_axis(name, array) for name, array in inputs.items()}
         made = self._stream.run(one_step)
         y = unbind({name: self._plan.last_step(name, made[name]) for name in self._spec.outputs})
@@ -353,6 +353,9 @@ class Session:
         except StateError as error:
             raise StateError(f"{path}: {error}") from None
 
+    def _check(self, out: Array, shape: tuple[int | str, ...]) -> None:
+        check_out(out, shape, self._dtype, len(self._spec.outputs))
+
     def _prepared_step(self) -> tuple[Stepper, Array, Array] | None:
         """Prepare single steps of a model with one input and one output: a call and its arrays."""
         one = len(self._spec.inputs) == len(self._spec.outputs) == 1
@@ -367,14 +370,6 @@ class Session:
             return None
         (source,), (target,) = stepper.x.items(), stepper.y.items()
         return stepper, self._plan.last_step(*source), self._plan.last_step(*target)
-
-    def _check_out(self, out: Array, shape: tuple[int | str, ...]) -> None:
-        if len(self._spec.outputs) > 1:
-            raise ShapeError(f"out: the model has {len(self._spec.outputs)} outputs, expected one")
-        fits = isinstance(out, np.ndarray) and out.dtype == self._dtype and out.shape == shape
-        if not fits or not out.flags.c_contiguous or not out.flags.writeable:
-            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise ShapeError(f"out: expected a contiguous array, {self._dtype} {shape}, got {got}")
 
 
 def _with_state(model: Predictor, batch_size: int, nan: str, state: StateArrays) -> Session:
