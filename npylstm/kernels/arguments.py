@@ -17,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 KERNEL = 0
-WIDTH = 50  # of every row, because a program is one table
+WIDTH = 56  # of every row, because a program is one table
 
 PARAMS, WORK, STATE, ADDRESS, COUNT = "params", "work", "state", "address", "count"
 NUMBER = "number"
@@ -30,6 +30,7 @@ def columns(**holds: str) -> Any:
     The result is a named tuple, which kernels read as constants: ``row[DENSE.ROWS]``. The attribute
     ``holds`` of its class maps each column to its type.
     """
+    assert len(holds) < WIDTH
     made = namedtuple("Columns", tuple(holds))  # type: ignore[misc]  # names known at run time
     made.holds = holds  # type: ignore[attr-defined]
     return made(*range(1, len(holds) + 1))
@@ -83,10 +84,10 @@ COPY = columns(FROM=COUNT, TO=COUNT, SIZE=COUNT)  # offsets in two different buf
 RECURRENT = columns(
     **_TENSORS, **_ACTIVATED, **_PRODUCT, **_BLOCKS, RECURRENT_CODE=COUNT,
     RECURRENT_CODE_PARAM=PARAMS, STEPS=COUNT, X_ROW=COUNT, X_STEP=COUNT, Y_ROW=COUNT, Y_STEP=COUNT,
-    REVERSE=COUNT, IN_ORDER=COUNT, MASKED=COUNT, MASK=WORK, ZERO_OUTPUT=COUNT, BLOCK_STEPS=COUNT,
-    STATE=STATE, CELL_STATE=STATE, SIZE=COUNT, PADDED=COUNT, Z_ROW=COUNT, X_PADDED=COUNT, U=PARAMS,
-    RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT, U_H=PARAMS, PROJECTION=PARAMS,
-    PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
+    REVERSE=COUNT, IN_ORDER=COUNT, MASKED=COUNT, MASK=WORK, ORDER=WORK, ZERO_OUTPUT=COUNT,
+    BLOCK_STEPS=COUNT, STATE=STATE, CELL_STATE=STATE, SIZE=COUNT, PADDED=COUNT, Z_ROW=COUNT,
+    X_PADDED=COUNT, U=PARAMS, RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT, U_H=PARAMS,
+    PROJECTION=PARAMS, PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
     # The units that a thread computes, in blocks and vectors; the divisor of both in each part (0:
     # threads may not share units); and the threads' barrier.
     FIRST_BLOCK=COUNT, END_BLOCK=COUNT, FIRST_VECTOR=COUNT, END_VECTOR=COUNT, SHARED_BLOCKS=COUNT,

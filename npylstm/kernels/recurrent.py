@@ -23,12 +23,17 @@ from npylstm.kernels.recurrent_cells import (
     lstm_row_narrow,
 )
 from npylstm.kernels.recurrent_steps import (
-    copy_rows,
     count_blocks,
     finish_step,
     in_vectors,
     is_masked,
+    live_rows,
+    load_states,
     next_input,
+    row_at,
+    sort_rows,
+    store_states,
+    write_output,
 )
 from npylstm.kernels.simd import call, narrow_width, offset, width
 from npylstm.kernels.target import TARGET
@@ -54,33 +59,39 @@ def lstm(row, params, state, work):
     z_all = offset(made, block * cell_row)
     masked = row[A.MASKED]
     fused = row[A.CODE] == _TANH and row[A.RECURRENT_CODE] == _SIGMOID and size > FEW_TERMS
+    h_state, c_state = offset(state, row[A.STATE]), offset(state, row[A.CELL_STATE])
+    if masked:
+        sort_rows(row, work)
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
-        h_state = offset(state, row[A.STATE] + first * size)
-        c_state = offset(state, row[A.CELL_STATE] + first * units)
         if is_leader(row):
-            copy_rows(h, padded, h_state, size, n, size)
-            copy_rows(c, cell_row, c_state, units, n, units)
+            load_states(row, work, h, padded, h_state, first, n, size)
+            load_states(row, work, c, cell_row, c_state, first, n, units)
         barrier_wait(row)
         at = -1
         for t in range(row[A.STEPS]):
+            live = live_rows(row, work, first, n, t, 1)
+            if not live:
+                at = -1
+                write_output(row, work, h, first, n, t)
+                continue
             at = next_input(row, params, work, z_all, first, n, t, at)
             z = offset(z_all, at * span)
             out, out_row = (made, cell_row) if row[A.PROJECTION] else (new, padded)
-            if n > 1 or not fused:
-                _lstm_rows(row, params, work, z, h, c, out, out_row, first, n, t)
-            elif not masked or not is_masked(row, work, first, t):
+            if live > 1 or not fused:
+                _lstm_rows(row, params, work, z, h, c, out, out_row, first, live, t)
+            elif not masked or not is_masked(row, work, row_at(row, work, first), t):
                 _lstm_row(row, z, h, offset(params, row[A.U]), c, out, t & 1)
             if row[A.PROJECTION]:
                 call(row[A.MULTIPLY], (
-                    new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, n, made, cell_row,
+                    new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, live, made, cell_row,
                     units, offset(params, row[A.PROJECTION]), 0, row[A.PROJECTION_VECTORS],
                 ))  # fmt: skip
             finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         if is_leader(row):
-            copy_rows(h_state, size, h, padded, n, size)
-            copy_rows(c_state, units, c, cell_row, n, units)
+            store_states(row, work, h, padded, h_state, first, n, size)
+            store_states(row, work, c, cell_row, c_state, first, n, units)
 
 
 @jit
@@ -103,7 +114,7 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
             b * PANEL, min((b + 1) * PANEL, vectors),
         ))  # fmt: skip
         for r in range(n):
-            if masked and is_masked(row, work, first + r, t):
+            if masked and is_masked(row, work, row_at(row, work, first + r), t):
                 continue
             z = offset(z_all, r * z_row + b * PANEL * lanes)
             c = offset(c_all, r * cell_row + b * lanes)
@@ -177,20 +188,27 @@ def gru(row, params, state, work):
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
+    h_state = offset(state, row[A.STATE])
+    if row[A.MASKED]:
+        sort_rows(row, work)
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
-        h_state = offset(state, row[A.STATE] + first * units)
         if is_leader(row):
-            copy_rows(h, padded, h_state, units, n, units)
+            load_states(row, work, h, padded, h_state, first, n, units)
         barrier_wait(row)
         at = -1
         for t in range(row[A.STEPS]):
+            live = live_rows(row, work, first, n, t, 1)
+            if not live:
+                at = -1
+                write_output(row, work, h, first, n, t)
+                continue
             at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
-                u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, n, h, padded, units,
+                u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, live, h, padded, units,
                 offset(params, row[A.U]), row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
-            for r in range(n):
+            for r in range(live):
                 z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * span)
                 old, y = offset(h, r * padded), offset(new, r * padded)
                 for b in range(begin, end):
@@ -209,7 +227,7 @@ def gru(row, params, state, work):
             finish_step(row, work, new, h, first, n, t)
             h, new = new, h
         if is_leader(row):
-            copy_rows(h_state, units, h, padded, n, units)
+            store_states(row, work, h, padded, h_state, first, n, units)
 
 
 @jit
@@ -257,18 +275,25 @@ def gru_reset_before(row, params, state, work):
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     recurrent_bias = offset(params, row[A.RECURRENT_BIAS])
+    h_state = offset(state, row[A.STATE])
+    if row[A.MASKED]:
+        sort_rows(row, work)
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
-        h_state = offset(state, row[A.STATE] + first * units)
-        copy_rows(h, padded, h_state, units, n, units)
+        load_states(row, work, h, padded, h_state, first, n, units)
         at = -1
         for t in range(row[A.STEPS]):
+            live = live_rows(row, work, first, n, t, 1)
+            if not live:
+                at = -1
+                write_output(row, work, h, first, n, t)
+                continue
             at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
-                u_all, u_span, recurrent_bias, 0, n, h, padded, units, offset(params, row[A.U]), 0,
-                row[A.RECURRENT_VECTORS],
+                u_all, u_span, recurrent_bias, 0, live, h, padded, units,
+                offset(params, row[A.U]), 0, row[A.RECURRENT_VECTORS],
             ))  # fmt: skip
-            for r in range(n):
+            for r in range(live):
                 z, u = offset(z_all, r * z_row + at * span), offset(u_all, r * u_span)
                 old, reset = offset(h, r * padded), offset(reset_all, r * padded)
                 for b in range(whole + parts):
@@ -281,10 +306,10 @@ def gru_reset_before(row, params, state, work):
                     for j in range(size):
                         reset[k + j] = zb[size + j] * old[k + j]
             call(product, (
-                v_all, padded, recurrent_bias, 0, n, reset_all, padded, units,
+                v_all, padded, recurrent_bias, 0, live, reset_all, padded, units,
                 offset(params, row[A.U_H]), 0, in_vectors(units, lanes) // lanes,
             ))  # fmt: skip
-            for r in range(n):
+            for r in range(live):
                 z, v = offset(z_all, r * z_row + at * span), offset(v_all, r * padded)
                 old, y = offset(h, r * padded), offset(new, r * padded)
                 for b in range(whole + parts):
@@ -298,7 +323,7 @@ def gru_reset_before(row, params, state, work):
                     _blend(zb, candidate, offset(old, k), offset(y, k), size)
             finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        copy_rows(h_state, units, h, padded, n, units)
+        store_states(row, work, h, padded, h_state, first, n, units)
 
 
 @kernel
@@ -312,19 +337,26 @@ def simple_rnn(row, params, state, work):
     z_all = offset(new, block * padded)
     product = row[A.MULTIPLY]
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
+    h_state = offset(state, row[A.STATE])
+    if row[A.MASKED]:
+        sort_rows(row, work)
     for first in range(0, row[A.ROWS], block):
         n = min(block, row[A.ROWS] - first)
-        h_state = offset(state, row[A.STATE] + first * units)
-        copy_rows(h, padded, h_state, units, n, units)
+        load_states(row, work, h, padded, h_state, first, n, units)
         at = -1
         for t in range(row[A.STEPS]):
+            live = live_rows(row, work, first, n, t, 1)
+            if not live:
+                at = -1
+                write_output(row, work, h, first, n, t)
+                continue
             at = next_input(row, params, work, z_all, first, n, t, at)
             call(product, (
-                new, padded, offset(z_all, at * span), z_row, n, h, padded, units,
+                new, padded, offset(z_all, at * span), z_row, live, h, padded, units,
                 offset(params, row[A.U]), 0, vectors,
             ))  # fmt: skip
-            for r in range(n):
+            for r in range(live):
                 activate(code, code_params, offset(new, r * padded), units)
             finish_step(row, work, new, h, first, n, t)
             h, new = new, h
-        copy_rows(h_state, units, h, padded, n, units)
+        store_states(row, work, h, padded, h_state, first, n, units)

@@ -11,7 +11,10 @@ from npylstm.kernels.barrier import barrier_wait, is_leader
 from npylstm.kernels.jit import jit
 from npylstm.kernels.simd import call, copy, narrow_width, offset, width
 
-__all__ = ["copy_rows", "count_blocks", "finish_step", "in_vectors", "is_masked", "next_input"]
+__all__ = [
+    "count_blocks", "finish_step", "in_vectors", "is_masked", "live_rows", "load_states",
+    "next_input", "row_at", "sort_rows", "store_states", "write_output",
+]  # fmt: skip
 
 
 @jit
@@ -28,24 +31,94 @@ def _source(row, t):
 
 
 @jit
+def sort_rows(row, work):
+    """Sort rows by the number of steps from the first to the last that is not masked.
+
+    Then the rows that a step has to compute come first. ORDER has the rows in this order, the steps
+    of each row where it begins and ends, and room for counting.
+    """
+    rows, steps = row[A.ROWS], row[A.STEPS]
+    order = offset(work, row[A.ORDER])
+    begins, ends = offset(order, rows), offset(order, 2 * rows)
+    counts = offset(order, 3 * rows)  # of rows with at least so many steps
+    for k in range(steps + 2):
+        counts[k] = 0
+    for r in range(rows):
+        begin, end = 0, steps
+        while begin < steps and is_masked(row, work, r, begin):
+            begin += 1
+        while end > begin and is_masked(row, work, r, end - 1):
+            end -= 1
+        begins[r], ends[r] = begin, end
+        counts[end - begin] += 1
+    for k in range(steps, -1, -1):
+        counts[k] += counts[k + 1]
+    for r in range(rows):
+        k = int(ends[r] - begins[r]) + 1  # longer rows come before
+        order[int(counts[k])] = r
+        counts[k] += 1
+
+
+@jit
+def row_at(row, work, k):
+    """Return the row that is computed as the ``k``-th."""
+    return int(work[row[A.ORDER] + k]) if row[A.MASKED] else k
+
+
+@jit
+def live_rows(row, work, first, n, t, count):
+    """Return how many of the n rows from the first have a step from t on that is not masked.
+
+    Rows after these have none of the ``count`` steps.
+    """
+    if not row[A.MASKED]:
+        return n
+    begins = offset(work, row[A.ORDER] + row[A.ROWS])
+    ends = offset(begins, row[A.ROWS])
+    while n:
+        r = row_at(row, work, first + n - 1)
+        if begins[r] < t + count and ends[r] > t:
+            break
+        n -= 1
+    return n
+
+
+@jit
+def load_states(row, work, h, h_row, states, first, n, size):
+    """Copy the states of n rows into a block."""
+    for r in range(n):
+        copy(offset(h, r * h_row), offset(states, row_at(row, work, first + r) * size), size)
+
+
+@jit
+def store_states(row, work, h, h_row, states, first, n, size):
+    """Copy the states of n rows back."""
+    for r in range(n):
+        copy(offset(states, row_at(row, work, first + r) * size), offset(h, r * h_row), size)
+
+
+@jit
 def _multiply_input(row, params, work, z, first, n, t, count):
     """Compute the input's part of all gates, with biases, for n rows and ``count`` steps from t."""
     span = row[A.VECTORS] * width(z)
     step = -row[A.X_STEP] if row[A.REVERSE] else row[A.X_STEP]
-    x = offset(work, row[A.X] + first * row[A.X_ROW] + _source(row, t) * row[A.X_STEP])
+    x = offset(work, row[A.X] + _source(row, t) * row[A.X_STEP])
     bias, w = offset(params, row[A.BIAS]), offset(params, row[A.W])
     z_row = row[A.Z_ROW]
     if n < count:
         for r in range(n):
+            xr = offset(x, row_at(row, work, first + r) * row[A.X_ROW])
             call(row[A.MULTIPLY], (
-                offset(z, r * z_row), span, bias, 0, count, offset(x, r * row[A.X_ROW]), step,
-                row[A.IN], w, row[A.FIRST_VECTOR], row[A.END_VECTOR],
+                offset(z, r * z_row), span, bias, 0, count, xr, step, row[A.IN], w,
+                row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
     else:
         # Rows of the input may compete for the same cache sets: copy them.
-        gathered = offset(z, n * z_row)
+        gathered = offset(z, row[A.BLOCK_ROWS] * z_row)
         for k in range(count):
-            copy_rows(gathered, row[A.X_PADDED], offset(x, k * step), row[A.X_ROW], n, row[A.IN])
+            for r in range(n):
+                at = row_at(row, work, first + r) * row[A.X_ROW] + k * step
+                copy(offset(gathered, r * row[A.X_PADDED]), offset(x, at), row[A.IN])
             call(row[A.MULTIPLY], (
                 offset(z, k * span), z_row, bias, 0, n, gathered, row[A.X_PADDED], row[A.IN], w,
                 row[A.FIRST_VECTOR], row[A.END_VECTOR],
@@ -58,7 +131,8 @@ def next_input(row, params, work, z, first, n, t, at):
     if 0 <= at < row[A.BLOCK_STEPS] - 1:
         return at + 1
     count = min(row[A.BLOCK_STEPS], row[A.STEPS] - t)
-    _multiply_input(row, params, work, z, first, n, t, count)
+    rows = live_rows(row, work, first, n, t, count)
+    _multiply_input(row, params, work, z, first, rows, t, count)
     return 0
 
 
@@ -72,24 +146,25 @@ def is_masked(row, work, r, t):
 def _keep_masked_states(row, work, new, old, first, n, t):
     """Copy the old hidden state where a row is masked."""
     for r in range(n):
-        if is_masked(row, work, first + r, t):
+        if is_masked(row, work, row_at(row, work, first + r), t):
             copy(offset(new, r * row[A.PADDED]), offset(old, r * row[A.PADDED]), row[A.SIZE])
 
 
 @jit
-def _write_output(row, work, h, first, n, t):
+def write_output(row, work, h, first, n, t):
     """Write the hidden states of the ``t``-th step to the output."""
     size, padded, y_step = row[A.SIZE], row[A.PADDED], row[A.Y_STEP]
     target = _source(row, t) if row[A.IN_ORDER] else t
-    y = offset(work, row[A.Y] + first * row[A.Y_ROW] + target * y_step)
+    y = offset(work, row[A.Y] + target * y_step)
     if not row[A.MASKED]:
         if y_step or t == row[A.STEPS] - 1:
-            copy_rows(y, row[A.Y_ROW], h, padded, n, size)
+            copy_rows(offset(y, first * row[A.Y_ROW]), row[A.Y_ROW], h, padded, n, size)
         return
     back = y_step if row[A.IN_ORDER] and row[A.REVERSE] else -y_step
     for r in range(n):
-        y_r = offset(y, r * row[A.Y_ROW])
-        if not is_masked(row, work, first + r, t):
+        source = row_at(row, work, first + r)
+        y_r = offset(y, source * row[A.Y_ROW])
+        if not is_masked(row, work, source, t):
             copy(y_r, offset(h, r * padded), size)
         elif row[A.ZERO_OUTPUT] or t == 0:
             for j in range(size):
@@ -106,7 +181,7 @@ def finish_step(row, work, new, old, first, n, t):
         return
     if row[A.MASKED]:
         _keep_masked_states(row, work, new, old, first, n, t)
-    _write_output(row, work, new, first, n, t)
+    write_output(row, work, new, first, n, t)
 
 
 @jit

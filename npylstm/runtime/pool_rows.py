@@ -15,7 +15,25 @@ __all__ = ["PoolRows", "Slots"]
 
 
 class Slots:
-    """Streams of a pool that were found once: :meth:`npylstm.Pool.slots` returns them."""
+    """Streams of a pool that were found once: :meth:`npylstm.Pool.slots` returns them.
+
+    Parameters
+    ----------
+    owner
+        The rows of the pool.
+    rows
+        Rows of the streams, int64 ``(streams,)``.
+    removed, removals
+        How often a stream was removed from each of the rows, and from any.
+
+    Examples
+    --------
+    >>> import npylstm
+    >>> pool = npylstm.load("models/sine_keras/sine.npz").pool(capacity=100)
+    >>> pool.add(["a", "b"])
+    >>> len(pool.slots(["b", "a"]))
+    2
+    """
 
     __slots__ = ("_owner", "_removals", "_removed", "_rows")
 
@@ -27,22 +45,6 @@ class Slots:
 
     def __repr__(self) -> str:
         return f"<npylstm.Slots: {len(self)} streams>"
-
-    def rows_in(self, owner: PoolRows, removed: Array, removals: int) -> Array:
-        """Return the rows, if their streams are still there.
-
-        Raises
-        ------
-        StateError
-            If they belong to another pool, or one was removed.
-        """
-        if self._owner is not owner:
-            raise StateError("slots: expected those of this pool, got another pool's")
-        if self._removals != removals:
-            if (removed[self._rows] != self._removed).any():
-                raise StateError("slots: a stream was removed; ask the pool for slots again")
-            self._removals = removals
-        return self._rows
 
 
 class PoolRows:
@@ -133,7 +135,7 @@ class PoolRows:
             If a key is unknown or repeated, or the stream of a slot was removed.
         """
         if isinstance(keys, Slots):
-            return keys.rows_in(self, self._removed, self._removals)
+            return self._still(keys)
         if self._last is not None and _are_equal(keys, self._last[0]):
             try:
                 return self.find(self._last[1])
@@ -144,6 +146,16 @@ class PoolRows:
             kept = [*keys] if type(keys) is list else keys
             self._last = kept, Slots(self, rows, self._removed[rows], self._removals)
         return rows
+
+    def _still(self, slots: Slots) -> Array:
+        """Return the rows of slots whose streams are still there."""
+        if slots._owner is not self:
+            raise StateError("slots: expected those of this pool, got another pool's")
+        if slots._removals != self._removals:
+            if (self._removed[slots._rows] != slots._removed).any():
+                raise StateError("slots: a stream was removed; ask the pool for slots again")
+            slots._removals = self._removals
+        return slots._rows
 
     def _look_up(self, keys: list[Hashable]) -> Array:
         try:

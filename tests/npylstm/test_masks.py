@@ -215,6 +215,30 @@ def test_rows_and_threads_do_not_matter(backend: str) -> None:
                 agree(after[entry][name], array, UNITS + 5 + 1, backend)
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_rows_of_any_length_are_those_of_each_alone(
+    kind: str, backwards: bool, backend: str
+) -> None:
+    """Kernels sort rows by length, and blocks of rows end with the longest of theirs."""
+    layer = make(kind, return_sequences=True, go_backwards=backwards)
+    rng = np.random.default_rng(3)
+    rows, steps = 150, 40
+    model = Model(make_chain(layer), backend)
+    x = rng.normal(size=(rows, steps, FEATURES)).astype("float32")
+    begins, ends = rng.integers(0, steps, rows), rng.integers(0, steps + 1, rows)
+    mask = (np.arange(steps) >= begins[:, None]) & (np.arange(steps) < ends[:, None])
+    mask[::3] = np.arange(steps) < ends[::3, None]  # padding behind
+    mask[1::7] &= rng.random((len(mask[1::7]), steps)) < 0.7  # holes
+    y, state = model.predict(x, mask=mask, return_state=True)
+    for r in range(0, rows, 13):
+        one, after = model.predict(x[r : r + 1], mask=mask[r : r + 1], return_state=True)
+        agree(y[r : r + 1], one, FEATURES + UNITS + 1, backend)
+        for entry, arrays in after.items():
+            for name, array in arrays.items():
+                agree(state[entry][name][r : r + 1], array, FEATURES + UNITS + 1, backend)
+
+
 def test_a_mask_holds_for_every_layer(backend: str) -> None:
     first, second = make("lstm", return_sequences=True), GRU(UNITS, UNITS, reset_after=False)
     spec = make_chain(first, Dense(UNITS, UNITS), second, dtype="float64")
