@@ -9,7 +9,7 @@ from __future__ import annotations
 from npylstm.kernels.arguments import RECURRENT as A
 from npylstm.kernels.barrier import barrier_wait, is_leader
 from npylstm.kernels.jit import jit
-from npylstm.kernels.simd import call, copy, narrow_width, offset, width
+from npylstm.kernels.simd import call, copy, narrow_width, numbers, offset, width
 
 __all__ = [
     "count_blocks", "finish_step", "in_vectors", "is_masked", "live_rows", "load_states",
@@ -105,7 +105,9 @@ def _multiply_input(row, params, work, z, first, n, t, count):
     x = offset(work, row[A.X] + _source(row, t) * row[A.X_STEP])
     bias, w = offset(params, row[A.BIAS]), offset(params, row[A.W])
     z_row = row[A.Z_ROW]
-    if n < count:
+    if row[A.TABLE]:
+        _look_up(row, work, z, x, step, first, n, count)
+    elif n < count:
         for r in range(n):
             xr = offset(x, row_at(row, work, first + r) * row[A.X_ROW])
             call(row[A.MULTIPLY], (
@@ -123,6 +125,21 @@ def _multiply_input(row, params, work, z, first, n, t, count):
                 offset(z, k * span), z_row, bias, 0, n, gathered, row[A.X_PADDED], row[A.IN], w,
                 row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
+
+
+@jit
+def _look_up(row, work, z, x, step, first, n, count):
+    """Copy the input's part of the gates from a table, by ids; the embedding reports wrong ones."""
+    lanes, table = width(z), numbers(z, row[A.TABLE])
+    span, begin = row[A.VECTORS] * lanes, row[A.FIRST_VECTOR] * lanes
+    size = row[A.END_VECTOR] * lanes - begin
+    for r in range(n):
+        ids = offset(x, row_at(row, work, first + r) * row[A.X_ROW])
+        for k in range(count):
+            given = ids[k * step]
+            at = int(given) if 0 <= given < row[A.IN] else 0
+            to = offset(z, r * row[A.Z_ROW] + k * span + begin)
+            copy(to, offset(table, at * span + begin), size)
 
 
 @jit

@@ -21,7 +21,8 @@ from npylstm.kernels.target import TARGET
 
 __all__ = [
     "Lanes", "bit_width", "broadcast", "call", "copy", "copy_bytes", "each_vector", "integers",
-    "lane_count", "narrow_count", "narrow_width", "number", "offset", "prefetch", "width",
+    "lane_count", "narrow_count", "narrow_width", "number", "numbers", "offset", "prefetch",
+    "width",
 ]  # fmt: skip
 
 _INDEX = ir.IntType(32)
@@ -235,6 +236,16 @@ def integers(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
 
     return types.CPointer(types.int64)(types.int64), generate
+
+
+@intrinsic
+def numbers(typingctx: Any, like: Any, address: Any) -> Any:
+    """Return a pointer of the same type to the numbers at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], args[0].type)
+
+    return like(like, types.int64), generate
 
 
 @intrinsic

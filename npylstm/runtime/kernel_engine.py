@@ -19,7 +19,8 @@ from npylstm.ops.shapes import BATCH
 from npylstm.runtime.engines import Stream
 from npylstm.runtime.native_streams import NativeStream, NativeStreams
 from npylstm.runtime.numpy_engine import Node
-from npylstm.runtime.program import Parameters, is_native, kernels_of
+from npylstm.runtime.parameters import Parameters
+from npylstm.runtime.program import is_native, kernels_of
 from npylstm.runtime.segment import Segment
 from npylstm.runtime.streams import RunningStream, RunningStreams, Streams
 from npylstm.spec import Edge, ModelSpec

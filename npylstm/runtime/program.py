@@ -1,8 +1,8 @@
 """Programs: the operations of a model as rows of integers, for one set of input sizes.
 
-:class:`Parameters` packs all weights into one flat buffer, once per model. :class:`Program` assigns
-every tensor an offset in the work buffer and writes one row per kernel call, according to the table
-of kernels (:mod:`npylstm.kernels.table`). An operation without a kernel runs in NumPy.
+:class:`Program` assigns every tensor an offset in the work buffer and writes rows, one for each
+call of a kernel, according to the table of kernels (:mod:`npylstm.kernels.table`). An operation
+without a kernel runs in NumPy.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
-from npylstm.graph.parts import Edge, LayerSpec
-from npylstm.kernels.arguments import RECURRENT, WIDTH
+from npylstm.graph.parts import Edge
+from npylstm.kernels.arguments import EMBEDDING, RECURRENT, WIDTH
 from npylstm.kernels.calls import Call, Place, Sizes
-from npylstm.kernels.library import Kernel, KernelLibrary
-from npylstm.kernels.packing import ALIGNMENT, aligned
+from npylstm.kernels.library import Kernel
+from npylstm.kernels.packing import ALIGNMENT
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
+from npylstm.runtime.parameters import Parameters
 
-__all__ = ["Parameters", "Program", "checks_values", "is_native", "kernels_of"]
+__all__ = ["Program", "checks_values", "is_native", "kernels_of"]
 
 
 def is_native(operation: Operation) -> bool:
@@ -46,49 +47,6 @@ def kernels_of(operation: Operation) -> set[Kernel]:
     if operation.state_shapes():
         rows += [FETCH, STORE]
     return {kernel for row in rows for kernel in row.kernels()}
-
-
-class Parameters:
-    """All weights of a model, packed for the kernels in one flat buffer.
-
-    Attributes
-    ----------
-    library
-        The kernels that they are packed for.
-    vector
-        Their vectors, of the model's dtype.
-    buffer
-        The packed weights.
-    offsets
-        Offsets of the parts of a layer, by its name and the prefix of the part, and by column.
-    """
-
-    def __init__(self, layers: Sequence[LayerSpec], dtype: str, library: KernelLibrary) -> None:
-        self._parts: list[tuple[int, Array]] = []
-        self._size = 0
-        self.library, self.vector = library, library.vector_type(dtype)
-        self.offsets: dict[tuple[str, str], dict[str, int]] = {}
-        for layer in layers:
-            for prefix, operation in layer.layer.parts().items():
-                row = row_of(operation)
-                if row is None:  # an alias
-                    continue
-                own = {k.removeprefix(prefix): w for k, w in layer.weights.items()
-                       if k.startswith(prefix)}  # fmt: skip
-                packed = row.packed(operation, own, self.vector)
-                self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
-        # Padding: activations read parameters beyond their own.
-        self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
-        for at, part in self._parts:
-            self.buffer[at : at + part.size] = part.reshape(-1)
-        self.buffer.flags.writeable = False
-        del self._parts
-
-    def _add(self, array: Array) -> int:
-        at = self._size
-        self._parts.append((at, array))
-        self._size += -(-array.size // ALIGNMENT) * ALIGNMENT
-        return at
 
 
 class Program:
@@ -142,8 +100,14 @@ class Program:
         if mask is not None:
             at = self._reserve(math.prod(mask))
             self.mask = Place((), at, at + math.prod(mask), mask)
+        # Embedded ids that only recurrent layers read: name, and the call of the embedding.
+        self._layers, self._embedded = layers, _embedded(edges, layers, wanted)
+        rows_of_calls: dict[str, int] = {}
         for edge in edges:
+            rows_of_calls[edge.name] = len(self._rows)
             self._add(edge, layers[edge.layer])
+        for embedding in self._embedded.values():  # only their ids are read
+            self._rows[rows_of_calls[embedding.name]][EMBEDDING.UNITS] = 0
         self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
         self.table = np.array(self._rows, np.int64).reshape(len(self._rows), WIDTH)
 
@@ -224,7 +188,25 @@ class Program:
         assert row is not None  # is_native has checked it
         rows = row.bound(part, call, self.parameters.offsets[edge.layer, prefix])
         for values in rows:
+            if edge.inputs and edge.inputs[0] in self._embedded:
+                self._read_table(edge, prefix, values)
             self._append(row, edge, part, call, values)
+
+    def _read_table(self, edge: Edge, part: str, values: Array) -> None:
+        """Let a recurrent layer read a table in place of embedded ids, if it is small enough."""
+        embedding = self._embedded[edge.inputs[0]]
+        ids, parameters = self._layers[embedding.layer].vocabulary_size or 0, self.parameters
+        key = (embedding.layer, edge.layer, part)
+        weights = parameters.offsets[embedding.layer, ""]["W"]
+        table = parameters.table(key, values, weights, ids)
+        if table is None:
+            del self._embedded[edge.inputs[0]]
+            return
+        features = values[RECURRENT.IN]
+        values[RECURRENT.X_ROW] //= features
+        values[RECURRENT.X_STEP] //= features
+        values[RECURRENT.X] = self._places[embedding.inputs[0]].start
+        values[RECURRENT.TABLE], values[RECURRENT.IN] = table.ctypes.data, ids
 
     def _append(self, row: Row, edge: Edge, part: Operation, call: Call, values: Array) -> None:
         if hasattr(row.columns, "WRONG"):
@@ -241,3 +223,22 @@ class Program:
         columns = {"FROM": source, "TO": target.start, "SIZE": target.size}
         parameters = self.parameters
         self._rows.append(row.row(parameters.library, parameters.vector.dtype, columns))
+
+
+def _embedded(
+    edges: Sequence[Edge], layers: Mapping[str, Operation], wanted: Sequence[str]
+) -> dict[str, Edge]:
+    """Return the calls of embeddings that only recurrent layers read, by their output."""
+
+    def has_only(edge: Edge, columns: Any) -> bool:
+        rows = [row_of(part) for part in layers[edge.layer].parts().values()]
+        return bool(rows) and all(row is not None and row.columns is columns for row in rows)
+
+    found = {edge.outputs[0]: edge for edge in edges if has_only(edge, EMBEDDING)}
+    found = {tensor: edge for tensor, edge in found.items() if tensor not in wanted}
+    read: set[str] = set()
+    for edge in edges:
+        read |= {*edge.inputs}
+        for tensor in edge.inputs[has_only(edge, RECURRENT) :]:
+            found.pop(tensor, None)
+    return {tensor: edge for tensor, edge in found.items() if tensor in read}

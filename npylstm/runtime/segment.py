@@ -11,7 +11,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.state import State
 from npylstm.runtime.batching import cut
-from npylstm.runtime.program import Parameters, Program, checks_values
+from npylstm.runtime.parameters import Parameters
+from npylstm.runtime.program import Program, checks_values
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.thread_group import most_threads
 from npylstm.runtime.threads import run_together

@@ -1,0 +1,108 @@
+"""The weights of a model, packed for the kernels in one flat buffer, once per model."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+from npylstm.arrays import Array
+from npylstm.graph.parts import LayerSpec
+from npylstm.kernels.arguments import RECURRENT
+from npylstm.kernels.library import KernelLibrary
+from npylstm.kernels.packing import ALIGNMENT, aligned
+from npylstm.kernels.table import MULTIPLY, row_of
+
+__all__ = ["TABLE_BYTES", "Parameters"]
+
+# The most that tables of embeddings times kernels may take, of all layers of a model.
+TABLE_BYTES = 16 << 20
+
+_ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
+# See npylstm.kernels.products.multiply.
+_MULTIPLY = ctypes.CFUNCTYPE(
+    None, _ADDRESS, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT,
+    _COUNT,
+)  # fmt: skip
+
+
+class Parameters:
+    """All weights of a model, packed for the kernels in one flat buffer.
+
+    Attributes
+    ----------
+    library
+        The kernels that they are packed for.
+    vector
+        Their vectors, of the model's dtype.
+    buffer
+        The packed weights.
+    tables
+        Products of embeddings and kernels; see :meth:`table`.
+    offsets
+        Offsets of the parts of a layer, by its name and the prefix of the part, and by column.
+    """
+
+    def __init__(self, layers: Sequence[LayerSpec], dtype: str, library: KernelLibrary) -> None:
+        self.tables: dict[tuple[str, ...], Array] = {}
+        self._parts: list[tuple[int, Array]] = []
+        self._size = 0
+        self.library, self.vector = library, library.vector_type(dtype)
+        self.offsets: dict[tuple[str, str], dict[str, int]] = {}
+        for layer in layers:
+            for prefix, operation in layer.layer.parts().items():
+                row = row_of(operation)
+                if row is None:  # an alias
+                    continue
+                own = {k.removeprefix(prefix): w for k, w in layer.weights.items()
+                       if k.startswith(prefix)}  # fmt: skip
+                packed = row.packed(operation, own, self.vector)
+                self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
+        # Padding: activations read parameters beyond their own.
+        self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
+        for at, part in self._parts:
+            self.buffer[at : at + part.size] = part.reshape(-1)
+        self.buffer.flags.writeable = False
+        del self._parts
+
+    def table(self, key: tuple[str, ...], row: Array, embeddings: int, ids: int) -> Array | None:
+        """Return the input's part of a recurrent layer's gates for every id, and keep it.
+
+        It is the product that the layer computes for an embedded id, with the same bits.
+
+        Parameters
+        ----------
+        key
+            Names of the embedding, the recurrent layer and its part.
+        row
+            Of the recurrent layer, for a tensor of embedded ids.
+        embeddings
+            Offset of the embeddings.
+        ids
+            Their number.
+
+        Returns
+        -------
+        Array or None
+            None if all tables would have more than :data:`TABLE_BYTES`.
+        """
+        span = int(row[RECURRENT.VECTORS]) * self.vector.lanes
+        if key not in self.tables:
+            size = self.buffer.itemsize
+            used = sum(table.nbytes for table in self.tables.values())
+            if used + ids * span * size > TABLE_BYTES:
+                return None
+            table, start = aligned(ids * span, self.vector.dtype), self.buffer.ctypes.data
+            features, w, bias = (int(row[c]) for c in (RECURRENT.IN, RECURRENT.W, RECURRENT.BIAS))
+            multiply = _MULTIPLY(self.library.address(MULTIPLY, self.vector.dtype))
+            multiply(
+                table.ctypes.data, span, start + bias * size, 0, ids, start + embeddings * size,
+                features, features, start + w * size, 0, int(row[RECURRENT.VECTORS]),
+            )  # fmt: skip
+            self.tables[key] = table
+        return self.tables[key]
+
+    def _add(self, array: Array) -> int:
+        at = self._size
+        self._parts.append((at, array))
+        self._size += -(-array.size // ALIGNMENT) * ALIGNMENT
+        return at
