@@ -21,6 +21,7 @@ from npylstm.runtime.native_streams import NativeStream, NativeStreams
 from npylstm.runtime.numpy_engine import Node
 from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.program import is_native, kernels_of
+from npylstm.runtime.rewriting import rewritten
 from npylstm.runtime.segment import Segment
 from npylstm.runtime.streams import RunningStream, RunningStreams, Streams
 from npylstm.spec import Edge, ModelSpec
@@ -45,25 +46,28 @@ class KernelEngine:
         self, spec: ModelSpec, library: KernelLibrary, weights: KernelEngine | None = None
     ) -> None:
         self.name, self._library = library.name, library
-        self._spec = spec
-        layers = {layer.name: layer for layer in spec.layers}
-        if weights is None:
-            native = [layer for layer in spec.layers if is_native(layer.layer)]
+        self._spec, graph = spec, rewritten(spec)
+        layers = {layer.name: layer for layer in graph.layers}
+        self._operations = {name: layer.layer for name, layer in layers.items()}
+        self._parameters: Parameters
+        self._others: Mapping[str, Node]
+        if weights is not None and self._operations.items() <= weights._operations.items():
+            self._parameters, self._others = weights._parameters, weights._others
+        else:
+            native = [layer for layer in graph.layers if is_native(layer.layer)]
             kernels = {kernel for layer in native for kernel in kernels_of(layer.layer)}
             if native:
                 library.prepare(kernels, spec.dtype)
             self._parameters = Parameters(native, spec.dtype, library)
             self._others = {
-                layer.name: Node(layer) for layer in spec.layers if not is_native(layer.layer)
+                layer.name: Node(layer) for layer in graph.layers if not is_native(layer.layer)
             }
-        else:
-            self._parameters, self._others = weights._parameters, weights._others
         self._runs: list[Segment | Edge] = []
         for is_segment, edges in itertools.groupby(
-            spec.edges, lambda edge: is_native(layers[edge.layer].layer)
+            graph.edges, lambda edge: is_native(layers[edge.layer].layer)
         ):
             if is_segment:
-                self._runs.append(Segment(tuple(edges), spec, self._parameters))
+                self._runs.append(Segment(tuple(edges), graph, spec.outputs, self._parameters))
             else:
                 self._runs.extend(edges)
 

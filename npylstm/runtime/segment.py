@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.graph.parts import Edge
 from npylstm.graph.state import State
 from npylstm.runtime.batching import cut
 from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.program import Program, checks_values
 from npylstm.runtime.program_buffers import ProgramBuffers
+from npylstm.runtime.rewriting import Graph
 from npylstm.runtime.thread_group import most_threads
 from npylstm.runtime.threads import run_together
-from npylstm.spec import Edge, ModelSpec
 
 __all__ = ["Segment"]
 
@@ -36,18 +37,20 @@ _SHARED_SIZE = 20_000_000
 class Segment:
     """Consecutive native edges."""
 
-    def __init__(self, edges: Sequence[Edge], spec: ModelSpec, parameters: Parameters) -> None:
-        made = {t for edge in edges for t in edge.outputs}
-        later = {t for edge in spec.edges if edge not in edges for t in edge.inputs}
+    def __init__(
+        self, edges: Sequence[Edge], graph: Graph, outputs: Sequence[str], parameters: Parameters
+    ) -> None:
+        made, own = {t for edge in edges for t in edge.outputs}, {*edges}
+        later = {t for edge in graph.edges if edge not in own for t in edge.inputs}
         self._edges = edges
-        self._layers = {layer.name: layer.layer for layer in spec.layers}
+        self._layers = {layer.name: layer.layer for layer in graph.layers}
         self.parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
         # Kernels compare the ids that they read with the vocabulary.
         self.checked = frozenset(
             edge.inputs[0] for edge in edges if checks_values(self._layers[edge.layer])
         )
-        self.writes = tuple(sorted(made & (later | set(spec.outputs))))
+        self.writes = tuple(sorted(made & (later | {*outputs})))
         # Programs with large kept buffers, one entry for each, the last used at the end.
         self._large: list[Program] = []
         self._programs: dict[tuple[tuple[int, ...] | None, ...], Program] = {}
