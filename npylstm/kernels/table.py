@@ -16,6 +16,7 @@ import numpy as np
 
 from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array
+from npylstm.kernels import bind_attention as attention
 from npylstm.kernels import bind_elementwise as elementwise
 from npylstm.kernels import bind_joins as joins
 from npylstm.kernels import bind_layers as layers
@@ -24,6 +25,7 @@ from npylstm.kernels import bind_reductions as reductions
 from npylstm.kernels import bind_views as views
 from npylstm.kernels.arguments import (
     ACTIVATION,
+    ATTENTION,
     CHOICE,
     COMBINE,
     CONVOLUTION,
@@ -226,6 +228,10 @@ _ROWS = (
         example={"scale": 0.5, "offset": 3.0}),
     Row("batch_normalization", Kernel("elementwise", "scale"), SCALE, elementwise.bind_scale,
         elementwise.pack_scale, example={"features": 5, "axis": -1, "epsilon": 0.001}),
+    Row("attention", Kernel("attention", "attend"), ATTENTION, attention.bind_attention,
+        attention.pack_attention),
+    Row("multi_head_attention", Kernel("attention", "attend_heads"), ATTENTION,
+        attention.bind_heads, attention.pack_heads),
 )  # fmt: skip
 
 # Copies between tensors and states, for graphs that read or set states.
