@@ -20,6 +20,7 @@ from npylstm.kernels import bind_attention as attention
 from npylstm.kernels import bind_elementwise as elementwise
 from npylstm.kernels import bind_joins as joins
 from npylstm.kernels import bind_layers as layers
+from npylstm.kernels import bind_matrices as matrices
 from npylstm.kernels import bind_recurrent as recurrent
 from npylstm.kernels import bind_reductions as reductions
 from npylstm.kernels import bind_views as views
@@ -34,6 +35,7 @@ from npylstm.kernels.arguments import (
     EMBEDDING,
     KERNEL,
     MASKING,
+    MATRICES,
     MOVE,
     NORMALIZE,
     POOL,
@@ -166,6 +168,7 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
 MULTIPLY = Kernel("products", "multiply")
 _NORMALIZE, _POOL = Kernel("normalizing", "normalize"), Kernel("reductions", "pool")
 _MOVE, _COMBINE = Kernel("moves", "move"), Kernel("elementwise", "combine")
+_MATRICES = Kernel("matrices", "multiply_matrices")
 
 _ROWS = (
     Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
@@ -232,6 +235,8 @@ _ROWS = (
         attention.pack_attention),
     Row("multi_head_attention", Kernel("attention", "attend_heads"), ATTENTION,
         attention.bind_heads, attention.pack_heads),
+    Row("matmul", _MATRICES, MATRICES, matrices.bind_matmul),
+    Row("dot", _MATRICES, MATRICES, matrices.bind_dot),
 )  # fmt: skip
 
 # Copies between tensors and states, for graphs that read or set states.

@@ -75,7 +75,8 @@ class Dot(Operation):
         if len(self.axes) != 2:
             raise FormatError(f"axes: expected two, got {self.axes}")
 
-    def _along(self, shapes: Sequence[Shape]) -> list[int]:
+    def along(self, shapes: Sequence[Shape]) -> list[int]:
+        """Return the axis of each input that is summed."""
         if len(shapes) != 2 or any(len(shape) < 2 for shape in shapes):
             raise FormatError(f"expected two inputs of at least 2 axes, got {len(shapes)}")
         axes = [a + len(s) if a < 0 else a for a, s in zip(self.axes, shapes, strict=True)]
@@ -86,7 +87,7 @@ class Dot(Operation):
         return axes
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        a, b = axes = self._along(inputs)
+        a, b = axes = self.along(inputs)
         for p, q in ((inputs[0][0], inputs[1][0]), (inputs[0][a], inputs[1][b])):
             if p != q:
                 listed = " and ".join(map(format_shape, inputs))
@@ -95,7 +96,7 @@ class Dot(Operation):
         return ((inputs[0][0], *(rest or [1])),)
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        along = self._along(shapes)
+        along = self.along(shapes)
         rest: list[tuple[At, ...]] = [
             ((k, axis),)
             for k, shape in enumerate(shapes)
@@ -108,7 +109,7 @@ class Dot(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        axes = self._along([x.shape for x in inputs])
+        axes = self.along([x.shape for x in inputs])
         (target,) = self.output_shapes([x.shape for x in inputs])
         flat = []
         for x, axis in zip(inputs, axes, strict=True):
