@@ -154,6 +154,10 @@ class Attention(Operation):
         if query[2] != key[2]:
             listed = ", ".join(map(format_shape, inputs))
             raise SizeMismatchError(f"shapes {listed} do not fit together", (query[2], key[2]))
+        if self.score == "additive" and self.scaled and query[2] != self.features:
+            raise FormatError(
+                f"a scale of {self.features} features does not fit queries of {query[2]}"
+            )
         made: tuple[Shape, ...] = ((*query[:2], value[2]),)
         return (*made, (*query[:2], value[1])) if self.return_scores else made
 
