@@ -97,6 +97,8 @@ class Row(NamedTuple):
     example
         Arguments of an operation that the kernel computes, for ``npylstm doctor``; None if another
         row shows the kernel.
+    example_inputs
+        Number of its inputs, all the same tensor.
     """
 
     serves: str
@@ -107,6 +109,7 @@ class Row(NamedTuple):
     fits: Callable[[Any], bool] = _always
     softmax: int | None = None
     example: Mapping[str, Any] | None = None
+    example_inputs: int = 1
 
     def kernels(self) -> Iterator[Kernel]:
         """Yield the kernel, and those that it calls."""
@@ -232,18 +235,22 @@ _ROWS = (
     Row("batch_normalization", Kernel("elementwise", "scale"), SCALE, elementwise.bind_scale,
         elementwise.pack_scale, example={"features": 5, "axis": -1, "epsilon": 0.001}),
     Row("attention", Kernel("attention", "attend"), ATTENTION, attention.bind_attention,
-        attention.pack_attention),
+        attention.pack_attention, example={}, example_inputs=2),
     Row("multi_head_attention", Kernel("attention", "attend_heads"), ATTENTION,
-        attention.bind_heads, attention.pack_heads),
+        attention.bind_heads, attention.pack_heads, example_inputs=2,
+        example=dict.fromkeys(("query_features", "value_features", "key_features", "units"), 5)
+        | {"heads": 2, "key_units": 17, "value_units": 3}),
     Row("matmul", _MATRICES, MATRICES, matrices.bind_matmul),
-    Row("dot", _MATRICES, MATRICES, matrices.bind_dot),
+    Row("dot", _MATRICES, MATRICES, matrices.bind_dot, example={"axes": (2, 2)}, example_inputs=2),
 )  # fmt: skip
 
 # Copies between tensors and states, for graphs that read or set states.
 FETCH, STORE = (Row("", Kernel("layers", name), COPY, lambda *_: {}) for name in ("fetch", "store"))
 
-# Operations for a check of their kernels.
-EXAMPLES = tuple((row.serves, row.example) for row in _ROWS if row.example is not None)
+# Operations for a check of their kernels, with their numbers of inputs.
+EXAMPLES = tuple(
+    (row.serves, row.example, row.example_inputs) for row in _ROWS if row.example is not None
+)
 
 KERNELS = (MULTIPLY, *dict.fromkeys(row.kernel for row in (*_ROWS, FETCH, STORE)))
 

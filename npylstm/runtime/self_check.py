@@ -77,11 +77,11 @@ def check_kernels(library: KernelLibrary) -> Iterator[KernelCheck]:
 
 def _results(library: KernelLibrary, dtype: str) -> Iterator[tuple[Iterable[Kernel], Array, Array]]:
     """Yield kernels that work together, their result, and NumPy's."""
-    for kind, arguments in EXAMPLES:
+    for kind, arguments, inputs in EXAMPLES:
         operation = OPERATIONS[kind](**arguments)
         row = row_of(operation)
         assert row is not None
-        spec = _chain(dtype, operation)
+        spec = _alone(dtype, operation, inputs)
         x = _input(operation, dtype)
         native, exact = _both(spec, library)
         yield row.kernels(), _flat(native.predict(x)), _flat(exact.predict(x))
@@ -89,7 +89,7 @@ def _results(library: KernelLibrary, dtype: str) -> Iterator[tuple[Iterable[Kern
     native, exact = _both(_with_states(dtype), library)
     given = {"x": x, **{name: np.full((_BATCH, 20), 0.25, dtype) for name in ("h", "c")}}
     yield (FETCH.kernel, STORE.kernel), _joined(native, given), _joined(exact, given)
-    native, exact = _both(_chain(dtype, _lstm(units=_FEATURES)), library)
+    native, exact = _both(_alone(dtype, _lstm(units=_FEATURES)), library)
     yield (GENERATE,), _forecast(native, x), _forecast(exact, x)
     yield (ADVANCE,), _pool(native, x), _pool(exact, x)
 
@@ -127,9 +127,12 @@ def _input(operation: Operation, dtype: str) -> Array:
     return x.astype(dtype)
 
 
-def _chain(dtype: str, operation: Operation) -> ModelSpec:
-    shape = _shape(operation)
-    return ModelSpec.chain([_layer(operation, dtype)], TensorSpec("x", shape), dtype=dtype)
+def _alone(dtype: str, operation: Operation, inputs: int = 1) -> ModelSpec:
+    """Return a model of one layer, whose inputs are the same tensor."""
+    x, layer = TensorSpec("x", _shape(operation)), _layer(operation, dtype)
+    outputs = tuple(f"y{name}" for name in operation.output_names())
+    edge = Edge(layer.name, ("x",) * inputs, outputs)
+    return ModelSpec((layer,), (edge,), (x,), outputs, dtype=dtype)
 
 
 def _with_states(dtype: str) -> ModelSpec:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from backends import HAS_NATIVE
-from builders import make_chain
+from builders import make_layer
 
 from npylstm import Model, NpylstmError, load
 from npylstm.activations import TABLE, TANH, Activation
@@ -30,6 +30,7 @@ from npylstm.native.shipped import MANIFEST, ShippedLibrary, shipped_library
 from npylstm.ops import OPERATIONS
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense
+from npylstm.spec import Edge, ModelSpec, TensorSpec
 
 native = pytest.mark.skipif(not HAS_NATIVE, reason="no compiled kernels here; `make native`")
 
@@ -72,18 +73,22 @@ def test_the_bits_are_those_of_numba() -> None:
     if numba_library().vector_bytes != shipped_library().vector_bytes:  # type: ignore[union-attr]
         pytest.skip("another level is requested")
     rng = np.random.default_rng(0)
-    operations = [OPERATIONS[kind](**arguments) for kind, arguments in EXAMPLES]
-    operations += [
+    cases = [(OPERATIONS[kind](**arguments), inputs) for kind, arguments, inputs in EXAMPLES]
+    operations = [
         LSTM(5, 21, return_sequences=True), LSTM(5, 64, projection=7), LSTM(5, 130),
         LSTM(5, 21, go_backwards=True), LSTM(5, 21, recurrent_activation=TANH), Dense(5, 200),
         *(Activation.of(name) for name, row in TABLE.items() if row.code is not None),
     ]  # fmt: skip
+    for operation in operations:
+        is_activation = isinstance(operation, Activation)
+        cases.append((OPERATIONS["activation"](operation) if is_activation else operation, 1))
     for dtype in ("float32", "float64"):
-        for operation in operations:
-            if isinstance(operation, Activation):
-                operation = OPERATIONS["activation"](operation)
+        for operation, inputs in cases:
             shape = operation.expected_input or ("batch", "steps", 5)
-            spec = make_chain(operation, dtype=dtype, shape=shape)
+            layer = make_layer("layer", operation, np.random.default_rng(0), dtype)
+            outputs = tuple(f"y{name}" for name in operation.output_names())
+            edge = Edge("layer", ("x",) * inputs, outputs)
+            spec = ModelSpec((layer,), (edge,), (TensorSpec("x", shape),), outputs, dtype=dtype)
             size = [{"batch": 3, "steps": 7}.get(d, d) for d in shape]
             x = rng.normal(size=size) if operation.vocabulary_size is None else np.ones(size)
             a, b = (Model(spec, backend).predict(x) for backend in ("native", "numba"))
