@@ -68,7 +68,7 @@ def _bound(call: Call, leading: Sequence[_Axis], row: _Axis, terms: _Axis, colum
     axes = [*leading]
     while axes and _continues(axes[-1], row):  # one matrix of more rows
         row = row._replace(size=row.size * axes.pop().size)
-    span, block = Columns(1, column.size, call.vector).size, min(row.size, BLOCK_ROWS)
+    span, block = Columns(1, column.size, call.vector).size, max(1, min(row.size, BLOCK_ROWS))
     # Zeros, the second matrix, and a block of the result and of the first.
     scratch = call.reserve(span + terms.size * span + block * (span + terms.size))
     sizes, *distances = zip(*axes, strict=True) if axes else ((), (), (), ())
