@@ -31,7 +31,7 @@ from npylstm.kernels.simd import (
 )
 from npylstm.kernels.simd_math import exp, tanh
 
-__all__ = ["ADDED", "LOWERED", "UNIFORM", "ZERO", "attend", "attend_heads"]
+__all__ = ["ADDED", "LOWERED", "UNIFORM", "ZERO", "attend"]
 
 # Scores of a query without an allowed key: minus 1e9, equal, or without any weight. With ADDED the
 # attention mask contains numbers: 1e9 (1 - mask) is subtracted.
@@ -275,24 +275,6 @@ def _score(row, params, z, q, keys, vectors):
         )
 
 
-@kernel
-def attend(row, params, state, work):
-    """:class:`npylstm.ops.attention.Attention`."""
-    queries, steps, features, units = row[A.QUERIES], row[A.STEPS], row[A.IN], row[A.UNITS]
-    for sample in range(row[A.ROWS]):
-        y = offset(work, row[A.Y] + sample * queries * units)
-        _attend(
-            row, params, work, offset(work, row[A.SCRATCH]), sample, 0,
-            offset(work, row[A.X] + sample * queries * features), features,
-            offset(work, row[A.KEYS] + sample * steps * features), features,
-            offset(work, row[A.VALUES] + sample * steps * units), units, y, units,
-        )  # fmt: skip
-        if row[A.ZERO_QUERIES]:
-            for query in range(queries):
-                if work[row[A.QUERY_MASK] + sample * queries + query] == 0:
-                    fill(offset(y, query * units), 0, units)
-
-
 @jit
 def _project(row, z, z_row, x, rows, features, w, bias):
     """``z = x @ w + bias``."""
@@ -305,35 +287,45 @@ def _project(row, z, z_row, x, rows, features, w, bias):
 
 
 @kernel
-def attend_heads(row, params, state, work):
-    """:class:`npylstm.ops.attention.MultiHeadAttention`."""
+def attend(row, params, state, work):
+    """:class:`npylstm.ops.attention.Attention`; with projections ``MultiHeadAttention``."""
     queries, steps, heads, out = row[A.QUERIES], row[A.STEPS], row[A.HEADS], row[A.OUT]
     keys, values, lanes = row[A.IN], row[A.UNITS], width(work)
-    q_row, v_row = vectors_of(work, heads * keys) * lanes, vectors_of(work, heads * values) * lanes
-    out_row, joined_row = vectors_of(work, out) * lanes, heads * values
-    q = offset(work, row[A.PROJECTED])
-    k = offset(q, queries * q_row)
-    v = offset(k, steps * q_row)
-    z = offset(v, steps * v_row)
+    q_row, v_row, y_row = keys, values, values
+    has_projections, out_row = row[A.HAS_PROJECTIONS], vectors_of(work, out) * lanes
+    if has_projections:
+        q_row = vectors_of(work, heads * keys) * lanes
+        v_row, y_row = vectors_of(work, heads * values) * lanes, heads * values
+    q_made = offset(work, row[A.PROJECTED])
+    k_made = offset(q_made, queries * q_row)
+    v_made = offset(k_made, steps * q_row)
+    z = offset(v_made, steps * v_row)
     joined = offset(z, queries * out_row)
     for sample in range(row[A.ROWS]):
-        x = offset(work, row[A.X] + sample * queries * row[A.QUERY_IN])
-        _project(row, q, q_row, x, queries, row[A.QUERY_IN], offset(params, row[A.QUERY_W]),
-                 offset(params, row[A.QUERY_BIAS]))  # fmt: skip
-        x = offset(work, row[A.KEYS] + sample * steps * row[A.KEY_IN])
-        _project(row, k, q_row, x, steps, row[A.KEY_IN], offset(params, row[A.KEY_W]),
-                 offset(params, row[A.KEY_BIAS]))  # fmt: skip
-        x = offset(work, row[A.VALUES] + sample * steps * row[A.VALUE_IN])
-        _project(row, v, v_row, x, steps, row[A.VALUE_IN], offset(params, row[A.VALUE_W]),
-                 offset(params, row[A.VALUE_BIAS]))  # fmt: skip
+        q = offset(work, row[A.X] + sample * queries * row[A.QUERY_IN])
+        k = offset(work, row[A.KEYS] + sample * steps * row[A.KEY_IN])
+        v = offset(work, row[A.VALUES] + sample * steps * row[A.VALUE_IN])
+        y = offset(work, row[A.Y] + sample * queries * out)
+        to = y
+        if has_projections:
+            _project(row, q_made, q_row, q, queries, row[A.QUERY_IN],
+                     offset(params, row[A.QUERY_W]), offset(params, row[A.QUERY_BIAS]))  # fmt: skip
+            _project(row, k_made, q_row, k, steps, row[A.KEY_IN],
+                     offset(params, row[A.KEY_W]), offset(params, row[A.KEY_BIAS]))  # fmt: skip
+            _project(row, v_made, v_row, v, steps, row[A.VALUE_IN],
+                     offset(params, row[A.VALUE_W]), offset(params, row[A.VALUE_BIAS]))  # fmt: skip
+            q, k, v, to = q_made, k_made, v_made, joined
         for head in range(heads):
             _attend(
                 row, params, work, offset(work, row[A.SCRATCH]), sample, head,
                 offset(q, head * keys), q_row, offset(k, head * keys), q_row,
-                offset(v, head * values), v_row, offset(joined, head * values), joined_row,
+                offset(v, head * values), v_row, offset(to, head * values), y_row,
             )  # fmt: skip
-        _project(row, z, out_row, joined, queries, joined_row, offset(params, row[A.OUT_W]),
-                 offset(params, row[A.OUT_BIAS]))  # fmt: skip
-        for query in range(queries):
-            y = offset(work, row[A.Y] + (sample * queries + query) * out)
-            copy(y, offset(z, query * out_row), out)
+        if has_projections:
+            _project(row, z, out_row, joined, queries, y_row, offset(params, row[A.OUT_W]),
+                     offset(params, row[A.OUT_BIAS]))  # fmt: skip
+            for query in range(queries):
+                copy(offset(y, query * out), offset(z, query * out_row), out)
+        for query in range(queries if row[A.ZERO_QUERIES] else 0):
+            if work[row[A.QUERY_MASK] + sample * queries + query] == 0:
+                fill(offset(y, query * out), 0, out)

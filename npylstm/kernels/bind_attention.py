@@ -42,7 +42,8 @@ def bind_attention(layer: Any, call: Call) -> dict[str, int]:
     features, units = call.inputs[0].shape[2], call.inputs[1].shape[2]
     made = _columns(layer, call, features, units, masked) | {
         "IS_DOT": layer.score == "dot", "TERM_STEP": layer.score == "additive" and layer.scaled,
-        "ZERO_QUERIES": 0 in layer.masked, "HEADS": 1,
+        "ZERO_QUERIES": 0 in layer.masked, "HEADS": 1, "QUERY_IN": features, "KEY_IN": features,
+        "VALUE_IN": units, "OUT": units,
     }  # fmt: skip
     return made | ({"QUERY_MASK": _mask(layer, call, 0)} if 0 in layer.masked else {})
 
@@ -75,7 +76,7 @@ def bind_heads(layer: Any, call: Call) -> dict[str, int]:
         "IS_DOT": True, "HEADS": layer.heads, "OUT": layer.units, "QUERY_IN": layer.query_features,
         "KEY_IN": layer.key_features, "VALUE_IN": layer.value_features, "WINDOW": layer.window,
         "MASKED": made["MASKED"] or layer.window > 0, "RULE": rule,
-        "PROJECTED": call.reserve(size),
+        "HAS_PROJECTIONS": 1, "PROJECTED": call.reserve(size),
     }  # fmt: skip
 
 

@@ -171,7 +171,7 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
 MULTIPLY = Kernel("products", "multiply")
 _NORMALIZE, _POOL = Kernel("normalizing", "normalize"), Kernel("reductions", "pool")
 _MOVE, _COMBINE = Kernel("moves", "move"), Kernel("elementwise", "combine")
-_MATRICES = Kernel("matrices", "multiply_matrices")
+_ATTEND, _MATRICES = Kernel("attention", "attend"), Kernel("matrices", "multiply_matrices")
 
 _ROWS = (
     Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
@@ -234,9 +234,9 @@ _ROWS = (
         example={"scale": 0.5, "offset": 3.0}),
     Row("batch_normalization", Kernel("elementwise", "scale"), SCALE, elementwise.bind_scale,
         elementwise.pack_scale, example={"features": 5, "axis": -1, "epsilon": 0.001}),
-    Row("attention", Kernel("attention", "attend"), ATTENTION, attention.bind_attention,
+    Row("attention", _ATTEND, ATTENTION, attention.bind_attention,
         attention.pack_attention, example={}, example_inputs=2),
-    Row("multi_head_attention", Kernel("attention", "attend_heads"), ATTENTION,
+    Row("multi_head_attention", _ATTEND, ATTENTION,
         attention.bind_heads, attention.pack_heads, example_inputs=2,
         example=dict.fromkeys(("query_features", "value_features", "key_features", "units"), 5)
         | {"heads": 2, "key_units": 17, "value_units": 3}),
