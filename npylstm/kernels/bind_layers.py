@@ -18,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Dense layers up to this size sum in float64.
-NARROW_UNITS = 64
+NARROW_UNITS = 32
 # Rows per product, so that a block's data stays in the L2 cache.
 BLOCK_ROWS = 64
 
@@ -102,7 +102,7 @@ def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
     """Return the columns, with a flag that reports a wrong id."""
     return {
         "ROWS": call.inputs[0].size, "IN": layer.vocabulary, "UNITS": layer.units,
-        "WRONG": call.reserve(1), "HAS_MASK": layer.mask_zero, "MASK": call.outputs[-1].start,
+        "WRONG": call.flag(), "HAS_MASK": layer.mask_zero, "MASK": call.outputs[-1].start,
     }  # fmt: skip
 
 

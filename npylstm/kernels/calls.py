@@ -49,7 +49,9 @@ class Call(NamedTuple):
     vector
         Their vectors, of the model's dtype.
     reserve
-        Reserves so many elements of the work buffer, and returns the offset.
+        Reserves so many elements of the work buffer for this call, and returns the offset.
+    flag
+        Reserves an element that is zero until this kernel sets it, and returns the offset.
     half
         First column of the output if two operations share it; None if not.
     """
@@ -61,4 +63,5 @@ class Call(NamedTuple):
     library: KernelLibrary
     vector: VectorType
     reserve: Callable[[int], int]
+    flag: Callable[[], int]
     half: int | None = None

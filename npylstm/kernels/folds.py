@@ -46,27 +46,28 @@ class Entries:
         return broadcast(self.builder, wide, self.lanes)
 
     def fold(
-        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes]
-    ) -> Lanes:
+        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
+        wide: bool = True,
+    ) -> Lanes:  # fmt: skip
         """Join the terms of all entries, beginning with ``start``, which changes nothing.
 
-        ``term`` takes entries in their own type and returns float64.
+        ``term`` takes entries in their own type and returns float64 if ``wide``.
         """
         raise NotImplementedError
 
-    def _accumulator(self, start: float) -> tuple[Any, ir.VectorType]:
-        kind = ir.VectorType(ir.DoubleType(), self.lanes)
+    def _accumulator(self, start: float, wide: bool) -> Any:
+        kind = ir.VectorType(ir.DoubleType() if wide else self._number, self.lanes)
         total = cgutils.alloca_once(self.builder, kind)
         self.builder.store(ir.Constant(kind, [start] * self.lanes), total)
-        return total, kind
+        return total
 
     def sum(self, term: Callable[[Lanes], Lanes] = Lanes.wide) -> Lanes:
         """Return the sum of the terms of all entries."""
         return self.fold(0.0, term, lambda a, b: a + b)
 
     def max(self) -> Lanes:
-        """Return the largest entry, nan if one is."""
-        return self.fold(float("-inf"), Lanes.wide, larger)
+        """Return the largest entry, in its own type; nan if one is."""
+        return self.fold(float("-inf"), lambda x: x, larger, wide=False)
 
     def spread(self) -> Lanes:
         """Return the sum of the squares of what entries differ from their mean."""
@@ -87,10 +88,11 @@ class ColumnEntries(Entries):
         self._distance, self._mask = distance, mask
 
     def fold(
-        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes]
-    ) -> Lanes:
+        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
+        wide: bool = True,
+    ) -> Lanes:  # fmt: skip
         builder = self.builder
-        total, _ = self._accumulator(start)
+        total = self._accumulator(start, wide)
         with cgutils.for_range(builder, self._count) as loop:
             at = builder.gep(self.start, [builder.mul(loop.index, self._distance)])
             entry = Lanes.load(builder, at, self.lanes, self._mask)
@@ -102,10 +104,11 @@ class RowEntries(Entries):
     """Contiguous entries; results are the same in all lanes."""
 
     def fold(
-        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes]
-    ) -> Lanes:
+        self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
+        wide: bool = True,
+    ) -> Lanes:  # fmt: skip
         builder = self.builder
-        total, _ = self._accumulator(start)
+        total = self._accumulator(start, wide)
 
         def add(k: Any, mask: Any) -> None:
             before = Lanes(builder, builder.load(total))

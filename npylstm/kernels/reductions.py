@@ -41,7 +41,7 @@ _FORMULAS: dict[str, Callable[[Entries, Lanes], Lanes]] = {
     "sum_square": lambda entries, divisor: entries.sum(_square),
     "any": lambda entries, divisor: entries.fold(0.0, _truth, larger),
     "all": lambda entries, divisor: entries.fold(1.0, _truth, smaller),
-    "max": lambda entries, divisor: entries.max(),
+    "max": lambda entries, divisor: entries.max().wide(),
     "min": lambda entries, divisor: entries.fold(float("inf"), Lanes.wide, smaller),
     "var": lambda entries, divisor: entries.spread() / divisor,
     "std": lambda entries, divisor: (entries.spread() / divisor).sqrt(),

@@ -24,15 +24,15 @@ def _softmax(
     builder: Any, x: Entries, y: Entries, number: Any, logarithm: Any, write: Write
 ) -> None:
     """Generate the softmax of entries, or its logarithm."""
-    top = x.max().narrow(number)
+    top = x.max()
     with builder.if_else(builder.icmp_signed("!=", logarithm, constant(0))) as (yes, no):
         with yes:
             rest = x.sum(lambda entry: exp(entry - top).wide()).log()
             write(x, lambda entry: (entry - top).wide() - rest)
         with no:
             write(x, lambda entry: exp(entry - top))
-            factor = 1.0 / y.sum()
-            write(y, lambda entry: entry.wide() * factor)
+            factor = (1.0 / y.sum()).narrow(number)
+            write(y, lambda entry: entry * factor)
 
 
 @intrinsic

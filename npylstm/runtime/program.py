@@ -19,10 +19,10 @@ from npylstm.graph.parts import Edge
 from npylstm.kernels.arguments import EMBEDDING, RECURRENT, WIDTH
 from npylstm.kernels.calls import Call, Place, Sizes
 from npylstm.kernels.library import Kernel
-from npylstm.kernels.packing import ALIGNMENT
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
 from npylstm.runtime.parameters import Parameters
+from npylstm.runtime.work_buffer import WorkBuffer
 
 __all__ = ["Program", "checks_values", "is_native", "kernels_of"]
 
@@ -64,8 +64,8 @@ class Program:
         Place of the call's mask in the work buffer; empty if there is none.
     states
         Places in the state buffer, to fill and to read.
-    work_size, state_size
-        Lengths of the two buffers, in elements.
+    state_size
+        Length of the state buffer, in elements.
     unused_buffers
         Buffers that no call uses.
     checks
@@ -94,31 +94,57 @@ class Program:
         self.checks: list[tuple[int, str, Operation, Place]] = []
         self.shared_rows: list[int] = []
         self.shared = self.shares = 0
-        self.work_size = self.state_size = 0
+        self.state_size = 0
+        self._work = WorkBuffer()
+        self._parts: dict[str, int] = {}  # of the work buffer, by tensor
+        self._scratch: list[int] = []
         self.reads = [self._place(name, sizes) for name, sizes in inputs.items()]
         self.mask = Place((), 0, 0, (0,))
         if mask is not None:
-            at = self._reserve(math.prod(mask))
+            at = self._work.reserve(math.prod(mask))
             self.mask = Place((), at, at + math.prod(mask), mask)
         # Embedded ids that only recurrent layers read: name, and the call of the embedding.
         self._layers, self._embedded = layers, _embedded(edges, layers, wanted)
         rows_of_calls: dict[str, int] = {}
-        for edge in edges:
+        unused = self._unused_after(edges, {*inputs, *wanted})
+        for edge, tensors in zip(edges, unused, strict=True):
             rows_of_calls[edge.name] = len(self._rows)
             self._add(edge, layers[edge.layer])
+            for part in (*self._scratch, *(self._parts[name] for name in tensors)):
+                self._work.release(part)
+            self._scratch = []
         for embedding in self._embedded.values():  # only their ids are read
             self._rows[rows_of_calls[embedding.name]][EMBEDDING.UNITS] = 0
         self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
         self.table = np.array(self._rows, np.int64).reshape(len(self._rows), WIDTH)
 
+    @property
+    def work_size(self) -> int:
+        """The length of the work buffer, in elements."""
+        return self._work.size
+
+    def _unused_after(self, edges: Sequence[Edge], kept: set[str]) -> list[list[str]]:
+        """Return the tensors that no call after each one reads."""
+        last: dict[str, int] = {}
+        for k, edge in enumerate(edges):
+            last.update(dict.fromkeys((*edge.outputs, *edge.inputs), k))
+            for tensor in edge.inputs:
+                if tensor in self._embedded:  # the layer may read the ids themselves
+                    last[self._embedded[tensor].inputs[0]] = k
+        unused: list[list[str]] = [[] for _ in edges]
+        for tensor, k in last.items():
+            if tensor not in kept:
+                unused[k].append(tensor)
+        return unused
+
     def _reserve(self, size: int) -> int:
-        at = self.work_size
-        self.work_size += -(-size // ALIGNMENT) * ALIGNMENT
-        return at
+        """Reserve memory that an operation uses while it runs."""
+        self._scratch.append(self._work.reserve(size))
+        return self._scratch[-1]
 
     def _place(self, name: str, shape: Sizes) -> Place:
         size = math.prod(shape)
-        at = self._reserve(size)
+        at = self._parts[name] = self._work.reserve(size)
         self._places[name] = Place((name,), at, at + size, shape)
         return self._places[name]
 
@@ -133,6 +159,8 @@ class Program:
         if start is not None:
             stop = start + math.prod(sizes[0])
             self._places[edge.outputs[0]] = Place(inputs[0].name, start, stop, sizes[0])
+            self._parts[edge.outputs[0]] = self._parts[edge.inputs[0]]
+            self._work.share(self._parts[edge.inputs[0]])
             return
         outputs = [*zip(edge.outputs, operation.output_names(), sizes, strict=True)]
         carried = operation.state_shapes()
@@ -157,7 +185,7 @@ class Program:
             mask = part.own_mask(mine) or self.mask
             call = Call(
                 tuple(mine), tuple(outputs), tuple(own.values()), mask, self.parameters.library,
-                self.parameters.vector, self._reserve, half,
+                self.parameters.vector, self._reserve, lambda: self._work.append(1), half,
             )  # fmt: skip
             self._emit(edge, prefix, part, call)
             states |= own

@@ -68,7 +68,7 @@ def test_only_public_interfaces_of_numba_are_used(root: Path) -> None:
         for name in (names.split(", ") if names else [""])
     }
     assert used == {
-        "numba", "numba.float64", "numba.types", "numba.extending.intrinsic", "llvmlite",
+        "numba", "numba.float32", "numba.float64", "numba.types", "numba.extending.intrinsic", "llvmlite",
         "numba.core.cgutils", "llvmlite.ir", "llvmlite.binding",
     }  # fmt: skip
 
