@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from npylstm.graph.builder import GraphBuilder
 from npylstm.spec import Edge
+from npylstm_converters.onnx.links import Links, rename_inputs
 
 __all__ = ["fuse_biases"]
 
@@ -32,20 +32,18 @@ def fuse_biases(builder: GraphBuilder, outputs: Sequence[str], sources: Sources)
     dict
         New names of tensors by their former names.
     """
-    makers = {name: edge for edge in builder.edges for name in edge.outputs}
-    reads = Counter(name for edge in builder.edges for name in edge.inputs)
-    reads.update(outputs)
-    calls = Counter(edge.layer for edge in builder.edges)
+    links = Links(builder, outputs)
     renamed: dict[str, str] = {}
     for edge in [*builder.edges]:
-        found = _product_and_bias(builder, makers, edge)
+        found = _product_and_bias(builder, links.makers, edge)
         if found is None:
             continue
         product, constant = found
         bias = builder.layers[constant.layer].weights["value"]
         layer = builder.layers[product.layer]
         units = builder.shapes[product.name][-1]
-        if bias.shape != (units,) or reads[product.name] != 1 or calls[product.layer] != 1:
+        once = links.is_read_once(product.name) and links.is_called_once(product.layer)
+        if bias.shape != (units,) or not once:
             continue
         config: Any = layer.layer
         builder.replace_layer(
@@ -54,8 +52,7 @@ def fuse_biases(builder: GraphBuilder, outputs: Sequence[str], sources: Sources)
         sources.get(product.layer, {}).update(sources.get(constant.layer, {}))
         builder.edges.remove(edge)
         renamed[edge.name] = product.name
-    for k, edge in enumerate(builder.edges):
-        builder.edges[k] = replace(edge, inputs=tuple(renamed.get(t, t) for t in edge.inputs))
+    rename_inputs(builder, renamed)
     return renamed
 
 

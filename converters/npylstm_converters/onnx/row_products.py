@@ -7,13 +7,12 @@ axis, along which a stream can run.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from npylstm.graph.builder import GraphBuilder
 from npylstm.spec import Edge
+from npylstm_converters.onnx.links import Links, rename_inputs
 
 __all__ = ["keep_axes"]
 
@@ -41,41 +40,36 @@ def keep_axes(builder: GraphBuilder, outputs: Sequence[str]) -> dict[str, str]:
     dict
         New names of tensors by their former names.
     """
-    renamed: dict[str, str] = {}
-    for edge in [*builder.edges]:
-        chain = _chain(builder, outputs, edge)
-        if chain is None:
-            continue
-        source, made = chain.first.inputs[0], chain.last.inputs[0]
-        axes = builder.shapes[source][:-1]
-        for inner in chain.inside:
+    links = Links(builder, outputs)
+    found = (_chain(builder, links, edge) for edge in builder.edges)
+    chains = [chain for chain in found if chain is not None]
+    names: dict[str, str] = {}
+    for first, inside, last in chains:
+        axes = builder.shapes[first.inputs[0]][:-1]
+        for inner in inside:
             builder.shapes[inner.name] = (*axes, builder.shapes[inner.name][-1])
-        builder.edges.remove(chain.first)
-        builder.edges.remove(chain.last)
-        names = {chain.first.name: source, chain.last.name: made}
-        for k, other in enumerate(builder.edges):
-            builder.edges[k] = replace(other, inputs=tuple(names.get(t, t) for t in other.inputs))
-        renamed[chain.last.name] = made
-    return renamed
+        names[last.name] = last.inputs[0]
+        # The chain before may end where this one begins.
+        names[first.name] = names.get(first.inputs[0], first.inputs[0])
+    removed = {edge.name for chain in chains for edge in (chain.first, chain.last)}
+    builder.edges[:] = [edge for edge in builder.edges if edge.name not in removed]
+    rename_inputs(builder, names)
+    return {chain.last.name: chain.last.inputs[0] for chain in chains}
 
 
-def _chain(builder: GraphBuilder, outputs: Sequence[str], last: Edge) -> _Chain | None:
+def _chain(builder: GraphBuilder, links: Links, last: Edge) -> _Chain | None:
     """Return the chain that a reshape ends; None if it ends none."""
     if builder.layers[last.layer].kind != "reshape":
         return None
-    makers = {name: edge for edge in builder.edges for name in edge.outputs}
-    reads = Counter(name for edge in builder.edges for name in edge.inputs)
-    reads.update(outputs)
-    calls = Counter(edge.layer for edge in builder.edges)
     inside: list[Edge] = []
     tensor = last.inputs[0]
-    while tensor in makers and reads[tensor] == 1:
-        edge = makers[tensor]
+    while tensor in links.makers and links.is_read_once(tensor):
+        edge = links.makers[tensor]
         if builder.layers[edge.layer].kind == "reshape":
             fits = inside and _merges_and_restores(builder, edge, last)
             return _Chain(edge, inside, last) if fits else None
-        row = _row_of(builder, makers, edge)
-        if row is None or calls[edge.layer] != 1:
+        row = _row_of(builder, links.makers, edge)
+        if row is None or not links.is_called_once(edge.layer):
             return None
         inside.append(edge)
         tensor = row
@@ -98,7 +92,7 @@ def _row_of(builder: GraphBuilder, makers: Mapping[str, Edge], edge: Edge) -> st
         return edge.inputs[0]
     if operation.kind == "activation":
         return edge.inputs[0] if operation.activation.axis in (None, -1) else None
-    if operation.kind != "arithmetic":
+    if operation.kind != "arithmetic" or operation.after_batch:
         return None
     others = [name for name in edge.inputs if not _is_vector(builder, makers, name)]
     return others[0] if len(others) == 1 else None
