@@ -158,7 +158,12 @@ class Scan(Operation):
             AxisMap(tuple(map(_sorted, flow.sources)), dict(flow.mixed), carried, frozenset(steps))
             for flow in states
         ]
-        every = (*outputs, *finals)
+        others = [k for k in range(len(shapes)) if k not in places and shapes[k]]
+        flows = [*made[self.states :], *states]
+        every = tuple(
+            axes._replace(unread=frozenset(k for k in others if not _reads(flow, k)))
+            for axes, flow in zip([*outputs, *finals], flows, strict=True)
+        )
         if self.states and not self.sizes:
             return tuple(axes.mixing("carries states that are not of samples") for axes in every)
         return every
@@ -218,6 +223,11 @@ class _Packed(dict[str, Array]):
 
 def _identity(k: int, rank: int) -> Flow:
     return Flow(tuple(frozenset({(k, axis)}) for axis in range(rank)), {})
+
+
+def _reads(flow: Flow, k: int) -> bool:
+    """Whether a tensor depends on an input that has axes."""
+    return any(at[0] == k for own in (*flow.sources, flow.mixed) for at in own)
 
 
 def _joined(a: Flow, b: Flow) -> Flow:

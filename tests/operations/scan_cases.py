@@ -62,6 +62,27 @@ def exchanged_of(weights: Weights, x: Array, a: Array, b: Array, k: Array) -> tu
     return np.stack(ys), a, b
 
 
+def remembered() -> Body:
+    """A sum, and the sum before, which only the output reads."""
+    return Body(
+        ("x", "sum", "before"),
+        (("plus", Arithmetic("add")), ("less", Arithmetic("subtract")),
+         ("twice", Arithmetic("multiply", 2.0))),
+        (Call("plus", ("sum", "x"), ("new",)), Call("less", ("new", "before"), ("y",)),
+         Call("twice", ("new",), ("old",))),
+        ("new", "old", "y"),
+    )  # fmt: skip
+
+
+def remembered_of(weights: Weights, x: Array, total: Array, before: Array) -> tuple[Array, ...]:
+    ys = []
+    for now in x:
+        total = total + now
+        ys.append(total - before)
+        before = 2 * total
+    return np.stack(ys), total, before
+
+
 def repeated() -> Body:
     """``h = tanh(h U)``, without a sequence."""
     return Body(
@@ -84,6 +105,8 @@ def cases() -> Iterator[Case]:
     given = Scan(exchanged(), 1, 2)
     two = ("batch", 3)
     yield case(given, MAJOR, two, two, two, oracle=exchanged_of, note="two-states")
+    both = Scan(remembered(), 1, 2, ((3,), (3,)))
+    yield case(both, MAJOR, two, two, oracle=remembered_of, note="a-state-that-few-outputs-read")
     yield case(Scan(repeated(), 0, 1, steps=3), STATE, oracle=repeated_of, note="no-sequence")
     scores = Body(
         ("x", "all"),
