@@ -161,7 +161,7 @@ class GraphBuilder:
             try:
                 shapes = operation.output_shapes([self.shapes[t] for t in inputs])
             except SizeMismatchError as error:
-                if not self._unify(*error.sizes):
+                if not self.make_equal(*error.sizes):
                     raise
                 continue
             paired = [shape for shape in shapes if batch_axes(shape) > 1]
@@ -172,8 +172,8 @@ class GraphBuilder:
                 )
             return shapes
 
-    def _unify(self, kept: Dim, other: Dim) -> bool:
-        """Make two sizes equal from now on; return False if neither is a free symbol."""
+    def make_equal(self, kept: Dim, other: Dim) -> bool:
+        """Make two sizes equal from now on; return False if neither is a free size of inputs."""
         if isinstance(other, int):  # keep an integer
             kept, other = other, kept
         free = {d for t in self.inputs for d in t.shape if isinstance(d, str)} - {BATCH}

@@ -46,7 +46,8 @@ def drawn(shapes: Mapping[str, Sequence[int | str]], sizes: Sizes) -> dict[str, 
     made = {}
     for name, shape in shapes.items():
         numbers = [d if isinstance(d, int) else sizes[d] for d in shape]
-        made[name] = rng.integers(0, 9, numbers) if name == "ids" else draw(rng, *numbers)
+        draws = {"ids": lambda n: rng.integers(0, 9, n), "mask": lambda n: rng.random(n) < 0.7}
+        made[name] = draws.get(name, lambda n: draw(rng, *n))(numbers)
     return made
 
 

@@ -18,7 +18,7 @@ from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Stack
 from npylstm.spec import TensorSpec
 from npylstm_converters.errors import Refusal
-from npylstm_converters.onnx.sizes import Size, size_of
+from npylstm_converters.onnx.sizes import Size, equal, size_of
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Sizes, Value, kind_of
 from npylstm_converters.toolkit.integer_checks import check_behind, check_numbers
 
@@ -167,6 +167,12 @@ class OnnxGraph:
                     if isinstance(own, Size) and own.terms == size.terms:
                         return Ref(name), axis
         raise Refusal(f"its size {size} is not that of any axis of a tensor")
+
+    def make_equal(self, kept: Size | int, other: Size | int) -> bool:
+        """Make two free sizes of inputs equal in every call; return whether it was possible."""
+        if isinstance(kept, int) or isinstance(other, int) or equal(kept, other):
+            return False
+        return self.builder.make_equal(str(kept), str(other))
 
     def target(
         self, sizes: Sequence[Any], x: Ref | None, infer: bool = False

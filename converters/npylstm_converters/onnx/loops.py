@@ -283,6 +283,8 @@ class _Step:
         """Return the entries of a tensor in the order of the iterations."""
         call = self._call
         size = call.sizes(data)[0]
+        if call.make_equal(count, size):  # one loop reads a sequence and its mask
+            size = count
         first, last = counter.start, counter.start + counter.step * (count - 1)
         if counter.step == -1:
             data = call.add(Flip((0,)), data, part="backwards")

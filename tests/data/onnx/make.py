@@ -68,8 +68,28 @@ def keras_models():
         write(f"keras_{name}", tf2onnx.convert.from_keras(model, signature, opset=15)[0])
 
 
+def keras_3_models():
+    """A mask and initial states as inputs, written by Keras itself."""
+    import tempfile
+
+    import keras
+
+    for kind, options in {"GRU": {"go_backwards": True}, "LSTM": {"zero_output_for_mask": True}}.items():
+        x, mask = keras.Input((None, 3), name="x"), keras.Input((None,), dtype="bool", name="mask")
+        initial = [keras.Input((4,), name=name) for name in ("h", "c")[: 2 if kind == "LSTM" else 1]]
+        layer = getattr(keras.layers, kind)(4, return_sequences=True, return_state=True, **options)
+        model = keras.Model([x, *initial, mask], layer(x, initial_state=initial, mask=mask))
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.uniform(-0.7, 0.7, w.shape) for w in model.get_weights()])
+        model([np.zeros([d or 1 for d in tensor.shape]) for tensor in model.inputs])
+        with tempfile.TemporaryDirectory() as folder:
+            model.export(f"{folder}/model.onnx", format="onnx", opset_version=17)
+            write(f"keras3_{kind.lower()}_masked", onnx.load(f"{folder}/model.onnx"))
+
+
 if __name__ == "__main__":
     for name in DYNAMO:
         write(f"torch_{name}", onnx.load_model_from_string(export(name, dynamo=True)))
     write("torch_projected", projected())
     keras_models()
+    keras_3_models()
