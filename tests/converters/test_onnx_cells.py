@@ -152,3 +152,19 @@ def test_a_further_gate_that_is_usually_one() -> None:
     x[3, 0] = 0
     spec = agree(loop_of([*gate, *step], ELMAN_STATE, ["new"], more=arrays), {"x": x})
     assert loops_in(spec) == ["scan"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_mask_of_a_layer_has_an_entry_for_each_sample(shared: bool) -> None:
+    """A mask of one entry for all samples is none."""
+    axes = [1, 2] if shared else [2]
+    mask = [node("ReduceSum", ["x", "axes"], ["sums"]), node("Greater", ["sums", "no"], ["mask1"]),
+            node("Squeeze", ["mask1", "last"], ["mask"])]  # fmt: skip
+    read = [node("Gather", ["x", "i"], ["xt"], axis=0), node("Gather", ["mask", "i"], ["m1"], axis=0),
+            node("Unsqueeze", ["m1", "unit"], ["m"])]  # fmt: skip
+    arrays = {"axes": np.array(axes), "no": np.float32(0), "last": np.array([2]),
+              "unit": np.array([1])}  # fmt: skip
+    step = kept_where(ELMAN, (("new", "h"),))
+    model = loop_of(step, ELMAN_STATE, [], read=read, before=mask, more=arrays)
+    spec = agree(model, feeds(6), feeds(1, 1))
+    assert loops_in(spec) == ["scan" if shared else "simple_rnn"]

@@ -96,7 +96,8 @@ class LoopLayer:
 
     def _plain(self, name: str, tensor: Ref) -> tuple[list[Ref], list[Ref]] | None:
         body = self._body(name)
-        cell = recognise(body) if len(self._call.shape(tensor)) == 3 else None
+        fits = len(self._call.shape(tensor)) == 3 and self._has_samples(tensor)
+        cell = recognise(body) if fits else None
         if cell is None:
             return None
         main, *finals = self._layer(cell, range(len(self._states)), [tensor])
@@ -109,7 +110,8 @@ class LoopLayer:
     ) -> tuple[list[Ref], list[Ref]] | None:
         shape = self._call.shape(mask)
         fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)
-        if not fits or mask.kind != "b" or len(self._call.shape(tensor)) != 3:
+        fits = fits and mask.kind == "b" and len(self._call.shape(tensor)) == 3
+        if not fits or not (self._has_samples(mask) and self._has_samples(tensor)):
             return None
         body = self._body(name)
         step = without_mask(body, mask_name, self._zeros)
@@ -126,6 +128,13 @@ class LoopLayer:
         if step.before is not None:
             found[step.before] = self._call.add(Select(0, -1), main, part="last")
         return [found[k] for k in range(len(self._states))], [main] * len(body.outputs)
+
+    def _has_samples(self, sequence: Ref) -> bool:
+        """Whether each step of a sequence has as many samples as the states.
+
+        A step of one sample, or of one mask, is for all samples; a layer has no such sequences.
+        """
+        return all(self._call.shape(sequence)[1] == state.shape[0] for state in self._states)
 
     def _starts_with_zero(self, step: MaskedStep) -> bool:
         """Whether the output before the first step is zero, as it is in a layer."""
