@@ -30,7 +30,8 @@ class Resize(Operation):
     """Interpolate along an axis; resizing several axes is one after the other.
 
     Output ``k`` is the value at a coordinate between the entries; beyond the ends are the entries
-    at the ends. The words are those of ``Resize`` in ONNX. Values are computed in float64.
+    at the ends. The words are those of ``Resize`` in ONNX. Values are computed in float64; which
+    entry is the nearest, and how many outputs a scale gives, in float32 as by onnxruntime.
 
     Parameters
     ----------
@@ -53,8 +54,8 @@ class Resize(Operation):
     cubic_a
         Coefficient of the cubic kernel.
     pytorch
-        As PyTorch: coordinates are computed in float32, so that the nearest entry may be another,
-        and ``linear`` and ``cubic`` copy an axis whose size stays.
+        As PyTorch: coordinates are computed in float32 by other formulas, so that the nearest entry
+        may be another, and ``linear`` and ``cubic`` copy an axis whose size stays.
 
     References
     ----------
@@ -95,7 +96,8 @@ class Resize(Operation):
     def _scaled(self, entries: Dim) -> Dim:
         assert self.scale is not None  # __post_init__ has checked it
         if isinstance(entries, int):
-            return math.floor(self.scale * entries)
+            number = float if self.pytorch else np.float32
+            return math.floor(number(self.scale) * number(entries))
         times, by = self.scale.as_integer_ratio()
         if times == by:
             return entries
@@ -115,11 +117,12 @@ class Resize(Operation):
         x = inputs[0]
         (shape,) = self.output_shapes([array.shape for array in inputs])
         entries, count = x.shape[self.axis], int(shape[self.axis])
-        if self.pytorch and count == entries and self.mode != "nearest":
+        if count == entries and self.pytorch != (self.mode == "nearest"):
             return (x,), {}
-        at = self._coordinates(entries, count)
         if self.mode == "nearest":
-            return (x.take(np.clip(self._nearest(at), 0, entries - 1), self.axis),), {}
+            nearest = self._nearest(entries, count)
+            return (x.take(np.clip(nearest, 0, entries - 1), self.axis),), {}
+        at = self._coordinates(entries, count)
         first = np.floor(at).astype(np.int64)
         y: Array | float = 0.0
         along = (count,) + (1,) * (x.ndim - 1 - self.axis)
@@ -152,15 +155,37 @@ class Resize(Operation):
             scaled = at * np.float64(np.float32(entries) / np.float32(count))
         return scaled
 
-    def _nearest(self, at: Array) -> Array:
-        half = at.dtype.type(0.5)
+    def _nearest(self, entries: int, count: int) -> Array:
+        """Return the index of the entry that each output is, which may be beyond the ends."""
+        if self.pytorch:
+            at, near = self._coordinates(entries, count), np.float32(0)
+        else:  # what is nearly a half counts as one
+            at, near = self._as_onnxruntime(entries, count), np.float32(1e-6)
+        down = np.floor(at)
         if self.rounding.startswith("round"):
-            down = self.rounding == "round_prefer_floor"
-            rounded = np.ceil(at - half) if down else np.floor(at + half)
+            behind_half = (at - down) - np.float32(0.5)
+            up = self.rounding == "round_prefer_ceil"
+            rounded = down + (behind_half >= -near if up else behind_half > near)
         else:
-            rounded = np.floor(at) if self.rounding == "floor" else np.ceil(at)
+            rounded = down if self.rounding == "floor" else np.ceil(at)
         nearest: Array = rounded.astype(np.int64)
         return nearest
+
+    def _as_onnxruntime(self, entries: int, count: int) -> Array:
+        """Return the coordinate of each output in float32."""
+        single, k = np.float32, np.arange(count, dtype=np.float32)
+        half = single(0.0 if self.coordinates == "asymmetric" else 0.5)
+        scale = single(count) / single(entries) if self.scale is None else single(self.scale)
+        if self.coordinates == "align_corners":
+            return k * single(entries - 1) / single(max(count - 1, 1))
+        if self.coordinates == "pytorch_half_pixel" and count == 1:
+            return 0 * k
+        if self.coordinates == "half_pixel_symmetric":
+            shift = single(entries) / 2 * (1 - single(count) / (scale * single(entries)))
+            centered: Array = shift + (k + 0.5).astype(np.float64) / scale - 0.5
+            return centered.astype(np.float32)
+        at: Array = (k + half) / scale - half
+        return at
 
     def _weights(self, t: Array) -> list[tuple[int, Array]]:
         """Return the entries around a coordinate, and their weights; ``t`` is from 0 to 1."""

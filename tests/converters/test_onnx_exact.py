@@ -167,3 +167,31 @@ def test_roots_of_integers_are_cut_off() -> None:
         {"half": np.array(0.5, np.float32)},
     )  # fmt: skip
     agree(model, {"x": np.array([[2, 9], [15, 1]])})
+
+
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners",
+               "asymmetric")  # fmt: skip
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_the_nearest_entry_is_that_of_float32(rounding: str, coordinates: str) -> None:
+    """Here rounding in float64, or no tolerance for halves, gives other entries."""
+    for entries, factor in ((6, 2.3), (7, 1.7), (7, 0.6), (6, 1.1), (10, 0.7), (7, 4), (14, 4),
+                            (18, 21), (18, 39), (14, 31), (7, 1)):  # fmt: skip
+        by_size = isinstance(factor, int)
+        scales = np.array([1, 1, factor], np.float32)
+        to = {"to": np.array([2, 2, factor]) if by_size else scales}
+        names = ["x", "", "", "to"] if by_size else ["x", "", "to"]
+        resize = node("Resize", names, ["y"], mode="nearest", nearest_mode=rounding,
+                      coordinate_transformation_mode=coordinates)  # fmt: skip
+        model = graph_of([resize], {"x": [2, 2, entries]}, ["y"], to)
+        agree(model, {"x": draw(RNG, 2, 2, entries)}, atol=0)
+
+
+@pytest.mark.parametrize("scale", [0.6, 0.3, 1.7, 2])
+def test_the_nearest_entry_of_the_first_resize(scale: float) -> None:
+    scales = {"scales": np.array([1, 1, scale], np.float32)}
+    model = graph_of([node("Resize", ["x", "scales"], ["y"])], {"x": [2, 2, 7]}, ["y"], scales, 10)
+    agree(model, {"x": draw(RNG, 2, 2, 7)}, atol=0)

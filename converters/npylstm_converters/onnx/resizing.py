@@ -76,8 +76,12 @@ def resize_by(
     else:
         by = [*map(float, scales)] if isinstance(scales, list) else _numbers(scales, "scales")
     x = graph.tensor(X)
-    which = [*range(len(graph.shape(x)))]
-    return window_ops.resize(graph, x, which, None, by, mode, "asymmetric", "floor")
+    if by is None or len(by) != len(graph.shape(x)):
+        raise Refusal(f"expected a scale for each of {len(graph.shape(x))} axes, got {by!r:.60}")
+    for axis, scale in enumerate(by):
+        rounding = "ceil" if scale < 1 else "floor"  # these versions do not say; onnxruntime's
+        x = window_ops.resize(graph, x, [axis], None, [scale], mode, "asymmetric", rounding)
+    return x
 
 
 def reverse_sequence(
