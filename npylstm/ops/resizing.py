@@ -177,7 +177,8 @@ class Resize(Operation):
         half = single(0.0 if self.coordinates == "asymmetric" else 0.5)
         scale = single(count) / single(entries) if self.scale is None else single(self.scale)
         if self.coordinates == "align_corners":
-            return k * single(entries - 1) / single(max(count - 1, 1))
+            aligned: Array = k * single(entries - 1) / single(max(count - 1, 1))
+            return aligned
         if self.coordinates == "pytorch_half_pixel" and count == 1:
             return 0 * k
         if self.coordinates == "half_pixel_symmetric":
