@@ -136,6 +136,25 @@ def computes(operator: str, inputs: list[str], arrays: dict[str, Any], **attribu
     return graph_of([made, used], {"x": ["batch", 4]}, ["y"], arrays)
 
 
+def with_state(*repeated: Any, **arrays: Any) -> Any:
+    """Return a GRU whose initial state the graph also makes larger, to ``y``."""
+    gru = node("GRU", ["x", "W", "R", "B", "", "h"], ["", "hn"], hidden_size=2)
+    inputs = {"x": ["steps", "batch", 2], "h": [1, "batch", 2]}
+    stored = {**recurrent_weights("GRU", 2, 2), **arrays}
+    return graph_of([gru, *repeated], inputs, ["hn", "y"], stored)
+
+
+def formula(*operators: str) -> Any:
+    """Return a graph that computes with the size of an axis again and again."""
+    nodes = [node("Shape", ["x"], ["s0"], start=0, end=1)]
+    for k, operator in enumerate(operators):
+        second = f"s{k}" if operator == "Mul" else "three" if operator == "Div" else "s0"
+        nodes.append(node(operator, [f"s{k}", second], [f"s{k + 1}"]))
+    cast = node("Cast", [f"s{len(operators)}"], ["number"], to=onnx.TensorProto.FLOAT)
+    nodes += [cast, node("Add", ["x", "number"], ["y"])]
+    return graph_of(nodes, {"x": ["batch", 4]}, ["y"], {"three": np.array([3])})
+
+
 CLAIMS: dict[str, Callable[[], Any]] = {
     "ConstantOfShape": lambda: computes("ConstantOfShape", ["far"], {"far": FAR}),
     "ConstantOfShape of many": lambda: computes(
@@ -179,6 +198,16 @@ CLAIMS: dict[str, Callable[[], Any]] = {
         "Conv", ["a", "b"], {"a": np.ones((1, 1, 3), "f4"), "b": np.ones((1, 1, 1), "f4")},
         pads=[0, 10**12],
     ),
+    "Split": lambda: graph_of(
+        [node("Split", ["x"], ["y"], axis=1, num_outputs=1 << 33)], {"x": ["batch", 4]}, ["y"], opset=18
+    ),
+    "a state that is repeated": lambda: with_state(
+        node("Tile", ["h", "many"], ["h2"]), node("Tile", ["h2", "many"], ["y"]),
+        many=np.array([400, 1, 400]),
+    ),
+    "sums and products of a size": lambda: formula(*["Add", "Mul"] * 20),
+    "products of a size": lambda: formula(*["Mul"] * 40),
+    "quotients of a size": lambda: formula(*["Div", "Mul"] * 20),
     "Add": lambda: computes("Add", ["a", "b"], {"a": np.ones((50000, 1), "f4"), "b": np.ones((1, 50000), "f4")}),
 }  # fmt: skip
 

@@ -245,7 +245,9 @@ def split(
     x = graph.tensor(input)
     axis = array_ops.axis_of(graph, x, axis)
     dim = graph.sizes(x)[axis]
-    count = num_outputs or len(graph.outputs)
+    count = len(graph.outputs)
+    if num_outputs not in (None, count):
+        raise Refusal(f"num_outputs: expected {count}, as many as the node has, got {num_outputs}")
     if split is not None:
         sizes = [int(s) for s in integers(split)]
     elif type(dim) is int:

@@ -18,6 +18,12 @@ __all__ = ["Size", "equal", "size_of"]
 
 _Term = tuple[str, ...]  # a product of atoms, sorted
 
+# Graphs of exporters compute with a few sizes; the formulas of others may grow without end.
+_MOST_TERMS = 64
+_MOST_FACTORS = 16
+_LARGEST = 1 << 63
+_LONGEST_ATOM = 500
+
 
 class Size:
     """A polynomial in symbolic sizes.
@@ -32,6 +38,9 @@ class Size:
 
     def __init__(self, terms: Mapping[_Term, int]) -> None:
         self.terms = {term: number for term, number in terms.items() if number}
+        many = len(self.terms) > _MOST_TERMS or max(map(len, self.terms), default=0) > _MOST_FACTORS
+        if many or max(map(abs, self.terms.values()), default=0) > _LARGEST:
+            raise Refusal("computes a number of the sizes of inputs by too long a formula")
 
     @staticmethod
     def _terms_of(value: Any) -> Mapping[_Term, int]:
@@ -87,7 +96,10 @@ class Size:
         return self._simple(quotient)
 
     def _quotient(self, other: Any) -> Size:
-        return Size({(f"({self})//({other})".replace("*", "."),): 1})
+        atom = f"({self})//({other})".replace("*", ".")
+        if len(atom) > _LONGEST_ATOM:
+            raise Refusal("computes a number of the sizes of inputs by too long a formula")
+        return Size({(atom,): 1})
 
     def __mod__(self, other: Any) -> Size | int:
         whole: Size | int = self - (self // other) * other

@@ -16,7 +16,7 @@ __all__ = ["state_pairs"]
 
 # Sizes to try for axes whose size depends on the call; windows need several entries.
 _SIZES = (3, 16, 512, 1024, 4096)
-_MOST = 1 << 24  # elements of inputs that may be states
+_MOST = 1 << 24  # elements of inputs that may be states, and of what is made of them
 
 
 def state_pairs(spec: ModelSpec) -> tuple[tuple[str, str], ...]:
@@ -100,11 +100,12 @@ def _follow(
     read: list[Array] = []
     started: list[Array] = []
     final: dict[str, Array] = {}
+    moves = _Moves()
     for edge in spec.edges:
         operation = layers[edge.layer]
         late = [final.get(t) for t in edge.inputs]
         if any(array is not None for array in late):
-            moved = _moved(operation, [shapes[t] for t in edge.inputs], late)
+            moved = moves.outputs(operation, [shapes[t] for t in edge.inputs], late)
             final |= dict(zip(edge.outputs, moved or (), strict=False))
         known = [numbers.get(t) for t in edge.inputs]
         if all(array is None for array in known):
@@ -118,9 +119,9 @@ def _follow(
             others = [a for a in known if a is not None and not any(a is b for b in initial)]
             read += others
             continue
-        made = _moved(operation, [shapes[t] for t in edge.inputs], known)
+        made = moves.outputs(operation, [shapes[t] for t in edge.inputs], known)
         if made is None:
-            read += [array for array in known if array is not None]
+            read += {id(array): array for array in known if array is not None}.values()
         else:
             numbers |= dict(zip(edge.outputs, made, strict=True))
     starts, counts = np.unique(_flat(started), return_counts=True)
@@ -145,18 +146,27 @@ def _return_states(
         numbers.setdefault(outputs[0], first)  # the last output is the hidden state
 
 
-def _moved(
-    operation: Operation, shapes: list[tuple[int, ...]], known: list[Array | None]
-) -> tuple[Array, ...] | None:
-    """Return the outputs of an operation that only moves elements; None for any other."""
-    if not operation.moves_elements or operation.weight_shapes():
-        return None
-    unread = operation.axis_map(shapes)[0].unread
-    if any(array is None and k not in unread for k, array in enumerate(known)):
-        return None
-    inputs = [
-        np.zeros(shape) if array is None else array
-        for array, shape in zip(known, shapes, strict=True)
-    ]
-    made, _ = operation.forward({}, inputs, {})
-    return made
+class _Moves:
+    """Applies operations that only move elements, as long as few elements are made."""
+
+    def __init__(self) -> None:
+        self._left = _MOST
+
+    def outputs(
+        self, operation: Operation, shapes: list[tuple[int, ...]], known: list[Array | None]
+    ) -> tuple[Array, ...] | None:
+        """Return the outputs of an operation; None if it does anything else, or makes too much."""
+        if not operation.moves_elements or operation.weight_shapes():
+            return None
+        unread = operation.axis_map(shapes)[0].unread
+        if any(array is None and k not in unread for k, array in enumerate(known)):
+            return None
+        self._left -= sum(math.prod(map(int, shape)) for shape in operation.infer_shapes(shapes))
+        if self._left < 0:
+            return None
+        inputs = [
+            np.zeros(shape) if array is None else array
+            for array, shape in zip(known, shapes, strict=True)
+        ]
+        made, _ = operation.forward({}, inputs, {})
+        return made
