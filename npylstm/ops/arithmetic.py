@@ -14,7 +14,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input, one_of
+from npylstm.ops.checks import check_entries, one_input, one_of
 from npylstm.ops.shapes import Dim, Shape, broadcast
 
 __all__ = ["Arithmetic", "Constant", "Reduce", "Where"]
@@ -275,6 +275,8 @@ class Reduce(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
+        if self.operation in (*_EXTREMES, "log_sum_exp"):
+            check_entries(self.operation, x.shape, self.axes)
         if self.operation in _EXTREMES:
             return (_EXTREMES[self.operation](x, axis=self.axes, keepdims=self.keepdims),), {}
         wide = x.astype(np.float64, copy=False)

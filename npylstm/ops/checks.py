@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from npylstm.activations import Activation
-from npylstm.errors import FormatError, SizeMismatchError
+from npylstm.errors import FormatError, ShapeError, SizeMismatchError
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = [
+    "check_entries",
     "check_feature_activation",
     "check_features",
     "mismatch",
@@ -44,6 +45,16 @@ def check_features(shape: Shape, features: int, rank: int | None = None) -> None
         raise FormatError(f"expected an input of {rank} axes, got {format_shape(shape)}")
     if len(shape) < 2 or shape[-1] != features:
         raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
+
+
+def check_entries(operation: str, shape: Sequence[int], axes: Sequence[int]) -> None:
+    """Check in a call that the axes which are reduced have an entry."""
+    for axis in axes:
+        if not shape[axis]:
+            raise ShapeError(
+                f"{operation} along axis {axis} of {format_shape(shape)}: expected at least one "
+                "entry; the input of the model has too few steps"
+            )
 
 
 def check_feature_activation(name: str, activation: Activation) -> None:

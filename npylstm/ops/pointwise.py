@@ -78,7 +78,8 @@ class ActivationLayer(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (self.activation(inputs[0]),), {}
+        x = inputs[0]
+        return (self.activation(x) if x.size else x,), {}  # softmax needs an entry along its axis
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def divide(parts: Sequence[Dim], by: Sequence[Dim]) -> list[Dim] | None:
             left.remove(part)
             continue
         numbers = math.prod(d for d in left if isinstance(d, int))
-        if not isinstance(part, int) or numbers % part:
+        if not isinstance(part, int) or not part or numbers % part:
             return None
         left = [d for d in left if isinstance(d, str)]
         left[:0] = [numbers // part] if numbers != part else []
@@ -123,7 +123,7 @@ def _off_front(parts: Sequence[Dim], taken: Sequence[Dim]) -> list[Dim] | None:
                 del left[0]
                 break
             first = left[0]
-            if isinstance(first, str) or isinstance(part, str):
+            if isinstance(first, str) or isinstance(part, str) or not part:
                 return None
             if first % part == 0:  # part of an axis
                 left[0] = first // part

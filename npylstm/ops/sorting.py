@@ -12,7 +12,7 @@ from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap, check_axis
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input, one_of, positive
+from npylstm.ops.checks import check_entries, one_input, one_of, positive
 from npylstm.ops.shapes import Shape, drop_axis, format_shape, resize_axis
 
 __all__ = ["ArgReduce", "Cumulative", "TopK"]
@@ -69,6 +69,7 @@ class ArgReduce(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        check_entries(f"arg{self.operation}", inputs[0].shape, (self.axis,))
         x = np.flip(inputs[0], self.axis) if self.last else inputs[0]
         if self.skips_nan:
             x = np.where(np.isnan(x), -np.inf if self.operation == "max" else np.inf, x)

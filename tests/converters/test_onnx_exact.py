@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from npylstm_converters import from_onnx
 from onnx import TensorProto
 from onnx_graphs import agree, body, draw, graph_of, node, predict, recurrent_weights, value
 
-from npylstm import NpylstmError, UnsupportedError
+from npylstm import NpylstmError, ShapeError, UnsupportedError
 
 RNG = np.random.default_rng(3)
 
@@ -195,3 +197,31 @@ def test_the_nearest_entry_of_the_first_resize(scale: float) -> None:
     scales = {"scales": np.array([1, 1, scale], np.float32)}
     model = graph_of([node("Resize", ["x", "scales"], ["y"])], {"x": [2, 2, 7]}, ["y"], scales, 10)
     agree(model, {"x": draw(RNG, 2, 2, 7)}, atol=0)
+
+
+def without_entries(operator: str, *inputs: str, **attributes: object) -> Any:
+    """Return a graph of all steps but the last three: none if there are three."""
+    nodes = [node("Slice", ["x", "zero", "end", "one"], ["part"]),
+             node(operator, ["part", *inputs], ["y"], **attributes)]  # fmt: skip
+    constants = {"zero": np.array([0]), "end": np.array([-3]), "one": np.array([1])}  # fmt: skip
+    return graph_of(nodes, {"x": ["N", "T", 4]}, ["y"], constants)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        without_entries("Softmax", axis=1),
+        without_entries("LogSoftmax", axis=1),
+        without_entries("ReduceSum", "one"),
+    ],
+)
+def test_slices_without_entries(model: Any) -> None:
+    agree(model, {"x": draw(RNG, 2, 5, 4)}, {"x": draw(RNG, 2, 3, 4)})
+
+
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin", "ReduceLogSumExp", "ArgMax"])
+def test_the_largest_of_no_entries_is_an_error(operator: str) -> None:
+    along = {"axis": 1} if operator == "ArgMax" else {"axes": [1]}
+    spec = from_onnx(without_entries(operator, **along))
+    with pytest.raises(ShapeError, match=r"along axis 1 of \(2, 0, 4\): expected at least one"):
+        predict(spec, {"x": draw(RNG, 2, 3, 4)})

@@ -167,6 +167,13 @@ def test_what_would_mix_samples_is_refused() -> None:
         Reshape(((1, 0), (1, 1), 3)).output_shapes([("steps*batch", 3), SEQUENCE])
 
 
+def test_a_tensor_without_entries_has_any_inferred_size() -> None:
+    empty = np.zeros((2, 0, 4))
+    for target, shape in ((((0, 1), -1), (0, 8)), ((-1, (0, 1)), (8, 0))):
+        (made,), _ = Reshape(target).forward({}, [empty], {})
+        assert made.shape == shape
+
+
 @pytest.mark.parametrize(
     ("layer", "shapes", "message"),
     [
