@@ -205,6 +205,10 @@ def endless() -> Any:
     return loop_of(ELMAN, ELMAN_STATE, ["new"], limit="", condition="true")
 
 
+def far_too_long() -> Any:
+    return loop_of(ELMAN, ELMAN_STATE, ["new"], limit="far", more={"far": np.array(10**12)})
+
+
 def every_second() -> Any:
     read = [node("Mul", ["i", "two"], ["at"]), node("Gather", ["x", "at"], ["xt"], axis=0)]
     return loop_of(ELMAN, ELMAN_STATE, ["new"], read=read, more={"two": np.array(2)})
@@ -236,7 +240,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (ends_by_value, "Loop loop: when it ends depends on the values of an input"),
     (begins_by_value, "Loop loop: whether it begins depends on the values of an input"),
     (limit_by_value, "Loop loop: expected sizes or a constant, got a tensor that is computed"),
-    (endless, "Loop loop: never ends"),
+    (endless, "Loop loop: never ends: it has neither a limit nor a condition"),
+    (
+        far_too_long,
+        "Loop loop: has 1000000000000 iterations, and no condition that ends it earlier",
+    ),
     (every_second, "Mul at: computes with the number of the iteration"),
     (reads_beyond_the_end, "Loop loop: reads steps entries of a tensor with steps"),
     (computes_with_the_number, "Mul st: computes with the number of the iteration"),

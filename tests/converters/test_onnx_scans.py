@@ -152,8 +152,25 @@ def test_a_condition_on_a_size() -> None:
     before[1] = node("Gather", ["shape", "first"], ["f"], axis=0)
     model = chooses(*before, more={"three": np.array(3)})
     with pytest.raises(
-        UnsupportedError, match="whether steps is equal to 3 depends on the call; --set"
+        UnsupportedError,
+        match="whether steps is equal to 3 depends on the call; --set steps=NUMBER fixes it",
     ):
         nc.from_onnx(model)
     fixed = nc.from_onnx(model, constants={"steps": 3})
     assert fixed.inputs[0].shape == (3, "batch", F)
+
+
+@pytest.mark.parametrize(("dims", "hint"), [
+    (["N", "T", F], "; --set N=NUMBER fixes it"), ([None, None, F], "$"),
+])  # fmt: skip
+def test_a_condition_on_the_batch_has_the_name_that_the_file_gives_it(dims: Any, hint: str) -> None:
+    before = [node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "first"], ["n"], axis=0),
+              node("Equal", ["n", "three"], ["chosen"])]  # fmt: skip
+    model = chooses(*before, more={"three": np.array(3)})
+    model.graph.input[0].CopyFrom(value("x", dims))
+    with pytest.raises(
+        UnsupportedError, match=f"whether batch is equal to 3 depends on the call.*{hint}"
+    ):
+        nc.from_onnx(model)
+    if dims[0]:
+        assert nc.from_onnx(model, constants={"N": 3}).inputs[0].shape[0] == 3

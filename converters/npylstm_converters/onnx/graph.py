@@ -45,6 +45,8 @@ class OnnxGraph:
     exported_batch
         The fixed size of the batch in the file, which sizes inside the graph may rely on; None if
         it is free there.
+    file_names
+        How the file calls the free sizes of inputs, by their names in the model.
 
     Attributes
     ----------
@@ -63,9 +65,9 @@ class OnnxGraph:
 
     def __init__(
         self, inputs: Sequence[TensorSpec], kinds: Mapping[str, str], dtype: str,
-        exported_batch: int | None = None,
+        exported_batch: int | None = None, file_names: Mapping[str, str] = {},
     ) -> None:  # fmt: skip
-        self.exported_batch = exported_batch
+        self.exported_batch, self.file_names = exported_batch, file_names
         self.builder = GraphBuilder(inputs, dtype)
         self.uniform: dict[str, float] = {}
         self.sources: dict[str, dict[str, tuple[str, ...]]] = {}

@@ -17,7 +17,13 @@ from npylstm_converters.errors import Reasons, Refusal
 from npylstm_converters.files import sha256_of
 from npylstm_converters.onnx.fusing import fuse_biases
 from npylstm_converters.onnx.graph import OnnxGraph, readable
-from npylstm_converters.onnx.inputs import Choice, GraphInput, batch_choices, tensor_specs
+from npylstm_converters.onnx.inputs import (
+    Choice,
+    GraphInput,
+    batch_choices,
+    file_names,
+    tensor_specs,
+)
 from npylstm_converters.onnx.reading import initializers, is_onnx, opset_of, read_model, type_of
 from npylstm_converters.onnx.row_products import keep_axes
 from npylstm_converters.onnx.runner import OnnxRunner
@@ -129,7 +135,8 @@ class _Conversion:
         floats = [a.dtype for a in arrays.values() if a.dtype.kind == "f"]
         floats += [tensor.dtype for tensor in inputs if tensor.kind == "f"]
         dtype = "float64" if np.dtype(np.float64) in floats else "float32"
-        self._graph = OnnxGraph(specs, kinds, dtype, exported_batch)
+        names = file_names(inputs, choice, specs)
+        self._graph = OnnxGraph(specs, kinds, dtype, exported_batch, names)
         self._outputs = [value.name for value in model.graph.output]
 
     def spec(self) -> ModelSpec:

@@ -13,7 +13,7 @@ import numpy as np
 from npylstm.ops.shapes import BATCH, STEPS, Dim
 from npylstm.spec import TensorSpec
 
-__all__ = ["GraphInput", "batch_choices", "tensor_specs"]
+__all__ = ["GraphInput", "batch_choices", "file_names", "tensor_specs"]
 
 _BATCH_NAME = re.compile(r"batch|^n$|^b$|^bs$|samples?$|^unk__0$", re.IGNORECASE)
 _MOST_CHOICES = 32
@@ -115,3 +115,19 @@ def tensor_specs(
                 shape.append(known.get(name, name))
         specs.append(TensorSpec(tensor.name, tuple(shape), integer=tensor.kind == "i"))
     return specs, batch if isinstance(batch, int) else None
+
+
+def file_names(
+    inputs: Sequence[GraphInput], choice: Choice, specs: Sequence[TensorSpec]
+) -> dict[str, str]:
+    """Return how the file calls the free sizes of inputs, by their names in the model.
+
+    A size without a name in the file has that of the model; an unnamed batch is not in it.
+    """
+    names: dict[str, str] = {}
+    for tensor, spec in zip(inputs, specs, strict=True):
+        for axis, (size, own) in enumerate(zip(tensor.dims, spec.shape, strict=True)):
+            name = size if isinstance(size, str) or axis == choice[tensor.name] else own
+            if isinstance(own, str) and isinstance(name, str):
+                names.setdefault(own, name)
+    return names

@@ -87,7 +87,9 @@ def _iterations(limit: Value | None, end: Any) -> Any:
     far = 1 << 31
     numbers = [n for n in numbers if not isinstance(n, int) or n < far]
     if not numbers:
-        raise Refusal("never ends")
+        if limit is None:
+            raise Refusal("never ends: it has neither a limit nor a condition")
+        raise Refusal(f"has {most} iterations, and no condition that ends it earlier")
     least = Condition(tuple(numbers)).least
     if isinstance(least, int) and least < 1:
         raise Refusal("has no iteration")

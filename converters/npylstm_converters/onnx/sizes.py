@@ -7,6 +7,7 @@ is at least one. Arrays of sizes are NumPy arrays of objects, whose entries are 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from npylstm.ops.shapes import Dim, split_offset
 from npylstm_converters.errors import Refusal
 
-__all__ = ["Size", "equal", "size_of"]
+__all__ = ["Size", "Undecided", "equal", "size_of"]
 
 _Term = tuple[str, ...]  # a product of atoms, sorted
 
@@ -23,6 +24,15 @@ _MOST_TERMS = 64
 _MOST_FACTORS = 16
 _LARGEST = 1 << 63
 _LONGEST_ATOM = 500
+
+
+class Undecided(Refusal):
+    """A comparison of sizes depends on the call."""
+
+    def __init__(self, size: Size, relation: str, other: Any) -> None:
+        super().__init__(f"whether {size} is {relation} {other} depends on the call")
+        #: The symbols of the sizes that are compared.
+        self.symbols = {*re.findall(r"\w+", f"{size} {other}")}
 
 
 class Size:
@@ -113,7 +123,7 @@ class Size:
 
         Raises
         ------
-        Refusal
+        Undecided
             If it depends on the call.
         """
         difference = self - other
@@ -121,7 +131,7 @@ class Size:
             return difference == 0
         if difference._is_positive() or Size._is_positive(-difference):
             return False
-        raise Refusal(_undecided(self, "equal to", other))
+        raise Undecided(self, "equal to", other)
 
     def _is_positive(self: Size | int) -> bool:
         """Whether it is positive in every call: sizes of inputs are at least one."""
@@ -141,7 +151,7 @@ class Size:
         if Size._is_positive(at_most_zero):
             return False
         sign = "greater" if positive else "less"
-        raise Refusal(_undecided(self, f"{sign} than", other))
+        raise Undecided(self, f"{sign} than", other)
 
     def __gt__(self, other: Any) -> bool:
         return self._compare(other, True)
@@ -164,13 +174,6 @@ class Size:
             factors = [*term] if number == 1 and term else [str(number), *term]
             parts.append("*".join(factors))
         return "+".join(parts).replace("+-", "-")
-
-
-def _undecided(size: Size, relation: str, other: Any) -> str:
-    return (
-        f"whether {size} is {relation} {other} depends on the call; --set NAME=NUMBER fixes a size "
-        "of an input"
-    )
 
 
 def equal(a: object, b: object) -> bool:

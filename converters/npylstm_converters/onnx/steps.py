@@ -71,7 +71,7 @@ class StepGraph(OnnxGraph):
     """
 
     def __init__(self, outer: OnnxGraph) -> None:
-        super().__init__((), {}, outer.builder.dtype, outer.exported_batch)
+        super().__init__((), {}, outer.builder.dtype, outer.exported_batch, outer.file_names)
         self.outer = outer
         self.sequences: dict[str, tuple[Ref, Counter]] = {}
         self.constants: dict[str, Ref] = {}

@@ -14,6 +14,7 @@ from npylstm_converters.onnx.folding import can_evaluate, can_fold, fold, fold_s
 from npylstm_converters.onnx.graph import OnnxGraph, readable
 from npylstm_converters.onnx.reading import initializers
 from npylstm_converters.onnx.rows import ROWS, VARIADIC
+from npylstm_converters.onnx.sizes import Undecided
 from npylstm_converters.onnx.values import ConstantTensor, Sizes, Value
 from npylstm_converters.toolkit.runners import one_line
 from npylstm_converters.toolkit.translation import Row, translate
@@ -58,6 +59,9 @@ class Translator:
                 made = self._translate(node, values, scope)
             except _Unknown:
                 made = [None] * len(node.output)
+            except Undecided as error:
+                self.reasons.add(f"{label}: {error}{self._how_to_fix(error)}")
+                made = [None] * len(node.output)
             except (Refusal, NpylstmError) as error:
                 self.reasons.add(f"{label}: {error}")
                 made = [None] * len(node.output)
@@ -65,6 +69,11 @@ class Translator:
                 self.reasons.add(f"{label}: is malformed: {one_line(error, 200)}")
                 made = [None] * len(node.output)
             scope.update(zip(node.output, made, strict=False))
+
+    def _how_to_fix(self, error: Undecided) -> str:
+        """Return the options that fix the sizes of a comparison, if the file has names for them."""
+        names = [name for own, name in self.graph.file_names.items() if own in error.symbols]
+        return f"; {' '.join(f'--set {name}=NUMBER' for name in names)} fixes it" if names else ""
 
     def subgraph(self, graph: Any, scope: Scope) -> Scope:
         """Translate the nodes of a graph inside a node; return the values of its tensors."""
