@@ -225,3 +225,14 @@ def test_the_largest_of_no_entries_is_an_error(operator: str) -> None:
     spec = from_onnx(without_entries(operator, **along))
     with pytest.raises(ShapeError, match=r"along axis 1 of \(2, 0, 4\): expected at least one"):
         predict(spec, {"x": draw(RNG, 2, 3, 4)})
+
+
+@pytest.mark.parametrize("kind", ["embedding", "take"])
+def test_indices_of_a_table_count_from_the_end(kind: str) -> None:
+    """Ids that come as they are from an input are those of a vocabulary."""
+    at = node("Sub", ["x", "back"], ["at"]) if kind == "take" else node("Identity", ["x"], ["at"])
+    inputs = [value("x", ["N", "T"], TensorProto.INT64)]
+    constants = {"back": np.array(3), "table": draw(RNG, 7, 3)}
+    model = graph_of([at, node("Gather", ["table", "at"], ["y"])], inputs, ["y"], constants)
+    spec = agree(model, {"x": np.array([[0, 2, 6], [1, 4, 3]])})
+    assert kind in [layer.kind for layer in spec.layers]

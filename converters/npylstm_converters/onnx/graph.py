@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from npylstm import NpylstmError
+from npylstm.activations import Activation
 from npylstm.arrays import Array
 from npylstm.graph.builder import GraphBuilder
 from npylstm.ops.arithmetic import Arithmetic, Constant
 from npylstm.ops.base import Operation
 from npylstm.ops.indexing import SizeOf
+from npylstm.ops.pointwise import ActivationLayer
 from npylstm.ops.shapes import Shape
 from npylstm.ops.shaping import Stack
 from npylstm.spec import TensorSpec
@@ -263,6 +265,18 @@ class OnnxGraph:
             if value == 0 or (value is not None and operation.input_value(value) == value):
                 self.uniform.update((ref.name, value) for ref in refs)
         return refs
+
+    def is_from_input(self, tensor: Ref) -> bool:
+        """Whether a tensor has no numbers but those of one input, perhaps without fractions."""
+        name = tensor.name
+        for edge in reversed(self.builder.edges):
+            if name in edge.outputs:
+                operation: Any = self.builder.layers[edge.layer].layer
+                cut_off = operation == ActivationLayer(Activation("trunc"))
+                if len(edge.inputs) != 1 or not (operation.moves_elements or cut_off):
+                    return False
+                (name,) = edge.inputs
+        return True
 
     def is_zero(self, value: Value | None) -> bool:
         """Whether a value is absent, or a tensor of zeros."""

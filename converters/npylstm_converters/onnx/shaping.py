@@ -201,11 +201,12 @@ def _needed(bound: Any, dim: Any) -> int:
 
 def gather(graph: Any, data: Value, indices: Value, *, axis: int = 0) -> Any:
     """Take entries along an axis: one, several, or those of a tensor of indices."""
-    if isinstance(data, ConstantTensor) and data.array.ndim == 2 and axis == 0:
-        table = data.array
-        ids = graph.tensor(indices)
+    table = data.array if isinstance(data, ConstantTensor) and axis == 0 else np.empty(0)
+    if table.ndim == 2 and isinstance(indices, Ref) and graph.is_from_input(indices):
         layer = Embedding(*table.shape)
-        return graph.layer(layer, {"embeddings": table}, ids, values=(data,), kind=kind_of(data))[0]
+        return graph.layer(
+            layer, {"embeddings": table}, indices, values=(data,), kind=kind_of(data)
+        )[0]
     x = graph.tensor(data)
     axis = array_ops.axis_of(graph, x, axis)
     if isinstance(indices, Ref):
