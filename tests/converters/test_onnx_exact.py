@@ -236,3 +236,11 @@ def test_indices_of_a_table_count_from_the_end(kind: str) -> None:
     model = graph_of([at, node("Gather", ["table", "at"], ["y"])], inputs, ["y"], constants)
     spec = agree(model, {"x": np.array([[0, 2, 6], [1, 4, 3]])})
     assert kind in [layer.kind for layer in spec.layers]
+
+
+def test_a_reshape_that_runs_for_all_sizes_is_preferred_to_a_batch() -> None:
+    """With a batch, (N, T, 2) becomes (N, 4) for T = 2 only."""
+    reshape = node("Reshape", ["x", "to"], ["y"])
+    model = graph_of([reshape], {"x": ["N", "T", 2]}, ["y"], {"to": np.array([-1, 4])})
+    spec = agree(model, {"x": draw(RNG, 2, 3, 2)}, {"x": draw(RNG, 1, 4, 2)})
+    assert spec.inputs[0].shape == ("N", "T", 2)

@@ -83,11 +83,19 @@ def convert_model(model: Any, constants: Mapping[str, Any]) -> ModelSpec:
     stored = initializers(model.graph)
     inputs, fixed = _inputs(model.graph, stored, constants)
     error: NpylstmError | None = None
+    limited: ModelSpec | None = None
     for choice in batch_choices(inputs, model.graph.node):
+        conversion = _Conversion(model, stored | fixed, inputs, choice, constants)
         try:
-            return _Conversion(model, stored | fixed, inputs, choice, constants).spec()
+            spec = conversion.spec()
         except UnsupportedError as reason:
             error = error or reason
+            continue
+        if conversion.runs_always:
+            return spec
+        limited = limited or spec
+    if limited is not None:
+        return limited
     assert error is not None
     raise error
 
@@ -138,6 +146,11 @@ class _Conversion:
         names = file_names(inputs, choice, specs)
         self._graph = OnnxGraph(specs, kinds, dtype, exported_batch, names)
         self._outputs = [value.name for value in model.graph.output]
+
+    @property
+    def runs_always(self) -> bool:
+        """Whether no reshape assumes a size that the file leaves free, after :meth:`spec`."""
+        return self._graph.runs_always
 
     def spec(self) -> ModelSpec:
         """Translate the graph.

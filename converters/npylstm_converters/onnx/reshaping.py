@@ -62,6 +62,7 @@ def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
         if at is not None:
             candidate = [*target[:inferred], (0, at), *target[inferred + 1 :]]
             found, _ = _attempt(graph, x, candidate, unproven=True)
+            graph.graph.runs_always = False
     if found is None:
         raise Refusal(reason)
     return graph.add(found[0], *found[1])
