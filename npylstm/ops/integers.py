@@ -11,16 +11,13 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError, ShapeError
-from npylstm.ops.axis_map import AxisMap
-from npylstm.ops.base import Operation
-from npylstm.ops.checks import one_input
-from npylstm.ops.shapes import Shape
+from npylstm.ops.pointwise import Identity
 
 __all__ = ["Integers"]
 
 
 @dataclass(frozen=True)
-class Integers(Operation):
+class Integers(Identity):
     """Return the input, or raise an error if it may differ from what a framework's integers give.
 
     Floats hold integers up to a limit, 2**24 in float32. Beyond it sums and products are rounded.
@@ -35,9 +32,7 @@ class Integers(Operation):
     """
 
     kind: ClassVar[str] = "integers"
-    moves_elements: ClassVar[bool] = True
-    keeps_shape: ClassVar[bool] = True
-    keeps_relative_errors: ClassVar[bool] = True
+    returns_input: ClassVar[bool] = False  # a call checks it
 
     bits: int = 64
     signed: bool = True
@@ -45,17 +40,6 @@ class Integers(Operation):
     def __post_init__(self) -> None:
         if self.bits not in (8, 16, 32, 64):
             raise FormatError(f"bits: expected 8, 16, 32 or 64, got {self.bits}")
-
-    def magnitudes(
-        self, weights: Mapping[str, Array], inputs: Sequence[Array], shapes: Sequence[Shape]
-    ) -> Array | None:
-        return inputs[0]
-
-    def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
-        return (one_input(inputs),)
-
-    def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
-        return (AxisMap.same(len(shapes[0])),)
 
     def check_values(self, x: Array) -> None:
         # A larger sum may have been rounded to 2**24 itself, which is therefore outside.
@@ -81,4 +65,4 @@ class Integers(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         self.check_values(inputs[0])
-        return (inputs[0],), {}
+        return super().forward(packed, inputs, state)
