@@ -244,3 +244,8 @@ def test_a_reshape_that_runs_for_all_sizes_is_preferred_to_a_batch() -> None:
     model = graph_of([reshape], {"x": ["N", "T", 2]}, ["y"], {"to": np.array([-1, 4])})
     spec = agree(model, {"x": draw(RNG, 2, 3, 2)}, {"x": draw(RNG, 1, 4, 2)})
     assert spec.inputs[0].shape == ("N", "T", 2)
+
+
+def test_a_dropout_of_old_versions_has_its_ratio_as_an_attribute() -> None:
+    model = graph_of([node("Dropout", ["x"], ["y"], ratio=0.5)], {"x": ["N", 3]}, ["y"], opset=7)
+    agree(model, {"x": draw(RNG, 2, 3)}, atol=0)

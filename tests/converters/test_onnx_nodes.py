@@ -30,7 +30,6 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
         "training_dropout_default", "training_dropout", "training_dropout_zero_ratio",
         "training_dropout_default_mask", "training_dropout_mask", "training_dropout_zero_ratio_mask",
     ),
-    r"Dropout y: argument ratio=0\.2": ("dropout_random_old",),  # version 7 in a file of version 22
     # The values of the only input determine the shape of the output.
     "expected sizes or a constant, got a tensor that is computed from an input": (
         "constantofshape_float_ones", "constantofshape_int_zeros", "constantofshape_int_shape_zero",

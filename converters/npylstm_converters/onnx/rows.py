@@ -68,7 +68,8 @@ def _rows() -> Iterator[tuple[str, int, Row]]:
     yield _row("ReverseSequence", resizing.reverse_sequence)
     yield _row("Einsum", indexing.einsum)
     yield _row("PRelu", layers.prelu)
-    yield _row("Dropout", layers.dropout, neutral=("seed", "consumed_inputs"))
+    yield _row("Dropout", layers.dropout, neutral=("ratio", "consumed_inputs"))
+    yield _row("Dropout", layers.dropout, 12, neutral=("seed",))
     # Elements in other places.
     yield _row("Identity", shaping.same, input="x")
     yield _row("Shape", shaping.shape)
