@@ -237,6 +237,16 @@ def test_outputs_that_nothing_reads_are_not_computed() -> None:
         assert spec.outputs == (names[-1],)
 
 
+@pytest.mark.parametrize("given", [("h0", ""), ("", "c0")])
+def test_a_state_that_is_not_given_begins_with_zeros(given: tuple[str, str]) -> None:
+    call = node("LSTM", ["X", "W", "R", "B", "", *given], ["Y", "Yh", "Yc"], hidden_size=UNITS)
+    state = "".join(given)
+    inputs = {"X": ["steps", "batch", FEATURES], state: [1, "batch", UNITS]}
+    model = graph_of([call], inputs, call.output, recurrent_weights("LSTM", FEATURES, UNITS))
+    rng = np.random.default_rng(4)
+    agree(model, {"X": draw(rng, 5, 2, FEATURES), state: draw(rng, 1, 2, UNITS)})
+
+
 def changed(**attributes: Any) -> Callable[[Any], None]:
     def change(model: Any) -> None:
         call = model.graph.node[0]
@@ -279,7 +289,6 @@ REFUSED: list[tuple[Callable[[Any], None], str]] = [
     (array_as_input("W"), "W: is computed from an input, which is supported for constants only"),
     (array_as_input("B"), "B: is computed from an input, which is supported for constants only"),
     (reads("X", "W"), "missing a required argument: 'R'"),
-    (reads("X", "W", "R", "B", "", "h0"), "has an initial state, but no initial_c"),
     (reads("X", "W", "R", "B", "", "h0", "c0", "B"), r"P: expected shape \(1, 12\), got \(1, 32\)"),
     (reads("X", "W", "R", "B", "", "h0", "c0", "", "X"), "too many arguments"),
     (reads("X", "W", "R", "nowhere"), "reads 'nowhere', which no node makes"),

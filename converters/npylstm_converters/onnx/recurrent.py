@@ -17,6 +17,7 @@ from npylstm.ops.masking import SequenceMask
 from npylstm.ops.shaping import Reshape, Stack, Transpose
 from npylstm_converters import layouts
 from npylstm_converters.errors import Refusal
+from npylstm_converters.onnx.shaping import full
 from npylstm_converters.onnx.values import ConstantTensor, Ref, Value
 
 __all__ = ["gru", "lstm", "rnn"]
@@ -165,12 +166,11 @@ def _initial(graph: Any, states: Sequence[Value | None], cell: _Cell) -> list[Re
             )
     if all(graph.is_zero(state) for state in states):
         return []
+    (known, *_) = (graph.tensor(state) for state in states if state is not None)
     given = []
     for way in range(cell.directions):
         for letter, state in zip("hc", states, strict=False):
-            if state is None:
-                raise Refusal(f"has an initial state, but no initial_{letter}")
-            tensor = graph.tensor(state)
+            tensor = full(graph, graph.sizes(known), 0.0) if state is None else graph.tensor(state)
             part = f"{letter}0_{way}" if cell.directions > 1 else f"{letter}0"
             given.append(graph.add(Select(int(cell.layout), way), tensor, part=part))
     return given
