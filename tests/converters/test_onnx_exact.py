@@ -249,3 +249,16 @@ def test_a_reshape_that_runs_for_all_sizes_is_preferred_to_a_batch() -> None:
 def test_a_dropout_of_old_versions_has_its_ratio_as_an_attribute() -> None:
     model = graph_of([node("Dropout", ["x"], ["y"], ratio=0.5)], {"x": ["N", 3]}, ["y"], opset=7)
     agree(model, {"x": draw(RNG, 2, 3)}, atol=0)
+
+
+def test_a_reshape_that_relates_sizes_keeps_the_batch() -> None:
+    """It runs for all even numbers of steps."""
+    nodes = [
+        node("Shape", ["x"], ["steps"], start=2, end=3),
+        node("MaxPool", ["x"], ["half"], kernel_shape=[2], strides=[2]),
+        node("Concat", ["last", "steps"], ["sizes"], axis=0),
+        node("Reshape", ["half", "sizes"], ["y"]),
+    ]
+    model = graph_of(nodes, {"x": ["N", 2, "T"]}, ["y"], {"last": np.array([-1])})
+    spec = agree(model, {"x": draw(RNG, 2, 2, 6)}, {"x": draw(RNG, 1, 2, 4)})
+    assert spec.inputs[0].shape == ("batch", 2, "T")

@@ -59,8 +59,8 @@ class OnnxGraph:
     sources
         By layer, the initializers that its weights are from, each with the layers inside it that
         have them: none but for the graph of a step.
-    runs_always
-        Whether the model takes inputs of all sizes that the file takes, as far as reshapes tell.
+    fixes_sizes
+        Whether a reshape takes only one number for a size of inputs that is free in the file.
     name
         Name of the node that is translated: the name of its layer.
     expected_batch_axis
@@ -72,7 +72,7 @@ class OnnxGraph:
         exported_batch: int | None = None, file_names: Mapping[str, str] = {},
     ) -> None:  # fmt: skip
         self.exported_batch, self.file_names = exported_batch, file_names
-        self.runs_always = True
+        self.fixes_sizes = False
         self.builder = GraphBuilder(inputs, dtype)
         self.uniform: dict[str, float] = {}
         self.sources: dict[str, dict[str, tuple[str, ...]]] = {}

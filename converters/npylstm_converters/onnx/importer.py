@@ -91,7 +91,7 @@ def convert_model(model: Any, constants: Mapping[str, Any]) -> ModelSpec:
         except UnsupportedError as reason:
             error = error or reason
             continue
-        if conversion.runs_always:
+        if not conversion.fixes_sizes:
             return spec
         limited = limited or spec
     if limited is not None:
@@ -148,9 +148,9 @@ class _Conversion:
         self._outputs = [value.name for value in model.graph.output]
 
     @property
-    def runs_always(self) -> bool:
-        """Whether no reshape assumes a size that the file leaves free, after :meth:`spec`."""
-        return self._graph.runs_always
+    def fixes_sizes(self) -> bool:
+        """Whether a reshape takes one number for a size that is free in the file; after a run."""
+        return self._graph.fixes_sizes
 
     def spec(self) -> ModelSpec:
         """Translate the graph.

@@ -62,7 +62,10 @@ def _reshaped(graph: Any, x: Ref, target: Sequence[Any]) -> Any:
         if at is not None:
             candidate = [*target[:inferred], (0, at), *target[inferred + 1 :]]
             found, _ = _attempt(graph, x, candidate, unproven=True)
-            graph.graph.runs_always = False
+            own, rest = graph.sizes(x), [*target[:inferred], *target[inferred + 1 :]]
+            sizes = (own[d[1]] if isinstance(d, tuple) else d for d in rest)
+            if not any(isinstance(size, Size) for size in sizes):  # free ones become numbers
+                graph.graph.fixes_sizes = True
     if found is None:
         raise Refusal(reason)
     return graph.add(found[0], *found[1])
