@@ -29,7 +29,8 @@ _MAX_PROGRAMS = 64  # sets of input sizes with a kept program
 # Kept buffers, in elements: none larger than the first size, all up to the second, and of the
 # others the last used, up to the third in total.
 _LARGE_SIZE, _SMALL_SIZE, _KEPT_SIZE = 1 << 22, 1 << 17, 1 << 23
-_SLICE = 32  # rows per slice where the whole batch would need more than a large buffer
+# Rows per slice where the whole batch would need more than a large buffer.
+_FEWEST_ROWS, _MOST_ROWS = 8, 32
 # Multiplications from which a thread group is faster than one thread.
 _SHARED_SIZE = 20_000_000
 
@@ -172,7 +173,9 @@ class Segment:
         return fill
 
     def _one_by_one(self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Fill:
-        slices = cut(next(iter(inputs.values()))[0], _SLICE)
+        batch = next(iter(inputs.values()))[0]
+        fitting = batch * _LARGE_SIZE // self.program_for(inputs).work_size
+        slices = cut(batch, max(_FEWEST_ROWS, min(_MOST_ROWS, fitting)))
         fillers = [self._filler(_rows(inputs, s), outputs, 1) for s in slices]
 
         def fill(x: Arrays, y: Arrays) -> None:
@@ -210,7 +213,7 @@ def _rows(inputs: Mapping[str, tuple[int, ...]], rows: slice) -> dict[str, tuple
 
 def _is_large(program: Program, inputs: Mapping[str, tuple[int, ...]]) -> bool:
     batch = next(iter(inputs.values()))[0]
-    return program.work_size > _LARGE_SIZE and batch > _SLICE
+    return program.work_size > _LARGE_SIZE and batch > _FEWEST_ROWS
 
 
 def _set_inputs(buffers: ProgramBuffers, names: Sequence[str], x: Arrays) -> None:
