@@ -107,7 +107,9 @@ def test_info_says_what_computes_here(
     model: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NPYLSTM_BACKEND", raising=False)
-    assert f"back end here: {COMPILED} (" in run(capsys, "info", model)[1]
+    said = run(capsys, "info", model)[1]
+    assert f"back end here: {COMPILED} (" in said
+    assert "kernels for: all" in said
     assert json.loads(run(capsys, "info", model, "--json")[1])["backend"] == COMPILED
     monkeypatch.setenv("NPYLSTM_BACKEND", "numpy")
     assert "back end here: numpy (NPYLSTM_BACKEND=numpy)" in run(capsys, "info", model)[1]

@@ -16,6 +16,7 @@ from npylstm.io import model_file
 from npylstm.kernels.library import Unavailable
 from npylstm.printable import printable
 from npylstm.runtime.engines import ENVIRONMENT_VARIABLE, find_backends
+from npylstm.runtime.native_layers import describe_kernels, layers_without_kernel
 from npylstm.spec import ModelSpec
 from npylstm.summary import summarise
 
@@ -41,12 +42,14 @@ def info(options: argparse.Namespace) -> int:
             for layer in spec.layers
             for key, array in layer.weights.items()
         }
-        extra = {"streams": not _in_the_way(spec), "backend": [*find_backends()][-1]}
+        extra = {"streams": not _in_the_way(spec), "backend": [*find_backends()][-1],
+                 "without_kernel": layers_without_kernel(spec)}  # fmt: skip
         print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | extra)
         return 0
     print(summarise(spec))
     print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
     print(console.wrapped(f"back end here: {_backend_here()}", "  "))
+    print(console.wrapped(f"kernels for: {describe_kernels(spec)}", "  "))
     for key, value in spec.provenance.items():
         if key != "tensors":
             for entry in value if isinstance(value, list) else [value]:

@@ -24,7 +24,7 @@ from npylstm.ops.base import Operation
 from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.work_buffer import WorkBuffer
 
-__all__ = ["Program", "checks_values", "is_native", "kernels_of"]
+__all__ = ["Program", "checks_values", "embedded_ids", "is_native", "kernels_of"]
 
 
 def is_native(operation: Operation) -> bool:
@@ -104,7 +104,7 @@ class Program:
             at = self._work.reserve(math.prod(mask))
             self.mask = Place((), at, at + math.prod(mask), mask)
         # Embedded ids that only recurrent layers read: name, and the call of the embedding.
-        self._layers, self._embedded = layers, _embedded(edges, layers, wanted)
+        self._layers, self._embedded = layers, embedded_ids(edges, layers, wanted)
         rows_of_calls: dict[str, int] = {}
         unused = self._unused_after(edges, {*inputs, *wanted})
         for edge, tensors in zip(edges, unused, strict=True):
@@ -253,7 +253,7 @@ class Program:
         self._rows.append(row.row(parameters.library, parameters.vector.dtype, columns))
 
 
-def _embedded(
+def embedded_ids(
     edges: Sequence[Edge], layers: Mapping[str, Operation], wanted: Sequence[str]
 ) -> dict[str, Edge]:
     """Return the calls of embeddings that only recurrent layers read, by their output."""
