@@ -8,6 +8,7 @@ from backends import COMPILED
 from builders import make_layer
 
 from npylstm import Model, ModelSpec, ShapeError
+from npylstm.ops.arithmetic import Arithmetic
 from npylstm.ops.base import Operation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
@@ -103,6 +104,20 @@ def test_wrong_ids_are_errors_that_change_no_state(wrong: int) -> None:
     np.testing.assert_array_equal(session.step(np.array([1, 2])), first)
     with pytest.raises(ShapeError):
         model.predict(np.array([[0, wrong, 1]]))
+
+
+def test_computed_ids_stay_until_they_are_read() -> None:
+    """Their memory is not used again between the embedding and the layer that reads the table."""
+    rng = np.random.default_rng(1)
+    # Its output has their size, and is written from the other end.
+    spec = make(LSTM(UNITS, 1, return_sequences=True, go_backwards=True))
+    edges = (Edge("next", ("ids",), ("after",)), Edge("embedding", ("after",), ("embedded",)),
+             spec.edges[1])  # fmt: skip
+    layers = (make_layer("next", Arithmetic("add", number=1.0), rng), *spec.layers)
+    other = ModelSpec(layers, edges, spec.inputs, ("y",), dtype="float32")
+    ids = rng.integers(0, VOCABULARY - 1, (40, 200))
+    expected = Model(spec, COMPILED).predict(ids + 1)
+    np.testing.assert_array_equal(Model(other, COMPILED).predict(ids), expected)
 
 
 def test_an_identity_between_is_no_reader() -> None:

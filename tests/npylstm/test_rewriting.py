@@ -120,6 +120,21 @@ def test_tensors_that_are_outputs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(made[name], y)
 
 
+def test_a_product_that_others_read_keeps_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    layers = {"dense": Dense(5, 5), "relu": RELU, "sum": Arithmetic("add")}
+    edges = (
+        Edge("dense", ("x",), ("a",)), Edge("relu", ("a",), ("b",)), Edge("sum", ("a", "b"), ("y",)),
+    )  # fmt: skip
+    spec = ModelSpec(
+        tuple(make_layer(name, op, rng) for name, op in layers.items()), edges,
+        (TensorSpec("x", ("batch", "steps", 5)),), ("y",), dtype="float32",
+    )  # fmt: skip
+    assert rewritten(spec).edges == edges
+    expected = plainly(spec, monkeypatch).predict(data(spec))
+    np.testing.assert_array_equal(Model(spec, COMPILED).predict(data(spec)), expected)
+
+
 def test_a_layer_that_is_called_twice_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     shared, relu = make_layer("dense", Dense(5, 5), rng), make_layer("relu", RELU, rng)
