@@ -88,7 +88,7 @@ class Parameters:
         span = int(row[RECURRENT.VECTORS]) * self.vector.lanes
         if key not in self.tables:
             size = self.buffer.itemsize
-            used = sum(table.nbytes for table in self.tables.values())
+            used = sum(table.nbytes for table in [*self.tables.values()])
             if used + ids * span * size > TABLE_BYTES:
                 return None
             table, start = aligned(ids * span, self.vector.dtype), self.buffer.ctypes.data
@@ -98,7 +98,8 @@ class Parameters:
                 table.ctypes.data, span, start + bias * size, 0, ids, start + embeddings * size,
                 features, features, start + w * size, 0, int(row[RECURRENT.VECTORS]),
             )  # fmt: skip
-            self.tables[key] = table
+            # Another thread may have made it, and programs have its address.
+            self.tables.setdefault(key, table)
         return self.tables[key]
 
     def _add(self, array: Array) -> int:
