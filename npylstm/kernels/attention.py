@@ -24,12 +24,12 @@ from npylstm.kernels.simd import (
     broadcast,
     call,
     copy,
-    each_vector,
     lane_count,
     offset,
     width,
 )
-from npylstm.kernels.simd_math import exp, tanh
+from npylstm.kernels.simd_math import tanh
+from npylstm.kernels.softmax import softmax_row
 
 __all__ = ["ADDED", "LOWERED", "UNIFORM", "ZERO", "attend"]
 
@@ -72,74 +72,6 @@ def _add_tanh(
 
     n = types.int64
     return types.void(z, z, z, n, n, z, n, z.dtype), generate
-
-
-def _over_lanes(value: Lanes, combine: Any) -> Any:
-    """Combine the lanes of a vector, in pairs, and return the number."""
-    builder, count = value.builder, value.value.type.count
-    while count > 1:
-        count //= 2
-        undefined = ir.Constant(value.value.type, ir.Undefined)
-        halves = (
-            ir.Constant(ir.VectorType(ir.IntType(32), count), [first + k for k in range(count)])
-            for first in (0, count)
-        )
-        low, high = (builder.shuffle_vector(value.value, undefined, half) for half in halves)
-        value = combine(Lanes(builder, low), Lanes(builder, high))
-    return builder.extract_element(value.value, ir.Constant(ir.IntType(32), 0))
-
-
-def _larger(a: Lanes, b: Lanes) -> Lanes:
-    return a.choose(">", b, a, b)
-
-
-@intrinsic
-def _softmax(typingctx: Any, z: Any, n: Any) -> Any:
-    """Replace ``z[:n]`` by its softmax, with the sum in float64; of a nan every number is nan."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, n = args
-        number = z.type.pointee
-        lanes = lane_count(number)
-        kind, wide = (ir.VectorType(t, lanes) for t in (number, ir.DoubleType()))
-        lowest = Lanes(builder, ir.Constant(kind, [-_INFINITY] * lanes))
-        top = cgutils.alloca_once_value(builder, lowest.value)
-        total = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * lanes))
-
-        def load(k: Any, mask: Any) -> Lanes:
-            return Lanes.load(builder, builder.gep(z, [k]), lanes, mask)
-
-        def only(mask: Any, value: Lanes, rest: Lanes) -> Lanes:
-            if mask is None:
-                return value
-            return Lanes(builder, builder.select(mask, value.value, rest.value))
-
-        def find(k: Any, mask: Any) -> None:
-            value = only(mask, load(k, mask), lowest)
-            # The other order would keep a nan.
-            builder.store(_larger(value, Lanes(builder, builder.load(top))).value, top)
-
-        each_vector(builder, lanes, n, find)
-        most = broadcast(builder, _over_lanes(Lanes(builder, builder.load(top)), _larger), lanes)
-        zero = Lanes(builder, ir.Constant(kind, [0.0] * lanes))
-
-        def raise_to_power(k: Any, mask: Any) -> None:
-            value = only(mask, exp(load(k, mask) - most), zero)
-            value.store(builder.gep(z, [k]), mask)
-            builder.store((Lanes(builder, builder.load(total)) + value.wide()).value, total)
-
-        each_vector(builder, lanes, n, raise_to_power)
-        whole = _over_lanes(Lanes(builder, builder.load(total)), lambda a, b: a + b)
-        whole = whole if number == whole.type else builder.fptrunc(whole, number)
-        divisor = broadcast(builder, whole, lanes)
-
-        def divide(k: Any, mask: Any) -> None:
-            (load(k, mask) / divisor).store(builder.gep(z, [k]), mask)
-
-        each_vector(builder, lanes, n, divide)
-        return context.get_dummy_value()
-
-    return types.void(z, types.int64), generate
 
 
 @jit
@@ -216,7 +148,7 @@ def _weigh(row, work, z, allowed, sample, query):
             fill(z, 0, steps)
             if row[A.RULE] == ZERO:
                 return
-    _softmax(z, steps)
+    softmax_row(z, z, steps, 0)
 
 
 @jit

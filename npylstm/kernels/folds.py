@@ -47,11 +47,12 @@ class Entries:
 
     def fold(
         self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
-        wide: bool = True,
+        wide: bool = True, into: Any = None,
     ) -> Lanes:  # fmt: skip
         """Join the terms of all entries, beginning with ``start``, which changes nothing.
 
-        ``term`` takes entries in their own type and returns float64 if ``wide``.
+        ``term`` takes entries in their own type. Terms are joined in float64 if ``wide``, and
+        stored where ``into`` points, if it does, at the places of the entries.
         """
         raise NotImplementedError
 
@@ -61,9 +62,9 @@ class Entries:
         self.builder.store(ir.Constant(kind, [start] * self.lanes), total)
         return total
 
-    def sum(self, term: Callable[[Lanes], Lanes] = Lanes.wide) -> Lanes:
-        """Return the sum of the terms of all entries."""
-        return self.fold(0.0, term, lambda a, b: a + b)
+    def sum(self, term: Callable[[Lanes], Lanes] = Lanes.wide, into: Any = None) -> Lanes:
+        """Return the sum of the terms of all entries; see :meth:`fold`."""
+        return self.fold(0.0, term, lambda a, b: a + b, into=into)
 
     def max(self) -> Lanes:
         """Return the largest entry, in its own type; nan if one is."""
@@ -89,14 +90,18 @@ class ColumnEntries(Entries):
 
     def fold(
         self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
-        wide: bool = True,
+        wide: bool = True, into: Any = None,
     ) -> Lanes:  # fmt: skip
         builder = self.builder
         total = self._accumulator(start, wide)
         with cgutils.for_range(builder, self._count) as loop:
-            at = builder.gep(self.start, [builder.mul(loop.index, self._distance)])
-            entry = Lanes.load(builder, at, self.lanes, self._mask)
-            builder.store(join(Lanes(builder, builder.load(total)), term(entry)).value, total)
+            here = [builder.mul(loop.index, self._distance)]
+            at = builder.gep(self.start, here)
+            value = term(Lanes.load(builder, at, self.lanes, self._mask))
+            if into is not None:
+                value.store(builder.gep(into, here), self._mask)
+            value = value.wide() if wide else value
+            builder.store(join(Lanes(builder, builder.load(total)), value).value, total)
         return Lanes(builder, builder.load(total))
 
 
@@ -105,15 +110,17 @@ class RowEntries(Entries):
 
     def fold(
         self, start: float, term: Callable[[Lanes], Lanes], join: Callable[[Lanes, Lanes], Lanes],
-        wide: bool = True,
+        wide: bool = True, into: Any = None,
     ) -> Lanes:  # fmt: skip
         builder = self.builder
         total = self._accumulator(start, wide)
 
         def add(k: Any, mask: Any) -> None:
             before = Lanes(builder, builder.load(total))
-            entry = Lanes.load(builder, builder.gep(self.start, [k]), self.lanes, mask)
-            after = join(before, term(entry)).value
+            value = term(Lanes.load(builder, builder.gep(self.start, [k]), self.lanes, mask))
+            if into is not None:
+                value.store(builder.gep(into, [k]), mask)
+            after = join(before, value.wide() if wide else value).value
             kept = after if mask is None else builder.select(mask, after, before.value)
             builder.store(kept, total)
 

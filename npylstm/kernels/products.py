@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from npylstm.kernels.jit import jit, product_kernel
 from npylstm.kernels.packing import PANEL
-from npylstm.kernels.simd import Lanes, broadcast, lane_count, offset, prefetch, width
+from npylstm.kernels.simd import Lanes, broadcast, copy, lane_count, offset, prefetch, width
 from npylstm.kernels.target import TARGET
 
 __all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
@@ -282,6 +282,8 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
         if terms <= FEW_TERMS:
             for r in range(rows):
                 zr, sr = offset(z, at + r * z_row), offset(start, at + r * start_row)
+                if not terms:
+                    copy(zr, sr, vectors * lanes)
                 for k in range(terms):
                     here = offset(panel, k * vectors * lanes)
                     _add_term(zr, sr, offset(x, r * x_row + k), here, vectors)

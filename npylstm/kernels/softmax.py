@@ -27,11 +27,11 @@ def _softmax(
     top = x.max()
     with builder.if_else(builder.icmp_signed("!=", logarithm, constant(0))) as (yes, no):
         with yes:
-            rest = x.sum(lambda entry: exp(entry - top).wide()).log()
+            rest = x.sum(lambda entry: exp(entry - top)).log()
             write(x, lambda entry: (entry - top).wide() - rest)
         with no:
-            write(x, lambda entry: exp(entry - top))
-            factor = (1.0 / y.sum()).narrow(number)
+            total = x.sum(lambda entry: exp(entry - top), into=y.start)
+            factor = (1.0 / total).narrow(number)
             write(y, lambda entry: entry * factor)
 
 

@@ -259,6 +259,8 @@ class Reduce(Operation):
         shape = one_input(inputs)
         for axis in self.axes:
             check_axis(shape, axis)
+        if self.operation in (*_EXTREMES, "log_sum_exp"):
+            check_entries(self.operation, shape, self.axes)
         kept: list[Dim] = []
         for k, size in enumerate(shape):
             if k not in self.axes:
@@ -275,8 +277,7 @@ class Reduce(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
-        if self.operation in (*_EXTREMES, "log_sum_exp"):
-            check_entries(self.operation, x.shape, self.axes)
+        self.infer_shapes([x.shape])
         if self.operation in _EXTREMES:
             return (_EXTREMES[self.operation](x, axis=self.axes, keepdims=self.keepdims),), {}
         wide = x.astype(np.float64, copy=False)

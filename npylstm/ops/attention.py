@@ -13,7 +13,7 @@ from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.attention_weights import ATTENTION_MASK, add_mask, allowed_keys, attention_weights
 from npylstm.ops.axis_map import At, AxisMap
 from npylstm.ops.base import Operation
-from npylstm.ops.checks import positive
+from npylstm.ops.checks import check_entries, positive
 from npylstm.ops.shapes import Shape, format_shape
 
 __all__ = ["ATTENTION_MASK", "Attention", "MultiHeadAttention"]
@@ -35,6 +35,7 @@ def _split(
     for pair in ((query[0], value[0]), (key[0], value[0]), (value[1], key[1])):
         if pair[0] != pair[1]:
             raise SizeMismatchError(f"shapes {listed} do not fit together", pair)
+    check_entries("attention", value, (1,))
     for which, mask in zip(masked, masks, strict=True):
         along = (*query[:2], value[1]) if which == ATTENTION_MASK else tensors[which % count][:2]
         if (which >= count and which != ATTENTION_MASK) or mask != along:
@@ -167,6 +168,7 @@ class Attention(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.infer_shapes([x.shape for x in inputs])
         count = len(inputs) - len(self.masked)
         query, value, key = (
             x.astype(np.float64) for x in (inputs[0], inputs[1], inputs[count - 1])
@@ -333,6 +335,7 @@ class MultiHeadAttention(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
+        self.infer_shapes([x.shape for x in inputs])
         count = len(inputs) - len(self.masked)
         given = {"query": inputs[0], "key": inputs[count - 1], "value": inputs[1]}
         masks = dict(zip(self.masked, (m != 0 for m in inputs[count:]), strict=True))

@@ -47,7 +47,7 @@ def check_features(shape: Shape, features: int, rank: int | None = None) -> None
         raise FormatError(f"expected {features} features, got an input {format_shape(shape)}")
 
 
-def check_entries(operation: str, shape: Sequence[int], axes: Sequence[int]) -> None:
+def check_entries(operation: str, shape: Shape, axes: Sequence[int]) -> None:
     """Check in a call that the axes which are reduced have an entry."""
     for axis in axes:
         if not shape[axis]:

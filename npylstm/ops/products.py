@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ class Dot(Operation):
             if self.normalize:
                 length = (moved * moved).sum(axis=-1, keepdims=True)
                 moved = moved / np.maximum(np.sqrt(length), self.epsilon)
-            flat.append(moved.reshape(len(x), -1, moved.shape[-1]))
+            rows = math.prod(moved.shape[1:-1])
+            flat.append(moved.reshape(len(x), rows, moved.shape[-1]))
         y = flat[0] @ flat[1].swapaxes(1, 2)
         return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}
 

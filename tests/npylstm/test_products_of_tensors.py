@@ -10,13 +10,15 @@ import pytest
 from backends import COMPILED
 from builders import make_layer
 
-from npylstm import FormatError, Model, ModelSpec
+from npylstm import FormatError, Model, ModelSpec, ShapeError
 from npylstm.ops.attention import Attention, MultiHeadAttention
 from npylstm.ops.base import Operation
+from npylstm.ops.indexing import Slice
 from npylstm.ops.products import Dot, MatMul
 from npylstm.ops.shapes import Shape
+from npylstm.ops.shaping import Transpose
 from npylstm.runtime.program import is_native
-from npylstm.spec import Edge, TensorSpec
+from npylstm.spec import Edge, LayerSpec, TensorSpec
 
 Array = np.ndarray[Any, Any]
 
@@ -152,3 +154,31 @@ def test_a_negative_scale_leaves_masked_keys_without_weight() -> None:
 def test_a_scale_has_the_size_of_the_features() -> None:
     with pytest.raises(FormatError, match="scale of 3 features does not fit queries of 24"):
         Attention("additive", 3, scaled=True).infer_shapes([QUERIES, VALUES])
+
+
+@pytest.mark.parametrize("operation", [Dot((1, 1)), MatMul()])
+def test_sums_of_no_terms_are_zero(operation: Operation, backend: str) -> None:
+    """Steps that a slice has left out."""
+    swapped = Transpose((0, 2, 1)) if operation.kind == "matmul" else Transpose((0, 1, 2))
+    layers = {"a": Slice(1, stop=-3), "b": Slice(1, stop=-3), "swap": swapped, "op": operation}
+    edges = (
+        Edge("a", ("x",), ("p",)), Edge("b", ("x",), ("q",)), Edge("swap", ("p",), ("r",)),
+        Edge("op", ("r", "q"), ("y",)),
+    )  # fmt: skip
+    spec = ModelSpec(
+        tuple(LayerSpec(name, op, {}) for name, op in layers.items()), edges,
+        (TensorSpec("x", ("batch", "steps", 4)),), ("y",),
+    )  # fmt: skip
+    y = Model(spec, backend).predict(np.ones((2, 3, 4), "float32"))
+    np.testing.assert_array_equal(y, np.zeros((2, 4, 4)))
+
+
+def test_attention_to_no_steps_is_an_error(backend: str) -> None:
+    layers = {"a": Slice(1, stop=-3), "op": Attention()}
+    edges = Edge("a", ("x",), ("p",)), Edge("op", ("x", "p"), ("y",))
+    spec = ModelSpec(
+        tuple(LayerSpec(name, op, {}) for name, op in layers.items()), edges,
+        (TensorSpec("x", ("batch", "steps", 4)),), ("y",),
+    )  # fmt: skip
+    with pytest.raises(ShapeError, match=r"attention along axis 1 of \(2, 0, 4\)"):
+        Model(spec, backend).predict(np.ones((2, 3, 4), "float32"))
