@@ -40,7 +40,7 @@ def run(name: str, folder: Path) -> None:
     if name.startswith("npylstm"):
         import npylstm
 
-        backend = "numpy" if "NumPy" in name else "numba"
+        backend = "numpy" if "NumPy" in name else "auto"
         npylstm.load(folder / "model.npz", backend=backend).predict(x)
     elif name == "onnxruntime":
         import onnxruntime

@@ -22,10 +22,10 @@ def _gates(case: Case, array: Array, order: str) -> Array:
 
 
 class Npylstm:
-    """npylstm, with one of its back ends."""
+    """npylstm, with the back end that it chooses itself."""
 
     name = "npylstm"
-    backend = "numba"
+    backend = "auto"
 
     def __init__(self, case: Case, weights: Weights, threads: int) -> None:
         import npylstm

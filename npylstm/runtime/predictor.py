@@ -119,7 +119,7 @@ class Predictor:
         >>> model.predict(np.zeros((2, 5, 1))).shape
         (2, 1)
         """
-        defaults = all(value is None for value in (batch_size, state, lengths, mask))
+        defaults = batch_size is None and state is None and lengths is None and mask is None
         plain = defaults and not return_state and not progress
         arrays: Sequence[Array] | None = None
         key: tuple[object, ...] = ()

@@ -130,7 +130,16 @@ class Segment:
             self._give_back(program, buffers)
             return y
 
-        return run
+        def run_one(x: Arrays) -> list[Array]:  # a microsecond counts
+            buffers = self._take(program)
+            buffers.x[names[0]][...] = x[0]
+            buffers.state.fill(0)
+            buffers.run()
+            y: Array = buffers.y[made[0]].copy()
+            self._give_back(program, buffers)
+            return [y]
+
+        return run_one if len(names) == len(made) == 1 else run
 
     def _in_parts(
         self, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str], threads: int
