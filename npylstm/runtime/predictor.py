@@ -162,6 +162,8 @@ class Predictor:
     def _ready(self, x: Inputs) -> list[Array] | None:
         """Return the inputs in order, if they are arrays that prepared calls take as they are."""
         if isinstance(x, Mapping):
+            if len(x) != len(self._kinds):
+                return None
             given: Sequence[Any] = [x.get(name) for name in self._kinds]
         elif len(self._kinds) > 1 and isinstance(x, (list, tuple)):
             given = x

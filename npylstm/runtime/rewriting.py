@@ -60,6 +60,12 @@ class _Editor:
         self.layers[name] = LayerSpec(name, OPERATIONS["transpose"](_SWAPPED))  # type: ignore[call-arg]
         self.edges.append(Edge(name, (source,), (target,)))
 
+    def rename(self, source: str, target: str) -> None:
+        """Give a tensor another name, by a layer of its own: others may be shared."""
+        name = f"{target} = {source}"
+        self.layers[name] = LayerSpec(name, OPERATIONS["identity"]())
+        self.edges.append(Edge(name, (source,), (target,)))
+
     def graph(self, outputs: Iterable[str]) -> Graph:
         """Return the calls but for transposes that nobody reads."""
         read, kept = {*outputs}, []
@@ -83,11 +89,10 @@ def _with_channels_last(graph: Graph, spec: ModelSpec) -> Graph:
         others = [swapped.get(tensor) for tensor in edge.inputs]
         if operation.kind == "transpose" and operation.axes == _SWAPPED:
             if others[0] is not None:
-                made.layers[edge.layer] = LayerSpec(edge.layer, OPERATIONS["identity"]())
-                edge = Edge(edge.layer, (others[0],), edge.outputs)
+                made.rename(others[0], edge.outputs[0])
             else:
                 swapped[edge.outputs[0]] = edge.inputs[0]
-            made.edges.append(edge)
+                made.edges.append(edge)
             continue
         after = _channels_last(operation, others, edge, spec)
         if after is None or edge.layer not in made.called_once:

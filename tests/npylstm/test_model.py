@@ -380,3 +380,13 @@ def test_buffers_are_kept_from_call_to_call(monkeypatch: pytest.MonkeyPatch) -> 
         model.predict(np.ones((rows, 300, 3), np.float32))
     numbers = sum(buffers.work.size for buffers in (ref() for ref in made) if buffers is not None)
     assert numbers <= segment._KEPT_SIZE + 10 * segment._SMALL_SIZE
+
+
+def test_a_mapping_with_an_unknown_name_is_refused_after_a_good_one(backend: str) -> None:
+    """The short way of calls whose sizes are known takes no more than the long one."""
+    model = Model(make_chain(Dense(3, 2), shape=("batch", 3)), backend)
+    x = np.ones((2, 3), "float32")
+    name = model.inputs[0].name
+    model.predict({name: x})
+    with pytest.raises(ShapeError, match="inputs: expected"):
+        model.predict({name: x, "other": x})

@@ -109,6 +109,22 @@ def test_residuals_with_channels_first(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(Model(spec, COMPILED).predict(x), expected)
 
 
+def test_a_transpose_that_is_called_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    layers = {"swap": SWAP, "conv": first(8, 5), "lstm": LSTM(8, 4)}
+    edges = (
+        Edge("swap", ("x",), ("a",)), Edge("conv", ("a",), ("b",)), Edge("swap", ("b",), ("c",)),
+        Edge("lstm", ("c",), ("y",)),
+    )  # fmt: skip
+    spec = ModelSpec(
+        tuple(make_layer(name, op, rng) for name, op in layers.items()), edges,
+        (TensorSpec("x", ("batch", "steps", 5)),), ("y", "a"), dtype="float32",
+    )  # fmt: skip
+    made, plain = Model(spec, COMPILED).predict(data(spec)), plainly(spec, monkeypatch)
+    for name, y in plain.predict(data(spec)).items():
+        np.testing.assert_array_equal(made[name], y)
+
+
 def test_tensors_that_are_outputs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_chain(Dense(5, 4), RELU, shape=("batch", "steps", 5))
     names = tuple(edge.outputs[0] for edge in spec.edges)
