@@ -113,6 +113,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("other", type=Path, help="the other checkout")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--compiled", default="native", choices=("native", "numba"), help="the compiled back end"
+    )
     options = parser.parse_args()
     trees = {"this": TREE, "other": options.other.resolve()}
     this_file = Path(__file__).resolve()
@@ -122,17 +125,18 @@ def main() -> int:
             [sys.executable, str(this_file), "--write", name, str(trees["other"])],
             env=environment(trees["other"]), check=True,
         )  # fmt: skip
-        cells = [(str(folder / f"{c}.npz"), "predict", "numba") for c in (*GRID, *GRU)]
+        compiled = options.compiled
+        cells = [(str(folder / f"{c}.npz"), "predict", compiled) for c in (*GRID, *GRU)]
         cells += [(str(folder / f"{c}.npz"), "predict", "numpy") for c in GRID[:4]]
-        cells += [(str(folder / f"{c}.npz"), "threads", "numba") for c in THREADS]
+        cells += [(str(folder / f"{c}.npz"), "threads", compiled) for c in THREADS]
         cells += [
-            (str(folder / f"{c}.npz"), "step", b) for c in STREAMS for b in ("numba", "numpy")
+            (str(folder / f"{c}.npz"), "step", b) for c in STREAMS for b in (compiled, "numpy")
         ]
-        cells += [(str(folder / f"{c}.npz"), "pool", "numba") for c in STREAMS if c.batch == 1]
+        cells += [(str(folder / f"{c}.npz"), "pool", compiled) for c in STREAMS if c.batch == 1]
         bundled = [
             p for p in sorted(trees["other"].glob("models/*/*.npz")) if "npylstm/spec" in np.load(p)
         ]
-        cells += [(str(p), "file", "numba") for p in bundled]
+        cells += [(str(p), "file", compiled) for p in bundled]
         workers = {
             tree: subprocess.Popen(
                 [sys.executable, str(this_file), "--serve"], env=environment(path),
@@ -169,7 +173,7 @@ def main() -> int:
         print(f"geometric mean {statistics.geometric_mean(ratios):.3f}, worst {max(ratios):.3f}, "
               f"{others} of {len(cells)} with other bits")  # fmt: skip
         model = folder / f"{GRID[3]}.npz"
-        for backend in ("numpy", "numba"):
+        for backend in ("numpy", compiled):
             runs = [{t: cold(path, model, backend) for t, path in trees.items()} for _ in range(9)]
             for k, what in enumerate(("CPU s of a cold start", "KiB of memory")):
                 values = {t: statistics.median(r[t][k] for r in runs) for t in trees}

@@ -1,14 +1,15 @@
 """Numba's code generator, for a processor other than this one, and with object code as the result.
 
-Numba infers types and writes LLVM's assembly for this machine. Here all that a kernel calls is put
-into one module for the target's triple, optimized once as a whole, and becomes one object with one
-function of C's calling convention.
+Numba infers types and writes LLVM's assembly for this machine. Here kernels and all that they call
+are put into one module for the target's triple, where what several of them call is there once. It
+is optimized once as a whole, and becomes one object with functions of C's calling convention.
 
 This module uses Numba's internals, so a build uses exactly the version that pyproject.toml names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -51,12 +52,12 @@ class _Library(codegen.CPUCodeLibrary):  # type: ignore[misc]
     def get_pointer_to_function(self, name: str) -> int:
         return 0  # nothing is executable here
 
-    def emit(self, entry_point: str) -> bytes:
-        """Optimize the module, of which only the entry point is visible; return an object."""
+    def emit(self, entry_points: Collection[str]) -> bytes:
+        """Optimize the module, of which only the entry points are visible; return an object."""
         self._ensure_finalized()
         module = self._final_module
         for value in (*module.functions, *module.global_variables):
-            if not value.is_declaration and value.name != entry_point:
+            if not value.is_declaration and value.name not in entry_points:
                 value.linkage = llvm.Linkage.internal
         super()._optimize_final_module()
         code: bytes = self._codegen._tm.emit_object(module)
@@ -99,25 +100,29 @@ def install(machine: Machine) -> None:
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def compile_object(source: Any, dtype: str, symbol: str) -> bytes:
-    """Compile a kernel for a dtype, as a function with this name; return object code."""
-    signature = source.signature_for(dtype)
+def compile_object(sources: Mapping[str, Any], dtype: str) -> bytes:
+    """Compile kernels, by the names of their functions, for a dtype; return object code."""
     flags = compiler.Flags()
     flags.error_model = OPTIONS["error_model"]
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     typing_context, context = cpu_target.typing_context, cpu_target.target_context
     typing_context.refresh()
     context.refresh()
-    result = compiler.compile_extra(
-        typing_context, context, source.function, signature.args, signature.return_type, flags, {}
-    )
-    _add_entry_point(context, result.library, result.fndesc, symbol)
-    code: bytes = result.library.emit(symbol)
+    library = context.codegen().create_library("kernels")
+    for symbol, source in sources.items():
+        signature = source.signature_for(dtype)
+        result = compiler.compile_extra(
+            typing_context, context, source.function, signature.args, signature.return_type, flags,
+            {},
+        )  # fmt: skip
+        library.add_linking_library(result.library)
+        library.add_ir_module(_entry_point(context, result.fndesc, symbol))
+    code: bytes = library.emit(sources)
     return code
 
 
-def _add_entry_point(context: Any, library: Any, function: Any, symbol: str) -> None:
-    """Add a function with C's calling convention that calls one with Numba's."""
+def _entry_point(context: Any, function: Any, symbol: str) -> Any:
+    """Return a function with C's calling convention that calls one with Numba's."""
     module = context.codegen()._create_empty_module("entry_point")
     inner = ir.Function(
         module, context.call_conv.get_function_type(function.restype, function.argtypes),
@@ -128,7 +133,7 @@ def _add_entry_point(context: Any, library: Any, function: Any, symbol: str) -> 
     builder = ir.IRBuilder(outer.append_basic_block())
     context.call_conv.call_function(builder, inner, function.restype, function.argtypes, outer.args)
     builder.ret_void()
-    library.add_ir_module(module)
+    return module
 
 
 def constant_object(machine: Machine, symbol: str, content: bytes) -> bytes:

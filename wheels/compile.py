@@ -19,7 +19,7 @@ DTYPES = ("float32", "float64")
 
 
 def main(triple: str, level: str, folder: Path) -> None:
-    """Write one object for each kernel and dtype, and one with the digest of the argument table."""
+    """Write an object for each dtype, and one with the digest of the argument table."""
     cpu, features, names = compiler_options(level)
     machine = next(row.machine for row in LEVELS if row.name == level)
     target.TARGET = target.Target.of(machine, names)  # the kernels, imported below, read it
@@ -35,13 +35,14 @@ def main(triple: str, level: str, folder: Path) -> None:
     digest = constant_object(made_for, DIGEST_SYMBOL, table_digest().encode())
     (folder / "digest.o").write_bytes(digest)
     kernels = dict.fromkeys(KERNELS)
-    for kernel, dtype in [
-        *((kernel, dtype) for kernel in kernels for dtype in DTYPES),
-        *((kernel, "int64") for kernel in ENTRIES),
-    ]:
-        source = getattr(importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name)
-        code = compile_object(source, dtype, symbol(level, kernel.name, dtype))
-        (folder / f"{kernel.name}-{dtype}.o").write_bytes(code)
+    for dtype, group in (*((dtype, kernels) for dtype in DTYPES), ("int64", ENTRIES)):
+        sources = {
+            symbol(level, kernel.name, dtype): getattr(
+                importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name
+            )
+            for kernel in group
+        }
+        (folder / f"{dtype}.o").write_bytes(compile_object(sources, dtype))
 
 
 if __name__ == "__main__":
