@@ -33,7 +33,7 @@ SEED ?= 1000
 native: npylstm/native/kernels.json
 
 npylstm/native/kernels.json: .venv-build/ready $(wildcard npylstm/kernels/*.py wheels/*.py) \
-    npylstm/activations.py npylstm/native/levels.py npylstm/native/digests.py
+    npylstm/activations.py npylstm/integer_matrix.py npylstm/native/levels.py npylstm/native/digests.py
 	.venv-build/bin/python -m wheels.library
 
 # PLATFORMS: names of wheels/platforms.py; by default all.
@@ -56,7 +56,7 @@ test-deploy: .venv-test/ready
 	.venv-test/bin/python -m pytest -n 0 -m deploy -rP tests/deploy
 
 test-levels: .venv-test/ready
-	.venv-test/bin/python tests/deploy/run.py x86_64 --levels v2 v3 v4
+	.venv-test/bin/python tests/deploy/run.py x86_64 --levels v2 v3 v4 v4_vnni
 
 # Each EVERYth test: qemu takes ten to twenty times as long.
 EVERY ?= 15

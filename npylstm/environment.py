@@ -36,7 +36,8 @@ def cpu_level() -> str:
     """Return the level of the processor's instruction set, such as ``"x86-64-v3"``."""
     name, features = platform.machine().lower(), cpu_features()
     if machine() == "x86_64":
-        return "-".join(["x86-64", *(level.name for level in levels_of(features)[:1])])
+        names = (level.name for level in levels_of(features) if level.extends is None)
+        return "-".join(["x86-64", *[*names][:1]])
     if machine() == "aarch64":
         vectors = next((level for level, names in _ARM_LEVELS if features & {*names}), "")
         return f"{name} {vectors}".strip()

@@ -52,13 +52,18 @@ class _Library(codegen.CPUCodeLibrary):  # type: ignore[misc]
     def get_pointer_to_function(self, name: str) -> int:
         return 0  # nothing is executable here
 
-    def emit(self, entry_points: Collection[str]) -> bytes:
-        """Optimize the module, of which only the entry points are visible; return an object."""
+    def emit(self, entry_points: Collection[str], short: Collection[str]) -> bytes:
+        """Optimize the module, of which only the entry points are visible; return an object.
+
+        ``short`` are those whose loops are not unrolled: it costs a third of the library's size.
+        """
         self._ensure_finalized()
         module = self._final_module
         for value in (*module.functions, *module.global_variables):
             if not value.is_declaration and value.name not in entry_points:
                 value.linkage = llvm.Linkage.internal
+            if value.name in short:
+                value.add_function_attribute("optsize")
         super()._optimize_final_module()
         code: bytes = self._codegen._tm.emit_object(module)
         return code
@@ -100,8 +105,11 @@ def install(machine: Machine) -> None:
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def compile_object(sources: Mapping[str, Any], dtype: str) -> bytes:
-    """Compile kernels, by the names of their functions, for a dtype; return object code."""
+def compile_object(sources: Mapping[str, Any], dtype: str, short: Collection[str]) -> bytes:
+    """Compile kernels, by the names of their functions, for a dtype; return object code.
+
+    The loops of ``short`` ones are not unrolled.
+    """
     flags = compiler.Flags()
     flags.error_model = OPTIONS["error_model"]
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
@@ -117,7 +125,7 @@ def compile_object(sources: Mapping[str, Any], dtype: str) -> bytes:
         )  # fmt: skip
         library.add_linking_library(result.library)
         library.add_ir_module(_entry_point(context, result.fndesc, symbol))
-    code: bytes = library.emit(sources)
+    code: bytes = library.emit(sources, short)
     return code
 
 

@@ -16,13 +16,16 @@ from wheels.platforms import compiler_options
 __all__ = ["main"]
 
 DTYPES = ("float32", "float64")
+# Modules of kernels whose loops are not unrolled. Those of recurrent and dense layers are: without,
+# small models are up to a tenth slower.
+SHORT = ("attention", "elementwise", "matrices", "moves", "normalizing", "reductions", "softmax")
 
 
 def main(triple: str, level: str, folder: Path) -> None:
     """Write an object for each dtype, and one with the digest of the argument table."""
     cpu, features, names = compiler_options(level)
-    machine = next(row.machine for row in LEVELS if row.name == level)
-    target.TARGET = target.Target.of(machine, names)  # the kernels, imported below, read it
+    made = next(row for row in LEVELS if row.name == level)
+    target.TARGET = target.Target.of(made.machine, names)  # the kernels, imported below, read it
     from npylstm.kernels.library import ENTRIES
     from npylstm.kernels.table import KERNELS
     from npylstm.native.digests import table_digest
@@ -34,15 +37,19 @@ def main(triple: str, level: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digest = constant_object(made_for, DIGEST_SYMBOL, table_digest().encode())
     (folder / "digest.o").write_bytes(digest)
-    kernels = dict.fromkeys(KERNELS)
-    for dtype, group in (*((dtype, kernels) for dtype in DTYPES), ("int64", ENTRIES)):
+    kernels = [k for k in KERNELS if not made.modules or k.module in made.modules]
+    entries = [] if made.modules else [*ENTRIES]
+    groups = [(dtype, [k for k in kernels if dtype in k.dtypes]) for dtype in DTYPES]
+    for dtype, group in (*groups, ("int64", entries)):
+        if not group:
+            continue
+        names = {kernel: symbol(level, kernel.name, dtype) for kernel in group}
         sources = {
-            symbol(level, kernel.name, dtype): getattr(
-                importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name
-            )
-            for kernel in group
+            name: getattr(importlib.import_module(f"npylstm.kernels.{kernel.module}"), kernel.name)
+            for kernel, name in names.items()
         }
-        (folder / f"{dtype}.o").write_bytes(compile_object(sources, dtype))
+        short = {name for kernel, name in names.items() if kernel.module in SHORT}
+        (folder / f"{dtype}.o").write_bytes(compile_object(sources, dtype, short))
 
 
 if __name__ == "__main__":

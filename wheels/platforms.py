@@ -73,10 +73,15 @@ _OPTIONS = {
     "v2": ("x86-64-v2", ""),
     "v3": ("x86-64-v3", _UNREPORTED),
     "v4": ("x86-64-v4", _UNREPORTED),
+    "v4_vnni": ("x86-64-v4", f"{_UNREPORTED},+avx512vnni"),
     "neon": ("generic", "+neon"),
 }
 # Features by LLVM's names, of those that npylstm.kernels.target asks for.
-_FEATURES = {"v2": (), "v3": ("avx", "fma"), "v4": ("avx", "fma", "avx512f"), "neon": ()}
+_V4 = ("avx", "avx2", "fma", "avx512f", "avx512bw")
+_FEATURES = {
+    "v2": ("sse2",), "v3": ("avx", "avx2", "fma"), "v4": _V4, "v4_vnni": (*_V4, "avx512vnni"),
+    "neon": (),
+}  # fmt: skip
 
 
 def compiler_options(level: str) -> tuple[str, str, tuple[str, ...]]:

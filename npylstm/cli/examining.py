@@ -92,7 +92,7 @@ def _examine(path: str) -> dict[str, Any]:
     model = Model(spec)
     compiled = model.backend != "numpy"
     layers = {
-        layer.name: model.backend if compiled and is_native(layer.layer) else "numpy"
+        layer.name: model.backend if compiled and is_native(layer, model.spec.dtype) else "numpy"
         for layer in spec.layers
     }
     parity = None

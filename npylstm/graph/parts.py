@@ -11,19 +11,30 @@ from typing import Any
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.errors import FormatError
+from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.printable import clipped
 from npylstm.storage import StoredWeight
 
-__all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec"]
+__all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec", "scale_axis"]
 
 LONGEST_REPR = 200  # characters
 
 RESERVED = ("npylstm", "case")  # first parts of other keys in the file
 # Roles of the weights that a storage type applies to.
-_ROUNDED = ("kernel", "recurrent_kernel", "projection", "table")
+_FACTORS = ("kernel", "recurrent_kernel", "projection")
+_TABLE = "table"
 _NAME = re.compile(r"[^\x00-\x1f/\\]+")
+
+
+def scale_axis(operation: Operation, weight: str) -> int:
+    """Return the axis whose entries have scales of their own where a weight is stored in integers.
+
+    It is the last one, of the columns; the first one, of the rows, in tables of embeddings.
+    """
+    return 0 if operation.weight_role(weight) == _TABLE else -1
 
 
 @dataclass(frozen=True)
@@ -185,14 +196,71 @@ class LayerSpec:
         Raises
         ------
         FormatError
-            If the storage type is unknown or cannot hold the numbers.
+            If the storage type is unknown or cannot hold the numbers, or a sum has too many terms.
         """
         stored = {}
         for key, role in self.layer.weight_roles.items():
-            if role in _ROUNDED and self.weights[key].ndim > 1:
-                stored[key] = StoredWeight.encoded(storage, self.weights[key])
+            if role in (*_FACTORS, _TABLE) and self.weights[key].ndim > 1:
+                axis = scale_axis(self.layer, key)
+                try:
+                    stored[key] = StoredWeight.encoded(storage, self.weights[key], axis)
+                except FormatError as error:
+                    raise FormatError(f"{self.name}/{key}: {error}") from None
         weights = {**self.weights, **{k: s.weight for k, s in stored.items()}}
-        return replace(self, weights=weights, stored=stored)
+        made = replace(self, weights=weights, stored=stored)
+        for problem in made._storage_problems():
+            raise FormatError(problem)
+        return made
+
+    def _storage_problems(self) -> Iterator[str]:
+        try:
+            self.factors()
+        except FormatError as error:
+            yield f"{self.name}: {error}"
+
+    def product_type(self, prefix: str = "") -> str:
+        """Return how a part of the layer computes its products.
+
+        Parameters
+        ----------
+        prefix
+            Of the part's weights, as in :meth:`Operation.parts`.
+
+        Returns
+        -------
+        str
+            ``"int8"`` or ``"bfloat16"`` if all factors of its products are stored so and its
+            products read stored weights; else ``"float32"``: decoded weights, as all others.
+        """
+        operation = self._parts().get(prefix) if self.stored else None
+        if operation is None or not operation.reads_stored_weights:
+            return "float32"
+        roles = operation.weight_roles
+        factors = (prefix + key for key, role in roles.items() if role in _FACTORS)
+        types = {self.stored[key].storage if key in self.stored else "" for key in factors}
+        return types.pop() if types in ({"int8"}, {"bfloat16"}) else "float32"
+
+    def _parts(self) -> Mapping[str, Operation]:
+        return self.layer.recurrent_parts() or {"": self.layer}
+
+    def factors(self) -> dict[str, Any]:
+        """Return the weights as products use them.
+
+        Returns
+        -------
+        dict
+            The weights; those of products that are computed with integers as an
+            :class:`~npylstm.integer_matrix.IntegerMatrix`.
+        """
+        made: dict[str, Any] = dict(self.weights)
+        for prefix in self._parts() if self.stored else ():
+            if self.product_type(prefix) == "int8":
+                made |= {
+                    key: IntegerMatrix(stored.arrays[""], stored.arrays[".scale"])
+                    for key, stored in self.stored.items()
+                    if key.startswith(prefix)
+                }
+        return made
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays of the file by their keys below the layer's, in the order of the file.
@@ -257,6 +325,7 @@ class LayerSpec:
             yield f"{self.name}/{key}: missing, expected shape {shapes[key]}"
         for key in self.weights.keys() - shapes.keys():
             yield f"{self.name}/{key}: unexpected, expected only {', '.join(shapes) or 'none'}"
+        yield from self._storage_problems()
         for key in shapes.keys() & self.weights.keys():
             array = self.weights[key]
             if array.shape != shapes[key]:

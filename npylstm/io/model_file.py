@@ -29,6 +29,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
+from npylstm.graph.parts import scale_axis
 from npylstm.io.document import graph_from_json
 from npylstm.io.npz import Archive, NotAnArchiveError, Source, write_arrays
 from npylstm.spec import Case, LayerSpec, ModelSpec
@@ -124,12 +125,12 @@ def _read_model(archive: Archive) -> ModelSpec:
         for key, shape in operation.weight_shapes().items():
             path = f"{name}/{key}"
             if key in storage:
-                row = storage_type(storage[key])
+                row, axis = storage_type(storage[key]), scale_axis(operation, key)
                 arrays = {
                     suffix: _read_array(archive, unread, path + suffix, own, row.dtypes[suffix])
-                    for suffix, own in row.shapes(shape).items()
+                    for suffix, own in row.shapes(shape, axis).items()
                 }
-                stored[key] = StoredWeight.decoded(storage[key], arrays)
+                stored[key] = StoredWeight.decoded(storage[key], arrays, axis)
                 weights[key] = stored[key].weight
             else:
                 weights[key] = _read_array(archive, unread, path, shape, graph["dtype"])

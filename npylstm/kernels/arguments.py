@@ -44,11 +44,13 @@ def _axes(*names: str) -> dict[str, str]:
 
 _ACTIVATED = {"CODE": COUNT, "CODE_PARAM": PARAMS}
 _PRODUCT = {"MULTIPLY": ADDRESS, "W": PARAMS, "BIAS": PARAMS, "VECTORS": COUNT}
+# Rounds rows before products with integers (0: no such product), into memory of its own.
+_ROUNDED = {"ROUND_ROWS": ADDRESS, "ROUNDED": WORK}
 _TENSORS = {"X": WORK, "Y": WORK, "ROWS": COUNT, "IN": COUNT}
 _BLOCKS = {"UNITS": COUNT, "SCRATCH": WORK, "BLOCK_ROWS": COUNT}
 
 ACTIVATION = columns(**_TENSORS, **_ACTIVATED)
-DENSE = columns(**_TENSORS, **_ACTIVATED, **_PRODUCT, **_BLOCKS)
+DENSE = columns(**_TENSORS, **_ACTIVATED, **_PRODUCT, **_ROUNDED, **_BLOCKS)
 CONVOLUTION = columns(
     **_TENSORS, **_ACTIVATED, **_PRODUCT, **_BLOCKS, IN_STEPS=COUNT, PADDED_STEPS=COUNT,
     OUT_STEPS=COUNT, BEFORE=COUNT, STRIDE=COUNT, TAPS=COUNT, TAP_STEP=COUNT, TERMS=COUNT,
@@ -83,13 +85,15 @@ POOL = columns(
 MASKING = columns(**_TENSORS, VALUE=NUMBER, MASK=WORK)
 COPY = columns(FROM=COUNT, TO=COUNT, SIZE=COUNT)  # offsets in two different buffers
 RECURRENT = columns(
-    **_TENSORS, **_ACTIVATED, **_PRODUCT, **_BLOCKS, RECURRENT_CODE=COUNT,
+    **_TENSORS, **_ACTIVATED, **_PRODUCT, **_ROUNDED, **_BLOCKS, RECURRENT_CODE=COUNT,
     RECURRENT_CODE_PARAM=PARAMS, STEPS=COUNT, X_ROW=COUNT, X_STEP=COUNT, Y_ROW=COUNT, Y_STEP=COUNT,
     REVERSE=COUNT, IN_ORDER=COUNT, MASKED=COUNT, MASK=WORK, ORDER=WORK, ZERO_OUTPUT=COUNT,
     BLOCK_STEPS=COUNT, STATE=STATE, CELL_STATE=STATE, SIZE=COUNT, PADDED=COUNT, Z_ROW=COUNT,
     # The input's part of the gates for every id, if the input is ids: IN is their number.
     TABLE=ADDRESS, X_PADDED=COUNT, U=PARAMS, RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT,
     U_H=PARAMS, PROJECTION=PARAMS, PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
+    # Whether product and cell of a single row are computed together, and by which other kernel.
+    FUSED=COUNT, LSTM_ROW=ADDRESS,
     # The units that a thread computes, in blocks and vectors; the divisor of both in each part (0:
     # threads may not share units); and the threads' barrier.
     FIRST_BLOCK=COUNT, END_BLOCK=COUNT, FIRST_VECTOR=COUNT, END_VECTOR=COUNT, SHARED_BLOCKS=COUNT,

@@ -9,12 +9,12 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.kernels.calls import Call
-from npylstm.kernels.packing import GROUP, Columns, VectorType
+from npylstm.kernels.packing import GROUP, Columns, VectorType, rounded_size
 
 __all__ = [
     "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
     "bind_dense_narrow", "bind_embedding", "pack_convolution", "pack_dense", "pack_dense_narrow",
-    "pack_embedding",
+    "pack_embedding", "reserve_rounded",
 ]  # fmt: skip
 
 # Dense layers up to this size sum in float64.
@@ -46,7 +46,13 @@ def bind_dense(layer: Any, call: Call) -> dict[str, int]:
     return bind_dense_narrow(layer, call) | {
         "VECTORS": columns.vectors, "BLOCK_ROWS": block,
         "SCRATCH": call.reserve(block * columns.size),
+        "ROUNDED": reserve_rounded(call, block, layer.features),
     }  # fmt: skip
+
+
+def reserve_rounded(call: Call, rows: int, terms: int) -> int:
+    """Reserve memory for rows that are rounded for products with integers, if there are such."""
+    return call.reserve(rows * rounded_size(terms)) if call.vector.weights == "int8" else 0
 
 
 def bind_dense_narrow(layer: Any, call: Call) -> dict[str, int]:

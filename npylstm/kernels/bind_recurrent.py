@@ -9,9 +9,9 @@ import numpy as np
 
 from npylstm.activations import SIGMOID, TANH
 from npylstm.arrays import Array
-from npylstm.kernels.bind_layers import BLOCK_ROWS
+from npylstm.kernels.bind_layers import BLOCK_ROWS, reserve_rounded
 from npylstm.kernels.calls import Call
-from npylstm.kernels.packing import ALIGNMENT, PANEL, Columns, VectorType
+from npylstm.kernels.packing import ALIGNMENT, PANEL, TERMS, Columns, VectorType
 
 __all__ = [
     "bind_gru", "bind_gru_reset_before", "bind_lstm", "bind_simple_rnn", "pack_gru",
@@ -115,7 +115,9 @@ def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dic
     # inputs; the input's part of the gates, and the input of a step.
     scratch = 2 * padded + 2 * _row_distance(cell.size) + recurrent.size + z_row + x_padded
     masked = mask.size > 0
-    shared = 0 if batch > 1 or masked or layer.units < _SHARED_UNITS else shared_blocks
+    has_floats = call.vector.weights == call.vector.dtype
+    is_large = layer.units >= _SHARED_UNITS
+    shared = shared_blocks if batch == 1 and not masked and has_floats and is_large else 0
     return {
         "Y": y.start + (call.half or 0), "ROWS": batch, "STEPS": steps, "IN": layer.features,
         "UNITS": layer.units, "SIZE": layer.output_size, "PADDED": padded, "Z_ROW": z_row,
@@ -128,6 +130,11 @@ def _bind(layer: Any, call: Call, recurrent: Columns, shared_blocks: int) -> dic
         "STATE": call.states[0].start, "CELL_STATE": call.states[-1].start,
         "BLOCK_ROWS": block_rows, "BLOCK_STEPS": block_steps,
         "SCRATCH": call.reserve(block_rows * scratch),
+        "FUSED": call.vector.weights != "int8" or layer.output_size <= TERMS,
+        "ROUNDED": reserve_rounded(
+            call, max(block_rows, block_steps),
+            max(layer.features, layer.output_size, layer.units),
+        ),
         "END_BLOCK": columns.blocks, "END_VECTOR": columns.vectors, "SHARED_BLOCKS": shared,
         "SHARED_VECTORS": shared * len(layer.gates),
     }  # fmt: skip

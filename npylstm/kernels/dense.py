@@ -13,13 +13,15 @@ from npylstm.kernels.activations import activate
 from npylstm.kernels.arguments import DENSE
 from npylstm.kernels.jit import kernel
 from npylstm.kernels.packing import GROUP
-from npylstm.kernels.products import choose, constant
+from npylstm.kernels.products import factor
 from npylstm.kernels.simd import Lanes, broadcast, call, copy, offset, width
+from npylstm.kernels.sums import choose, constant
+from npylstm.kernels.target import TARGET
 
 __all__ = ["dense", "dense_narrow"]
 
 # Rows and groups of columns whose sums are in registers together.
-_ROWS, _GROUPS = 4, 4
+_ROWS, _GROUPS = (4, 4) if TARGET.registers >= 32 else (2, 2)
 
 
 @kernel
@@ -27,12 +29,13 @@ def dense(row, params, state, work):
     """:class:`npylstm.ops.dense.Dense`: packed weights."""
     features, units = row[DENSE.IN], row[DENSE.UNITS]
     span = row[DENSE.VECTORS] * width(work)
-    z = offset(work, row[DENSE.SCRATCH])
+    z, rounded = offset(work, row[DENSE.SCRATCH]), offset(work, row[DENSE.ROUNDED])
     for first in range(0, row[DENSE.ROWS], row[DENSE.BLOCK_ROWS]):
         n = min(row[DENSE.BLOCK_ROWS], row[DENSE.ROWS] - first)
+        x = offset(work, row[DENSE.X] + first * features)
+        x, x_row = factor(row[DENSE.ROUND_ROWS], rounded, x, features, n, features)
         call(row[DENSE.MULTIPLY], (
-            z, span, offset(params, row[DENSE.BIAS]), 0, n,
-            offset(work, row[DENSE.X] + first * features), features, features,
+            z, span, offset(params, row[DENSE.BIAS]), 0, n, x, x_row, features,
             offset(params, row[DENSE.W]), 0, row[DENSE.VECTORS],
         ))  # fmt: skip
         for r in range(n):

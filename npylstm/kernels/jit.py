@@ -21,7 +21,7 @@ from npylstm.kernels.target import TARGET
 
 __all__ = [
     "OPTIONS", "Source", "c_function", "cache_folder", "entry", "fma", "jit", "kernel",
-    "product_kernel",
+    "product_kernel", "rounding_kernel", "row_kernel",
 ]  # fmt: skip
 
 OPTIONS = {"nopython": True, "error_model": "numpy"}
@@ -68,6 +68,20 @@ def product_kernel(function: Callable[..., Any]) -> Source:
     n = types.int64
     return Source(
         function, lambda number: types.void(number, n, number, n, n, number, n, n, number, n, n)
+    )
+
+
+def rounding_kernel(function: Callable[..., Any]) -> Source:
+    """Make a kernel of :func:`npylstm.kernels.integer_products.round_rows`."""
+    n = types.int64
+    return Source(function, lambda number: types.void(number, n, number, n, n, n))
+
+
+def row_kernel(function: Callable[..., Any]) -> Source:
+    """Make a kernel of a function like :func:`npylstm.kernels.lstm_rows.lstm_row_bfloat16`."""
+    n = types.int64
+    return Source(
+        function, lambda number: types.void(number, number, number, number, number, n, n, n)
     )
 
 

@@ -20,10 +20,14 @@ __all__ = ["ADVANCE", "ENTRIES", "EXECUTE", "GENERATE", "Kernel", "KernelLibrary
 
 
 class Kernel(NamedTuple):
-    """A kernel: the module of ``npylstm.kernels`` and the function in it."""
+    """A kernel: the module of ``npylstm.kernels`` and the function in it.
+
+    ``dtypes`` are those of models that it computes.
+    """
 
     module: str
     name: str
+    dtypes: tuple[str, ...] = ("float32", "float64")
 
 
 EXECUTE, GENERATE, ADVANCE = ENTRIES = tuple(
@@ -88,7 +92,7 @@ class KernelLibrary(ABC):
 
     def vector_type(self, dtype: str) -> VectorType:
         """Return the vectors of a dtype that the kernels use."""
-        return VectorType(dtype, self.vector_bytes // np.dtype(dtype).itemsize)
+        return VectorType(dtype, self.vector_bytes // np.dtype(dtype).itemsize, dtype)
 
     def bind(self, entry: Kernel, *integers: int) -> Callable[[], None]:
         """Return a function that calls one of :data:`ENTRIES` with these arguments."""

@@ -7,14 +7,13 @@ each input for all columns. Weights are packed in the order of reading
 
 Sums are computed in segments of :data:`SEGMENT` terms, each from zero and then added to the
 result. This is more accurate than one long sum, and a segment's weights stay in the L1 cache
-while all rows use them. The next segment's weights are prefetched meanwhile, a cache line with
-each term, because the processor's own prefetcher stops at the end of a page. The order of sums is
-the same for any number of rows, and so are the bits.
+while all rows use them. Segments start at even terms. The next segment's weights are prefetched
+meanwhile, a cache line with each term, because the processor's own prefetcher stops at the end of a
+page. The order of sums is the same for any number of rows, and so are the bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -23,11 +22,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npylstm.kernels.jit import jit, product_kernel
-from npylstm.kernels.packing import PANEL
-from npylstm.kernels.simd import Lanes, broadcast, copy, lane_count, offset, prefetch, width
+from npylstm.kernels.packing import PANEL, ROUNDED_HEAD, ROUNDED_STEP
+from npylstm.kernels.simd import Lanes, broadcast, call, copy, lane_count, offset, width
+from npylstm.kernels.sums import WORD, Sums, choose, constant, high_half, low_half
 from npylstm.kernels.target import TARGET
 
-__all__ = ["FEW_TERMS", "SEGMENT", "Sums", "choose", "constant", "multiply", "segment_of"]
+__all__ = [
+    "FEW_TERMS", "SEGMENT", "factor", "multiply", "multiply_bfloat16", "rows_of", "segment_of",
+    "words",
+]  # fmt: skip
 
 # Terms of a partial sum.
 SEGMENT = 64
@@ -35,132 +38,6 @@ SEGMENT = 64
 FEW_TERMS = 3
 # Rows of a block: its sums, a panel's weights and an input fill the registers.
 ROWS = 4 if TARGET.registers >= 32 else 2
-
-_INTEGER = ir.IntType(64)
-
-
-def constant(value: int) -> Any:
-    """Return an integer constant in generated code."""
-    return ir.Constant(_INTEGER, value)
-
-
-class Sums:
-    """Generates code for sums of products, for some rows and vectors of columns.
-
-    ``x`` are pointers, one for each row; ``weights`` are pointers, each with its number of vectors
-    per term. A few sums would wait for the previous additions, so fewer sums than a panel's are
-    computed in two halves, of even and odd terms. ``later`` points to the weights to prefetch, with
-    the stride of the first ``weights``.
-    """
-
-    def __init__(
-        self, builder: Any, x: list[Any], weights: list[tuple[Any, int]], later: Any = None
-    ) -> None:
-        self.builder, self._x, self._weights, self._later = builder, x, weights, later
-        self._lanes = lane_count(x[0].type.pointee)
-        self._kind = ir.VectorType(x[0].type.pointee, self._lanes)
-        count = sum(vectors for _, vectors in weights)
-        self._chains = 1 if count >= PANEL else 2
-        self._count = count * len(x)
-
-    def _advance(self, k: Any, sums: list[Any]) -> list[Any]:
-        """Add term ``k`` to all sums."""
-        builder = self.builder
-        if self._later is not None:
-            term = constant(self._weights[0][1] * self._lanes)
-            prefetch(builder, builder.gep(self._later, [builder.mul(k, term)]))
-        columns = []
-        for start, count in self._weights:
-            here = builder.gep(start, [builder.mul(k, constant(count * self._lanes))])
-            for c in range(count):
-                at = builder.gep(here, [constant(c * self._lanes)])
-                columns.append(Lanes.load(builder, at, self._lanes))
-        new: list[Any] = []
-        for x in self._x:
-            a = broadcast(builder, builder.load(builder.gep(x, [k])), self._lanes)
-            for w in columns:
-                new.append(a.fma(w, Lanes(builder, sums[len(new)])).value)
-        return new
-
-    def over(self, terms: Any) -> list[Lanes]:
-        """Generate the loop over the terms; return the sums, row by row."""
-        builder, chains = self.builder, self._chains
-        before = builder.block
-        head, body, done = (builder.append_basic_block(name) for name in ("head", "body", "done"))
-        zero = ir.Constant(self._kind, [0.0] * self._lanes)
-        builder.branch(head)
-        builder.position_at_end(head)
-        k = builder.phi(_INTEGER)
-        sums = [[builder.phi(self._kind) for _ in range(self._count)] for _ in range(chains)]
-        following = builder.add(k, constant(chains))
-        builder.cbranch(builder.icmp_signed("<=", following, terms), body, done)
-        builder.position_at_end(body)
-        new = [self._advance(builder.add(k, constant(c)), sums[c]) for c in range(chains)]
-        builder.branch(head)
-        k.add_incoming(constant(0), before)
-        k.add_incoming(following, body)
-        for chain, values in zip(sums, new, strict=True):
-            for phi, value in zip(chain, values, strict=True):
-                phi.add_incoming(zero, before)
-                phi.add_incoming(value, body)
-        builder.position_at_end(done)
-        first = sums[0]
-        if chains == 2:
-            first = self._last(k, terms, first)
-        lanes = [Lanes(builder, value) for value in first]
-        for chain in sums[1:]:
-            lanes = [a + Lanes(builder, b) for a, b in zip(lanes, chain, strict=True)]
-        return lanes
-
-    def _last(self, k: Any, terms: Any, sums: list[Any]) -> list[Any]:
-        """Add the last term if their number is odd."""
-        builder = self.builder
-        before = builder.block
-        one, end = builder.append_basic_block("one"), builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed("<", k, terms), one, end)
-        builder.position_at_end(one)
-        new = self._advance(k, sums)
-        builder.branch(end)
-        builder.position_at_end(end)
-        merged = []
-        for old, value in zip(sums, new, strict=True):
-            merged.append(builder.phi(self._kind))
-            merged[-1].add_incoming(old, before)
-            merged[-1].add_incoming(value, one)
-        return merged
-
-    def segment_by_segment(self, start: list[Lanes], terms: Any, segment: Any) -> list[Lanes]:
-        """Generate ``start + x @ w`` for one row, with all sums in registers."""
-        builder = self.builder
-        before = builder.block
-        head, body, done = (builder.append_basic_block(name) for name in ("next", "seg", "all"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        k = builder.phi(_INTEGER)
-        totals = [builder.phi(self._kind) for _ in start]
-        builder.cbranch(builder.icmp_signed("<", k, terms), body, done)
-        builder.position_at_end(body)
-        left = builder.sub(terms, k)
-        shorter = builder.icmp_signed("<", left, segment)
-        inner = Sums(
-            builder, [builder.gep(x, [k]) for x in self._x],
-            [
-                (builder.gep(w, [builder.mul(k, constant(n * self._lanes))]), n)
-                for w, n in self._weights
-            ],
-        )  # fmt: skip
-        sums = inner.over(builder.select(shorter, left, segment))
-        new = [Lanes(builder, total) + part for total, part in zip(totals, sums, strict=True)]
-        following = builder.add(k, segment)
-        last = builder.block
-        builder.branch(head)
-        k.add_incoming(constant(0), before)
-        k.add_incoming(following, last)
-        for phi, value, more in zip(totals, start, new, strict=True):
-            phi.add_incoming(value.value, before)
-            phi.add_incoming(more.value, last)
-        builder.position_at_end(done)
-        return [Lanes(builder, total) for total in totals]
 
 
 def _finish(z: list[Any], start: list[Any], sums: list[Lanes]) -> None:
@@ -201,7 +78,7 @@ def _rows_kernel(rows: int) -> Any:
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(z, n, z, n, z, n, z, n, n, z), generate
+        return types.void(z, n, z, n, z, n, w, n, n, w), generate
 
     return rows_by_panel
 
@@ -222,38 +99,53 @@ def _row_by_two(typingctx: Any, z: Any, start: Any, x: Any, w: Any, second: Any,
         _finish([z], [start], sums)
         return context.get_dummy_value()
 
-    return types.void(z, z, z, z, z, types.int64), generate
+    return types.void(z, z, z, w, w, types.int64), generate
 
 
 @intrinsic
-def _add_term(typingctx: Any, z: Any, start: Any, x: Any, w: Any, vectors: Any) -> Any:
-    """``z = start + x * w`` for one term of one row, each number rounded once."""
+def _add_term(typingctx: Any, z: Any, start: Any, x: Any, w: Any, k: Any, vectors: Any) -> Any:
+    """``z = start + x * w`` for term ``k`` of one row, each number rounded once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, start, x, w, vectors = args
+        z, start, x, w, k, vectors = args
         lanes = lane_count(z.type.pointee)
+        is_halved = w.type.pointee == WORD
         a = broadcast(builder, builder.load(x), lanes)
         with cgutils.for_range(builder, vectors) as loop:
             here = [builder.mul(loop.index, constant(lanes))]
             weights = Lanes.load(builder, builder.gep(w, here), lanes)
+            if is_halved:
+                odd = broadcast(builder, builder.trunc(k, ir.IntType(1)), lanes).value
+                halves = high_half(weights).value, low_half(weights).value
+                weights = Lanes(builder, builder.select(odd, *halves))
             before = Lanes.load(builder, builder.gep(start, here), lanes)
             a.fma(weights, before).store(builder.gep(z, here))
         return context.get_dummy_value()
 
-    return types.void(z, z, z, z, types.int64), generate
+    return types.void(z, z, z, w, types.int64, types.int64), generate
 
 
-def choose(builder: Any, number: Any, values: range, build: Callable[[int], None]) -> None:
-    """Generate a branch for each value of a number."""
-    branches = [builder.append_basic_block(f"case{value}") for value in values]
-    end = builder.append_basic_block("chosen")
-    switch = builder.switch(number, end)
-    for value, branch in zip(values, branches, strict=True):
-        switch.add_case(constant(value), branch)
-        builder.position_at_end(branch)
-        build(value)
-        builder.branch(end)
-    builder.position_at_end(end)
+@intrinsic
+def rows_of(typingctx: Any, w: Any, terms: Any) -> Any:
+    """Return how many rows of floats, or of words, hold the weights of so many terms."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w, terms = args
+        if w.type.pointee != WORD:
+            return terms
+        return builder.lshr(builder.add(terms, constant(1)), constant(1))
+
+    return types.int64(w, types.int64), generate
+
+
+@intrinsic
+def words(typingctx: Any, w: Any) -> Any:
+    """Return a pointer to words."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], WORD.as_pointer())
+
+    return types.CPointer(types.int32)(w), generate
 
 
 @jit
@@ -262,7 +154,21 @@ def segment_of(terms):
     if terms <= SEGMENT:
         return terms
     segments = (terms + SEGMENT - 1) // SEGMENT
-    return (terms + segments - 1) // segments
+    return ((terms + segments - 1) // segments + 1) // 2 * 2
+
+
+@jit
+def factor(round_rows, rounded, x, x_row, rows, terms):
+    """Return the rows of ``x`` as the product reads them, and their distance.
+
+    ``round_rows`` is the address of :func:`npylstm.kernels.integer_products.round_rows`, which
+    writes to ``rounded``; 0: the product reads ``x`` itself.
+    """
+    if not round_rows:
+        return x, x_row
+    size = ROUNDED_HEAD + (terms + ROUNDED_STEP - 1) // ROUNDED_STEP * (ROUNDED_STEP // 2)
+    call(round_rows, (rounded, size, x, x_row, rows, terms))
+    return rounded, size
 
 
 @product_kernel
@@ -273,11 +179,22 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
     the rows of ``z``, ``start`` and ``x`` (rows, terms). ``start`` may be ``z``, or one row for all
     of them (distance 0). ``w`` is packed.
     """
+    _multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end)
+
+
+@product_kernel
+def multiply_bfloat16(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
+    """:func:`multiply` with weights in bfloat16."""
+    _multiply(z, z_row, start, start_row, rows, x, x_row, terms, words(w), begin, end)
+
+
+@jit
+def _multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
     lanes = width(z)
     segment = segment_of(terms)
     while begin < end:
         at = begin * lanes
-        panel = offset(w, at * terms)
+        panel = offset(w, at * rows_of(w, terms))
         vectors = min(PANEL, end - begin)
         if terms <= FEW_TERMS:
             for r in range(rows):
@@ -285,26 +202,26 @@ def multiply(z, z_row, start, start_row, rows, x, x_row, terms, w, begin, end):
                 if not terms:
                     copy(zr, sr, vectors * lanes)
                 for k in range(terms):
-                    here = offset(panel, k * vectors * lanes)
-                    _add_term(zr, sr, offset(x, r * x_row + k), here, vectors)
+                    here = offset(panel, (rows_of(w, k + 1) - 1) * vectors * lanes)
+                    _add_term(zr, sr, offset(x, r * x_row + k), here, k, vectors)
                     sr = zr
             begin += vectors
             continue
         rest = PANEL if rows == 1 and end - begin >= 2 * PANEL else 0
         for k in range(0, terms, segment):
             count = min(segment, terms - k)
-            here = offset(panel, k * vectors * lanes)
+            here = offset(panel, rows_of(w, k) * vectors * lanes)
             # Later segments are added to the result of the first.
             zk, xk = offset(z, at), offset(x, k)
             sk, s_row = (zk, z_row) if k else (offset(start, at), start_row)
             if rest:
-                there = offset(panel, (terms * vectors + k * rest) * lanes)
-                _row_by_two(zk, sk, xk, here, there, count)
+                before = rows_of(w, terms) * vectors + rows_of(w, k) * rest
+                _row_by_two(zk, sk, xk, here, offset(panel, before * lanes), count)
                 continue
             left = rows
             while left:
                 # Prefetch weights of the next segment: one vector per term in each group of rows.
-                line = count * vectors + (rows - left) // ROWS % PANEL
+                line = rows_of(w, count) * vectors + (rows - left) // ROWS % PANEL
                 later = offset(here, line * lanes)
                 if ROWS == 4 and left >= 4:
                     _row_4(zk, z_row, sk, s_row, xk, x_row, here, vectors, count, later)

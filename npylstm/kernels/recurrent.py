@@ -12,15 +12,14 @@ from npylstm.kernels.activations import activate
 from npylstm.kernels.arguments import RECURRENT as A
 from npylstm.kernels.barrier import barrier_wait, is_leader
 from npylstm.kernels.jit import jit, kernel
+from npylstm.kernels.lstm_rows import lstm_row_blocks
 from npylstm.kernels.packing import PANEL
-from npylstm.kernels.products import FEW_TERMS, segment_of
+from npylstm.kernels.products import FEW_TERMS, factor
 from npylstm.kernels.recurrent_cells import (
     gru_full,
     gru_narrow,
     lstm_full,
     lstm_narrow,
-    lstm_row,
-    lstm_row_narrow,
 )
 from npylstm.kernels.recurrent_steps import (
     count_blocks,
@@ -36,13 +35,10 @@ from npylstm.kernels.recurrent_steps import (
     write_output,
 )
 from npylstm.kernels.simd import call, narrow_width, offset, width
-from npylstm.kernels.target import TARGET
 
 __all__ = ["gru", "gru_reset_before", "lstm", "simple_rnn"]
 
 _TANH, _SIGMOID = 1, 2
-# Vectors in a typical L1 cache.
-_L1_VECTORS = 32768 // TARGET.vector_bytes
 
 
 @kernel
@@ -59,6 +55,8 @@ def lstm(row, params, state, work):
     z_all = offset(made, block * cell_row)
     masked = row[A.MASKED]
     fused = row[A.CODE] == _TANH and row[A.RECURRENT_CODE] == _SIGMOID and size > FEW_TERMS
+    fused = fused and row[A.FUSED]
+    rounded = offset(work, row[A.ROUNDED])
     h_state, c_state = offset(state, row[A.STATE]), offset(state, row[A.CELL_STATE])
     if masked:
         sort_rows(row, work)
@@ -80,11 +78,22 @@ def lstm(row, params, state, work):
             out, out_row = (made, cell_row) if row[A.PROJECTION] else (new, padded)
             if live > 1 or not fused:
                 _lstm_rows(row, params, work, z, h, c, out, out_row, first, live, t)
-            elif not masked or not is_masked(row, work, row_at(row, work, first), t):
-                _lstm_row(row, z, h, offset(params, row[A.U]), c, out, t & 1)
+            elif masked and is_masked(row, work, row_at(row, work, first), t):
+                pass
+            elif row[A.LSTM_ROW]:
+                x, _ = factor(row[A.ROUND_ROWS], rounded, h, padded, 1, size)
+                call(row[A.LSTM_ROW], (
+                    z, x, offset(params, row[A.U]), c, out, units, size, t & 1,
+                ))  # fmt: skip
+            else:
+                lstm_row_blocks(
+                    z, h, offset(params, row[A.U]), c, out, units, size, row[A.FIRST_BLOCK],
+                    row[A.END_BLOCK], t & 1,
+                )  # fmt: skip
             if row[A.PROJECTION]:
+                x, x_row = factor(row[A.ROUND_ROWS], rounded, made, cell_row, live, units)
                 call(row[A.MULTIPLY], (
-                    new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, live, made, cell_row,
+                    new, padded, offset(params, row[A.PROJECTION_BIAS]), 0, live, x, x_row,
                     units, offset(params, row[A.PROJECTION]), 0, row[A.PROJECTION_VECTORS],
                 ))  # fmt: skip
             finish_step(row, work, new, h, first, n, t)
@@ -106,11 +115,13 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
     panels = (vectors + PANEL - 1) // PANEL
+    rounded, terms = offset(work, row[A.ROUNDED]), row[A.SIZE]
+    x, x_row = factor(row[A.ROUND_ROWS], rounded, h, row[A.PADDED], n, terms)
     for p in range(panels):
         # Alternate the direction: the last used weights are still in the cache.
         b = p if t & 1 else panels - 1 - p
         call(row[A.MULTIPLY], (
-            z_all, z_row, z_all, z_row, n, h, row[A.PADDED], row[A.SIZE], offset(params, row[A.U]),
+            z_all, z_row, z_all, z_row, n, x, x_row, terms, offset(params, row[A.U]),
             b * PANEL, min((b + 1) * PANEL, vectors),
         ))  # fmt: skip
         for r in range(n):
@@ -128,32 +139,6 @@ def _lstm_rows(row, params, work, z_all, h, c_all, new, new_row, first, n, t):
                 for k in range(0, lanes if b < whole else parts * narrow, size):
                     zk, ck, yk = offset(z, k * PANEL), offset(c, k), offset(y, k)
                     _lstm(zk, ck, yk, size, code, code_params, rcode, rcode_params)
-
-
-@jit
-def _lstm_row(row, z, h, w, c, new, forwards):
-    """Compute a step of one row: products and cells in registers."""
-    lanes, terms = width(z), row[A.SIZE]
-    whole, parts = count_blocks(row[A.UNITS], z)
-    first, end = row[A.FIRST_BLOCK], min(row[A.END_BLOCK], whole)
-    segment = segment_of(terms)
-    # Two blocks at a time if the weights fit the L1 cache. Otherwise one, in alternating direction:
-    # the last block's weights are still in the cache when the next step starts with it.
-    each = 2 if (end - first) * PANEL * terms <= _L1_VECTORS else 1
-    groups = (end - first + each - 1) // each
-    for g in range(groups):
-        b = first + each * (g if forwards else groups - 1 - g)
-        k = b * lanes
-        lstm_row(
-            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
-            offset(new, k), min(each, end - b),
-        )  # fmt: skip
-    if parts and row[A.END_BLOCK] > whole:
-        k = whole * lanes
-        lstm_row_narrow(
-            offset(z, k * PANEL), h, terms, segment, offset(w, k * PANEL * terms), offset(c, k),
-            offset(new, k), parts,
-        )  # fmt: skip
 
 
 @jit
@@ -184,7 +169,7 @@ def gru(row, params, state, work):
     new = offset(h, block * padded)
     u_all = offset(new, block * padded)
     z_all = offset(u_all, block * span)
-    product = row[A.MULTIPLY]
+    product, rounded = row[A.MULTIPLY], offset(work, row[A.ROUNDED])
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     plain = code == _TANH and rcode == _SIGMOID
@@ -204,8 +189,9 @@ def gru(row, params, state, work):
                 write_output(row, work, h, first, n, t)
                 continue
             at = next_input(row, params, work, z_all, first, n, t, at)
+            x, x_row = factor(row[A.ROUND_ROWS], rounded, h, padded, live, units)
             call(product, (
-                u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, live, h, padded, units,
+                u_all, span, offset(params, row[A.RECURRENT_BIAS]), 0, live, x, x_row, units,
                 offset(params, row[A.U]), row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
             for r in range(live):
@@ -271,7 +257,7 @@ def gru_reset_before(row, params, state, work):
     reset_all = offset(u_all, block * u_span)
     v_all = offset(reset_all, block * padded)
     z_all = offset(v_all, block * padded)
-    product = row[A.MULTIPLY]
+    product, rounded = row[A.MULTIPLY], offset(work, row[A.ROUNDED])
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     rcode, rcode_params = row[A.RECURRENT_CODE], offset(params, row[A.RECURRENT_CODE_PARAM])
     recurrent_bias = offset(params, row[A.RECURRENT_BIAS])
@@ -289,8 +275,9 @@ def gru_reset_before(row, params, state, work):
                 write_output(row, work, h, first, n, t)
                 continue
             at = next_input(row, params, work, z_all, first, n, t, at)
+            x, x_row = factor(row[A.ROUND_ROWS], rounded, h, padded, live, units)
             call(product, (
-                u_all, u_span, recurrent_bias, 0, live, h, padded, units,
+                u_all, u_span, recurrent_bias, 0, live, x, x_row, units,
                 offset(params, row[A.U]), 0, row[A.RECURRENT_VECTORS],
             ))  # fmt: skip
             for r in range(live):
@@ -305,8 +292,9 @@ def gru_reset_before(row, params, state, work):
                     activate(rcode, rcode_params, zb, 2 * size)
                     for j in range(size):
                         reset[k + j] = zb[size + j] * old[k + j]
+            x, x_row = factor(row[A.ROUND_ROWS], rounded, reset_all, padded, live, units)
             call(product, (
-                v_all, padded, recurrent_bias, 0, live, reset_all, padded, units,
+                v_all, padded, recurrent_bias, 0, live, x, x_row, units,
                 offset(params, row[A.U_H]), 0, in_vectors(units, lanes) // lanes,
             ))  # fmt: skip
             for r in range(live):
@@ -335,7 +323,7 @@ def simple_rnn(row, params, state, work):
     h = offset(work, row[A.SCRATCH])
     new = offset(h, block * padded)
     z_all = offset(new, block * padded)
-    product = row[A.MULTIPLY]
+    product, rounded = row[A.MULTIPLY], offset(work, row[A.ROUNDED])
     code, code_params = row[A.CODE], offset(params, row[A.CODE_PARAM])
     h_state = offset(state, row[A.STATE])
     if row[A.MASKED]:
@@ -351,8 +339,9 @@ def simple_rnn(row, params, state, work):
                 write_output(row, work, h, first, n, t)
                 continue
             at = next_input(row, params, work, z_all, first, n, t, at)
+            x, x_row = factor(row[A.ROUND_ROWS], rounded, h, padded, live, units)
             call(product, (
-                new, padded, offset(z_all, at * span), z_row, live, h, padded, units,
+                new, padded, offset(z_all, at * span), z_row, live, x, x_row, units,
                 offset(params, row[A.U]), 0, vectors,
             ))  # fmt: skip
             for r in range(live):

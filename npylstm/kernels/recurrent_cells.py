@@ -17,11 +17,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npylstm.kernels.packing import PANEL
-from npylstm.kernels.products import Sums, choose, constant
 from npylstm.kernels.simd import Lanes, lane_count, narrow_count
 from npylstm.kernels.simd_math import one_plus_exp, one_plus_exp_times, tanh, tanh_parts
+from npylstm.kernels.sums import Sums, choose, constant
 
-__all__ = ["gru_full", "gru_narrow", "lstm_full", "lstm_narrow", "lstm_row", "lstm_row_narrow"]
+__all__ = [
+    "gru_full", "gru_narrow", "lstm_full", "lstm_narrow", "lstm_of_gates", "lstm_of_narrow_gates",
+    "lstm_row", "lstm_row_narrow",
+]  # fmt: skip
 
 
 def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[Lanes]:
@@ -151,18 +154,33 @@ lstm_full, lstm_narrow = _full(_lstm, (4, 1)), _narrow(_lstm, (4, 1))
 gru_full, gru_narrow = _full(_gru, (3, 3, 1)), _narrow(_gru, (3, 3, 1))
 
 
+def lstm_of_gates(builder: Any, gates: list[Lanes], c: Any, new: Any) -> None:
+    """Generate the cell of a full block: pointers to its cell state, and to its hidden state."""
+    _store(_lstm(*[*gates, Lanes.load(builder, c, gates[0].value.type.count)]), [c, new])
+
+
+def lstm_of_narrow_gates(sums: list[Lanes], parts: int, narrow: int, c: Any, new: Any) -> None:
+    """Generate the cell of narrow blocks, whose gates share vectors."""
+    gates = _gather(sums, PANEL, parts, narrow)
+    lstm_of_gates(sums[0].builder, gates, c, new)
+
+
 @intrinsic
 def lstm_row(
-    typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, c: Any, new: Any, panels: Any
-) -> Any:
-    """One row of one or two full blocks: the recurrent product and the cell, in registers."""
+    typingctx: Any, z: Any, h: Any, terms: Any, segment: Any, w: Any, rows: Any, c: Any, new: Any,
+    panels: Any,
+) -> Any:  # fmt: skip
+    """One row of one or two full blocks: the recurrent product and the cell, in registers.
+
+    ``rows`` is the number of rows of floats or words in a panel of ``w``.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        z, h, terms, segment, w, c, new, panels = args
+        z, h, terms, segment, w, rows, c, new, panels = args
         lanes = lane_count(z.type.pointee)
 
         def build(count: int) -> None:
-            size = builder.mul(terms, constant(PANEL * lanes))
+            size = builder.mul(rows, constant(PANEL * lanes))
             weights = [
                 (builder.gep(w, [builder.mul(size, constant(k))]), PANEL) for k in range(count)
             ]
@@ -171,14 +189,13 @@ def lstm_row(
             for k in range(count):
                 place = [constant(k * lanes)]
                 at, to = builder.gep(c, place), builder.gep(new, place)
-                gates = sums[k * PANEL : (k + 1) * PANEL]
-                _store(_lstm(*[*gates, Lanes.load(builder, at, lanes)]), [at, to])
+                lstm_of_gates(builder, sums[k * PANEL : (k + 1) * PANEL], at, to)
 
         choose(builder, panels, range(1, 3), build)
         return context.get_dummy_value()
 
     n = types.int64
-    return types.void(z, z, n, n, z, z, z, n), generate
+    return types.void(z, z, n, n, w, n, z, z, n), generate
 
 
 @intrinsic
@@ -195,12 +212,10 @@ def lstm_row_narrow(
             count = _vectors(number, PANEL, parts)
             start = _load(builder, z, count)
             sums = Sums(builder, [h], [(w, count)]).segment_by_segment(start, terms, segment)
-            gates = _gather(sums, PANEL, parts, narrow_count(number))
-            old = Lanes.load(builder, c, gates[0].value.type.count)
-            _store(_lstm(*[*gates, old]), [c, new])
+            lstm_of_narrow_gates(sums, parts, narrow_count(number), c, new)
 
         choose(builder, parts, range(1, _most_parts(number) + 1), build)
         return context.get_dummy_value()
 
     n = types.int64
-    return types.void(z, z, n, n, z, z, z, n), generate
+    return types.void(z, z, n, n, w, z, z, n), generate

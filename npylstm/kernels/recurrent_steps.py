@@ -9,6 +9,7 @@ from __future__ import annotations
 from npylstm.kernels.arguments import RECURRENT as A
 from npylstm.kernels.barrier import barrier_wait, is_leader
 from npylstm.kernels.jit import jit
+from npylstm.kernels.products import factor
 from npylstm.kernels.simd import call, copy, narrow_width, numbers, offset, width
 
 __all__ = [
@@ -104,14 +105,15 @@ def _multiply_input(row, params, work, z, first, n, t, count):
     step = -row[A.X_STEP] if row[A.REVERSE] else row[A.X_STEP]
     x = offset(work, row[A.X] + _source(row, t) * row[A.X_STEP])
     bias, w = offset(params, row[A.BIAS]), offset(params, row[A.W])
-    z_row = row[A.Z_ROW]
+    z_row, rounded = row[A.Z_ROW], offset(work, row[A.ROUNDED])
     if row[A.TABLE]:
         _look_up(row, work, z, x, step, first, n, count)
     elif n < count:
         for r in range(n):
             xr = offset(x, row_at(row, work, first + r) * row[A.X_ROW])
+            xr, x_row = factor(row[A.ROUND_ROWS], rounded, xr, step, count, row[A.IN])
             call(row[A.MULTIPLY], (
-                offset(z, r * z_row), span, bias, 0, count, xr, step, row[A.IN], w,
+                offset(z, r * z_row), span, bias, 0, count, xr, x_row, row[A.IN], w,
                 row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
     else:
@@ -121,8 +123,9 @@ def _multiply_input(row, params, work, z, first, n, t, count):
             for r in range(n):
                 at = row_at(row, work, first + r) * row[A.X_ROW] + k * step
                 copy(offset(gathered, r * row[A.X_PADDED]), offset(x, at), row[A.IN])
+            xk, x_row = factor(row[A.ROUND_ROWS], rounded, gathered, row[A.X_PADDED], n, row[A.IN])
             call(row[A.MULTIPLY], (
-                offset(z, k * span), z_row, bias, 0, n, gathered, row[A.X_PADDED], row[A.IN], w,
+                offset(z, k * span), z_row, bias, 0, n, xk, x_row, row[A.IN], w,
                 row[A.FIRST_VECTOR], row[A.END_VECTOR],
             ))  # fmt: skip
 

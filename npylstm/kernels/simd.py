@@ -32,6 +32,8 @@ _OPAQUE = tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
 
 def bit_width(dtype: Any) -> int:
     """Return the number of bits of this Numba type or LLVM type."""
+    if isinstance(dtype, ir.IntType):
+        return int(dtype.width)
     if isinstance(dtype, ir.Type):
         return 32 if isinstance(dtype, ir.FloatType) else 64
     return int(dtype.bitwidth)
@@ -150,6 +152,20 @@ class Lanes:
         shifted = self.builder.shl(bits, ir.Constant(whole, [count] * whole.count))
         return self._with(self.builder.bitcast(shifted, self.value.type))
 
+    def shifted_words(self, count: int) -> Lanes:
+        """Shift words of 32 bits to the left, and take their bits as float32."""
+        by = ir.Constant(self.value.type, [count] * self.value.type.count)
+        return self._as_floats(self.builder.shl(self.value, by))
+
+    def masked_words(self, mask: int) -> Lanes:
+        """Keep the bits of a mask of words of 32 bits, and take them as float32."""
+        kept = ir.Constant(self.value.type, [mask] * self.value.type.count)
+        return self._as_floats(self.builder.and_(self.value, kept))
+
+    def _as_floats(self, words: Any) -> Lanes:
+        floats = ir.VectorType(ir.FloatType(), words.type.count)
+        return self._with(self.builder.bitcast(words, floats))
+
     def wide(self) -> Lanes:
         """The same numbers in float64."""
         return self._cast("fpext", 64)
@@ -174,6 +190,10 @@ class Lanes:
     def sqrt(self) -> Lanes:
         """Return the square root; nan below zero."""
         return self._intrinsic("sqrt")
+
+    def rounded(self) -> Lanes:
+        """Return the nearest integers, even ones in the middle."""
+        return self._intrinsic("rint")
 
     def log(self) -> Lanes:
         """Return the natural logarithm, by the C library."""

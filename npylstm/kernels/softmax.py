@@ -10,9 +10,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npylstm.kernels.folds import ColumnEntries, Entries, RowEntries
-from npylstm.kernels.products import constant
 from npylstm.kernels.simd import Lanes, each_vector, lane_count
 from npylstm.kernels.simd_math import exp
+from npylstm.kernels.sums import constant
 
 __all__ = ["softmax_columns", "softmax_row"]
 

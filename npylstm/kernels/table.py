@@ -54,8 +54,10 @@ __all__ = [
     "EXAMPLES",
     "FETCH",
     "KERNELS",
-    "MULTIPLY",
+    "PRODUCTS",
     "STORE",
+    "STORED",
+    "Product",
     "Row",
     "alias",
     "is_alias",
@@ -92,6 +94,8 @@ class Row(NamedTuple):
         Arranges weights by column.
     fits
         Whether the kernel can compute an operation of this kind.
+    weights
+        The types of weights that it can read; empty: all.
     softmax
         The axis that activations may mix: the last for kernels that apply them to whole rows.
     example
@@ -107,19 +111,22 @@ class Row(NamedTuple):
     bind: Callable[[Any, Call], Columns | list[Columns]]
     pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
+    weights: tuple[str, ...] = ()
     softmax: int | None = None
     example: Mapping[str, Any] | None = None
     example_inputs: int = 1
 
-    def kernels(self) -> Iterator[Kernel]:
-        """Yield the kernel, and those that it calls."""
+    def kernels(self, weights: str) -> Iterator[Kernel]:
+        """Yield the kernel, and those that it calls, for this type of weights."""
         yield self.kernel
         if hasattr(self.columns, "MULTIPLY"):
-            yield MULTIPLY
+            yield from filter(None, PRODUCTS[weights])
 
-    def accepts(self, operation: Any) -> bool:
-        """Whether the kernel can compute an operation, with its activations."""
-        if not self.fits(operation):
+    def accepts(self, operation: Any, weights: str) -> bool:
+        """Whether the kernel can compute an operation, with its activations and weights."""
+        dtype = "float64" if weights == "float64" else "float32"
+        is_served = dtype in self.kernel.dtypes and weights in (self.weights or PRODUCTS)
+        if not is_served or not self.fits(operation):
             return False
         for _, activation in _activations(operation):
             fits = activation.axis is None or self.softmax in (activation.axis, ANY_AXIS)
@@ -141,7 +148,8 @@ class Row(NamedTuple):
             assert activation.row.code is not None  # accepts has checked it
             values[code] = activation.row.code
         if hasattr(self.columns, "MULTIPLY"):
-            values["MULTIPLY"] = call.library.address(MULTIPLY, call.vector.dtype)
+            product = PRODUCTS[call.vector.weights]
+            values |= product.addresses(call.library, call.vector.dtype, self.columns)
         values |= {"X": call.inputs[0].start if call.inputs else 0, "Y": call.outputs[0].start}
         made = self.bind(operation, call)
         several = made if isinstance(made, list) else [made]
@@ -168,10 +176,51 @@ def _activations(operation: Any) -> Iterator[tuple[str, Activation]]:
             yield code, activation
 
 
-MULTIPLY = Kernel("products", "multiply")
+_FLOAT32 = ("float32",)
+_MULTIPLY = Kernel("products", "multiply")
+
+
+class Product(NamedTuple):
+    """How products read their weights.
+
+    Attributes
+    ----------
+    multiply
+        The kernel of the product.
+    round_rows
+        The kernel that rounds rows before it; None if it reads them as they are.
+    lstm_row
+        The kernel of a step of a single row of an LSTM; None if it is part of the LSTM's.
+    """
+
+    multiply: Kernel
+    round_rows: Kernel | None = None
+    lstm_row: Kernel | None = None
+
+    def addresses(self, library: KernelLibrary, dtype: str, columns: Any) -> Columns:
+        """Return the kernels' addresses, by the names of a kernel's columns."""
+        return {
+            name.upper(): library.address(kernel, dtype)
+            for name, kernel in self._asdict().items()
+            if kernel is not None and hasattr(columns, name.upper())
+        }
+
+
+# By the type of the weights; see npylstm.graph.parts.LayerSpec.product_type.
+PRODUCTS = {
+    "float32": Product(_MULTIPLY),
+    "float64": Product(_MULTIPLY),
+    "bfloat16": Product(Kernel("products", "multiply_bfloat16", _FLOAT32),
+                        lstm_row=Kernel("lstm_rows", "lstm_row_bfloat16", _FLOAT32)),
+    "int8": Product(Kernel("integer_products", "multiply_int8", _FLOAT32),
+                    Kernel("integer_products", "round_rows", _FLOAT32),
+                    Kernel("integer_rows", "lstm_row_int8", _FLOAT32)),
+}  # fmt: skip
+STORED = ("bfloat16", "int8")  # types of weights in fewer bits than the model's dtype
 _NORMALIZE, _POOL = Kernel("normalizing", "normalize"), Kernel("reductions", "pool")
 _MOVE, _COMBINE = Kernel("moves", "move"), Kernel("elementwise", "combine")
-_ATTEND, _MATRICES = Kernel("attention", "attend"), Kernel("matrices", "multiply_matrices")
+_ATTEND = Kernel("attention", "attend")
+_MATRICES = Kernel("matrices", "multiply_matrices")
 
 _ROWS = (
     Row("lstm", Kernel("recurrent", "lstm"), RECURRENT, recurrent.bind_lstm, recurrent.pack_lstm,
@@ -190,9 +239,9 @@ _ROWS = (
         example={"features": 5, "units": 20}),
     Row("dense", Kernel("dense", "dense_narrow"), DENSE, layers.bind_dense_narrow,
         layers.pack_dense_narrow, fits=lambda layer: layer.units <= layers.NARROW_UNITS,
-        softmax=-1, example={"features": 5, "units": 20}),
-    Row("dense", Kernel("dense", "dense"), DENSE, layers.bind_dense, layers.pack_dense,
-        fits=lambda layer: layer.units > layers.NARROW_UNITS, softmax=-1,
+        weights=("float32", "float64", "bfloat16"), softmax=-1,
+        example={"features": 5, "units": 20}),
+    Row("dense", Kernel("dense", "dense"), DENSE, layers.bind_dense, layers.pack_dense, softmax=-1,
         example={"features": 5, "units": layers.NARROW_UNITS + 20}),
     Row("conv1d", Kernel("layers", "convolve"), CONVOLUTION, layers.bind_convolution,
         layers.pack_convolution, softmax=-1,
@@ -252,7 +301,10 @@ EXAMPLES = tuple(
     (row.serves, row.example, row.example_inputs) for row in _ROWS if row.example is not None
 )
 
-KERNELS = (MULTIPLY, *dict.fromkeys(row.kernel for row in (*_ROWS, FETCH, STORE)))
+KERNELS = tuple(dict.fromkeys((
+    *(kernel for product in PRODUCTS.values() for kernel in product if kernel is not None),
+    *(row.kernel for row in (*_ROWS, FETCH, STORE)),
+)))  # fmt: skip
 
 # Kinds whose output is the input's memory with another shape.
 _ALIASES = ("identity", "reshape")
@@ -267,11 +319,14 @@ def alias(operation: Any, inputs: Sequence[Place]) -> int | None:
     """Return where the output begins if it shares the memory of the first input, contiguous."""
     if is_alias(operation):
         return inputs[0].start
-    row = row_of(operation)
+    row = row_of(operation, "float32")
     return views.alias_of(operation, inputs) if row and row.bind is views.bind_move else None
 
 
-def row_of(operation: Any) -> Row | None:
-    """Return the first row whose kernel computes an operation; None if there is none."""
-    rows = (row for row in _ROWS if row.serves == operation.kind and row.accepts(operation))
-    return next(rows, None)
+def row_of(operation: Any, weights: str) -> Row | None:
+    """Return the first row whose kernel computes an operation; None if there is none.
+
+    ``weights`` is a key of :data:`PRODUCTS`.
+    """
+    rows = (row for row in _ROWS if row.serves == operation.kind)
+    return next((row for row in rows if row.accepts(operation, weights)), None)

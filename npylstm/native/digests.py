@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npylstm.kernels import arguments
 from npylstm.kernels.library import ENTRIES
-from npylstm.kernels.packing import ALIGNMENT, GROUP, PANEL
+from npylstm.kernels.packing import ALIGNMENT, GROUP, PANEL, ROUNDED_HEAD, ROUNDED_STEP
 from npylstm.kernels.table import KERNELS
 
 __all__ = ["sources_digest", "table_digest"]
@@ -25,8 +25,9 @@ def table_digest() -> str:
         for name, value in sorted(vars(arguments).items())
         if hasattr(value, "holds")
     }
-    names = [kernel.name for kernel in (*KERNELS, *ENTRIES)]
-    agreed = (arguments.WIDTH, arguments.KERNEL, ALIGNMENT, GROUP, PANEL, names, columns)
+    kernels = [(kernel.name, kernel.dtypes) for kernel in (*KERNELS, *ENTRIES)]
+    sizes = (ALIGNMENT, GROUP, PANEL, ROUNDED_HEAD, ROUNDED_STEP)
+    agreed = (arguments.WIDTH, arguments.KERNEL, *sizes, kernels, columns)
     return _digest(repr(agreed).encode())
 
 
@@ -38,8 +39,9 @@ def sources_digest() -> str | None:
         if path.name not in _NOT_COMPILED and not path.name.startswith("bind_")
     ]  # fmt: skip
     try:
-        # Constants of the activations are compiled in.
-        sources = [path.read_bytes() for path in (*files, _PACKAGE / "activations.py")]
+        # Constants of these two are compiled in.
+        others = (_PACKAGE / f"{name}.py" for name in ("activations", "integer_matrix"))
+        sources = [path.read_bytes() for path in (*files, *others)]
     except OSError:
         return None
     return _digest(b"\0".join(sources)) if files else None

@@ -28,6 +28,8 @@ class Level(NamedTuple):
     extends
         The level whose other kernels are used with those of this one. A level for a few kernels
         with a further feature has the vectors of the level that it extends.
+    modules
+        Modules of :mod:`npylstm.kernels` that such a level has the kernels of.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Level(NamedTuple):
     features: frozenset[str]
     vector_bytes: int
     extends: str | None = None
+    modules: tuple[str, ...] = ()
 
 
 _V2 = frozenset({"SSE3", "SSSE3", "SSE41", "SSE42", "POPCNT"})
@@ -46,11 +49,13 @@ _IMPLIED = {"X86_V2": _V2, "X86_V3": _V3, "X86_V4": _V4}
 
 # The best first.
 LEVELS = (
+    Level("v4_vnni", "x86_64", _V4 | {"AVX512VNNI"}, 64, "v4",
+          ("integer_products", "integer_rows")),
     Level("v4", "x86_64", _V4, 64),
     Level("v3", "x86_64", _V3, 32),
     Level("v2", "x86_64", _V2, 16),
     Level("neon", "aarch64", frozenset({"ASIMD"}), 16),
-)
+)  # fmt: skip
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _SYSTEMS = {"win32": "windows", "darwin": "macos"}

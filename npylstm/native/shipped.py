@@ -70,8 +70,8 @@ class ShippedLibrary(KernelLibrary):
 
     @property
     def level(self) -> str:
-        """Name of the level that has all kernels."""
-        return self.levels[-1].name
+        """Name of the best level that kernels are taken from."""
+        return self.levels[0].name
 
     def address(self, kernel: Kernel, dtype: str) -> int:
         key = (kernel.name, dtype)
@@ -152,7 +152,8 @@ def _load(manifest: Mapping[str, Any], asked: str) -> ShippedLibrary | Unavailab
     shipped = [level for level in LEVELS if level.name in manifest["levels"]]
     levels = levels_of(cpu_features(), shipped)
     if asked:
-        levels = [level for level in levels if asked in (level.name, level.extends)]
+        names = {asked, *(level.extends for level in levels if level.name == asked)}
+        levels = [level for level in levels if level.name in names]
     base = next((level for level in levels if level.extends is None), None)
     if base is None:
         wanted = next(level for level in LEVELS if level.name == (asked or shipped[-1].name))

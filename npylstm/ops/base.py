@@ -45,6 +45,8 @@ class Operation(Declarations):
 
     kind: ClassVar[str]
     uses_mask: ClassVar[bool] = False  # whether forward has an argument ``mask``
+    # Whether products read weights of 8 or 16 bits as they are stored; others read them decoded.
+    reads_stored_weights: ClassVar[bool] = False
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the weights by name, in the order of the file."""

@@ -260,7 +260,8 @@ class GRU(Recurrent):
         if self.reset_after:
             return packed | {"rb": recurrent_bias}
         # The candidate's product needs the reset gate.
-        gates = np.ascontiguousarray(packed.pop("U")[:, : 2 * self.units])
+        del packed["U"]
+        gates = self.concatenate_gates(weights, "U", self.gates[:2])
         rb_gates = recurrent_bias[: 2 * self.units]
         return packed | {"U_gates": gates, "rb_gates": rb_gates, "U_h": weights["U_h"]}
 

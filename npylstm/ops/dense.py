@@ -12,6 +12,7 @@ import numpy as np
 from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
+from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, check_features, one_input, positive
@@ -36,6 +37,7 @@ class Dense(Operation):
     kind: ClassVar[str] = "dense"
     keeps_relative_errors: ClassVar[bool] = True
     uses_matrix_products: ClassVar[bool] = True
+    reads_stored_weights: ClassVar[bool] = True
 
     features: int
     units: int
@@ -74,8 +76,11 @@ class Dense(Operation):
         return (AxisMap.same(rank, {rank - 1: "sums"}),)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Convert the weights to float64."""
-        return {key: array.astype(np.float64) for key, array in weights.items()}
+        """Convert the weights to float64; integers stay."""
+        return {
+            key: array if isinstance(array, IntegerMatrix) else array.astype(np.float64)
+            for key, array in weights.items()
+        }
 
     def prepare(
         self, packed: Mapping[str, Array], inputs: Sequence[Array]

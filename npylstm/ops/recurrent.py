@@ -13,6 +13,7 @@ import numpy as np
 from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array, zeros
 from npylstm.errors import FormatError
+from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.axis_map import At, AxisMap
 from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, check_features, mismatch, positive
@@ -58,7 +59,7 @@ def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
 
 def product(x: Array, W: Array) -> Array:
     """Return ``x @ W`` of two matrices, as a new array, computed in one thread if possible."""
-    if type(W) is not np.ndarray:  # a stand-in for a matrix defines the operator alone
+    if type(W) is not np.ndarray:  # IntegerMatrix defines the operator alone
         return x @ W
     y: Array
     columns = W.shape[1]
@@ -133,6 +134,7 @@ class Recurrent(Operation):
     is_recurrent: ClassVar[bool] = True
     keeps_relative_errors: ClassVar[bool] = True
     uses_matrix_products: ClassVar[bool] = True
+    reads_stored_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         positive("features", self.features)
@@ -373,9 +375,12 @@ class Recurrent(Operation):
 
     def concatenate_gates(
         self, weights: Mapping[str, Array], letter: str, order: Sequence[str] = ()
-    ) -> Array:
+    ) -> Any:
         """Concatenate one letter's arrays of all gates; zeros where there are no biases."""
         first = weights[f"W_{self.gates[0]}"]
         if letter == "b" and not self.use_bias:
             return np.zeros(len(self.gates) * self.units, first.dtype)
-        return np.concatenate([weights[f"{letter}_{g}"] for g in order or self.gates], axis=-1)
+        parts: Any = [weights[f"{letter}_{g}"] for g in order or self.gates]
+        if isinstance(parts[0], IntegerMatrix):
+            return IntegerMatrix.concatenated(parts)
+        return np.concatenate(parts, axis=-1)

@@ -54,17 +54,19 @@ class KernelEngine:
         if weights is not None and self._operations.items() <= weights._operations.items():
             self._parameters, self._others = weights._parameters, weights._others
         else:
-            native = [layer for layer in graph.layers if is_native(layer.layer)]
-            kernels = {kernel for layer in native for kernel in kernels_of(layer.layer)}
+            native = [layer for layer in graph.layers if is_native(layer, spec.dtype)]
+            kernels = {kernel for layer in native for kernel in kernels_of(layer, spec.dtype)}
             if native:
                 library.prepare(kernels, spec.dtype)
             self._parameters = Parameters(native, spec.dtype, library)
             self._others = {
-                layer.name: Node(layer) for layer in graph.layers if not is_native(layer.layer)
+                layer.name: Node(layer)
+                for layer in graph.layers
+                if not is_native(layer, spec.dtype)
             }
         self._runs: list[Segment | Edge] = []
         for is_segment, edges in itertools.groupby(
-            graph.edges, lambda edge: is_native(layers[edge.layer].layer)
+            graph.edges, lambda edge: is_native(layers[edge.layer], spec.dtype)
         ):
             if is_segment:
                 self._runs.append(Segment(tuple(edges), graph, spec.outputs, self._parameters))

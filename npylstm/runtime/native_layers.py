@@ -11,7 +11,7 @@ __all__ = ["describe_kernels", "layers_without_kernel"]
 
 def layers_without_kernel(spec: ModelSpec) -> list[str]:
     """Return the names of the layers that run in NumPy between kernels."""
-    return [layer.name for layer in spec.layers if not is_native(layer.layer)]
+    return [layer.name for layer in spec.layers if not is_native(layer, spec.dtype)]
 
 
 def describe_kernels(spec: ModelSpec) -> str:

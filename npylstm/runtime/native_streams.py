@@ -41,7 +41,7 @@ class NativeStream:
     def _attach(self, program: Program) -> Array:
         """Return the state buffer; its layout is the same in all programs of one batch size."""
         if self._buffer is None:
-            self._buffer = aligned(program.state_size, program.parameters.vector.dtype)
+            self._buffer = aligned(program.state_size, program.parameters.dtype)
             for place in program.states:
                 call, name = place.name
                 view = self._buffer[place.start : place.stop].reshape(place.shape)

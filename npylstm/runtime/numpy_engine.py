@@ -28,7 +28,7 @@ class Node:
     def __init__(self, spec: LayerSpec) -> None:
         self.name = spec.name
         self.layer = spec.layer
-        self.packed = spec.layer.pack(spec.weights)
+        self.packed = spec.layer.pack(spec.factors())
 
     def compute(
         self, inputs: Sequence[Array], state: Mapping[str, Array], mask: Array | None

@@ -9,10 +9,10 @@ from npylstm.arrays import Array
 from npylstm.graph.parts import LayerSpec
 from npylstm.kernels.arguments import RECURRENT
 from npylstm.kernels.library import KernelLibrary
-from npylstm.kernels.packing import ALIGNMENT, aligned
-from npylstm.kernels.table import MULTIPLY, row_of
+from npylstm.kernels.packing import ALIGNMENT, VectorType, aligned, rounded_size
+from npylstm.kernels.table import Row, row_of
 
-__all__ = ["TABLE_BYTES", "Parameters"]
+__all__ = ["TABLE_BYTES", "Parameters", "weights_type"]
 
 # The most that tables of embeddings times kernels may take, of all layers of a model.
 TABLE_BYTES = 16 << 20
@@ -23,6 +23,13 @@ _MULTIPLY = ctypes.CFUNCTYPE(
     None, _ADDRESS, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT, _COUNT, _ADDRESS, _COUNT,
     _COUNT,
 )  # fmt: skip
+# See npylstm.kernels.integer_products.round_rows.
+_ROUND_ROWS = ctypes.CFUNCTYPE(None, _ADDRESS, _COUNT, _ADDRESS, _COUNT, _COUNT, _COUNT)
+
+
+def weights_type(layer: LayerSpec, prefix: str, dtype: str) -> str:
+    """Return the type of the weights that the kernels of a part of a layer read."""
+    return layer.product_type(prefix) if dtype == "float32" else dtype
 
 
 class Parameters:
@@ -32,8 +39,9 @@ class Parameters:
     ----------
     library
         The kernels that they are packed for.
-    vector
-        Their vectors, of the model's dtype.
+    rows
+        The row of the kernel table for each part of a layer, by its name and the prefix of the
+        part, and the vectors of its kernels.
     buffer
         The packed weights.
     tables
@@ -46,16 +54,21 @@ class Parameters:
         self.tables: dict[tuple[str, ...], Array] = {}
         self._parts: list[tuple[int, Array]] = []
         self._size = 0
-        self.library, self.vector = library, library.vector_type(dtype)
+        self.library, self.dtype = library, dtype
+        self.rows: dict[tuple[str, str], tuple[Row, VectorType]] = {}
         self.offsets: dict[tuple[str, str], dict[str, int]] = {}
         for layer in layers:
+            weights = layer.factors()
             for prefix, operation in layer.layer.parts().items():
-                row = row_of(operation)
+                kind = weights_type(layer, prefix, dtype)
+                row = row_of(operation, kind)
                 if row is None:  # an alias
                     continue
-                own = {k.removeprefix(prefix): w for k, w in layer.weights.items()
+                vector = library.vector_type(dtype)._replace(weights=kind)
+                self.rows[layer.name, prefix] = row, vector
+                own = {k.removeprefix(prefix): w for k, w in weights.items()
                        if k.startswith(prefix)}  # fmt: skip
-                packed = row.packed(operation, own, self.vector)
+                packed = row.packed(operation, own, vector)
                 self.offsets[layer.name, prefix] = {c: self._add(w) for c, w in packed.items()}
         # Padding: activations read parameters beyond their own.
         self.buffer: Array = aligned(self._size + ALIGNMENT, dtype)
@@ -85,18 +98,25 @@ class Parameters:
         Array or None
             None if all tables would have more than :data:`TABLE_BYTES`.
         """
-        span = int(row[RECURRENT.VECTORS]) * self.vector.lanes
+        span = int(row[RECURRENT.VECTORS]) * self.library.vector_type(self.dtype).lanes
         if key not in self.tables:
             size = self.buffer.itemsize
             used = sum(table.nbytes for table in [*self.tables.values()])
             if used + ids * span * size > TABLE_BYTES:
                 return None
-            table, start = aligned(ids * span, self.vector.dtype), self.buffer.ctypes.data
+            table, start = aligned(ids * span, self.dtype), self.buffer.ctypes.data
             features, w, bias = (int(row[c]) for c in (RECURRENT.IN, RECURRENT.W, RECURRENT.BIAS))
-            multiply = _MULTIPLY(self.library.address(MULTIPLY, self.vector.dtype))
+            x, distance = start + embeddings * size, features
+            if row[RECURRENT.ROUND_ROWS]:
+                distance = rounded_size(features)
+                rounded = aligned(ids * distance, self.dtype)
+                round_rows = _ROUND_ROWS(int(row[RECURRENT.ROUND_ROWS]))
+                round_rows(rounded.ctypes.data, distance, x, features, ids, features)
+                x = rounded.ctypes.data
+            multiply = _MULTIPLY(int(row[RECURRENT.MULTIPLY]))
             multiply(
-                table.ctypes.data, span, start + bias * size, 0, ids, start + embeddings * size,
-                features, features, start + w * size, 0, int(row[RECURRENT.VECTORS]),
+                table.ctypes.data, span, start + bias * size, 0, ids, x, distance, features,
+                start + w * size, 0, int(row[RECURRENT.VECTORS]),
             )  # fmt: skip
             # Another thread may have made it, and programs have its address.
             self.tables.setdefault(key, table)

@@ -15,38 +15,47 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
-from npylstm.graph.parts import Edge
+from npylstm.graph.parts import Edge, LayerSpec
 from npylstm.kernels.arguments import EMBEDDING, RECURRENT, WIDTH
 from npylstm.kernels.calls import Call, Place, Sizes
 from npylstm.kernels.library import Kernel
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
-from npylstm.runtime.parameters import Parameters
+from npylstm.runtime.parameters import Parameters, weights_type
 from npylstm.runtime.work_buffer import WorkBuffer
 
 __all__ = ["Program", "checks_values", "embedded_ids", "is_native", "kernels_of"]
 
 
-def is_native(operation: Operation) -> bool:
-    """Whether the operation and its activations have kernels."""
-    parts = operation.parts()
-    return is_alias(operation) or (bool(parts) and all(map(row_of, parts.values())))
+def is_native(layer: LayerSpec, dtype: str) -> bool:
+    """Whether the operation of a layer and its activations have kernels for this dtype."""
+    rows = _rows_of(layer, dtype)
+    return is_alias(layer.layer) or (bool(rows) and None not in rows)
+
+
+def _rows_of(layer: LayerSpec, dtype: str) -> list[Row | None]:
+    """Return the rows of the kernel table for the parts of a layer."""
+    parts = layer.layer.parts().items()
+    return [row_of(part, weights_type(layer, prefix, dtype)) for prefix, part in parts]
 
 
 def checks_values(operation: Operation) -> bool:
     """Whether the kernel compares integers with the vocabulary; all of them floats hold."""
-    row = row_of(operation)
+    row = row_of(operation, "float32")
     limit = 2 ** (np.finfo(np.float32).nmant + 1)
     checks = row is not None and hasattr(row.columns, "WRONG")
     return checks and (operation.vocabulary_size or limit) < limit
 
 
-def kernels_of(operation: Operation) -> set[Kernel]:
-    """Return the kernels that programs with this operation may call."""
-    rows = [row for row in map(row_of, operation.parts().values()) if row is not None]
-    if operation.state_shapes():
-        rows += [FETCH, STORE]
-    return {kernel for row in rows for kernel in row.kernels()}
+def kernels_of(layer: LayerSpec, dtype: str) -> set[Kernel]:
+    """Return the kernels that programs with this layer may call."""
+    kernels = {FETCH.kernel, STORE.kernel} if layer.layer.state_shapes() else set()
+    for prefix, part in layer.layer.parts().items():
+        kind = weights_type(layer, prefix, dtype)
+        row = row_of(part, kind)
+        if row is not None:
+            kernels.update(row.kernels(kind))
+    return kernels
 
 
 class Program:
@@ -183,9 +192,10 @@ class Program:
         ):
             own = self._lay_out_states(edge, prefix, part, mine)
             mask = part.own_mask(mine) or self.mask
+            _, vector = self.parameters.rows[edge.layer, prefix]
             call = Call(
                 tuple(mine), tuple(outputs), tuple(own.values()), mask, self.parameters.library,
-                self.parameters.vector, self._reserve, lambda: self._work.append(1), half,
+                vector, self._reserve, lambda: self._work.append(1), half,
             )  # fmt: skip
             self._emit(edge, prefix, part, call)
             states |= own
@@ -212,8 +222,7 @@ class Program:
         return places
 
     def _emit(self, edge: Edge, prefix: str, part: Operation, call: Call) -> None:
-        row = row_of(part)
-        assert row is not None  # is_native has checked it
+        row, _ = self.parameters.rows[edge.layer, prefix]
         rows = row.bound(part, call, self.parameters.offsets[edge.layer, prefix])
         for values in rows:
             if edge.inputs and edge.inputs[0] in self._embedded:
@@ -250,7 +259,7 @@ class Program:
     def _copy(self, row: Row, source: int, target: Place) -> None:
         columns = {"FROM": source, "TO": target.start, "SIZE": target.size}
         parameters = self.parameters
-        self._rows.append(row.row(parameters.library, parameters.vector.dtype, columns))
+        self._rows.append(row.row(parameters.library, parameters.dtype, columns))
 
 
 def embedded_ids(
@@ -259,7 +268,7 @@ def embedded_ids(
     """Return the calls of embeddings that only recurrent layers read, by their output."""
 
     def has_only(edge: Edge, columns: Any) -> bool:
-        rows = [row_of(part) for part in layers[edge.layer].parts().values()]
+        rows = [row_of(part, "float32") for part in layers[edge.layer].parts().values()]
         return bool(rows) and all(row is not None and row.columns is columns for row in rows)
 
     found = {edge.outputs[0]: edge for edge in edges if has_only(edge, EMBEDDING)}

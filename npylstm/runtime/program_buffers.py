@@ -39,7 +39,7 @@ class ProgramBuffers:
 
     def __init__(self, program: Program, state: Array | None = None) -> None:
         parameters = program.parameters
-        dtype = parameters.vector.dtype
+        dtype = parameters.dtype
         self.work = aligned(program.work_size, dtype)
         self.state = aligned(program.state_size, dtype) if state is None else state
         self.x, self.y = (

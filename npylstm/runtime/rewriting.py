@@ -147,7 +147,7 @@ def _with_activations(graph: Graph, spec: ModelSpec) -> Graph:
             product: Any = made.operation(before)
             fits = activation.axis in (None, -1)
             both = dataclasses.replace(product, activation=activation) if fits else None
-            if both is not None and row_of(both) is not None:
+            if both is not None and row_of(both, spec.dtype) is not None:
                 made.change(before, both)
                 made.edges[at] = Edge(before.layer, before.inputs, edge.outputs)
                 continue

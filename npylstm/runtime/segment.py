@@ -151,7 +151,7 @@ class Segment:
         fillers = [self._filler(_rows(inputs, s), outputs, each) for s in slices]
 
         def run(x: Arrays) -> list[Array]:
-            y = [np.empty(shapes[name], self.parameters.vector.dtype) for name in outputs]
+            y = [np.empty(shapes[name], self.parameters.dtype) for name in outputs]
             run_together([
                 functools.partial(fill, [a[rows] for a in x], [a[rows] for a in y])
                 for fill, rows in zip(fillers, slices, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.parts import LayerSpec
 from npylstm.kernels.library import ADVANCE, EXECUTE, GENERATE, Kernel, KernelLibrary
-from npylstm.kernels.table import EXAMPLES, FETCH, STORE, row_of
+from npylstm.kernels.table import EXAMPLES, FETCH, PRODUCTS, STORE, STORED, row_of
 from npylstm.ops import OPERATIONS
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, STEPS, Shape
@@ -79,12 +80,21 @@ def _results(library: KernelLibrary, dtype: str) -> Iterator[tuple[Iterable[Kern
     """Yield kernels that work together, their result, and NumPy's."""
     for kind, arguments, inputs in EXAMPLES:
         operation = OPERATIONS[kind](**arguments)
-        row = row_of(operation)
+        row = row_of(operation, dtype)
         assert row is not None
         spec = _alone(dtype, operation, inputs)
         x = _input(operation, dtype)
         native, exact = _both(spec, library)
-        yield row.kernels(), _flat(native.predict(x)), _flat(exact.predict(x))
+        yield row.kernels(dtype), _flat(native.predict(x)), _flat(exact.predict(x))
+    for weights in STORED if dtype == "float32" else ():
+        # NumPy rounds the same rows to the same integers.
+        spec = _stored(_alone(dtype, _lstm()), weights)
+        native, other = (
+            Predictor(spec, KernelEngine(spec, library)),
+            Predictor(spec, NumpyEngine(spec)),
+        )
+        x = _input(_lstm(), dtype)
+        yield filter(None, PRODUCTS[weights]), _rows(native, x), _rows(other, x)
     x = _input(_lstm(), dtype)
     native, exact = _both(_with_states(dtype), library)
     given = {"x": x, **{name: np.full((_BATCH, 20), 0.25, dtype) for name in ("h", "c")}}
@@ -98,6 +108,16 @@ def _both(spec: ModelSpec, library: KernelLibrary) -> tuple[Predictor, Predictor
     """Return a model that computes with the library, and with NumPy in float64."""
     exact = spec.astype("float64")
     return Predictor(spec, KernelEngine(spec, library)), Predictor(exact, NumpyEngine(exact))
+
+
+def _stored(spec: ModelSpec, storage: str) -> ModelSpec:
+    layers = tuple(layer.in_storage(storage) for layer in spec.layers)
+    return dataclasses.replace(spec, layers=layers)
+
+
+def _rows(model: Predictor, x: Array) -> Array:
+    """Predict all rows together, and the first one alone."""
+    return np.concatenate([_flat(model.predict(x)), _flat(model.predict(x[:1]))])
 
 
 def _lstm(units: int = 20, **options: bool) -> Operation:

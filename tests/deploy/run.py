@@ -1,6 +1,6 @@
 """Install a wheel into an environment with NumPy alone; run the bundled models and the tests of the kernels there.
 
-    python tests/deploy/run.py x86_64 --levels v2 v3 v4
+    python tests/deploy/run.py x86_64 --levels v2 v3 v4 v4_vnni
     python tests/deploy/run.py aarch64 --every 20
 
 Environments: x86_64 (this machine), aarch64, musl, and the CPUs x86-64-v2 and x86-64-v3 under qemu. Wheels come from
@@ -60,13 +60,14 @@ def run_tests(place: Environment, installed: Path, every: int, variables: dict[s
 def missing_features(level: str) -> str:
     """Return why this machine's CPU cannot run a level; nothing if it can."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    needed = {"v3": {"avx2", "fma"}, "v4": {"avx512f", "avx512vl", "avx512bw", "avx512dq"}}
+    v4 = {"avx512f", "avx512vl", "avx512bw", "avx512dq"}
+    needed = {"v3": {"avx2", "fma"}, "v4": v4, "v4_vnni": v4 | {"avx512_vnni"}}
     return " ".join(sorted(needed.get(level, set()) - flags))
 
 
 def best_level() -> str:
     """Return the level that must be chosen on this machine's CPU."""
-    return next(level for level in ("v4", "v3", "v2") if not missing_features(level))
+    return next(level for level in ("v4_vnni", "v4", "v3", "v2") if not missing_features(level))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -36,7 +36,8 @@ def test_every_kernel_is_checked() -> None:
     assert all(check.passed for check in checks)
     for dtype in ("float32", "float64"):
         names = {check.kernel for check in checks if check.dtype == dtype}
-        assert names == {kernel.name for kernel in (*KERNELS, *ENTRIES)}
+        wanted = {kernel.name for kernel in KERNELS if dtype in kernel.dtypes}
+        assert names == wanted | {kernel.name for kernel in ENTRIES}
 
 
 NOTHING = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(lambda *arguments: None)

@@ -9,7 +9,7 @@ import pytest
 from backends import compiled_library
 
 from npylstm.kernels.packing import PANEL, Columns, VectorType, aligned
-from npylstm.kernels.table import MULTIPLY
+from npylstm.kernels.table import PRODUCTS
 
 SEGMENT = 64  # terms of a partial sum, as in npylstm.kernels.products
 
@@ -35,7 +35,7 @@ def product(
     native = ctypes.CFUNCTYPE(
         None, address, integer, address, integer, integer, address, integer, integer, address,
         integer, integer,
-    )(library.address(MULTIPLY, dtype))  # fmt: skip
+    )(library.address(PRODUCTS[dtype].multiply, dtype))  # fmt: skip
     step = rows or size
     for r in range(0, size, step):
         native(
@@ -83,7 +83,7 @@ def test_bits_do_not_depend_on_the_number_of_rows(units: int, dtype: str) -> Non
 @pytest.mark.parametrize("gates", [1, 2, 3, 4])
 @pytest.mark.parametrize("units", UNITS)
 def test_every_column_has_a_place(units: int, gates: int) -> None:
-    columns = Columns(gates, units, VectorType("float32", 8))
+    columns = Columns(gates, units, VectorType("float32", 8, "float32"))
     places = columns.arrange(np.arange(1, gates * units + 1))
     assert sorted(places[places > 0]) == list(range(1, gates * units + 1))
 

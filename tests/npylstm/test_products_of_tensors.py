@@ -50,7 +50,7 @@ def check(operation: Operation, shapes: list[Shape], inputs: list[Array], terms:
     Sums of ``terms`` terms below 1 in size lose at most ``terms eps`` each; scores are such sums,
     and weights hand on their error by a factor below 2.
     """
-    assert is_native(operation)
+    assert is_native(LayerSpec("op", operation), "float32")
     spec = model_of(operation, *shapes)
     exact = Model(spec.astype("float64"), "numpy").predict(inputs)
     atol = 4 * terms * np.finfo("float32").eps * max(1.0, np.abs(exact).max())

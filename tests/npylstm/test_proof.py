@@ -196,9 +196,9 @@ def test_the_level_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment()["CPU level"] == cpu_level() != ""
     for machine, features, level in (
         ("x86_64", "SSE SSE2", "x86-64"),
-        ("AMD64", " ".join(LEVELS[1].features), "x86-64-v3"),
+        ("AMD64", " ".join(LEVELS[2].features), "x86-64-v3"),
         ("x86_64", " ".join(LEVELS[0].features), "x86-64-v4"),
-        ("x86_64", " ".join(LEVELS[2].features), "x86-64-v2"),
+        ("x86_64", " ".join(LEVELS[3].features), "x86-64-v2"),
         ("aarch64", "NEON ASIMD", "aarch64 ASIMD"),
         ("arm64", "ASIMD SVE", "arm64 SVE"),
         ("riscv64", "", "riscv64"),

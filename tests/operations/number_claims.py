@@ -16,7 +16,7 @@ from npylstm import Model, ModelSpec, ShapeError
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, Shape
 from npylstm.runtime.program import is_native
-from npylstm.spec import Edge, TensorSpec
+from npylstm.spec import Edge, LayerSpec, TensorSpec
 
 Oracle = Callable[..., Any]  # of the weights and the inputs, to the first output or all of them
 
@@ -37,7 +37,7 @@ def check_mask(probe: Probe, sizes: Sizes) -> None:
     for name, array in then.items():
         expect_close(array, after[name], atol, f"mask of the call: state {name!r}")
     check_lengths(probe, inputs, state, sizes)
-    model = model_of(probe, COMPILED) if is_native(layer) else None
+    model = model_of(probe, COMPILED) if is_native(LayerSpec("op", layer), probe.dtype) else None
     if model is not None:
         given: dict[str, Any] = {"state": {"op": state}} if state else {}
         named = {t.name: x for t, x in zip(model.inputs, inputs, strict=True)}
@@ -150,7 +150,7 @@ def model_of(probe: Probe, backend: str) -> Model | None:
 
 def check_kernels(probe: Probe, sizes: Sequence[Sizes]) -> None:
     """Where there is a kernel it gives what NumPy gives."""
-    if not is_native(probe.layer):
+    if not is_native(LayerSpec("op", probe.layer), probe.dtype):
         return
     model = model_of(probe, COMPILED)
     if model is None:
