@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
+import warnings
 from _thread import RLock
 from typing import Any
 
-__all__ = ["LOADING", "fork_after_loading", "module"]
+__all__ = ["LOADING", "fork_after_loading", "module", "warn_caller"]
 
 LOADING = RLock()
 
@@ -48,3 +50,11 @@ def module(name: str) -> Any:
         with LOADING:
             _MODULES[name] = importlib.import_module(f"npylstm.{name}")
         return _MODULES[name]
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line of the user's that called npylstm."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("npylstm."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -7,20 +7,25 @@ is one call of a layer, with its input and output tensors. Edges are in topologi
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm.errors import FormatError, UnsupportedError
-from npylstm.graph.parts import LONGEST_REPR, RESERVED, Case, Edge, LayerSpec, TensorSpec
+from npylstm.errors import FormatError
+from npylstm.graph.case import LONGEST_REPR, Case
+from npylstm.graph.cutting import subgraph, with_free_steps
+from npylstm.graph.parts import RESERVED, Edge, LayerSpec, TensorSpec
 from npylstm.graph.validation import find_problems
-from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape, resize_axis
+from npylstm.loading import module
+from npylstm.ops.shapes import BATCH, Shape
 from npylstm.printable import clipped
+
+if TYPE_CHECKING:
+    from npylstm.quantization import Quantization
 
 __all__ = [
     "FORMAT_VERSION", "RESERVED", "Case", "Edge", "LayerSpec", "ModelSpec", "TensorSpec",
@@ -237,6 +242,64 @@ class ModelSpec:
         )
         return replace(self, layers=layers, dtype=dtype)
 
+    def quantize(
+        self, type: str, layers: Iterable[str] | None = None, keep: Iterable[str] = ()
+    ) -> ModelSpec:
+        """Return the same model with weights in fewer bits, and measure what that costs.
+
+        Matrices of products, and tables of embeddings, are rounded; biases and all else stay. The
+        recorded cases are replayed: :attr:`quantization` of the result holds the errors. Twice
+        that is the budget by which :meth:`npylstm.Model.verify` judges the model from then on.
+
+        Parameters
+        ----------
+        type
+            ``"int8"``: 8 bits, with a scale for each column. Recurrent and dense layers compute
+            exact sums of integers; their inputs are rounded to 16 bits. ``"bfloat16"``: the upper
+            half of float32. ``"int16"``: 16 bits with a scale for each column, computed in
+            float32: for smaller files.
+        layers
+            Names of the layers to round, ``*`` allowed; None: all that have matrices.
+        keep
+            Names of layers that stay as they are, ``*`` allowed.
+
+        Returns
+        -------
+        ModelSpec
+
+        Raises
+        ------
+        NpylstmError
+            If a name belongs to no layer, no layer is left, or the model is not in float32 or is
+            quantized already.
+        FormatError
+            If the type is unknown or cannot hold a layer's numbers.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> spec = npylstm.load("models/sine_keras/sine.npz").spec
+        >>> spec.quantize("int8", keep=["dense*"])["lstm"].stored["W_i"].storage
+        'int8'
+        """
+        made: ModelSpec = module("quantizing").quantize(self, type, layers, keep)
+        return made
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the weights are stored, and what that costs; None if they are not quantized."""
+        found: Quantization | None = module("quantization").quantization_of(self)
+        return found
+
+    def decoded(self) -> ModelSpec:
+        """Return the same model, computed in floats: the decoded weights are its weights.
+
+        Returns
+        -------
+        ModelSpec
+        """
+        return replace(self, layers=tuple(replace(layer, stored={}) for layer in self.layers))
+
     def with_cases(self, cases: Iterable[Case]) -> ModelSpec:
         """Return the same model with other recorded cases.
 
@@ -275,45 +338,7 @@ class ModelSpec:
         FormatError
             If a name is unknown, an output needs another input, or an input is unused.
         """
-        unknown = [t for t in (*inputs, *outputs) if t not in self.shapes]
-        if unknown:
-            raise FormatError(f"no tensor {unknown[0]!r}, the model has: {', '.join(self.shapes)}")
-        makers = {t: edge for edge in self.edges for t in edge.outputs}
-        needed: set[Edge] = set()
-        read: set[str] = set()
-        todo = [(t, t) for t in outputs]
-        while todo:
-            tensor, target = todo.pop()
-            read.add(tensor)
-            if tensor in inputs:
-                continue
-            if tensor not in makers:
-                raise FormatError(
-                    f"output {target!r} needs input {tensor!r}; give it, or cut later"
-                )
-            if makers[tensor] not in needed:
-                needed.add(makers[tensor])
-                todo += [(t, target) for t in makers[tensor].inputs]
-        idle = [t for t in inputs if t not in read]
-        if idle:
-            raise FormatError(f"input {idle[0]!r}: none of the outputs {list(outputs)} needs it")
-        called = {edge.layer for edge in needed}
-        integer = {t.name for t in self.inputs if t.integer}
-        cut = replace(
-            self,
-            layers=tuple(layer for layer in self.layers if layer.name in called),
-            edges=tuple(edge for edge in self.edges if edge in needed),
-            inputs=tuple(TensorSpec(t, self.shapes[t], t in integer) for t in inputs),
-            outputs=tuple(outputs),
-            cases=(),
-            state_pairs=tuple(
-                pair for pair in self.state_pairs if pair[0] in inputs and pair[1] in outputs
-            ),
-        )
-        if not self.fixed_steps:
-            with contextlib.suppress(UnsupportedError):
-                return cut.with_free_steps()
-        return cut
+        return subgraph(self, inputs, outputs)
 
     @property
     def fixed_steps(self) -> dict[str, str]:
@@ -339,30 +364,7 @@ class ModelSpec:
             With the layer that works for its number of steps only, or the input whose number of
             steps may be in the model's numbers (:attr:`fixed_steps`).
         """
-        if traced := self.fixed_steps:
-            raise UnsupportedError(
-                [f"the steps of {name} cannot be free: {why}" for name, why in traced.items()]
-            )
-        taken: dict[Any, str] = {}
-
-        def free(tensor: TensorSpec, alike: bool) -> TensorSpec:
-            axis = tensor.time_axis
-            if axis is None or not isinstance(tensor.shape[axis], int):
-                return tensor
-            key = tensor.shape[axis] if alike else tensor.name
-            symbol = taken.setdefault(key, f"{STEPS}_{len(taken) + 1}" if taken else STEPS)
-            return replace(tensor, shape=resize_axis(tensor.shape, axis, symbol))
-
-        bare, reason = self.with_cases(()), ""
-        for alike in (False, True):  # second try: one symbol for all equal sizes
-            taken.clear()
-            inputs = tuple(free(t, alike) for t in self.inputs)
-            try:
-                return replace(bare, inputs=inputs)
-            except FormatError as error:
-                reason = reason or str(error)
-        fixed = [f"{t.name} {format_shape(t.shape)}" for t in self.inputs if free(t, False) != t]
-        raise UnsupportedError(f"the steps of {', '.join(fixed)} cannot be free: {reason}")
+        return with_free_steps(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the graph as JSON values.

@@ -108,11 +108,6 @@ class StoredWeight(NamedTuple):
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredWeight.decoded, (self.storage, dict(self.arrays), self.axis)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the stored arrays."""
-        return sum(array.nbytes for array in self.arrays.values())
-
 
 def storage_type(name: object) -> Storage:
     """Return the row of a storage type.

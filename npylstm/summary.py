@@ -26,14 +26,19 @@ def summarise(spec: ModelSpec, notes: str = "") -> str:
 def layer_table(spec: ModelSpec) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a table of the inputs and layers."""
     made = {edge.layer: edge.outputs for edge in reversed(spec.edges)}
-    rows = [[t.name, "input", format_shape(t.shape), "0", ""] for t in spec.inputs]
+    is_quantized = any(layer.stored for layer in spec.layers)
+    empty = [""] * (2 * is_quantized)
+    rows = [[t.name, "input", format_shape(t.shape), "0", *empty, ""] for t in spec.inputs]
     for layer in spec.layers:
         options = {k: v for k, v in layer.config.items() if k not in _IN_SHAPES}
         shapes = ", ".join(format_shape(spec.shapes[t]) for t in made[layer.name])
         count = sum(w.size for w in layer.weights.values())
-        config = _options(options)
-        rows.append([layer.name, layer.kind, shapes, f"{count:,}", config])
-    return ["layer", "kind", "output", "parameters", "config"], rows
+        row = [layer.name, layer.kind, shapes, f"{count:,}"]
+        if is_quantized:
+            row += [layer.storage or spec.dtype if count else "", f"{layer.stored_bytes:,}"]
+        rows.append([*row, _options(options)])
+    more = ["type", "bytes"] if is_quantized else []
+    return ["layer", "kind", "output", "parameters", *more, "config"], rows
 
 
 def origin_of(provenance: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from npylstm.cli.converting import convert
 from npylstm.cli.describing import info
 from npylstm.cli.examining import doctor
 from npylstm.cli.printing import print_json
+from npylstm.cli.quantizing import quantize
 from npylstm.cli.timing import bench, warmup
 from npylstm.errors import NpylstmError, ParityError
 from npylstm.printable import printable
@@ -164,6 +165,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--html", metavar="REPORT.html", help="write the report as one HTML page")
     backend(sub)
 
+    sub = command(quantize, "Write a model with weights in fewer bits, and measure what it costs.")
+    sub.add_argument("model", metavar="IN.npz", help="a model with float32 weights")
+    sub.add_argument("output", metavar="OUT.npz", help="the file to write")
+    sub.add_argument(
+        "--type", choices=("int8", "bfloat16", "int16"), default="int8", help="default: int8"
+    )
+    sub.add_argument("--layers", metavar="NAME", nargs="+", help="only these; * is allowed")
+    sub.add_argument(
+        "--keep", metavar="NAME", nargs="+", default=[], help="layers that stay; * is allowed"
+    )
+    sub.add_argument("--force", action="store_true", help="replace a file that is no model")
+    functions(sub)
+    backend(sub)
+
     sub = command(predict, "Compute outputs for inputs in a file.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--input", metavar="X.npy", required=True, help=".npy, .npz, .csv or .wav")
@@ -201,6 +216,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--seconds", metavar="N", type=_seconds, default=0.5, help="for each row of the table"
     )
+    sub.add_argument(
+        "--stream", action="store_true",
+        help="time the steps of a session, one by one: median, 99 %%, 99.9 %% and the worst",
+    )  # fmt: skip
+    sub.add_argument(
+        "--calls", metavar="N", type=_positive, default=1_000_000,
+        help="with --stream: steps; default: 1000000",
+    )  # fmt: skip
     functions(sub)
 
     sub = command(warmup, "Compile what a model needs, into Numba's cache.")

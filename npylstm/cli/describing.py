@@ -42,7 +42,9 @@ def info(options: argparse.Namespace) -> int:
             for layer in spec.layers
             for key, array in layer.weights.items()
         }
-        extra = {"streams": not _in_the_way(spec), "backend": [*find_backends()][-1],
+        quantization = spec.quantization
+        extra = {"quantization": None if quantization is None else quantization.to_json(),
+                 "streams": not _in_the_way(spec), "backend": [*find_backends()][-1],
                  "without_kernel": layers_without_kernel(spec)}  # fmt: skip
         print_json(spec.to_json() | {"weights": weights, "cases": len(spec.cases)} | extra)
         return 0
@@ -50,8 +52,11 @@ def info(options: argparse.Namespace) -> int:
     print(console.wrapped(f"streams: {_in_the_way(spec) or 'yes'}", "  "))
     print(console.wrapped(f"back end here: {_backend_here()}", "  "))
     print(console.wrapped(f"kernels for: {describe_kernels(spec)}", "  "))
+    quantization = spec.quantization
+    if quantization is not None and quantization.outputs:
+        print(console.plain_table(*quantization.output_table()))
     for key, value in spec.provenance.items():
-        if key != "tensors":
+        if key not in ("tensors", "quantization"):
             for entry in value if isinstance(value, list) else [value]:
                 print(console.wrapped(f"{key}: {_in_short(entry)}", "  "))
     print_ledger(spec)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from npylstm.cli.arrays import STANDARD
 from npylstm.errors import NpylstmError
 from npylstm.io.model_file import is_model
 
-__all__ = ["check_page", "check_target", "check_written"]
+__all__ = ["check_model", "check_page", "check_target", "check_written"]
 
 
 def check_name(path: str) -> None:
@@ -47,21 +48,28 @@ def check_page(path: str | None, *reads: str | None) -> None:
 
 
 def check_target(options: argparse.Namespace, importer: Any) -> None:
-    """Check that the output file replaces neither an input nor a file that is not a model."""
-    target = options.output
+    """Check that the output of a conversion replaces no source, and no file but a model."""
+    given = (options.architecture, options.example, options.check_input, options.check_output)
+    sources = {source: f"is {source}" for source in (*importer.files(options.source), *given)}
+    check_model(options.output, sources | {options.source: "is the source itself"}, options.force)
+
+
+def check_model(target: str, sources: Mapping[str | None, str], force: bool) -> None:
+    """Check the name of a model to write.
+
+    ``sources`` are files that are read, with what to say of the target if it is the same file.
+    """
     check_name(target)
     if not os.path.exists(target):
         return
-    given = (options.architecture, options.example, options.check_input, options.check_output)
-    for source in (*importer.files(options.source), *filter(None, given)):
-        if os.path.exists(source) and os.path.samefile(source, target):
-            what = "is the source itself" if source == options.source else f"is {source}"
+    for source, what in sources.items():
+        if source and os.path.exists(source) and os.path.samefile(source, target):
             raise NpylstmError(
                 f"{target}: {what}, which would be lost; give another name for the .npz"
             )
     if os.path.isdir(target):
         raise NpylstmError(f"{target}: is a folder; give the name of the .npz to write")
-    if not options.force and not is_model(target):
+    if not force and not is_model(target):
         raise NpylstmError(
             f"{target}: exists and is no npylstm model; give another name, or --force"
         )

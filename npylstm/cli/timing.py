@@ -27,6 +27,8 @@ __all__ = ["bench", "warmup"]
 def bench(options: argparse.Namespace) -> int:
     """Time whole calls with all back ends that can be used here, and print medians."""
     spec = load(options.model, "numpy", custom_functions(options)).spec
+    if options.stream:
+        return _bench_stream(Model(spec), options)
     models = [Model(spec, "numpy")]
     for backend in ("numba", "native"):
         with contextlib.suppress(NpylstmError):
@@ -65,6 +67,58 @@ def bench(options: argparse.Namespace) -> int:
     header = ["back end", "input", "calls", "median us", "min us"]
     console.print_table(header, rows, title=f"{spec.name}, 1 thread of npylstm's own")
     return 0
+
+
+_BLOCK = 10_000  # calls between two signs of progress
+_WARM_UP = 1_000
+_QUANTILES = {"median_us": 0.5, "p99_us": 0.99, "p99_9_us": 0.999, "worst_us": 1.0}
+
+
+def _bench_stream(model: Model, options: argparse.Namespace) -> int:
+    """Time single steps of a session, as an audio callback or a control loop calls them."""
+    rng = np.random.default_rng(0)
+    results = []
+    for batch in options.batch:
+        session = model.session(batch)
+        x = _step_input(model, batch, rng)
+        first = session.step(x)
+        out = np.empty_like(first) if isinstance(first, np.ndarray) else None
+        for _ in range(_WARM_UP):
+            session.step(x, out)
+        times = np.zeros(options.calls, np.int64)
+        blocks = range(0, options.calls, _BLOCK)
+        clock = time.perf_counter_ns
+        with console.progress("bench", len(blocks)) as advance:
+            for begin in blocks:
+                for k in range(begin, min(begin + _BLOCK, options.calls)):
+                    start = clock()
+                    session.step(x, out)
+                    times[k] = clock() - start
+                advance()
+        found = {name: float(np.quantile(times, q)) / 1e3 for name, q in _QUANTILES.items()}
+        results.append({"backend": model.backend, "batch": batch, "calls": options.calls, **found})
+    if options.json:
+        print_json(results)
+        return 0
+    rows = [
+        [r["backend"], str(r["batch"]), f"{r['calls']:,}", *(f"{r[q]:.1f}" for q in _QUANTILES)]
+        for r in results
+    ]
+    header = ["back end", "sequences", "steps", "median us", "99 %", "99.9 %", "worst"]
+    console.print_table(header, rows, title=f"{model.spec.name}, steps of a session")
+    return 0
+
+
+def _step_input(model: Model, batch: int, rng: np.random.Generator) -> Any:
+    """Return random inputs of a step, by name if there are several."""
+    drawn = {}
+    for tensor in model.inputs:
+        at = tensor.time_axis
+        shape = [batch if d == BATCH else d for k, d in enumerate(tensor.shape) if k != at]
+        sizes = [d if isinstance(d, int) else 1 for d in shape]
+        values = np.zeros(sizes) if tensor.integer else rng.standard_normal(sizes)
+        drawn[tensor.name] = values.astype(model.spec.dtype)
+    return drawn if len(drawn) > 1 else next(iter(drawn.values()))
 
 
 def warmup(options: argparse.Namespace) -> int:

@@ -1,10 +1,10 @@
-"""Parts of a spec: tensors, layers with weights, calls of layers, recorded cases."""
+"""Parts of a spec: tensors, layers with weights, calls of layers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -12,15 +12,14 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import FormatError
+from npylstm.graph.case import LONGEST_REPR, equal_bits
 from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH, Shape, format_shape
 from npylstm.printable import clipped
 from npylstm.storage import StoredWeight
 
-__all__ = ["LONGEST_REPR", "RESERVED", "Case", "Edge", "LayerSpec", "TensorSpec", "scale_axis"]
-
-LONGEST_REPR = 200  # characters
+__all__ = ["RESERVED", "Edge", "LayerSpec", "TensorSpec", "scale_axis"]
 
 RESERVED = ("npylstm", "case")  # first parts of other keys in the file
 # Roles of the weights that a storage type applies to.
@@ -149,7 +148,7 @@ class LayerSpec:
             frozen[key].flags.writeable = False
         shapes = self.layer.weight_shapes() if self.stored else {}
         stored = {k: self.stored[k] for k in shapes if k in self.stored}
-        stored = {k: s for k, s in stored.items() if _equal(frozen.get(k), s.weight)}
+        stored = {k: s for k, s in stored.items() if equal_bits(frozen.get(k), s.weight)}
         frozen |= {k: s.weight for k, s in stored.items()}  # one array, not two equal ones
         object.__setattr__(self, "weights", MappingProxyType(frozen))
         object.__setattr__(self, "stored", MappingProxyType(stored))
@@ -162,7 +161,11 @@ class LayerSpec:
         if not isinstance(other, LayerSpec):
             return NotImplemented
         same = (self.name, self.layer) == (other.name, other.layer)
-        return same and _equal(self.weights, other.weights) and _equal(self._held(), other._held())
+        return (
+            same
+            and equal_bits(self.weights, other.weights)
+            and equal_bits(self._held(), other._held())
+        )
 
     def __hash__(self) -> int:
         return hash((self.name, self.layer))
@@ -176,6 +179,18 @@ class LayerSpec:
     def _held(self) -> dict[str, Any]:
         """Return the storage types of the stored weights, and their arrays."""
         return {key: {"type": s.storage, **s.arrays} for key, s in self.stored.items()}
+
+    def rounded_weights(self) -> list[str]:
+        """Return the names of the weights that :meth:`in_storage` rounds.
+
+        Returns
+        -------
+        list
+            The matrices of products, and tables of embeddings.
+        """
+        roles = self.layer.weight_roles.items()
+        kept = (key for key, role in roles if role in (*_FACTORS, _TABLE))
+        return [key for key in kept if self.weights[key].ndim > 1]
 
     def in_storage(self, storage: str) -> LayerSpec:
         """Return the layer with the matrices of its products rounded to a storage type.
@@ -199,13 +214,12 @@ class LayerSpec:
             If the storage type is unknown or cannot hold the numbers, or a sum has too many terms.
         """
         stored = {}
-        for key, role in self.layer.weight_roles.items():
-            if role in (*_FACTORS, _TABLE) and self.weights[key].ndim > 1:
-                axis = scale_axis(self.layer, key)
-                try:
-                    stored[key] = StoredWeight.encoded(storage, self.weights[key], axis)
-                except FormatError as error:
-                    raise FormatError(f"{self.name}/{key}: {error}") from None
+        for key in self.rounded_weights():
+            axis = scale_axis(self.layer, key)
+            try:
+                stored[key] = StoredWeight.encoded(storage, self.weights[key], axis)
+            except FormatError as error:
+                raise FormatError(f"{self.name}/{key}: {error}") from None
         weights = {**self.weights, **{k: s.weight for k, s in stored.items()}}
         made = replace(self, weights=weights, stored=stored)
         for problem in made._storage_problems():
@@ -296,6 +310,16 @@ class LayerSpec:
         return sum(array.size for array in self.weights.values())
 
     @property
+    def storage(self) -> str:
+        """Storage types of the stored weights; empty if there are none."""
+        return ", ".join(sorted({stored.storage for stored in self.stored.values()}))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all weights in a file."""
+        return sum(array.nbytes for array in self.arrays().values())
+
+    @property
     def kind(self) -> str:
         """The operation's name in the registry."""
         return self.layer.kind
@@ -337,50 +361,3 @@ class LayerSpec:
             elif not self.layer.holds_infinity and not np.isfinite(array).all():
                 count = np.count_nonzero(~np.isfinite(array))
                 yield f"{self.name}/{key}: expected finite numbers, got {count} nan or inf"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Case:
-    """A recorded run of the framework. Two are equal if their arrays are equal bit by bit.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Arrays by the names of the model's inputs and outputs.
-    state
-        The initial state, call to state to array ``(batch, units)``; empty means zeros.
-    lengths
-        Integers (batch,); None if all sequences are as long as the array.
-    purpose
-        A word for what the case tests: ``padding``, ``saturation``.
-    """
-
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-    state: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
-    lengths: Array | None = None
-    purpose: str = ""
-
-    def __repr__(self) -> str:
-        inputs, outputs = (
-            ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
-            for arrays in (self.inputs, self.outputs)
-        )
-        purpose = f" {self.purpose!r}" if self.purpose else ""
-        text = f"{purpose}: {inputs} -> {outputs}"
-        return f"<npylstm.Case{clipped(text, LONGEST_REPR - 14)}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Case):
-            return NotImplemented
-        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Compare arrays, or mappings of them, by shape, dtype and bytes: nan equals nan."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if not isinstance(a, np.ndarray):
-        return not isinstance(b, np.ndarray) and bool(a == b)
-    same = isinstance(b, np.ndarray) and (a.shape, a.dtype) == (b.shape, b.dtype)
-    return a is b or (same and a.tobytes() == b.tobytes())

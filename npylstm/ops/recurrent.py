@@ -59,7 +59,7 @@ def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
 
 def product(x: Array, W: Array) -> Array:
     """Return ``x @ W`` of two matrices, as a new array, computed in one thread if possible."""
-    if type(W) is not np.ndarray:  # IntegerMatrix defines the operator alone
+    if type(W) is not np.ndarray:  # a stand-in defines the operator alone
         return x @ W
     y: Array
     columns = W.shape[1]

@@ -311,9 +311,18 @@ def _steps_axis(output: TensorSpec, spec: ModelSpec) -> int | None:
     return axis if output.shape[0] in lengths else None
 
 
-def summarise(comparisons: Sequence[Comparison]) -> tuple[OutputParity, ...]:
-    """Return one summary for every output over all cases."""
-    return tuple(_summarise(name, parts) for name, parts in by_output(comparisons).items())
+def summarise(
+    comparisons: Sequence[Comparison], judged: Mapping[str, tuple[bool, float]] | None = None
+) -> tuple[OutputParity, ...]:
+    """Return one summary for every output over all cases.
+
+    ``judged`` are outputs of a quantized model: whether they are within the model's budget, and the
+    largest difference that it allows.
+    """
+    return tuple(
+        _summarise(name, parts, *(judged or {}).get(name, (False, 0.0)))
+        for name, parts in by_output(comparisons).items()
+    )
 
 
 def _axis_names(ndim: int) -> tuple[str, ...]:
@@ -322,16 +331,17 @@ def _axis_names(ndim: int) -> tuple[str, ...]:
     return ("sample", "step", *(f"axis{k}" for k in range(2, ndim - 1)), "feature")
 
 
-def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
+def _summarise(name: str, parts: list[Comparison], is_accepted: bool, limit: float) -> OutputParity:
     largest = [p.difference.max(initial=0.0) for p in parts]
     ratios = [p.max_ratio for p in parts]
-    passed = max(ratios) <= 1
-    # Show the largest difference; if parity failed, the largest share of its tolerance.
-    worst = int(np.argmax(largest if passed else ratios))
+    passed = is_accepted or max(ratios) <= 1
+    # Show the largest difference; if rounding does not explain it, the largest share of tolerance.
+    by_size = passed or limit > 0
+    worst = int(np.argmax(largest if by_size else ratios))
     part = parts[worst]
     where = {"case": part.case}
     if part.difference.size:
-        shown = part.difference if passed else part.error_ratios
+        shown = part.difference if by_size else part.error_ratios
         index = np.unravel_index(int(np.argmax(shown)), shown.shape)
         where |= {axis: int(i) for axis, i in zip(part.axes, index, strict=True)}
     everything = np.concatenate([p.difference.reshape(-1) for p in parts])
@@ -343,6 +353,6 @@ def _summarise(name: str, parts: list[Comparison]) -> OutputParity:
         rms=rms(everything),
         framework_to_float64=rms(np.concatenate([p.errors(p.framework) for p in parts])),
         npylstm_to_float64=rms(np.concatenate([p.errors(p.ours) for p in parts])),
-        tolerance=float(part.tolerances[index]) if part.difference.size else 0.0,
+        tolerance=max(limit, float(part.tolerances[index])) if part.difference.size else limit,
         passed=bool(passed),
     )

@@ -20,6 +20,7 @@ from npylstm.parity.report import ParityReport
 from npylstm.parity.search import search
 from npylstm.parity.trial import compared_outputs
 from npylstm.parity.variants import CachedRun
+from npylstm.quantization import judged, measured_errors
 from npylstm.runtime.model import Model
 from npylstm.spec import Case, ModelSpec
 
@@ -108,13 +109,19 @@ def _diagnose(
     first = first_bad_layer(tapes[0], activations) if activations else None
     layers = tuple(e.layer for e in spec.edges if not activations.keys().isdisjoint(e.outputs))
     comparisons = compared_outputs(bare, tapes)
+    quantization, errors = measured_errors(
+        spec, [tape.example for tape in tapes], [tape.outputs for tape in tapes]
+    )
     report = ParityReport(
-        summarise(comparisons), len(examples), "the other program", "numpy",
-        comparisons=comparisons, spec=spec,
+        summarise(comparisons, judged(quantization, errors)), len(examples), "the other program",
+        "numpy", errors=errors, comparisons=comparisons, spec=spec,
     )  # fmt: skip
     check_evidence(spec, comparisons)
     if report.passed:
         return Diagnosis((), (), first, layers, report)
+    if quantization is not None:  # the search computes with decoded weights
+        bare = bare.decoded()
+        tapes = [CachedRun(bare, example) for example in examples]
     found: tuple[Cause, ...] = ()
     if first is not None:
         found = inside_layer(bare, tapes, first, activations)

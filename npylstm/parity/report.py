@@ -15,6 +15,7 @@ from npylstm.errors import ParityError
 if TYPE_CHECKING:
     from npylstm.parity.comparison import Comparison, OutputParity
     from npylstm.parity.diagnosis import Diagnosis
+    from npylstm.quantization import OutputError
     from npylstm.spec import Case, ModelSpec
 
 __all__ = ["PROOFS", "ParityReport"]
@@ -45,6 +46,8 @@ class ParityReport:
     unproven
         Outputs that agree but prove nothing: all values are nan, the zeros of a dead relu, or no
         larger than what rounding changes.
+    errors
+        Of a quantized model: one :class:`~npylstm.quantization.OutputError` per output.
     comparisons
         The differences of each output in each case, for the plots.
     spec, replayed
@@ -61,6 +64,7 @@ class ParityReport:
     stated: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
+    errors: tuple[OutputError, ...] = ()
     comparisons: tuple[Comparison, ...] = field(default=(), repr=False, compare=False)
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
     replayed: tuple[Case, ...] = field(default=(), repr=False, compare=False)
@@ -97,6 +101,8 @@ class ParityReport:
             less = f"; nothing is proven of {' and '.join(self.unproven)}" if self.unproven else ""
             return f"parity held: {scope}{less}"
         worst = failed[0]
+        if worst.output in self._budget:
+            return f"parity FAILED: not within the budget: {self._cost(worst.output)} ({scope})"
         place = ", ".join(f"{k} {v}" for k, v in worst.where.items())
         return (
             f"parity FAILED: output {worst.output!r} differs by {worst.max_abs:.3g} at {place}, "
@@ -113,6 +119,22 @@ class ParityReport:
         text = f"{count} recorded case{'' if count == 1 else 's'} against {self.framework}"
         return f"{text} and {authors} of the author's" if authors else text
 
+    @functools.cached_property
+    def _budget(self) -> dict[str, OutputError]:
+        """The budget of a quantized model, by output; empty if there is none."""
+        quantization = self.spec.quantization if self.spec is not None and self.errors else None
+        return {} if quantization is None else quantization.budget
+
+    def _cost(self, output: str) -> str:
+        """Return what quantization costs in an output, and its budget."""
+        (error,) = (error for error in self.errors if error.output == output)
+        most = self._budget[output]
+        return (
+            f"output {output!r} has a relative rms error of {error.relative_rms:.2%} of at most "
+            f"{most.relative_rms:.2%}, the largest difference is {error.max_abs:.2g} of at most "
+            f"{most.max_abs:.2g}"
+        )
+
     @property
     def _agreement(self) -> str:
         """Return the verdict on a model that agrees but whose structure is not proven."""
@@ -120,6 +142,9 @@ class ParityReport:
         if not short.startswith("the "):
             short = short.split()[0].lower()
         origin = self.spec.provenance if self.spec else {}
+        if self._budget:
+            costs = "; ".join(map(self._cost, self._budget))
+            return f"the quantized model is within its budget: {costs}"
         if origin.get("dequantized") and len(self.stated) == 1:  # no chain is stated
             return (
                 f"the engine agrees with {short} for the dequantized weights; that the quantized "
@@ -212,6 +237,7 @@ class ParityReport:
             "cases": self.cases,
             "framework": self.framework,
             "backend": self.backend,
+            "errors": [asdict(error) for error in self.errors],
             "outputs": [{k: _finite(v) for k, v in asdict(o).items()} for o in self.outputs],
             "diagnosis": None if self.diagnosis is None else self.diagnosis.to_json(),
         }

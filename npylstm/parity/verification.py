@@ -12,6 +12,7 @@ from npylstm.parity.examples import bind_case
 from npylstm.parity.proving import check_evidence
 from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.trial import float64_runs
+from npylstm.quantization import judged, measured_errors
 from npylstm.runtime.model import Model
 from npylstm.spec import Case
 from npylstm.summary import origin_of
@@ -31,7 +32,8 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
     ours = [model.replay(case) for case in cases]
     examples = [bind_case(model.spec, case) for case in cases]
     comparisons = compare(model.spec, cases, ours, *float64_runs(model.spec, examples))
-    outputs = summarise(comparisons)
+    quantization, errors = measured_errors(model.spec, cases, ours)
+    outputs = summarise(comparisons, judged(quantization, errors))
     unproven = check_evidence(model.spec, comparisons)
     return ParityReport(
         outputs,
@@ -42,6 +44,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         stated=_sentences(origin, "stated"),
         undecided=_sentences(origin, "undecided"),
         unproven=unproven,
+        errors=errors,
         comparisons=comparisons,
         spec=model.spec,
         replayed=tuple(cases),

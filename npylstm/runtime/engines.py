@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,7 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
 from npylstm.graph.state import State
 from npylstm.kernels.library import KernelLibrary, Unavailable
-from npylstm.loading import LOADING, fork_after_loading, module
+from npylstm.loading import LOADING, fork_after_loading, module, warn_caller
 from npylstm.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -148,7 +146,7 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
             if backend == name:
                 raise NpylstmError(f"{asked}: {library.reason}")
             if library.is_fault:
-                _warn(f"npylstm computes without the {name} back end: {library.reason}")
+                warn_caller(f"npylstm computes without the {name} back end: {library.reason}")
             continue
         try:
             with LOADING:  # kernels are compiled, or looked up
@@ -157,7 +155,7 @@ def make_engine(spec: ModelSpec, backend: str = "auto") -> Engine:
         except Exception as failure:
             if backend == name:
                 raise
-            _warn(f"{spec.name} is computed without the {name} back end: {failure}")
+            warn_caller(f"{spec.name} is computed without the {name} back end: {failure}")
     engine = module("runtime.numpy_engine").NumpyEngine(spec)
     return engine
 
@@ -214,14 +212,6 @@ def find_backends() -> dict[str, KernelLibrary | Unavailable | None]:
 def _check_name(backend: str, asked: str) -> None:
     if backend not in BACKENDS:
         raise NpylstmError(f"{asked}: expected one of {', '.join(BACKENDS)}")
-
-
-def _warn(message: str) -> None:
-    """Warn at the line of the user's that loads the model."""
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("npylstm."):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
 
 
 # Where Numba will compute, now: later, another thread might fork during the import of logging.

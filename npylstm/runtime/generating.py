@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError, UnsupportedError
 from npylstm.graph.joining import join_models
 from npylstm.graph.state import State
+from npylstm.loading import warn_caller
 from npylstm.ops.shapes import BATCH, STEPS, Shape, drop_axis, format_shape, resize_axis
 from npylstm.runtime.binding import bind, bind_state, numbers
 from npylstm.runtime.predictor import Predictor
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from npylstm.runtime.binding import Inputs, StateArrays
 
 __all__ = ["Feed", "Window", "decode", "forecast"]
+
+# Quantized models that have forecast.
+_WARNED: weakref.WeakSet[Predictor] = weakref.WeakSet()
 
 Feed = Callable[[Array], "npt.ArrayLike"]
 Window = int | Literal["auto"] | None
@@ -42,6 +47,7 @@ def forecast(
     """Return the result of :meth:`npylstm.Model.forecast`, and the final state."""
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
         raise NpylstmError(f"steps: expected a positive integer, got {steps!r}")
+    _warn_of_drift(model)
     inputs, outputs = model.spec.inputs, model.spec.output_specs
     if len(inputs) != 1 or len(outputs) != 1:
         raise ShapeError(
@@ -63,6 +69,18 @@ def forecast(
     if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 1:
         raise NpylstmError(f"window: expected 'auto', None or a positive integer, got {window!r}")
     return _windowed(model, x, int(steps), int(window), axis, last_step, feed, state)
+
+
+def _warn_of_drift(model: Predictor) -> None:
+    """Warn once for each quantized model."""
+    if model in _WARNED or not any(layer.stored for layer in model.spec.layers):
+        return
+    _WARNED.add(model)
+    warn_caller(
+        f"{model.spec.name} is quantized: outputs that are fed back accumulate its errors, which "
+        "grow to the size of the signal within some hundred steps; forecast with the float32 model "
+        "if they matter"
+    )
 
 
 def _steps_of(source: TensorSpec) -> int:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npylstm.arrays import Array
 from npylstm.errors import NpylstmError
-from npylstm.graph.parts import LONGEST_REPR
+from npylstm.graph.case import LONGEST_REPR
 from npylstm.io import model_file
 from npylstm.io.npz import Source
 from npylstm.loading import module
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from npylstm.ops.external import Function
     from npylstm.parity import ParityReport
+    from npylstm.quantization import Quantization
     from npylstm.runtime.binding import Inputs, StateArrays
     from npylstm.runtime.generating import Feed, Window
     from npylstm.runtime.pool import Pool
@@ -319,22 +319,6 @@ class Model(Predictor):
         report: ParityReport = module("parity").verify(self, cases, framework)
         return report
 
-    def replay(self, case: Case) -> dict[str, Array]:
-        """Compute the outputs for a recorded case.
-
-        Parameters
-        ----------
-        case
-            Its inputs, state and lengths are used.
-
-        Returns
-        -------
-        dict
-            Arrays by the names of the outputs.
-        """
-        y = self.predict(case.inputs, state=case.state or None, lengths=case.lengths)
-        return y if isinstance(y, dict) else {self.outputs[0].name: y}
-
     def astype(self, dtype: npt.DTypeLike) -> Model:
         """Return the same model with weights, inputs and outputs of another dtype.
 
@@ -353,6 +337,41 @@ class Model(Predictor):
             For any other dtype.
         """
         return Model(self.spec.astype(str(np.dtype(dtype))), self.backend)
+
+    def quantize(
+        self, type: str, layers: Iterable[str] | None = None, keep: Iterable[str] = ()
+    ) -> Model:
+        """Return the same model with weights in fewer bits, and measure what that costs.
+
+        Parameters
+        ----------
+        type, layers, keep
+            As in :meth:`npylstm.spec.ModelSpec.quantize`.
+
+        Returns
+        -------
+        Model
+            Its :attr:`quantization` holds sizes and errors.
+
+        Raises
+        ------
+        NpylstmError, FormatError
+            As :meth:`npylstm.spec.ModelSpec.quantize`.
+
+        Examples
+        --------
+        >>> import npylstm
+        >>> small = npylstm.load("models/sine_keras/sine.npz").quantize("int8")
+        >>> small.quantization.after < small.quantization.before / 3
+        True
+        """
+        quantized = module("quantizing").quantize(self.spec, type, layers, keep, self.backend)
+        return Model(quantized, self.backend)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the weights are stored, and what that costs; None if they are not quantized."""
+        return self.spec.quantization
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to an ``.npz``, as :func:`npylstm.save`.

@@ -15,7 +15,7 @@ from npylstm.loading import module
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
 from npylstm.runtime.engines import Engine, Stream
-from npylstm.spec import ModelSpec, TensorSpec
+from npylstm.spec import Case, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -213,6 +213,22 @@ class Predictor:
         if call is not None:
             self._prepared_calls[key] = call
         return call
+
+    def replay(self, case: Case) -> dict[str, Array]:
+        """Compute the outputs for a recorded case.
+
+        Parameters
+        ----------
+        case
+            Its inputs, state and lengths are used.
+
+        Returns
+        -------
+        dict
+            Arrays by the names of the outputs.
+        """
+        y = self.predict(case.inputs, state=case.state or None, lengths=case.lengths)
+        return y if isinstance(y, dict) else {self.outputs[0].name: y}
 
     def with_free_steps(self: Self) -> Self:
         """Return the same model for any number of steps, if its layers allow it.
