@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from npylstm.integer_matrix import LARGEST, SMALLEST
-from npylstm.kernels.integer_sums import Panel, picked, scaled
+from npylstm.kernels.integer_sums import IntegerSums, picked
 from npylstm.kernels.jit import jit, product_kernel, rounding_kernel
 from npylstm.kernels.packing import PANEL, ROUNDED_HEAD, ROUNDED_STEP, TERMS
 from npylstm.kernels.simd import Lanes, broadcast, each_vector, lane_count, offset, width
@@ -144,10 +144,9 @@ def _rows_kernel(count: int) -> Any:
                 return [builder.gep(first, [place]) for place in places]
 
             def build(vectors: int) -> None:
-                x_rows = apart(x, x_row)
-                panel = Panel.of(builder, x_rows, span, w, vectors)
-                rows = _Rows(builder, apart(z, z_row), apart(start, start_row), x_rows, w)
-                (_sum_at_once if TARGET.has_vnni else _sum_in_segments)(panel, terms, rows)
+                sums = IntegerSums(builder, apart(x, x_row), span, w, vectors)
+                rows = _Rows(apart(z, z_row), apart(start, start_row))
+                (_sum_at_once if TARGET.has_vnni else _sum_in_segments)(sums, terms, rows)
 
             choose(builder, vectors, range(1, PANEL + 1), build)
             return context.get_dummy_value()
@@ -159,64 +158,59 @@ def _rows_kernel(count: int) -> Any:
 
 
 class _Rows(NamedTuple):
-    """Pointers to the rows of a product, and to its packed panel."""
+    """Pointers to the rows of a product, and of what it is added to."""
 
-    builder: Any
     z: list[Any]
     start: list[Any]
-    x: list[Any]
-    w: Any
 
-    def write(self, sums: list[Any]) -> None:
+    def write(self, sums: IntegerSums, totals: list[Any]) -> None:
         """Write the results of sums in 32 bits or in float64, row by row."""
-        made = scaled(self.builder, sums, self.start, self.x, self.w)
-        vectors = len(made) // len(self.z)
-        for k, value in enumerate(made):
-            place = constant(k % vectors * value.value.type.count)
-            value.store(self.builder.gep(self.z[k // vectors], [place]))
+        for k, value in enumerate(sums.scaled(totals, self.start)):
+            r, vector = divmod(k, sums.vectors)
+            value.store(sums.builder.gep(self.z[r], [constant(vector * sums.lanes)]))
 
 
-def _sum_at_once(panel: Panel, terms: Any, rows: _Rows) -> None:
+def _sum_at_once(sums: IntegerSums, terms: Any, rows: _Rows) -> None:
     """Generate the sums of all terms, whose parts are exact in 32 bits."""
-    builder = rows.builder
-    parts = panel.over(constant(0), terms)
+    builder = sums.builder
+    parts = sums.over(constant(0), terms)
     with builder.if_else(_is_short(builder, terms)) as (short, long):
         with short:
-            rows.write([panel.total(part) for part in parts])
+            rows.write(sums, [sums.total(part) for part in parts])
         with long:
-            rows.write([panel.wide_total(part) for part in parts])
+            rows.write(sums, [sums.wide_total(part) for part in parts])
 
 
 def _is_short(builder: Any, terms: Any) -> Any:
     return builder.icmp_signed("<=", terms, constant(TERMS))
 
 
-def _sum_in_segments(panel: Panel, terms: Any, rows: _Rows) -> None:
+def _sum_in_segments(sums: IntegerSums, terms: Any, rows: _Rows) -> None:
     """Generate the sums of segments of :data:`~npylstm.kernels.packing.TERMS` terms in float64."""
-    builder = rows.builder
+    builder = sums.builder
     is_short, step = _is_short(builder, terms), constant(TERMS)
-    doubles = ir.VectorType(_DOUBLE, panel.lanes)
-    totals = [cgutils.alloca_once(builder, panel.ints) for _ in range(panel.count)]
-    wide = [cgutils.alloca_once(builder, doubles) for _ in range(panel.count)]
+    doubles = ir.VectorType(_DOUBLE, sums.lanes)
+    totals = [cgutils.alloca_once(builder, sums.ints) for _ in range(sums.count)]
+    wide = [cgutils.alloca_once(builder, doubles) for _ in range(sums.count)]
     for at in wide:
         builder.store(ir.Constant(doubles, None), at)
     with cgutils.for_range_slice(builder, constant(0), terms, step) as (first, _):
         limit = builder.add(first, step)
         end = builder.select(builder.icmp_signed("<", limit, terms), limit, terms)
-        sums = [panel.total(part) for part in panel.over(first, end)]
+        made = [sums.total(part) for part in sums.over(first, end)]
         with builder.if_else(is_short) as (short, long):
             with short:
-                for total, at in zip(sums, totals, strict=True):
+                for total, at in zip(made, totals, strict=True):
                     builder.store(total, at)
             with long:
-                for total, at in zip(sums, wide, strict=True):
+                for total, at in zip(made, wide, strict=True):
                     more = builder.sitofp(total, doubles)
                     builder.store(builder.fadd(builder.load(at), more), at)
     with builder.if_else(is_short) as (short, long):
         with short:
-            rows.write([builder.load(at) for at in totals])
+            rows.write(sums, [builder.load(at) for at in totals])
         with long:
-            rows.write([builder.load(at) for at in wide])
+            rows.write(sums, [builder.load(at) for at in wide])
 
 
 _row_1, _row_2 = _rows_kernel(1), _rows_kernel(2)

@@ -8,7 +8,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from npylstm.kernels.integer_products import span_of
-from npylstm.kernels.integer_sums import Panel, scaled
+from npylstm.kernels.integer_sums import IntegerSums
 from npylstm.kernels.jit import row_kernel
 from npylstm.kernels.packing import PANEL
 from npylstm.kernels.recurrent_cells import lstm_of_gates, lstm_of_narrow_gates
@@ -45,9 +45,8 @@ def lstm_row_int8(z, x, w, c, new, units, terms, forwards):
 def _gates(builder: Any, arguments: Any, vectors: int) -> Any:
     """Generate the sums of the gates of one panel."""
     z, x, span, terms, w = arguments
-    panel = Panel.of(builder, [x], span, w, vectors)
-    sums = [panel.total(part) for part in panel.over(constant(0), terms)]
-    return scaled(builder, sums, [z], [x], w)
+    sums = IntegerSums(builder, [x], span, w, vectors)
+    return sums.scaled([sums.total(part) for part in sums.over(constant(0), terms)], [z])
 
 
 @intrinsic

@@ -12,7 +12,7 @@ from npylstm.kernels.simd import Lanes, broadcast, lane_count
 from npylstm.kernels.sums import constant
 from npylstm.kernels.target import LLVM_VERSION, TARGET
 
-__all__ = ["Panel", "picked", "scaled"]
+__all__ = ["IntegerSums", "picked"]
 
 _BYTE, _SHORT, _INT, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -24,45 +24,37 @@ def picked(builder: Any, value: Any, places: range) -> Any:
     return builder.shuffle_vector(value, value, mask)
 
 
-class Panel:
-    """Generates code for the exact sums of some rows by a panel of ``vectors``.
+class IntegerSums:
+    """Generates code for the exact sums of some rounded rows by a packed panel of ``vectors``.
 
-    ``q`` are pointers to the integers of the rows, ``span`` is the distance of their low bytes,
-    ``w`` points to the bytes of the weights, and ``start`` to -128 times the columns' sums.
+    ``x`` are pointers to the rows, ``span`` is the distance of their low bytes; ``panel`` points to
+    the scales of the columns, which are followed by -128 times the columns' sums, and by the bytes
+    of the weights.
     """
 
-    def __init__(
-        self, builder: Any, q: list[Any], span: Any, w: Any, start: Any, vectors: int, lanes: int
-    ) -> None:
-        self._builder, self._q, self._span, self._w, self._start = builder, q, span, w, start
-        self._vectors, self.lanes = vectors, lanes
-        self.ints = ir.VectorType(_INT, lanes)
-        self._bytes = ir.VectorType(_BYTE, 4 * lanes)
-        self.count = vectors * len(q)
-
-    @classmethod
-    def of(cls, builder: Any, x: list[Any], span: Any, panel: Any, vectors: int) -> Panel:
-        """Return the sums of rounded rows ``x`` by a packed panel."""
-        lanes, to_bytes = lane_count(panel.type.pointee), _BYTE.as_pointer()
-        columns = constant(vectors * lanes)
-        start = builder.gep(panel, [columns])
-        w = builder.bitcast(builder.gep(start, [columns]), to_bytes)
+    def __init__(self, builder: Any, x: list[Any], span: Any, panel: Any, vectors: int) -> None:
+        self.builder, self._x, self._span = builder, x, span
+        self.lanes, to_bytes = lane_count(x[0].type.pointee), _BYTE.as_pointer()
+        columns = constant(vectors * self.lanes)
+        self._scales, self._start = panel, builder.gep(panel, [columns])
+        self._w = builder.bitcast(builder.gep(self._start, [columns]), to_bytes)
         heads = [builder.gep(row, [constant(ROUNDED_HEAD)]) for row in x]
-        q = [builder.bitcast(head, to_bytes) for head in heads]
-        return cls(builder, q, span, w, start, vectors, lanes)
+        self._q = [builder.bitcast(head, to_bytes) for head in heads]
+        self.ints = ir.VectorType(_INT, self.lanes)
+        self._bytes = ir.VectorType(_BYTE, 4 * self.lanes)
+        self.vectors, self.count = vectors, vectors * len(x)
 
     def over(self, first: Any, end: Any) -> list[tuple[Any, Any]]:
         """Generate the loop over terms, four at a time.
 
         Returns two parts of each sum, row by row: see :meth:`total` and :meth:`wide_total`.
         """
-        builder = self._builder
+        builder = self.builder
         zero = ir.Constant(self.ints, None)
         start = [zero] * (2 * self.count)
         if TARGET.has_vnni:
             for k in range(self.count):
-                place = constant(k % self._vectors * self.lanes)
-                start[2 * k] = _load(builder, self._start, place, self.ints)
+                start[2 * k] = _load(builder, self._start, self._place(k), self.ints)
         before = builder.block
         head, body, done = (builder.append_basic_block(name) for name in ("quads", "quad", "sums"))
         builder.branch(head)
@@ -82,26 +74,30 @@ class Panel:
         builder.position_at_end(done)
         return [*zip(phis[::2], phis[1::2], strict=True)]
 
+    def _place(self, k: int) -> Any:
+        """Return the distance of the first column of the ``k``-th sum in its row."""
+        return constant(k % self.vectors * self.lanes)
+
     def _added(self, k: Any, sums: list[Any]) -> list[Any]:
         """Return the sums with four terms from ``k`` on."""
-        builder, vectors = self._builder, self._vectors
-        here = builder.mul(k, constant(vectors * self.lanes))
+        builder = self.builder
+        here = builder.mul(k, constant(self.vectors * self.lanes))
         weights = [
             _load(builder, self._w, builder.add(here, constant(v * 4 * self.lanes)), self._bytes)
-            for v in range(vectors)
+            for v in range(self.vectors)
         ]
         new = []
         for r, q in enumerate(self._q):
             inputs = self._inputs(q, k)
             for v, w in enumerate(weights):
-                at = 2 * (r * vectors + v)
+                at = 2 * (r * self.vectors + v)
                 for part in (0, 1):
                     new.append(self._product(inputs[part], w, part, sums[at + part]))
         return new
 
     def _inputs(self, q: Any, k: Any) -> tuple[Any, Any]:
         """Return four terms of a row in all columns: high and low bytes, or 16 bits, twice."""
-        builder = self._builder
+        builder = self.builder
         if TARGET.has_vnni:
             places = k, builder.add(k, self._span)
             high, low = (_load(builder, q, place, _INT) for place in places)
@@ -115,7 +111,7 @@ class Panel:
 
     def _product(self, x: Any, w: Any, part: int, total: Any) -> Any:
         """Return a sum with the products of four terms, or with those of half of the columns."""
-        builder = self._builder
+        builder = self.builder
         if TARGET.has_vnni:
             return _dot_bytes(builder, total, x, w)
         count = 2 * self.lanes
@@ -125,7 +121,7 @@ class Panel:
 
     def total(self, parts: tuple[Any, Any]) -> Any:
         """Return a sum of up to :data:`~npylstm.kernels.packing.TERMS` terms in 32 bits."""
-        builder, (a, b) = self._builder, parts
+        builder, (a, b) = self.builder, parts
         if TARGET.has_vnni:
             by = ir.Constant(self.ints, [8] * self.lanes)
             return builder.add(builder.shl(a, by), b)
@@ -135,13 +131,31 @@ class Panel:
 
     def wide_total(self, parts: tuple[Any, Any]) -> Any:
         """Return a sum in float64."""
-        builder = self._builder
+        builder = self.builder
         doubles = ir.VectorType(_DOUBLE, self.lanes)
         if not TARGET.has_vnni:
             return builder.sitofp(self.total(parts), doubles)
         high, low = (builder.sitofp(part, doubles) for part in parts)
         shift = ir.Constant(doubles, [256.0] * self.lanes)
         return builder.fadd(builder.fmul(high, shift), low)
+
+    def scaled(self, sums: list[Any], start: list[Any]) -> list[Lanes]:
+        """Return ``start + sum * scale`` for sums in 32 bits or in float64, row by row.
+
+        ``start`` are pointers, one for each row.
+        """
+        builder = self.builder
+        floats = ir.VectorType(_FLOAT, self.lanes)
+        own = [broadcast(builder, builder.load(row), self.lanes) for row in self._x]
+        made = []
+        for k, total in enumerate(sums):
+            r, place = k // self.vectors, [self._place(k)]
+            scale = Lanes.load(builder, builder.gep(self._scales, place), self.lanes)
+            begun = Lanes.load(builder, builder.gep(start[r], place), self.lanes)
+            convert = builder.sitofp if total.type.element == _INT else builder.fptrunc
+            value = Lanes(builder, convert(total, floats))
+            made.append(value.fma(scale * own[r], begun))
+        return made
 
 
 def _load(builder: Any, start: Any, place: Any, kind: Any) -> Any:
@@ -180,21 +194,3 @@ def _multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
     wide = ir.VectorType(_INT, count)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
     return builder.add(*(picked(builder, products, range(count)[k::2]) for k in (0, 1)))
-
-
-def scaled(builder: Any, sums: list[Any], start: list[Any], x: list[Any], w: Any) -> list[Lanes]:
-    """Generate ``start + sum * scale`` for sums by a packed panel ``w``, row by row.
-
-    Sums are in 32 bits or in float64; ``start`` and ``x`` are pointers to rows.
-    """
-    lanes, vectors = sums[0].type.count, len(sums) // len(x)
-    floats = ir.VectorType(_FLOAT, lanes)
-    made = []
-    for k, total in enumerate(sums):
-        r, place = k // vectors, [constant(k % vectors * lanes)]
-        own = broadcast(builder, builder.load(x[r]), lanes)
-        scale = Lanes.load(builder, builder.gep(w, place), lanes) * own
-        begun = Lanes.load(builder, builder.gep(start[r], place), lanes)
-        convert = builder.sitofp if total.type.element == _INT else builder.fptrunc
-        made.append(Lanes(builder, convert(total, floats)).fma(scale, begun))
-    return made
