@@ -25,6 +25,9 @@ def show(section: str, row: dict[str, Any]) -> None:
             low, high = row[f"{clock}spread"]
             name = "CPU ratio" if clock else "ratio"
             line += f" {name} {row[f'{clock}ratio']:.2f} ({low:.2f} to {high:.2f})"
+    for name in ("gain_int8", "gain_bfloat16", "against_peer"):
+        if name in row:
+            line += f" {name} {row[name][1]:.2f}"
     if "of_floor" in row:
         line += f"  of floor {row['of_floor']:.0%}"
     if "microseconds" in row:
@@ -74,6 +77,8 @@ def table(document: dict[str, Any]) -> str:
                   ""]  # fmt: skip
     if document.get("ops"):
         lines += _ops(document["ops"])
+    if document.get("quantized"):
+        lines += _quantized(document["quantized"])
     if document.get("threads"):
         lines += ["### Two threads against one", "", _line("", "ratio", "spread", "same bits"),
                   _line(*["---"] * 4)]  # fmt: skip
@@ -116,6 +121,28 @@ def _ops(rows: list[dict[str, Any]]) -> list[str]:
         own = [times.get((op, n), {}) for n in batches]
         cells = [_short(t[name]) if name in t else "" for t in own for name in systems]
         lines.append(_line(op, *cells))
+    return [*lines, ""]
+
+
+def _quantized(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0]["microseconds"])
+    more = ("int8 / float32", "spread", "bfloat16 / float32", "spread", "int8 / ONNX Runtime's",
+            "spread")  # fmt: skip
+    lines = ["### Weights in fewer bits, one thread: CPU microseconds per call", "",
+             _line("", *names, *more), _line(*["---"] * (1 + len(names) + len(more)))]  # fmt: skip
+    for row in rows:
+        cells = [_short(row["cpu_microseconds"][name]) for name in names]
+        for name in ("gain_int8", "gain_bfloat16", "against_peer"):
+            low, ratio, high = row[name]
+            cells += [f"**{ratio:.2f}**", f"{low:.2f} to {high:.2f}"]
+        lines.append(_line(row["label"], *cells))
+    lines += ["", "Ratios of CPU time: npylstm's float32 to its quantized form, and the faster of "
+              "ONNX Runtime's two int8 forms to npylstm's int8. Its GRUs stay in float32.",
+              "", _line("rms error / rms of the output", *names),
+              _line(*["---"] * (1 + len(names)))]  # fmt: skip
+    for row in rows:
+        errors = [f"{row['rms_error'][name] / row['size']:.1e}" for name in names]
+        lines.append(_line(row["label"], *errors))
     return [*lines, ""]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 TOLERANCE = 1e-5  # of a whole model's largest output
 HERE = Path(__file__).parent
-SECTIONS = ("models", "ops", "grid", "gru", "streams", "steps", "threads", "cold")
+SECTIONS = ("models", "ops", "quantized", "grid", "gru", "streams", "steps", "threads", "cold")
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
     import cases
     import cold
     import floors
+    import quantized
     import report
     import single_ops
     import whole_models
@@ -53,6 +54,7 @@ def main() -> None:
     measures: dict[str, tuple[list[Any], Callable[..., dict[str, Any]]]] = {
         "models": (whole_models.MODELS, compare_model),
         "ops": (single_ops.CASES, measure_op),
+        "quantized": (quantized.CASES, measure_quantized),
         "grid": (cases.GRID, layers),
         "gru": (cases.GRU, layers),
         "streams": (cases.STREAMS, partial(compare, method="step", floors=measured)),
@@ -140,6 +142,26 @@ def measure_op(case: Any, options: argparse.Namespace) -> dict[str, Any]:
 
     samples = timing.by_turns(single_ops.make_calls(case), options.rounds, options.seconds)
     return {"label": str(case), "op": case.op.name, "batch": case.batch, **timing.times(samples)}
+
+
+def measure_quantized(case: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure float32 and quantized forms of npylstm and its peers."""
+    import numpy as np
+    import quantized
+    import timing
+
+    calls, right = quantized.make_systems(case)
+    errors = {n: float(np.sqrt(np.mean((call() - right) ** 2))) for n, call in calls.items()}
+    samples = timing.by_turns(calls, options.rounds, options.seconds)
+    cpu = samples.cpu
+    row = {"label": str(case), **timing.times(samples), "rms_error": errors}
+    for name in ("int8", "bfloat16"):
+        row[f"gain_{name}"] = timing.quartiles(cpu["npylstm float32"], cpu[f"npylstm {name}"])
+    fastest = min(quantized.PEERS[:2], key=lambda peer: float(np.median(cpu[peer])))
+    return row | {
+        "peer": fastest, "against_peer": timing.quartiles(cpu[fastest], cpu["npylstm int8"]),
+        "size": float(np.sqrt(np.mean(right**2))),
+    }  # fmt: skip
 
 
 def _bound(function: Callable[[Any], Any], x: Any) -> Callable[[], Any]:

@@ -28,9 +28,14 @@ __all__ = [
 
 
 def _lstm(i: Lanes, f: Lanes, o: Lanes, candidate: Lanes, c: Lanes) -> Sequence[Lanes]:
-    """Return ``c`` and ``h`` from the four gates' sums and the old ``c``."""
+    """Return ``c`` and ``h`` from the four gates' sums and the old ``c``.
+
+    A ``c`` too small for a normal number is zero: processors compute with such numbers slowly, and
+    in silence a state may have them for thousands of steps.
+    """
     above, below = tanh_parts(candidate)
     c = c / one_plus_exp(-f) + above / one_plus_exp_times(-i, below)
+    c = c.flushed()
     above, below = tanh_parts(c)
     return c, above / one_plus_exp_times(-o, below)
 

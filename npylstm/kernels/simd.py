@@ -187,6 +187,11 @@ class Lanes:
         mask = ir.Constant(ir.VectorType(_INDEX, len(chosen)), chosen)
         return self._with(self.builder.shuffle_vector(self.value, self.value, mask))
 
+    def flushed(self) -> Lanes:
+        """Return the numbers, but zero for those that are too small for a normal number."""
+        smallest = 2.0**-126 if bit_width(self.value.type.element) == 32 else 2.0**-1022
+        return abs(self).choose("<", smallest, 0.0, self)
+
     def sqrt(self) -> Lanes:
         """Return the square root; nan below zero."""
         return self._intrinsic("sqrt")
