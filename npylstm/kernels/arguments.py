@@ -13,12 +13,12 @@ from typing import Any
 __all__ = [
     "ACTIVATION", "ADDRESS", "ATTENTION", "CHOICE", "COMBINE", "CONVOLUTION", "COPY", "COUNT",
     "DENSE", "EMBEDDING", "KERNEL", "MASKING", "MATRICES", "MOVE", "NORMALIZE", "NUMBER",
-    "PARAMS", "POOL", "RANK", "RECURRENT", "REDUCE", "RESCALE", "SCALE", "SOFTMAX", "STATE",
-    "WIDTH", "WORK", "columns",
+    "ONE_HOT", "PARAMS", "POOL", "RANK", "RECURRENT", "REDUCE", "RESCALE", "SCALE", "SOFTMAX",
+    "STATE", "WIDTH", "WORK", "columns",
 ]  # fmt: skip
 
 KERNEL = 0
-WIDTH = 56  # of every row, because a program is one table
+WIDTH = 64  # of every row, because a program is one table
 
 PARAMS, WORK, STATE, ADDRESS, COUNT = "params", "work", "state", "address", "count"
 NUMBER = "number"
@@ -57,6 +57,7 @@ CONVOLUTION = columns(
     GROUPS=COUNT, CHANNELS_FIRST=COUNT,
 )  # fmt: skip
 EMBEDDING = columns(**_TENSORS, UNITS=COUNT, W=PARAMS, WRONG=WORK, HAS_MASK=COUNT, MASK=WORK)
+ONE_HOT = columns(**_TENSORS, INNER=COUNT, ON=NUMBER, OFF=NUMBER, NEGATIVE=COUNT)
 # Elements by their distances along axes. Entries of Y are contiguous but for MOVE. An operand is a
 # tensor, a parameter (IN_PARAMS), or a number (IS_NUMBER).
 MOVE = columns(X=WORK, Y=WORK, W=PARAMS, IN_PARAMS=COUNT, IS_NUMBER=COUNT, VALUE=NUMBER, ROWS=COUNT,
@@ -89,9 +90,11 @@ RECURRENT = columns(
     RECURRENT_CODE_PARAM=PARAMS, STEPS=COUNT, X_ROW=COUNT, X_STEP=COUNT, Y_ROW=COUNT, Y_STEP=COUNT,
     REVERSE=COUNT, IN_ORDER=COUNT, MASKED=COUNT, MASK=WORK, ORDER=WORK, ZERO_OUTPUT=COUNT,
     BLOCK_STEPS=COUNT, STATE=STATE, CELL_STATE=STATE, SIZE=COUNT, PADDED=COUNT, Z_ROW=COUNT,
-    # The input's part of the gates for every id, if the input is ids: IN is their number.
-    TABLE=ADDRESS, X_PADDED=COUNT, U=PARAMS, RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT,
-    U_H=PARAMS, PROJECTION=PARAMS, PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
+    # The input's part of the gates for every id, if the input is ids: IN is their number, UNKNOWN
+    # the entry for what is no id.
+    TABLE=ADDRESS, UNKNOWN=COUNT, X_PADDED=COUNT,
+    U=PARAMS, RECURRENT_BIAS=PARAMS, RECURRENT_VECTORS=COUNT, U_H=PARAMS,
+    PROJECTION=PARAMS, PROJECTION_BIAS=PARAMS, PROJECTION_VECTORS=COUNT,
     # Whether product and cell of a single row are computed together, and by which other kernel.
     FUSED=COUNT, LSTM_ROW=ADDRESS,
     # The units that a thread computes, in blocks and vectors; the divisor of both in each part (0:

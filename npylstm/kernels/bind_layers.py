@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.kernels.bind_views import bits
 from npylstm.kernels.calls import Call
 from npylstm.kernels.packing import GROUP, Columns, VectorType, rounded_size
 
 __all__ = [
     "BLOCK_ROWS", "NARROW_UNITS", "bind_activation", "bind_convolution", "bind_dense",
-    "bind_dense_narrow", "bind_embedding", "pack_convolution", "pack_dense", "pack_dense_narrow",
-    "pack_embedding", "reserve_rounded",
+    "bind_dense_narrow", "bind_embedding", "bind_one_hot", "is_row_of_identity",
+    "pack_convolution", "pack_dense", "pack_dense_narrow", "pack_embedding", "reserve_rounded",
 ]  # fmt: skip
 
 # Dense layers up to this size sum in float64.
@@ -110,6 +112,21 @@ def bind_embedding(layer: Any, call: Call) -> dict[str, int]:
         "ROWS": call.inputs[0].size, "IN": layer.vocabulary, "UNITS": layer.units,
         "WRONG": call.flag(), "HAS_MASK": layer.mask_zero, "MASK": call.outputs[-1].start,
     }  # fmt: skip
+
+
+def bind_one_hot(layer: Any, call: Call) -> dict[str, int]:
+    """Return the columns; entries after the new axis are side by side."""
+    shape = call.inputs[0].shape
+    inner = math.prod(shape[layer.axis % (len(shape) + 1) :])
+    return {
+        "ROWS": call.inputs[0].size // inner if inner else 0, "IN": layer.depth, "INNER": inner,
+        "ON": bits(layer.on), "OFF": bits(layer.off), "NEGATIVE": layer.negative,
+    }  # fmt: skip
+
+
+def is_row_of_identity(layer: Any) -> bool:
+    """Whether a one-hot vector is along the last axis, of ones and zeros."""
+    return (layer.axis, layer.on, layer.off, layer.negative) == (-1, 1, 0, False)
 
 
 def bind_activation(layer: Any, call: Call) -> dict[str, int]:

@@ -13,11 +13,14 @@ from npylstm.kernels.activations import activate
 from npylstm.kernels.arguments import ACTIVATION, COPY, KERNEL, WIDTH
 from npylstm.kernels.arguments import CONVOLUTION as C
 from npylstm.kernels.arguments import EMBEDDING as E
+from npylstm.kernels.arguments import ONE_HOT as O
 from npylstm.kernels.jit import entry, jit, kernel
-from npylstm.kernels.simd import call, copy, copy_bytes, integers, offset, width
+from npylstm.kernels.run_time_packing import fill
+from npylstm.kernels.simd import call, copy, copy_bytes, integers, number, offset, width
 
 __all__ = [
-    "activation", "advance", "convolve", "embed", "execute", "fetch", "generate", "store",
+    "activation", "advance", "convolve", "embed", "execute", "fetch", "generate", "one_hot",
+    "store",
 ]  # fmt: skip
 
 
@@ -86,6 +89,23 @@ def embed(row, params, state, work):
         copy(offset(work, row[E.Y] + k * units), offset(params, row[E.W] + at * units), units)
         if row[E.HAS_MASK]:
             work[row[E.MASK] + k] = 0 if given == 0 else 1
+
+
+@kernel
+def one_hot(row, params, state, work):
+    """:class:`npylstm.ops.gathering.OneHot`: INNER entries side by side for each row."""
+    depth, inner = row[O.IN], row[O.INNER]
+    on, off = number(row[O.ON]), number(row[O.OFF])
+    for r in range(row[O.ROWS]):
+        y = offset(work, row[O.Y] + r * depth * inner)
+        fill(y, off, depth * inner)
+        for j in range(inner):
+            given = work[row[O.X] + r * inner + j]
+            if given < 0 and row[O.NEGATIVE]:
+                given += depth
+            at = int(given) if 0 <= given < depth else 0
+            if at == given:
+                y[at * inner + j] = on
 
 
 @kernel

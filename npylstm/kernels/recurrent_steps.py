@@ -140,7 +140,8 @@ def _look_up(row, work, z, x, step, first, n, count):
         ids = offset(x, row_at(row, work, first + r) * row[A.X_ROW])
         for k in range(count):
             given = ids[k * step]
-            at = int(given) if 0 <= given < row[A.IN] else 0
+            at = int(given) if 0 <= given < row[A.IN] else row[A.UNKNOWN]
+            at = at if at == given else row[A.UNKNOWN]
             to = offset(z, r * row[A.Z_ROW] + k * span + begin)
             copy(to, offset(table, at * span + begin), size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from npylstm.runtime.parameters import TABLE_BYTES
 from npylstm.runtime.program import embedded_ids, is_native
 from npylstm.spec import ModelSpec
@@ -35,7 +37,7 @@ def describe_kernels(spec: ModelSpec) -> str:
 
 
 def _table_sizes(spec: ModelSpec) -> list[int]:
-    layers = {layer.name: layer.layer for layer in spec.layers}
+    layers: dict[str, Any] = {layer.name: layer.layer for layer in spec.layers}
     found = embedded_ids(spec.edges, layers, spec.outputs)
     number = 8 if spec.dtype == "float64" else 4
     sizes = []
@@ -43,7 +45,8 @@ def _table_sizes(spec: ModelSpec) -> list[int]:
         embedding = found.get(edge.inputs[0]) if edge.inputs else None
         if embedding is None:
             continue
-        ids = layers[embedding.layer].vocabulary_size or 0
+        operation = layers[embedding.layer]
+        ids = operation.vocabulary_size or operation.depth + 1
         for part in layers[edge.layer].recurrent_parts().values():
             sizes.append(ids * len(part.gates) * part.units * number)
     return sizes

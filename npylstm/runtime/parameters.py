@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
+import numpy as np
+
 from npylstm.arrays import Array
 from npylstm.graph.parts import LayerSpec
 from npylstm.kernels.arguments import RECURRENT
@@ -16,6 +18,7 @@ __all__ = ["TABLE_BYTES", "Parameters", "weights_type"]
 
 # The most that tables of embeddings times kernels may take, of all layers of a model.
 TABLE_BYTES = 16 << 20
+_TABLE_ROWS = 256  # that are computed together
 
 _ADDRESS, _COUNT = ctypes.c_void_p, ctypes.c_int64
 # See npylstm.kernels.products.multiply.
@@ -77,7 +80,9 @@ class Parameters:
         self.buffer.flags.writeable = False
         del self._parts
 
-    def table(self, key: tuple[str, ...], row: Array, embeddings: int, ids: int) -> Array | None:
+    def table(
+        self, key: tuple[str, ...], row: Array, embeddings: int | None, ids: int
+    ) -> Array | None:
         """Return the input's part of a recurrent layer's gates for every id, and keep it.
 
         It is the product that the layer computes for an embedded id, with the same bits.
@@ -89,9 +94,9 @@ class Parameters:
         row
             Of the recurrent layer, for a tensor of embedded ids.
         embeddings
-            Offset of the embeddings.
+            Offset of the embeddings; None for one-hot vectors.
         ids
-            Their number.
+            Their number. For one-hot vectors there is one more entry: for what is no id.
 
         Returns
         -------
@@ -102,25 +107,40 @@ class Parameters:
         if key not in self.tables:
             size = self.buffer.itemsize
             used = sum(table.nbytes for table in [*self.tables.values()])
-            if used + ids * span * size > TABLE_BYTES:
+            count = ids if embeddings is not None else ids + 1
+            if used + count * span * size > TABLE_BYTES:
                 return None
-            table, start = aligned(ids * span, self.dtype), self.buffer.ctypes.data
-            features, w, bias = (int(row[c]) for c in (RECURRENT.IN, RECURRENT.W, RECURRENT.BIAS))
-            x, distance = start + embeddings * size, features
-            if row[RECURRENT.ROUND_ROWS]:
-                distance = rounded_size(features)
-                rounded = aligned(ids * distance, self.dtype)
-                round_rows = _ROUND_ROWS(int(row[RECURRENT.ROUND_ROWS]))
-                round_rows(rounded.ctypes.data, distance, x, features, ids, features)
-                x = rounded.ctypes.data
-            multiply = _MULTIPLY(int(row[RECURRENT.MULTIPLY]))
-            multiply(
-                table.ctypes.data, span, start + bias * size, 0, ids, x, distance, features,
-                start + w * size, 0, int(row[RECURRENT.VECTORS]),
-            )  # fmt: skip
+            table = aligned(count * span, self.dtype).reshape(count, span)
+            features = int(row[RECURRENT.IN])
+            for first in range(0, count, _TABLE_ROWS):
+                rows = table[first : first + _TABLE_ROWS]
+                if embeddings is None:
+                    x = np.eye(len(rows), features, first, self.dtype)
+                else:
+                    begin = embeddings + first * features
+                    x = self.buffer[begin : begin + len(rows) * features].reshape(-1, features)
+                self._multiply_input(row, x, rows)
             # Another thread may have made it, and programs have its address.
             self.tables.setdefault(key, table)
         return self.tables[key]
+
+    def _multiply_input(self, row: Array, x: Array, z: Array) -> None:
+        """Compute the input's part of a recurrent layer's gates for rows."""
+        start, size = self.buffer.ctypes.data, self.buffer.itemsize
+        w, bias = (start + int(row[c]) * size for c in (RECURRENT.W, RECURRENT.BIAS))
+        rows, features = x.shape
+        if row[RECURRENT.ROUND_ROWS]:
+            rounded = aligned(rows * rounded_size(features), self.dtype).reshape(rows, -1)
+            round_rows = _ROUND_ROWS(int(row[RECURRENT.ROUND_ROWS]))
+            round_rows(
+                rounded.ctypes.data, rounded.shape[1], x.ctypes.data, features, rows, features
+            )
+            x = rounded
+        multiply = _MULTIPLY(int(row[RECURRENT.MULTIPLY]))
+        multiply(
+            z.ctypes.data, z.shape[1], bias, 0, rows, x.ctypes.data, x.shape[1], features, w, 0,
+            int(row[RECURRENT.VECTORS]),
+        )  # fmt: skip
 
     def _add(self, array: Array) -> int:
         at = self._size

@@ -16,7 +16,8 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.graph.parts import Edge, LayerSpec
-from npylstm.kernels.arguments import EMBEDDING, RECURRENT, WIDTH
+from npylstm.kernels.arguments import EMBEDDING, ONE_HOT, RECURRENT, WIDTH
+from npylstm.kernels.bind_layers import is_row_of_identity
 from npylstm.kernels.calls import Call, Place, Sizes
 from npylstm.kernels.library import Kernel
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
@@ -43,8 +44,13 @@ def checks_values(operation: Operation) -> bool:
     """Whether the kernel compares integers with the vocabulary; all of them floats hold."""
     row = row_of(operation, "float32")
     limit = 2 ** (np.finfo(np.float32).nmant + 1)
-    checks = row is not None and hasattr(row.columns, "WRONG")
-    return checks and (operation.vocabulary_size or limit) < limit
+    checks = row is not None and (row.columns is ONE_HOT or hasattr(row.columns, "WRONG"))
+    return checks and _id_count(operation) < limit
+
+
+def _id_count(operation: Any) -> int:
+    """Return the number of ids of an embedding or of one-hot vectors."""
+    return int(operation.depth if operation.kind == "one_hot" else operation.vocabulary)
 
 
 def kernels_of(layer: LayerSpec, dtype: str) -> set[Kernel]:
@@ -123,7 +129,10 @@ class Program:
                 self._work.release(part)
             self._scratch = []
         for embedding in self._embedded.values():  # only their ids are read
-            self._rows[rows_of_calls[embedding.name]][EMBEDDING.UNITS] = 0
+            unused = (
+                EMBEDDING.UNITS if layers[embedding.layer].kind == "embedding" else ONE_HOT.ROWS
+            )
+            self._rows[rows_of_calls[embedding.name]][unused] = 0
         self.writes = [self._places[name]._replace(name=(name,)) for name in wanted]
         self.table = np.array(self._rows, np.int64).reshape(len(self._rows), WIDTH)
 
@@ -232,9 +241,9 @@ class Program:
     def _read_table(self, edge: Edge, part: str, values: Array) -> None:
         """Let a recurrent layer read a table in place of embedded ids, if it is small enough."""
         embedding = self._embedded[edge.inputs[0]]
-        ids, parameters = self._layers[embedding.layer].vocabulary_size or 0, self.parameters
+        ids, parameters = _id_count(self._layers[embedding.layer]), self.parameters
         key = (embedding.layer, edge.layer, part)
-        weights = parameters.offsets[embedding.layer, ""]["W"]
+        weights = parameters.offsets[embedding.layer, ""].get("W")
         table = parameters.table(key, values, weights, ids)
         if table is None:
             del self._embedded[edge.inputs[0]]
@@ -244,6 +253,7 @@ class Program:
         values[RECURRENT.X_STEP] //= features
         values[RECURRENT.X] = self._places[embedding.inputs[0]].start
         values[RECURRENT.TABLE], values[RECURRENT.IN] = table.ctypes.data, ids
+        values[RECURRENT.UNKNOWN] = 0 if weights is not None else ids
 
     def _append(self, row: Row, edge: Edge, part: Operation, call: Call, values: Array) -> None:
         if hasattr(row.columns, "WRONG"):
@@ -265,13 +275,20 @@ class Program:
 def embedded_ids(
     edges: Sequence[Edge], layers: Mapping[str, Operation], wanted: Sequence[str]
 ) -> dict[str, Edge]:
-    """Return the calls of embeddings that only recurrent layers read, by their output."""
+    """Return the calls of embeddings that only recurrent layers read, by their output.
+
+    A one-hot vector is the row of an identity matrix.
+    """
 
     def has_only(edge: Edge, columns: Any) -> bool:
         rows = [row_of(part, "float32") for part in layers[edge.layer].parts().values()]
         return bool(rows) and all(row is not None and row.columns is columns for row in rows)
 
-    found = {edge.outputs[0]: edge for edge in edges if has_only(edge, EMBEDDING)}
+    def embeds(edge: Edge) -> bool:
+        is_one_hot = has_only(edge, ONE_HOT) and is_row_of_identity(layers[edge.layer])
+        return is_one_hot or has_only(edge, EMBEDDING)
+
+    found = {edge.outputs[0]: edge for edge in edges if embeds(edge)}
     found = {tensor: edge for tensor, edge in found.items() if tensor not in wanted}
     read: set[str] = set()
     for edge in edges:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -47,9 +48,14 @@ class Segment:
         self._layers = {layer.name: layer.layer for layer in graph.layers}
         self.parameters = parameters
         self.reads = tuple(dict.fromkeys(t for e in edges for t in e.inputs if t not in made))
-        # Kernels compare the ids that they read with the vocabulary.
+        # Kernels compare the ids that they read with the vocabulary. Where an id may be any number,
+        # no other layer may read it.
+        reads = Counter(t for edge in graph.edges for t in edge.inputs)
         self.checked = frozenset(
-            edge.inputs[0] for edge in edges if checks_values(self._layers[edge.layer])
+            edge.inputs[0]
+            for edge in edges
+            if checks_values(self._layers[edge.layer])
+            and (self._layers[edge.layer].kind == "embedding" or reads[edge.inputs[0]] == 1)
         )
         self.writes = tuple(sorted(made & (later | {*outputs})))
         # Programs with large kept buffers, one entry for each, the last used at the end.
