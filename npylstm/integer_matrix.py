@@ -22,7 +22,7 @@ __all__ = ["LARGEST", "MOST_TERMS", "SMALLEST", "IntegerMatrix", "rounded_rows"]
 LARGEST = 32512
 # Rows whose largest number is smaller count as zeros: their scale would not be a normal number.
 SMALLEST = 2.0**-100
-# Terms of a sum for which bytes times bytes stay below 2 ** 31 in 32 bits.
+# Terms of a sum for which products of unsigned by signed bytes fit 32 bits: 255 * 127 * terms.
 MOST_TERMS = 66_000
 
 
@@ -58,14 +58,14 @@ class IntegerMatrix:
     Parameters
     ----------
     integers
-        int8 ``(terms, columns)``.
+        int8 ``(terms, columns)``, from -127 to 127.
     scale
         float32 ``(columns,)``.
 
     Raises
     ------
     FormatError
-        If there are more terms than sums in 32 bits allow.
+        If there are more terms than sums in 32 bits allow, or a number is -128.
     """
 
     __array_ufunc__ = None  # arrays leave the operator to this class
@@ -78,6 +78,8 @@ class IntegerMatrix:
                 f"int8: expected up to {MOST_TERMS} terms of a sum, got {len(integers)}; keep this "
                 "layer in float32, or store it in bfloat16"
             )
+        if integers.size and integers.min() < -127:
+            raise FormatError("int8: expected integers from -127 to 127, got -128")
         self.integers, self.scale = integers, scale
         self._wide: Array | None = None
 

@@ -22,7 +22,7 @@ from npylstm.spec import ModelSpec
 
 __all__ = [
     "PROVENANCE", "LayerSize", "OutputError", "Quantization", "judged", "measure",
-    "measured_errors", "quantization_of",
+    "measured_errors", "output_error", "quantization_of",
 ]  # fmt: skip
 
 # Other cases, of other inputs, have other errors.
@@ -61,17 +61,31 @@ class OutputError:
         Name of the output.
     relative_rms
         Root mean square of the difference from the framework's output, divided by that of the
-        framework's output itself.
+        framework's output itself; inf if that is zero.
+    rms
+        The largest root mean square of the difference in one case.
     max_abs
         The largest difference.
     same_argmax
-        Share of rows whose largest value is at the same place; None if rows have one value.
+        Share of rows whose largest value is at the same place; None if rows have one value, or
+        there are no rows.
     """
 
     output: str
     relative_rms: float
+    rms: float
     max_abs: float
     same_argmax: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as JSON values.
+
+        Returns
+        -------
+        dict
+            None in place of inf.
+        """
+        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,8 @@ class Quantization:
     Attributes
     ----------
     type
-        The storage type: ``"int8"``, ``"bfloat16"`` or ``"int16"``.
+        The storage type, ``"int8"``, ``"bfloat16"`` or ``"int16"``; separated by commas if the
+        file has several; the dtype of decoded weights.
     layers
         One :class:`LayerSize` for each layer with weights.
     outputs
@@ -110,14 +125,18 @@ class Quantization:
         """The largest errors that :meth:`npylstm.Model.verify` accepts, by output."""
         return {
             o.output: replace(
-                o, relative_rms=_BUDGET_FACTOR * o.relative_rms, max_abs=_BUDGET_FACTOR * o.max_abs,
-                same_argmax=None,
+                o, relative_rms=_BUDGET_FACTOR * o.relative_rms, rms=_BUDGET_FACTOR * o.rms,
+                max_abs=_BUDGET_FACTOR * o.max_abs, same_argmax=None,
             )
             for o in self.outputs
         }  # fmt: skip
 
     def accepts(self, measured: OutputError) -> bool:
         """Whether the errors of an output are within its budget.
+
+        Outputs that are smaller than those of the recorded cases have larger relative errors, so
+        the root mean square of the differences is compared as well: one of the two must be within
+        the budget, and the largest difference.
 
         Parameters
         ----------
@@ -127,12 +146,12 @@ class Quantization:
         Returns
         -------
         bool
-            False if the output has no budget.
+            False if the output has no budget, or its recorded errors are infinite.
         """
         most = self.budget.get(measured.output)
-        return most is not None and (
-            measured.relative_rms <= most.relative_rms and measured.max_abs <= most.max_abs
-        )
+        if most is None or not math.isfinite(most.max_abs) or measured.max_abs > most.max_abs:
+            return False
+        return measured.relative_rms <= most.relative_rms < math.inf or measured.rms <= most.rms
 
     def layer_table(self) -> tuple[list[str], list[list[str]]]:
         """Return the sizes of the layers as text.
@@ -160,7 +179,7 @@ class Quantization:
         budget = self.budget
         rows = [
             [
-                o.output, f"{o.relative_rms:.3%}", f"{budget[o.output].relative_rms:.3%}",
+                o.output, _percent(o.relative_rms), _percent(budget[o.output].relative_rms),
                 f"{o.max_abs:.2e}", f"{budget[o.output].max_abs:.2e}",
                 "-" if o.same_argmax is None else f"{o.same_argmax:.2%}",
             ]
@@ -184,12 +203,18 @@ class Quantization:
         dict
             ``type``, ``layers``, ``outputs``, ``cases``, ``before``, ``after`` and ``budget``.
         """
-        budget = {name: _as_budget(o) for name, o in self.budget.items()}
-        return {**asdict(self), "before": self.before, "after": self.after, "budget": budget}
+        budget = {
+            name: {k: v for k, v in o.to_json().items() if k not in ("output", "same_argmax")}
+            for name, o in self.budget.items()
+        }
+        return {
+            **asdict(self), "outputs": [o.to_json() for o in self.outputs],
+            "before": self.before, "after": self.after, "budget": budget,
+        }  # fmt: skip
 
 
-def _as_budget(error: OutputError) -> dict[str, float]:
-    return {"relative_rms": error.relative_rms, "max_abs": error.max_abs}
+def _percent(share: float) -> str:
+    return f"{share:.3%}" if math.isfinite(share) else "-"
 
 
 class _Expected(Protocol):
@@ -261,27 +286,44 @@ def measure(
         One :class:`OutputError` for each output.
     """
     return tuple(
-        _error(name, [(case.outputs[name], y[name]) for case, y in zip(cases, ours, strict=True)])
+        output_error(
+            name, [(case.outputs[name], y[name]) for case, y in zip(cases, ours, strict=True)]
+        )
         for name in (ours[0] if ours else ())
     )
 
 
-def _error(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputError:
+def output_error(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputError:
+    """Compare an output with the framework's.
+
+    Parameters
+    ----------
+    name
+        Of the output.
+    pairs
+        For each case, the framework's array and npylstm's.
+
+    Returns
+    -------
+    OutputError
+    """
     from npylstm.parity.comparison import difference
 
-    differences = np.concatenate([difference(b, a).reshape(-1) for a, b in pairs])
+    by_case = [difference(b, a).reshape(-1) for a, b in pairs]
+    differences = np.concatenate(by_case)
     values = np.concatenate([a.astype(np.float64).reshape(-1) for a, _ in pairs])
     size = float(np.sqrt(np.sum(np.square(values[np.isfinite(values)]))))
     with np.errstate(over="ignore"):
         distance = float(np.sqrt(np.sum(np.square(differences))))
+        rms = max(float(np.sqrt(np.mean(np.square(d)))) if d.size else 0.0 for d in by_case)
     relative = distance / size if size else (math.inf if distance else 0.0)
     same = [
         (a.argmax(axis=-1) == b.argmax(axis=-1)).reshape(-1)
         for a, b in pairs
-        if a.ndim and a.shape[-1] > 1
+        if a.ndim and a.shape[-1] > 1 and a.size
     ]
     share = float(np.mean(np.concatenate(same))) if same else None
-    return OutputError(name, relative, float(differences.max(initial=0.0)), share)
+    return OutputError(name, relative, rms, float(differences.max(initial=0.0)), share)
 
 
 def quantization_of(spec: ModelSpec) -> Quantization | None:
@@ -295,7 +337,7 @@ def quantization_of(spec: ModelSpec) -> Quantization | None:
     Returns
     -------
     Quantization or None
-        None if no weight is stored in fewer bits.
+        None if no weight was rounded.
 
     Raises
     ------
@@ -303,33 +345,43 @@ def quantization_of(spec: ModelSpec) -> Quantization | None:
         If what the file says of it is not of the expected form.
     """
     types = [s.storage for layer in spec.layers for s in layer.stored.values()]
-    if not types:
-        return None
     held = spec.provenance.get(PROVENANCE)
+    if not types and held is None:
+        return None
     outputs: tuple[OutputError, ...] = ()
     cases = 0
     if held is not None:
         try:
-            cases = int(held["cases"])
+            cases = _count(held["cases"])
             outputs = tuple(
                 OutputError(
-                    name, _number(own["relative_rms"]), _number(own["max_abs"]),
-                    None if own["same_argmax"] is None else _number(own["same_argmax"]),
+                    name, _number(own["relative_rms"]), _number(own["rms"]),
+                    _number(own["max_abs"]),
+                    None if own["same_argmax"] is None else _number(own["same_argmax"], 1.0),
                 )
                 for name, own in held["outputs"].items()
                 if name in spec.outputs
             )  # fmt: skip
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FormatError(
                 f"provenance: quantization: not as quantize writes it: {error!r}"
             ) from None
     sizes = tuple(_size(layer, spec.dtype) for layer in spec.layers if layer.weights)
-    return Quantization(max(set(types), key=types.count), sizes, outputs, cases)
+    return Quantization(", ".join(sorted({*types})) or spec.dtype, sizes, outputs, cases)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ValueError(f"expected a number, got {value!r:.80}")
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected a number of cases, got {value!r:.80}")
+    return value
+
+
+def _number(value: Any, most: float = math.inf) -> float:
+    """Return a number of a file, where None stands for inf."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+        raise ValueError(f"expected a number from 0 to {most}, got {value!r:.80}")
     return float(value)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from npylstm.errors import NpylstmError
@@ -38,28 +39,38 @@ def quantize(
     made = tuple(n.in_storage(type) if n.name in chosen else n for n in spec.layers)
     small = replace(spec, layers=made)
     errors = _measured(small, backend)
-    measured = {o.output: {k: v for k, v in asdict(o).items() if k != "output"} for o in errors}
+    measured = {o.output: {k: v for k, v in o.to_json().items() if k != "output"} for o in errors}
     return replace(small, provenance={
         **spec.provenance, "proof": _weaker(spec.provenance),
         "stated": [*_listed(spec.provenance), _sentence(type, len(chosen), errors)],
-        PROVENANCE: {"type": type, "cases": len(spec.cases), "outputs": measured},
+        PROVENANCE: {"cases": len(spec.cases), "outputs": measured},
     })  # fmt: skip
 
 
 def _chosen(spec: ModelSpec, layers: Iterable[str] | None, keep: Iterable[str]) -> set[str]:
     """Return the names of the layers to quantize."""
-    if isinstance(layers, str) or isinstance(keep, str):
-        raise NpylstmError("layers, keep: expected lists of names, got a string")
     with_matrices = [layer.name for layer in spec.layers if layer.rounded_weights()]
     names = [layer.name for layer in spec.layers]
-    chosen = {*with_matrices} if layers is None else _matching("layers", layers, with_matrices)
-    chosen -= _matching("keep", keep, names)
+    chosen = {*with_matrices}
+    if layers is not None:
+        chosen = _matching("layers", _names("layers", layers), with_matrices)
+    chosen -= _matching("keep", _names("keep", keep), names)
     if not chosen:
         known = ", ".join(with_matrices) or "none"
         raise NpylstmError(
             f"{spec.name}: no layer is left to quantize; layers with matrices: {known}"
         )
     return chosen
+
+
+def _names(argument: str, names: Any) -> list[str]:
+    """Return an argument that must be a list of names."""
+    is_list = isinstance(names, Iterable) and not isinstance(names, str)
+    found = [*names] if is_list else []
+    if not is_list or not all(isinstance(name, str) for name in found):
+        shown = found if is_list else names
+        raise NpylstmError(f"{argument}: expected a list of names, got {shown!r:.80}")
+    return found
 
 
 def _matching(argument: str, patterns: Iterable[str], names: Sequence[str]) -> set[str]:
@@ -100,5 +111,10 @@ def _sentence(type: str, count: int, errors: Sequence[OutputError]) -> str:
     text = f"the weights of {count} layer{'s' if count > 1 else ''} are rounded to {type}"
     if not errors:
         return f"{text}; what it costs is not measured"
-    costs = ", ".join(f"{o.relative_rms:.2%} in {o.output}" for o in errors)
+    costs = ", ".join(
+        f"{o.relative_rms:.2%} in {o.output}"
+        if math.isfinite(o.relative_rms)
+        else f"differences up to {o.max_abs:.2g} in {o.output}"
+        for o in errors
+    )
     return f"{text}; relative rms of the outputs' errors on recorded cases: {costs}"

@@ -126,6 +126,20 @@ def test_bench(model: Path, capsys: Any) -> None:
     assert all(row["median_us"] > 0 for row in rows)
 
 
+def test_bench_of_single_steps(model: Path, capsys: Any) -> None:
+    arguments = ("bench", model, "--stream", "--calls", 20, "--batch", 1, 3)
+    status, stdout, _ = run(capsys, *arguments)
+    assert status == 0
+    assert "99.9 %" in stdout
+    rows = json.loads(run(capsys, *arguments, "--json")[1])
+    assert [(row["backend"], row["batch"], row["calls"]) for row in rows] == [
+        (COMPILED, 1, 20),
+        (COMPILED, 3, 20),
+    ]
+    for row in rows:
+        assert 0 < row["median_us"] <= row["p99_us"] <= row["p99_9_us"] <= row["worst_us"]
+
+
 def test_warmup(model: Path, capsys: Any) -> None:
     status, stdout, _ = run(capsys, "warmup", model, model)
     assert status == 0

@@ -73,6 +73,9 @@ def model(tmp_path: Path) -> Path:
         (["bench", "MODEL", "--batch", "100000000000"], "there is not enough memory: Unable to allocate"),
         (["bench", "MODEL", "--batch", "9" * 30], "is larger than any array; give a smaller --batch"),
         (["bench", "MODEL", "--seconds", "inf"], "--seconds: expected 0 or more, got inf"),
+        (["bench", "MODEL", "--calls", "9"], "--calls: goes with --stream"),
+        (["bench", "MODEL", "--stream", "--seconds", "1"], "--seconds: goes with whole calls, not with --stream"),
+        (["bench", "MODEL", "--stream", "--steps", "5"], "--steps: goes with whole calls, not with --stream"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(

@@ -23,9 +23,9 @@ SHORT = ("attention", "elementwise", "matrices", "moves", "normalizing", "reduct
 
 def main(triple: str, level: str, folder: Path) -> None:
     """Write an object for each dtype, and one with the digest of the argument table."""
-    cpu, features, names = compiler_options(level)
+    cpu, features, asked = compiler_options(level)
     made = next(row for row in LEVELS if row.name == level)
-    target.TARGET = target.Target.of(made.machine, names)  # the kernels, imported below, read it
+    target.TARGET = target.Target.of(made.machine, asked)  # the kernels, imported below, read it
     from npylstm.kernels.library import ENTRIES
     from npylstm.kernels.table import KERNELS
     from npylstm.native.digests import table_digest

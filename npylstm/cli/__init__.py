@@ -212,18 +212,19 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(bench, "Measure the time of a call on this machine.")
     sub.add_argument("model", metavar="MODEL.npz")
     sub.add_argument("--batch", metavar="N", type=_positive, nargs="+", default=[1, 32])
-    sub.add_argument("--steps", metavar="N", type=_positive, default=50, help="where they are free")
     sub.add_argument(
-        "--seconds", metavar="N", type=_seconds, default=0.5, help="for each row of the table"
+        "--steps", metavar="N", type=_positive, help="where they are free; default: 50"
+    )
+    sub.add_argument(
+        "--seconds", metavar="N", type=_seconds, help="for each row of the table; default: 0.5"
     )
     sub.add_argument(
         "--stream", action="store_true",
         help="time the steps of a session, one by one: median, 99 %%, 99.9 %% and the worst",
     )  # fmt: skip
     sub.add_argument(
-        "--calls", metavar="N", type=_positive, default=1_000_000,
-        help="with --stream: steps; default: 1000000",
-    )  # fmt: skip
+        "--calls", metavar="N", type=_positive, help="with --stream: steps; default: 1000000"
+    )
     functions(sub)
 
     sub = command(warmup, "Compile what a model needs, into Numba's cache.")

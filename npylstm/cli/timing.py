@@ -26,6 +26,7 @@ __all__ = ["bench", "warmup"]
 
 def bench(options: argparse.Namespace) -> int:
     """Time whole calls with all back ends that can be used here, and print medians."""
+    _check_bench(options)
     spec = load(options.model, "numpy", custom_functions(options)).spec
     if options.stream:
         return _bench_stream(Model(spec), options)
@@ -34,13 +35,17 @@ def bench(options: argparse.Namespace) -> int:
         with contextlib.suppress(NpylstmError):
             models.append(Model(spec, backend))
     rng = np.random.default_rng(0)
+    seconds = _SECONDS if options.seconds is None else options.seconds
     results: list[dict[str, Any]] = []
     with console.progress("bench", len(options.batch) * len(models)) as advance:
         for batch in options.batch:
             sizes = {BATCH: batch}
             x = {}
             for t in spec.inputs:
-                shape = [sizes.get(d, options.steps) if isinstance(d, str) else d for d in t.shape]
+                shape = [
+                    sizes.get(d, options.steps or _STEPS) if isinstance(d, str) else d
+                    for d in t.shape
+                ]
                 if math.prod(shape) * np.dtype(spec.dtype).itemsize > sys.maxsize:
                     raise NpylstmError(
                         f"{t.name}: {format_shape(shape)} is larger than any array; give a smaller "
@@ -49,7 +54,7 @@ def bench(options: argparse.Namespace) -> int:
                 drawn = np.zeros(shape) if t.integer else rng.standard_normal(shape)
                 x[t.name] = drawn.astype(spec.dtype)
             for model in models:
-                times = _time(lambda: model.predict(x), options.seconds)  # noqa: B023
+                times = _time(lambda: model.predict(x), seconds)  # noqa: B023
                 results.append(
                     {"backend": model.backend, "calls": len(times),
                      "input": list(next(iter(x.values())).shape),
@@ -69,6 +74,17 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_bench(options: argparse.Namespace) -> None:
+    """Refuse options of the other way to measure."""
+    if options.stream:
+        for name in ("steps", "seconds"):
+            if getattr(options, name) is not None:
+                raise NpylstmError(f"--{name}: goes with whole calls, not with --stream")
+    elif options.calls is not None:
+        raise NpylstmError("--calls: goes with --stream")
+
+
+_STEPS, _SECONDS, _CALLS = 50, 0.5, 1_000_000  # the defaults
 _BLOCK = 10_000  # calls between two signs of progress
 _WARM_UP = 1_000
 _QUANTILES = {"median_us": 0.5, "p99_us": 0.99, "p99_9_us": 0.999, "worst_us": 1.0}
@@ -77,6 +93,7 @@ _QUANTILES = {"median_us": 0.5, "p99_us": 0.99, "p99_9_us": 0.999, "worst_us": 1
 def _bench_stream(model: Model, options: argparse.Namespace) -> int:
     """Time single steps of a session, as an audio callback or a control loop calls them."""
     rng = np.random.default_rng(0)
+    calls = options.calls or _CALLS
     results = []
     for batch in options.batch:
         session = model.session(batch)
@@ -85,18 +102,18 @@ def _bench_stream(model: Model, options: argparse.Namespace) -> int:
         out = np.empty_like(first) if isinstance(first, np.ndarray) else None
         for _ in range(_WARM_UP):
             session.step(x, out)
-        times = np.zeros(options.calls, np.int64)
-        blocks = range(0, options.calls, _BLOCK)
+        times = np.zeros(calls, np.int64)
+        blocks = range(0, calls, _BLOCK)
         clock = time.perf_counter_ns
         with console.progress("bench", len(blocks)) as advance:
             for begin in blocks:
-                for k in range(begin, min(begin + _BLOCK, options.calls)):
+                for k in range(begin, min(begin + _BLOCK, calls)):
                     start = clock()
                     session.step(x, out)
                     times[k] = clock() - start
                 advance()
         found = {name: float(np.quantile(times, q)) / 1e3 for name, q in _QUANTILES.items()}
-        results.append({"backend": model.backend, "batch": batch, "calls": options.calls, **found})
+        results.append({"backend": model.backend, "batch": batch, "calls": calls, **found})
     if options.json:
         print_json(results)
         return 0
@@ -112,9 +129,9 @@ def _bench_stream(model: Model, options: argparse.Namespace) -> int:
 def _step_input(model: Model, batch: int, rng: np.random.Generator) -> Any:
     """Return random inputs of a step, by name if there are several."""
     drawn = {}
-    for tensor in model.inputs:
-        at = tensor.time_axis
-        shape = [batch if d == BATCH else d for k, d in enumerate(tensor.shape) if k != at]
+    plan, _ = model.streaming
+    for tensor in map(plan.drop_time_axis, model.inputs):
+        shape = [batch if d == BATCH else d for d in tensor.shape]
         sizes = [d if isinstance(d, int) else 1 for d in shape]
         values = np.zeros(sizes) if tensor.integer else rng.standard_normal(sizes)
         drawn[tensor.name] = values.astype(model.spec.dtype)

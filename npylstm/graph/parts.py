@@ -36,6 +36,11 @@ def scale_axis(operation: Operation, weight: str) -> int:
     return 0 if operation.weight_role(weight) == _TABLE else -1
 
 
+def _factor_names(prefix: str, operation: Operation) -> list[str]:
+    """Return the names of the factors of products of a part of a layer."""
+    return [prefix + key for key, role in operation.weight_roles.items() if role in _FACTORS]
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """A model's input or output.
@@ -227,6 +232,10 @@ class LayerSpec:
         return made
 
     def _storage_problems(self) -> Iterator[str]:
+        for key, stored in self.stored.items():
+            axis, ndim = scale_axis(self.layer, key), stored.weight.ndim
+            if len(stored.arrays) > 1 and ndim and (stored.axis - axis) % ndim:
+                yield f"{self.name}/{key}: expected scales along axis {axis}, got {stored.axis}"
         try:
             self.factors()
         except FormatError as error:
@@ -249,8 +258,7 @@ class LayerSpec:
         operation = self._parts().get(prefix) if self.stored else None
         if operation is None or not operation.reads_stored_weights:
             return "float32"
-        roles = operation.weight_roles
-        factors = (prefix + key for key, role in roles.items() if role in _FACTORS)
+        factors = _factor_names(prefix, operation)
         types = {self.stored[key].storage if key in self.stored else "" for key in factors}
         return types.pop() if types in ({"int8"}, {"bfloat16"}) else "float32"
 
@@ -267,13 +275,11 @@ class LayerSpec:
             :class:`~npylstm.integer_matrix.IntegerMatrix`.
         """
         made: dict[str, Any] = dict(self.weights)
-        for prefix in self._parts() if self.stored else ():
+        for prefix, operation in self._parts().items() if self.stored else ():
             if self.product_type(prefix) == "int8":
-                made |= {
-                    key: IntegerMatrix(stored.arrays[""], stored.arrays[".scale"])
-                    for key, stored in self.stored.items()
-                    if key.startswith(prefix)
-                }
+                for key in _factor_names(prefix, operation):
+                    arrays = self.stored[key].arrays
+                    made[key] = IntegerMatrix(arrays[""], arrays[".scale"])
         return made
 
     def arrays(self) -> dict[str, Array]:

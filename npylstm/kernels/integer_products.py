@@ -21,25 +21,20 @@ from numba.extending import intrinsic
 
 from npylstm.integer_matrix import LARGEST, SMALLEST
 from npylstm.kernels.integer_sums import IntegerSums, picked
-from npylstm.kernels.jit import jit, product_kernel, rounding_kernel
-from npylstm.kernels.packing import PANEL, ROUNDED_HEAD, ROUNDED_STEP, TERMS
+from npylstm.kernels.jit import product_kernel, rounding_kernel
+from npylstm.kernels.packing import PANEL, ROUNDED_HEAD, TERMS
+from npylstm.kernels.products import span_of
 from npylstm.kernels.simd import Lanes, broadcast, each_vector, lane_count, offset, width
-from npylstm.kernels.sums import choose, constant
+from npylstm.kernels.sums import choose, constant, row_pointers
 from npylstm.kernels.target import TARGET
 
-__all__ = ["multiply_int8", "round_rows", "span_of"]
+__all__ = ["multiply_int8", "round_rows"]
 
-_BYTE, _SHORT, _INT, _LONG = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_BYTE, _SHORT, _INT = (ir.IntType(bits) for bits in (8, 16, 32))
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 # Rows of a block whose sums are in registers together.
 _ROWS = 2 if TARGET.registers >= 32 else 1
 _INFINITY = 0x7F800000  # the bits of a float32
-
-
-@jit
-def span_of(terms):
-    """Return the distance of low from high bytes: the terms in full steps."""
-    return (terms + ROUNDED_STEP - 1) // ROUNDED_STEP * ROUNDED_STEP
 
 
 @rounding_kernel
@@ -139,13 +134,10 @@ def _rows_kernel(count: int) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             z, z_row, start, start_row, x, x_row, w, vectors, terms, span = args
 
-            def apart(first: Any, distance: Any) -> list[Any]:
-                places = [builder.mul(distance, constant(r)) for r in range(count)]
-                return [builder.gep(first, [place]) for place in places]
-
             def build(vectors: int) -> None:
-                sums = IntegerSums(builder, apart(x, x_row), span, w, vectors)
-                rows = _Rows(apart(z, z_row), apart(start, start_row))
+                ends = ((x, x_row), (z, z_row), (start, start_row))
+                x_rows, *others = (row_pointers(builder, *end, count) for end in ends)
+                sums, rows = IntegerSums(builder, x_rows, span, w, vectors), _Rows(*others)
                 (_sum_at_once if TARGET.has_vnni else _sum_in_segments)(sums, terms, rows)
 
             choose(builder, vectors, range(1, PANEL + 1), build)

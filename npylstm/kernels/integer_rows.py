@@ -7,10 +7,10 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from npylstm.kernels.integer_products import span_of
 from npylstm.kernels.integer_sums import IntegerSums
 from npylstm.kernels.jit import row_kernel
 from npylstm.kernels.packing import PANEL
+from npylstm.kernels.products import span_of
 from npylstm.kernels.recurrent_cells import lstm_of_gates, lstm_of_narrow_gates
 from npylstm.kernels.recurrent_steps import count_blocks
 from npylstm.kernels.simd import lane_count, narrow_count, offset, width

@@ -24,12 +24,12 @@ from numba.extending import intrinsic
 from npylstm.kernels.jit import jit, product_kernel
 from npylstm.kernels.packing import PANEL, ROUNDED_HEAD, ROUNDED_STEP
 from npylstm.kernels.simd import Lanes, broadcast, call, copy, lane_count, offset, width
-from npylstm.kernels.sums import WORD, Sums, choose, constant, high_half, low_half
+from npylstm.kernels.sums import WORD, Sums, choose, constant, high_half, low_half, row_pointers
 from npylstm.kernels.target import TARGET
 
 __all__ = [
     "FEW_TERMS", "SEGMENT", "factor", "multiply", "multiply_bfloat16", "rows_of", "segment_of",
-    "words",
+    "span_of", "words",
 ]  # fmt: skip
 
 # Terms of a partial sum.
@@ -64,15 +64,13 @@ def _rows_kernel(rows: int) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             z, z_row, start, start_row, x, x_row, w, vectors, terms, later = args
 
-            def apart(first: Any, distance: Any) -> list[Any]:
-                places = [builder.mul(distance, constant(r)) for r in range(rows)]
-                return [builder.gep(first, [place]) for place in places]
-
             def build(count: int) -> None:
                 # With fewer rows there is no time for prefetching.
                 ahead = later if rows == ROWS and count == PANEL else None
-                sums = Sums(builder, apart(x, x_row), [(w, count)], ahead).over(terms)
-                _finish(apart(z, z_row), apart(start, start_row), sums)
+                ends = ((x, x_row), (z, z_row), (start, start_row))
+                x_rows, z_rows, starts = (row_pointers(builder, *end, rows) for end in ends)
+                sums = Sums(builder, x_rows, [(w, count)], ahead).over(terms)
+                _finish(z_rows, starts, sums)
 
             choose(builder, vectors, range(1, PANEL + 1), build)
             return context.get_dummy_value()
@@ -158,6 +156,12 @@ def segment_of(terms):
 
 
 @jit
+def span_of(terms):
+    """Return the distance of low from high bytes in a rounded row: its terms in full steps."""
+    return (terms + ROUNDED_STEP - 1) // ROUNDED_STEP * ROUNDED_STEP
+
+
+@jit
 def factor(round_rows, rounded, x, x_row, rows, terms):
     """Return the rows of ``x`` as the product reads them, and their distance.
 
@@ -166,7 +170,7 @@ def factor(round_rows, rounded, x, x_row, rows, terms):
     """
     if not round_rows:
         return x, x_row
-    size = ROUNDED_HEAD + (terms + ROUNDED_STEP - 1) // ROUNDED_STEP * (ROUNDED_STEP // 2)
+    size = ROUNDED_HEAD + span_of(terms) // 2
     call(round_rows, (rounded, size, x, x_row, rows, terms))
     return rounded, size
 

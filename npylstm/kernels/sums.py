@@ -14,7 +14,7 @@ from llvmlite import ir
 from npylstm.kernels.packing import PANEL
 from npylstm.kernels.simd import Lanes, broadcast, lane_count, prefetch
 
-__all__ = ["WORD", "Sums", "choose", "constant", "high_half", "low_half"]
+__all__ = ["WORD", "Sums", "choose", "constant", "high_half", "low_half", "row_pointers"]
 
 _INTEGER, WORD = ir.IntType(64), ir.IntType(32)
 
@@ -22,6 +22,12 @@ _INTEGER, WORD = ir.IntType(64), ir.IntType(32)
 def constant(value: int) -> Any:
     """Return an integer constant in generated code."""
     return ir.Constant(_INTEGER, value)
+
+
+def row_pointers(builder: Any, first: Any, distance: Any, count: int) -> list[Any]:
+    """Return pointers to rows at this distance."""
+    places = [builder.mul(distance, constant(r)) for r in range(count)]
+    return [builder.gep(first, [place]) for place in places]
 
 
 class Sums:

@@ -64,8 +64,11 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
     sentences = [s for s in said if isinstance(s, str)] if isinstance(said, list) else []
     grounds: dict[str, list[str]] = {name: [] for name in PROOFS}
     if report.passed:
+        within = "rounding"
+        if not all(part.passed for part in report.comparisons):
+            within = "its budget, not within rounding"
         grounds["proven"].append(
-            f"npylstm gives the recorded outputs within rounding, on this machine: {report.scope}."
+            f"npylstm gives the recorded outputs within {within}, on this machine: {report.scope}."
         )
     if proof == "proven":
         grounds["proven"].append(PROOF_SENTENCES["proven"])
@@ -78,6 +81,7 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
             "name": spec.name, "file": Path(path).name, "sha256": _file_sha256(path),
             "weights_sha256": weights_sha256(spec), "parameters": spec.parameters,
             "dtype": spec.dtype,
+            "storage": None if spec.quantization is None else spec.quantization.type,
         },
         "source": {
             "framework": origin_of(origin), "format": origin.get("source_format"),
@@ -95,11 +99,11 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
 def weights_sha256(spec: ModelSpec) -> str:
     """Return the sha256 of all weights; recorded cases and provenance do not change it.
 
-    It covers every weight, sorted by key: first a line of UTF-8 text with the key, the dtype and
-    the shape, ``lstm/W_i <f4 (1, 20)``, that ends with a line feed; then the bytes, little-endian,
-    in C order.
+    It covers every array of a weight in the file, sorted by key: first a line of UTF-8 text with
+    the key, the dtype and the shape, ``lstm/W_i <f4 (1, 20)``, that ends with a line feed; then the
+    bytes, little-endian, in C order.
     """
-    arrays = {f"{layer.name}/{k}": w for layer in spec.layers for k, w in layer.weights.items()}
+    arrays = {f"{layer.name}/{k}": w for layer in spec.layers for k, w in layer.arrays().items()}
     digest = hashlib.sha256()
     for key, array in sorted(arrays.items()):
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -120,13 +124,13 @@ def _cases(report: ParityReport) -> list[dict[str, Any]]:
     found = []
     for number, case in enumerate(report.replayed):
         parts = [part for part in report.comparisons if part.case == number]
-        largest = max((part.max_ratio for part in parts), default=0.0)
+        largest = max(map(report.used, parts), default=0.0)
         found.append(
             {
                 "case": number, "purpose": case.purpose,
                 "inputs": {name: list(np.shape(x)) for name, x in case.inputs.items()},
                 "used": largest if np.isfinite(largest) else str(largest),
-                "passed": all(part.passed for part in parts),
+                "passed": all(map(report.held, parts)),
             }
         )  # fmt: skip
     return found
@@ -145,7 +149,7 @@ def format_proof(document: Mapping[str, Any]) -> str:
                 ("name", model["name"]),
                 ("file", model["file"]),
                 ("sha256", model["sha256"]),
-                ("weights", f"{model['parameters']:,} of {model['dtype']}"),
+                ("weights", f"{model['parameters']:,} of {_types(model)}"),
                 ("sha256", model["weights_sha256"]),
             ],
         ),
@@ -165,6 +169,10 @@ def format_proof(document: Mapping[str, Any]) -> str:
     blocks.append(_indented("cases, replayed now", f"{_case_rows(document['cases'])}\n{note}"))
     blocks.append(_block("machine", list(document["environment"].items())))
     return console.Text("\n\n".join(blocks))
+
+
+def _types(model: Mapping[str, Any]) -> str:
+    return " and ".join(filter(None, (model["storage"], model["dtype"])))
 
 
 def _block(title: str, entries: Sequence[tuple[str, object]]) -> str:

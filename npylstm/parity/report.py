@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from npylstm import console
 from npylstm.errors import ParityError
+from npylstm.quantization import output_error
 
 if TYPE_CHECKING:
     from npylstm.parity.comparison import Comparison, OutputParity
     from npylstm.parity.diagnosis import Diagnosis
-    from npylstm.quantization import OutputError
+    from npylstm.quantization import OutputError, Quantization
     from npylstm.spec import Case, ModelSpec
 
 __all__ = ["PROOFS", "ParityReport"]
@@ -101,7 +102,7 @@ class ParityReport:
             less = f"; nothing is proven of {' and '.join(self.unproven)}" if self.unproven else ""
             return f"parity held: {scope}{less}"
         worst = failed[0]
-        if worst.output in self._budget:
+        if worst.output in self.budget:
             return f"parity FAILED: not within the budget: {self._cost(worst.output)} ({scope})"
         place = ", ".join(f"{k} {v}" for k, v in worst.where.items())
         return (
@@ -120,19 +121,61 @@ class ParityReport:
         return f"{text} and {authors} of the author's" if authors else text
 
     @functools.cached_property
-    def _budget(self) -> dict[str, OutputError]:
+    def _quantization(self) -> Quantization | None:
+        return self.spec.quantization if self.spec is not None and self.errors else None
+
+    @property
+    def budget(self) -> dict[str, OutputError]:
         """The budget of a quantized model, by output; empty if there is none."""
-        quantization = self.spec.quantization if self.spec is not None and self.errors else None
-        return {} if quantization is None else quantization.budget
+        return {} if self._quantization is None else self._quantization.budget
+
+    def held(self, part: Comparison) -> bool:
+        """Return whether an output of a case agrees, within rounding or within its budget.
+
+        Parameters
+        ----------
+        part
+            One of :attr:`comparisons`.
+
+        Returns
+        -------
+        bool
+        """
+        if part.passed or self._quantization is None:
+            return part.passed
+        return self._quantization.accepts(output_error(part.output, [(part.framework, part.ours)]))
+
+    def used(self, part: Comparison) -> float:
+        """Return the largest difference as a share of the tolerance, or of the budget.
+
+        Parameters
+        ----------
+        part
+            One of :attr:`comparisons`.
+
+        Returns
+        -------
+        float
+            1 is the limit.
+        """
+        most = self.budget.get(part.output)
+        if most is None or not 0 < most.max_abs < math.inf:
+            return part.max_ratio
+        return min(part.max_ratio, float(part.difference.max(initial=0.0)) / most.max_abs)
 
     def _cost(self, output: str) -> str:
         """Return what quantization costs in an output, and its budget."""
         (error,) = (error for error in self.errors if error.output == output)
-        most = self._budget[output]
+        most = self.budget[output]
+        if error.relative_rms <= most.relative_rms < math.inf or error.rms > most.rms:
+            rms = (
+                f"relative rms error of {error.relative_rms:.2%} of at most {most.relative_rms:.2%}"
+            )
+        else:
+            rms = f"rms error of {error.rms:.2g} of at most {most.rms:.2g} in one case"
         return (
-            f"output {output!r} has a relative rms error of {error.relative_rms:.2%} of at most "
-            f"{most.relative_rms:.2%}, the largest difference is {error.max_abs:.2g} of at most "
-            f"{most.max_abs:.2g}"
+            f"output {output!r} has a {rms}, the largest difference is {error.max_abs:.2g} of at "
+            f"most {most.max_abs:.2g}"
         )
 
     @property
@@ -142,9 +185,11 @@ class ParityReport:
         if not short.startswith("the "):
             short = short.split()[0].lower()
         origin = self.spec.provenance if self.spec else {}
-        if self._budget:
-            costs = "; ".join(map(self._cost, self._budget))
-            return f"the quantized model is within its budget: {costs}"
+        if self.budget:
+            costs = "; ".join(map(self._cost, self.budget))
+            others = "; ".join(self.stated[:-1])  # the last is quantize's own
+            rest = f"; not proven: {others}" if others else ""
+            return f"the quantized model is within its budget: {costs}{rest}"
         if origin.get("dequantized") and len(self.stated) == 1:  # no chain is stated
             return (
                 f"the engine agrees with {short} for the dequantized weights; that the quantized "
@@ -237,7 +282,7 @@ class ParityReport:
             "cases": self.cases,
             "framework": self.framework,
             "backend": self.backend,
-            "errors": [asdict(error) for error in self.errors],
+            "errors": [error.to_json() for error in self.errors],
             "outputs": [{k: _finite(v) for k, v in asdict(o).items()} for o in self.outputs],
             "diagnosis": None if self.diagnosis is None else self.diagnosis.to_json(),
         }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "Window", "decode", "forecast"]
 
-# Quantized models that have forecast.
+# Quantized models whose outputs were fed back.
 _WARNED: weakref.WeakSet[Predictor] = weakref.WeakSet()
 
 Feed = Callable[[Array], "npt.ArrayLike"]
@@ -78,7 +78,7 @@ def _warn_of_drift(model: Predictor) -> None:
     _WARNED.add(model)
     warn_caller(
         f"{model.spec.name} is quantized: outputs that are fed back accumulate its errors, which "
-        "grow to the size of the signal within some hundred steps; forecast with the float32 model "
+        "grow to the size of the signal within some hundred steps; use the float32 model "
         "if they matter"
     )
 
@@ -234,6 +234,7 @@ def decode(
         raise NpylstmError("stop: expected feed='argmax' with it")
     if isinstance(feed, str) and feed != "argmax":
         raise NpylstmError(f"feed: expected a function, 'argmax' or None, got {feed!r}")
+    _warn_of_drift(decoder)
     joints = join_models(encoder.spec, decoder.spec)
     made = _by_name(encoder, encoder.predict(x))
     inputs: dict[str, Any] = {name: made[source] for name, source in joints.given.items()}

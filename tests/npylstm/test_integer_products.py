@@ -133,14 +133,25 @@ def test_rows_of_extreme_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("terms", [512, 514, MOST_TERMS])
-@pytest.mark.parametrize(("x", "w"), [(1, 127), (-1, 127), (1, -128), (-1, -128)])
+@pytest.mark.parametrize(("x", "w"), [(1, 127), (-1, 127), (1, -127), (-1, -127)])
 def test_the_largest_sums_do_not_overflow(name: str, terms: int, x: int, w: int) -> None:
-    """-128 cannot come from rounding, but from a file."""
     rows = np.full((2, terms), x, np.float32)
     matrix = IntegerMatrix(np.full((terms, 5), w, np.int8), np.ones(5, np.float32))
     exact = np.float32(32512 * terms * x * w) * (np.float32(1) / np.float32(32512))
     assert (native_product(LIBRARIES[name], rows, matrix, 0.0) == exact).all()
     assert (rows @ matrix == exact).all()
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("w", [127, -127])
+def test_the_largest_sums_of_low_bytes_do_not_overflow(name: str, w: int) -> None:
+    """The low byte of 32511 is 255; the largest number of a row is 32512, whose low byte is 0."""
+    rows = np.full((2, MOST_TERMS), 32511, np.float32)
+    rows[:, 0] = 32512
+    matrix = IntegerMatrix(np.full((MOST_TERMS, 5), w, np.int8), np.ones(5, np.float32))
+    exact = np.float32((32511 * (MOST_TERMS - 1) + 32512) * w)
+    assert (rows @ matrix == exact).all()
+    assert (native_product(LIBRARIES[name], rows, matrix, 0.0) == exact).all()
 
 
 def test_too_many_terms_are_refused() -> None:
@@ -151,6 +162,12 @@ def test_too_many_terms_are_refused() -> None:
     )
     with pytest.raises(FormatError, match=wanted):
         layer.in_storage("int8")
+
+
+def test_integers_without_a_counterpart_are_refused() -> None:
+    """-128 cannot come from rounding, but from a file."""
+    with pytest.raises(FormatError, match="int8: expected integers from -127 to 127, got -128"):
+        IntegerMatrix(np.int8([[1, -128]]), np.ones(2, np.float32))
 
 
 def test_rounding_of_rows() -> None:

@@ -17,13 +17,15 @@ from builders import make_chain
 import npylstm
 from npylstm import Case, Model, ModelSpec, NpylstmError
 from npylstm.activations import TANH
-from npylstm.cli import main
 from npylstm.errors import FormatError
-from npylstm.ops.cells import LSTM
+from npylstm.ops.base import Operation
+from npylstm.ops.bidirectional import Bidirectional
+from npylstm.ops.cells import GRU, LSTM
 from npylstm.ops.convolution import Conv1D
-from npylstm.ops.dense import Dense
+from npylstm.ops.dense import Dense, Embedding
 from npylstm.ops.pointwise import ActivationLayer
-from npylstm.quantization import OutputError, measure
+from npylstm.quantization import measure
+from npylstm.storage import StoredWeight
 
 SINE = "models/sine_keras/sine.npz"
 TYPES = ["int8", "bfloat16", "int16"]
@@ -134,6 +136,15 @@ def test_rounding_errors_alone_pass_where_nothing_was_measured() -> None:
         assert Model(small, backend).verify().passed
 
 
+def test_several_types() -> None:
+    first, second = recorded(0).layers
+    layers = (first.in_storage("int8"), second.in_storage("bfloat16"))
+    found = dataclasses.replace(recorded(0), layers=layers).quantization
+    assert found is not None
+    assert found.type == "bfloat16, int8"
+    assert [layer.type for layer in found.layers] == ["int8", "bfloat16"]
+
+
 def test_layers_by_name() -> None:
     spec = recorded()
     assert list(spec.quantize("int8", layers=["layer_1"])["layer_1"].stored) == ["kernel"]
@@ -148,7 +159,9 @@ def test_layers_by_name() -> None:
         ),
         ({"keep": ["x*"]}, f"keep: no layer is named 'x[*]'; expected one of {known}"),
         ({"keep": ["*"]}, f"no layer is left to quantize; layers with matrices: {known}"),
-        ({"layers": "layer_0"}, "layers, keep: expected lists of names, got a string"),
+        ({"layers": "layer_0"}, "layers: expected a list of names, got 'layer_0'"),
+        ({"layers": [3]}, r"layers: expected a list of names, got \[3\]"),
+        ({"keep": None}, "keep: expected a list of names, got None"),
     ):
         with pytest.raises(NpylstmError, match=message):
             spec.quantize("int8", **arguments)
@@ -182,7 +195,10 @@ def test_without_cases_there_is_no_budget() -> None:
 
 def test_other_dtypes_and_parts_of_the_model() -> None:
     small = recorded().quantize("int8")
-    assert small.astype("float64").quantization is None
+    for decoded in (small.astype("float64"), small.decoded()):
+        assert decoded.quantization is not None
+        assert decoded.quantization.outputs == small.quantization.outputs  # type: ignore[union-attr]
+        assert Model(decoded).verify().passed
     part = small.subgraph(["x"], ["layer_0"])
     assert part.quantization is not None
     assert part.quantization.outputs == ()  # measured was another output
@@ -231,27 +247,98 @@ def test_forecasts_warn_once_for_each_model() -> None:
             Model(spec).forecast(x, 3)
 
 
+def test_decoding_warns_as_a_forecast_does() -> None:
+    """A decoder gets its own outputs, too."""
+    encoder, decoder = (
+        npylstm.load(f"models/seq2seq_sin_cos_keras/{name}.npz") for name in ("encoder", "decoder")
+    )
+    x = np.sin(np.arange(20, dtype=np.float32) / 3).reshape(1, -1, 1)
+    small = decoder.quantize("int8")
+    with pytest.warns(RuntimeWarning, match="is quantized: outputs that are fed back") as caught:
+        npylstm.decode(encoder, small, x, start=0.0, steps=2)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npylstm.decode(encoder.quantize("int8"), decoder, x, start=0.0, steps=2)
+
+
 @pytest.mark.parametrize(
-    ("a", "b", "expected"),
+    ("a", "b", "relative_rms", "max_abs", "same_argmax"),
     [
-        ([[1.0, 2.0]], [[1.0, 2.0]], (0.0, 0.0, 1.0)),
-        ([[1.0, 2.0]], [[2.5, 2.0]], (1.5 / 5**0.5, 1.5, 0.0)),
-        ([[0.0, 0.0]], [[0.0, 0.0]], (0.0, 0.0, 1.0)),
-        ([[0.0, 0.0]], [[0.0, 1.0]], (np.inf, 1.0, 0.0)),
-        ([[np.nan, 1.0]], [[np.nan, 1.0]], (0.0, 0.0, 1.0)),
-        ([[1.0], [2.0]], [[1.0], [2.0]], (0.0, 0.0, None)),
-        ([[np.inf, 1.0]], [[1.0, 1.0]], (np.inf, np.inf, 1.0)),
+        ([[1.0, 2.0]], [[1.0, 2.0]], 0.0, 0.0, 1.0),
+        ([[1.0, 2.0]], [[2.5, 2.0]], 1.5 / 5**0.5, 1.5, 0.0),
+        ([[0.0, 0.0]], [[0.0, 0.0]], 0.0, 0.0, 1.0),
+        ([[0.0, 0.0]], [[0.0, 1.0]], np.inf, 1.0, 0.0),
+        ([[np.nan, 1.0]], [[np.nan, 1.0]], 0.0, 0.0, 1.0),
+        ([[1.0], [2.0]], [[1.0], [2.0]], 0.0, 0.0, None),
+        ([[np.inf, 1.0]], [[1.0, 1.0]], np.inf, np.inf, 1.0),
+        (np.zeros((0, 2)), np.zeros((0, 2)), 0.0, 0.0, None),
     ],
 )
-def test_errors(a: list[Any], b: list[Any], expected: tuple[Any, ...]) -> None:
+def test_errors(a: Any, b: Any, relative_rms: float, max_abs: float, same_argmax: Any) -> None:
     case = Case({}, {"y": np.float32(a)})
-    assert measure([case], [{"y": np.float32(b)}]) == (OutputError("y", *expected),)
+    (error,) = measure([case], [{"y": np.float32(b)}])
+    assert (error.relative_rms, error.max_abs) == (relative_rms, max_abs)
+    assert error.same_argmax == same_argmax
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_each_recorded_case_alone_is_within_the_budget(type: str) -> None:
+    """Its outputs may be smaller than those of all cases, and the differences are not."""
+    small = npylstm.load(SINE).quantize(type)
+    for case in small.spec.cases:
+        assert small.verify([case]).passed
+        assert npylstm.diagnose(small, case.inputs, case.outputs).causes == ()
+
+
+def test_errors_of_outputs_that_are_all_zero(tmp_path: Path) -> None:
+    """Nothing can be divided by the size of a dead relu's outputs."""
+    spec = recorded()
+    cases = [
+        dataclasses.replace(c, outputs={"layer_1": c.outputs["layer_1"] * np.float32(0)})
+        for c in spec.cases
+    ]
+    small = Model(spec.with_cases(cases)).quantize("int8")
+    small.save(tmp_path / "small.npz")
+    found = npylstm.load(tmp_path / "small.npz").quantization
+    assert found is not None
+    assert found == small.quantization
+    assert found.outputs[0].relative_rms == np.inf
+    assert 0 < found.outputs[0].max_abs < np.inf
+    assert found.accepts(found.outputs[0])
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_there_is_no_budget_for_infinite_errors(tmp_path: Path) -> None:
+    """Rows with inf give nan in int8, where float32 saturates."""
+    spec = recorded(1)
+    x = np.array(spec.cases[0].inputs["x"])
+    x[0, 4, 0] = np.inf
+    y = Model(spec.astype("float64"), "numpy").predict(x).astype("float32")
+    assert np.isfinite(y).all()
+    small = Model(spec.with_cases([Case({"x": x}, {"layer_1": y})])).quantize("int8")
+    small.save(tmp_path / "small.npz")
+    report = npylstm.load(tmp_path / "small.npz").verify()
+    assert not report.passed
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+GOOD = {"relative_rms": 1.0, "rms": 1.0, "max_abs": 1.0, "same_argmax": None}
+
+
+def budget_with(**changes: Any) -> dict[str, Any]:
+    return {"cases": 1, "outputs": {"layer_1": {**GOOD, **changes}}}
 
 
 @pytest.mark.parametrize(
-    "held", [3, {}, {"cases": 1, "outputs": 3}, {"cases": 1, "outputs": {"layer_1": {}}},
-             {"cases": 1, "outputs": {"layer_1": {"relative_rms": "a", "max_abs": 1, "same_argmax": None}}},
-             {"cases": 1, "outputs": {"layer_1": {"relative_rms": -1, "max_abs": 1, "same_argmax": None}}}],
+    "held",
+    [
+        3, {}, {"cases": 1, "outputs": 3}, {"cases": 1, "outputs": {"layer_1": {}}},
+        budget_with(relative_rms="a"), budget_with(relative_rms=-1), budget_with(max_abs=True),
+        budget_with(max_abs=10**400), budget_with(same_argmax=7), {**budget_with(), "cases": "3"},
+        {**budget_with(), "cases": -3}, {**budget_with(), "cases": 1.5},
+        {**budget_with(), "cases": True},
+    ],
 )  # fmt: skip
 def test_damaged_budgets(held: Any) -> None:
     small = recorded().quantize("int8")
@@ -260,47 +347,46 @@ def test_damaged_budgets(held: Any) -> None:
         Model(broken).verify()
 
 
-def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = str(root / SINE), str(tmp_path / "small.npz")
-    assert main(["quantize", source, target, "--keep", "dense"]) == 0
-    printed = capsys.readouterr().out
-    for text in ("lstm", "int8", "float32", "relative rms", "budget"):
-        assert text in printed
-    assert main(["verify", target]) == 0
-    assert "within its budget" in capsys.readouterr().out
-    assert main(["quantize", source, target, "--type", "bfloat16", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["type"], found["output"], found["cases"]) == ("bfloat16", target, 8)
-    assert main(["info", target]) == 0
-    printed = capsys.readouterr().out
-    for text in ("type", "bytes", "bfloat16", "relative rms"):
-        assert text in printed
-    assert main(["info", target, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["quantization"]["type"] == "bfloat16"
+OTHER_WEIGHTS: dict[str, Operation] = {
+    "lstm": LSTM(3, 4),
+    "peepholes": LSTM(3, 4, peepholes=True),
+    "gru": GRU(3, 4),
+    "both directions": Bidirectional(LSTM(3, 4), LSTM(3, 4, go_backwards=True), "concat"),
+    "dense": Dense(3, 4),
+}
 
 
-def test_the_command_replaces_nothing(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, other = str(root / SINE), tmp_path / "notes.txt"
-    other.write_text("mine")
-    for target, message in (
-        (source, "is the model itself, which would be lost"),
-        (str(other), "exists and is no npylstm model"),
-        (str(tmp_path), "is a folder"),
-        (str(tmp_path / "a" / "b.npz"), "there is no folder"),
-    ):
-        assert main(["quantize", source, target]) == 2
-        assert message in capsys.readouterr().err
-    assert other.read_text() == "mine"
-    assert main(["quantize", source, str(tmp_path / "x.npz"), "--layers", "gru"]) == 2
-    assert "no layer with matrices is named 'gru'" in capsys.readouterr().err
-    assert not (tmp_path / "x.npz").exists()
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("name", OTHER_WEIGHTS)
+def test_files_may_store_biases_too(name: str, type: str, tmp_path: Path) -> None:
+    """A file names the type of each weight: biases in fewer bits are decoded."""
+    spec = make_chain(OTHER_WEIGHTS[name])
+    layer = spec.layers[0].in_storage("int8")
+    others = {key: StoredWeight.encoded(type, w) for key, w in layer.weights.items() if w.ndim == 1}
+    layer = dataclasses.replace(
+        layer,
+        weights={**layer.weights, **{k: s.weight for k, s in others.items()}},
+        stored={**layer.stored, **others},
+    )
+    npylstm.save(dataclasses.replace(spec, layers=(layer,)), tmp_path / "model.npz")
+    model = npylstm.load(tmp_path / "model.npz")
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    plain = Model(model.spec.astype("float64"), "numpy").predict(x)
+    for backend in (model.backend, "numpy"):
+        y = Model(model.spec, backend).predict(x)
+        np.testing.assert_allclose(y, plain, rtol=0, atol=1e-3)  # inputs have 16 bits
 
 
-def test_the_command_says_that_nothing_was_measured(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    npylstm.save(recorded(0), tmp_path / "a.npz")
-    assert main(["quantize", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]) == 0
-    assert "holds no recorded cases, so what it costs is not measured" in capsys.readouterr().err
+def test_scales_along_another_axis_are_refused() -> None:
+    """A file has a scale for each row of a table: scales of columns would be read as those."""
+    (layer,) = make_chain(Embedding(4, 4), shape=("batch", "steps")).layers
+    stored = StoredWeight.encoded("int8", layer.weights["embeddings"])
+    with pytest.raises(FormatError, match="layer_0/embeddings: expected scales along axis 0"):
+        dataclasses.replace(
+            make_chain(Embedding(4, 4), shape=("batch", "steps")),
+            layers=(
+                dataclasses.replace(
+                    layer, weights={"embeddings": stored.weight}, stored={"embeddings": stored}
+                ),
+            ),
+        )

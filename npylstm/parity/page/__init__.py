@@ -89,11 +89,13 @@ def render(report: ParityReport | None, diagnosis: Diagnosis | None = None) -> s
             note = "The activations of the layers were compared, in the order of computation."
             section("strip", "The first layer that differs", note, sections.strip(diagnosis, spec))
     if report is not None:
-        note = (
-            "The tolerance is no constant: it is the rounding that this model shows on these "
-            "inputs, measured with runs in float64. The distances of both sides to float64 are "
-            "facts, not judgements."
+        limit = (
+            "The model is quantized: its budget is twice the errors on its recorded cases."
+            if report.budget
+            else "The tolerance is no constant: it is the rounding that this model shows on these "
+            "inputs, measured with runs in float64."
         )
+        note = f"{limit} The distances of both sides to float64 are facts, not judgements."
         section("numbers", "Numbers by output", note, sections.numbers(report))
         shown, note = _figures(report)
         section("figures", "Differences by output", note, shown)
@@ -123,7 +125,8 @@ def _figures(report: ParityReport) -> tuple[str, str]:
     """Draw the outputs in order of their share of the tolerance, the largest first."""
     grouped = by_output(report.comparisons)
     filled = {k: v for k, v in grouped.items() if any(p.ours.size for p in v)}
-    ratios = {k: max(p.max_ratio for p in v) for k, v in filled.items()}
+    ratios = {name: sections.largest_share(report, name) for name in filled}
+    passed = {o.output: o.passed for o in report.outputs}
     order = sorted(filled, key=lambda name: -ratios[name])[:_MOST_OUTPUTS]
     axes = _time_axes(report.spec)
     most = min(1500, _POINTS // max(1, len(order)))
@@ -143,7 +146,7 @@ def _figures(report: ParityReport) -> tuple[str, str]:
         opened = " open" if place < _OPEN else ""
         parts.append(
             f"<details{opened}><summary><h3><code>{esc(name, 60)}</code></h3>"
-            f"<small>{sections.state(ratios[name] <= 1)}, {share(ratios[name])} of the "
+            f"<small>{sections.state(passed[name])}, {share(ratios[name])} of the "
             f'tolerance</small></summary><div class="figures">{figures}</div></details>'
         )
     left = len(grouped) - len(order)

@@ -21,7 +21,8 @@ def report_html(report: ParityReport) -> str:
     """Return verdict, table and causes of a report."""
     tone = _BAD if not report.passed else _GOOD if report.proof == "proven" else _WARN
     sign = "✗" if not report.passed else "✓" if report.proof == "proven" else "!"
-    header = ["output", "largest difference", "rounding explains", "rms", "parity"]
+    limit = "budget" if report.budget else "rounding explains"
+    header = ["output", "largest difference", limit, "rms", "parity"]
     rows = [
         [
             esc(o.output, 60), number(o.max_abs), number(o.tolerance), number(o.rms),

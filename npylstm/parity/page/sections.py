@@ -92,17 +92,17 @@ def _sentence(text: str) -> str:
 def _tiles(report: ParityReport) -> Iterable[tuple[str, str]]:
     if not report.outputs:
         return
-    worst = max(report.outputs, key=lambda o: _max_ratio(report, o.output))
-    found = _max_ratio(report, worst.output)
+    worst = max(report.outputs, key=lambda o: largest_share(report, o.output))
+    found = largest_share(report, worst.output)
     yield (
         "Worst difference",
         f"{number(worst.max_abs)}<small>output <code>{esc(worst.output, 40)}</code>, "
         f"{esc(_place(worst.where))}</small>",
     )
-    yield (
-        "Rounding explains up to",
-        f"{number(worst.tolerance)}<small>measured on this model and these inputs</small>",
-    )
+    title, source = "Rounding explains up to", "measured on this model and these inputs"
+    if worst.output in report.budget:
+        title, source = "Budget", "of the quantized model, twice the errors on its recorded cases"
+    yield title, f"{number(worst.tolerance)}<small>{source}</small>"
     yield "Used of that", f"{share(found)}<small>100 % is the limit</small>"
     total = sum(part.ours.size for part in report.comparisons)
     held = sum(o.passed for o in report.outputs)
@@ -114,10 +114,11 @@ def _tiles(report: ParityReport) -> Iterable[tuple[str, str]]:
     )
 
 
-def _max_ratio(report: ParityReport, output: str) -> float:
+def largest_share(report: ParityReport, output: str) -> float:
+    """Return the largest share of the tolerance or of the budget that an output takes."""
     parts = [p for p in report.comparisons if p.output == output]
     if parts:
-        return max(p.max_ratio for p in parts)
+        return max(map(report.used, parts))
     found = next(o for o in report.outputs if o.output == output)
     return found.max_abs / found.tolerance if found.tolerance else 0.0
 
@@ -180,12 +181,13 @@ def _value(value: Any, depth: int = 0) -> str:
 def numbers(report: ParityReport) -> str:
     """Show the numbers of every output."""
     framework = short_name(report.framework)
-    header = ["output", "parity", "largest difference", "rounding explains", "used", "rms",
+    limit = "budget" if report.budget else "rounding explains"
+    header = ["output", "parity", "largest difference", limit, "used", "rms",
               f"{framework} to float64", "npylstm to float64", "largest at"]  # fmt: skip
     rows = [
         [
             f"<code>{esc(o.output, 60)}</code>", state(o.passed), number(o.max_abs),
-            number(o.tolerance), share(_max_ratio(report, o.output)), number(o.rms),
+            number(o.tolerance), share(largest_share(report, o.output)), number(o.rms),
             number(o.framework_to_float64), number(o.npylstm_to_float64), esc(_place(o.where)),
         ]
         for o in report.outputs[:_MOST_ROWS]
@@ -260,8 +262,9 @@ def cases(report: ParityReport) -> str:
     """Show the purpose of each case, its sizes, and its share of the tolerance."""
     replayed: Mapping[int, Case] = dict(enumerate(report.replayed))
     parts: dict[int, float] = {}
+    failed = {part.case for part in report.comparisons if not report.held(part)}
     for part in report.comparisons:
-        parts[part.case] = max(parts.get(part.case, 0.0), part.max_ratio)
+        parts[part.case] = max(parts.get(part.case, 0.0), report.used(part))
     rows = []
     for k in sorted({*replayed, *parts})[:_MOST_ROWS]:
         case, found = replayed.get(k), parts.get(k)
@@ -273,7 +276,7 @@ def cases(report: ParityReport) -> str:
             [
                 str(k), esc((case.purpose if case else "") or "–"), sizes or "–",
                 _start(case), "–" if found is None else share(found),
-                "–" if found is None else state(found <= 1),
+                "–" if found is None else state(k not in failed),
             ]
         )  # fmt: skip
     header = ["case", "purpose", "inputs", "starts with", "used of the tolerance", "parity"]
