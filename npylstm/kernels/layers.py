@@ -30,7 +30,8 @@ def activation(row, params, state, work):
     n = row[ACTIVATION.IN]
     for r in range(row[ACTIVATION.ROWS]):
         y = offset(work, row[ACTIVATION.Y] + r * n)
-        copy(y, offset(work, row[ACTIVATION.X] + r * n), n)
+        if row[ACTIVATION.X] != row[ACTIVATION.Y]:
+            copy(y, offset(work, row[ACTIVATION.X] + r * n), n)
         activate(row[ACTIVATION.CODE], offset(params, row[ACTIVATION.CODE_PARAM]), y, n)
 
 

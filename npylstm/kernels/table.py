@@ -97,6 +97,10 @@ class Row(NamedTuple):
         Whether the kernel can compute an operation of this kind.
     weights
         The types of weights that it can read; empty: all.
+    in_place
+        Whether the output may be the memory of an input of its shape: no entry of this input is
+        read after an entry of another row, or another entry of an elementwise operation, is
+        written.
     softmax
         The axis that activations may mix: the last for kernels that apply them to whole rows.
     example
@@ -113,6 +117,7 @@ class Row(NamedTuple):
     pack: Callable[[Any, Weights, VectorType], dict[str, Array]] = _nothing
     fits: Callable[[Any], bool] = _always
     weights: tuple[str, ...] = ()
+    in_place: bool = False
     softmax: int | None = None
     example: Mapping[str, Any] | None = None
     example_inputs: int = 1
@@ -253,7 +258,7 @@ _ROWS = (
     Row("one_hot", Kernel("layers", "one_hot"), ONE_HOT, layers.bind_one_hot,
         example={"depth": 3, "on": 2.0, "off": 3.0}),
     Row("activation", Kernel("layers", "activation"), ACTIVATION, layers.bind_activation,
-        softmax=-1, example={"activation": TANH}),
+        in_place=True, softmax=-1, example={"activation": TANH}),
     Row("transpose", _MOVE, MOVE, views.bind_move, example={"axes": (1, 0, 2)}),
     Row("reduce", Kernel("reductions", "reduce"), REDUCE, reductions.bind_reduce,
         fits=reductions.can_reduce, example={"operation": "mean", "axes": (1,)}),
@@ -261,7 +266,7 @@ _ROWS = (
         fits=reductions.is_softmax, softmax=ANY_AXIS,
         example={"activation": Activation("softmax", (1,))}),
     *(Row(kind, _NORMALIZE, NORMALIZE, reductions.bind_normalization,
-          reductions.pack_normalization, example=example)
+          reductions.pack_normalization, in_place=True, example=example)
       for kind, example in (("layer_normalization", {"shape": (5,), "epsilon": 0.001}),
                             ("rms_normalization", None))),
     Row("pool1d", _POOL, POOL, reductions.bind_pool, fits=reductions.can_pool,
@@ -278,14 +283,17 @@ _ROWS = (
     Row("full", _MOVE, MOVE, joins.bind_full),
     Row("constant", _MOVE, MOVE, joins.bind_constant, elementwise.pack_constant),
     Row("arithmetic", _COMBINE, COMBINE, elementwise.bind_arithmetic,
-        fits=elementwise.can_combine, example={"operation": "multiply", "number": 3.0}),
-    Row("prelu", _COMBINE, COMBINE, elementwise.bind_prelu, elementwise.pack_slopes),
+        fits=elementwise.can_combine, in_place=True,
+        example={"operation": "multiply", "number": 3.0}),
+    Row("prelu", _COMBINE, COMBINE, elementwise.bind_prelu, elementwise.pack_slopes,
+        in_place=True),
     Row("where", Kernel("elementwise", "choose"), CHOICE, elementwise.bind_choice,
         example={"x": 2.0, "y": 3.0}),
     Row("rescaling", Kernel("elementwise", "rescale"), RESCALE, elementwise.bind_rescaling,
-        example={"scale": 0.5, "offset": 3.0}),
+        in_place=True, example={"scale": 0.5, "offset": 3.0}),
     Row("batch_normalization", Kernel("elementwise", "scale"), SCALE, elementwise.bind_scale,
-        elementwise.pack_scale, example={"features": 5, "axis": -1, "epsilon": 0.001}),
+        elementwise.pack_scale, in_place=True,
+        example={"features": 5, "axis": -1, "epsilon": 0.001}),
     Row("attention", _ATTEND, ATTENTION, attention.bind_attention,
         attention.pack_attention, example={}, example_inputs=2),
     Row("multi_head_attention", _ATTEND, ATTENTION,

@@ -124,7 +124,7 @@ class Program:
         unused = self._unused_after(edges, {*inputs, *wanted})
         for edge, tensors in zip(edges, unused, strict=True):
             rows_of_calls[edge.name] = len(self._rows)
-            self._add(edge, layers[edge.layer])
+            self._add(edge, layers[edge.layer], tensors)
             for part in (*self._scratch, *(self._parts[name] for name in tensors)):
                 self._work.release(part)
             self._scratch = []
@@ -166,7 +166,8 @@ class Program:
         self._places[name] = Place((name,), at, at + size, shape)
         return self._places[name]
 
-    def _add(self, edge: Edge, operation: Operation) -> None:
+    def _add(self, edge: Edge, operation: Operation, unused: Sequence[str]) -> None:
+        """Write the rows of a call; ``unused`` are the tensors that no later call reads."""
         inputs = [self._places[t] for t in edge.inputs]
         try:
             shapes = operation.infer_shapes([place.shape for place in inputs])
@@ -175,10 +176,13 @@ class Program:
         sizes: list[Sizes] = [tuple(int(d) for d in shape) for shape in shapes]
         start = alias(operation, inputs)
         if start is not None:
-            stop = start + math.prod(sizes[0])
-            self._places[edge.outputs[0]] = Place(inputs[0].name, start, stop, sizes[0])
-            self._parts[edge.outputs[0]] = self._parts[edge.inputs[0]]
-            self._work.share(self._parts[edge.inputs[0]])
+            self._share(edge.inputs[0], edge.outputs[0], start, sizes[0])
+            return
+        over = self._overwritten(edge, inputs, sizes, unused)
+        if over is not None:
+            (output,) = edge.outputs
+            self._share(over, output, self._places[over].start, sizes[0])
+            self._call(edge, operation, inputs, [self._places[output]])
             return
         outputs = [*zip(edge.outputs, operation.output_names(), sizes, strict=True)]
         carried = operation.state_shapes()
@@ -188,6 +192,29 @@ class Program:
             if key in carried:
                 source, target = states[key], self._place(name, shape)
                 self._copy(FETCH, source.start, target)
+
+    def _share(self, source: str, tensor: str, start: int, shape: Sizes) -> None:
+        """Let a tensor be in the memory of another one."""
+        name = self._places[source].name
+        self._places[tensor] = Place(name, start, start + math.prod(shape), shape)
+        self._parts[tensor] = self._parts[source]
+        self._work.share(self._parts[source])
+
+    def _overwritten(
+        self, edge: Edge, inputs: Sequence[Place], sizes: Sequence[Sizes], unused: Sequence[str]
+    ) -> str | None:
+        """Return the input whose memory may become the output; None if there is none."""
+        row, _ = self.parameters.rows.get((edge.layer, ""), (None, None))
+        if row is None or not row.in_place or len(sizes) > 1:
+            return None
+        # Operands after the second are read when the output holds a part of the result.
+        candidates = edge.inputs if len(inputs) <= 2 else edge.inputs[:1]
+        for tensor, place in zip(candidates, inputs, strict=False):
+            again = len(inputs) > 2 and tensor in edge.inputs[1:]
+            alone = not self._work.is_shared(self._parts[tensor])
+            if tensor in unused and place.shape == sizes[0] and alone and not again:
+                return tensor
+        return None
 
     def _call(
         self, edge: Edge, operation: Operation, inputs: Sequence[Place], outputs: Sequence[Place]

@@ -51,6 +51,10 @@ class WorkBuffer:
         end, users = self._users[start]
         self._users[start] = (end, users + 1)
 
+    def is_shared(self, start: int) -> bool:
+        """Whether the part that starts here has several uses."""
+        return self._users[start][1] > 1
+
     def release(self, start: int) -> None:
         """End one use of a part."""
         end, users = self._users.pop(start)
