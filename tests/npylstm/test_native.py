@@ -329,6 +329,9 @@ try:
     use()
 except Interrupted:
     pass
+except Exception as error:  # Python 3.11 wraps what __set_name__ raises, in a class being made
+    if not isinstance(error.__cause__, Interrupted):
+        raise
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(use())
 """
