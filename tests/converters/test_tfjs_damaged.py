@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,26 +35,7 @@ from tfjs_layout import read, write_json
 
 import npylstm
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """Whoever counts to 2**40 is stopped."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 120)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("deadline")
 
 
 # --- sizes: in a process of its own, under limits ------------------------------------------------

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import npylstm_converters as nc
@@ -291,25 +289,7 @@ HOSTILE["cut later"] = (cut_later, "JSON")
 HOSTILE["nested very deep"] = (nested_very_deep, "")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """Whoever counts to 2**40 is stopped."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 120)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("deadline")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import npylstm_converters as nc
@@ -14,26 +12,7 @@ from tfjs_layout import Weight, read
 
 import npylstm
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture(autouse=True)
-def deadline() -> Iterator[None]:
-    """Whoever counts to 2**40 is stopped."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 120)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("deadline")
 
 
 def test_everything_unsupported_is_listed_at_once(folder: Path) -> None:

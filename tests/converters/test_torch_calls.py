@@ -19,14 +19,7 @@ from torch_refusals import build, converted, lstm, normal, outputs
 
 from npylstm import FormatError, Model, NpylstmError, UnsupportedError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Several threads take longer for tensors this small, much longer on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---------------------------------------------------------------- wrong calls

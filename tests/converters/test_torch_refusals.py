@@ -17,14 +17,7 @@ from torch_refusals import build, converted, expected, lstm, normal, outputs, re
 
 from npylstm import Model, NpylstmError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Several threads take longer for tensors this small, much longer on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---------------------------------------------------------------- operations that are not supported
