@@ -27,10 +27,10 @@ def lstm_row_blocks(z, h, w, c, new, units, terms, first, end, forwards):
     whole, parts = count_blocks(units, z)
     until = min(end, whole)
     segment = segment_of(terms)
-    # Two blocks at a time if the weights fit the L1 cache, and always in bfloat16. Otherwise one,
-    # in alternating direction: the last block's weights are still in the cache when the next step
-    # starts with it.
-    is_halved = rows_of(w, 2) == 1
+    # Two blocks at a time if the weights fit the L1 cache, and in bfloat16 if registers suffice.
+    # Otherwise one, in alternating direction: the last block's weights are still in the cache when
+    # the next step starts with it.
+    is_halved = rows_of(w, 2) == 1 and TARGET.registers >= 32
     each = 2 if is_halved or (until - first) * PANEL * rows <= _L1_VECTORS else 1
     groups = (until - first + each - 1) // each
     for g in range(groups):
