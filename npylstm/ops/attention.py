@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.blas import matmul
 from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.attention_weights import ATTENTION_MASK, add_mask, allowed_keys, attention_weights
 from npylstm.ops.axis_map import At, AxisMap
@@ -176,7 +177,7 @@ class Attention(Operation):
         masks = dict(zip(self.masked, (m != 0 for m in inputs[count:]), strict=True))
         scale = packed["scale"] if self.scaled else np.float64(1)
         if self.score == "dot":
-            scores = scale * (query @ key.swapaxes(1, 2))
+            scores = scale * matmul(query, key.swapaxes(1, 2))
         else:
             pairs = query[:, :, None] + key[:, None]
             if self.score == "additive":
@@ -187,7 +188,7 @@ class Attention(Operation):
         weights = attention_weights(
             scores, allowed_keys(masks, (1,), scores, self.causal), "lowered", self.mask_in_float32
         )
-        y = weights @ value
+        y = matmul(weights, value)
         if 0 in masks:
             y = np.where(masks[0][..., None], y, 0.0)
         made = (y, weights) if self.return_scores else (y,)
@@ -341,19 +342,19 @@ class MultiHeadAttention(Operation):
         masks = dict(zip(self.masked, (m != 0 for m in inputs[count:]), strict=True))
         heads = {}
         for name, x in given.items():
-            y = x.astype(np.float64) @ packed[f"{name}_kernel"]
+            y = matmul(x.astype(np.float64), packed[f"{name}_kernel"])
             if self.use_bias:
                 y = y + packed[f"{name}_bias"]
             heads[name] = y.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
-        scores = heads["query"] @ heads["key"].swapaxes(2, 3) / np.sqrt(self.key_units)
+        scores = matmul(heads["query"], heads["key"].swapaxes(2, 3)) / np.sqrt(self.key_units)
         alone = self.masked == (ATTENTION_MASK,) and not self.causal and not self.window
         if self.fully_masked == "additive" and alone:
             scores, masks = add_mask(scores, inputs[-1][:, None], self.mask_in_float32), {}
         allowed = allowed_keys(masks, (0, 1, 2, ATTENTION_MASK), scores, self.causal, self.window)
         allowed = None if allowed is None else allowed[:, None]
         weights = attention_weights(scores, allowed, self.fully_masked, self.mask_in_float32)
-        y = (weights @ heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
-        y = y @ packed["output_kernel"]
+        y = matmul(weights, heads["value"]).swapaxes(1, 2).reshape(*inputs[0].shape[:2], -1)
+        y = matmul(y, packed["output_kernel"])
         if self.use_bias:
             y = y + packed["output_bias"]
         made = (y, weights) if self.return_scores else (y,)

@@ -11,10 +11,11 @@ import numpy as np
 
 from npylstm.activations import SIGMOID, Activation
 from npylstm.arrays import Array
+from npylstm.blas import product
 from npylstm.errors import FormatError
 from npylstm.ops.checks import check_feature_activation
 from npylstm.ops.conventions import Convention
-from npylstm.ops.recurrent import Recurrent, product
+from npylstm.ops.recurrent import Recurrent
 
 __all__ = ["GRU", "LSTM", "GRUGates", "Gates", "SimpleRNN", "States"]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
+from npylstm.blas import matmul
 from npylstm.errors import FormatError, ShapeError
 from npylstm.ops.axis_map import AxisMap
 from npylstm.ops.base import Operation
@@ -223,7 +224,7 @@ class ConvolutionTranspose(_Convolving):
                 for a, n, s in zip(first, entries, self.stride, strict=True)
             ]
             at = (slice(None), *places)
-            y[at] += x @ kernel[tap]
+            y[at] += matmul(x, kernel[tap])
         kept = [slice(self.padding[2 * k], n - self.padding[2 * k + 1]) for k, n in enumerate(full)]
         inside = (slice(None), *kept)
         made: Array = y[inside]

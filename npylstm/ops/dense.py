@@ -11,6 +11,7 @@ import numpy as np
 
 from npylstm.activations import LINEAR, Activation
 from npylstm.arrays import Array
+from npylstm.blas import matmul
 from npylstm.errors import ShapeError
 from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.axis_map import AxisMap
@@ -105,7 +106,7 @@ class Dense(Operation):
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         x = inputs[0]
-        y = x.astype(np.float64) @ packed["kernel"]
+        y = matmul(x.astype(np.float64), packed["kernel"])
         if self.use_bias:
             y = y + packed["bias"]
         return (self.activation(y.astype(x.dtype)),), {}

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.blas import matmul
 from npylstm.errors import FormatError, SizeMismatchError
 from npylstm.ops.axis_map import At, AxisMap, check_axis
 from npylstm.ops.base import Operation
@@ -44,7 +45,7 @@ class MatMul(Operation):
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        return (np.matmul(inputs[0], inputs[1]),), {}
+        return (matmul(inputs[0], inputs[1]),), {}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Dot(Operation):
                 moved = moved / np.maximum(np.sqrt(length), self.epsilon)
             rows = math.prod(moved.shape[1:-1])
             flat.append(moved.reshape(len(x), rows, moved.shape[-1]))
-        y = flat[0] @ flat[1].swapaxes(1, 2)
+        y = matmul(flat[0], flat[1].swapaxes(1, 2))
         return (y.reshape([int(d) for d in target]).astype(inputs[0].dtype),), {}
 
 

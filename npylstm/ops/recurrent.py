@@ -12,6 +12,7 @@ import numpy as np
 
 from npylstm.activations import TANH, Activation
 from npylstm.arrays import Array, zeros
+from npylstm.blas import MOST_IN_ONE_THREAD, product
 from npylstm.errors import FormatError
 from npylstm.integer_matrix import IntegerMatrix
 from npylstm.ops.axis_map import At, AxisMap
@@ -19,13 +20,7 @@ from npylstm.ops.base import Operation
 from npylstm.ops.checks import check_feature_activation, check_features, mismatch, positive
 from npylstm.ops.shapes import BATCH, STEPS, Shape, format_shape
 
-__all__ = ["Recurrent", "product"]
-
-
-# OpenBLAS computes a product with so many multiplications in the calling thread. The threads of
-# larger ones wait busily: they take the processor from other work, also between the products.
-_MOST_IN_ONE_THREAD = (1 << 19) - 1
-_NARROWEST = 64  # columns; narrower products take longer in all than one with threads
+__all__ = ["Recurrent"]
 
 _ROLES = {
     "W": "kernel",
@@ -55,23 +50,6 @@ def recurrent_axes(layer: Any, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         last = frozenset() if sequence else frozenset(steps)
         made.append(AxisMap(sources, {(0, 2): "sums"}, frozenset(steps), last))
     return tuple(made)
-
-
-def product(x: Array, W: Array) -> Array:
-    """Return ``x @ W`` of two matrices, as a new array, computed in one thread if possible."""
-    if type(W) is not np.ndarray:  # a stand-in defines the operator alone
-        return x @ W
-    y: Array
-    columns = W.shape[1]
-    width = _MOST_IN_ONE_THREAD // (x.size or 1)
-    if width >= columns or width < _NARROWEST or len(x) == 1:
-        y = x.dot(W)  # faster than the operator
-        return y
-    width -= width % 8
-    y = np.empty((len(x), columns), x.dtype)
-    for k in range(0, columns, width):
-        np.matmul(x, W[:, k : k + width], out=y[:, k : k + width])
-    return y
 
 
 def _flag(default: bool = False) -> Any:
@@ -337,7 +315,7 @@ class Recurrent(Operation):
             yield 0, product(x[:, 0], W) + b
             return
         gates = len(self.gates) * self.units
-        rows = max(64, _MOST_IN_ONE_THREAD // (max(features, 8) * gates))
+        rows = max(64, MOST_IN_ONE_THREAD // (max(features, 8) * gates))
         size = max(1, rows // max(1, batch))
         starts = range(0, steps, size)
         for start in reversed(starts) if self.go_backwards else starts:

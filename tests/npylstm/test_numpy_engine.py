@@ -11,8 +11,9 @@ from builders import agree, make_chain
 
 from npylstm import Model
 from npylstm.activations import Activation
+from npylstm.blas import product
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
-from npylstm.ops.recurrent import Recurrent, product
+from npylstm.ops.recurrent import Recurrent
 
 Array = np.ndarray[Any, Any]
 CELLS = [
