@@ -17,8 +17,7 @@ from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.program import Program, checks_values
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.rewriting import Graph
-from npylstm.runtime.thread_group import most_threads
-from npylstm.runtime.threads import run_together
+from npylstm.runtime.threads import most_threads, run_together
 
 __all__ = ["Segment"]
 

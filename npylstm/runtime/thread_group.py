@@ -7,11 +7,9 @@ rows, each with other units. The threads wait for each other at every step
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import functools
 import os
-import types
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,19 +18,12 @@ from npylstm.arrays import Array
 from npylstm.kernels.arguments import RECURRENT
 from npylstm.kernels.library import EXECUTE
 from npylstm.runtime.program import Program
-from npylstm.runtime.threads import available_processors, run_together
+from npylstm.runtime.threads import run_together
 
-__all__ = ["ThreadGroup", "most_threads"]
+__all__ = ["ThreadGroup"]
 
 # The counter stays below zero, even if other threads add to it.
 _ABANDONED = -(1 << 62)
-
-
-def most_threads() -> int:
-    """Return the maximum number of threads that spin: the number of available processors."""
-    if not isinstance(_thread.start_new_thread, types.BuiltinFunctionType):
-        return 1  # threads of gevent and the like run in turns
-    return available_processors()
 
 
 class ThreadGroup:

@@ -1,23 +1,41 @@
-"""Start threads: they run for one call and end with it.
+"""Threads that run parts of a call. They are kept, and sleep between calls.
 
-There is no thread pool, because waking it would take a good part of a call's time (often less than
-a millisecond), and because a forked process would lose its threads.
+A sleeping thread waits for a lock, which takes no processor time, and keeps no process alive. A
+forked process has none of its parent's threads, and starts its own.
 """
 
 from __future__ import annotations
 
-import _thread
 import os
+import types
+from _thread import LockType, allocate_lock, start_new_thread
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["available_processors", "run_together"]
+__all__ = ["available_processors", "most_threads", "run_together"]
+
+Job = tuple[Callable[[], Any], list[BaseException], LockType, Any]
+
+_MOST_KEPT = 32  # threads that sleep; more than these end after their job
+# Of each sleeping thread, the lock that wakes it and the list that it takes its job from. pop() and
+# append() are atomic, so that no lock is needed, which a forked process could find locked.
+_sleeping: list[tuple[LockType, list[Job]]] = []
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _sleeping.clear())
 
 
 def available_processors() -> int:
     """Return the number of processors that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def most_threads() -> int:
+    """Return the maximum number of threads that share a call: one for each processor."""
+    if not isinstance(start_new_thread, types.BuiltinFunctionType):
+        return 1  # threads of gevent and the like run in turns
+    return available_processors()
 
 
 def _ignore() -> None:
@@ -27,7 +45,9 @@ def _ignore() -> None:
 def run_together(
     tasks: Sequence[Callable[[], Any]], abandon: Callable[[], None] = _ignore, keep: Any = None
 ) -> None:
-    """Run tasks in threads, the first in the caller's, and wait for all of them.
+    """Run tasks at the same time, the first in the caller's thread, and wait for all of them.
+
+    Every task has a thread of its own: one that sleeps, or a new one.
 
     Parameters
     ----------
@@ -45,21 +65,12 @@ def run_together(
         The exception of the first task that failed.
     """
     failures: list[BaseException] = []
-
-    def work(task: Callable[[], Any], done: _thread.LockType, _: Any) -> None:
-        try:
-            task()
-        except BaseException as failure:
-            failures.append(failure)
-        finally:
-            done.release()
-
-    started: list[_thread.LockType] = []
+    started: list[LockType] = []
     try:
         for task in tasks[1:]:
-            done = _thread.allocate_lock()
+            done = allocate_lock()
             done.acquire()
-            _thread.start_new_thread(work, (task, done, keep))
+            _start((task, failures, done, keep))
             started.append(done)
         tasks[0]()
     except BaseException:
@@ -69,4 +80,42 @@ def run_together(
         for done in started:
             done.acquire()
     if failures:
-        raise failures[0]
+        failure = failures[0]
+        failures.clear()
+        try:
+            raise failure
+        finally:
+            del failure  # else a cycle of references would keep the call's arrays
+
+
+def _start(job: Job) -> None:
+    """Give a job to a thread. If a signal interrupts this, a thread may sleep on, unused."""
+    try:  # no check before pop(): another thread may take the last one in between
+        wake, jobs = _sleeping.pop()
+    except IndexError:
+        start_new_thread(_work, (allocate_lock(), [job]))
+        return
+    jobs.append(job)
+    wake.release()
+
+
+def _work(wake: LockType, jobs: list[Job]) -> None:
+    """Do jobs, one after another, and sleep in between."""
+    wake.acquire()
+    while jobs:
+        done = _do(*jobs.pop())
+        is_kept = len(_sleeping) < _MOST_KEPT
+        if is_kept:  # before the caller goes on: its next call shall find this thread
+            _sleeping.append((wake, jobs))
+        done.release()
+        if is_kept:
+            wake.acquire()
+
+
+def _do(task: Callable[[], Any], failures: list[BaseException], done: LockType, _: Any) -> LockType:
+    """Do a job. All that belongs to it is released before the thread sleeps."""
+    try:
+        task()
+    except BaseException as failure:
+        failures.append(failure)
+    return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 from typing import Any
 
@@ -16,8 +15,8 @@ from npylstm.activations import Activation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense, Embedding
-from npylstm.runtime import segment
-from npylstm.runtime.thread_group import ThreadGroup, most_threads
+from npylstm.runtime import segment, threads
+from npylstm.runtime.thread_group import ThreadGroup
 
 RNG = np.random.default_rng(5)
 
@@ -67,9 +66,9 @@ def test_same_bits(name: str, dtype: str, threads_seen: list[int]) -> None:
     for steps in (1, 2, 70):
         x = RNG.normal(size=(1, steps, layers[0].features)).astype(dtype)
         alone = model.predict(x)
-        for threads in (2, 3, 8):
+        for count in (2, 3, 8):
             for _ in range(2):
-                np.testing.assert_array_equal(model.predict(x, threads=threads), alone)
+                np.testing.assert_array_equal(model.predict(x, threads=count), alone)
     assert 2 in threads_seen
     assert max(threads_seen) <= 8
 
@@ -135,10 +134,10 @@ def test_many_callers(threads_seen: list[int]) -> None:
             if not np.array_equal(model.predict(data[k], threads=2), expected[k]):
                 wrong.append(k)
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
+    callers = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in callers:
         thread.start()
-    for thread in threads:
+    for thread in callers:
         thread.join()
     assert not wrong
     assert threads_seen == [2] * 40
@@ -153,7 +152,7 @@ def test_a_thread_that_cannot_start(
     )
     x = RNG.normal(size=(1, 50, 3))
     expected = model.predict(x)
-    start, calls = _thread.start_new_thread, []
+    start, calls = threads.start_new_thread, []
 
     def start_two(*arguments: Any) -> int:
         calls.append(arguments)
@@ -161,7 +160,8 @@ def test_a_thread_that_cannot_start(
             raise RuntimeError("can't start new thread")
         return start(*arguments)
 
-    monkeypatch.setattr(_thread, "start_new_thread", start_two)
+    monkeypatch.setattr(threads, "_sleeping", [])
+    monkeypatch.setattr(threads, "start_new_thread", start_two)
     with pytest.raises(RuntimeError, match="can't start"):
         model.predict(x, threads=4)
     np.testing.assert_array_equal(model.predict(x, threads=4), expected)
@@ -178,9 +178,9 @@ def test_wrong_ids_are_refused(threads_seen: list[int]) -> None:
 
 def test_no_group_of_threads_that_run_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where gevent has put its own in their place: they would wait for ever."""
-    assert most_threads() >= 1
-    monkeypatch.setattr(_thread, "start_new_thread", lambda *arguments: None)
-    assert most_threads() == 1
+    assert threads.most_threads() >= 1
+    monkeypatch.setattr(threads, "start_new_thread", lambda *arguments: None)
+    assert threads.most_threads() == 1
 
 
 def test_no_more_members_than_parts(threads_seen: list[int]) -> None:
