@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import sampling  # noqa: E402
 
+from npylstm.runtime import sharing  # noqa: E402
+
 # Frameworks take a second to trace a model: no deadlines. The same examples every time:
 # a failure must be there again tomorrow.
 settings.register_profile(
@@ -63,6 +65,13 @@ def pytest_collection_finish() -> None:
         from quick_keras import build_quickly
 
         build_quickly()
+
+
+@pytest.fixture(autouse=True)
+def small_calls_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads share the rows of small calls, which tests have; here they need not be faster."""
+    monkeypatch.setitem(sharing.LEAST_WORK, "rows", sharing.Work(1, 1))
+    monkeypatch.setattr(sharing, "most_threads", lambda: 8)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -166,6 +167,10 @@ class Attention(Operation):
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         return _axes(shapes, self.masked, self.causal, self.return_scores, heads=False)
 
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        (batch, queries, features), (_, keys, units) = shapes[:2]
+        return batch * queries * keys * (features + units)
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -323,6 +328,14 @@ class MultiHeadAttention(Operation):
 
     def output_names(self) -> tuple[str, ...]:
         return ("", "scores") if self.return_scores else ("",)
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        (batch, queries, _), (_, keys, _) = shapes[:2]
+        sizes = {name: math.prod(shape) for name, shape in self.weight_shapes().items()}
+        projections = queries * (sizes["query_kernel"] + sizes["output_kernel"])
+        projections += keys * (sizes["key_kernel"] + sizes["value_kernel"])
+        scores = queries * keys * self.heads * (self.key_units + self.value_units)
+        return batch * (projections + scores)
 
     def pack(self, weights: Mapping[str, Array]) -> dict[str, Array]:
         """Reshape kernels to matrices and biases to vectors, in float64."""

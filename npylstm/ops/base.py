@@ -33,6 +33,8 @@ __all__ = ["Operation"]
 
 _Own = TypeVar("_Own", bound="Operation")
 
+_FACTORS = ("kernel", "recurrent_kernel", "projection")  # roles of weights in products
+
 
 @dataclasses.dataclass(frozen=True)
 class Operation(Declarations):
@@ -176,6 +178,25 @@ class Operation(Declarations):
             Of the inputs, as :meth:`infer_shapes` accepted them.
         """
         raise NotImplementedError
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return about how many multiplications the products of a call have.
+
+        Parameters
+        ----------
+        shapes
+            Of the inputs.
+        """
+        roles, sizes = self.weight_roles, self.weight_shapes()
+        matrices = [sizes[name] for name, role in roles.items() if role in _FACTORS]
+        if not matrices:
+            return 0
+        positions = math.prod(shapes[0]) // matrices[0][-2]
+        return positions * sum(map(math.prod, matrices))
+
+    def sequential_steps(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        """Return the number of time steps that a call computes one after another."""
+        return shapes[0][self.time_axis] if self.is_recurrent else 1
 
     @property
     def accepted(self) -> str:

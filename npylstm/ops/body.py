@@ -104,6 +104,15 @@ class Body:
             known |= dict(zip(call.outputs, made, strict=True))
         return known
 
+    def multiplications(self, inputs: Sequence[tuple[int, ...]]) -> int:
+        """Return about how many multiplications the products of a step have."""
+        known: dict[str, Any] = self._all_shapes(inputs)
+        operations = self._operations
+        return sum(
+            operations[call.layer].multiplications([known[t] for t in call.inputs])
+            for call in self.calls
+        )
+
     def flow(self, shapes: Sequence[Shape], inputs: Sequence[Flow]) -> list[Flow]:
         """Return where the axes of the outputs come from, for known flows of the inputs."""
         operations, known = self._operations, self._all_shapes(shapes)

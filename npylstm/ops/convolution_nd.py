@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -78,6 +79,10 @@ class _Convolving(Operation):
             )
         made = self.positions(shape[first : first + axes])
         return (with_channels(shape[0], made, self.units, self.channels_first),)
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        positions = math.prod(shapes[0]) // self.features
+        return positions * math.prod(self.weight_shapes()["kernel"])
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -71,6 +72,9 @@ class External(Operation):
         batch = tuple((k, 0) for k, shape in enumerate(shapes) if shape)
         unread = frozenset() if self.sizes else frozenset(range(len(shapes)))
         return (AxisMap(tuple(() if k else batch for k in range(len(self.sizes))), unread=unread),)
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return sys.maxsize  # unknown, and maybe many
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]

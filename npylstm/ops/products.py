@@ -42,6 +42,10 @@ class MatMul(Operation):
         mixed = {(0, a - 1): "sums", (1, b - 2): "sums"}
         return (AxisMap((*leading, ((0, a - 2),), ((1, b - 1),)), mixed),)
 
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        (made,) = self.infer_shapes(shapes)
+        return math.prod(map(int, made)) * shapes[0][-1]
+
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
@@ -107,6 +111,11 @@ class Dot(Operation):
         ]
         mixed = dict.fromkeys(enumerate(along), "sums")
         return (AxisMap((((0, 0), (1, 0)), *(rest or [()])), mixed),)
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        axis, _ = self.along(shapes)
+        (made,) = self.infer_shapes(shapes)
+        return math.prod(map(int, made)) * shapes[0][axis]
 
     def forward(
         self, packed: Mapping[str, Array], inputs: Sequence[Array], state: Mapping[str, Array]
@@ -186,6 +195,14 @@ class Einsum(Operation):
         return [*full, output.replace("...", more)]
 
     def infer_shapes(self, inputs: Sequence[Shape]) -> tuple[Shape, ...]:
+        sizes, output = self._sizes(inputs)
+        return (tuple(sizes[letter] for letter in output),)
+
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return math.prod(map(int, self._sizes(shapes)[0].values()))
+
+    def _sizes(self, inputs: Sequence[Shape]) -> tuple[dict[str, Dim], str]:
+        """Return the size of the axis of each letter, and the letters of the output."""
         *terms, output = self._terms(inputs)
         sizes: dict[str, Dim] = {}
         for term, shape in zip(terms, inputs, strict=True):
@@ -197,7 +214,7 @@ class Einsum(Operation):
                         f"{self.equation}: {letter} has several sizes in {listed}", (known, size)
                     )
                 sizes[letter] = size if known == 1 else known
-        return (tuple(sizes[letter] for letter in output),)
+        return sizes, output
 
     def axis_map(self, shapes: Sequence[Shape]) -> tuple[AxisMap, ...]:
         *terms, output = self._terms(shapes)

@@ -79,6 +79,13 @@ class Scan(Operation):
             return {}
         return {f"s{k}": size for k, size in enumerate(self.sizes)}
 
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        _, inside = self._step_shapes(shapes)
+        return self.sequential_steps(shapes) * self.body.multiplications(inside)
+
+    def sequential_steps(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return int(self._step_shapes(shapes)[0])
+
     def batch_size(self, shape: Sequence[Any]) -> Any:
         return shape[1] if len(shape) > 1 else 1
 

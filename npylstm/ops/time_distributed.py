@@ -51,6 +51,12 @@ class TimeDistributed(Operation):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.layer.weight_shapes()
 
+    def multiplications(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return shapes[0][1] * self.layer.multiplications([(s[0], *s[2:]) for s in shapes])
+
+    def sequential_steps(self, shapes: Sequence[tuple[int, ...]]) -> int:
+        return self.layer.sequential_steps([(s[0], *s[2:]) for s in shapes])
+
     def output_names(self) -> tuple[str, ...]:
         return self.layer.output_names()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -34,6 +34,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """Name of the back end."""
+        ...
+
+    @property
+    def in_numpy(self) -> Collection[str]:
+        """Names of the layers that NumPy computes."""
         ...
 
     def run(

@@ -72,6 +72,7 @@ class KernelEngine:
                 self._runs.append(Segment(tuple(edges), graph, spec.outputs, self._parameters))
             else:
                 self._runs.extend(edges)
+        self.in_numpy = frozenset(self._others)
 
     def run(
         self, inputs: Mapping[str, Array], state: State, mask: Array | None = None

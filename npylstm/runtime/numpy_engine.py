@@ -59,6 +59,7 @@ class NumpyEngine:
         self._nodes: Mapping[str, Node] = (
             weights._nodes if weights else {layer.name: Node(layer) for layer in spec.layers}
         )
+        self.in_numpy = frozenset(self._nodes)
         self._calls = [(e.name, self._nodes[e.layer], e.inputs, e.outputs) for e in spec.edges]
 
     def run(

@@ -15,6 +15,7 @@ from npylstm.loading import module
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
 from npylstm.runtime.engines import Engine, Stream
+from npylstm.runtime.sharing import Work, useful_threads, work_of
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Predictor:
         self._engine = engine
         self._dtype = np.dtype(spec.dtype)
         self._prepared_calls: dict[Any, Callable[[Sequence[Array]], list[Array]]] = {}
+        self._works: dict[Any, Work] = {}
 
     @property
     def backend(self) -> str:
@@ -78,8 +80,9 @@ class Predictor:
         batch_size
             Rows per slice; None means all, or slices where these are faster.
         threads
-            Threads that share the rows, and the units of a single long sequence where that is
-            faster.
+            Maximum number of threads that share the rows, or the units of a single long sequence.
+            Short calls use fewer, and no call uses more than there are processors. With compiled
+            kernels the outputs have the bits of one thread.
         progress
             Show a progress bar on stderr.
         state
@@ -142,13 +145,14 @@ class Predictor:
         for name, value in (("batch_size", batch_size), ("threads", threads)):
             if value is not None and value < 1:
                 raise NpylstmError(f"{name}: expected a positive integer, got {value}")
-        call = self._prepared_call(inputs, threads) if plain else None
-        slices = cut(batch, batch_size or max(1, -(-batch // threads)))
+        useful = self._useful_threads(inputs, threads)
+        call = self._prepared_call(inputs, threads, useful) if plain else None
+        slices = cut(batch, batch_size or max(1, -(-batch // useful)))
         try:
             if call is not None:
                 return self._unbind(call([*inputs.values()]))
             outputs, after = run_batch(
-                self._engine, self.spec, inputs, carried, unmasked, slices, threads, progress
+                self._engine, self.spec, inputs, carried, unmasked, slices, useful, progress
             )
         except ShapeError:  # run the whole batch, for the right position in the message
             self._engine.run(inputs, carried, unmasked)
@@ -198,7 +202,7 @@ class Predictor:
         return dict(zip(self.spec.outputs, outputs, strict=True))
 
     def _prepared_call(
-        self, inputs: Mapping[str, Array], threads: int
+        self, inputs: Mapping[str, Array], threads: int, useful: int
     ) -> Callable[[Sequence[Array]], list[Array]] | None:
         """Prepare calls for checked inputs of these shapes, and keep them."""
         shapes = [x.shape for x in inputs.values()]
@@ -209,10 +213,23 @@ class Predictor:
         if len(self._prepared_calls) >= _MOST_PREPARED_CALLS:
             self._prepared_calls = {}
         has_all = all(x.size for x in inputs.values()) and inputs
-        call = self._engine.prepared_call(shapes, threads) if has_all else None
+        call = self._engine.prepared_call(shapes, useful) if has_all else None
         if call is not None:
             self._prepared_calls[key] = call
         return call
+
+    def _useful_threads(self, inputs: Mapping[str, Array], threads: int) -> int:
+        """Return how many of the threads make a call with these inputs faster."""
+        if threads == 1:
+            return 1
+        key = tuple(x.shape for x in inputs.values())
+        work = self._works.get(key)
+        if work is None:
+            if len(self._works) >= _MOST_PREPARED_CALLS:
+                self._works = {}
+            shapes = dict(zip(inputs, key, strict=True))
+            work = self._works[key] = work_of(self.spec, shapes, self._engine.in_numpy)
+        return useful_threads("rows", work, threads)
 
     def replay(self, case: Case) -> dict[str, Array]:
         """Compute the outputs for a recorded case.

@@ -23,6 +23,7 @@ from npylstm.kernels.library import Kernel
 from npylstm.kernels.table import FETCH, STORE, Row, alias, is_alias, row_of
 from npylstm.ops.base import Operation
 from npylstm.runtime.parameters import Parameters, weights_type
+from npylstm.runtime.sharing import Work
 from npylstm.runtime.work_buffer import WorkBuffer
 
 __all__ = ["Program", "checks_values", "embedded_ids", "is_native", "kernels_of"]
@@ -89,7 +90,8 @@ class Program:
     shared_rows
         Indices of the rows whose units threads may share.
     shared, shares
-        Number of multiplications in these rows, and the maximum number of threads.
+        Multiplications in these rows, and in the smallest of their steps; the maximum number of
+        threads.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Program:
         self.unused_buffers: list[Any] = []
         self.checks: list[tuple[int, str, Operation, Place]] = []
         self.shared_rows: list[int] = []
-        self.shared = self.shares = 0
+        self.shared, self.shares = Work(0, 0), 0
         self.state_size = 0
         self._work = WorkBuffer()
         self._parts: dict[str, int] = {}  # of the work buffer, by tensor
@@ -288,8 +290,11 @@ class Program:
         if row.columns is RECURRENT and values[RECURRENT.SHARED_VECTORS]:
             self.shared_rows.append(len(self._rows))
             vectors, size = int(values[RECURRENT.VECTORS]), call.vector.lanes
-            terms = values[RECURRENT.IN] + values[RECURRENT.SIZE]
-            self.shared += int(values[RECURRENT.STEPS] * vectors * size * terms)
+            step = vectors * size * int(values[RECURRENT.IN] + values[RECURRENT.SIZE])
+            self.shared = Work(
+                self.shared.call + int(values[RECURRENT.STEPS]) * step,
+                min(step, self.shared.step or step),
+            )
             self.shares = max(self.shares, vectors // int(values[RECURRENT.SHARED_VECTORS]))
         self._rows.append(values)
 

@@ -17,7 +17,8 @@ from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.program import Program, checks_values
 from npylstm.runtime.program_buffers import ProgramBuffers
 from npylstm.runtime.rewriting import Graph
-from npylstm.runtime.threads import most_threads, run_together
+from npylstm.runtime.sharing import useful_threads
+from npylstm.runtime.threads import run_together
 
 __all__ = ["Segment"]
 
@@ -31,8 +32,6 @@ _MAX_PROGRAMS = 64  # sets of input sizes with a kept program
 _LARGE_SIZE, _SMALL_SIZE, _KEPT_SIZE = 1 << 22, 1 << 17, 1 << 23
 # Rows per slice where the whole batch would need more than a large buffer.
 _FEWEST_ROWS, _MOST_ROWS = 8, 32
-# Multiplications from which a thread group is faster than one thread.
-_SHARED_SIZE = 20_000_000
 
 
 class Segment:
@@ -124,6 +123,8 @@ class Segment:
         program = self.program_for(inputs)
         if threads > 1 and not batch_first:
             return None
+        if next(iter(inputs.values()))[0] == 1:
+            threads = _sharing_units(program, threads)
         if threads > 1 or (batch_first and _is_large(program, inputs)):
             return self._in_parts(inputs, made, threads)
 
@@ -152,7 +153,7 @@ class Segment:
         batch = next(iter(inputs.values()))[0]
         shapes = {place.name[0]: place.shape for place in self.program_for(inputs).writes}
         slices = cut(batch, -(-batch // threads))
-        each = min(threads, most_threads()) // len(slices)
+        each = threads // len(slices)
         fillers = [self._filler(_rows(inputs, s), outputs, each) for s in slices]
 
         def run(x: Arrays) -> list[Array]:
@@ -172,8 +173,7 @@ class Segment:
         program = self.program_for(inputs)
         if _is_large(program, inputs):
             return self._one_by_one(inputs, outputs)
-        pays = program.shared >= _SHARED_SIZE
-        threads = max(1, min(threads, program.shares)) if pays else 1
+        threads = _sharing_units(program, threads)
         names = tuple(inputs)
 
         def fill(x: Arrays, y: Arrays) -> None:
@@ -219,6 +219,11 @@ class Segment:
         while sum(p.work_size for p in self._large) > _KEPT_SIZE:
             with contextlib.suppress(IndexError):  # another thread has taken it
                 self._large.pop(0).unused_buffers.pop()
+
+
+def _sharing_units(program: Program, threads: int) -> int:
+    """Return how many threads share the program's units."""
+    return useful_threads("units", program.shared, min(threads, program.shares))
 
 
 def _rows(inputs: Mapping[str, tuple[int, ...]], rows: slice) -> dict[str, tuple[int, ...]]:

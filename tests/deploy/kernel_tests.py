@@ -19,7 +19,7 @@ FILES = (
     "npylstm/test_session_streams.py", "npylstm/test_pool.py", "npylstm/test_pool_errors.py",
     "npylstm/test_pool_files.py", "npylstm/test_model.py", "npylstm/test_thread_group.py",
     "npylstm/test_native.py", "npylstm/test_doctor.py", "npylstm/test_activations.py",
-    "npylstm/test_numpy_engine.py",
+    "npylstm/test_numpy_engine.py", "npylstm/test_threads.py",
 )  # fmt: skip
 
 

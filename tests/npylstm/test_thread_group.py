@@ -15,7 +15,7 @@ from npylstm.activations import Activation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense, Embedding
-from npylstm.runtime import segment, threads
+from npylstm.runtime import sharing, threads
 from npylstm.runtime.thread_group import ThreadGroup
 
 RNG = np.random.default_rng(5)
@@ -31,8 +31,9 @@ def threads_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(self.threads)
         run(self, frame)
 
-    monkeypatch.setattr(segment, "_SHARED_SIZE", 1)
-    monkeypatch.setattr(segment, "most_threads", lambda: 8)
+    any_work = dict.fromkeys(sharing.LEAST_WORK, sharing.Work(1, 1))
+    monkeypatch.setattr(sharing, "LEAST_WORK", any_work)
+    monkeypatch.setattr(sharing, "most_threads", lambda: 8)
     monkeypatch.setattr(ThreadGroup, "run", count)
     return seen
 
@@ -109,16 +110,21 @@ def test_not_shared(layer: Any, threads_seen: list[int]) -> None:
     assert threads_seen == []
 
 
-def test_small_work_and_one_processor_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_work_small_steps_and_one_processor_are_not_shared(
+    threads_seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = Model(make_chain(LSTM(3, 128), shape=("batch", "steps", 3)), COMPILED)
-    runs: list[ThreadGroup] = []
-    monkeypatch.setattr(ThreadGroup, "run", runs.append)
-    monkeypatch.setattr(segment, "most_threads", lambda: 2)
-    model.predict(np.zeros((1, 5, 3)), threads=2)
-    monkeypatch.setattr(segment, "_SHARED_SIZE", 1)
-    monkeypatch.setattr(segment, "most_threads", lambda: 1)
-    model.predict(np.zeros((1, 6, 3)), threads=2)
-    assert not runs
+    step = 4 * 128 * (3 + 128)
+    for steps, least in ((5, sharing.Work(6 * step, 1)), (6, sharing.Work(1, step + 1))):
+        monkeypatch.setitem(sharing.LEAST_WORK, "units", least)
+        model.predict(np.zeros((1, steps, 3)), threads=2)
+    monkeypatch.setitem(sharing.LEAST_WORK, "units", sharing.Work(1, step))
+    monkeypatch.setattr(sharing, "most_threads", lambda: 1)
+    model.predict(np.zeros((1, 7, 3)), threads=2)
+    assert not threads_seen
+    monkeypatch.setattr(sharing, "most_threads", lambda: 8)
+    model.predict(np.zeros((1, 8, 3)), threads=2)
+    assert threads_seen == [2]
 
 
 def test_many_callers(threads_seen: list[int]) -> None:

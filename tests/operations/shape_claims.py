@@ -43,6 +43,10 @@ def check_shapes(probe: Probe, sizes: Sizes) -> None:
 def check_declarations(probe: Probe, sizes: Sizes) -> None:
     """Check what the layer declares of its main output's shape and elements."""
     layer, inputs = probe.layer, probe.draw(sizes)
+    shapes = [x.shape for x in inputs]
+    for count in (layer.multiplications(shapes), layer.sequential_steps(shapes)):
+        assert type(count) is int, f"multiplications, sequential_steps: {count!r} is no count"
+        assert count >= 0, f"multiplications, sequential_steps: {count} is no count"
     main = probe.run(inputs)[0][0]
     if layer.keeps_shape:
         assert main.shape == inputs[0].shape, "keeps_shape: the shape is another"
