@@ -12,6 +12,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.parts import Edge
 from npylstm.graph.state import State
+from npylstm.runtime.backoff import Backoff
 from npylstm.runtime.batching import cut
 from npylstm.runtime.parameters import Parameters
 from npylstm.runtime.program import Program, checks_values
@@ -174,12 +175,15 @@ class Segment:
         if _is_large(program, inputs):
             return self._one_by_one(inputs, outputs)
         threads = _sharing_units(program, threads)
-        names = tuple(inputs)
+        names, backoff = tuple(inputs), Backoff(program.shared.call)
 
         def fill(x: Arrays, y: Arrays) -> None:
             buffers = self._take(program)
             _set_inputs(buffers, names, x)
-            buffers.run_with(threads)
+            if threads > 1:
+                backoff.run(buffers.run_with, threads)
+            else:
+                buffers.run_with(1)
             for name, array in zip(outputs, y, strict=True):
                 array[...] = buffers.y[name]
             self._give_back(program, buffers)

@@ -15,7 +15,7 @@ from npylstm.activations import Activation
 from npylstm.ops.bidirectional import Bidirectional
 from npylstm.ops.cells import GRU, LSTM, SimpleRNN
 from npylstm.ops.dense import Dense, Embedding
-from npylstm.runtime import sharing, threads
+from npylstm.runtime import backoff, sharing, threads
 from npylstm.runtime.thread_group import ThreadGroup
 
 RNG = np.random.default_rng(5)
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(5)
 
 @pytest.fixture
 def threads_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let any work be worth a group, and see how many threads each call has."""
+    """Let any work and time be worth a group, and see how many threads each call has."""
     seen: list[int] = []
     run = ThreadGroup.run
 
@@ -34,6 +34,7 @@ def threads_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     any_work = dict.fromkeys(sharing.LEAST_WORK, sharing.Work(1, 1))
     monkeypatch.setattr(sharing, "LEAST_WORK", any_work)
     monkeypatch.setattr(sharing, "most_threads", lambda: 8)
+    monkeypatch.setattr(backoff, "_MULTIPLICATIONS_PER_SECOND", 1)  # no call takes so long
     monkeypatch.setattr(ThreadGroup, "run", count)
     return seen
 
@@ -72,6 +73,30 @@ def test_same_bits(name: str, dtype: str, threads_seen: list[int]) -> None:
                 np.testing.assert_array_equal(model.predict(x, threads=count), alone)
     assert 2 in threads_seen
     assert max(threads_seen) <= 8
+
+
+def test_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After slow calls by several threads, one thread has 1, 2, 4, ... calls, until they are fast."""
+    now, together = [0.0], [0.0]
+    monkeypatch.setattr(backoff.time, "perf_counter", lambda: now[0])
+    chooser, seen = backoff.Backoff(int(15e9)), []  # a second with one thread
+
+    def run_with(count: int) -> None:
+        seen.append(count)
+        now[0] += 2.0 if count == 1 else together[0]
+
+    for together[0], calls, expected in (
+        (0.5, 3, [4, 4, 4]),
+        (1.5, 2, [4, 1]),  # more than the estimate
+        (1.5, 2, [4, 4]),  # less than the measured time
+        (2.5, 9, [4, 1, 4, 1, 1, 4, 1, 1, 1]),
+        (0.5, 3, [1, 4, 4]),
+        (2.5, 3, [4, 1, 4]),
+    ):
+        seen.clear()
+        for _ in range(calls):
+            chooser.run(run_with, 4)
+        assert seen == expected
 
 
 def test_both_directions(threads_seen: list[int]) -> None:
