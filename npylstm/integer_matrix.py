@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.blas import product
 from npylstm.errors import FormatError
 
 __all__ = ["LARGEST", "MOST_TERMS", "SMALLEST", "IntegerMatrix", "rounded_rows"]
@@ -105,6 +106,8 @@ class IntegerMatrix:
         if self._wide is None:
             self._wide = self.integers.astype(np.float64)
         integers, scale = rounded_rows(np.asarray(x, np.float32))
-        sums = (integers.astype(np.float64) @ self._wide).astype(np.float32)  # exact, then rounded
+        rows = integers.reshape(-1, integers.shape[-1]).astype(np.float64)
+        sums = product(rows, self._wide).astype(np.float32)  # exact, then rounded
+        sums = sums.reshape(*integers.shape[:-1], len(self.scale))
         made: Array = sums * (self.scale * scale)
         return made

@@ -170,6 +170,13 @@ def test_integers_without_a_counterpart_are_refused() -> None:
         IntegerMatrix(np.int8([[1, -128]]), np.ones(2, np.float32))
 
 
+def test_no_rows_and_more_axes() -> None:
+    x, matrix = draw(6, 9, 4)
+    assert (x[:0] @ matrix).shape == (0, 4)
+    assert (x.reshape(2, 3, 9)[:, :0] @ matrix).shape == (2, 0, 4)
+    np.testing.assert_array_equal(x.reshape(2, 3, 9) @ matrix, (x @ matrix).reshape(2, 3, 4))
+
+
 def test_rounding_of_rows() -> None:
     x = np.float32([[0.5, -1.0, 0.25], [0, 0, 0], [3, np.inf, 0], [np.nan, 1, 1]])
     integers, scale = rounded_rows(x)
