@@ -13,7 +13,7 @@
 # make fuzz     thousands of random Keras models against Keras; MODELS=n SEED=n
 # make diagnose-matrix   plant mistakes in models, diagnose them, write docs/diagnosis-matrix.md
 # make mutate-models     change stored files, see that verify tells, write docs/mutations.md
-# make mutate-source     edit the source in forty ways, see that the tests fail
+# make mutate-source     edit the source in some forty ways, see that the tests fail
 # make bench    compare the speed with torch, onnxruntime, openvino and TensorFlow
 # make lint     ruff and mypy, as pinned for pre-commit
 # make check    lint, and the tests that need no framework
