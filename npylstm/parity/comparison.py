@@ -7,7 +7,6 @@ are larger by orders of magnitude.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from npylstm.arrays import Array
 from npylstm.errors import ParityError
+from npylstm.lazy import lazy_property
 from npylstm.parity.rounding import intermediate_scales
 from npylstm.spec import Case, ModelSpec, TensorSpec
 
@@ -108,7 +108,7 @@ class Comparison:
     time: int | None = None
     floor: Array | float = 1.0
 
-    @functools.cached_property
+    @lazy_property
     def difference(self) -> Array:
         """Return absolute differences; see :func:`difference`."""
         return difference(self.ours, self.framework)
@@ -118,7 +118,7 @@ class Comparison:
         """Return the names of the axes for messages."""
         return _axis_names(self.ours.ndim)
 
-    @functools.cached_property
+    @lazy_property
     def tolerances(self) -> Array:
         """Return the largest difference that rounding explains, for every value.
 
@@ -163,7 +163,7 @@ class Comparison:
             tolerances = tolerances[0] if shape else tolerances[0, 0]
         return np.broadcast_to(tolerances, shape)
 
-    @functools.cached_property
+    @lazy_property
     def error_ratios(self) -> Array:
         """Return differences divided by ``tolerances``; rounding explains those up to 1."""
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

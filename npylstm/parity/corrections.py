@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from npylstm.arrays import Array
+from npylstm.lazy import lazy_property
 from npylstm.ops.recurrent import Recurrent
 from npylstm.parity.examples import Example
 from npylstm.parity.variants import CachedRun, RunResult, Wrap
@@ -127,7 +127,7 @@ class Subject:
         """Return the calls of a layer."""
         return [edge for edge in self.spec.edges if edge.layer == name]
 
-    @functools.cached_property
+    @lazy_property
     def cells(self) -> tuple[Cell, ...]:
         """Return every recurrent cell, in the order of the layers."""
         found: list[Cell] = []
@@ -141,7 +141,7 @@ class Subject:
                 found.append(Cell(named.name, prefix.rstrip("/"), part, own))
         return tuple(found)
 
-    @functools.cached_property
+    @lazy_property
     def sites(self) -> tuple[Site, ...]:
         """Return the sites of a mistake in a cell: every layer, all layers, each direction."""
         by_layer: dict[str, list[Cell]] = {}

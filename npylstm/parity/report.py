@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from npylstm import console
 from npylstm.errors import ParityError
+from npylstm.lazy import lazy_property
 from npylstm.quantization import output_error
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ParityReport:
     def __bool__(self) -> bool:
         return self.passed
 
-    @functools.cached_property
+    @lazy_property
     def diagnosis(self) -> Diagnosis | None:
         """Return the mistake that explains the difference; None if parity held. Computed once."""
         if self.passed or self.diagnose is None:
@@ -120,7 +120,7 @@ class ParityReport:
         text = f"{count} recorded case{'' if count == 1 else 's'} against {self.framework}"
         return f"{text} and {authors} of the author's" if authors else text
 
-    @functools.cached_property
+    @lazy_property
     def _quantization(self) -> Quantization | None:
         return self.spec.quantization if self.spec is not None and self.errors else None
 

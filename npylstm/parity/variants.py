@@ -8,7 +8,6 @@ concatenated along the batch axis, and a *stacked* weight has one matrix for eac
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from npylstm.activations import Activation
 from npylstm.arrays import Array, zeros
 from npylstm.errors import NpylstmError
+from npylstm.lazy import lazy_property
 from npylstm.ops.base import Operation
 from npylstm.ops.shapes import BATCH
 from npylstm.parity.examples import Example
@@ -76,7 +76,7 @@ class _Activations:
             y[here] = activation(x[here])
         return y
 
-    @functools.cached_property
+    @lazy_property
     def _runs(self) -> tuple[tuple[Activation, int, int], ...]:
         """Return runs of equal functions as (function, start, stop)."""
         starts = [k for k, a in enumerate(self.parts) if k == 0 or a != self.parts[k - 1]]

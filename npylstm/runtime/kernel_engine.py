@@ -6,7 +6,6 @@ segment: a program over flat buffers. Layers without a kernel run in NumPy betwe
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.graph.state import State
 from npylstm.kernels.library import KernelLibrary
+from npylstm.lazy import lazy_property
 from npylstm.ops.shapes import BATCH
 from npylstm.runtime.engines import Stream
 from npylstm.runtime.native_streams import NativeStream, NativeStreams
@@ -103,7 +103,7 @@ class KernelEngine:
         inputs = dict(zip(names, shapes, strict=True))
         return segment.prepared_call(inputs, self._spec.outputs, batch_first, threads)
 
-    @functools.cached_property
+    @lazy_property
     def checked_inputs(self) -> frozenset[str]:
         segment = self._whole()
         return segment.checked if segment is not None else frozenset()

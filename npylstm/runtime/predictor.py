@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +10,7 @@ import numpy as np
 from npylstm.arrays import Array
 from npylstm.errors import NpylstmError, ShapeError
 from npylstm.graph.state import State
+from npylstm.lazy import lazy_property
 from npylstm.loading import module
 from npylstm.runtime.batching import cut, run_batch
 from npylstm.runtime.binding import bind, bind_mask, bind_state, unbind
@@ -180,12 +180,12 @@ class Predictor:
                 return None
         return [*given]
 
-    @functools.cached_property
+    @lazy_property
     def _only_kinds(self) -> tuple[np.dtype[Any], ...]:
         """The same of the only input; none if there are several."""
         return next(iter(self._kinds.values())) if len(self._kinds) == 1 else ()
 
-    @functools.cached_property
+    @lazy_property
     def _kinds(self) -> dict[str, tuple[np.dtype[Any], ...]]:
         """The dtypes of each input that prepared calls take as they are; none for some."""
         checked = self._engine.checked_inputs
@@ -271,7 +271,7 @@ class Predictor:
         Predictor.__init__(other, spec, self._engine.with_spec(spec))
         return other
 
-    @functools.cached_property
+    @lazy_property
     def streaming(self) -> tuple[Plan, Engine]:
         """The stream plan of the model and its engine; see :meth:`session`."""
         plan: Plan = module("graph.stream_plan").plan_stream(self.spec)
