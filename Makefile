@@ -76,7 +76,8 @@ test-numba-versions: .venv-numba-0.59/ready .venv-numba-0.68/ready
 	  NPYLSTM_NATIVE=0 NPYLSTM_TEST_BACKEND=numba .venv-numba-$$version/bin/python -m pytest -q -n 2 --sample \
 	    tests/npylstm/test_numba_library.py tests/npylstm/test_products.py tests/npylstm/test_activations.py \
 	    tests/npylstm/test_lstm.py tests/npylstm/test_recurrent.py tests/npylstm/test_session*.py \
-	    tests/npylstm/test_pool*.py tests/npylstm/test_doctor.py || exit 1; \
+	    tests/npylstm/test_pool*.py tests/npylstm/test_doctor.py \
+	    tests/npylstm/test_integer_products.py tests/npylstm/test_one_hot_ids.py || exit 1; \
 	done
 
 .venv-numba-%/ready: pyproject.toml

@@ -24,7 +24,7 @@ Array = np.ndarray
 
 
 class DenseCase(NamedTuple):
-    """A dense layer, such as the last one of a language model."""
+    """A dense layer, such as the output layer of a large vocabulary."""
 
     batch: int
     features: int

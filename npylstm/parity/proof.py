@@ -59,7 +59,7 @@ def prove(path: str | os.PathLike[str]) -> tuple[dict[str, Any], ParityReport]:
     model = load(path)
     report = model.verify()
     spec, origin = model.spec, model.spec.provenance
-    proof = origin.get("proof") if origin.get("proof") in PROOFS else None
+    proof = report.proof if origin.get("proof") in PROOFS else None
     said = origin.get("stated")
     sentences = [s for s in said if isinstance(s, str)] if isinstance(said, list) else []
     grounds: dict[str, list[str]] = {name: [] for name in PROOFS}

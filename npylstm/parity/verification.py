@@ -14,7 +14,7 @@ from npylstm.parity.report import PROOFS, ParityReport
 from npylstm.parity.trial import float64_runs
 from npylstm.quantization import judged, measured_errors
 from npylstm.runtime.model import Model
-from npylstm.spec import Case
+from npylstm.spec import Case, ModelSpec
 from npylstm.summary import origin_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def verify(model: Model, cases: Sequence[Case], framework: str | None = None) ->
         len(cases),
         framework,
         model.backend,
-        proof=proof_of(origin),
+        proof=_proof_of(model.spec),
         stated=_sentences(origin, "stated"),
         undecided=_sentences(origin, "undecided"),
         unproven=unproven,
@@ -58,7 +58,13 @@ def _sentences(provenance: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
-def proof_of(provenance: Mapping[str, Any]) -> str:
+def _proof_of(spec: ModelSpec) -> str:
+    """Return the evidence for a model: that of its structure, at most "stated" if it is rounded."""
+    proof = _structure_proof(spec.provenance)
+    return "stated" if proof == "proven" and spec.quantization is not None else proof
+
+
+def _structure_proof(provenance: Mapping[str, Any]) -> str:
     """Return the evidence for a model's structure; older files keep it in ``decisions``."""
     if provenance.get("proof") in PROOFS:
         return str(provenance["proof"])

@@ -9,7 +9,9 @@ from npylstm.arrays import Array
 from npylstm.errors import ShapeError
 from npylstm.runtime.engines import Stepper, Stream
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "PreparedCalls", "prepare"]
+
+_MOST_KEPT = 2  # a stream of blocks, and a last block of another size
 
 
 class Prepared(NamedTuple):
@@ -44,3 +46,22 @@ def prepare(stream: Stream, name: str, sizes: tuple[int, ...]) -> Prepared | Non
         return None
     (source,), (target,) = stepper.x.values(), stepper.y.values()
     return Prepared(stepper, source, target)
+
+
+class PreparedCalls:
+    """The last prepared calls, by the shape of their input; each has buffers of its own."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple[int, ...], Prepared] = {}
+
+    def kept(self, sizes: tuple[int, ...]) -> Prepared | None:
+        """Return the call for an input of these sizes; None if it is not prepared."""
+        return self._calls.get(sizes)
+
+    def prepare(self, stream: Stream, name: str, sizes: tuple[int, ...]) -> None:
+        """Prepare and keep the call for an input of these sizes, of a back end that can."""
+        if len(self._calls) >= _MOST_KEPT:
+            del self._calls[next(iter(self._calls))]
+        made = prepare(stream, name, sizes)
+        assert made is not None  # single steps are prepared
+        self._calls[sizes] = made

@@ -17,7 +17,7 @@ from npylstm.printable import clipped
 from npylstm.runtime.binding import bind, bind_nan, bind_state, check_out, unbind
 from npylstm.runtime.initial_state import initial_state
 from npylstm.runtime.predictor import IDS, Predictor
-from npylstm.runtime.prepared import Prepared, prepare
+from npylstm.runtime.prepared import Prepared, PreparedCalls, prepare
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from npylstm.runtime.binding import Inputs, StateArrays
 
 __all__ = ["Session"]
-
-_MOST_PUSHES = 4  # shapes with a prepared call
 
 
 class Session:
@@ -79,7 +77,7 @@ class Session:
         self._dtype = np.dtype(self._spec.dtype)
         self._checked = engine.checked_inputs
         self._fast = self._prepared_step()
-        self._pushes: dict[tuple[int, ...], Prepared | None] = {}  # by the input's shape
+        self._pushes = PreparedCalls()
         # Dtypes of single steps that need no conversion.
         self._as_it_is = (self._dtype, *(IDS if self._at_step[0].integer else ()))
         self.reset()
@@ -114,19 +112,18 @@ class Session:
             If an input or ``out`` does not fit; the state does not change.
         """
         if type(x) is np.ndarray and x.dtype in self._as_it_is:
-            prepared = self._pushes.get(x.shape)
+            prepared = self._pushes.kept(x.shape)
             if prepared is not None:
                 if out is not None:
                     self._check(out, prepared.target.shape)
                 return prepared.run(x, out, self._bind_steps)
         inputs = self._bind_steps(x)
-        before = None if out is None else self._stream.read()
-        outputs = self._stream.run(inputs)
         if self._fast is not None:
             ((name, array),) = inputs.items()
-            if len(self._pushes) >= _MOST_PUSHES:
-                self._pushes.clear()
-            self._pushes[array.shape] = prepare(self._stream, name, array.shape)
+            self._pushes.prepare(self._stream, name, array.shape)
+            return self.push(array, out)
+        before = None if out is None else self._stream.read()
+        outputs = self._stream.run(inputs)
         y = unbind({name: outputs[name] for name in self._spec.outputs})
         if out is None or before is None:
             return y

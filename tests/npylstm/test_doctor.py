@@ -82,6 +82,7 @@ def test_the_document(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_kernels_it_says_why_and_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("NPYLSTM_NATIVE", raising=False)  # the advice would be to unset it
     reasons = {"native": Unavailable("a reason", is_fault=True), "numba": Unavailable("another")}
     for name, reason in reasons.items():
         monkeypatch.setitem(engines.LIBRARIES, name, lambda reason=reason: reason)

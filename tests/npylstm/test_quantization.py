@@ -193,6 +193,14 @@ def test_without_cases_there_is_no_budget() -> None:
     assert small.provenance["stated"][-1].endswith("what it costs is not measured")
 
 
+def test_a_quantized_model_is_never_proven() -> None:
+    small = recorded().quantize("int8")
+    told = dataclasses.replace(small, provenance={**small.provenance, "proof": "proven"})
+    report = Model(told).verify()
+    assert (report.passed, report.proof) == (True, "stated")
+    assert "the quantized model is within its budget" in report.verdict
+
+
 def test_other_dtypes_and_parts_of_the_model() -> None:
     small = recorded().quantize("int8")
     for decoded in (small.astype("float64"), small.decoded()):

@@ -18,7 +18,6 @@ import npylstm
 from npylstm import Model, ShapeError
 from npylstm.ops.cells import LSTM
 from npylstm.ops.dense import Dense, Embedding
-from npylstm.runtime import prepared
 
 # What a call may hold meanwhile: shapes, a view, numbers.
 _FEW_BYTES = 1024
@@ -139,14 +138,19 @@ def test_a_wrong_out_or_id_changes_no_state() -> None:
     ids.push(np.array([[1, 2]]))
 
 
-def test_as_many_shapes_are_kept_as_the_limit_allows() -> None:
-    session = stream()
-    for size in range(1, 20):
-        session.push(np.ones((1, size, 1), np.float32))
-    from npylstm.runtime import session as module
-
-    assert len(session._pushes) <= module._MOST_PUSHES
-    assert all(isinstance(p, prepared.Prepared) for p in session._pushes.values())
+def test_pushes_of_many_sizes_keep_the_buffers_of_two() -> None:
+    """A sequence of 4,000 steps has 6 tensors of so many rows, at most; and the output is another."""
+    spec = make_chain(LSTM(64, 64, return_sequences=True), shape=("batch", "steps", 64))
+    session = Model(spec, COMPILED).session()
+    one = 4 * 64 * 4000
+    tracemalloc.start()
+    try:
+        for steps in range(4000, 4012):
+            session.push(np.zeros((1, steps, 64), np.float32))
+        held_now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 2 * one < held_now < 2 * 3 * one
 
 
 def test_states_below_normal_numbers_are_zero() -> None:
