@@ -89,7 +89,7 @@ EDITS = [
     Edit("rewriting: activation of another layer", "npylstm/runtime/rewriting.py", "readers[edge.inputs[0]] == 1", "True", f"{UNIT}/test_rewriting.py"),
     Edit("program: memory that is read later is overwritten", "npylstm/runtime/program.py", "if tensor in unused and place.shape", "if place.shape", f"{UNIT}/test_memory_in_place.py"),
     Edit("program: what is no id is the first one", "npylstm/runtime/program.py", "0 if weights is not None else ids", "0", f"{UNIT}/test_one_hot_ids.py"),
-    Edit("quantization: any difference is in the budget", "npylstm/quantization.py", " or measured.max_abs > most.max_abs:", ":", f"{UNIT}/test_quantization.py"),
+    Edit("quantization: any difference is in the budget", "npylstm/quantization.py", " or measured.max_abs > most.max_abs:", ":", f"{UNIT}/test_budgets.py"),
     Edit("storage: scales of columns for embeddings", "npylstm/graph/parts.py", "return 0 if operation.weight_role(weight) == _TABLE else -1", "return -1", f"{UNIT}/test_integer_products.py"),
     Edit("pool: keys of the last call never change", "npylstm/runtime/pool_rows.py", "self._removals += 1", "pass", f"{UNIT}/test_pool_slots.py"),
     # Importers.
